@@ -1,0 +1,187 @@
+"""`DudiConfig`: the keys of a training run, as a `transformers.TrainingArguments`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+from dudi.errors import ConfigError
+from dudi.methods import METHOD_KEYS, METHODS, SignalName, method_default
+from dudi.suggest import did_you_mean
+
+SIGNALS: tuple[SignalName, ...] = ("sequence", "off_policy", "on_policy")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "method": tuple(METHODS),
+    "divergence": ("forward_kl", "reverse_kl", "jsd"),
+    "off_policy_loss": ("divergence", "cross_entropy", "dft"),
+    "verbalizer": ("none", "english", "multilingual", "cross_lingual", "mix"),
+    "targets": ("gold", "teacher"),
+    "mixing": ("sum", "sample"),
+    "loss_average": ("token", "sequence"),
+    "loss_kernel": ("auto", "dense", "chunked"),
+    "cold_start_adapter": ("merge", "continue"),
+}
+COLD_STARTS: tuple[str, ...] = ("none", "sft", "dft", "teacher_sft")
+SEA_LANGUAGES: tuple[str, ...] = ("id", "vi", "th", "ta", "tl", "ms", "my")
+
+
+def _key(default: Any, text: str) -> Any:
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class DudiConfig(TrainingArguments):
+    """Everything `DudiTrainer` can be told, beside the fields of `TrainingArguments`.
+
+    A key that is None takes the method's own default (`docs/method.md`); `__post_init__` fills it in, so that a
+    constructed config holds the values that the run will use. `given_keys` remembers which of them were set by hand.
+
+    Raises:
+        ConfigError: a value is outside its choices or range, or keys contradict each other.
+    """
+
+    method: str = _key("dudi", "Which row of Table 1: sft, dft, spin, sdft, seqkd, gkd or dudi.")
+    alpha: float | None = _key(None, "Weight of the sequence signal (Eq. 8).")
+    lmbda: float | None = _key(None, "Weight of the on-policy token signal; the off-policy one has 1 - lambda (Eq. 8).")
+    divergence: str | None = _key(None, "D of the token signals: forward_kl, reverse_kl or jsd.")
+    beta: float = _key(0.5, "Weight of the teacher in the mixture of the Jensen-Shannon divergence.")
+    temperature: float = _key(0.9, "Sampling temperature of rollouts.")
+    kd_temperature: float = _key(1.0, "Temperature of both distributions inside the divergence.")
+    max_new_tokens: int = _key(256, "Longest rollout, in tokens.")
+    max_length: int = _key(1024, "Longest prompt plus ground truth of the student, in tokens.")
+    teacher_max_length: int = _key(2560, "Longest verbalized prompt of the teacher; a longer one drops its example.")
+    verbalizer: str | None = _key(None, "none, english, multilingual, cross_lingual or mix.")
+    languages: list[str] = _key(list(SEA_LANGUAGES), "The training languages; English joins the targets by itself.")
+    exclude_targets: list[str] = _key([], "Languages that the verbalizer never asks for.")
+    without: list[str] = _key([], "Signals to leave out; the others keep their weights (Table 4).")
+    targets: str | None = _key(None, "gold, or teacher: answers that the teacher writes once before training (SeqKD).")
+    off_policy_loss: str | None = _key(None, "divergence, cross_entropy or dft: the loss on the targets.")
+    cold_start: str | None = _key(None, "none, sft, dft, teacher_sft, or a folder to start the method from.")
+    cold_start_adapter: str = _key("merge", "With LoRA: merge the cold start's adapter, or continue training it.")
+    share_rollouts: bool = _key(False, "Without a verbalizer: let the on-policy signal reuse the sequence signal's y'.")
+    mixing: str | None = _key(None, "sum: Eq. 8; sample: one coin a step chooses the off- or the on-policy signal.")
+    spin_beta: float | None = _key(None, "Regularisation of the sequence signal (lambda of Eq. 2).")
+    spin_iterations: int = _key(3, "Iterations of the method spin, one epoch each.")
+    spin_learning_rates: list[float] | None = _key(None, "One learning rate per iteration of spin; else learning_rate.")
+    loss_average: str | None = _key(None, "token: mean over trained tokens; sequence: mean of the sequences' means.")
+    skip_completion_tokens: int | None = _key(None, "First tokens of a rollout that the on-policy signal leaves out.")
+    ema_rate: float = _key(0.01, "Share of the student in each update of the moving-average teacher (SDFT).")
+    chat_template_kwargs: dict[str, Any] = _key({}, "Arguments of the chat templates, beside the defaults.")
+    overlap_k: int = _key(16, "k of the overlap ratio (Figure 5).")
+    eval_rollouts: bool = _key(False, "Let evaluation during training roll out too; seeded apart.")
+    rollout_batch_size: int = _key(64, "Most rollouts decoded together on one device.")
+    loss_kernel: str = _key("auto", "dense, chunked (never holds the logits), or auto: by size.")
+    samples_per_step: int = _key(2, "Rollouts written to samples.jsonl each optimizer step.")
+    cache_dir: str | None = _key(None, "Where cold starts and teacher-written answers are shared between runs.")
+
+    learning_rate: float = _key(2e-5, "The paper's learning rate.")
+    per_device_train_batch_size: int = _key(8, "Rows a device reads at a time.")
+    gradient_accumulation_steps: int = _key(4, "Micro-batches of one optimizer step: 8 x 4 is the paper's batch of 32.")
+    remove_unused_columns: bool = _key(False, "Must stay off: rows carry their text to the verbalizer.")
+    logging_nan_inf_filter: bool = _key(False, "Must stay off: a non-finite loss stops the run.")
+    report_to: None | str | list[str] = _key("none", "tensorboard, trackio and the other integrations of Trainer.")
+
+    given_keys: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.given_keys = frozenset(key for key in METHOD_KEYS if getattr(self, key) is not None)
+        self._check_choice("method", self.method)
+        for key in METHOD_KEYS:
+            if getattr(self, key) is None:
+                setattr(self, key, method_default(self.method, key))
+        for key in CHOICES:
+            self._check_choice(key, getattr(self, key))
+        self._check_ranges()
+        self._check_lists()
+        if METHODS[self.method].iterated:
+            self.num_train_epochs = float(self.spin_iterations)
+        super().__post_init__()
+
+    def _check_choice(self, key: str, value: str) -> None:
+        if value not in CHOICES[key]:
+            raise ConfigError(
+                f"{key}: '{value}' is not one of {', '.join(CHOICES[key])}{did_you_mean(value, CHOICES[key])}"
+            )
+
+    def _check_ranges(self) -> None:
+        checks: tuple[tuple[str, bool, str], ...] = (
+            ("alpha", self.alpha >= 0, "at least 0"),
+            ("lambda", 0 <= self.lmbda <= 1, "between 0 and 1"),
+            ("beta", 0 < self.beta < 1, "between 0 and 1, both excluded (use forward_kl or reverse_kl for the ends)"),
+            ("temperature", self.temperature > 0, "above 0"),
+            ("kd_temperature", self.kd_temperature > 0, "above 0"),
+            ("spin_beta", self.spin_beta > 0, "above 0"),
+            ("spin_iterations", self.spin_iterations >= 1, "at least 1"),
+            ("ema_rate", 0 < self.ema_rate <= 1, "between 0 (excluded) and 1"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("max_length", self.max_length > 16, "above 16"),
+            ("skip_completion_tokens", self.skip_completion_tokens >= 0, "at least 0"),
+            ("overlap_k", self.overlap_k >= 1, "at least 1"),
+            ("rollout_batch_size", self.rollout_batch_size >= 1, "at least 1"),
+        )
+        for key, holds, wanted in checks:
+            if not holds:
+                value = self.lmbda if key == "lambda" else getattr(self, key)
+                raise ConfigError(f"{key}: must be {wanted}, got {value}")
+
+    def _check_lists(self) -> None:
+        for name in self.without:
+            if name not in SIGNALS:
+                raise ConfigError(
+                    f"without: '{name}' is not one of {', '.join(SIGNALS)}{did_you_mean(name, SIGNALS)}"
+                )
+        if not self.languages:
+            raise ConfigError("languages: name at least one training language")
+        rates = self.spin_learning_rates
+        if rates is not None and len(rates) != self.spin_iterations:
+            raise ConfigError(f"spin_learning_rates: {len(rates)} values for {self.spin_iterations} iterations")
+        if self.share_rollouts and self.verbalizer != "none":
+            raise ConfigError("share_rollouts: needs `verbalizer: none`, since y' answers the plain prompt")
+        if not self.signals:
+            raise ConfigError(
+                f"method {self.method}: no signal is left (without={self.without}, alpha={self.alpha}, "
+                f"lambda={self.lmbda}); nothing would be trained"
+            )
+
+    @property
+    def signals(self) -> dict[SignalName, float]:
+        """The signals that will run, with their weights in Eq. 8; weight 0 and `without` remove one."""
+        weights: dict[SignalName, float] = {
+            "sequence": self.alpha,
+            "off_policy": 1.0 - self.lmbda,
+            "on_policy": self.lmbda,
+        }
+        has = METHODS[self.method].signals
+        return {name: weights[name] for name in SIGNALS if name in has and name not in self.without and weights[name]}
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a second model has to be given: for a divergence, or to write the targets."""
+        if self.targets == "teacher" or self.cold_start == "teacher_sft":
+            return True
+        if METHODS[self.method].teacher != "model":
+            return False
+        return "on_policy" in self.signals or ("off_policy" in self.signals and self.off_policy_loss == "divergence")
+
+    def for_cold_start(self, output_dir: str) -> DudiConfig:
+        """The config of the cold-start stage: the same keys, with SFT or DFT as the method.
+
+        Args:
+            output_dir: The folder of the stage.
+        """
+        kind = "dft" if self.cold_start == "dft" else "sft"
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init and f.name not in METHOD_KEYS}
+        own |= {
+            "method": kind,
+            "output_dir": output_dir,
+            "targets": "teacher" if self.cold_start == "teacher_sft" else "gold",
+            "without": [],
+            "share_rollouts": False,
+            "loss_average": "token",
+        }
+        return DudiConfig(**own)
