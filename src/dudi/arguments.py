@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import IntervalStrategy, TrainingArguments
 
 from dudi.errors import ConfigError
 from dudi.methods import METHOD_KEYS, METHODS, SignalName, method_default
@@ -25,6 +25,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "cold_start_adapter": ("merge", "continue"),
 }
 COLD_STARTS: tuple[str, ...] = ("none", "sft", "dft", "teacher_sft")
+METHOD_STAGE_KEYS: frozenset[str] = frozenset(
+    {
+        *("beta", "temperature", "kd_temperature", "max_new_tokens", "teacher_max_length", "languages"),
+        *("exclude_targets", "share_rollouts", "cold_start_adapter", "spin_iterations", "spin_learning_rates"),
+        *("ema_rate", "rollout_batch_size", "eval_rollouts", "overlap_k"),
+    }
+)
+"""Keys that a cold start on the ground truth does not read, so that it is shared by runs that differ in them."""
 SEA_LANGUAGES: tuple[str, ...] = ("id", "vi", "th", "ta", "tl", "ms", "my")
 
 
@@ -39,7 +47,8 @@ class DudiConfig(TrainingArguments):
     """Everything `DudiTrainer` can be told, beside the fields of `TrainingArguments`.
 
     A key that is None takes the method's own default (`docs/method.md`); `__post_init__` fills it in, so that a
-    constructed config holds the values that the run will use. `given_keys` remembers which of them were set by hand.
+    constructed config holds the values that the run will use. `given_keys` remembers which of them were set by hand,
+    `stage_epochs` the epochs of a stage before `spin_iterations` took their place.
 
     Raises:
         ConfigError: a value is outside its choices or range, or keys contradict each other.
@@ -87,6 +96,7 @@ class DudiConfig(TrainingArguments):
     report_to: None | str | list[str] = _key("none", "tensorboard, trackio and the other integrations of Trainer.")
 
     given_keys: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
+    stage_epochs: float = field(default=3.0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.given_keys = frozenset(key for key in METHOD_KEYS if getattr(self, key) is not None)
@@ -98,6 +108,7 @@ class DudiConfig(TrainingArguments):
             self._check_choice(key, getattr(self, key))
         self._check_ranges()
         self._check_lists()
+        self.stage_epochs = self.num_train_epochs
         if METHODS[self.method].iterated:
             self.num_train_epochs = float(self.spin_iterations)
         super().__post_init__()
@@ -174,14 +185,15 @@ class DudiConfig(TrainingArguments):
         Args:
             output_dir: The folder of the stage.
         """
-        kind = "dft" if self.cold_start == "dft" else "sft"
-        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init and f.name not in METHOD_KEYS}
-        own |= {
-            "method": kind,
-            "output_dir": output_dir,
-            "targets": "teacher" if self.cold_start == "teacher_sft" else "gold",
-            "without": [],
-            "share_rollouts": False,
-            "loss_average": "token",
-        }
-        return DudiConfig(**own)
+        # A copy, not a new object: TrainingArguments resets the process group's state when it is constructed.
+        stage = copy.copy(self)
+        stage.method = "dft" if self.cold_start == "dft" else "sft"
+        for key in METHOD_KEYS:
+            setattr(stage, key, method_default(stage.method, key))
+        stage.output_dir = output_dir
+        stage.targets = "teacher" if self.cold_start == "teacher_sft" else "gold"
+        stage.without, stage.share_rollouts = [], False
+        stage.num_train_epochs = self.stage_epochs
+        stage.eval_strategy = IntervalStrategy.NO
+        stage.load_best_model_at_end = stage.push_to_hub = False
+        return stage

@@ -1,0 +1,106 @@
+"""Write the tables of docs/config.md from the code: `python scripts/config_reference.py [--check]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from dudi.config_sections import SECTIONS
+from dudi.methods import METHOD_KEYS, METHODS, method_default
+from dudi.training_keys import REFUSED, training_keys
+from dudi.value_types import describe
+from dudi.yaml_tree import render
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
+BEGIN = "<!-- begin: written by scripts/config_reference.py -->"
+END = "<!-- end -->"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def code(value: Any) -> str:
+    """A value as a recipe writes it."""
+    return f"`{render(value)}`"
+
+
+def section_tables() -> str:
+    """One table per section."""
+    parts = []
+    for name, section in SECTIONS.items():
+        rows = []
+        for key, field in section.model_fields.items():
+            default = "required" if field.default is PydanticUndefined else code(field.default)
+            rows.append([f"`{name}.{key}`", describe(field.annotation), default, field.description or ""])
+        parts.append(f"### {name}\n\n" + table(["key", "value", "default", "meaning"], rows))
+    return "\n\n".join(parts)
+
+
+def training_table() -> str:
+    """The keys that dudi declares, or whose default it changes."""
+    rows = []
+    for key in training_keys().values():
+        if key.own:
+            default = "the method's" if key.name in METHOD_KEYS else code(key.default)
+            rows.append([f"`{key.yaml_name}`", describe(key.hint).removesuffix(" or null"), default, key.help])
+    return table(["key", "value", "default", "meaning"], rows)
+
+
+def method_table() -> str:
+    """What each method sets."""
+    keys = [key for key in training_keys().values() if key.name in METHOD_KEYS]
+    rows = [[f"`{key.yaml_name}`", *(code(method_default(method, key.name)) for method in METHODS)] for key in keys]
+    return table(["key", *(f"`{method}`" for method in METHODS)], rows)
+
+
+def reference() -> str:
+    """The generated part of the page."""
+    refused = table(["field", "instead"], [[f"`{name}`", advice] for name, advice in REFUSED.items()])
+    return "\n\n".join(
+        [
+            BEGIN,
+            "## Sections",
+            section_tables(),
+            "## Training keys",
+            training_table(),
+            "## The methods' own defaults",
+            method_table(),
+            "A method that lacks a signal ignores that signal's keys (`dudi ls methods`, `docs/method.md`).",
+            "## Fields of TrainingArguments that a recipe does not set",
+            refused,
+            END,
+        ]
+    )
+
+
+def updated(page: str) -> str:
+    """The page with its generated part replaced.
+
+    Raises:
+        ValueError: the page has lost its markers.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"docs/config.md needs the lines {BEGIN} and {END}")
+    return before + reference() + after
+
+
+def main() -> int:
+    """Write the page, or with --check say whether it is up to date."""
+    page = PAGE.read_text(encoding="utf-8")
+    new = updated(page)
+    if "--check" in sys.argv[1:]:
+        return 0 if new == page else 1
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What a command line needs beside its verbs: parsing, finding a verb, and turning errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import select
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from dudi.errors import ConfigError, DudiError
+from dudi.suggest import did_you_mean
+
+INTERRUPTED = 130
+ENVIRONMENT = 1
+# Classes of torch, by name: the command line does not import torch.
+_MEMORY = {"OutOfMemoryError"}
+_DISTRIBUTED = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose mistakes are `ConfigError`s: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        flag = message.partition("unrecognized arguments: --")[2].split()
+        if flag:
+            name, _, value = flag[0].partition("=")
+            message = f"--{name} is not an option; keys of the recipe are written {name}={value or 'VALUE'}"
+        message = message.replace("RECIPE, key=value", "RECIPE")
+        raise ConfigError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb: its line in --help, its arguments, and what it does."""
+
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kinds:
+    """A verb that comes in several kinds: `dudi prepare cldr`."""
+
+    help: str
+    kinds: Mapping[str, Verb]
+
+
+def say(text: str) -> int:
+    """Write lines to standard output.
+
+    Returns:
+        0, the exit code of a verb that has said what it had to.
+    """
+    sys.stdout.write(text.rstrip("\n") + "\n")
+    return 0
+
+
+def dispatch(words: list[str], program: str, verbs: Mapping[str, Verb | Kinds], about: str) -> int:
+    """Find the verb (and its kind), parse its words, run it.
+
+    Args:
+        words: What follows the program's name.
+        program: What has been read so far: `dudi`, `dudi prepare`.
+        verbs: What may follow.
+        about: One line for --help.
+
+    Returns:
+        The verb's exit code; 2 when a kind is missing.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        say(_listing(program, verbs, about))
+        return 0 if words or " " not in program else ConfigError.exit_code
+    if words[0] not in verbs:
+        raise ConfigError(f"{program}: there is no '{words[0]}'{did_you_mean(words[0], verbs)} (see {program} --help)")
+    verb, name = verbs[words[0]], f"{program} {words[0]}"
+    if isinstance(verb, Kinds):
+        return dispatch(words[1:], name, verb.kinds, verb.help)
+    parser = Parser(name, description=verb.help)
+    verb.arguments(parser)
+    return verb.run(parser.parse_intermixed_args(words[1:]))
+
+
+def _listing(program: str, verbs: Mapping[str, Verb | Kinds], about: str) -> str:
+    what = "KIND" if " " in program else "VERB"
+    lines = [f"  {name:<14}{verb.help}" for name, verb in verbs.items()]
+    more = f"{program} {what} --help tells more; --debug shows tracebacks."
+    return "\n".join([f"usage: {program} {what} ...", "", about, "", *lines, "", more])
+
+
+def guarded(run: Callable[[], int], debug: bool) -> int:
+    """Run a verb; what goes wrong becomes one or two lines on stderr and an exit code.
+
+    Args:
+        run: The verb.
+        debug: Show the traceback as well.
+
+    Returns:
+        The exit code. Errors that are bugs of ours pass through, with their traceback.
+    """
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except SystemExit as leaving:  # argparse leaves this way after --help
+        return leaving.code if isinstance(leaving.code, int) else 0
+    except (DudiError, KeyboardInterrupt, MemoryError, OSError, ModuleNotFoundError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            _drop_output()
+            return ENVIRONMENT
+        message, code = explain(error)
+        if message is None:
+            raise
+        if isinstance(error, OSError):
+            _drop_output()
+        if debug:
+            traceback.print_exc()
+        sys.stderr.write(f"{message}\n")
+        return code
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads our output any more (`| head -1`); a dead peer breaks other pipes."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_output() -> None:
+    """Throw away output that cannot be written: it would fail again when Python exits, and change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def explain(error: BaseException) -> tuple[str | None, int]:
+    """The line for people and the exit code; no line when the error is a bug of ours, whose traceback is wanted."""
+    if isinstance(error, DudiError):
+        return f"error: {error}", error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, ModuleNotFoundError):
+        ours = (error.name or "dudi").partition(".")[0] == "dudi"
+        return None if ours else f"error: the package '{error.name}' is missing: pip install {error.name}", ENVIRONMENT
+    if isinstance(error, OSError):
+        # Libraries on top of OSError (the hub, requests) carry text, the system carries a number and a file.
+        what = error.strerror or str(error).partition("\n")[0]
+        return f"error: {f'{error.filename}: ' if error.filename else ''}{what}", ENVIRONMENT
+    if isinstance(error, MemoryError) or type(error).__name__ in _MEMORY:
+        advice = "lower per_device_train_batch_size, rollout_batch_size or max_length"
+        return f"error: out of memory; {advice}, or see `dudi plan`", ENVIRONMENT
+    if type(error).__name__ in _DISTRIBUTED:
+        return f"error: another process of this run is gone: {str(error).partition(chr(10))[0]}", ENVIRONMENT
+    return None, ENVIRONMENT

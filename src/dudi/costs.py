@@ -1,0 +1,168 @@
+"""What a transformer costs: parameters, FLOPs and bytes as functions of its shape. No weights are read.
+
+Units are FLOPs (a multiplication and an addition are two) and bytes. The formulas describe llama-like decoders as
+`transformers` runs them: pre-norm, gated MLP, scaled-dot-product attention that never holds the (T, T) matrix.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from dudi.errors import ConfigError
+
+FP32 = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shape:
+    """The numbers that decide what a model costs.
+
+    Attributes:
+        name: What the recipe calls it.
+        parameters: All weights; tied ones count once.
+        linear: Weights of the matrix products that every token goes through, without the head.
+        layers: Decoder layers.
+        hidden: Width of the residual stream.
+        query: Query heads times their width.
+        key_value: Key (or value) heads times their width.
+        heads: Query heads.
+        intermediate: Inner width of the MLP.
+        vocabulary: Rows of the head.
+        normed_heads: Whether queries and keys are normed (Qwen3).
+        experts: Whether the MLP is a mixture of experts, all of which `linear` counts.
+    """
+
+    name: str
+    parameters: int
+    linear: int
+    layers: int
+    hidden: int
+    query: int
+    key_value: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    normed_heads: bool = False
+    experts: bool = False
+
+
+def empty_model(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a config on the meta device: every shape, no storage.
+
+    Raises:
+        ConfigError: `transformers` knows no causal language model for this config.
+    """
+    with torch.device("meta"):
+        try:
+            return AutoModelForCausalLM.from_config(copy.deepcopy(config))
+        except ValueError as error:
+            raise ConfigError(
+                f"{config.name_or_path or config.model_type}: transformers knows no causal language model of the type "
+                f"'{config.model_type}'"
+            ) from error
+
+
+def shape_of(config: PretrainedConfig, name: str | None = None) -> Shape:
+    """The shape of the model that `config` describes.
+
+    Args:
+        config: Any causal language model's.
+        name: What people call it; by default its name or path.
+
+    Raises:
+        ConfigError: as `empty_model`.
+    """
+    model = empty_model(config)
+    text = config.get_text_config()
+    values = text.to_dict()
+    head = model.get_output_embeddings()
+    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+    stacked = sum(p.numel() for p in model.parameters() if p.dim() == 3)
+    head_width = values.get("head_dim") or text.hidden_size // text.num_attention_heads
+    key_value_heads = values.get("num_key_value_heads") or text.num_attention_heads
+    return Shape(
+        name=name or config.name_or_path or config.model_type,
+        parameters=model.num_parameters(),
+        linear=linear + stacked,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        query=text.num_attention_heads * head_width,
+        key_value=key_value_heads * head_width,
+        heads=text.num_attention_heads,
+        intermediate=values.get("intermediate_size") or 4 * text.hidden_size,
+        vocabulary=text.vocab_size,
+        normed_heads=any(name.endswith("q_norm.weight") for name, _ in model.named_parameters()),
+        experts=stacked > 0,
+    )
+
+
+def forward_flops(shape: Shape, lengths: float, squares: float, head_rows: float) -> float:
+    """One forward pass over whole sequences.
+
+    Attention counts the full square, as profilers do; a causal kernel does about half of that part.
+
+    Args:
+        shape: The model.
+        lengths: Sum of the sequences' lengths.
+        squares: Sum of their squares.
+        head_rows: Positions that reach the head.
+    """
+    attention = 4.0 * shape.query * shape.layers * squares
+    return 2.0 * shape.linear * lengths + attention + 2.0 * shape.hidden * shape.vocabulary * head_rows
+
+
+def decode_flops(shape: Shape, prompt: float, new: float) -> float:
+    """One answer of `new` tokens after a prompt of `prompt` tokens, with a KV cache."""
+    pairs = prompt * prompt + new * prompt + new * (new + 1) / 2
+    return forward_flops(shape, prompt + new, pairs, new)
+
+
+def cache_bytes(shape: Shape, tokens: float, element: int) -> int:
+    """The KV cache of `tokens` positions: 2 (keys, values) x layers x width x element."""
+    return int(2 * shape.layers * shape.key_value * tokens * element)
+
+
+def layer_bytes(shape: Shape, mixed: bool) -> int:
+    """Bytes that one decoder layer keeps for its backward pass, for each token.
+
+    With h = hidden, q = query, k = key_value, i = intermediate, a = heads, all in one formula per precision:
+
+        fp32    24 h + 8 q + 8 k + 16 i + 4 a + 8
+        mixed   26 h + 4 q + 4 k +  8 i + 4 a + 8
+
+    fp32, in 4-byte numbers: each of two norms keeps its input, the normed input and its output (6 h); attention keeps
+    q, k, v and its output (2 q + 2 k) and one log-sum-exp a head; the MLP keeps gate, up, the activated gate and their
+    product (4 i). Mixed: the residual stream and the norms stay in fp32 (16 h), and each of the five projections that
+    read a norm's output keeps its own 16-bit copy of it (10 h). Normed queries and keys (Qwen3) keep
+    their inputs, normed inputs and roots.
+    """
+    attention = shape.query + shape.key_value
+    heads = shape.heads * attention // shape.query
+    if mixed:
+        normed = 6 * attention + 4 * heads if shape.normed_heads else 0
+        return 26 * shape.hidden + 4 * attention + 8 * shape.intermediate + 4 * shape.heads + 8 + normed
+    normed = 8 * attention + 4 * heads if shape.normed_heads else 0
+    return 24 * shape.hidden + 8 * attention + 16 * shape.intermediate + 4 * shape.heads + 8 + normed
+
+
+def activation_bytes(shape: Shape, tokens: int, *, mixed: bool, checkpointing: bool) -> int:
+    """What a training pass over `tokens` positions holds at the start of its backward pass.
+
+    Every layer's own tensors (with checkpointing: every layer's fp32 input, and one layer that is run again), the last
+    norm's, and once more one layer's worth for the gradients that flow through it.
+    """
+    layer = layer_bytes(shape, mixed)
+    kept = shape.layers * FP32 * shape.hidden + layer if checkpointing else shape.layers * layer
+    return tokens * (kept + layer + 3 * FP32 * shape.hidden)
+
+
+def inference_bytes(shape: Shape, tokens: int, element: int) -> int:
+    """The widest moment of a pass without gradients over `tokens` positions: residual, norm, and one layer's MLP."""
+    attention = 2 * shape.query + 2 * shape.key_value
+    widest = max(attention, 3 * shape.intermediate)
+    return tokens * (2 * FP32 * shape.hidden + element * (shape.hidden + widest))

@@ -1,0 +1,1 @@
+"""Rows in, tokenised examples out."""

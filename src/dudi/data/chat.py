@@ -1,0 +1,123 @@
+"""One model's chat template: prompts and completions as token ids, and where an answer ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from dudi.data.rows import Message
+from dudi.errors import ConfigError
+
+DEFAULT_TEMPLATE_KWARGS: dict[str, Any] = {
+    "enable_thinking": False,  # Qwen3 would open every answer with its thoughts
+    "date_string": "26 Jul 2024",  # Llama-3.2 asks the clock: prompts would change at midnight
+}
+_PROBE = "dudi-probe-answer"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChatFormat:
+    """How one model reads a conversation.
+
+    Attributes:
+        tokenizer: The model's tokenizer, with a chat template.
+        kwargs: What the template is rendered with.
+        lead: Text between the generation prompt and the answer (a space, in some templates).
+        end_of_turn: The token that ends an answer.
+        stop_ids: The tokens that end a rollout: the end of turn and the tokenizer's EOS.
+        digest: Hash of the template, the special ids and a rendered probe; part of cache keys and of resume checks.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    kwargs: dict[str, Any]
+    lead: str
+    end_of_turn: int
+    stop_ids: tuple[int, ...]
+    digest: str
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The conversation up to where the model starts to answer."""
+        return _render(self.tokenizer, messages, self.kwargs, add_generation_prompt=True) + self.lead
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of `render`."""
+        return self.tokenizer(self.render(messages), add_special_tokens=False)["input_ids"]
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, its end of turn included."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_of_turn]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """An answer's text without its special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], model_name: str) -> ChatFormat:
+    """Find out where an answer starts and ends in a tokenizer's chat template.
+
+    Args:
+        tokenizer: With a chat template.
+        kwargs: The user's template arguments; they win over `DEFAULT_TEMPLATE_KWARGS`.
+        model_name: For error messages.
+
+    Raises:
+        ConfigError: no chat template, one that loses the answer, or one without an end-of-turn token.
+    """
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"{model_name}: its tokenizer has no chat template, and there is no teacher to take one from; "
+            "set student.chat_template to a .jinja file"
+        )
+    used = {**DEFAULT_TEMPLATE_KWARGS, **kwargs}
+    question: Message = {"role": "user", "content": "?"}
+    prompt = _render(tokenizer, [question], used, add_generation_prompt=True)
+    full = _render(tokenizer, [question, {"role": "assistant", "content": _PROBE}], used, add_generation_prompt=False)
+    before, found, after = full.partition(_PROBE)
+    if not found:
+        raise ConfigError(f"{model_name}: its chat template does not print the assistant's answer")
+    end_of_turn = _first_special(tokenizer, after)
+    if end_of_turn is None:
+        raise ConfigError(
+            f"{model_name}: its chat template ends an answer with {after[:20]!r}, which is no special token; "
+            "rollouts could never end. Use a template with an end-of-turn token (student.chat_template)"
+        )
+    eos = tokenizer.eos_token_id
+    stops = (end_of_turn,) if eos in (None, end_of_turn) else (end_of_turn, eos)
+    lead = before[len(prompt) :] if before.startswith(prompt) else ""
+    digest = hashlib.sha256(repr((tokenizer.chat_template, prompt, full, stops, used)).encode()).hexdigest()
+    return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest)
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], kwargs: dict[str, Any], add_generation_prompt: bool
+) -> str:
+    return tokenizer.apply_chat_template(
+        [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt, **kwargs
+    )
+
+
+def _first_special(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        return None
+    added = tokenizer.added_tokens_decoder
+    special = ids[0] in tokenizer.all_special_ids or (ids[0] in added and added[ids[0]].special)
+    return ids[0] if special else None
+
+
+def borrow_template(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase | None) -> bool:
+    """Give a student without a chat template its teacher's; returns whether it did."""
+    if student.chat_template or teacher is None or not teacher.chat_template:
+        return False
+    student.chat_template = teacher.chat_template
+    return True
+
+
+def template_kwargs(given: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """The template arguments of one model: `chat_template_kwargs`, and its `student:` or `teacher:` table on top."""
+    shared = {key: value for key, value in given.items() if key not in ("student", "teacher")}
+    return shared | dict(given.get(model) or {})

@@ -1,0 +1,187 @@
+"""Facts worded as rows: drawn by seed, languages and kinds well mixed."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator, Sequence
+
+from dudi.data.cldr.speaker import LANGUAGES, Speaker, speaker
+from dudi.data.cldr.tasks import KINDS, Fact, facts
+from dudi.data.cldr.wording import MAX_PARAPHRASES, WORDING_DIR, check_questions
+from dudi.data.rows import Message, Row
+from dudi.errors import ConfigError, DataError
+from dudi.suggest import did_you_mean
+
+Item = tuple[Fact, Row]
+
+
+def cldr_rows(languages: Sequence[str], rows_per_language: int, seed: int = 0) -> list[Row]:
+    """Instruction rows made from CLDR, worded in each of the languages.
+
+    The same arguments give the same rows; asking for more rows with the same languages and seed keeps the ones that
+    were there at the front. Languages alternate row by row, kinds of question vary.
+
+    Args:
+        languages: Codes of built-in languages, each once.
+        rows_per_language: Rows of each language.
+        seed: Chooses facts, their order and their paraphrases.
+
+    Returns:
+        `len(languages) * rows_per_language` rows, distinct in id and, within a language, in question.
+
+    Raises:
+        ConfigError: an unknown or repeated language, or a number below 1.
+        DataError: a language has fewer rows than asked for; the message says how many.
+    """
+    return [row for _, row in cldr_items(languages, rows_per_language, seed)]
+
+
+def cldr_items(languages: Sequence[str], rows_per_language: int, seed: int = 0) -> list[Item]:
+    """The rows of `cldr_rows`, each beside the fact that it words."""
+    _check(languages, rows_per_language)
+    drawn = [_take(language, rows_per_language, seed) for language in languages]
+    return [item for turn in zip(*drawn, strict=True) for item in turn]
+
+
+def word(fact: Fact, language: str, paraphrase: int) -> tuple[str, str] | None:
+    """One fact as a question and an answer.
+
+    Args:
+        fact: Any fact of a known kind, also one that `facts` does not list (another number, another day).
+        language: A built-in language.
+        paraphrase: Index of the paraphrase, taken modulo their number.
+
+    Returns:
+        Question and answer, or None where CLDR lacks a name in that language.
+    """
+    own = speaker(language)
+    fields = KINDS[fact.kind].fields(own, *fact.key)
+    if fields is None:
+        return None
+    pairs = own.words.questions[fact.kind]
+    question, answer = pairs[paraphrase % len(pairs)]
+    return _sentence(question.format_map(fields)), _sentence(answer.format_map(fields))
+
+
+def row_of(fact: Fact, language: str, paraphrase: int) -> Row | None:
+    """One fact as a row, with the id that `fact_of` reads.
+
+    Args:
+        fact: A member of `facts(fact.kind)`.
+        language: A built-in language.
+        paraphrase: Index of the paraphrase, taken modulo their number.
+
+    Returns:
+        The row, or None where CLDR lacks a name in that language. Its id ends in the fact's place among the facts of
+        its kind and, as the last digit, the paraphrase.
+
+    Raises:
+        ConfigError: `facts` does not list the fact.
+    """
+    place = _places(fact.kind).get(fact)
+    if place is None:
+        raise ConfigError(f"cldr: {fact} is not listed by facts('{fact.kind}'), so it has no row id; use word()")
+    worded = word(fact, language, paraphrase)
+    if worded is None:
+        return None
+    question, answer = worded
+    number = place * MAX_PARAPHRASES + paraphrase % len(speaker(language).words.questions[fact.kind])
+    prompt = (Message(role="user", content=question),)
+    return Row(id=f"cldr-{language}-{fact.kind}-{number:05d}", language=language, prompt=prompt, completion=answer)
+
+
+def fact_of(row_id: str) -> Fact:
+    """The fact behind a row's id.
+
+    Raises:
+        ConfigError: not the id of a CLDR row.
+    """
+    source, *rest = row_id.split("-")
+    if source == "cldr" and len(rest) == 3 and rest[1] in KINDS and rest[2].isdecimal():
+        known, index = facts(rest[1]), int(rest[2]) // MAX_PARAPHRASES
+        if index < len(known):
+            return known[index]
+    raise ConfigError(f"'{row_id}' is not the id of a CLDR row, such as 'cldr-th-currency-00012'")
+
+
+@functools.cache
+def _places(kind: str) -> dict[Fact, int]:
+    """The place of each fact among the facts of its kind."""
+    return {fact: place for place, fact in enumerate(facts(kind))}
+
+
+def _check(languages: Sequence[str], rows_per_language: int) -> None:
+    for language in languages:
+        if language not in LANGUAGES:
+            raise ConfigError(
+                f"cldr: no wording for language '{language}'{did_you_mean(language, LANGUAGES)}; "
+                f"there are {', '.join(LANGUAGES)}"
+            )
+        if list(languages).count(language) > 1:
+            raise ConfigError(f"cldr: language '{language}' is named twice")
+    if not languages:
+        raise ConfigError(f"cldr: name at least one language of {', '.join(LANGUAGES)}")
+    if rows_per_language < 1:
+        raise ConfigError(f"cldr: rows per language must be at least 1, got {rows_per_language}")
+
+
+def _take(language: str, count: int, seed: int) -> list[Item]:
+    taken: list[Item] = []
+    for item in _mixed(language, seed):
+        taken.append(item)
+        if len(taken) == count:
+            return taken
+    raise DataError(f"cldr: {count} rows asked for '{language}', {len(taken)} can be made; ask for at most that many")
+
+
+def _mixed(language: str, seed: int) -> Iterator[Item]:
+    """All rows of a language, distinct in question: round after round one of each kind, in a new order each time."""
+    own = speaker(language)
+    _check_words(own)
+    order = random.Random(f"{seed}/{language}")
+    streams = {kind: _worded(kind, language, seed) for kind in KINDS}
+    seen: set[str] = set()
+    while streams:
+        kinds = list(streams)
+        order.shuffle(kinds)
+        for kind in kinds:
+            item = _next_new(streams[kind], seen)
+            if item is None:
+                del streams[kind]
+            else:
+                yield item
+
+
+def _next_new(stream: Iterator[Item], seen: set[str]) -> Item | None:
+    for fact, row in stream:
+        question = row.prompt[-1]["content"]
+        if question not in seen:
+            seen.add(question)
+            return fact, row
+    return None
+
+
+def _worded(kind: str, language: str, seed: int) -> Iterator[Item]:
+    """The rows of one kind: each fact once before any fact comes again in other words."""
+    chosen = list(facts(kind))
+    random.Random(f"{seed}/{language}/{kind}").shuffle(chosen)
+    for turn in range(len(speaker(language).words.questions[kind])):
+        for place, fact in enumerate(chosen):
+            row = row_of(fact, language, place + turn)
+            if row is not None:
+                yield fact, row
+
+
+def _check_words(own: Speaker) -> None:
+    path = WORDING_DIR / f"{own.code}.toml"
+    for kind in sorted(KINDS.keys() ^ own.words.questions.keys()):
+        problem = "missing from this wording file" if kind in KINDS else f"unknown kind{did_you_mean(kind, KINDS)}"
+        raise ConfigError(f"{path}: questions.{kind}: {problem}")
+    for kind, pairs in own.words.questions.items():
+        check_questions(path, kind, pairs, set(KINDS[kind].given), KINDS[kind].answer)
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital first letter, in scripts that have them."""
+    return text[:1].upper() + text[1:]

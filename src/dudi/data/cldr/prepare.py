@@ -1,0 +1,95 @@
+"""CLDR rows as a file: JSONL, and a card that says what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import babel
+
+from dudi.data.cldr.locales import AS_OF, cldr_version
+from dudi.data.cldr.items import Item, cldr_items
+from dudi.errors import EnvironmentFault
+
+CARD_NAME = "data_card.json"
+
+
+def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int, seed: int = 0) -> dict[str, Any]:
+    """Write CLDR rows as JSONL, and `data_card.json` beside them.
+
+    A row is `id`, `language`, `prompt` and `completion`, the last two as lists of messages, as TRL reads them. Each
+    file appears whole or not at all.
+
+    Args:
+        output: The JSONL file; its folder is made when missing.
+        languages: Codes of built-in languages, each once.
+        rows_per_language: Rows of each language.
+        seed: As in `cldr_rows`.
+
+    Returns:
+        The card: source and versions, what was asked for, counts by language and kind, SHA-256 of the file.
+
+    Raises:
+        ConfigError: an unknown language, or a number below 1.
+        DataError: more rows than can be made.
+        EnvironmentFault: the disk refuses.
+    """
+    items = cldr_items(languages, rows_per_language, seed)
+    data = "".join(_line(item) for item in items).encode()
+    card = _card(items, hashlib.sha256(data).hexdigest())
+    card = {"file": output.name, **card, "rows_per_language": rows_per_language, "seed": seed}
+    text = json.dumps(card, ensure_ascii=False, indent=2) + "\n"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _replace(output, data)
+        _replace(output.with_name(CARD_NAME), text.encode())
+    except OSError as error:
+        raise EnvironmentFault(f"{output}: cannot write: {error.strerror}; check the folder and its space") from error
+    return card
+
+
+def _line(item: Item) -> str:
+    _, row = item
+    record = {
+        "id": row.id,
+        "language": row.language,
+        "prompt": list(row.prompt),
+        "completion": [{"role": "assistant", "content": row.completion}],
+    }
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _card(items: list[Item], sha256: str) -> dict[str, Any]:
+    by_language: dict[str, Counter[str]] = {}
+    for fact, row in items:
+        by_language.setdefault(row.language, Counter())[fact.kind] += 1
+    return {
+        "source": f"Unicode CLDR {cldr_version()}, read through babel {babel.__version__}",
+        "license": "Unicode-3.0 (names and formats)",
+        "cldr_version": cldr_version(),
+        "babel_version": babel.__version__,
+        "as_of": AS_OF.isoformat(),
+        "sha256": sha256,
+        "rows": len(items),
+        "languages": {language: kinds.total() for language, kinds in by_language.items()},
+        "kinds": dict(sorted(Counter(fact.kind for fact, _ in items).items())),
+        "kinds_by_language": {language: dict(sorted(kinds.items())) for language, kinds in by_language.items()},
+    }
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside, then move into place: a reader never sees half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

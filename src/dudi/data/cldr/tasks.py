@@ -1,0 +1,269 @@
+"""The kinds of question: which facts there are, and what each one puts into a question and its answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import random
+from collections.abc import Callable, Iterable
+from itertools import product
+
+from dudi.data.cldr import locales
+from dudi.data.cldr.speaker import LANGUAGES, Speaker, speaker
+from dudi.errors import ConfigError
+from dudi.suggest import did_you_mean
+
+Key = tuple[str | int, ...]
+Fields = dict[str, str]
+
+_UNITS = (
+    "length-kilometer length-meter length-centimeter length-millimeter mass-kilogram mass-gram volume-liter "
+    "volume-milliliter area-square-meter area-square-kilometer area-hectare temperature-celsius "
+    "speed-kilometer-per-hour duration-minute duration-second power-kilowatt digital-megabyte digital-gigabyte "
+    "frequency-hertz energy-kilocalorie"
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that CLDR says, before anybody has worded it.
+
+    Attributes:
+        kind: A member of `KINDS`.
+        key: What the fact is about, as codes and numbers: `("TH",)`, `("DE", "vi")`, `(0, 12)`.
+    """
+
+    kind: str
+    key: Key
+
+    def __str__(self) -> str:
+        return "/".join((self.kind, *map(str, self.key)))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of question.
+
+    Attributes:
+        name: What wording files and row ids call it.
+        given: The placeholders that every question of this kind holds.
+        answer: The placeholder that every answer holds.
+        all_keys: All keys of this kind, in a fixed order.
+        fields: What a speaker puts into the placeholders for one key; None where CLDR has no such name.
+    """
+
+    name: str
+    given: tuple[str, ...]
+    answer: str
+    all_keys: Callable[[], Iterable[Key]]
+    fields: Callable[..., Fields | None]
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def _kind(given: str, answer: str, keys: Callable[[], Iterable[Key]]) -> Callable[[Callable[..., Fields | None]], None]:
+    def register(fields: Callable[..., Fields | None]) -> None:
+        name = fields.__name__.lstrip("_")
+        KINDS[name] = Kind(name, tuple(given.split()), answer, keys, fields)
+
+    return register
+
+
+def _known(**fields: str | None) -> Fields | None:
+    """The fields, or None when CLDR lacks one of them."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    return known if len(known) == len(fields) else None
+
+
+def _translated(own: str | None, other: str | None) -> bool:
+    """Whether both names are there and differ: a name that stays the same makes an empty question."""
+    return own is not None and other is not None and own.casefold() != other.casefold()
+
+
+@_kind("country target", "name", lambda: product(locales.countries(), LANGUAGES))
+def _country_name(own: Speaker, code: str, target: str) -> Fields | None:
+    name = speaker(target).bare_country(code)
+    if target == own.code or not _translated(own.bare_country(code), name):
+        return None
+    return _known(country=own.country(code), target=own.language(target), name=name)
+
+
+@_kind("name source", "country", lambda: product(locales.countries(), LANGUAGES))
+def _country_from_name(own: Speaker, code: str, source: str) -> Fields | None:
+    name = speaker(source).bare_country(code)
+    if source == own.code or not _translated(own.bare_country(code), name):
+        return None
+    return _known(country=own.country(code), source=own.language(source), name=name)
+
+
+@_kind("language target", "name", lambda: product((*locales.language_codes(), "fil"), LANGUAGES))
+def _language_name(own: Speaker, code: str, target: str) -> Fields | None:
+    other = speaker(target)
+    if target == own.code or not _translated(own.bare_language(code), other.bare_language(code)):
+        return None
+    return _known(language=own.language(code), target=own.language(target), name=other.language(code))
+
+
+@_kind("currency target", "name", lambda: product(locales.currencies(), LANGUAGES))
+def _currency_name(own: Speaker, code: str, target: str) -> Fields | None:
+    name = speaker(target).currency(code)
+    if target == own.code or not _translated(own.currency(code), name):
+        return None
+    return _known(currency=own.currency(code), target=own.language(target), name=name)
+
+
+@_kind("country", "currency", lambda: ((code,) for code in locales.country_currencies()))
+def _currency(own: Speaker, code: str) -> Fields | None:
+    return _known(country=own.country(code), currency=own.currency(locales.country_currencies()[code]))
+
+
+@_kind("code", "currency", lambda: ((code,) for code in locales.currencies()))
+def _currency_code(own: Speaker, code: str) -> Fields | None:
+    return _known(code=code, currency=own.currency(code))
+
+
+@_kind("code", "country", lambda: ((code,) for code in locales.countries()))
+def _country_code(own: Speaker, code: str) -> Fields | None:
+    return _known(code=code, country=own.country(code))
+
+
+@_kind("code", "language", lambda: ((code,) for code in locales.language_codes()))
+def _language_code(own: Speaker, code: str) -> Fields | None:
+    return _known(code=code, language=own.language(code))
+
+
+def _official(many: bool) -> Iterable[Key]:
+    return ((country,) for country, codes in locales.official_languages().items() if (len(codes) > 1) is many)
+
+
+@_kind("country", "language", lambda: _official(many=False))
+def _official_language(own: Speaker, code: str) -> Fields | None:
+    return _known(country=own.country(code), language=own.language(locales.official_languages()[code][0]))
+
+
+@_kind("country", "languages", lambda: _official(many=True))
+def _official_languages(own: Speaker, code: str) -> Fields | None:
+    names = [own.language(language) for language in locales.official_languages()[code]]
+    return _known(country=own.country(code), languages=own.phrase(names))
+
+
+def _weekday(own: Speaker, day: int, steps: int, sign: int) -> Fields:
+    return {
+        "day": own.weekday(day),
+        "n": own.count(steps),
+        "result": own.weekday((day + sign * steps) % 7),
+    }
+
+
+@_kind("day n", "result", lambda: product(range(7), range(2, 61)))
+def _weekday_after(own: Speaker, day: int, steps: int) -> Fields | None:
+    return _weekday(own, day, steps, 1)
+
+
+@_kind("day n", "result", lambda: product(range(7), range(2, 61)))
+def _weekday_before(own: Speaker, day: int, steps: int) -> Fields | None:
+    return _weekday(own, day, steps, -1)
+
+
+def _month(own: Speaker, month: int, steps: int, sign: int) -> Fields:
+    return {
+        "month": own.month(month),
+        "n": own.count(steps),
+        "result": own.month((month - 1 + sign * steps) % 12 + 1),
+    }
+
+
+@_kind("month n", "result", lambda: product(range(1, 13), range(2, 37)))
+def _month_after(own: Speaker, month: int, steps: int) -> Fields | None:
+    return _month(own, month, steps, 1)
+
+
+@_kind("month n", "result", lambda: product(range(1, 13), range(2, 37)))
+def _month_before(own: Speaker, month: int, steps: int) -> Fields | None:
+    return _month(own, month, steps, -1)
+
+
+@_kind("date", "result", lambda: _dates("weekday_of_date"))
+def _weekday_of_date(own: Speaker, iso: str) -> Fields | None:
+    day = datetime.date.fromisoformat(iso)
+    return {"date": own.cldr.date(day), "result": own.weekday(day.weekday())}
+
+
+@_kind("iso", "date", lambda: _dates("date"))
+def _date(own: Speaker, iso: str) -> Fields | None:
+    return {"iso": iso, "date": own.cldr.date(datetime.date.fromisoformat(iso))}
+
+
+def _dates(name: str) -> Iterable[Key]:
+    first = datetime.date(1950, 1, 1)
+    offsets = random.Random(name).sample(range(36500), 2000)
+    return (((first + datetime.timedelta(days=offset)).isoformat(),) for offset in offsets)
+
+
+def _whole_numbers() -> Iterable[Key]:
+    source = random.Random("number")
+    return ((source.randrange(10 ** (size - 1), 10**size),) for _ in range(200) for size in range(5, 10))
+
+
+@_kind("raw", "number", _whole_numbers)
+def _number(own: Speaker, value: int) -> Fields | None:
+    return {"raw": own.cldr.plain(value), "number": own.cldr.number(value)}
+
+
+@_kind("ratio", "percent", lambda: ((permille,) for permille in range(1, 1000)))
+def _percent(own: Speaker, permille: int) -> Fields | None:
+    return {"ratio": own.cldr.number(permille / 1000), "percent": own.cldr.percent(permille)}
+
+
+@_kind("number", "words", lambda: ((tenths * 10**power,) for power in range(3, 9) for tenths in range(11, 100)))
+def _compact(own: Speaker, value: int) -> Fields | None:
+    return {"number": own.cldr.number(value), "words": own.cldr.compact(value)}
+
+
+def _amounts() -> Iterable[Key]:
+    source = random.Random("money")
+    return ((code, source.randrange(2, 2000) * 5) for code in locales.currencies() for _ in range(8))
+
+
+@_kind("number code", "amount", _amounts)
+def _money(own: Speaker, code: str, amount: int) -> Fields | None:
+    if own.currency(code) is None:
+        return None
+    return _known(number=own.cldr.number(amount), code=code, amount=own.cldr.money(amount, code))
+
+
+@_kind(
+    "short", "long", lambda: product(_UNITS.split(), (*range(2, 30), *range(30, 100, 5), 120, 150, 200, 250, 500, 750))
+)
+def _unit(own: Speaker, unit: str, amount: int) -> Fields | None:
+    short, long = own.unit(amount, unit, "short"), own.unit(amount, unit, "long")
+    return _known(short=short, long=long) if short != long else None
+
+
+def _country_lists() -> Iterable[Key]:
+    source = random.Random("list")
+    sizes = (2, 3, 4)
+    return (tuple(source.sample(locales.countries(), sizes[turn % 3])) for turn in range(3000))
+
+
+@_kind("items", "phrase", _country_lists)
+def _list(own: Speaker, *codes: str) -> Fields | None:
+    names = [own.bare_country(code) for code in codes]
+    phrase = own.phrase(names)
+    if phrase is None:
+        return None
+    return {"items": "; ".join(name for name in names if name), "phrase": phrase}
+
+
+@functools.cache
+def facts(kind: str) -> tuple[Fact, ...]:
+    """All facts of a kind, distinct and always in the same order.
+
+    Raises:
+        ConfigError: no such kind.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"cldr: no kind '{kind}'{did_you_mean(kind, KINDS)}; there are {', '.join(KINDS)}")
+    return tuple(Fact(kind, key) for key in dict.fromkeys(tuple(key) for key in KINDS[kind].all_keys()))

@@ -1,0 +1,189 @@
+"""`dudi prepare convert`: alpaca, sharegpt and CSV files into checked rows of `messages`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.data.files import Located
+from dudi.data.formats import FORMATS, Columns, open_format
+from dudi.data.rejections import Rejections
+from dudi.data.rows import Row, RowError, parse_row
+from dudi.data.sources import RowIds, reject
+from dudi.data.writers import row_writer
+from dudi.errors import ConfigError, DataError, EnvironmentFault
+
+UNDETERMINED = "und"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConvertReport:
+    """What `convert` did.
+
+    Attributes:
+        output: The file written.
+        rejected: `rejected.jsonl` beside it, or None when no row was rejected.
+        format: The format that was read.
+        total: Records read.
+        languages: Rows written, by language.
+        rejections: The records that were not written.
+    """
+
+    output: Path
+    rejected: Path | None
+    format: str
+    total: int
+    languages: dict[str, int]
+    rejections: Rejections
+
+    @property
+    def rows(self) -> int:
+        """Rows written."""
+        return sum(self.languages.values())
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{code} {count:,}" for code, count in sorted(self.languages.items()))
+        lines = [f"{self.output}: {self.rows:,} of {self.total:,} rows, read as {self.format} ({counts})"]
+        if self.rejected is not None:
+            lines += [f"{len(self.rejections):,} rejected, each in {self.rejected}:", *self.rejections.summary()]
+        return "\n".join(lines)
+
+
+def convert(
+    input: Path,
+    output: Path,
+    *,
+    format: str = "auto",
+    language: str | None = None,
+    detect_language: bool = False,
+    languages: Sequence[str] | None = None,
+    columns: Columns | None = None,
+    max_rejected_share: float = 0.05,
+) -> ConvertReport:
+    """Convert a file of another format to rows with `id`, `language` and `messages`.
+
+    Args:
+        input: JSON (an array), JSONL, Parquet, CSV or TSV.
+        output: The `.jsonl` or `.parquet` file to write; `rejected.jsonl` goes beside it.
+        format: `alpaca`, `sharegpt`, `csv`, `rows` (dudi's own, to add languages or to check), or `auto`.
+        language: The language of records that do not name theirs.
+        detect_language: Find out the language of records that do not name theirs, from their text.
+        languages: The codes that rows may have; None allows every known one.
+        columns: The names of columns, where they are not the usual ones.
+        max_rejected_share: Nothing is written over `output` when more records than this share are bad.
+
+    Returns:
+        Counts by language and reason, and the paths.
+
+    Raises:
+        ConfigError: the input does not exist, or the options are wrong.
+        DataError: the file cannot be read, holds no good row, or too many bad ones.
+        EnvironmentFault: the output cannot be written.
+    """
+    if language is not None and detect_language:
+        raise ConfigError("language and detect_language: give one of them")
+    if not input.is_file():
+        raise ConfigError(f"{input}: no such file")
+    if output.exists() and output.samefile(input):
+        raise ConfigError(f"{output}: input and output are the same file; name another output")
+    known = list(languages) if languages is not None else _every_language()
+    columns = columns or Columns()
+    kind, records = open_format(input, format, columns)
+    read = _Reader(FORMATS[kind], columns, language, detect_language, known)
+    rejections = Rejections()
+    rejected = output.with_name("rejected.jsonl")
+    total = 0
+    written: Counter[str] = Counter()
+    with row_writer(output) as write:
+        for located in records:
+            total += 1
+            try:
+                row = read(located)
+            except RowError as error:
+                reject(rejections, located, error)
+                continue
+            written[row.language] += 1
+            write({"id": row.id, "language": row.language, "messages": row.messages})
+        _finish(rejections, rejected, total, written, max_rejected_share, input)
+    return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections)
+
+
+def _finish(
+    rejections: Rejections, path: Path, total: int, written: Counter[str], max_share: float, input: Path
+) -> None:
+    """Write or clear `rejected.jsonl`; stop before the output is put in place when there is too little good in it."""
+    if rejections:
+        rejections.write(path)
+        rejections.check_share(total, max_share)
+    else:
+        clear(path)
+    if not written:
+        raise DataError(f"{input}: no good row in it ({total:,} read)")
+
+
+def clear(path: Path) -> None:
+    """Remove the `rejected.jsonl` of an earlier run, which would tell of rows that are now good."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot remove {path}: {error.strerror}") from error
+
+
+def _every_language() -> list[str]:
+    from dudi.languages import load_languages
+
+    return list(load_languages())
+
+
+class _Reader:
+    """From a located record of another format to a row with a unique id and a language."""
+
+    def __init__(
+        self,
+        reshape: Callable[[Mapping[str, Any], Columns], dict[str, Any]],
+        columns: Columns,
+        language: str | None,
+        detect_language: bool,
+        languages: Sequence[str],
+    ) -> None:
+        self._reshape = reshape
+        self._columns = columns
+        self._language = language
+        self._detect = detect_language
+        self._languages = languages
+        self._ids = RowIds()
+
+    def __call__(self, located: Located) -> Row:
+        if located.problem is not None:
+            raise RowError(*located.problem)
+        record = located.value
+        if not isinstance(record, Mapping):
+            raise RowError("not_an_object", "a record must be an object with keys")
+        shaped = self._reshape(record, self._columns)
+        shaped |= {"id": record.get(self._columns.id), "language": record.get(self._columns.language)}
+        unknown = self._detect and shaped["language"] in (None, "")
+        row = parse_row(
+            shaped,
+            fallback_id=f"{Path(located.file).name}:{located.line}",
+            language=UNDETERMINED if unknown else self._language,
+            known_languages=None if unknown else self._languages,
+        )
+        return self._ids.unique(self._detected(row) if unknown else row)
+
+    def _detected(self, row: Row) -> Row:
+        """The row with the language of its answer, or of question and answer where the answer is too short to tell."""
+        from dudi.langid import detect
+
+        code = detect(row.completion, self._languages)
+        if code == UNDETERMINED:
+            code = detect(f"{row.prompt[-1]['content']}\n{row.completion}", self._languages)
+        if code == UNDETERMINED:
+            raise RowError("language_not_detected", "too little text to tell its language")
+        if code not in self._languages:
+            raise RowError(
+                "unknown_language", f"its text seems to be {code!r}, not one of {', '.join(self._languages)}"
+            )
+        return dataclasses.replace(row, language=code)

@@ -1,0 +1,123 @@
+"""Tokenised examples: rows as ids, cut to the student's length."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from dudi.data.chat import ChatFormat
+from dudi.data.rows import Row
+from dudi.data.rejections import Rejections
+from dudi.errors import DataError
+
+SMALLEST_COMPLETION = 16
+"""A prompt longer than `max_length` less this is rejected: nothing worth training would be left."""
+
+Ids = np.ndarray
+"""(T,) int32."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """A row as token ids.
+
+    Attributes:
+        row: Its text, which the verbalizer needs.
+        prompt: The student's prompt x.
+        teacher_prompt: x in the teacher's template; the student's where there is no teacher.
+        completion: The target y: tokenised once, appended to whichever prompt.
+        ended: Whether the completion has its end of turn (a cut one has not).
+    """
+
+    row: Row
+    prompt: Ids
+    teacher_prompt: Ids
+    completion: Ids
+    ended: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExampleSet:
+    """The examples of a dataset.
+
+    Attributes:
+        examples: In row order.
+        truncated: Rows per language whose completion was cut.
+        digest: Hash of all ids; the reference's stored log-probabilities are keyed by it.
+    """
+
+    examples: list[Example]
+    truncated: dict[str, int]
+    digest: str
+
+
+def tokenise(
+    rows: Iterable[Row],
+    student: ChatFormat,
+    teacher: ChatFormat | None,
+    max_length: int,
+    rejections: Rejections,
+) -> ExampleSet:
+    """Turn rows into examples.
+
+    A completion that passes `max_length` is cut on the right, loses its end of turn and is counted. A prompt longer
+    than `max_length - 16` is rejected and counted.
+
+    Args:
+        rows: The checked rows.
+        student: The student's chat format.
+        teacher: The teacher's, or None.
+        max_length: Most tokens of prompt and completion together.
+        rejections: Where rejected prompts are counted.
+
+    Raises:
+        DataError: no row is left.
+    """
+    examples: list[Example] = []
+    truncated: dict[str, int] = {}
+    seen = 0
+    for row in rows:
+        seen += 1
+        prompt = student.prompt_ids(row.prompt)
+        if len(prompt) > max_length - SMALLEST_COMPLETION:
+            rejections.add("prompt_too_long", where=row.id, detail=f"{len(prompt)} tokens", row_id=row.id)
+            continue
+        completion = student.answer_ids(row.completion)
+        room = max_length - len(prompt)
+        if len(completion) > room:
+            truncated[row.language] = truncated.get(row.language, 0) + 1
+        teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
+        examples.append(
+            Example(row, _ids(prompt), _ids(teacher_prompt), _ids(completion[:room]), len(completion) <= room)
+        )
+    if not examples:
+        raise DataError(
+            f"no row is left of {seen}: every prompt passes max_length - {SMALLEST_COMPLETION} = "
+            f"{max_length - SMALLEST_COMPLETION} tokens; raise max_length"
+            if seen
+            else "the dataset has no rows"
+        )
+    return ExampleSet(examples, truncated, digest_of(examples))
+
+
+def digest_of(examples: Sequence[Example]) -> str:
+    """Hash of the ids of all examples, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(example.row.id.encode("utf-8", "surrogatepass"))
+        for ids in (example.prompt, example.teacher_prompt, example.completion):
+            digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
+    return digest.hexdigest()
+
+
+def _ids(tokens: Sequence[int]) -> Ids:
+    return np.asarray(tokens, dtype=np.int32)
+
+
+def with_completion(example: Example, ids: Sequence[int], ended: bool, max_length: int) -> Example:
+    """The example with another target, cut to the student's length."""
+    room = max_length - len(example.prompt)
+    return dataclasses.replace(example, completion=_ids(ids[:room]), ended=ended and len(ids) <= room)

@@ -1,0 +1,156 @@
+"""Where records lie: which files a path, a folder or a glob names, datasets saved to disk, and the hub."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dudi.data.files import DATA_SUFFIXES, JSON_LINES, Located, read_records, table_records
+from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.suggest import did_you_mean
+
+FOLDER_SUFFIXES = (*JSON_LINES, ".parquet")
+"""What is read from a folder. A `.json` file there is as likely a card or a config."""
+SPLITS = ("train", "validation", "valid", "dev", "test", "eval")
+
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.\- ]+))?")
+_SPLIT_NAME = re.compile(rf"({'|'.join(SPLITS)})([-_.].*)?")
+_BATCH = 1_000
+
+
+def records_of(source: str, split: str) -> Iterator[Located]:
+    """The records of a source that is no built-in one.
+
+    Args:
+        source: As in `dudi.data.sources.load_rows`, without `cldr`.
+        split: As there.
+
+    Raises:
+        ConfigError: the source does not exist or is of no known kind.
+        DataError: a file as a whole cannot be read.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    if not source.strip():
+        raise ConfigError("the data source is empty: name a file, a folder, `cldr` or a dataset on the hub")
+    path = Path(source).expanduser()
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return _saved_dataset(path, split)
+    if not path.exists() and (hub := _hub_name(source)):
+        return _hub_dataset(*hub, split)
+    return itertools.chain.from_iterable(read_records(file, shown) for file, shown in find_files(source, split))
+
+
+def find_files(
+    source: str, split: str = "train", suffixes: tuple[str, ...] = FOLDER_SUFFIXES
+) -> list[tuple[Path, str]]:
+    """The files that a path, a folder or a glob names, sorted, each with the name it is shown by.
+
+    A folder is searched to its bottom; `rejected.jsonl`, hidden files and the files of other splits are left out.
+
+    Args:
+        source: A file, a folder or a glob.
+        split: The split to take where a folder's files are named by split (`train-00000-of-00002.parquet`).
+        suffixes: What counts as a data file in a folder.
+
+    Raises:
+        ConfigError: nothing is there.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [(path, str(path))]
+    if path.is_dir():
+        return [(file, str(file)) for file in _folder_files(path, split, suffixes)]
+    if glob.has_magic(source):
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        if not found:
+            raise ConfigError(f"{source}: no file matches")
+        return [(file, str(file)) for file in found]
+    raise ConfigError(f"{source}: no such file or folder{_nearest_file(path)}")
+
+
+def _folder_files(folder: Path, split: str, suffixes: tuple[str, ...]) -> list[Path]:
+    every = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
+    files = [file for file in every if file.name != "rejected.jsonl" and not _hidden(file.relative_to(folder))]
+    chosen = [file for file in files if _split_of(file.relative_to(folder), default="train") == split]
+    if chosen:
+        return chosen
+    if files:
+        raise ConfigError(f"{folder}: none of its {len(files)} data files belongs to the split '{split}'")
+    raise ConfigError(f"{folder}: no data files in it (looked for {', '.join(suffixes)})")
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _split_of(path: Path, default: str) -> str:
+    """The split that a file's name or one of its folders tells, as in `data/test-00000.parquet` or `test/a.jsonl`."""
+    for part in reversed(path.parts):
+        if found := _SPLIT_NAME.fullmatch(part):
+            return found.group(1)
+    return default
+
+
+def _nearest_file(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"; the folder {folder} does not exist"
+    names = [name.name for name in folder.iterdir() if name.is_dir() or name.suffix.lower() in DATA_SUFFIXES]
+    return did_you_mean(path.name, names)
+
+
+def _hub_name(source: str) -> tuple[str, str | None] | None:
+    """(name, config) of a source that reads as a hub dataset and not as a path."""
+    found = _HUB_NAME.fullmatch(source)
+    if not found or Path(source).suffix.lower() in DATA_SUFFIXES or Path(source).parent.is_dir():
+        return None
+    return found["name"], found["config"]
+
+
+def _saved_dataset(path: Path, split: str) -> Iterator[Located]:
+    import pyarrow as pa
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        saved = load_from_disk(str(path))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as a saved dataset: {_first_line(error)}") from error
+    if isinstance(saved, DatasetDict):
+        if split not in saved:
+            raise ConfigError(f"{path}: no split '{split}'{did_you_mean(split, saved)}; it has {', '.join(saved)}")
+        saved = saved[split]
+    return _dataset_records(saved, str(path))
+
+
+def _hub_dataset(name: str, config: str | None, split: str) -> Iterator[Located]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, config, split=split)
+    except datasets.exceptions.FileNotFoundDatasetsError as error:
+        raise ConfigError(
+            f"{name}: no such file or folder here, and not found on the hub or not open to you ({_first_line(error)}); "
+            "check the spelling, accept its terms on its page and run `hf auth login`"
+        ) from error
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        raise EnvironmentFault(
+            f"{name}: no such file or folder here, and the hub cannot give it ({_first_line(error)}); check the network"
+        ) from error
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{name}: cannot be loaded with config {config!r} and split '{split}': {_first_line(error)}"
+        ) from error
+    return _dataset_records(loaded, name)
+
+
+def _dataset_records(dataset: Any, name: str) -> Iterator[Located]:
+    # As Arrow tables: images and audio stay undecoded, and text that is not UTF-8 costs one row and not the run.
+    return table_records(dataset.with_format("arrow").iter(batch_size=_BATCH), name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,270 @@
+"""A row: what a person wrote, checked, before any tokenizer sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypedDict
+
+from dudi.data.rejections import Rejection, Rejections
+from dudi.suggest import did_you_mean
+
+__all__ = ["Message", "Rejection", "Rejections", "Row", "RowError", "parse_row"]
+
+ROLES = ("system", "user", "assistant")
+TOOL_ROLES = frozenset({"tool", "function", "ipython"})
+MAX_CHARACTERS = 1_000_000
+"""Longest text of one turn: far above any training length, low enough that one row cannot fill the memory."""
+MAX_TURNS = 1_000
+MAX_ID_CHARACTERS = 512
+
+# Everything of category Cc but tab and newline. Zero-width joiners are of category Cf and stay: Burmese, Tamil and
+# Thai are written with them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")
+
+
+class Message(TypedDict):
+    """One turn of a conversation, as in `transformers` chat templates."""
+
+    role: str
+    content: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One training sample (x, y, l).
+
+    Attributes:
+        id: Unique in its dataset; seeds the verbalizer and the sampling noise.
+        language: Code of the sample's language l.
+        prompt: The turns before the answer, x; the last one is the user's.
+        completion: The ground truth y, the assistant's answer to the last turn.
+    """
+
+    id: str
+    language: str
+    prompt: tuple[Message, ...]
+    completion: str
+
+    @property
+    def messages(self) -> list[Message]:
+        """Prompt and completion as one conversation, in TRL's form."""
+        return [*self.prompt, Message(role="assistant", content=self.completion)]
+
+
+class RowError(ValueError):
+    """A row that cannot be trained on.
+
+    Attributes:
+        reason: A short stable slug, by which rejected rows are counted; `docs/data.md` lists them.
+        detail: What is wrong, for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def parse_row(
+    record: Mapping[str, Any],
+    *,
+    fallback_id: str,
+    language: str | None = None,
+    language_column: str = "language",
+    known_languages: Collection[str] | None = None,
+) -> Row:
+    """Check one record as users write it and turn it into a `Row`.
+
+    Args:
+        record: A mapping with `messages` (the last turn the assistant's), or with `prompt` and `completion`, each a
+            string or a list of messages; `id` and a language are read beside them, other keys are left alone.
+        fallback_id: The id of a record that has none.
+        language: The language of a record whose own column is missing or null.
+        language_column: The column that holds the language's code.
+        known_languages: The codes that are allowed; None allows anything that looks like a code.
+
+    Returns:
+        The row, each of its line ends as one newline.
+
+    Raises:
+        RowError: the record cannot be used; its `reason` is one of the slugs of `docs/data.md`.
+    """
+    if not isinstance(record, Mapping):
+        raise RowError("not_an_object", f"a row is an object with keys, got {_kind(record)}")
+    turns = _turns(record)
+    prompt, completion = _split(turns)
+    return Row(
+        id=_row_id(record.get("id"), fallback_id),
+        language=_language(record.get(language_column), language, language_column, known_languages),
+        prompt=prompt,
+        completion=completion,
+    )
+
+
+def _turns(record: Mapping[str, Any]) -> list[Message]:
+    """The whole conversation of a record, each turn checked by itself."""
+    pair = [key for key in ("prompt", "completion") if record.get(key) is not None]
+    if record.get("messages") is not None:
+        if pair:
+            raise RowError("two_formats", f"has both `messages` and `{pair[0]}`: keep one")
+        return _messages(record["messages"], "messages")
+    if "messages" in record and not pair:
+        raise RowError("null", "`messages` is null")
+    for key in ("prompt", "completion"):
+        if key not in record:
+            raise RowError("missing_key", _missing(key, record))
+        if record[key] is None:
+            raise RowError("null", f"`{key}` is null")
+    return [*_prompt_turns(record["prompt"]), _completion_turn(record["completion"])]
+
+
+def _prompt_turns(value: Any) -> list[Message]:
+    if isinstance(value, str):
+        return [Message(role="user", content=_text(value, "prompt"))]
+    turns = _messages(value, "prompt")
+    if not turns:
+        raise RowError("empty_prompt", "`prompt` has no turns")
+    if turns[-1]["role"] != "user":
+        raise RowError("last_turn_not_user", f"the last turn of `prompt` is the {turns[-1]['role']}'s, not the user's")
+    return turns
+
+
+def _completion_turn(value: Any) -> Message:
+    if isinstance(value, str):
+        return Message(role="assistant", content=_text(value, "completion"))
+    turns = _messages(value, "completion")
+    if not turns:
+        raise RowError("empty_completion", "`completion` has no turns")
+    if len(turns) > 1:
+        raise RowError(
+            "completion_not_one_turn", f"`completion` has {len(turns)} turns; put the earlier ones in `prompt`"
+        )
+    if turns[0]["role"] != "assistant":
+        raise RowError("last_turn_not_assistant", f"the turn of `completion` is the {turns[0]['role']}'s")
+    return turns[0]
+
+
+def _messages(value: Any, key: str) -> list[Message]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise RowError("wrong_type", f"`{key}` must be a list of turns, got {_kind(value)}")
+    if len(value) > MAX_TURNS:
+        raise RowError("too_many_turns", f"`{key}` has {len(value)} turns, more than {MAX_TURNS}")
+    return [_message(turn, f"{key}[{index}]") for index, turn in enumerate(value)]
+
+
+def _message(turn: Any, where: str) -> Message:
+    if not isinstance(turn, Mapping):
+        raise RowError("wrong_type", f"{where} must be an object with role and content, got {_kind(turn)}")
+    for key in ("role", "content"):
+        if key not in turn:
+            raise RowError("missing_key", f"{where}: {_missing(key, turn)}")
+    role = turn["role"]
+    if not isinstance(role, str):
+        raise RowError("wrong_type", f"{where}.role must be text, got {_kind(role)}")
+    if role in TOOL_ROLES or turn.get("tool_calls"):
+        raise RowError("tool_turn", f"{where} calls or answers a tool; tools are not supported")
+    if role not in ROLES:
+        raise RowError("unknown_role", f"{where}.role {role[:40]!r} is not one of {', '.join(ROLES)}")
+    return Message(role=role, content=_text(turn["content"], f"{where}.content"))
+
+
+def _text(value: Any, where: str) -> str:
+    """A turn's text: typed, of sane length, encodable, without control characters, line ends as newlines."""
+    if value is None:
+        raise RowError("null", f"{where} is null")
+    if not isinstance(value, str):
+        raise RowError("wrong_type", f"{where} must be text, got {_kind(value)}")
+    if len(value) > MAX_CHARACTERS:
+        raise RowError("too_many_characters", f"{where} has {len(value):,} characters, more than {MAX_CHARACTERS:,}")
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    if found := _SURROGATE.search(text):
+        raise RowError("lone_surrogate", f"{where}: half a surrogate pair at character {found.start()}")
+    if found := _CONTROL.search(text):
+        code = f"U+{ord(found.group()):04X}"
+        raise RowError("control_characters", f"{where}: control character {code} at character {found.start()}")
+    return text
+
+
+def _split(turns: list[Message]) -> tuple[tuple[Message, ...], str]:
+    """Prompt and completion of a conversation whose turns are in order."""
+    if not turns:
+        raise RowError("empty_messages", "the conversation has no turns")
+    roles = [turn["role"] for turn in turns]
+    if "assistant" not in roles:
+        raise RowError("no_assistant_turn", "the conversation has no answer to learn from")
+    if "user" not in roles:
+        raise RowError("no_user_turn", "the conversation has no question")
+    if roles[-1] != "assistant":
+        raise RowError("last_turn_not_assistant", f"the conversation ends with the {roles[-1]}'s turn")
+    if "system" in roles[1:]:
+        raise RowError("system_not_at_start", "a system turn may stand at the start and nowhere else")
+    spoken = roles[1:] if roles[0] == "system" else roles
+    if spoken != ["user", "assistant"] * (len(spoken) // 2):
+        raise RowError("roles_do_not_alternate", "user and assistant must take turns, the user at the start")
+    _refuse_empty(turns)
+    return tuple(turns[:-1]), turns[-1]["content"]
+
+
+def _refuse_empty(turns: list[Message]) -> None:
+    if not turns[-1]["content"].strip():
+        raise RowError("empty_completion", "the answer is empty")
+    if not turns[-2]["content"].strip():
+        raise RowError("empty_prompt", "the question is empty")
+    for index, turn in enumerate(turns[:-2]):
+        # An empty system turn means something: it switches a template's own system prompt off.
+        if turn["role"] != "system" and not turn["content"].strip():
+            raise RowError("empty_turn", f"turn {index + 1} is empty")
+
+
+def _row_id(value: Any, fallback: str) -> str:
+    if value is None or value == "":
+        return fallback
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RowError("wrong_type", f"`id` must be text or a whole number, got {_kind(value)}")
+    if isinstance(value, int):
+        if value.bit_length() > 128:
+            raise RowError("bad_id", "`id` is a number of more than 128 bits")
+        return str(value)
+    if len(value) > MAX_ID_CHARACTERS:
+        raise RowError("bad_id", f"`id` has {len(value):,} characters, more than {MAX_ID_CHARACTERS}")
+    if _SURROGATE.search(value) or _CONTROL.search(value) or not value.strip() or "\n" in value or "\t" in value:
+        raise RowError("bad_id", "`id` is blank or holds control characters or half a surrogate pair")
+    return value
+
+
+def _language(value: Any, fixed: str | None, column: str, known: Collection[str] | None) -> str:
+    if value is None or value == "":
+        value = fixed
+    if value is None:
+        raise RowError("missing_language", f"no `{column}`, and no fixed language was given")
+    if not isinstance(value, str):
+        raise RowError("wrong_type", f"`{column}` must be a language's code, got {_kind(value)}")
+    if fixed is not None and value != fixed:
+        raise RowError(
+            "language_conflict",
+            f"`{column}` says {value[:40]!r}, but the fixed language is {fixed!r}: drop one of them",
+        )
+    if known is None:
+        if not _LANGUAGE_CODE.fullmatch(value):
+            raise RowError("unknown_language", f"{value[:40]!r} is not a language's code")
+    elif value not in known:
+        hint = did_you_mean(value[:40], known)
+        raise RowError("unknown_language", f"{value[:40]!r} is not one of {', '.join(known)}{hint}")
+    return value
+
+
+def _missing(key: str, record: Mapping[Any, Any]) -> str:
+    present = [str(name)[:30] for name in list(record)[:8] if isinstance(name, str)]
+    return f"no `{key}`{did_you_mean(key, present)}; it has {', '.join(present) or 'no keys'}"
+
+
+def _kind(value: Any) -> str:
+    """The type of `value` in JSON's words; the value itself may be huge or unprintable."""
+    if value is None:
+        return "null"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,230 @@
+"""From the name of a source to checked rows: files, folders, the hub, the built-in CLDR rows, or records in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dudi.data.files import Located
+from dudi.data.locate import records_of
+from dudi.data.rejections import Rejection, Rejections
+from dudi.data.rows import Row, RowError, parse_row
+
+__all__ = ["Rejection", "Rejections", "RowIds", "RowSet", "load_rows", "rows_from_records"]
+
+CLDR = "cldr"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RowSet:
+    """The rows of a source.
+
+    Attributes:
+        rows: The good rows, in the source's order, their ids unique.
+        total: Records read, good and bad.
+        fingerprint: SHA-256 over the rows' canonical JSON, in order.
+        rejections: The bad ones.
+    """
+
+    rows: list[Row]
+    total: int
+    fingerprint: str
+    rejections: Rejections
+
+
+def load_rows(
+    source: str,
+    *,
+    split: str = "train",
+    languages: Collection[str],
+    language: str | None = None,
+    language_column: str = "language",
+    rejections: Rejections | None = None,
+    max_rows: int | None = None,
+    cldr_rows_per_language: int = 200,
+    seed: int = 0,
+) -> RowSet:
+    """Read and check the rows of a source.
+
+    Args:
+        source: A `.jsonl`, `.json` or `.parquet` file, a folder or glob of them, a folder made by
+            `datasets.save_to_disk`, the word `cldr`, or a dataset on the hub as `org/name` or `org/name:config`.
+        split: Which split of a hub dataset, of a saved `DatasetDict` or of a folder whose files are named by split.
+        languages: The codes that rows may have.
+        language: The language of rows whose column is missing or null.
+        language_column: The column that holds the code.
+        rejections: Where to count bad rows; a new one when None.
+        max_rows: Stop after so many good rows; None reads all.
+        cldr_rows_per_language: For `cldr`: how many rows to make.
+        seed: For `cldr`: which ones.
+
+    Returns:
+        The rows. Too many bad ones are the caller's to judge, with `rejections.check_share(total, share)`.
+
+    Raises:
+        ConfigError: the source does not exist or is of no known kind.
+        DataError: a file as a whole cannot be read.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    rejections = rejections if rejections is not None else Rejections()
+    if source == CLDR:
+        from dudi.data.cldr import cldr_rows
+
+        made = cldr_rows(list(languages), cldr_rows_per_language, seed)[:max_rows]
+        return RowSet(made, len(made), fingerprint(made), rejections)
+    return collect(
+        records_of(source, split),
+        languages=languages,
+        language=language,
+        language_column=language_column,
+        rejections=rejections,
+        max_rows=max_rows,
+    )
+
+
+def rows_from_records(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    languages: Collection[str],
+    language: str | None = None,
+    language_column: str = "language",
+    rejections: Rejections | None = None,
+    max_rows: int | None = None,
+    name: str = "dataset",
+) -> RowSet:
+    """Check records that are in memory: a `datasets.Dataset`, or a list of mappings.
+
+    Args:
+        records: The records, as users write rows.
+        languages: The codes that rows may have.
+        language: The language of rows whose column is missing or null.
+        language_column: The column that holds the code.
+        rejections: Where to count bad rows; a new one when None.
+        max_rows: Stop after so many good rows; None reads all.
+        name: How rejections name the dataset; also the beginning of the ids of rows that have none.
+    """
+    return collect(
+        (Located(name, number, record) for number, record in enumerate(records, start=1)),
+        languages=languages,
+        language=language,
+        language_column=language_column,
+        rejections=rejections if rejections is not None else Rejections(),
+        max_rows=max_rows,
+    )
+
+
+def collect(
+    records: Iterable[Located],
+    *,
+    languages: Collection[str],
+    language: str | None,
+    language_column: str,
+    rejections: Rejections,
+    max_rows: int | None,
+) -> RowSet:
+    """Check located records one after the other; arguments as in `load_rows`."""
+    rows: list[Row] = []
+    ids = RowIds()
+    total = 0
+    for located in records:
+        if max_rows is not None and len(rows) >= max_rows:
+            break
+        total += 1
+        try:
+            row = ids.unique(check(located, languages, language, language_column))
+        except RowError as error:
+            reject(rejections, located, error)
+            continue
+        rows.append(row)
+    return RowSet(rows, total, fingerprint(rows), rejections)
+
+
+def check(located: Located, languages: Collection[str] | None, language: str | None, language_column: str) -> Row:
+    """The row of one located record.
+
+    Raises:
+        RowError: it cannot be used, or could not be decoded.
+    """
+    if located.problem is not None:
+        raise RowError(*located.problem)
+    return parse_row(
+        located.value,
+        fallback_id=f"{Path(located.file).name}:{located.line}",
+        language=language,
+        language_column=language_column,
+        known_languages=languages,
+    )
+
+
+def reject(rejections: Rejections, located: Located, error: RowError) -> None:
+    """Count a record that `check` refused, with its place and its beginning."""
+    value = located.value
+    row_id = value.get("id") if isinstance(value, Mapping) else None
+    rejections.add(
+        error.reason,
+        where=located.file,
+        line=located.line,
+        row_id=row_id if isinstance(row_id, str) and _is_plain(row_id) else None,
+        detail=error.detail,
+        excerpt=located.excerpt or excerpt_of(value),
+    )
+
+
+def excerpt_of(value: Any) -> str:
+    """The beginning of a record for people, whatever it holds."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=lambda other: type(other).__name__, skipkeys=True)[:800]
+    except (ValueError, RecursionError):  # circular, too deep, or a number of thousands of digits
+        return type(value).__name__
+
+
+def _is_plain(text: str) -> bool:
+    return len(text) <= 512 and text.isprintable()
+
+
+class RowIds:
+    """Keeps the ids of a dataset unique."""
+
+    def __init__(self) -> None:
+        self._contents: dict[str, set[bytes]] = {}
+        self._taken: set[str] = set()
+
+    def unique(self, row: Row) -> Row:
+        """`row`, under an id that no earlier one has: `a`, then `a#2`, `a#3`, ...
+
+        Raises:
+            RowError: `duplicate`: an earlier row has the same id and the same content.
+        """
+        content = content_digest(row)
+        seen = self._contents.setdefault(row.id, set())
+        if content in seen:
+            raise RowError("duplicate", f"an earlier row has the id {row.id[:60]!r} and the same content")
+        seen.add(content)
+        name = row.id
+        numbers = itertools.count(2)
+        while name in self._taken:
+            name = f"{row.id}#{next(numbers)}"
+        self._taken.add(name)
+        return row if name == row.id else dataclasses.replace(row, id=name)
+
+
+def content_digest(row: Row) -> bytes:
+    """16 bytes that stand for a row's language and text, whatever its id."""
+    return hashlib.blake2b(_canonical(dataclasses.replace(row, id="")), digest_size=16).digest()
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """SHA-256 over the canonical JSON of rows, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(_canonical(row) + b"\n")
+    return digest.hexdigest()
+
+
+def _canonical(row: Row) -> bytes:
+    return json.dumps(dataclasses.asdict(row), ensure_ascii=False, sort_keys=True).encode("utf-8")

@@ -1,0 +1,80 @@
+"""Rows out: JSONL or Parquet, streamed to a temporary file that takes the old one's place at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dudi.data.files import atomic_file
+from dudi.errors import ConfigError
+
+OUTPUT_SUFFIXES = (".jsonl", ".parquet")
+ROWS_A_GROUP = 1_000
+
+Write = Callable[[dict[str, Any]], None]
+
+
+def row_schema(extra: tuple[str, ...] = ()) -> Any:
+    """The Arrow schema of written rows: `id`, `language`, `messages`, and columns of text named by `extra`."""
+    import pyarrow as pa
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    columns = [("id", pa.string()), ("language", pa.string()), ("messages", pa.list_(message))]
+    return pa.schema(columns + [(name, pa.string()) for name in extra])
+
+
+@contextlib.contextmanager
+def row_writer(path: Path, extra: tuple[str, ...] = ()) -> Iterator[Write]:
+    """A function that appends one row to `path`; the file appears when the block ends well.
+
+    Args:
+        path: A `.jsonl` or `.parquet` file.
+        extra: Columns of text beside `id`, `language` and `messages`.
+
+    Raises:
+        ConfigError: another suffix.
+        EnvironmentFault: the file cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in OUTPUT_SUFFIXES:
+        raise ConfigError(f"{path}: rows are written as {' or '.join(OUTPUT_SUFFIXES)}, not '{suffix}'")
+    with atomic_file(path) as temporary:
+        opened = _parquet_writer(temporary, extra) if suffix == ".parquet" else _json_writer(temporary)
+        with opened as write:
+            yield write
+
+
+@contextlib.contextmanager
+def _json_writer(path: Path) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8", newline="\n") as out:
+
+        def write(row: dict[str, Any]) -> None:
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+        yield write
+
+
+@contextlib.contextmanager
+def _parquet_writer(path: Path, extra: tuple[str, ...]) -> Iterator[Write]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = row_schema(extra)
+    waiting: list[dict[str, Any]] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as out:
+
+        def flush() -> None:
+            out.write_table(pa.Table.from_pylist(waiting, schema=schema))
+            waiting.clear()
+
+        def write(row: dict[str, Any]) -> None:
+            waiting.append(row)
+            if len(waiting) >= ROWS_A_GROUP:
+                flush()
+
+        yield write
+        if waiting:
+            flush()

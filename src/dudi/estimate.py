@@ -1,0 +1,335 @@
+"""Memory, FLOPs and hours of a run, from the shapes of its models.
+
+How the numbers are made, and what they leave out, is in docs/plan.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from transformers import PretrainedConfig
+
+from dudi import footprint, workload
+from dudi.arguments import DudiConfig
+from dudi.costs import FP32, Shape, decode_flops, shape_of
+from dudi.footprint import Memory
+from dudi.hardware import Gpu, find_gpu
+from dudi.workload import PHASES, Lengths, Phase, Workload
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+UTILISATION = 0.35
+"""Share of a GPU's peak rate that training passes reach; 0.3 to 0.5 is usual for models of this size."""
+
+BANDWIDTH_SHARE = 0.6
+"""Share of the memory's bandwidth that decoding reaches."""
+
+SECONDS_PER_LAYER = 0.6e-3
+"""Least time of one decoder layer in one decoding step with `transformers`: the launching of its kernels."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """Work before the method's own steps.
+
+    Attributes:
+        name: What it is.
+        flops: On one device.
+        hours: None without a GPU, or where the number of rows is not known.
+    """
+
+    name: str
+    flops: float
+    hours: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is expected to need.
+
+    Attributes:
+        method: The method's name.
+        work: What the numbers were computed from.
+        dtype: Precision of the passes.
+        memory: Bytes on each device.
+        flops: FLOPs of one optimizer step on one device, by phase.
+        seconds: The same in seconds, or None without a GPU.
+        stages: What runs before: cold start, teacher-written answers, the reference's pass over the ground truth.
+        rows: Training rows, or None when not known.
+        epochs: Passes over them.
+        steps: Optimizer steps of the method, or None when the number of rows is not known.
+        gpu: The device, or None.
+        utilisation: Share of its peak rate that was assumed.
+        notes: Every assumption, one sentence each.
+    """
+
+    method: str
+    work: Workload
+    dtype: Dtype
+    memory: Memory
+    flops: Mapping[Phase, float]
+    seconds: Mapping[Phase, float] | None
+    stages: tuple[Stage, ...]
+    rows: int | None
+    epochs: float
+    steps: int | None
+    gpu: Gpu | None
+    utilisation: float
+    notes: tuple[str, ...]
+
+    @property
+    def step_flops(self) -> float:
+        """FLOPs of one optimizer step on one device."""
+        return sum(self.flops.values())
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds of one optimizer step, or None without a GPU."""
+        return None if self.seconds is None else sum(self.seconds.values())
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of the method's own steps, or None when GPU or rows are not known."""
+        if self.step_seconds is None or self.steps is None:
+            return None
+        return self.step_seconds * self.steps / 3600
+
+    @property
+    def total_hours(self) -> float | None:
+        """Hours with the stages before, or None when one of them is not known."""
+        parts = [self.hours, *(stage.hours for stage in self.stages)]
+        known = [part for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
+
+
+def estimate(
+    student_config: PretrainedConfig,
+    teacher_config: PretrainedConfig | None,
+    args: DudiConfig,
+    *,
+    rows: int | None,
+    dtype: Dtype,
+    gpus: int = 1,
+    gpu: str | None = None,
+    lora_parameters: int | None = None,
+    teacher_bytes_per_parameter: float | None = None,
+    lengths: Lengths | None = None,
+    utilisation: float = UTILISATION,
+) -> Plan:
+    """Memory, FLOPs and hours of a run. Reads no weights.
+
+    Args:
+        student_config: The student's config, cut to the layers that are kept.
+        teacher_config: The teacher's, or None; ignored by a method without a second model.
+        args: The run's config.
+        rows: Training rows; None when not known, then steps and hours are None unless `max_steps` is set.
+        dtype: Precision of the passes. Trained weights are held in fp32 whatever it is.
+        gpus: Devices, each with a whole copy of everything (DDP).
+        gpu: A name of `dudi.hardware.GPUS`, for hours.
+        lora_parameters: Parameters of the adapters; None trains all weights.
+        teacher_bytes_per_parameter: Of a quantised teacher, or 0 for one on another device; None follows `dtype`.
+        lengths: Tokens of a row; None takes the config's limits.
+        utilisation: Share of the GPU's peak rate that the training passes reach.
+
+    Raises:
+        ConfigError: an unknown GPU, or a config that is no causal language model.
+    """
+    device = None if gpu is None else find_gpu(gpu)
+    student = shape_of(student_config)
+    teacher = shape_of(teacher_config) if teacher_config is not None and args.needs_teacher else None
+    element = FP32 if dtype == "float32" else 2
+    work = Workload(
+        student=student,
+        teacher=teacher,
+        outcomes=workload.outcomes_of(args),
+        lengths=lengths or workload.longest(args),
+        verbalized=args.verbalizer != "none",
+        rows=args.per_device_train_batch_size,
+        accumulation=args.gradient_accumulation_steps,
+        rollout_batch=args.rollout_batch_size,
+        checkpointing=args.gradient_checkpointing,
+        kernel=args.loss_kernel,
+        jsd=args.divergence == "jsd",
+        element=element,
+        trainable=student.parameters if lora_parameters is None else lora_parameters,
+        adapter=lora_parameters is not None,
+        teacher_bytes=_teacher_bytes(
+            args,
+            student,
+            teacher,
+            lora_parameters,
+            element if teacher_bytes_per_parameter is None else teacher_bytes_per_parameter,
+        ),
+        reference_bytes=_reference_bytes(args, student, lora_parameters, element),
+        processes=gpus,
+    )
+    flops = workload.step_flops(work)
+    plan = Plan(
+        method=args.method,
+        work=work,
+        dtype=dtype,
+        memory=footprint.memory(work),
+        flops=flops,
+        seconds=None if device is None else _step_seconds(work, flops, device, utilisation),
+        stages=(),
+        rows=rows,
+        epochs=float(args.num_train_epochs),
+        steps=_steps(args, rows, gpus),
+        gpu=device,
+        utilisation=utilisation,
+        notes=(),
+    )
+    plan = dataclasses.replace(plan, stages=_stages(args, plan))
+    return dataclasses.replace(plan, notes=_notes(args, plan))
+
+
+def _teacher_bytes(args: DudiConfig, student: Shape, teacher: Shape | None, adapter: int | None, element: float) -> int:
+    """A second model in the passes' precision; a moving average in fp32, or its updates of 1% would round away."""
+    own = 0 if teacher is None else int(teacher.parameters * element)
+    if not workload.is_moving_average(args):
+        return own
+    return own + FP32 * (student.parameters if adapter is None else adapter)
+
+
+def _reference_bytes(args: DudiConfig, student: Shape, adapter: int | None, element: int) -> int:
+    """A frozen copy of the student; with LoRA the base itself, or a copy of the cold start's adapter."""
+    if "sequence" not in args.signals:
+        return 0
+    if adapter is None:
+        return element * student.parameters
+    return FP32 * adapter if args.cold_start_adapter == "continue" else 0
+
+
+def _steps(args: DudiConfig, rows: int | None, gpus: int) -> int | None:
+    if args.max_steps > 0:
+        return args.max_steps
+    if rows is None:
+        return None
+    micro_batches = math.ceil(rows / (args.per_device_train_batch_size * gpus))
+    return math.ceil(args.num_train_epochs * max(1, math.ceil(micro_batches / args.gradient_accumulation_steps)))
+
+
+def _rate(work: Workload, gpu: Gpu, utilisation: float) -> float:
+    return utilisation * (gpu.half if work.mixed else gpu.single)
+
+
+def _step_seconds(work: Workload, flops: Mapping[Phase, float], gpu: Gpu, utilisation: float) -> dict[Phase, float]:
+    rate = _rate(work, gpu, utilisation)
+    seconds = {phase: flops[phase] / rate for phase in PHASES}
+    together = min(work.rollout_batch, work.rollouts)
+    cache = footprint.memory(work).kv_cache
+    written = workload.decode_steps(work) * _decode_step_seconds(work.student, cache, gpu)
+    seconds["rollout"] = max(seconds["rollout"], written) if together else 0.0
+    return seconds
+
+
+def _decode_step_seconds(shape: Shape, cache: int, gpu: Gpu) -> float:
+    """One token for every rollout of a batch: bound by reading weights and cache, or by launching kernels."""
+    reading = (FP32 * shape.parameters + cache) / (BANDWIDTH_SHARE * gpu.bandwidth)
+    return max(reading, SECONDS_PER_LAYER * shape.layers)
+
+
+def _stages(args: DudiConfig, plan: Plan) -> tuple[Stage, ...]:
+    """What has to be done before the first step of the method."""
+    stages = [_answers_stage(args, plan), _cold_start_stage(args, plan), _reference_stage(plan)]
+    return tuple(stage for stage in stages if stage is not None)
+
+
+def _answers_stage(args: DudiConfig, plan: Plan) -> Stage | None:
+    work, teacher = plan.work, plan.work.teacher
+    if teacher is None or not (args.targets == "teacher" or args.cold_start == "teacher_sft"):
+        return None
+    name = "the teacher's answers (cached)"
+    if plan.rows is None:
+        return Stage(name, 0.0, None)
+    rows = plan.rows / work.processes
+    flops = rows * decode_flops(teacher, work.lengths.prompt, work.lengths.rollout)
+    if plan.gpu is None:
+        return Stage(name, flops, None)
+    tokens = math.ceil(rows / work.rollout_batch) * work.lengths.rollout
+    seconds = max(flops / _rate(work, plan.gpu, plan.utilisation), tokens * _decode_step_seconds(teacher, 0, plan.gpu))
+    return Stage(name, flops, seconds / 3600)
+
+
+def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
+    if args.cold_start not in ("sft", "dft", "teacher_sft"):
+        return None
+    name = f"cold start, {args.cold_start} (cached)"
+    stage = args.for_cold_start(str(args.output_dir))
+    stage.num_train_epochs = plan.epochs
+    work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
+    flops = workload.step_flops(work)
+    if plan.steps is None:
+        return Stage(name, 0.0, None)
+    total = sum(flops.values()) * plan.steps
+    if plan.gpu is None:
+        return Stage(name, total, None)
+    seconds = sum(_step_seconds(work, flops, plan.gpu, plan.utilisation).values())
+    return Stage(name, total, seconds * plan.steps / 3600)
+
+
+def _reference_stage(plan: Plan) -> Stage | None:
+    each = workload.gold_reference_flops(plan.work)
+    if not each:
+        return None
+    name = "the reference's pass over the ground truth"
+    if plan.rows is None:
+        return Stage(name, 0.0, None)
+    flops = each * plan.rows / plan.work.processes
+    hours = None if plan.gpu is None else flops / _rate(plan.work, plan.gpu, plan.utilisation) / 3600
+    return Stage(name, flops, hours)
+
+
+def _notes(args: DudiConfig, plan: Plan) -> tuple[str, ...]:
+    """The assumptions behind the numbers, one sentence each."""
+    return (*_length_notes(plan), *_memory_notes(args, plan), *_time_notes(plan))
+
+
+def _length_notes(plan: Plan) -> list[str]:
+    lengths = plan.work.lengths
+    return [
+        f"Upper estimate: every prompt has {lengths.prompt} tokens, every ground truth {lengths.completion}, every "
+        f"rollout {lengths.rollout}; typical rows are shorter, and both memory and hours with them."
+    ]
+
+
+def _memory_notes(args: DudiConfig, plan: Plan) -> list[str]:
+    work = plan.work
+    notes = ["Trained weights, their gradients and AdamW's two states are fp32" + _passes_in(plan)]
+    if work.processes > 1:
+        notes.append(f"{work.processes} devices hold a whole copy each, and DDP's buckets hold the gradients again.")
+    if args.fsdp or args.deepspeed:
+        notes.append("FSDP and DeepSpeed spread weights over the devices; that is not counted here.")
+    if workload.is_moving_average(args):
+        notes.append("The moving average is fp32: in 16 bits its small updates would round away.")
+    if work.adapter and work.reference_bytes == 0 and "sequence" in args.signals:
+        notes.append("With LoRA the reference is the student without its adapter.")
+    if not work.checkpointing:
+        notes.append(
+            "Activations are all kept (gradient_checkpointing: false), with an attention that holds no square."
+        )
+    if work.student.experts or (work.teacher is not None and work.teacher.experts):
+        notes.append("A mixture of experts counts all its experts as active: an upper estimate.")
+    return notes
+
+
+def _passes_in(plan: Plan) -> str:
+    if plan.gpu is not None and plan.dtype == "bfloat16" and not plan.gpu.bfloat16:
+        return f"; passes are 16-bit, and {plan.gpu.name} has no bfloat16: the run will take float16 with loss scaling."
+    return "." if plan.dtype == "float32" else f"; passes run in {plan.dtype}."
+
+
+def _time_notes(plan: Plan) -> list[str]:
+    if plan.gpu is None:
+        return ["Name a GPU (--gpu) for seconds and hours."]
+    notes = [
+        f"Passes at {plan.utilisation:.0%} of the GPU's peak rate; decoding at {BANDWIDTH_SHARE:.0%} of its memory's "
+        f"bandwidth and at least {SECONDS_PER_LAYER * 1e3:.1f} ms a layer and token (transformers' generate).",
+        "Loading, evaluation, checkpoints and the exchange of gradients are not counted.",
+    ]
+    if plan.steps is None:
+        notes.append("The number of rows is not known here: set max_steps or data.max_rows for hours.")
+    return notes

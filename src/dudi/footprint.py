@@ -1,0 +1,153 @@
+"""Bytes on one device at the peak of an optimizer step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from dudi import costs
+from dudi.costs import FP32
+from dudi.heads import DENSE_LOGITS
+from dudi.losses import VOCABULARY_TILE
+from dudi.signals import Kind
+from dudi.workload import Outcome, Phase, Workload, completion_length, prompt_length
+
+TOKEN_TILE = 4096
+"""Rows that the chunked head works on at a time (TRL's kernels)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on one device.
+
+    Held throughout: student, teacher, reference, gradients, optimizer, reserve. Beside these, one of three at a time:
+    rollouts (kv_cache + sampling), the teacher's and reference's passes (scoring), the student's (activations + head).
+
+    Attributes:
+        student: Weights that are trained, in fp32, an adapter included.
+        teacher: Weights of the teacher, or of the moving average.
+        reference: Weights of the reference policy.
+        gradients: In fp32; under several processes also DDP's buckets.
+        optimizer: AdamW's two fp32 states.
+        kv_cache: Of the rollouts decoded together.
+        sampling: Logits and noise of the rollouts, and their prompts' pass.
+        scoring: The widest moment of a pass without gradients.
+        activations: Of the student's pass; in mixed precision also the 16-bit copies of its weights.
+        head: Logits, or the chunked kernel's tiles, and the gradient of the head.
+        reserve: The device's context and what the allocator cannot use.
+    """
+
+    student: int
+    teacher: int
+    reference: int
+    gradients: int
+    optimizer: int
+    kv_cache: int
+    sampling: int
+    scoring: int
+    activations: int
+    head: int
+    reserve: int
+
+    @property
+    def held(self) -> int:
+        """What is there from the first step to the last."""
+        return self.student + self.teacher + self.reference + self.gradients + self.optimizer + self.reserve
+
+    @property
+    def rollout_phase(self) -> int:
+        """Bytes while the student writes."""
+        return self.kv_cache + self.sampling
+
+    @property
+    def student_phase(self) -> int:
+        """Bytes at the start of the student's backward pass."""
+        return self.activations + self.head
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return self.held + max(self.rollout_phase, self.scoring, self.student_phase)
+
+
+def memory(work: Workload) -> Memory:
+    """Bytes on one device at the peak of an optimizer step."""
+    student, trainable = work.student, work.trainable
+    gradients = FP32 * trainable * (2 if work.processes > 1 else 1)
+    return Memory(
+        student=FP32 * (student.parameters + (trainable if work.adapter else 0)),
+        teacher=work.teacher_bytes,
+        reference=work.reference_bytes,
+        gradients=gradients,
+        optimizer=2 * FP32 * trainable,
+        kv_cache=_kv_cache(work),
+        sampling=_sampling(work),
+        scoring=_scoring(work),
+        activations=max(_activations(work, outcome) for outcome in work.outcomes),
+        head=max(_head(work, outcome) for outcome in work.outcomes),
+        reserve=2**30,
+    )
+
+
+def _decoded_prompt(work: Workload) -> int:
+    kinds = {kind for outcome in work.outcomes for kind in outcome.student if kind != "gold"}
+    return max((prompt_length(work, kind, "rollout") for kind in kinds), default=0)
+
+
+def _kv_cache(work: Workload) -> int:
+    together = min(work.rollout_batch, work.rollouts)
+    tokens = together * (_decoded_prompt(work) + work.lengths.rollout)
+    return costs.cache_bytes(work.student, tokens, work.element)
+
+
+def _sampling(work: Workload) -> int:
+    """Five fp32 tables of (rollouts, vocabulary) - logits, scaled, noise and its bits - or the prompts' pass."""
+    together = min(work.rollout_batch, work.rollouts)
+    logits = 5 * FP32 * together * work.student.vocabulary
+    prefill = costs.inference_bytes(work.student, together * _decoded_prompt(work), work.element)
+    return max(logits, prefill)
+
+
+def _padded(work: Workload, kinds: Iterable[Kind], reader: Phase) -> int:
+    """Positions of one micro-batch's pass, its padding included."""
+    lengths = [prompt_length(work, kind, reader) + completion_length(work, kind) for kind in kinds]
+    return work.rows * len(lengths) * max(lengths, default=0)
+
+
+def _scoring(work: Workload) -> int:
+    teacher = work.teacher or work.student
+    passes = [0]
+    for outcome in work.outcomes:
+        read = _padded(work, outcome.teacher, "teacher")
+        passes.append(costs.inference_bytes(teacher, read, work.element))
+        read = _padded(work, outcome.reference, "reference")
+        passes.append(costs.inference_bytes(work.student, read, work.element))
+    return max(passes)
+
+
+def _activations(work: Workload, outcome: Outcome) -> int:
+    tokens = _padded(work, outcome.student, "student")
+    held = costs.activation_bytes(work.student, tokens, mixed=work.mixed, checkpointing=work.checkpointing)
+    return held + (work.element * work.student.linear if work.mixed else 0)
+
+
+def _head(work: Workload, outcome: Outcome) -> int:
+    """The head's widest moment in one micro-batch.
+
+    Held dense, a divergence keeps 8 tables of (rows, vocabulary) in fp32 at the peak of its backward pass (JSD 12) and
+    a log-probability 4, as measured in `tests/test_plan.py`; chunked, one or two tiles. Both add the head's gradient.
+    """
+    vocabulary = work.student.vocabulary
+    rows = [work.rows * completion_length(work, kind) for kind in outcome.student]
+    copies = (12 if work.jsd else 8) if outcome.divergence else 4
+    dense = [n for n in rows if _dense(work.kernel, n, vocabulary)]
+    chunked = [n for n in rows if not _dense(work.kernel, n, vocabulary)]
+    tiles = (
+        (2 if outcome.divergence else 1) * min(max(chunked, default=0), TOKEN_TILE) * min(VOCABULARY_TILE, vocabulary)
+    )
+    gradient = 0 if work.adapter else FP32 * vocabulary * work.student.hidden
+    return FP32 * (copies * sum(dense) * vocabulary + tiles) + gradient
+
+
+def _dense(kernel: str, rows: int, vocabulary: int) -> bool:
+    return kernel == "dense" or (kernel == "auto" and rows * vocabulary <= DENSE_LOGITS)

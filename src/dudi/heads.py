@@ -1,0 +1,165 @@
+"""A language-model head as weights, so that it can be applied to some rows of hidden states only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from dudi import losses
+from dudi.errors import ConfigError
+
+Kernel = Literal["auto", "dense", "chunked"]
+
+DENSE_LOGITS = 2**26
+"""Up to this many logits (256 MiB in fp32) `auto` holds them: one product instead of one a tile and pass."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """The map from hidden states (N, H) to logits (N, V).
+
+    Attributes:
+        weight: (V, H).
+        bias: (V,) or None.
+        scale: Multiplies the logits (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`).
+        softcap: c of c tanh(logits / c) (Gemma's `final_logit_softcapping`), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __len__(self) -> int:
+        return self.weight.shape[0]
+
+    def shared_with(self, vocabulary: int) -> Head:
+        """The head of the first `vocabulary` ids: what is left when padding is cut."""
+        if vocabulary == len(self):
+            return self
+        bias = None if self.bias is None else self.bias[:vocabulary]
+        return dataclasses.replace(self, weight=self.weight[:vocabulary], bias=bias)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, H) -> (N, V), in fp32 at least."""
+        logits = F.linear(hidden, self.weight.to(hidden.dtype), None if self.bias is None else self.bias.to(hidden.dtype))
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def log_probs(self, hidden: Tensor, labels: Tensor, kernel: Kernel = "auto") -> Tensor:
+        """Log-probabilities of labels: (N, H), (N,) -> (N,) in nats."""
+        if _dense(kernel, hidden.shape[0], len(self)):
+            return losses.token_log_probs(self.logits(hidden), labels)
+        return losses.chunked_log_probs(
+            hidden, self.weight, labels, bias=self.bias, scale=self.scale, softcap=self.softcap
+        )
+
+
+def divergence(
+    student: Head,
+    student_hidden: Tensor,
+    teacher: Head,
+    teacher_hidden: Tensor,
+    kind: losses.Divergence,
+    beta: float,
+    temperature: float,
+    kernel: Kernel = "auto",
+) -> Tensor:
+    """Divergence of two heads on aligned rows: (N, H_s), (N, H_t) -> (N,) in nats; no gradient to the teacher."""
+    if _dense(kernel, student_hidden.shape[0], len(student)):
+        with torch.no_grad():
+            teacher_logits = teacher.logits(teacher_hidden)
+        return losses.token_divergence(student.logits(student_hidden), teacher_logits, kind, beta, temperature)
+    return losses.chunked_divergence(
+        student_hidden,
+        student.weight,
+        teacher_hidden,
+        teacher.weight,
+        kind,
+        beta,
+        temperature,
+        student_bias=student.bias,
+        teacher_bias=teacher.bias,
+        student_scale=student.scale,
+        teacher_scale=teacher.scale,
+        student_softcap=student.softcap,
+        teacher_softcap=teacher.softcap,
+    )
+
+
+def _dense(kernel: Kernel, rows: int, vocabulary: int) -> bool:
+    if kernel == "auto":
+        return rows * vocabulary <= DENSE_LOGITS
+    return kernel == "dense"
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The head of a causal language model.
+
+    Raises:
+        ConfigError: the output layer is not a plain linear map.
+    """
+    layer = model.get_output_embeddings()
+    if layer is None or "lora" in type(layer).__module__ or layer.weight.dim() != 2:
+        raise ConfigError(
+            f"{type(model).__name__}: its output layer is {type(layer).__name__}, and dudi needs a plain linear one; "
+            "leave lm_head out of the LoRA target modules"
+        )
+    config = model.config.get_text_config()
+    softcap = config.to_dict().get("final_logit_softcapping")
+    return Head(_whole(layer.weight), layer.bias if isinstance(layer, nn.Linear) else None, _scale(config), softcap)
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """The full weight of a sharded parameter (FSDP2 keeps the frozen teacher's as a DTensor)."""
+    from torch.distributed.tensor import DTensor
+
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def _scale(config: PretrainedConfig) -> float:
+    """The factor on the logits, under the names that transformers' models give it."""
+    values = config.to_dict()
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if values.get(name) is not None:
+            return float(values[name])
+    if values.get("logits_scaling") is None:
+        return 1.0
+    scaling = float(values["logits_scaling"])
+    return scaling if config.model_type == "hyperclovax" else 1.0 / scaling
+
+
+def hidden_states(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+    """The states that the head reads: (B, T) ids, right-padded -> (B, T, H).
+
+    With causal attention and padding on the right no real token can see a pad, so that no mask is needed and the
+    kernels' causal path is taken.
+    """
+    return model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Hold `head_of` against the model's own logits on a few ids.
+
+    Raises:
+        ConfigError: the model computes its logits in a way that `Head` does not know.
+    """
+    ids = torch.arange(1, 9, device=model.device).unsqueeze(0) % model.config.get_text_config().vocab_size
+    training = model.training
+    model.eval()
+    own = model(input_ids=ids, use_cache=False).logits[0].float()
+    ours = head_of(model).logits(hidden_states(model, ids)[0])
+    model.train(training)
+    if not torch.allclose(own, ours, rtol=1e-2, atol=1e-2):
+        raise ConfigError(
+            f"{type(model).__name__} computes its logits in a way dudi does not know (largest difference "
+            f"{(own - ours).abs().max().item():.3g}); please open an issue with the model's name"
+        )

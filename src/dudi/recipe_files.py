@@ -1,0 +1,55 @@
+"""Where the shipped recipes lie: `recipes/` of a checkout, `dudi/recipes/` of an installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dudi.errors import ConfigError
+from dudi.suggest import did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parent
+BASES = "base"
+"""The folder of shared bases, which are no recipes by themselves."""
+
+
+def recipes_folder() -> Path:
+    """The folder of the shipped recipes.
+
+    Raises:
+        ConfigError: neither the package nor a checkout around it has them.
+    """
+    for folder in (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes"):
+        if (folder / BASES).is_dir():
+            return folder
+    raise ConfigError(f"{_PACKAGE}: the shipped recipes are missing; reinstall dudi, or give a recipe's full path")
+
+
+def list_recipes() -> list[str]:
+    """Names of the shipped recipes, sorted: `smollm2`, `table2/dudi`, ..."""
+    folder = recipes_folder()
+    names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+    return sorted(name.as_posix() for name in names if name.parts[0] != BASES)
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe.
+
+    Args:
+        name: A file's path, or the name of a shipped recipe (`table2/dudi`; `recipes/table2/dudi.yaml` works anywhere).
+
+    Raises:
+        ConfigError: no such file and no such recipe.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(f"{name}: is a folder; name the recipe's YAML file")
+    if not path.is_absolute():
+        shipped = path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
+        if shipped in list_recipes():
+            return recipes_folder() / f"{shipped}.yaml"
+        hint = did_you_mean(shipped, list_recipes()) or "; `dudi ls recipes` lists the shipped ones"
+    else:
+        hint = ""
+    raise ConfigError(f"{name}: no such recipe{hint}")

@@ -1,0 +1,7 @@
+"""Rollout engines: who writes the student's (and, for SeqKD, the teacher's) answers."""
+
+from dudi.rollouts.engine import Engine, Request, Rollout
+from dudi.rollouts.noise import GumbelNoise, NoiseKey
+from dudi.rollouts.transformers_engine import TransformersEngine
+
+__all__ = ["Engine", "GumbelNoise", "NoiseKey", "Request", "Rollout", "TransformersEngine"]

@@ -1,0 +1,43 @@
+"""What every rollout engine takes and gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+from dudi.rollouts.noise import NoiseKey
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """One answer that a model should write.
+
+    Attributes:
+        prompt: Token ids up to where the answer starts.
+        key: What its sampling noise is a function of.
+    """
+
+    prompt: Sequence[int]
+    key: NoiseKey
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rollout:
+    """An answer as it was written.
+
+    Attributes:
+        ids: Its tokens, the one it stopped at included; never empty.
+        ended: Whether it stopped by itself rather than at the length limit.
+    """
+
+    ids: list[int]
+    ended: bool
+
+
+class Engine(Protocol):
+    """Writes answers."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Rollout]:
+        """One rollout for each request, in their order; under several ranks every rank calls it together."""
+        ...

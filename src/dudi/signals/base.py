@@ -1,0 +1,99 @@
+"""What a signal is: which sequences it reads, and its loss as a sum over the rows of their hidden states."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from dudi.heads import Head, Kernel
+
+Kind = Literal["gold", "plain", "verbalized"]
+"""(x, y) the target; (x, y') the answer to the plain prompt; (p_z, x, y~) the answer to the verbalized prompt."""
+
+
+@dataclasses.dataclass(slots=True)
+class Rows:
+    """The completion positions of all sequences of one kind in a micro-batch, one after the other.
+
+    N is the number of completion tokens, S the number of sequences.
+
+    Attributes:
+        hidden: (N, H) states of the student at the positions that predict the labels.
+        labels: (N,) the completion's ids.
+        lengths: S completion lengths; they sum to N.
+        weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
+        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None.
+        reference: (S,) summed log-probabilities under the reference, or None.
+    """
+
+    hidden: Tensor
+    labels: Tensor
+    lengths: list[int]
+    weights: Tensor
+    teacher_hidden: Tensor | None = None
+    reference: Tensor | None = None
+    _log_probs: Tensor | None = None
+
+    def log_probs(self, head: Head, kernel: Kernel) -> Tensor:
+        """(N,) log-probabilities of the labels, computed once for all signals that ask."""
+        if self._log_probs is None:
+            self._log_probs = head.log_probs(self.hidden, self.labels, kernel)
+        return self._log_probs
+
+    def sequence_log_probs(self, head: Head, kernel: Kernel) -> Tensor:
+        """(S,) summed log-probabilities; every completion token counts, whatever its weight."""
+        return sum_by_sequence(self.log_probs(head, kernel), self.lengths)
+
+
+def sum_by_sequence(values: Tensor, lengths: list[int]) -> Tensor:
+    """(N,) values of S sequences, one after the other -> (S,) sums."""
+    owner = torch.repeat_interleave(torch.tensor(lengths, device=values.device))
+    return torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, owner, values)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heads:
+    """The heads that a micro-batch is scored with, cut to the shared vocabulary.
+
+    Attributes:
+        student: The student's head, inside its wrapped forward.
+        teacher: The teacher's head, or None.
+        kernel: How a head is applied.
+    """
+
+    student: Head
+    teacher: Head | None
+    kernel: Kernel
+
+
+class Signal(Protocol):
+    """One term of Eq. 8.
+
+    Attributes:
+        name: Its name in the metrics and in `without`.
+        reads: Kinds of sequence that the student is scored on.
+        teacher_reads: Kinds that the teacher is scored on.
+        reference_reads: Kinds that the reference is scored on.
+    """
+
+    name: str
+    reads: frozenset[Kind]
+    teacher_reads: frozenset[Kind]
+    reference_reads: frozenset[Kind]
+
+    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
+        """The signal's share in its denominator.
+
+        Args:
+            weights: Summed token weights of each kind in the micro-batch.
+            pairs: Rows of the micro-batch.
+        """
+        ...
+
+    def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
+        """The sum, before the division by the optimizer step's count: a scalar with a gradient to the student."""
+        ...

@@ -1,0 +1,100 @@
+"""The account of one optimizer step: what runs, what it is divided by, what it cost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+import psutil
+import torch
+from torch import Tensor
+
+from dudi.arguments import DudiConfig
+from dudi.collect import Collected
+from dudi.metrics import RolloutHealth
+from dudi.signals import Signal
+
+PHASES = ("rollout", "teacher", "reference", "student")
+
+
+@dataclasses.dataclass(slots=True)
+class Step:
+    """One optimizer step, over all its micro-batches.
+
+    Attributes:
+        number: The optimizer step, counted from 1.
+        signals: Those that run.
+        weights: Their weights in Eq. 8.
+        collected: The sequences of this rank.
+        counts: Each signal's denominator, over all micro-batches and ranks.
+        sums: Each signal's summed loss so far, on this rank.
+        agreement: Sums of overlap, both entropies and the number of positions.
+        scored: Completion tokens that the student was scored on, on this rank.
+        seconds: Wall time of each phase.
+        started: When the step began.
+    """
+
+    number: int
+    signals: dict[str, Signal]
+    weights: dict[str, float]
+    collected: Collected = dataclasses.field(default_factory=lambda: Collected([], RolloutHealth(), []))
+    counts: dict[str, float] = dataclasses.field(default_factory=dict)
+    sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    agreement: Tensor | None = None
+    scored: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @contextlib.contextmanager
+    def clock(self, phase: str) -> Iterator[None]:
+        """Add the wall time of what runs inside to a phase, the device's queue included."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.seconds[phase] += time.perf_counter() - begin
+
+    def add(self, sums: Mapping[str, Tensor], agreement: Tensor) -> None:
+        """Take in one micro-batch."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach()
+        self.agreement = agreement if self.agreement is None else self.agreement + agreement
+
+    def timings(self, scored: float) -> dict[str, float]:
+        """The `time/*` metrics in seconds, and the completion tokens scored per second on all ranks."""
+        whole = time.perf_counter() - self.started
+        times = {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
+        return times | {"time/step": whole, "tokens_per_second": scored / whole}
+
+
+def weights_of_step(args: DudiConfig, step: int) -> dict[str, float]:
+    """The weights of Eq. 8 in one optimizer step.
+
+    With `mixing: sample` one coin a step, a function of the seed and the step alone and so the same on every rank,
+    chooses the on-policy signal with probability lambda, else the off-policy one, with weight 1 (as TRL runs GKD).
+    """
+    weights: dict[str, float] = dict(args.signals)
+    if args.mixing != "sample" or not {"off_policy", "on_policy"} <= weights.keys():
+        return weights
+    digest = hashlib.sha256(f"mixing {args.seed} {step}".encode()).digest()
+    on_policy = int.from_bytes(digest[:8], "little") < args.lmbda * 2**64
+    weights.pop("off_policy" if on_policy else "on_policy")
+    return {name: weight if name == "sequence" else 1.0 for name, weight in weights.items()}
+
+
+def peak_memory() -> int:
+    """Peak bytes: of the device where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,145 @@
+"""The models that are read and never trained: teacher, moving average, reference.
+
+Each opens itself as a context that yields a module in eval mode, without gradients; the module takes
+`scoring.inside`. A policy that lives in the student's own adapters switches them inside the context only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dudi.scoring import open_forward
+
+REFERENCE_ADAPTER = "reference"
+TEACHER_ADAPTER = "teacher"
+
+
+class Policy(Protocol):
+    """A model that gives log-probabilities and is never trained."""
+
+    def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
+        """The module to call, in eval mode and without gradients."""
+        ...
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """Eval mode and no gradients, and the mode it was in afterwards."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield module
+    finally:
+        module.train(training)
+
+
+class FrozenModel:
+    """A model of its own: a larger teacher, or a copy of the cold start as reference."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.module = model.eval().requires_grad_(False)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[nn.Module]:
+        """The model itself."""
+        with torch.no_grad():
+            yield self.module
+
+
+def frozen_copy(model: PreTrainedModel) -> FrozenModel:
+    """A frozen copy of a model that is trained on."""
+    forward = vars(model).pop("forward", None)  # the copy opens its own: a bound method would keep the original alive
+    opened = vars(model).pop("dudi_work", None)
+    try:
+        twin = copy.deepcopy(model)
+    finally:
+        if forward is not None:
+            model.forward = forward
+        if opened is not None:
+            model.dudi_work = opened
+    open_forward(twin)
+    return FrozenModel(twin)
+
+
+class AdapterOff:
+    """The student without its adapter: the merged cold start, when a new adapter was put on it."""
+
+    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], nn.Module]) -> None:
+        self.student, self.peft_model = student, peft_model
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[nn.Module]:
+        """The student with its adapters disabled."""
+        with evaluating(self.student()) as module, self.peft_model().disable_adapter():
+            yield module
+
+
+class OtherAdapter:
+    """The student with another of its adapters: a frozen copy of the cold start's, or the moving average's."""
+
+    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], nn.Module], name: str) -> None:
+        self.student, self.peft_model, self.name = student, peft_model, name
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[nn.Module]:
+        """The student with this adapter active; its own is trainable again afterwards."""
+        peft_model = self.peft_model()
+        active = peft_model.active_adapter
+        with evaluating(self.student()) as module:
+            peft_model.set_adapter(self.name, inference_mode=True)
+            try:
+                yield module
+            finally:
+                peft_model.set_adapter(active)
+
+
+def copy_adapter(peft_model: nn.Module, name: str) -> None:
+    """Add a frozen copy of the active adapter under another name."""
+    active = peft_model.active_adapter
+    peft_model.add_adapter(name, copy.deepcopy(peft_model.peft_config[active]))
+    with torch.no_grad():
+        for own, twin in adapter_pairs(peft_model, active, name):
+            twin.copy_(own)
+    peft_model.set_adapter(active)
+
+
+def adapter_pairs(peft_model: nn.Module, first: str, second: str) -> list[tuple[Tensor, Tensor]]:
+    """Corresponding parameters of two adapters of one model."""
+    parameters = dict(peft_model.named_parameters())
+    mark, other = f".{first}.", f".{second}."
+    return [(p, parameters[name.replace(mark, other)]) for name, p in parameters.items() if mark in name]
+
+
+class MovingAverage:
+    """The exponential moving average of the student (SDFT): theta_T <- (1 - rate) theta_T + rate theta."""
+
+    def __init__(self, policy: FrozenModel | OtherAdapter, rate: float, pairs: Callable[[], list[tuple[Tensor, Tensor]]]) -> None:
+        self.policy, self.rate, self.pairs = policy, rate, pairs
+
+    def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
+        """The averaged model."""
+        return self.policy.opened()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One step of the average; called after each optimizer step."""
+        for student, average in self.pairs():
+            average.lerp_(student.detach().to(average.dtype), self.rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged parameters, numbered in the student's order."""
+        return {f"{i:05d}": average.detach() for i, (_, average) in enumerate(self.pairs())}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put saved parameters back."""
+        for i, (_, average) in enumerate(self.pairs()):
+            average.copy_(state[f"{i:05d}"])

@@ -1,0 +1,468 @@
+"""`DudiTrainer`: a `transformers.Trainer` that collects, generates, scores and sums."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from trl.models import unwrap_model_for_generation
+
+from dudi import stages
+from dudi.arguments import DudiConfig
+from dudi.collect import Collector
+from dudi.data.examples import Example, ExampleSet
+from dudi.errors import ConfigError, DataError, NumericError
+from dudi.evaluating import evaluate_examples
+from dudi.heads import Head, head_of
+from dudi.methods import METHODS
+from dudi.metrics import WATCHED_POSITIONS, agreement, health_metrics, watched_positions
+from dudi.progress import RunProgress
+from dudi.rollouts import TransformersEngine
+from dudi.runlog import RunLog
+from dudi.saving import SealedTrainer
+from dudi.scoring import MicroBatch, inside, signal_sums, student_rows, summed_log_probs, teacher_states
+from dudi.setup import Records, build_setup
+from dudi.signals import Heads, Kind, Signal, build_signals
+from dudi.steps import Step, peak_memory, weights_of_step
+from dudi.teachers import FrozenModel, MovingAverage, Policy
+
+
+class DudiTrainer(SealedTrainer):
+    """Distils a student with the signals of a method.
+
+    It is used as TRL's trainers are:
+
+        trainer = DudiTrainer("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-3B-Instruct", DudiConfig(output_dir="out"), rows)
+        trainer.train()
+
+    Args:
+        model: The student: a model, a `PeftModel`, or a name to load.
+        teacher_model: The teacher, or a name; None for methods without one.
+        args: The run's keys.
+        train_dataset: Rows with `id`, `language`, and `messages` or `prompt` + `completion`.
+        eval_dataset: The same, for evaluation during training.
+        processing_class: The student's tokenizer; loaded from the student's name when None.
+        callbacks: As in `Trainer`.
+        peft_config: Train an adapter of this kind.
+        teacher_processing_class: The teacher's tokenizer; loaded from the teacher's name, else the student's.
+        optimizers: As in `Trainer`.
+        stage: How metrics name this part of a run; the method's name when None.
+        log_dir: Where `metrics.jsonl` and `samples.jsonl` go; `output_dir` when None.
+
+    Raises:
+        ConfigError: the method's teacher is missing, the tokenizers differ, a template has no end of turn.
+        DataError: no row is left.
+    """
+
+    _tag_names = ("dudi",)
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | str,
+        teacher_model: PreTrainedModel | str | None = None,
+        args: DudiConfig | None = None,
+        train_dataset: Records | ExampleSet | None = None,
+        eval_dataset: Records | ExampleSet | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        peft_config: Any = None,
+        *,
+        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        stage: str | None = None,
+        log_dir: Path | None = None,
+    ) -> None:
+        args = args if args is not None else DudiConfig(output_dir="dudi-run")
+        parts = build_setup(
+            model, teacher_model, args, train_dataset, eval_dataset, processing_class, teacher_processing_class
+        )
+        self.setup, self.stage = parts, stage or args.method
+        self.peft_config = peft_config
+        self.signals = build_signals(args)
+        super().__init__(
+            model=stages.with_adapter(parts.model, peft_config),
+            args=args,
+            data_collator=list,
+            train_dataset=None if parts.train is None else _Listed(parts.train.examples),
+            eval_dataset=None if parts.eval is None else _Listed(parts.eval.examples),
+            processing_class=parts.tokenizer,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        for default in (ProgressCallback, PrinterCallback):
+            self.remove_callback(default)
+        self.add_callback(_StepHooks(self))
+        self.add_callback(RunProgress(self.stage, quiet=bool(args.disable_tqdm)))
+        folder = Path(args.output_dir) if log_dir is None else log_dir
+        self.metrics_log = RunLog(folder / "metrics.jsonl", args.should_save and args.process_index == 0)
+        self.samples_log = RunLog(folder / "samples.jsonl", args.should_save and args.process_index == 0)
+        self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
+        self.reference: Policy | None = None
+        self.gold_reference: dict[str, float] = {}
+        self.teacher: Policy | None = None if parts.teacher is None else FrozenModel(parts.teacher)
+        self.step: Step | None = None
+        self.collector = Collector(
+            args, parts.verbalizer, parts.student_format, parts.teacher_format, self.student_engine(), parts.languages
+        )
+        self._epoch = 0
+        self._pending: dict[str, float] = {}
+
+    # ---- before the first step
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Run the stages that come first (cold start, teacher-written targets, reference), then the method."""
+        if self.setup.train is None:
+            raise ConfigError("train_dataset: there is none")
+        stages.prepare(self)
+        start = 0 if not resume_from_checkpoint else stages.step_of(resume_from_checkpoint)
+        for log in (self.metrics_log, self.samples_log):
+            log.rewind(self.stage, start)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def identity(self) -> dict[str, Any]:
+        """A run is its keys, its data, its templates and its world size."""
+        data = "" if self.setup.train is None else self.setup.train.digest
+        formats = [self.setup.student_format.digest, self.setup.teacher_format.digest]
+        return {"data": data, "chat_templates": formats, "stage": self.stage, **super().identity()}
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """The moving average's weights."""
+        return self.teacher.state_dict() if isinstance(self.teacher, MovingAverage) else {}
+
+    def load_extra_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put the moving average back."""
+        if isinstance(self.teacher, MovingAverage):
+            self.teacher.load_state_dict(dict(tensors))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of `Trainer`; a method in iterations runs it once per iteration."""
+        if not METHODS[self.args.method].iterated or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        per_iteration = max(1, -(-num_training_steps // self.args.spin_iterations))
+        one = super().create_scheduler(per_iteration, optimizer)
+        if not isinstance(one, LambdaLR):
+            raise ConfigError(f"lr_scheduler_type: {self.args.lr_scheduler_type} cannot be repeated per iteration")
+        rates = self.args.spin_learning_rates or [self.args.learning_rate] * self.args.spin_iterations
+
+        def factor(shape: Any, step: int) -> float:
+            iteration = min(step // per_iteration, len(rates) - 1)
+            return shape(step - iteration * per_iteration) * rates[iteration] / self.args.learning_rate
+
+        shapes = [functools.partial(factor, shape) for shape in one.lr_lambdas]
+        self.lr_scheduler = LambdaLR(one.optimizer, shapes)
+        return self.lr_scheduler
+
+    def use_examples(self, examples: ExampleSet) -> None:
+        """Train on other targets for the same rows."""
+        self.setup.train = examples
+        self.train_dataset = _Listed(examples.examples)
+
+    @property
+    def peft_model(self) -> Any:
+        """The student with its adapters, outside of what distributes it."""
+        return self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
+
+    # ---- rollouts
+
+    @contextlib.contextmanager
+    def teacher_for_generation(self) -> Iterator[PreTrainedModel]:
+        """The teacher, as a writer."""
+        if self.setup.teacher is None:
+            raise ConfigError(f"method {self.args.method}: there is no teacher to write answers")
+        with self.accelerator.autocast():
+            yield self.setup.teacher
+
+    def student_engine(self) -> TransformersEngine:
+        """Rollouts of the live student."""
+        return self.engine_of(self._student_for_generation, self.setup.student_format.stop_ids)
+
+    def engine_of(self, model: Any, stop_ids: Sequence[int]) -> TransformersEngine:
+        """An engine with this run's sampling."""
+        return TransformersEngine(
+            model,
+            stop_ids=stop_ids,
+            pad_id=self.setup.student_format.end_of_turn,
+            max_new_tokens=self.args.max_new_tokens,
+            temperature=self.args.temperature,
+            vocabulary=self.setup.vocabulary,
+            batch_size=self.args.rollout_batch_size,
+            same_count=self._same_count,
+        )
+
+    @contextlib.contextmanager
+    def _student_for_generation(self) -> Iterator[PreTrainedModel]:
+        training = self.model_wrapped.training
+        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model, self.accelerator.autocast():
+            model.eval()
+            yield model.get_base_model() if "peft" in type(model).__module__ else model
+        self.model_wrapped.train(training)
+
+    def _same_count(self, count: int) -> int:
+        """Sharded models decode in step: every rank runs as many batches as the busiest one."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return count
+        counts = self.accelerator.gather(torch.tensor([count], device=self.args.device))
+        return int(counts.max())
+
+    # ---- one optimizer step
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, MicroBatch]], Tensor | int | None]:
+        """All micro-batches of one optimizer step: rolled out together, counted before any loss."""
+        micro_batches: list[list[Example]] = []
+        for _ in range(num_batches):
+            examples = next(epoch_iterator, None)
+            if examples is None:
+                break
+            micro_batches.append(examples)
+        if not micro_batches:
+            return [], None
+        number = self.state.global_step + 1
+        weights = weights_of_step(self.args, number)
+        step = Step(number, {name: self.signals[name] for name in weights}, weights)
+        with step.clock("rollout"):
+            step.collected = self.collector.collect(micro_batches, step.signals, self._epoch)
+        step.counts = self.count(step.signals, step.collected.batches)
+        if not any(step.counts.values()):
+            ids = [example.row.id for examples in micro_batches for example in examples]
+            raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")
+        self._attach(step)
+        self.step = step
+        return [{"batch": batch} for batch in step.collected.batches], 1
+
+    def count(self, signals: Mapping[str, Signal], batches: Sequence[MicroBatch]) -> dict[str, float]:
+        """Each signal's denominator, over all micro-batches and all ranks."""
+        own = torch.zeros(len(signals), dtype=torch.float64)
+        for batch in batches:
+            weights = batch.summed_weights()
+            own += torch.tensor([s.count(weights, batch.pairs) for s in signals.values()], dtype=torch.float64)
+        total = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+        return dict(zip(signals, total, strict=True))
+
+    def _attach(self, step: Step) -> None:
+        """Give each micro-batch what was stored of the reference, and the positions to watch."""
+        limit = WATCHED_POSITIONS // self.args.world_size
+        kind: Kind = "plain" if self.args.share_rollouts else "verbalized"
+        sizes = [sum(len(s.completion) for s in batch.sequences.get(kind, [])) for batch in step.collected.batches]
+        watched = watched_positions(sum(sizes), limit, self.args.seed, step.number)
+        start = 0
+        for batch, size in zip(step.collected.batches, sizes, strict=True):
+            if "on_policy" in step.signals:
+                batch.watched = [place - start for place in watched if start <= place < start + size]
+            start += size
+            if "sequence" in step.signals:
+                stored = [self.gold_reference[scored.example.row.id] for scored in batch.sequences["gold"]]
+                batch.gold_reference = torch.tensor(stored)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch; what teacher and reference took is not the student's time."""
+        step = self.step
+        if step is None:
+            raise RuntimeError("training_step is called by train(), after get_batch_samples")
+        before = step.seconds["teacher"] + step.seconds["reference"]
+        with step.clock("student"):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        step.seconds["student"] -= step.seconds["teacher"] + step.seconds["reference"] - before
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Eq. 8 for one micro-batch, divided by the counts of the whole optimizer step.
+
+        DDP averages over ranks, so the sum is scaled by the world size.
+        """
+        step, batch = self.step, inputs["batch"]
+        if step is None:
+            raise RuntimeError("compute_loss is called by train(), after get_batch_samples")
+        out = self.score(model, batch, step.signals, step)
+        loss = torch.zeros((), device=self.args.device)
+        for name, total in out["sums"].items():
+            loss = loss + step.weights[name] * total / max(step.counts[name], 1.0)
+        step.add(out["sums"], out["agreement"])
+        step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
+        loss = loss * self.args.world_size
+        if not torch.isfinite(loss):
+            self._stop_on_bad_number("the loss", batch)
+        return (loss, out) if return_outputs else loss
+
+    def score(
+        self, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
+    ) -> dict[str, Any]:
+        """The passes over one micro-batch: teacher, reference, then the student inside its wrapped forward."""
+        states, teacher_head = self._teacher_pass(batch, signals, step)
+        reference = self._reference_pass(batch, signals, step)
+
+        def work(student: PreTrainedModel) -> dict[str, Any]:
+            head = head_of(student).shared_with(self.setup.vocabulary)
+            heads = Heads(head, teacher_head, self.args.loss_kernel)
+            rows = student_rows(student, batch, states, reference)
+            watched: Kind = "plain" if self.args.share_rollouts else "verbalized"
+            measured = torch.zeros(4, device=head.weight.device)
+            if batch.watched:
+                measured = agreement(rows[watched], heads, batch.watched, self.args.overlap_k)
+            return {"sums": signal_sums(signals, rows, heads), "agreement": measured}
+
+        return inside(model, work)
+
+    def _teacher_pass(
+        self, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
+    ) -> tuple[dict[Kind, Tensor], Head | None]:
+        kinds = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
+        if not kinds or self.teacher is None:
+            return {}, None
+        with step.clock("teacher"), self.teacher.opened() as module, self.accelerator.autocast():
+            return teacher_states(module, batch, kinds, self.setup.vocabulary)
+
+    def _reference_pass(
+        self, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
+    ) -> dict[Kind, Tensor]:
+        if not any(signal.reference_reads for signal in signals.values()) or self.reference is None:
+            return {}
+        if batch.gold_reference is None:
+            raise RuntimeError("the reference's log-probabilities of the ground truth are missing")
+        pairs = [(scored.prompt, scored.completion) for scored in batch.sequences["plain"]]
+        with step.clock("reference"):
+            return {"gold": batch.gold_reference, "plain": self.reference_log_probs(pairs)}
+
+    def reference_log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+        """(S,) summed log-probabilities of completions under the reference."""
+        if self.reference is None:
+            raise RuntimeError("this method has no reference")
+        with self.reference.opened() as module, self.accelerator.autocast():
+            return summed_log_probs(module, pairs, self.setup.vocabulary, self.args.loss_kernel)
+
+    # ---- after the step
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
+        if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)) and self.step is not None:
+            self._stop_on_bad_number("the gradient", *self.step.collected.batches)
+        return norm
+
+    def _stop_on_bad_number(self, what: str, *batches: MicroBatch) -> None:
+        ids = [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
+        raise NumericError(
+            f"step {self.state.global_step + 1}: {what} is not finite; no update was made. Rows: {', '.join(ids[:16])}"
+        )
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        if self.step is not None and self.step.number == self.state.global_step:
+            rate = kwargs.get("learning_rate")
+            self._write_metrics(self.step, grad_norm, rate)
+            self.step = None
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _write_metrics(self, step: Step, grad_norm: Any, learning_rate: float | None) -> None:
+        names = list(step.sums)
+        own = torch.cat(
+            [
+                torch.stack([step.sums[name].double() for name in names]),
+                (torch.zeros(4) if step.agreement is None else step.agreement).double().to(self.args.device),
+                torch.tensor([*step.collected.health.as_list(), step.scored], device=self.args.device).double(),
+            ]
+        )
+        total = self.accelerator.reduce(own, "sum").tolist()
+        losses = {n: value / max(step.counts[n], 1.0) for n, value in zip(names, total, strict=False)}
+        overlap, student, teacher, positions, *health, scored = total[len(names) :]
+        record: dict[str, Any] = {
+            "stage": self.stage,
+            "step": self.state.global_step,
+            "epoch": round(self.state.epoch or 0.0, 6),
+            "loss": sum(step.weights[name] * value for name, value in losses.items()),
+            **{f"loss/{name}": value for name, value in losses.items()},
+        }
+        if positions:
+            record[f"overlap@{self.args.overlap_k}"] = overlap / positions
+            record |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
+        record |= health_metrics(health)
+        record |= {f"tokens/{n}": int(step.counts[n]) for n in names if n != "sequence" and self._by_token}
+        record |= step.timings(scored)
+        record |= {"memory/peak": peak_memory(), "learning_rate": learning_rate}
+        record["grad_norm"] = None if grad_norm is None else float(grad_norm)
+        if step.collected.without_example:
+            record["verbalizer/without_example"] = step.collected.without_example
+        self.metrics_log.append(record)
+        for sample in step.collected.samples:
+            self.samples_log.append({"stage": self.stage, "step": self.state.global_step, **sample})
+        self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
+
+    @property
+    def _by_token(self) -> bool:
+        return self.args.loss_average == "token"
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `Trainer`'s, with the last step's metrics beside the averaged loss."""
+        super().log({**self._pending, **logs} if "loss" in logs else logs, start_time)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """2 FLOPs a parameter and token forward, 4 backward, over what the student was scored on."""
+        batch: MicroBatch = inputs["batch"]
+        tokens = sum(len(s.prompt) + len(s.completion) for part in batch.sequences.values() for s in part)
+        return 6 * tokens * self._parameters
+
+    @functools.cached_property
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.inner_model().parameters())
+
+    # ---- evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """`eval_loss` (the off-policy term) and bits per byte; with `eval_rollouts` every signal, seeded apart."""
+        metrics, rows = evaluate_examples(self, dataloader, metric_key_prefix)
+        return EvalLoopOutput(predictions=(), label_ids=None, metrics=metrics, num_samples=rows)
+
+
+class _Listed(torch.utils.data.Dataset[Example]):
+    """Examples as a map-style dataset."""
+
+    def __init__(self, examples: list[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+class _StepHooks(TrainerCallback):
+    """What has to happen between `Trainer`'s steps."""
+
+    def __init__(self, trainer: DudiTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Number the pass over the data; a method in iterations starts its next one."""
+        self.trainer._epoch = int(state.epoch or 0)
+        if METHODS[self.trainer.args.method].iterated:
+            stages.begin_iteration(self.trainer, self.trainer._epoch)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the average after the student."""
+        if isinstance(self.trainer.teacher, MovingAverage):
+            self.trainer.teacher.update()

@@ -1,0 +1,81 @@
+"""The training keys of a recipe: the fields of `DudiConfig`, with types and defaults.
+
+Reading them imports transformers and torch, so it happens when a recipe is loaded, never when this file is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+REFUSED: dict[str, str] = {
+    "output_dir": "the run's folder is given with --output DIR",
+    "resume_from_checkpoint": "write --resume PATH",
+    "bf16": "write dtype: bfloat16",
+    "fp16": "write dtype: float16",
+    "hub_token": "a recipe is no place for a secret; run `hf auth login` or set HF_TOKEN",
+    "local_rank": "the launcher (torchrun, accelerate launch) sets it",
+    "parallelism_config": "it is a Python object; use accelerate's config file",
+    "remove_unused_columns": "it must stay off, since rows carry their text to the verbalizer",
+    "logging_nan_inf_filter": "it must stay off, so that a non-finite loss stops the run",
+}
+"""Fields of `TrainingArguments` that a recipe does not set, with what to do instead."""
+
+YAML_NAMES: dict[str, str] = {"lmbda": "lambda"}
+"""Fields whose name in YAML is no Python name."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingKey:
+    """One key.
+
+    Attributes:
+        name: The field of `DudiConfig`.
+        hint: Its type annotation.
+        default: Its default; None for keys that take the method's own.
+        help: One line about it; empty for fields of `TrainingArguments` that dudi leaves as they are.
+        own: Whether dudi declares it, or gives it another default than transformers does.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+    own: bool
+
+    @property
+    def yaml_name(self) -> str:
+        """How a recipe writes it."""
+        return YAML_NAMES.get(self.name, self.name)
+
+
+@functools.lru_cache(maxsize=1)
+def training_keys() -> Mapping[str, TrainingKey]:
+    """All keys by the name that YAML uses, dudi's own in front of those of `TrainingArguments`."""
+    from transformers import TrainingArguments
+
+    from dudi.arguments import DudiConfig
+
+    inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
+    hints = typing.get_type_hints(DudiConfig)
+    declared = DudiConfig.__annotations__
+    keys = [
+        TrainingKey(field.name, hints[field.name], _default(field), _help(field), field.name in declared)
+        for field in dataclasses.fields(DudiConfig)
+        if field.init and field.name not in REFUSED
+    ]
+    return {key.yaml_name: key for key in sorted(keys, key=lambda key: (not key.own, key.name in inherited))}
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("help", ""))
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default.value if isinstance(field.default, enum.Enum) else field.default

@@ -1,0 +1,201 @@
+"""What one optimizer step of a config asks of a device: which sequences, how long, read by whom; its FLOPs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from dudi import costs
+from dudi.arguments import DudiConfig
+from dudi.costs import FP32, Shape
+from dudi.methods import METHODS
+from dudi.signals import Kind, Signal, build_signals
+
+Phase = Literal["rollout", "teacher", "reference", "student"]
+PHASES: tuple[Phase, ...] = ("rollout", "teacher", "reference", "student")
+
+VERBALIZER_TOKENS = 96
+"""Tokens that a verbalizer's own wording adds to a prompt: an upper estimate over the eight templates."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of a row. Measured lengths give better hours; the config's limits give an upper estimate.
+
+    Attributes:
+        prompt: The plain prompt x.
+        completion: The ground truth y.
+        rollout: What the student writes.
+        wording: What the verbalizer adds around x, and around x and y.
+    """
+
+    prompt: int
+    completion: int
+    rollout: int
+    wording: int = VERBALIZER_TOKENS
+
+
+def longest(args: DudiConfig) -> Lengths:
+    """Rows that fill `max_length`, with answers as long as `max_new_tokens`."""
+    prompt = max(args.max_length - args.max_new_tokens, args.max_length // 2)
+    return Lengths(prompt, args.max_length - prompt, args.max_new_tokens)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """One way a step can go: `mixing: sample` draws which token signal runs."""
+
+    probability: float
+    student: frozenset[Kind]
+    teacher: frozenset[Kind]
+    reference: frozenset[Kind]
+    divergence: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Workload:
+    """Everything that decides the memory and the work of one device.
+
+    Attributes:
+        student: The model that is trained.
+        teacher: The model that is read, or None.
+        outcomes: What a step can be; probabilities sum to 1.
+        lengths: Tokens of a row.
+        verbalized: Whether the prompts of y~ carry a verbalizer's wording.
+        rows: Rows of a micro-batch.
+        accumulation: Micro-batches of an optimizer step.
+        rollout_batch: Most rollouts decoded together.
+        checkpointing: Whether activations are computed again in the backward pass.
+        kernel: `auto`, `dense` or `chunked` head.
+        jsd: Whether the divergence is JSD, which holds more copies of the logits.
+        element: Bytes of a number in the passes: 2 or 4.
+        trainable: Parameters with gradients: all of the student's, or the adapter's.
+        adapter: Whether those are an adapter's.
+        teacher_bytes: Bytes of the teacher's weights (a moving average's included).
+        reference_bytes: Bytes of the reference's weights.
+        processes: Devices that share the work, each with a whole copy.
+    """
+
+    student: Shape
+    teacher: Shape | None
+    outcomes: tuple[Outcome, ...]
+    lengths: Lengths
+    verbalized: bool
+    rows: int
+    accumulation: int
+    rollout_batch: int
+    checkpointing: bool
+    kernel: str
+    jsd: bool
+    element: int
+    trainable: int
+    adapter: bool
+    teacher_bytes: int
+    reference_bytes: int
+    processes: int = 1
+
+    @property
+    def mixed(self) -> bool:
+        """Whether fp32 weights are computed with in 16 bits."""
+        return self.element < FP32
+
+    @property
+    def rollouts(self) -> int:
+        """Most rollouts of an optimizer step."""
+        return self.rows * self.accumulation * max(written(outcome.student) for outcome in self.outcomes)
+
+
+def outcomes_of(args: DudiConfig) -> tuple[Outcome, ...]:
+    """What an optimizer step of this config can be."""
+    signals = build_signals(args)
+    if args.mixing != "sample" or not {"off_policy", "on_policy"} <= signals.keys():
+        return (_outcome(1.0, signals.values()),)
+    return (
+        _outcome(1.0 - float(args.lmbda or 0), (s for name, s in signals.items() if name != "on_policy")),
+        _outcome(float(args.lmbda or 0), (s for name, s in signals.items() if name != "off_policy")),
+    )
+
+
+def _outcome(probability: float, signals: Iterable[Signal]) -> Outcome:
+    running = list(signals)
+    return Outcome(
+        probability,
+        student=frozenset(kind for signal in running for kind in signal.reads),
+        teacher=frozenset(kind for signal in running for kind in signal.teacher_reads),
+        reference=frozenset(kind for signal in running for kind in signal.reference_reads),
+        divergence=any(signal.teacher_reads for signal in running),
+    )
+
+
+def written(kinds: Iterable[Kind]) -> int:
+    """How many of these kinds are rollouts."""
+    return sum(kind != "gold" for kind in kinds)
+
+
+def prompt_length(work: Workload, kind: Kind, reader: Phase) -> int:
+    """The prompt before a completion of this kind, as its reader sees it; the teacher's z holds y as well."""
+    lengths = work.lengths
+    if kind != "verbalized" or not work.verbalized:
+        return lengths.prompt
+    shown = lengths.completion if reader == "teacher" else 0
+    return lengths.prompt + lengths.wording + shown
+
+
+def completion_length(work: Workload, kind: Kind) -> int:
+    """The completion of a sequence of this kind."""
+    return work.lengths.completion if kind == "gold" else work.lengths.rollout
+
+
+def step_flops(work: Workload) -> dict[Phase, float]:
+    """FLOPs of one optimizer step on one device, by phase; with `mixing: sample` the expectation."""
+    total: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
+    for outcome in work.outcomes:
+        for phase, flops in _outcome_flops(work, outcome).items():
+            total[phase] += outcome.probability * flops * work.rows * work.accumulation
+    return total
+
+
+def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
+    """FLOPs of one row."""
+    student, teacher = work.student, work.teacher or work.student
+    rollout = sum(
+        costs.decode_flops(student, prompt_length(work, kind, "rollout"), work.lengths.rollout)
+        for kind in outcome.student
+        if kind != "gold"
+    )
+    # A backward pass does the forward's work twice: for the inputs and for the weights, which an adapter's base skips.
+    passes = (2 if work.adapter else 3) + (1 if work.checkpointing else 0)
+    return {
+        "rollout": rollout,
+        "teacher": sum(_row_flops(work, teacher, kind, "teacher") for kind in outcome.teacher),
+        "reference": sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"}),
+        "student": passes * sum(_row_flops(work, student, kind, "student") for kind in outcome.student),
+    }
+
+
+def _row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float:
+    completion = completion_length(work, kind)
+    length = prompt_length(work, kind, reader) + completion
+    return costs.forward_flops(shape, length, length * length, completion)
+
+
+def gold_reference_flops(work: Workload) -> float:
+    """The reference's pass over one row's (x, y), which is kept for the run; 0 without a sequence signal."""
+    needed = any("gold" in outcome.reference for outcome in work.outcomes)
+    return _row_flops(work, work.student, "gold", "reference") if needed else 0.0
+
+
+def decode_steps(work: Workload) -> float:
+    """Tokens that are decoded one after the other in an optimizer step on one device (an expectation)."""
+    steps = 0.0
+    for outcome in work.outcomes:
+        rollouts = work.rows * work.accumulation * written(outcome.student)
+        steps += outcome.probability * math.ceil(rollouts / work.rollout_batch) * work.lengths.rollout
+    return steps
+
+
+def is_moving_average(args: DudiConfig) -> bool:
+    """Whether the teacher is the student's own average."""
+    return METHODS[args.method].teacher == "ema" and "on_policy" in args.signals

@@ -1,0 +1,41 @@
+"""What the tests share: a small real tokenizer, tiny random models of the recipes' architectures, rows in eight languages."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from helpers import ROWS, make_model, make_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory, monkeypatch):
+    """No test reads the cold starts of another, or of the person who runs it."""
+    monkeypatch.setenv("DUDI_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return make_tokenizer()
+
+
+@pytest.fixture
+def student():
+    return make_model(seed=1)
+
+
+@pytest.fixture
+def teacher():
+    return make_model(seed=2, hidden_size=48)
+
+
+@pytest.fixture(scope="session")
+def rows():
+    return ROWS
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
