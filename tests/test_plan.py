@@ -109,7 +109,10 @@ def test_lora_trains_the_adapter_alone():
     assert count == sum(p.numel() for p in trained)
     assert planned.student == stored(model.parameters())
     assert (planned.gradients, planned.optimizer) == (stored(trained), 2 * stored(trained))
-    assert planned.reference == 0
+    assert planned.reference == stored(trained)  # of spin: the previous iterate's adapter
+    assert of(config, arguments(), config, lora_parameters=count).memory.reference == 0
+    continued = of(config, arguments(cold_start_adapter="continue"), config, lora_parameters=count)
+    assert continued.memory.reference == stored(trained)
 
 
 def test_lora_targets_that_match_nothing_are_refused():
@@ -129,7 +132,7 @@ def test_models_of_each_method(method, student, teacher):
     second = costs.shape_of(small_teacher).parameters
     wanted = {"model": 2 * second, "ema": 4 * own, "none": 0}[METHODS[method].teacher]
     assert planned.teacher == wanted
-    assert planned.reference == (2 * own if "sequence" in args.signals else 0)
+    assert planned.reference == (4 * own if "sequence" in args.signals else 0)
 
 
 def test_leaving_out_a_signal_leaves_out_its_models_and_rollouts(student, teacher):

@@ -156,7 +156,7 @@ def test_bad_rows(reason, record):
 
 
 def test_a_column_against_the_fixed_language():
-    with pytest.raises(RowError, match="'th'.*fixed language is 'id'") as caught:
+    with pytest.raises(RowError, match=r"'th'.*fixed language is 'id'") as caught:
         parse(good(language="th"), language="id")
     assert caught.value.reason == "language_conflict"
 

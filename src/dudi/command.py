@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose mistakes are `ConfigError`s: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
         flag = message.partition("unrecognized arguments: --")[2].split()
         if flag:
             name, _, value = flag[0].partition("=")

@@ -16,7 +16,7 @@ from dudi.config_layers import Origin, Setting, Settings, known_keys, read_layer
 from dudi.config_sections import SECTIONS, DataSection, Dtype, LoraSection, ModelSection, TeacherSection
 from dudi.errors import ConfigError
 from dudi.methods import METHOD_KEYS, METHODS, method_default
-from dudi.recipe_files import find_recipe, list_recipes
+from dudi.recipe_files import find_recipe, list_recipes, recipes_folder
 from dudi.suggest import did_you_mean, nearest
 from dudi.training_keys import YAML_NAMES, TrainingKey, training_keys
 from dudi.value_types import fit
@@ -61,6 +61,7 @@ class RunConfig(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
 
     _sources: Settings = PrivateAttr(default_factory=dict)
+    _file: Path = PrivateAttr(default_factory=lambda: Path("run.yaml"))
 
     def __eq__(self, other: object) -> bool:
         """Equal when every value is, given or default; where a value came from does not matter."""
@@ -70,6 +71,14 @@ class RunConfig(BaseModel):
         return own == theirs and self.settings == other.settings
 
     __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name below `recipes/` (`table2/dudi`), or its file's stem."""
+        try:
+            return self._file.resolve().relative_to(recipes_folder().resolve()).with_suffix("").as_posix()
+        except ValueError:
+            return self._file.stem
 
     @property
     def method(self) -> str:
@@ -188,7 +197,7 @@ def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfi
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
         raise _as_config_error(error, settings) from error
-    config._sources = settings
+    config._sources, config._file = settings, file
     _check_choices(config, settings)
     return config
 

@@ -17,6 +17,7 @@ from dudi.arguments import DudiConfig
 from dudi.costs import FP32, Shape, decode_flops, shape_of
 from dudi.footprint import Memory
 from dudi.hardware import Gpu, find_gpu
+from dudi.methods import METHODS
 from dudi.workload import PHASES, Lengths, Phase, Workload
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -150,7 +151,7 @@ def estimate(
         rows=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
         rollout_batch=args.rollout_batch_size,
-        checkpointing=args.gradient_checkpointing,
+        checkpointing=bool(args.gradient_checkpointing),
         kernel=args.loss_kernel,
         jsd=args.divergence == "jsd",
         element=element,
@@ -163,7 +164,7 @@ def estimate(
             lora_parameters,
             element if teacher_bytes_per_parameter is None else teacher_bytes_per_parameter,
         ),
-        reference_bytes=_reference_bytes(args, student, lora_parameters, element),
+        reference_bytes=_reference_bytes(args, student, lora_parameters),
         processes=gpus,
     )
     flops = workload.step_flops(work)
@@ -194,13 +195,13 @@ def _teacher_bytes(args: DudiConfig, student: Shape, teacher: Shape | None, adap
     return own + FP32 * (student.parameters if adapter is None else adapter)
 
 
-def _reference_bytes(args: DudiConfig, student: Shape, adapter: int | None, element: int) -> int:
-    """A frozen copy of the student; with LoRA the base itself, or a copy of the cold start's adapter."""
+def _reference_bytes(args: DudiConfig, student: Shape, adapter: int | None) -> int:
+    """A frozen copy of the student; with LoRA the base itself, or a frozen copy of an adapter that goes on training."""
     if "sequence" not in args.signals:
         return 0
     if adapter is None:
-        return element * student.parameters
-    return FP32 * adapter if args.cold_start_adapter == "continue" else 0
+        return FP32 * student.parameters
+    return FP32 * adapter if args.cold_start_adapter == "continue" or METHODS[args.method].iterated else 0
 
 
 def _steps(args: DudiConfig, rows: int | None, gpus: int) -> int | None:
@@ -259,16 +260,16 @@ def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
         return None
     name = f"cold start, {args.cold_start} (cached)"
     stage = args.for_cold_start(str(args.output_dir))
-    stage.num_train_epochs = plan.epochs
+    steps = _steps(stage, plan.rows, plan.work.processes)
     work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
     flops = workload.step_flops(work)
-    if plan.steps is None:
+    if steps is None:
         return Stage(name, 0.0, None)
-    total = sum(flops.values()) * plan.steps
+    total = sum(flops.values()) * steps
     if plan.gpu is None:
         return Stage(name, total, None)
     seconds = sum(_step_seconds(work, flops, plan.gpu, plan.utilisation).values())
-    return Stage(name, total, seconds * plan.steps / 3600)
+    return Stage(name, total, seconds * steps / 3600)
 
 
 def _reference_stage(plan: Plan) -> Stage | None:
@@ -298,7 +299,8 @@ def _length_notes(plan: Plan) -> list[str]:
 
 def _memory_notes(args: DudiConfig, plan: Plan) -> list[str]:
     work = plan.work
-    notes = ["Trained weights, their gradients and AdamW's two states are fp32" + _passes_in(plan)]
+    copied = ", the reference's copy" if work.reference_bytes else ""
+    notes = [f"Trained weights{copied}, gradients and AdamW's two states are fp32{_passes_in(plan)}"]
     if work.processes > 1:
         notes.append(f"{work.processes} devices hold a whole copy each, and DDP's buckets hold the gradients again.")
     if args.fsdp or args.deepspeed:

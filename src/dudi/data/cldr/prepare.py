@@ -12,8 +12,8 @@ from typing import Any
 
 import babel
 
-from dudi.data.cldr.locales import AS_OF, cldr_version
 from dudi.data.cldr.items import Item, cldr_items
+from dudi.data.cldr.locales import AS_OF, cldr_version
 from dudi.errors import EnvironmentFault
 
 CARD_NAME = "data_card.json"

@@ -1,0 +1,117 @@
+"""`--dry-run`: what a recipe would do, shown on one row per language; nothing is trained and no weights are loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dudi.arguments import DudiConfig
+from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
+from dudi.data.examples import Example, ExampleSet, tokenise
+from dudi.data.rejections import Rejections
+from dudi.data.rows import Row
+from dudi.errors import EnvironmentFault
+from dudi.plan import plan
+from dudi.verbalizer import Verbalizer
+
+if TYPE_CHECKING:
+    from dudi.config import RunConfig
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Formats:
+    """The chat formats of student and teacher."""
+
+    student: ChatFormat
+    teacher: ChatFormat | None
+
+
+def describe(config: RunConfig, args: DudiConfig) -> str:
+    """Everything a person should see before training, as text; in colour when it goes to a terminal."""
+    from dudi.run import read_rows
+
+    rows, _ = read_rows(config, args, Path(args.output_dir))
+    formats = read_formats(config, args)
+    rejections = Rejections()
+    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections)
+    outer = Console()
+    console = Console(
+        file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
+    )
+    console.print(escape(config.resolved_yaml()))
+    _languages(console, rows.rows, examples, rejections)
+    _prompts(console, args, examples, formats)
+    try:
+        console.print(escape(plan(config)))
+    except EnvironmentFault as error:
+        console.print(f"no estimate: {escape(str(error))}")
+    console.print("dry run: nothing was trained")
+    return str(console.file.getvalue()) if isinstance(console.file, StringIO) else ""
+
+
+def read_formats(config: RunConfig, args: DudiConfig) -> Formats:
+    """Load the tokenizers of a recipe and read their chat templates."""
+    from dudi.run import reads_teacher_template, tokenizer_of
+
+    student = tokenizer_of(config.student, "student")
+    teacher = tokenizer_of(config.teacher, "teacher") if reads_teacher_template(config, args) else None
+    borrow_template(student, teacher)
+    own = chat_format(student, template_kwargs(args.chat_template_kwargs, "student"), config.student.model)
+    if teacher is None or config.teacher.model is None or not args.needs_teacher:
+        return Formats(own, None)
+    kwargs = template_kwargs(args.chat_template_kwargs, "teacher")
+    return Formats(own, chat_format(teacher, kwargs, config.teacher.model))
+
+
+def _languages(console: Console, rows: Sequence[Row], examples: ExampleSet, rejections: Rejections) -> None:
+    """Rows, tokens per character and truncation, per language."""
+    table = Table("language", "rows", "tokens/character", "cut", "prompt tokens (longest)", box=None)
+    for language in sorted({row.language for row in rows}):
+        own = [example for example in examples.examples if example.row.language == language]
+        if not own:
+            table.add_row(language, "0", "-", "-", "-")
+            continue
+        tokens = sum(len(example.completion) for example in own)
+        characters = sum(len(example.row.completion) for example in own)
+        cut = examples.truncated.get(language, 0) / len(own)
+        longest = max(len(example.prompt) for example in own)
+        table.add_row(language, str(len(own)), f"{tokens / max(characters, 1):.2f}", f"{cut:.1%}", str(longest))
+    console.print(table)
+    if len(rejections):
+        console.print("\n".join(escape(line) for line in rejections.summary()))
+
+
+def _prompts(console: Console, args: DudiConfig, examples: ExampleSet, formats: Formats) -> None:
+    """For one row per language: what the student and the teacher read, the trained tokens in colour."""
+    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets)
+    shown: set[str] = set()
+    for example in examples.examples:
+        language = example.row.language
+        if language in shown:
+            continue
+        shown.add(language)
+        console.rule(f"{language}  {escape(example.row.id)}")
+        _gold(console, example, formats)
+        if "on_policy" in args.signals:
+            said = verbalizer.verbalize(example.row)
+            reader = formats.teacher or formats.student
+            console.print(f"[bold]rollout asked of the student, p_z[/] (answer in {said.target_language})")
+            console.print(escape(formats.student.render(said.student_messages)) + "[green]<rollout>[/]")
+            console.print("[bold]read by the teacher, z[/]")
+            console.print(escape(reader.render(said.teacher_messages)) + "[green]<the same rollout>[/]")
+
+
+def _gold(console: Console, example: Example, formats: Formats) -> None:
+    tokenizer = formats.student.tokenizer
+    console.print("[bold]read by the student[/] (trained tokens in green)")
+    prompt = tokenizer.decode(example.prompt.tolist())
+    completion = tokenizer.decode(example.completion.tolist())
+    note = "" if example.ended else " [yellow](cut: no end of turn)[/]"
+    console.print(f"{escape(prompt)}[green]{escape(completion)}[/]{note}")

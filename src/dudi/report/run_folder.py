@@ -1,0 +1,206 @@
+"""A run directory as data: what is there, and what is missing. Nothing in it is trusted to be whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dudi.errors import ConfigError
+from dudi.runlog import read_jsonl
+
+COLD_START = "cold_start"
+_ORIGIN = re.compile(r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of `resolved.yaml`.
+
+    Attributes:
+        key: With its section and a dot.
+        value: As it was written.
+        origin: `default`, `method`, `recipe FILE:LINE` or `command line`; empty when the file does not say.
+    """
+
+    key: str
+    value: str
+    origin: str
+
+    @property
+    def given(self) -> bool:
+        """Whether a person wrote it, and not the package."""
+        return self.origin not in ("default", "method", "")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunFolder:
+    """What a run directory holds.
+
+    Attributes:
+        name: What charts and tables call the run.
+        path: The directory.
+        settings: The lines of `resolved.yaml`.
+        values: The same as values, sections as mappings.
+        environment: `env.json`.
+        metrics: The objects of `metrics.jsonl`, in order.
+        samples: The objects of `samples.jsonl`, in order.
+        missing: Files that are not there or cannot be read.
+    """
+
+    name: str
+    path: Path
+    settings: tuple[Setting, ...]
+    values: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...]
+    samples: tuple[Mapping[str, Any], ...]
+    missing: tuple[str, ...]
+
+    def stage(self, cold: bool) -> list[Mapping[str, Any]]:
+        """The metrics of the cold start, or of everything else."""
+        return [record for record in self.metrics if (record.get("stage") == COLD_START) is cold]
+
+    def value(self, key: str) -> Any:
+        """A value of `resolved.yaml` by its dotted key; None when it is not there."""
+        section, dot, name = key.partition(".")
+        inside = self.values.get(section)
+        if not dot:
+            return inside
+        return inside.get(name) if isinstance(inside, Mapping) else None
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
+    """Read run directories; runs of the same name get their parent's in front.
+
+    Raises:
+        ConfigError: a folder is not there, or holds nothing of a run.
+    """
+    if not folders:
+        raise ConfigError("report: name at least one run directory")
+    runs = [read_run(Path(folder)) for folder in folders]
+    names = [run.name for run in runs]
+    return [
+        dataclasses.replace(run, name=f"{run.path.resolve().parent.name}/{run.name}") if names.count(run.name) > 1 else run
+        for run in runs
+    ]
+
+
+def read_run(folder: Path) -> RunFolder:
+    """Read one run directory.
+
+    Raises:
+        ConfigError: as `read_runs`.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: there is no such run directory")
+    missing: list[str] = []
+    text = _text(folder, "resolved.yaml", missing)
+    values = _mapping(folder, text, missing)
+    environment = _json(folder, missing)
+    logs = {name: _lines(folder, name, missing) for name in ("metrics.jsonl", "samples.jsonl")}
+    if len(missing) == 4:
+        raise ConfigError(f"{folder}: holds no resolved.yaml, env.json, metrics.jsonl or samples.jsonl; is it a run directory?")
+    return RunFolder(
+        name=folder.resolve().name,
+        path=folder,
+        settings=tuple(_settings(text)) if values else (),
+        values=values,
+        environment=environment,
+        metrics=logs["metrics.jsonl"],
+        samples=logs["samples.jsonl"],
+        missing=tuple(missing),
+    )
+
+
+def _text(folder: Path, name: str, missing: list[str]) -> str:
+    try:
+        return (folder / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        missing.append(name)
+        return ""
+
+
+def _mapping(folder: Path, text: str, missing: list[str]) -> Mapping[str, Any]:
+    if not text:
+        return {}
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        values = None
+    if isinstance(values, dict):
+        return values
+    missing.append("resolved.yaml")
+    return {}
+
+
+def _json(folder: Path, missing: list[str]) -> Mapping[str, Any]:
+    text = _text(folder, "env.json", missing)
+    try:
+        values = json.loads(text) if text else {}
+    except json.JSONDecodeError:
+        values = None
+    if isinstance(values, dict):
+        return values
+    missing.append("env.json")
+    return {}
+
+
+def _lines(folder: Path, name: str, missing: list[str]) -> tuple[Mapping[str, Any], ...]:
+    try:
+        records = read_jsonl(folder / name)
+    except OSError:
+        records = []
+    found = tuple(record for record in records if isinstance(record, dict))
+    if not found:
+        missing.append(name)
+    return found
+
+
+def _settings(text: str) -> list[Setting]:
+    """The lines of `resolved.yaml` with the comment that says where each value came from."""
+    found: list[Setting] = []
+    section = ""
+    for line in text.splitlines():
+        match = _ORIGIN.match(line)
+        if match is None:
+            section = line[:-1] if re.fullmatch(r"\w+:", line) else section
+            continue
+        key = f"{section}.{match['key']}" if match["indent"] else match["key"]
+        found.append(Setting(key, match["value"].strip(), match["origin"].strip()))
+    return found
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None: for missing keys, text, NaN and infinities alike."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def last(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """The last finite value of a key."""
+    return next((found for record in reversed(records) if (found := number(record.get(key))) is not None), None)
+
+
+def mean(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """The mean of a key over the records that have it."""
+    values = [found for record in records if (found := number(record.get(key))) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def points(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(step, value) of the records that have both."""
+    pairs = ((number(record.get("step")), number(record.get(key))) for record in records)
+    return [(step, value) for step, value in pairs if step is not None and value is not None]
+
+
+def overlap_key(records: Sequence[Mapping[str, Any]]) -> str | None:
+    """`overlap@16`, whatever k the run used; None when it was not measured."""
+    return next((key for record in records for key in record if str(key).startswith("overlap@")), None)

@@ -1,0 +1,329 @@
+"""`dudi train`: from a recipe to a run directory."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dudi import checkpoints
+from dudi.arguments import DudiConfig
+from dudi.data.rejections import Rejections
+from dudi.data.sources import RowSet, load_rows
+from dudi.environment import choose_precision, collect_environment
+from dudi.errors import ConfigError, DataError
+from dudi.languages import load_languages
+from dudi.runlog import read_jsonl
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from dudi.config import LoraSection, ModelSection, RunConfig
+    from dudi.trainer import DudiTrainer
+
+QUICKSTART = "smollm2"
+
+
+def say(text: str) -> None:
+    """Print for a person."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", output: Path | None = None) -> int:
+    """Run a recipe.
+
+    Args:
+        config: The recipe with its overrides.
+        dry_run: Resolve, validate and show; train nothing.
+        resume: `auto` goes on with the run that the folder holds, `never` starts anew (an old run is moved aside), a
+            path is the checkpoint to go on from.
+        output: The run's folder; `runs/NAME` when None.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        DudiError: with the exit code that belongs to it.
+    """
+    folder = output if output is not None else default_output(config)
+    args = config.dudi_config(folder)
+    if dry_run:
+        from dudi.dryrun import describe
+
+        say(describe(config, args))
+        return 0
+    first = args.process_index == 0
+    start = starting_point(folder, resume, args)
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
+    train_rows, eval_rows = read_rows(config, args, folder)
+    trainer = build_trainer(config, args, train_rows, eval_rows)
+    if first:
+        (folder / "resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
+        checkpoints.write_json(folder / "env.json", collect_environment(folder))
+        checkpoints.write_json(folder / "data.json", data_summary(train_rows, trainer, config))
+        say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
+    if start is not None and first:
+        say(f"going on from {start}")
+    trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    trainer.save_sealed(folder / "model", {"step": trainer.state.global_step, "identity": trainer.identity()})
+    if first:
+        finish(folder, trainer)
+    return 0
+
+
+def default_output(config: RunConfig) -> Path:
+    """`runs/NAME`, and the method where the command line changed it."""
+    name = config.recipe_name.replace("/", "-")
+    changed = config.origin("method") == "command line" and config.method not in name.split("-")
+    return Path("runs") / (f"{name}-{config.method}" if changed else name)
+
+
+def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
+    """The checkpoint to go on from, or None for a fresh start.
+
+    Raises:
+        ConfigError: the path holds no whole checkpoint, or the folder holds a run of another method.
+    """
+    if resume not in ("auto", "never"):
+        path = Path(resume)
+        checkpoints.verify(path)
+        return path
+    if resume == "never":
+        if args.process_index == 0:
+            _move_aside(folder)
+        return None
+    newest, skipped = checkpoints.newest_valid(folder / "checkpoints")
+    if args.process_index == 0:
+        for reason in skipped:
+            say(f"skipped: {reason}")
+    stages = {record.get("stage") for record in read_jsonl(folder / "metrics.jsonl")}
+    foreign = stages - {"cold_start", args.method}
+    if foreign:
+        raise ConfigError(
+            f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
+        )
+    return newest
+
+
+def _move_aside(folder: Path) -> None:
+    if not folder.exists():
+        return
+    number = 1
+    while (old := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.rename(old)
+    say(f"the run that was in {folder} is now in {old}")
+
+
+def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet, RowSet | None]:
+    """The training and the evaluation rows; rejected ones are written to `rejected.jsonl` and shown.
+
+    Raises:
+        DataError: too many rows are bad, or none is left.
+    """
+    data, rejections = config.data, Rejections()
+    known = set(load_languages())
+    options: dict[str, Any] = {
+        "language": data.language,
+        "language_column": data.language_column,
+        "rejections": rejections,
+        "max_rows": data.max_rows,
+        "cldr_rows_per_language": data.rows_per_language,
+        "seed": args.seed,
+    }
+    rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args, known), **options)
+    evaluation = None
+    if data.eval is not None or data.eval_split is not None:
+        source = data.eval or data.train
+        evaluation = load_rows(
+            source, split=data.eval_split or "train", languages=_asked(source, args, known), **options
+        )
+    if len(rejections) and args.process_index == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        rejections.write(folder / "rejected.jsonl")
+        say("\n".join(rejections.summary()))
+    rejections.check_share(rows.total + (evaluation.total if evaluation else 0), data.max_rejected_share)
+    if not rows.rows:
+        raise DataError(f"{data.train}: no good row is left of {rows.total}")
+    return rows, evaluation
+
+
+def _asked(source: str, args: DudiConfig, known: set[str]) -> list[str]:
+    return list(args.languages) if source == "cldr" else sorted(known)
+
+
+def build_trainer(config: RunConfig, args: DudiConfig, rows: RowSet, evaluation: RowSet | None) -> DudiTrainer:
+    """Load the models of a recipe and make its trainer."""
+    from dudi.trainer import DudiTrainer
+
+    tokenizer = tokenizer_of(config.student, "student")
+    teacher, teacher_tokenizer = None, None
+    if reads_teacher_template(config, args):
+        teacher_tokenizer = tokenizer_of(config.teacher, "teacher")
+    if args.needs_teacher and config.teacher.model is not None:
+        teacher = model_of(config.teacher, training_dtype(args))
+    student = model_of(config.student, "float32")
+    return DudiTrainer(
+        student,
+        teacher,
+        args,
+        rows.rows,
+        None if evaluation is None else evaluation.rows,
+        tokenizer,
+        peft_config=None if config.lora is None else lora_config(config.lora),
+        teacher_processing_class=teacher_tokenizer,
+    )
+
+
+def reads_teacher_template(config: RunConfig, args: DudiConfig) -> bool:
+    """Whether the teacher's tokenizer is loaded: with the teacher, or for its chat template alone."""
+    wanted = args.needs_teacher or config.student.chat_template == "teacher"
+    return wanted and config.teacher.model is not None
+
+
+def training_dtype(args: DudiConfig) -> str:
+    """The precision that frozen models are held in."""
+    return "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+
+
+def tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
+    """A section's tokenizer, with the chat template that it asks for.
+
+    Raises:
+        ConfigError: the template's file cannot be read.
+    """
+    from dudi.models import load_tokenizer
+
+    tokenizer = load_tokenizer(
+        section.model,
+        revision=section.revision,
+        gguf_file=section.gguf_file,
+        trust_remote_code=section.trust_remote_code,
+    )
+    wanted = section.chat_template
+    if wanted == "teacher" and role == "student":
+        tokenizer.chat_template = None  # the trainer gives it the teacher's
+    elif wanted is not None:
+        try:
+            tokenizer.chat_template = Path(wanted).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{role}.chat_template: cannot read {wanted}: {error}") from error
+    return tokenizer
+
+
+def model_of(section: ModelSection, auto: str) -> PreTrainedModel:
+    """A section's model; `auto` is the precision where the section leaves it open."""
+    import torch
+
+    from dudi.config import TeacherSection
+    from dudi.models import load_model
+
+    name = auto if section.dtype == "auto" else section.dtype
+    teacher = section if isinstance(section, TeacherSection) else None
+    model = load_model(
+        section.model,
+        dtype=getattr(torch, name),
+        revision=section.revision,
+        attn_implementation=section.attn_implementation,
+        gguf_file=section.gguf_file,
+        keep_layers=section.keep_layers,
+        quantization=None if teacher is None else teacher.quantization,
+        trust_remote_code=section.trust_remote_code,
+    )
+    return model.to(teacher.device) if teacher is not None and teacher.device != "auto" else model
+
+
+def lora_config(section: LoraSection) -> Any:
+    """The adapter as `peft` wants it.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise ConfigError("lora: needs the package peft; run: pip install 'dudi[peft]'") from None
+    return LoraConfig(
+        r=section.r,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=section.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[str, Any]:
+    """What the run was trained on, for `data.json` and the model card."""
+    counts: dict[str, int] = {}
+    for row in rows.rows:
+        counts[row.language] = counts.get(row.language, 0) + 1
+    return {
+        "source": config.data.train,
+        "fingerprint": rows.fingerprint,
+        "rows": counts,
+        "rejected": dict(rows.rejections.counts) | dict(trainer.setup.rejections.counts),
+        "truncated": {} if trainer.setup.train is None else trainer.setup.train.truncated,
+    }
+
+
+def data_notes(rows: RowSet, trainer: DudiTrainer) -> list[str]:
+    """What a person should know about the rows."""
+    notes = [f"{len(rows.rows)} rows, {rows.total - len(rows.rows)} rejected"]
+    truncated = trainer.setup.train.truncated if trainer.setup.train is not None else {}
+    if truncated:
+        parts = ", ".join(f"{language} {count}" for language, count in sorted(truncated.items()))
+        notes.append(f"completions cut at max_length, by language: {parts}")
+    long = trainer.setup.rejections.counts.get("prompt_too_long", 0)
+    if long:
+        notes.append(f"{long} rows left out: their prompts pass max_length")
+    return notes
+
+
+def finish(folder: Path, trainer: DudiTrainer) -> None:
+    """Write the report and the model card, and say where everything is."""
+    from dudi.report import write_model_card, write_report
+
+    write_report([folder])
+    write_model_card(folder)
+    records = read_jsonl(folder / "metrics.jsonl")
+    last = next((r for r in reversed(records) if r.get("stage") == trainer.stage), {})
+    shown = {k: v for k, v in last.items() if k.startswith(("loss", "overlap")) and isinstance(v, float)}
+    say("  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+    place = shlex.quote(str(folder))
+    say(
+        f"model    {place}/model        (transformers chat {place}/model)\n"
+        f"report   {place}/report.html\n"
+        f"metrics  {place}/metrics.jsonl, rollouts {place}/samples.jsonl, card {place}/README.md"
+    )
+
+
+def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> int:
+    """`dudi quickstart`: the recipe `smollm2`, offline, from PyPI alone."""
+    from dudi.config import load_run_config
+
+    config = load_run_config(QUICKSTART, overrides)
+    code = train(config, resume="auto", output=output)
+    if code == 0:
+        folder = output if output is not None else default_output(config)
+        before = [r for r in read_jsonl(folder / "samples.jsonl") if r.get("stage") == config.method][-2:]
+        for sample in before:
+            say(json.dumps({k: sample[k] for k in ("language", "target_language", "rollout")}, ensure_ascii=False))
+        say(
+            "What to do next:\n"
+            f"  dudi quickstart --method gkd              another method: {', '.join(_other_methods(config.method))}\n"
+            "  dudi prepare convert MY.csv rows.jsonl    your own data, then: dudi train smollm2 data.train=rows.jsonl\n"
+            "  dudi train table2/dudi --dry-run          the paper's recipe: look before you train"
+        )
+    return code
+
+
+def _other_methods(method: str) -> list[str]:
+    from dudi.methods import METHODS
+
+    return [name for name in METHODS if name != method]
