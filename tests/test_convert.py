@@ -178,6 +178,10 @@ def test_wrong_usage(tmp_path):
         run(tmp_path, records, language="id", detect_language=True)
     with pytest.raises(ConfigError, match=r"'alpacca' is not one of .* \(did you mean 'alpaca'\?\)"):
         run(tmp_path, records, format="alpacca", language="id")
+    with pytest.raises(ConfigError, match=r"language: unknown language 'idd' \(did you mean 'id'\?\)"):
+        run(tmp_path, records, language="idd")
+    with pytest.raises(ConfigError, match="languages: unknown language 'xx'"):
+        run(tmp_path, records, language="id", languages=["id", "xx"])
     with pytest.raises(ConfigError, match="no CSV file"):
         run(tmp_path, records, format="csv", language="id")
     with pytest.raises(ConfigError, match="same file"):

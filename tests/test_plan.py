@@ -403,6 +403,8 @@ def test_gpus_are_found_however_written(written):
 def test_unknown_gpu_names_the_nearest():
     with pytest.raises(ConfigError, match=r"did you mean 'A100-80'"):
         find_gpu("A100-8O")
+    with pytest.raises(ConfigError, match="which one: A100-40 or A100-80"):
+        find_gpu("a100")
 
 
 # --- from a recipe

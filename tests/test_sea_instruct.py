@@ -349,6 +349,6 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     ]
     small = write(tmp_path / "small" / "Thai" / "a.parquet", rows[:1_000], use_dictionary=False)
     large = write(tmp_path / "large" / "Thai" / "a.parquet", rows, use_dictionary=False)
-    size = sum(len(row["conversations"]) for row in rows)
     grown = peak_kib(large, tmp_path / "b") - peak_kib(small, tmp_path / "a")
-    assert size > 24e6 and grown * 1024 < size / 2
+    # Arrow's allocator moves the peak by some 20 MiB from run to run; a reader that holds the file needs 140 more.
+    assert grown < 64 * 1024

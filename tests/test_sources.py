@@ -202,6 +202,8 @@ def test_a_fixed_language_and_another_column(tmp_path):
     assert places(load(path)) == [("a.jsonl", 1, "missing_language")]
     assert load(path, language="vi").rows[0].language == "vi"
     assert load(path, language_column="lang").rows[0].language == "id"
+    with pytest.raises(ConfigError, match=r"language: 'vn' is not one of .* \(did you mean 'vi'\?\)"):
+        load(path, language="vn")
 
 
 def test_the_fingerprint_tells_content_and_order():

@@ -60,7 +60,7 @@ class Plan:
         seconds: The same in seconds, or None without a GPU.
         stages: What runs before: cold start, teacher-written answers, the reference's pass over the ground truth.
         rows: Training rows, or None when not known.
-        epochs: Passes over them.
+        epochs: Passes over them, or None where `max_steps` decides.
         steps: Optimizer steps of the method, or None when the number of rows is not known.
         gpu: The device, or None.
         utilisation: Share of its peak rate that was assumed.
@@ -75,7 +75,7 @@ class Plan:
     seconds: Mapping[Phase, float] | None
     stages: tuple[Stage, ...]
     rows: int | None
-    epochs: float
+    epochs: float | None
     steps: int | None
     gpu: Gpu | None
     utilisation: float
@@ -177,7 +177,7 @@ def estimate(
         seconds=None if device is None else _step_seconds(work, flops, device, utilisation),
         stages=(),
         rows=rows,
-        epochs=float(args.num_train_epochs),
+        epochs=None if args.max_steps > 0 else float(args.num_train_epochs),
         steps=_steps(args, rows, gpus),
         gpu=device,
         utilisation=utilisation,

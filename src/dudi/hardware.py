@@ -70,7 +70,9 @@ def find_gpu(name: str) -> Gpu:
     for gpu in GPUS.values():
         if _plain(gpu.name) == wanted:
             return gpu
-    raise ConfigError(f"gpu: '{name}' is not one of {', '.join(GPUS)}{did_you_mean(name, GPUS)}")
+    longer = [gpu for gpu in GPUS if wanted and _plain(gpu).startswith(wanted)]
+    hint = f" (which one: {' or '.join(longer)}?)" if longer else did_you_mean(name, GPUS)
+    raise ConfigError(f"gpu: '{name}' is not one of {', '.join(GPUS)}{hint}")
 
 
 def _plain(name: str) -> str:

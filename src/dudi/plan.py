@@ -147,7 +147,7 @@ def count_lora_parameters(config: PretrainedConfig, lora: LoraSection) -> int:
 
 def _teacher_bytes(section: TeacherSection, config: PretrainedConfig, dtype: Dtype) -> float | None:
     """Bytes of a parameter of the teacher on the training device; None follows the precision of the passes."""
-    if section.device == "cpu":
+    if section.device not in ("auto", "cuda", "cuda:0"):
         return 0.0
     if section.quantization is None:
         return {"auto": None, "float32": 4.0}.get(section.dtype, 2.0)

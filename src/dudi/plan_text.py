@@ -100,7 +100,8 @@ def _steps(plan: Plan) -> str:
         return "steps unknown"
     if plan.rows is None:
         return f"{plan.steps:,} steps"
-    return f"{plan.steps:,} steps, {plan.rows:,} rows, {plan.epochs:g} epochs"
+    epochs = "" if plan.epochs is None else f", {plan.epochs:g} epochs"
+    return f"{plan.steps:,} steps, {plan.rows:,} rows{epochs}"
 
 
 def _hours(label: str, hours: float | None) -> str:

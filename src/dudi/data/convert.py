@@ -89,7 +89,7 @@ def convert(
         raise ConfigError(f"{input}: no such file")
     if output.exists() and output.samefile(input):
         raise ConfigError(f"{output}: input and output are the same file; name another output")
-    known = list(languages) if languages is not None else _every_language()
+    known = _known_languages(languages, language)
     columns = columns or Columns()
     kind, records = open_format(input, format, columns)
     read = _Reader(FORMATS[kind], columns, language, detect_language, known)
@@ -132,10 +132,14 @@ def clear(path: Path) -> None:
         raise EnvironmentFault(f"cannot remove {path}: {error.strerror}") from error
 
 
-def _every_language() -> list[str]:
-    from dudi.languages import load_languages
+def _known_languages(languages: Sequence[str] | None, fixed: str | None) -> list[str]:
+    from dudi.languages import check_codes, load_languages
 
-    return list(load_languages())
+    every = list(load_languages())
+    known = every if languages is None else list(languages)
+    check_codes(known, every, "languages")
+    check_codes([] if fixed is None else [fixed], known, "language")
+    return known
 
 
 class _Reader:

@@ -71,7 +71,7 @@ def build_card(
         "seed": seed,
         "per_language": per_language,
         "filters": {
-            "quality": "prompt_input_quality: Excellent; prompt_is_coherent, prompt_is_natural; if there",
+            "quality": "Excellent, coherent and natural, by the columns that are there",
             "language": "the text is in its folder's language (Indonesian and Malay are not told apart here)",
             "excluded_sources": list(excluded),
         },

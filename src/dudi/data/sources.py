@@ -14,6 +14,8 @@ from dudi.data.files import Located
 from dudi.data.locate import records_of
 from dudi.data.rejections import Rejection, Rejections
 from dudi.data.rows import Row, RowError, parse_row
+from dudi.errors import ConfigError
+from dudi.suggest import did_you_mean
 
 __all__ = ["Rejection", "Rejections", "RowIds", "RowSet", "load_rows", "rows_from_records"]
 
@@ -67,7 +69,7 @@ def load_rows(
         The rows. Too many bad ones are the caller's to judge, with `rejections.check_share(total, share)`.
 
     Raises:
-        ConfigError: the source does not exist or is of no known kind.
+        ConfigError: the source does not exist or is of no known kind, or `language` is not one of `languages`.
         DataError: a file as a whole cannot be read.
         EnvironmentFault: the hub cannot be reached.
     """
@@ -127,7 +129,15 @@ def collect(
     rejections: Rejections,
     max_rows: int | None,
 ) -> RowSet:
-    """Check located records one after the other; arguments as in `load_rows`."""
+    """Check located records one after the other; arguments as in `load_rows`.
+
+    Raises:
+        ConfigError: `language` is not one of `languages`.
+    """
+    if language is not None and language not in languages:
+        raise ConfigError(
+            f"language: '{language}' is not one of {', '.join(languages)}{did_you_mean(language, languages)}"
+        )
     rows: list[Row] = []
     ids = RowIds()
     total = 0

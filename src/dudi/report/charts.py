@@ -6,10 +6,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-WIDTH, HEIGHT = 380, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 40
+WIDTH, HEIGHT = 380, 230
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 40
 MOST_POINTS = 240
 """More points than this are averaged in neighbouring groups: a screen shows no more."""
 MOST_TOOLTIPS = 48
@@ -46,14 +46,14 @@ class Bar:
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`, in steps of 1, 2 or 5 times a power of ten."""
-    if not high > low:
-        pad = abs(low) * 0.1 or 1.0
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-280):  # below that, steps would drown in rounding
+        pad = abs(low) * 0.1 if abs(low) > 1e-280 else 1.0
         low, high = low - pad, high + pad
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(m for m in (1, 2, 5, 10) if rough <= m * power * 1.0001)
     first, final = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, final + 1)]
+    return [i * step for i in range(first, final + 1)]
 
 
 def short(value: float) -> str:
@@ -125,22 +125,32 @@ def _grid(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> 
     parts = []
     for tick in y_ticks:
         y = frame.y(tick)
-        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y))
-        parts.append(Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 6, y + 4, short(tick)))
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
+        )
+        parts.append(
+            Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
+                LEFT - 6, y + 4, short(tick)
+            )
+        )
     for tick in x_ticks:
         x = frame.x(tick)
         parts.append(
-            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, HEIGHT - BOTTOM + 16, short(tick))
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                x, HEIGHT - BOTTOM + 16, short(tick)
+            )
         )
     base = frame.y(y_ticks[0])
-    parts.append(Markup('<line class="axis" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, base, base))
+    parts.append(
+        Markup('<line class="axis" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, base, base)
+    )
     return parts
 
 
 def _axis_names(unit: str, x_name: str) -> Markup:
-    return Markup('<text class="name" x="{}" y="{}" text-anchor="end">{}</text><text class="name" x="2" y="10">{}</text>').format(
-        WIDTH - RIGHT, HEIGHT - 6, x_name, unit
-    )
+    return Markup(
+        '<text class="name" x="{}" y="{}" text-anchor="end">{}</text><text class="name" x="2" y="10">{}</text>'
+    ).format(WIDTH - RIGHT, HEIGHT - 6, x_name, unit)
 
 
 def _line(frame: _Frame, line: Series) -> Markup:
@@ -151,8 +161,12 @@ def _line(frame: _Frame, line: Series) -> Markup:
     every = math.ceil(len(places) / MOST_TOOLTIPS)
     dots = [
         Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, step {}: {}</title></circle>').format(
-            f"dot c{line.colour % COLOURS}" if len(places) <= 12 else "hit", *place, 3 if len(places) <= 12 else 6,
-            line.label, short(x), short(y),
+            f"dot c{line.colour % COLOURS}" if len(places) <= 12 else "hit",
+            *place,
+            3 if len(places) <= 12 else 6,
+            line.label,
+            short(x),
+            short(y),
         )
         for place, (x, y) in list(zip(places, line.points, strict=True))[::every]
     ]
@@ -184,21 +198,29 @@ def stacked_bars(title: str, bars: Sequence[Bar], unit: str, parts: Sequence[str
     bottom = 44 * len(bars) + 8
     for tick in ticks:
         x = RIGHT + tick * scale
-        drawn.append(Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, bottom + 14, short(tick)))
-    drawn.append(Markup('<text class="name" x="{}" y="{}" text-anchor="end">{}</text>').format(WIDTH - RIGHT, bottom + 32, unit))
+        drawn.append(
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                x, bottom + 14, short(tick)
+            )
+        )
+    drawn.append(
+        Markup('<text class="name" x="{}" y="{}" text-anchor="end">{}</text>').format(WIDTH - RIGHT, bottom + 32, unit)
+    )
     said = "; ".join(f"{bar.label}: " + ", ".join(f"{name} {short(size)}" for name, size in bar.parts) for bar in bars)
     return _svg(f"{title}. {said}", drawn, bottom + 38)
 
 
 def _bar(bar: Bar, top: int, scale: float, unit: str, parts: Sequence[str]) -> list[Markup]:
     total = sum(size for _, size in bar.parts)
-    drawn = [Markup('<text class="label" x="{}" y="{}">{}: {} {}</text>').format(RIGHT, top, bar.label, short(total), unit)]
+    drawn = [
+        Markup('<text class="label" x="{}" y="{}">{}: {} {}</text>').format(RIGHT, top, bar.label, short(total), unit)
+    ]
     left = float(RIGHT)
     for name, size in bar.parts:
         drawn.append(
-            Markup('<rect class="c{}" x="{:.1f}" y="{}" width="{:.1f}" height="18"><title>{}: {} {}</title></rect>').format(
-                parts.index(name) % COLOURS, left, top + 6, max(size * scale, 0), name, short(size), unit
-            )
+            Markup(
+                '<rect class="c{}" x="{:.1f}" y="{}" width="{:.1f}" height="18"><title>{}: {} {}</title></rect>'
+            ).format(parts.index(name) % COLOURS, left, top + 6, max(size * scale, 0), name, short(size), unit)
         )
         left += size * scale
     return drawn
@@ -206,5 +228,5 @@ def _bar(bar: Bar, top: int, scale: float, unit: str, parts: Sequence[str]) -> l
 
 def _svg(title: str, parts: Sequence[Markup], height: int) -> Markup:
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, height, escape(title), Markup("").join(parts)
+        WIDTH, height, title, Markup("").join(parts)
     )

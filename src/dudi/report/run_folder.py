@@ -16,7 +16,10 @@ from dudi.errors import ConfigError
 from dudi.runlog import read_jsonl
 
 COLD_START = "cold_start"
-_ORIGIN = re.compile(r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$")
+FILES = ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "samples.jsonl")
+_ORIGIN = re.compile(
+    r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class RunFolder:
         settings: The lines of `resolved.yaml`.
         values: The same as values, sections as mappings.
         environment: `env.json`.
+        data: `data.json`.
         metrics: The objects of `metrics.jsonl`, in order.
         samples: The objects of `samples.jsonl`, in order.
         missing: Files that are not there or cannot be read.
@@ -59,6 +63,7 @@ class RunFolder:
     settings: tuple[Setting, ...]
     values: Mapping[str, Any]
     environment: Mapping[str, Any]
+    data: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
     samples: tuple[Mapping[str, Any], ...]
     missing: tuple[str, ...]
@@ -87,7 +92,9 @@ def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
     runs = [read_run(Path(folder)) for folder in folders]
     names = [run.name for run in runs]
     return [
-        dataclasses.replace(run, name=f"{run.path.resolve().parent.name}/{run.name}") if names.count(run.name) > 1 else run
+        dataclasses.replace(run, name=f"{run.path.resolve().parent.name}/{run.name}")
+        if names.count(run.name) > 1
+        else run
         for run in runs
     ]
 
@@ -102,17 +109,18 @@ def read_run(folder: Path) -> RunFolder:
         raise ConfigError(f"{folder}: there is no such run directory")
     missing: list[str] = []
     text = _text(folder, "resolved.yaml", missing)
-    values = _mapping(folder, text, missing)
-    environment = _json(folder, missing)
+    values = _mapping(text, missing)
+    environment, data = _json(folder, "env.json", missing), _json(folder, "data.json", missing)
     logs = {name: _lines(folder, name, missing) for name in ("metrics.jsonl", "samples.jsonl")}
-    if len(missing) == 4:
-        raise ConfigError(f"{folder}: holds no resolved.yaml, env.json, metrics.jsonl or samples.jsonl; is it a run directory?")
+    if len(missing) == len(FILES):
+        raise ConfigError(f"{folder}: holds none of {', '.join(FILES)}; is it a run directory?")
     return RunFolder(
         name=folder.resolve().name,
         path=folder,
         settings=tuple(_settings(text)) if values else (),
         values=values,
         environment=environment,
+        data=data,
         metrics=logs["metrics.jsonl"],
         samples=logs["samples.jsonl"],
         missing=tuple(missing),
@@ -121,18 +129,20 @@ def read_run(folder: Path) -> RunFolder:
 
 def _text(folder: Path, name: str, missing: list[str]) -> str:
     try:
-        return (folder / name).read_text(encoding="utf-8")
+        text = (folder / name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
         missing.append(name)
-        return ""
+    return text
 
 
-def _mapping(folder: Path, text: str, missing: list[str]) -> Mapping[str, Any]:
+def _mapping(text: str, missing: list[str]) -> Mapping[str, Any]:
     if not text:
         return {}
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         values = None
     if isinstance(values, dict):
         return values
@@ -140,15 +150,17 @@ def _mapping(folder: Path, text: str, missing: list[str]) -> Mapping[str, Any]:
     return {}
 
 
-def _json(folder: Path, missing: list[str]) -> Mapping[str, Any]:
-    text = _text(folder, "env.json", missing)
+def _json(folder: Path, name: str, missing: list[str]) -> Mapping[str, Any]:
+    text = _text(folder, name, missing)
+    if not text:
+        return {}
     try:
-        values = json.loads(text) if text else {}
-    except json.JSONDecodeError:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
         values = None
     if isinstance(values, dict):
         return values
-    missing.append("env.json")
+    missing.append(name)
     return {}
 
 

@@ -1,0 +1,166 @@
+"""The model card: `README.md` of a run and of its model. What people and models wrote is escaped for Markdown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from dudi.languages import LANGUAGES
+from dudi.methods import METHODS, Method
+from dudi.report.charts import short
+from dudi.report.page import DASH, said, template, write_text
+from dudi.report.run_folder import RunFolder, last, overlap_key, read_run
+from dudi.report.samples import lang
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]|~>$])")
+_LIBRARIES = ("dudi", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
+_METRICS: tuple[tuple[str, str, str], ...] = (
+    ("loss", "weighted sum of the losses", ""),
+    ("loss/sequence", "sequence signal, nats a pair", "sequence"),
+    ("loss/off_policy", "off-policy token signal, nats a token", "off_policy"),
+    ("loss/on_policy", "on-policy token signal, nats a token", "on_policy"),
+    ("student_entropy", "student's entropy, nats", ""),
+    ("teacher_entropy", "teacher's entropy, nats", ""),
+    ("rollout/mean_length", "mean length of rollouts, tokens", ""),
+    ("rollout/eos_rate", "rollouts that ended by themselves, share", ""),
+    ("rollout/wrong_language_rate", "rollouts in a wrong language, share", ""),
+)
+"""Key, wording, and the signal without which a method has no such number."""
+
+
+def write_model_card(run_dir: Path) -> Path:
+    """Write the card into the run directory and, where it is there, into `model/`.
+
+    Args:
+        run_dir: A finished or an interrupted run.
+
+    Returns:
+        The run directory's `README.md`.
+
+    Raises:
+        ConfigError: the folder is no run directory.
+        EnvironmentFault: a file cannot be written.
+    """
+    run = read_run(Path(run_dir))
+    text = render_card(run)
+    model = run.path / "model"
+    if model.is_dir():
+        write_text(model / "README.md", text)
+    return write_text(run.path / "README.md", text)
+
+
+def render_card(run: RunFolder) -> str:
+    """The card as text."""
+    method = METHODS.get(str(run.value("method")))
+    page = template("card.md.jinja", autoescape=False, finalize=_finalize)
+    return str(
+        page.render(
+            front_matter=Markup(front_matter(run)),
+            name=run.name,
+            method=method,
+            student=said(run.value("student.model")),
+            teacher=_teacher(run, method),
+            languages=_languages(run),
+            rows=_rows(run),
+            data=run.data,
+            command=Markup(code_block(_command(run))),
+            versions=_versions(run),
+            metrics=_metrics(run, method),
+            steps=last(run.stage(cold=False), "step"),
+            dash=DASH,
+        )
+    )
+
+
+def markdown(value: Any) -> str:
+    """Text that Markdown and HTML leave as it is, on one line."""
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    text = _SPECIAL.sub(r"\\\1", text)
+    return text.replace("://", "&#58;//").replace("www.", "www&#46;")  # or a bare address becomes a link
+
+
+def _finalize(value: Any) -> Any:
+    return value if isinstance(value, Markup) else markdown(value)
+
+
+def code_block(text: str) -> str:
+    """A fenced block whose fence is longer than any run of backticks inside."""
+    longest = max((len(found) for found in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def front_matter(run: RunFolder) -> str:
+    """The YAML that the hub reads."""
+    student = run.value("student.model")
+    codes = [code for code in _codes(run) if lang(code) == code]  # the hub refuses anything else
+    values: dict[str, Any] = {"language": codes, "license": "other", "library_name": "transformers"}
+    if isinstance(student, str) and _HUB_NAME.fullmatch(student) and not Path(student).exists():
+        values["base_model"] = student
+    values["pipeline_tag"] = "text-generation"
+    values["tags"] = list(
+        dict.fromkeys(["dudi", "distillation", *(name for name in METHODS if name == run.value("method"))])
+    )
+    return str(yaml.safe_dump(values, allow_unicode=True, sort_keys=False)).strip()
+
+
+def _codes(run: RunFolder) -> list[str]:
+    """The languages that rows were in, else the ones that the recipe names."""
+    counts = run.data.get("rows")
+    named = run.value("languages")
+    found = counts if isinstance(counts, Mapping) and counts else named if isinstance(named, list) else ()
+    order = {code: place for place, code in enumerate(LANGUAGES)}
+    return sorted(map(str, found), key=lambda code: (order.get(code, len(order)), code))
+
+
+def _languages(run: RunFolder) -> list[str]:
+    return [f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)]
+
+
+def _rows(run: RunFolder) -> int | None:
+    counts = run.data.get("rows")
+    if not isinstance(counts, Mapping):
+        return None
+    return sum(count for count in counts.values() if isinstance(count, int))
+
+
+def _teacher(run: RunFolder, method: Method | None) -> str:
+    if method is not None and method.teacher == "ema":
+        return "the student's own moving average"
+    reads_model = method is None or method.teacher == "model" or run.value("targets") == "teacher"
+    return said(run.value("teacher.model")) if reads_model and run.value("teacher.model") else "none"
+
+
+def _command(run: RunFolder) -> str:
+    """The command as it was recorded, else the one that runs the same values again."""
+    recorded = run.environment.get("command")
+    if isinstance(recorded, list):
+        return shlex.join(map(str, recorded))
+    return " ".join(recorded.split()) if isinstance(recorded, str) else "dudi train resolved.yaml"
+
+
+def _versions(run: RunFolder) -> list[str]:
+    packages = run.environment.get("packages")
+    found = packages if isinstance(packages, Mapping) else {}
+    named = [f"{name} {found[name]}" for name in _LIBRARIES if found.get(name)]
+    commit = run.environment.get("commit")
+    return [*named, *([f"commit {commit}"] if commit else [])]
+
+
+def _metrics(run: RunFolder, method: Method | None) -> list[tuple[str, str]]:
+    records = run.stage(cold=False)
+    wanted = [
+        (key, wording) for key, wording, signal in _METRICS if not signal or method is None or signal in method.signals
+    ]
+    overlap = overlap_key(records)
+    if overlap is not None:
+        wanted.insert(-5, (overlap, f"overlap ratio of the top {overlap.removeprefix('overlap@')}"))
+    return [(wording, DASH if (value := last(records, key)) is None else short(value)) for key, wording in wanted]

@@ -1,0 +1,100 @@
+"""The sample rollouts of a report: a few of each language, the newest in front."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dudi.languages import LANGUAGES
+from dudi.report.run_folder import RunFolder
+
+PER_LANGUAGE = 8
+_CODE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+_KINDS = {"plain": "plain prompt", "verbalized": "verbalized prompt"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """One rollout as the page shows it; an empty text was not recorded.
+
+    Attributes:
+        run: The run's name.
+        where: Stage, step and row.
+        kind: In words.
+        language: Code of the row's language.
+        target: Code of the language that was asked for.
+        detected: Code of the language that the rollout is in.
+        prompt: As the student read it.
+        rollout: What it wrote.
+        gold: The ground truth.
+    """
+
+    run: str
+    where: str
+    kind: str
+    language: str
+    target: str
+    detected: str
+    prompt: str
+    rollout: str
+    gold: str
+
+    @property
+    def wrong_language(self) -> bool:
+        """Whether the rollout is in another language than asked for, as far as could be told."""
+        return bool(self.detected and self.target) and self.detected not in ("und", self.target)
+
+
+def language_title(code: str) -> str:
+    """A language's own name and its English one: `ไทย (Thai)`; the code where neither is known."""
+    language = LANGUAGES.get(code)
+    if language is None:
+        return code or "unknown"
+    return language.name if language.autonym == language.name else f"{language.autonym} ({language.name})"
+
+
+def lang(code: str) -> str:
+    """A value for the attribute `lang`: `und` for what is no language code."""
+    return code if _CODE.fullmatch(code) else "und"
+
+
+def choose(runs: Sequence[RunFolder]) -> tuple[list[Sample], int]:
+    """The newest samples of each run and language, and how many there are in all."""
+    chosen: list[Sample] = []
+    for run in runs:
+        taken: dict[str, int] = {}
+        for record in reversed(run.samples):
+            sample = _sample(run, record)
+            taken[sample.language] = taken.get(sample.language, 0) + 1
+            if taken[sample.language] <= PER_LANGUAGE:
+                chosen.append(sample)
+    return chosen, sum(len(run.samples) for run in runs)
+
+
+def languages_of(samples: Sequence[Sample]) -> list[str]:
+    """Their languages, in the order of the paper's tables, others behind."""
+    order = {code: place for place, code in enumerate(LANGUAGES)}
+    return sorted({sample.language for sample in samples}, key=lambda code: (order.get(code, len(order)), code))
+
+
+def _sample(run: RunFolder, record: Mapping[str, Any]) -> Sample:
+    kind = _said(record, "kind")
+    places = [_said(record, "stage"), f"step {_said(record, 'step')}", _said(record, "id")]
+    return Sample(
+        run=run.name,
+        where=", ".join(place for place in places if place.strip() not in ("", "step")),
+        kind=_KINDS.get(kind, kind),
+        language=_said(record, "language"),
+        target=_said(record, "target_language"),
+        detected=_said(record, "detected_language"),
+        prompt=_said(record, "prompt"),
+        rollout=_said(record, "rollout"),
+        gold=_said(record, "gold"),
+    )
+
+
+def _said(record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    return "" if value is None else str(value)

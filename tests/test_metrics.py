@@ -1,0 +1,107 @@
+"""Overlap, entropies and the health of rollouts, on numbers small enough to check by eye."""
+
+import math
+
+import pytest
+import torch
+
+from dudi.heads import Head
+from dudi.metrics import RolloutHealth, agreement, entropy, health_metrics, top_k_overlap, watched_positions
+from dudi.signals.base import Heads, Rows
+
+
+class TestOverlap:
+    def test_by_hand(self):
+        student = torch.tensor([[9.0, 8.0, 7.0, 1.0, 0.0, 0.0], [9.0, 8.0, 7.0, 1.0, 0.0, 0.0]])
+        teacher = torch.tensor([[7.0, 0.0, 9.0, 8.0, 0.1, 0.2], [0.0, 0.1, 0.2, 7.0, 8.0, 9.0]])
+        overlap = top_k_overlap(student, teacher, 3)  # {0, 1, 2} with {2, 3, 0}, and with {5, 4, 3}
+        assert overlap.tolist() == pytest.approx([2 / 3, 0.0])
+        assert overlap.dtype == torch.float32
+
+    def test_any_leading_shape_and_the_ends(self):
+        logits = torch.randn(2, 3, 20)
+        assert torch.equal(top_k_overlap(logits, logits * 2, 5), torch.ones(2, 3))
+        assert torch.equal(top_k_overlap(logits, -logits, 20), torch.ones(2, 3))
+        assert torch.equal(top_k_overlap(logits, -logits, 10), torch.zeros(2, 3))
+
+    def test_order_inside_the_top_does_not_matter(self):
+        assert top_k_overlap(torch.tensor([3.0, 2.0, 0.0]), torch.tensor([2.0, 3.0, 0.0]), 2) == 1
+
+    def test_the_qwen_sizes(self):
+        student, teacher = torch.zeros(2, 151936), torch.zeros(2, 152064)
+        student[:, [5, 6, 7, 151935]] = 10.0
+        teacher[:, [5, 6, 8, 151935]] = 10.0
+        teacher[:, 151936:] = 99.0  # padded rows, which would fill the teacher's top
+        assert top_k_overlap(student, teacher, 4).tolist() == [0.75, 0.75]
+        assert top_k_overlap(teacher, student, 4).tolist() == [0.75, 0.75]
+
+    @pytest.mark.parametrize("k", [0, -1, 6])
+    def test_wrong_k(self, k):
+        with pytest.raises(ValueError, match="between 1 and the vocabulary's 5"):
+            top_k_overlap(torch.zeros(5), torch.zeros(8), k)
+
+
+class TestEntropy:
+    def test_by_hand(self):
+        logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [math.log(3.0), 0.0, -1e4, -1e4]], dtype=torch.float64)
+        expected = [math.log(4), -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))]
+        assert entropy(logits).tolist() == pytest.approx(expected, abs=1e-12)
+        assert entropy(logits).dtype == torch.float64
+        assert entropy(logits.bfloat16()).dtype == torch.float32
+
+
+class TestWatchedPositions:
+    def test_all_while_they_are_few(self):
+        assert watched_positions(5, 5, seed=0, step=1) == [0, 1, 2, 3, 4]
+        assert watched_positions(0, 5, seed=0, step=1) == []
+
+    def test_a_seeded_sample_in_order(self):
+        places = watched_positions(1000, 50, seed=0, step=1)
+        assert len(set(places)) == 50 and places == sorted(places) and 0 <= places[0] and places[-1] < 1000
+        assert places == watched_positions(1000, 50, seed=0, step=1)
+        assert places != watched_positions(1000, 50, seed=0, step=2)
+        assert places != watched_positions(1000, 50, seed=1, step=1)
+
+
+def make_rows(teacher=True):
+    hidden = torch.eye(3)
+    return Rows(hidden, torch.tensor([0, 1, 2]), [3], torch.ones(3), teacher_hidden=hidden if teacher else None)
+
+
+class TestAgreement:
+    def test_sums_over_the_places(self):
+        student = Head(torch.tensor([[9.0, 0.0, 0.0], [8.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 8.0, 0.0]]))
+        teacher = Head(torch.tensor([[9.0, 9.0, 0.0], [8.0, 8.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+        rows, heads = make_rows(), Heads(student, teacher, "auto")
+        sums = agreement(rows, heads, [0, 1], 2)
+        assert sums[0] == 1.0  # the same two tokens at place 0, none at place 1
+        assert sums[1].item() == pytest.approx(entropy(student.logits(rows.hidden[:2])).sum().item(), abs=1e-6)
+        assert sums[2].item() == pytest.approx(entropy(teacher.logits(rows.hidden[:2])).sum().item(), abs=1e-6)
+        assert sums[3] == 2.0
+        last = agreement(rows, heads, [2], 2)
+        assert last[1].item() == pytest.approx(math.log(4), abs=1e-6)
+
+    def test_nothing_to_watch(self):
+        head = Head(torch.zeros(4, 3))
+        assert agreement(make_rows(), Heads(head, head, "auto"), [], 2).tolist() == [0, 0, 0, 0]
+        assert agreement(make_rows(teacher=False), Heads(head, None, "auto"), [0], 2).tolist() == [0, 0, 0, 0]
+
+
+class TestRolloutHealth:
+    def test_counts_and_rates(self):
+        health = RolloutHealth()
+        codes = ["th", "en", "ta"]
+        assert health.add(10, True, "เมืองหลวงของไทยคือกรุงเทพมหานคร", "th", codes) == "th"
+        assert health.add(20, False, "தமிழ்நாட்டின் தலைநகரம் சென்னை ஆகும்.", "th", codes) == "ta"
+        assert health.add(3, True, "!?", "th", codes) == "und"
+        assert health.as_list() == [3.0, 33.0, 2.0, 2.0, 1.0]
+        metrics = health_metrics(health.as_list())
+        assert metrics == {
+            "rollout/mean_length": 11.0,
+            "rollout/eos_rate": pytest.approx(2 / 3),
+            "rollout/wrong_language_rate": 0.5,
+        }
+
+    def test_no_rate_where_there_is_nothing_to_rate(self):
+        assert health_metrics([0, 0, 0, 0, 0]) == {}
+        assert set(health_metrics([1, 5, 0, 0, 0])) == {"rollout/mean_length", "rollout/eos_rate"}
