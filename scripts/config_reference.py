@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dudi.config_sections import SECTIONS
+from dudi.config.sections import SECTIONS
 from dudi.methods import METHOD_KEYS, METHODS, method_default
-from dudi.training_keys import REFUSED, training_keys
-from dudi.value_types import describe
-from dudi.yaml_tree import render
+from dudi.config.training_keys import REFUSED, training_keys
+from dudi.config.value_types import describe
+from dudi.config.yaml_tree import render
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
 BEGIN = "<!-- begin: written by scripts/config_reference.py -->"

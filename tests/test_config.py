@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dudi.config import RunConfig, find_recipe, list_recipes, load_run_config
-from dudi.config_layers import known_keys, suggest_key
-from dudi.config_sections import SECTIONS
+from dudi.config.layers import known_keys, suggest_key
+from dudi.config.sections import SECTIONS
 from dudi.errors import ConfigError
 from dudi.methods import METHOD_KEYS, METHODS, method_default
-from dudi.training_keys import REFUSED, training_keys
-from dudi.yaml_tree import parse_yaml, render
+from dudi.config.training_keys import REFUSED, training_keys
+from dudi.config.yaml_tree import parse_yaml, render
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = "student: small\ndata: rows.jsonl\n"

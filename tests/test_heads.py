@@ -140,9 +140,7 @@ def test_lora_elsewhere_is_fine():
 
 def test_a_model_without_a_head_is_refused():
     model = BertModel(
-        BertConfig(
-            vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2
-        )
+        BertConfig(vocab_size=90, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)
     )
     with pytest.raises(ConfigError, match="BertModel"):
         head_of(model)

@@ -18,12 +18,12 @@ from dudi import costs, heads
 from dudi.arguments import DudiConfig
 from dudi.config import LoraSection, load_run_config
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.estimate import estimate
-from dudi.footprint import memory
-from dudi.hardware import GPUS, find_gpu
+from dudi.plan.estimate import estimate
+from dudi.plan.footprint import memory
+from dudi.plan.hardware import GPUS, find_gpu
 from dudi.methods import METHODS
 from dudi.plan import advise_out_of_memory, count_lora_parameters, keep_layers, plan, plan_run, render
-from dudi.workload import Lengths, step_flops
+from dudi.plan.workload import Lengths, step_flops
 
 SMALL = {
     "hidden_size": 48,

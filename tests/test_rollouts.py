@@ -15,6 +15,12 @@ STOPS = (2, 3)  # an end of turn and an EOS
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(_two_threads):
+    """Tensors this small are slower on two threads, and far slower where the cores are shared."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def model():
     """64 ids, of which the last four are padding; random enough that all of them are drawn."""
@@ -150,7 +156,9 @@ class TestIndependence:
     def test_another_key_gives_another_rollout(self, model, rollouts):
         for change in ({"seed": 8}, {"epoch": 1}, {"kind": "verbalized"}):
             requests = [
-                Request(r.prompt, NoiseKey(**{"seed": 7, "row_id": r.key.row_id, "epoch": 0, "kind": "plain", **change}))
+                Request(
+                    r.prompt, NoiseKey(**{"seed": 7, "row_id": r.key.row_id, "epoch": 0, "kind": "plain", **change})
+                )
                 for r in make_requests()
             ]
             other = make_engine(model).generate(requests)

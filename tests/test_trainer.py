@@ -185,7 +185,7 @@ def test_an_off_by_one_between_the_two_prompts_is_seen(tmp_path, tokenizer, monk
     caught = []
     honest = trainer.collector.collect
     monkeypatch.setattr(trainer.collector, "collect", lambda *a, **k: caught.append(honest(*a, **k)) or caught[-1])
-    before = copy.deepcopy(student)
+    before = make_model(seed=1)
     trainer.train()
 
     def by_hand(shift):

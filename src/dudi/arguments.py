@@ -63,7 +63,9 @@ class DudiConfig(TrainingArguments):
     kd_temperature: float = _key(1.0, "Temperature of both distributions inside the divergence.")
     max_new_tokens: int = _key(256, "Longest rollout, in tokens.")
     max_length: int = _key(1024, "Longest prompt plus ground truth of the student, in tokens.")
-    teacher_max_length: int = _key(2560, "Longest verbalized prompt of the teacher; a longer one leaves out the ground truth.")
+    teacher_max_length: int = _key(
+        2560, "Longest verbalized prompt of the teacher; a longer one leaves out the ground truth."
+    )
     verbalizer: str | None = _key(None, "none, english, multilingual, cross_lingual or mix.")
     languages: list[str] = _key(list(SEA_LANGUAGES), "The training languages; English joins the targets by itself.")
     exclude_targets: list[str] = _key([], "Languages that the verbalizer never asks for.")
@@ -143,9 +145,7 @@ class DudiConfig(TrainingArguments):
     def _check_lists(self) -> None:
         for name in self.without:
             if name not in SIGNALS:
-                raise ConfigError(
-                    f"without: '{name}' is not one of {', '.join(SIGNALS)}{did_you_mean(name, SIGNALS)}"
-                )
+                raise ConfigError(f"without: '{name}' is not one of {', '.join(SIGNALS)}{did_you_mean(name, SIGNALS)}")
         if not self.languages:
             raise ConfigError("languages: name at least one training language")
         rates = self.spin_learning_rates

@@ -40,7 +40,8 @@ def seal(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any]) -
     for path in sorted(p for p in partial.rglob("*") if p.is_file()):
         _sync(path)
         files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    write_json(partial / MANIFEST, {**about, "files": files})
+    manifest = {**about, "files": files}
+    write_json(partial / MANIFEST, {**manifest, "sha256": _digest_of(manifest)})
     _sync(partial / MANIFEST)
     _sync(partial)
     if folder.exists():
@@ -59,8 +60,12 @@ def verify(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         files = manifest["files"].items()
+        own = manifest.pop("sha256")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{folder}: not a whole checkpoint ({MANIFEST}: {type(error).__name__})") from None
+    # The manifest says at which step, and of which run, the folder is: a flipped bit in it must not pass either.
+    if own != _digest_of(manifest):
+        raise ConfigError(f"{path}: its content is not what was written; the checkpoint is damaged")
     for name, expected in files:
         file = folder / name
         if not file.is_file() or file.stat().st_size != expected["bytes"]:
@@ -101,6 +106,12 @@ def sha256_of(path: Path) -> str:
     """Hash of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of(manifest: Mapping[str, Any]) -> str:
+    """Hash of a manifest's content as it reads back from JSON, whatever the order of its keys."""
+    content = json.loads(json.dumps(manifest, default=str))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:

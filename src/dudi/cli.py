@@ -243,7 +243,7 @@ def _languages() -> Iterable[str]:
 
 
 def _recipes() -> Iterable[str]:
-    from dudi.recipe_files import list_recipes
+    from dudi.config.recipe_files import list_recipes
 
     return list_recipes()
 

@@ -111,9 +111,7 @@ class Collector:
         z = self.teacher.prompt_ids(said.teacher_messages)
         if len(z) > self.args.teacher_max_length:
             collected.without_example += 1
-            z = self.teacher.prompt_ids(
-                self.verbalizer.verbalize(row, epoch=epoch, with_answer=False).teacher_messages
-            )
+            z = self.teacher.prompt_ids(self.verbalizer.verbalize(row, epoch=epoch, with_answer=False).teacher_messages)
         return Prompted(kind, example, self.student.prompt_ids(said.student_messages), z, said.target_language)
 
     def _answers(self, items: Sequence[Prompted], epoch: int, purpose: str) -> list[Rollout]:

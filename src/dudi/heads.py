@@ -47,7 +47,9 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, H) -> (N, V), in fp32 at least."""
-        logits = F.linear(hidden, self.weight.to(hidden.dtype), None if self.bias is None else self.bias.to(hidden.dtype))
+        logits = F.linear(
+            hidden, self.weight.to(hidden.dtype), None if self.bias is None else self.bias.to(hidden.dtype)
+        )
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.scale != 1.0:
             logits = logits * self.scale

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DudiError, EnvironmentFault
@@ -88,7 +89,7 @@ def load_model(
         options["use_safetensors"] = True
     try:
         model = AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _unreachable(name, "model", error) from error
     if gguf_file is not None:
         model = _plain_copy(model)
@@ -130,12 +131,14 @@ def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedM
     """A student cut from a model's layers: embeddings, head and norms as they are.
 
     Raises:
-        ConfigError: a layer that the model does not have.
+        ConfigError: a layer that the model does not have, or one named twice.
     """
     total = model.config.num_hidden_layers
     layers = spaced_layers(total, keep) if isinstance(keep, int) and 0 < keep <= total else keep
     if isinstance(layers, int) or not layers or any(not 0 <= i < total for i in layers):
         raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers, numbered 0 to {total - 1}")
+    if len(set(layers)) < len(layers):
+        raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers; name each layer once")
     values = model.config.to_dict() | {"num_hidden_layers": len(layers)}
     if isinstance(values.get("layer_types"), list):
         values["layer_types"] = [values["layer_types"][i] for i in layers]

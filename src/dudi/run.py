@@ -71,7 +71,7 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
     if start is not None and first:
         say(f"going on from {start}")
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
-    trainer.save_sealed(folder / "model", {"step": trainer.state.global_step, "identity": trainer.identity()})
+    trainer.save_final(folder / "model", {"step": trainer.state.global_step, "identity": trainer.identity()})
     if first:
         finish(folder, trainer)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -114,6 +115,25 @@ class SealedTrainer(Trainer):
             checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)
         self.accelerator.wait_for_everyone()
 
+    def save_final(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Save what people use: the whole model, an adapter merged into the weights it was trained on.
+
+        An adapter on a merged cold start means nothing on the original student, and `from_pretrained` should just work.
+        """
+        model = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
+        if isinstance(model, PreTrainedModel):
+            self.save_sealed(folder, about)
+            return
+
+        def fill(partial: Path) -> None:
+            copy.deepcopy(model).merge_and_unload().save_pretrained(partial)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(partial)
+
+        if self.args.should_save:
+            checkpoints.seal(folder, fill, about)
+        self.accelerator.wait_for_everyone()
+
     def check_resume(self, folder: Path) -> None:
         """Refuse a checkpoint that is damaged or belongs to another run.
 
@@ -123,7 +143,9 @@ class SealedTrainer(Trainer):
         saved = checkpoints.verify(folder)["identity"]
         own = self.identity()
         differences = [
-            f"{name}: {saved.get(name)} -> {own[name]}" for name in own if name != "keys" and saved.get(name) != own[name]
+            f"{name}: {saved.get(name)} -> {own[name]}"
+            for name in own
+            if name != "keys" and saved.get(name) != own[name]
         ]
         differences += [
             f"{key}: {saved['keys'].get(key)} -> {value}"

@@ -82,21 +82,20 @@ class MicroBatch:
         return {kind: float(self.weights(kind).sum()) for kind in self.sequences}
 
 
+def _open_forward(
+    self: PreTrainedModel, *args: Any, dudi_work: Callable[[PreTrainedModel], Any] | None = None, **kwargs: Any
+) -> Any:
+    return type(self).forward(self, *args, **kwargs) if dudi_work is None else dudi_work(self)
+
+
 def open_forward(model: PreTrainedModel) -> None:
     """Let `model(dudi_work=f)` run `f(model)` inside the wrapped module's forward.
 
     DDP, FSDP and ZeRO gather parameters and reduce gradients in hooks around the forward of what they wrap; a backbone
-    called from outside would miss them. Every other call reaches the model's own forward.
+    called from outside would miss them. Every other call reaches the model's own forward. The method is bound to the
+    instance and asks its class: a deep copy of the model is bound to the copy.
     """
-    if "dudi_work" in vars(model):
-        return
-    own = model.forward
-
-    def forward(self: PreTrainedModel, *args: Any, dudi_work: Callable[[PreTrainedModel], Any] | None = None, **kwargs: Any) -> Any:
-        return own(*args, **kwargs) if dudi_work is None else dudi_work(self)
-
-    model.forward = types.MethodType(forward, model)
-    model.dudi_work = True
+    model.forward = types.MethodType(_open_forward, model)
 
 
 def inside(module: nn.Module, work: Callable[[PreTrainedModel], Any]) -> Any:

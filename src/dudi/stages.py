@@ -354,7 +354,9 @@ def begin_iteration(trainer: DudiTrainer, iteration: int) -> None:
         _write_answers(trainer, trainer.student_engine(), _prompts(trainer), "spin", iteration, here, {"key": key})
         _save_reference(trainer, here / "reference", key)
     elif not _holds(here / "reference", key):
-        raise ConfigError(f"{here}: the opponent of iteration {iteration} is gone; this run cannot be resumed inside it")
+        raise ConfigError(
+            f"{here}: the opponent of iteration {iteration} is gone; this run cannot be resumed inside it"
+        )
     else:
         _load_reference(trainer, here / "reference")
     pools = [_read_answers(folder / f"iteration-{i}") for i in range(max(0, iteration - 1), iteration + 1)]
@@ -389,7 +391,9 @@ def _copy_into_reference(trainer: DudiTrainer) -> None:
 def _save_reference(trainer: DudiTrainer, folder: Path, key: str) -> None:
     tensors = {f"{i:05d}": reference.cpu().contiguous() for i, (_, reference) in enumerate(reference_pairs(trainer))}
     if trainer.args.should_save:
-        checkpoints.seal(folder, lambda partial: checkpoints.save_file(tensors, partial / "opponent.safetensors"), {"key": key})
+        checkpoints.seal(
+            folder, lambda partial: checkpoints.save_file(tensors, partial / "opponent.safetensors"), {"key": key}
+        )
     trainer.accelerator.wait_for_everyone()
 
 

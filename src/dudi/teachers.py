@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dudi.scoring import open_forward
-
 REFERENCE_ADAPTER = "reference"
 TEACHER_ADAPTER = "teacher"
 
@@ -56,17 +54,7 @@ class FrozenModel:
 
 def frozen_copy(model: PreTrainedModel) -> FrozenModel:
     """A frozen copy of a model that is trained on."""
-    forward = vars(model).pop("forward", None)  # the copy opens its own: a bound method would keep the original alive
-    opened = vars(model).pop("dudi_work", None)
-    try:
-        twin = copy.deepcopy(model)
-    finally:
-        if forward is not None:
-            model.forward = forward
-        if opened is not None:
-            model.dudi_work = opened
-    open_forward(twin)
-    return FrozenModel(twin)
+    return FrozenModel(copy.deepcopy(model))
 
 
 class AdapterOff:
@@ -121,7 +109,9 @@ def adapter_pairs(peft_model: nn.Module, first: str, second: str) -> list[tuple[
 class MovingAverage:
     """The exponential moving average of the student (SDFT): theta_T <- (1 - rate) theta_T + rate theta."""
 
-    def __init__(self, policy: FrozenModel | OtherAdapter, rate: float, pairs: Callable[[], list[tuple[Tensor, Tensor]]]) -> None:
+    def __init__(
+        self, policy: FrozenModel | OtherAdapter, rate: float, pairs: Callable[[], list[tuple[Tensor, Tensor]]]
+    ) -> None:
         self.policy, self.rate, self.pairs = policy, rate, pairs
 
     def opened(self) -> contextlib.AbstractContextManager[nn.Module]:

@@ -18,6 +18,7 @@ from trl.models import unwrap_model_for_generation
 
 from dudi import stages
 from dudi.arguments import DudiConfig
+from dudi.checkpoints import random_states, restore_random_states
 from dudi.collect import Collector
 from dudi.data.examples import Example, ExampleSet
 from dudi.errors import ConfigError, DataError, NumericError
@@ -302,9 +303,7 @@ class DudiTrainer(SealedTrainer):
             self._stop_on_bad_number("the loss", batch)
         return (loss, out) if return_outputs else loss
 
-    def score(
-        self, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
-    ) -> dict[str, Any]:
+    def score(self, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[str, Any]:
         """The passes over one micro-batch: teacher, reference, then the student inside its wrapped forward."""
         states, teacher_head = self._teacher_pass(batch, signals, step)
         reference = self._reference_pass(batch, signals, step)
@@ -330,9 +329,7 @@ class DudiTrainer(SealedTrainer):
         with step.clock("teacher"), self.teacher.opened() as module, self.accelerator.autocast():
             return teacher_states(module, batch, kinds, self.setup.vocabulary)
 
-    def _reference_pass(
-        self, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
-    ) -> dict[Kind, Tensor]:
+    def _reference_pass(self, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[Kind, Tensor]:
         if not any(signal.reference_reads for signal in signals.values()) or self.reference is None:
             return {}
         if batch.gold_reference is None:
@@ -433,7 +430,9 @@ class DudiTrainer(SealedTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """`eval_loss` (the off-policy term) and bits per byte; with `eval_rollouts` every signal, seeded apart."""
+        states = random_states()  # opening a data loader draws a number
         metrics, rows = evaluate_examples(self, dataloader, metric_key_prefix)
+        restore_random_states(states)
         return EvalLoopOutput(predictions=(), label_ids=None, metrics=metrics, num_samples=rows)
 
 

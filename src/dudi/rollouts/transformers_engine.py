@@ -95,9 +95,7 @@ class TransformersEngine:
             written = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                logits_processor=LogitsProcessorList(
-                    [_NoisyArgmax(noise, self.temperature, width, self.vocabulary)]
-                ),
+                logits_processor=LogitsProcessorList([_NoisyArgmax(noise, self.temperature, width, self.vocabulary)]),
             )
         return [self._cut(tokens) for tokens in written[:, width:].tolist()]
 

@@ -8,7 +8,7 @@ import typing
 from typing import Any, Literal
 
 from dudi.errors import ConfigError
-from dudi.yaml_tree import Word, render
+from dudi.config.yaml_tree import Word, render
 
 _NAMES: dict[Any, str] = {
     bool: "true or false",

@@ -9,7 +9,7 @@ from typing import Literal
 
 from dudi import costs
 from dudi.arguments import DudiConfig
-from dudi.costs import FP32, Shape
+from dudi.plan.costs import FP32, Shape
 from dudi.methods import METHODS
 from dudi.signals import Kind, Signal, build_signals
 

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from dudi.config_sections import SECTIONS, SHORTHAND
+from dudi.config.sections import SECTIONS, SHORTHAND
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.recipe_files import list_recipes, recipes_folder
+from dudi.config.recipe_files import list_recipes, recipes_folder
 from dudi.suggest import nearest
-from dudi.training_keys import REFUSED, YAML_NAMES, training_keys
-from dudi.yaml_tree import Node, parse_yaml
+from dudi.config.training_keys import REFUSED, YAML_NAMES, training_keys
+from dudi.config.yaml_tree import Node, parse_yaml
 
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"

@@ -14,11 +14,11 @@ from transformers import PretrainedConfig
 
 from dudi import footprint, workload
 from dudi.arguments import DudiConfig
-from dudi.costs import FP32, Shape, decode_flops, shape_of
-from dudi.footprint import Memory
-from dudi.hardware import Gpu, find_gpu
+from dudi.plan.costs import FP32, Shape, decode_flops, shape_of
+from dudi.plan.footprint import Memory
+from dudi.plan.hardware import Gpu, find_gpu
 from dudi.methods import METHODS
-from dudi.workload import PHASES, Lengths, Phase, Workload
+from dudi.plan.workload import PHASES, Lengths, Phase, Workload
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -129,7 +129,7 @@ def estimate(
         rows: Training rows; None when not known, then steps and hours are None unless `max_steps` is set.
         dtype: Precision of the passes. Trained weights are held in fp32 whatever it is.
         gpus: Devices, each with a whole copy of everything (DDP).
-        gpu: A name of `dudi.hardware.GPUS`, for hours.
+        gpu: A name of `dudi.plan.hardware.GPUS`, for hours.
         lora_parameters: Parameters of the adapters; None trains all weights.
         teacher_bytes_per_parameter: Of a quantised teacher, or 0 for one on another device; None follows `dtype`.
         lengths: Tokens of a row; None takes the config's limits.

@@ -6,9 +6,9 @@ import dataclasses
 import textwrap
 from collections.abc import Iterator
 
-from dudi.estimate import Plan
-from dudi.footprint import Memory, memory
-from dudi.workload import PHASES, Workload
+from dudi.plan.estimate import Plan
+from dudi.plan.footprint import Memory, memory
+from dudi.plan.workload import PHASES, Workload
 
 WIDTH = 79
 _GB = 1e9

@@ -7,7 +7,7 @@ from pathlib import Path
 from dudi.errors import ConfigError
 from dudi.suggest import did_you_mean
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 BASES = "base"
 """The folder of shared bases, which are no recipes by themselves."""
 

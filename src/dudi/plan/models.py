@@ -9,16 +9,14 @@ import pyarrow.parquet as parquet
 from transformers import AutoConfig, PretrainedConfig
 
 from dudi.config import LoraSection, ModelSection, RunConfig, TeacherSection
-from dudi.costs import empty_model, shape_of
+from dudi.plan.costs import empty_model, shape_of
 from dudi.data.sources import CLDR
 from dudi.environment import choose_precision
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.estimate import Dtype, Plan, estimate
-from dudi.hardware import find_gpu
+from dudi.plan.estimate import Dtype, Plan, estimate
+from dudi.plan.hardware import find_gpu
 from dudi.models import locate, spaced_layers
-from dudi.plan_text import advise_out_of_memory, render
-
-__all__ = ["Plan", "advise_out_of_memory", "estimate", "plan", "plan_run", "render"]
+from dudi.plan.text import render
 
 _QUANTISED_BYTES = {4: 0.5625, 8: 1.0}
 """Bytes of a quantised weight, block scales included, by its bits."""
@@ -29,7 +27,7 @@ def plan(config: RunConfig, *, gpu: str | None = None, gpus: int = 1) -> str:
 
     Args:
         config: The recipe.
-        gpu: A name of `dudi.hardware.GPUS`, for hours; None leaves them out.
+        gpu: A name of `dudi.plan.hardware.GPUS`, for hours; None leaves them out.
         gpus: How many.
 
     Raises:

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterable
 
 from dudi import costs
-from dudi.costs import FP32
+from dudi.plan.costs import FP32
 from dudi.heads import DENSE_LOGITS
 from dudi.losses import VOCABULARY_TILE
 from dudi.signals import Kind
-from dudi.workload import Outcome, Phase, Workload, completion_length, prompt_length
+from dudi.plan.workload import Outcome, Phase, Workload, completion_length, prompt_length
 
 TOKEN_TILE = 4096
 """Rows that the chunked head works on at a time (TRL's kernels)."""

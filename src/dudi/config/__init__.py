@@ -1,0 +1,16 @@
+"""One typed tree for a run: YAML recipes, then `key=value`; where each value came from. No torch here."""
+
+from dudi.config.recipe_files import find_recipe, list_recipes
+from dudi.config.run_config import RunConfig, load_run_config
+from dudi.config.sections import DataSection, LoraSection, ModelSection, TeacherSection
+
+__all__ = [
+    "DataSection",
+    "LoraSection",
+    "ModelSection",
+    "RunConfig",
+    "TeacherSection",
+    "find_recipe",
+    "list_recipes",
+    "load_run_config",
+]
