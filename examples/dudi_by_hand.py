@@ -34,7 +34,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dudi.data.rows import Message, Row
 from dudi.data.sources import load_rows
 from dudi.losses import spin, token_divergence, token_log_probs
-from dudi.models import load_model, load_tokenizer
+from dudi.models import cut_layers, load_model, load_tokenizer
 from dudi.rollouts import GumbelNoise, NoiseKey
 from dudi.verbalizer import Verbalizer
 
@@ -128,7 +128,7 @@ def write_samples(run: Run, rows: Sequence[Row], epoch: int) -> list[Sample]:
 def score(run: Run, model: PreTrainedModel, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
     """The logits (N, V) that predict the N completion tokens of B texts, and each completion's log-probability (B,)."""
     width = max(len(prompt) + len(completion) for prompt, completion in texts)
-    # Padded on the right: attention looks back only, so that no real token sees a pad.
+    # Padded on the right: attention never looks ahead, so that no real token sees a pad.
     ids = torch.tensor([p + c + [0] * (width - len(p) - len(c)) for p, c in texts])  # (B, T)
     logits = model(ids).logits[..., : run.vocabulary]  # (B, T, V); column t predicts the token at t + 1
     parts = [logits[i, len(p) - 1 : len(p) + len(c) - 1] for i, (p, c) in enumerate(texts)]
@@ -177,14 +177,14 @@ def optimizer_step(run: Run, batches: list[list[Sample]]) -> dict[str, float]:
 def main() -> None:
     """A few steps, and their losses."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--student", help="folder or hub name; default: six layers of SmolLM2-135M")
+    parser.add_argument("--student", help="folder or hub name; default: six layers of the teacher")
     parser.add_argument("--teacher", help="folder or hub name; default: SmolLM2-135M")
     parser.add_argument("--rows", default="cldr", help="a .jsonl or .parquet file; default: the built-in rows")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--max-new-tokens", type=int, default=16, help="default: 16, to be quick; the paper: 256")
     args = parser.parse_args()
-    student = load_model(args.student) if args.student else load_model(**SMOLLM2, keep_layers=6)
     teacher = load_model(args.teacher) if args.teacher else load_model(**SMOLLM2)
+    student = load_model(args.student) if args.student else cut_layers(teacher, 6)
     tokenizer = load_tokenizer(args.teacher) if args.teacher else load_tokenizer(**SMOLLM2)
     run = Run(student, teacher, tokenizer, Settings(max_new_tokens=args.max_new_tokens))
     rows = load_rows(args.rows, languages=LANGUAGES).rows

@@ -4,11 +4,11 @@ import datetime
 
 import pytest
 import torch
-from helpers import CHATML, DATED, TEXT, THINKING, make_tokenizer
 from transformers.utils import chat_template_utils
 
 from dudi.data.chat import borrow_template, chat_format, template_kwargs
 from dudi.errors import ConfigError
+from helpers import CHATML, DATED, TEXT, THINKING, make_tokenizer
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import make_model
 from safetensors.torch import load_file, save_file
 
 import dudi
@@ -28,6 +27,7 @@ from dudi.checkpoints import (
     write_json,
 )
 from dudi.errors import ConfigError
+from helpers import make_model
 
 
 def fill(folder):
@@ -288,7 +288,9 @@ class TestNoPickle:
     def test_the_source_neither_writes_nor_reads_one(self):
         sources = list(Path(dudi.__file__).parent.rglob("*.py"))
         assert len(sources) > 20
-        forbidden = re.compile(r"\b(import (pickle|dill|cloudpickle|joblib|shelve|marshal)|torch\.(save|load)\(|allow_pickle=True)")
+        forbidden = re.compile(
+            r"\b(import (pickle|dill|cloudpickle|joblib|shelve|marshal)|torch\.(save|load)\(|allow_pickle=True)"
+        )
         assert [str(p) for p in sources if forbidden.search(p.read_text(encoding="utf-8"))] == []
 
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import CHATML, TEXT, THINKING, make_tokenizer
 
 from dudi.data.chat import chat_format
 from dudi.data.examples import digest_of, tokenise, with_completion
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Message, Row
 from dudi.errors import DataError
+from helpers import CHATML, TEXT, THINKING, make_tokenizer
 
 LONG = "Jakarta Bandung Surabaya Medan Makassar " * 4
 

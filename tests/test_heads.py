@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from helpers import make_model
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -17,6 +16,7 @@ from transformers import (
 from dudi.errors import ConfigError
 from dudi.heads import Head, check_head, divergence, head_of, hidden_states
 from dudi.losses import token_divergence, token_log_probs
+from helpers import make_model
 
 SHAPE = {
     "vocab_size": 90,

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from dudi.losses import (
     IGNORE,
     chunked_divergence,

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from helpers import make_model, make_tokenizer
 from torch import nn
 
 from dudi.errors import ConfigError, DudiError, EnvironmentFault
 from dudi.models import cut_layers, load_model, load_tokenizer, locate, spaced_layers
+from helpers import make_model, make_tokenizer
 
 IDS = torch.arange(1, 12).unsqueeze(0)
 

@@ -14,15 +14,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from dudi import costs, heads
+from dudi import heads
 from dudi.arguments import DudiConfig
 from dudi.config import LoraSection, load_run_config
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.methods import METHODS
+from dudi.plan import advise_out_of_memory, costs, count_lora_parameters, keep_layers, plan, plan_run, render
 from dudi.plan.estimate import estimate
 from dudi.plan.footprint import memory
 from dudi.plan.hardware import GPUS, find_gpu
-from dudi.methods import METHODS
-from dudi.plan import advise_out_of_memory, count_lora_parameters, keep_layers, plan, plan_run, render
 from dudi.plan.workload import Lengths, step_flops
 
 SMALL = {

@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers import make_model
 
 from dudi.rollouts import GumbelNoise, NoiseKey, Request, Rollout, TransformersEngine
+from helpers import make_model
 
 VOCABULARY = 60
 STOPS = (2, 3)  # an end of turn and an EOS

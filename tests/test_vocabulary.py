@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from helpers import SPECIALS, make_tokenizer
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from dudi.errors import ConfigError
 from dudi.vocabulary import shared_vocabulary
+from helpers import SPECIALS, make_tokenizer
 
 
 def edited(change):

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from transformers import IntervalStrategy, TrainingArguments
 
 from dudi.errors import ConfigError
+from dudi.heads import Kernel
+from dudi.losses import Divergence
 from dudi.methods import METHOD_KEYS, METHODS, SignalName, method_default
 from dudi.suggest import did_you_mean
+
+OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
 
 SIGNALS: tuple[SignalName, ...] = ("sequence", "off_policy", "on_policy")
 CHOICES: dict[str, tuple[str, ...]] = {
     "method": tuple(METHODS),
-    "divergence": ("forward_kl", "reverse_kl", "jsd"),
-    "off_policy_loss": ("divergence", "cross_entropy", "dft"),
+    "divergence": get_args(Divergence),
+    "off_policy_loss": get_args(OffPolicyLoss),
     "verbalizer": ("none", "english", "multilingual", "cross_lingual", "mix"),
     "targets": ("gold", "teacher"),
     "mixing": ("sum", "sample"),
     "loss_average": ("token", "sequence"),
-    "loss_kernel": ("auto", "dense", "chunked"),
+    "loss_kernel": get_args(Kernel),
     "cold_start_adapter": ("merge", "continue"),
 }
 COLD_STARTS: tuple[str, ...] = ("none", "sft", "dft", "teacher_sft")
@@ -46,18 +51,19 @@ def _key(default: Any, text: str) -> Any:
 class DudiConfig(TrainingArguments):
     """Everything `DudiTrainer` can be told, beside the fields of `TrainingArguments`.
 
-    A key that is None takes the method's own default (`docs/method.md`); `__post_init__` fills it in, so that a
-    constructed config holds the values that the run will use. `given_keys` remembers which of them were set by hand,
-    `stage_epochs` the epochs of a stage before `spin_iterations` took their place.
+    A key of `METHOD_KEYS` that is given as None takes the method's own default (`docs/method.md`). `__post_init__` fills
+    it in, so that a constructed config holds the values that the run will use: the types are those of the filled values.
+    `given_keys` remembers which of them were set by hand, `stage_epochs` the epochs of a stage before `spin_iterations`
+    took their place.
 
     Raises:
         ConfigError: a value is outside its choices or range, or keys contradict each other.
     """
 
     method: str = _key("dudi", "Which row of Table 1: sft, dft, spin, sdft, seqkd, gkd or dudi.")
-    alpha: float | None = _key(None, "Weight of the sequence signal (Eq. 8).")
-    lmbda: float | None = _key(None, "Weight of the on-policy token signal; the off-policy one has 1 - lambda (Eq. 8).")
-    divergence: str | None = _key(None, "D of the token signals: forward_kl, reverse_kl or jsd.")
+    alpha: float = _key(None, "Weight of the sequence signal (Eq. 8).")
+    lmbda: float = _key(None, "Weight of the on-policy token signal; the off-policy one has 1 - lambda (Eq. 8).")
+    divergence: Divergence = _key(None, "D of the token signals: forward_kl, reverse_kl or jsd.")
     beta: float = _key(0.5, "Weight of the teacher in the mixture of the Jensen-Shannon divergence.")
     temperature: float = _key(0.9, "Sampling temperature of rollouts.")
     kd_temperature: float = _key(1.0, "Temperature of both distributions inside the divergence.")
@@ -66,27 +72,27 @@ class DudiConfig(TrainingArguments):
     teacher_max_length: int = _key(
         2560, "Longest verbalized prompt of the teacher; a longer one leaves out the ground truth."
     )
-    verbalizer: str | None = _key(None, "none, english, multilingual, cross_lingual or mix.")
+    verbalizer: str = _key(None, "none, english, multilingual, cross_lingual or mix.")
     languages: list[str] = _key(list(SEA_LANGUAGES), "The training languages; English joins the targets by itself.")
     exclude_targets: list[str] = _key([], "Languages that the verbalizer never asks for.")
     without: list[str] = _key([], "Signals to leave out; the others keep their weights (Table 4).")
-    targets: str | None = _key(None, "gold, or teacher: answers that the teacher writes once before training (SeqKD).")
-    off_policy_loss: str | None = _key(None, "divergence, cross_entropy or dft: the loss on the targets.")
-    cold_start: str | None = _key(None, "none, sft, dft, teacher_sft, or a folder to start the method from.")
+    targets: str = _key(None, "gold, or teacher: answers that the teacher writes once before training (SeqKD).")
+    off_policy_loss: OffPolicyLoss = _key(None, "divergence, cross_entropy or dft: the loss on the targets.")
+    cold_start: str = _key(None, "none, sft, dft, teacher_sft, or a folder to start the method from.")
     cold_start_adapter: str = _key("merge", "With LoRA: merge the cold start's adapter, or continue training it.")
     share_rollouts: bool = _key(False, "Without a verbalizer: let the on-policy signal reuse the sequence signal's y'.")
-    mixing: str | None = _key(None, "sum: Eq. 8; sample: one coin a step chooses the off- or the on-policy signal.")
-    spin_beta: float | None = _key(None, "Regularisation of the sequence signal (lambda of Eq. 2).")
+    mixing: str = _key(None, "sum: Eq. 8; sample: one coin a step chooses the off- or the on-policy signal.")
+    spin_beta: float = _key(None, "Regularisation of the sequence signal (lambda of Eq. 2).")
     spin_iterations: int = _key(3, "Iterations of the method spin, one epoch each.")
     spin_learning_rates: list[float] | None = _key(None, "One learning rate per iteration of spin; else learning_rate.")
-    loss_average: str | None = _key(None, "token: mean over trained tokens; sequence: mean of the sequences' means.")
-    skip_completion_tokens: int | None = _key(None, "First tokens of a rollout that the on-policy signal leaves out.")
+    loss_average: str = _key(None, "token: mean over trained tokens; sequence: mean of the sequences' means.")
+    skip_completion_tokens: int = _key(None, "First tokens of a rollout that the on-policy signal leaves out.")
     ema_rate: float = _key(0.01, "Share of the student in each update of the moving-average teacher (SDFT).")
     chat_template_kwargs: dict[str, Any] = _key({}, "Arguments of the chat templates, beside the defaults.")
     overlap_k: int = _key(16, "k of the overlap ratio (Figure 5).")
     eval_rollouts: bool = _key(False, "Let evaluation during training roll out too; seeded apart.")
     rollout_batch_size: int = _key(64, "Most rollouts decoded together on one device.")
-    loss_kernel: str = _key("auto", "dense, chunked (never holds the logits), or auto: by size.")
+    loss_kernel: Kernel = _key("auto", "dense, chunked (never holds the logits), or auto: by size.")
     samples_per_step: int = _key(2, "Rollouts written to samples.jsonl each optimizer step.")
     cache_dir: str | None = _key(None, "Where cold starts and teacher-written answers are shared between runs.")
 
@@ -95,7 +101,7 @@ class DudiConfig(TrainingArguments):
     gradient_accumulation_steps: int = _key(4, "Micro-batches of one optimizer step: 8 x 4 is the paper's batch of 32.")
     remove_unused_columns: bool = _key(False, "Must stay off: rows carry their text to the verbalizer.")
     logging_nan_inf_filter: bool = _key(False, "Must stay off: a non-finite loss stops the run.")
-    report_to: None | str | list[str] = _key("none", "tensorboard, trackio and the other integrations of Trainer.")
+    report_to: str | list[str] | None = _key("none", "tensorboard, trackio and the other integrations of Trainer.")
 
     given_keys: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
     stage_epochs: float = field(default=3.0, init=False, repr=False, compare=False)
@@ -160,9 +166,14 @@ class DudiConfig(TrainingArguments):
             )
 
     @property
-    def signals(self) -> dict[SignalName, float]:
+    def folder(self) -> Path:
+        """`output_dir` as a path; `TrainingArguments` gives it a name where nobody did."""
+        return Path(self.output_dir or "trainer_output")
+
+    @property
+    def signals(self) -> dict[str, float]:
         """The signals that will run, with their weights in Eq. 8; weight 0 and `without` remove one."""
-        weights: dict[SignalName, float] = {
+        weights = {
             "sequence": self.alpha,
             "off_policy": 1.0 - self.lmbda,
             "on_policy": self.lmbda,

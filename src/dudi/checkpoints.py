@@ -161,11 +161,12 @@ def load_optimizer(folder: Path) -> dict[str, Any]:
 
 def random_states() -> dict[str, Any]:
     """The state of every global generator of this process, as JSON values."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 the global one is what others draw from
+    drawn = np.random.get_state(legacy=False)  # noqa: NPY002 the global one is what others draw from
+    inner = drawn["state"]
     version, internal, gauss = random.getstate()
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [name, keys.tolist(), position, has_gauss, cached],
+        "numpy": [drawn["bit_generator"], inner["key"].tolist(), inner["pos"], drawn["has_gauss"], drawn["gauss"]],
         "torch": torch.get_rng_state().tolist(),
         "cuda": [s.tolist() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
     }

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dudi.arguments import DudiConfig
-from dudi.data.chat import ChatFormat
+from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example
 from dudi.metrics import RolloutHealth
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
-from dudi.scoring import MicroBatch, Scored, Tokens
+from dudi.scoring import MicroBatch, Scored
 from dudi.signals import Kind, Signal
 from dudi.verbalizer import Verbalizer
 
@@ -146,7 +146,7 @@ class Collector:
                     "language": item.example.row.language,
                     "target_language": item.language,
                     "detected_language": found,
-                    "prompt": self.student.tokenizer.decode(list(item.prompt)),
+                    "prompt": self.student.text(item.prompt, special_tokens=True),
                     "rollout": text,
                     "ended": rollout.ended,
                     "gold": item.example.row.completion,

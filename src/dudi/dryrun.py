@@ -37,7 +37,7 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     """Everything a person should see before training, as text; in colour when it goes to a terminal."""
     from dudi.run import read_rows
 
-    rows, _ = read_rows(config, args, Path(args.output_dir))
+    rows, _ = read_rows(config, args, args.folder)
     formats = read_formats(config, args)
     rejections = Rejections()
     examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections)
@@ -109,9 +109,8 @@ def _prompts(console: Console, args: DudiConfig, examples: ExampleSet, formats: 
 
 
 def _gold(console: Console, example: Example, formats: Formats) -> None:
-    tokenizer = formats.student.tokenizer
     console.print("[bold]read by the student[/] (trained tokens in green)")
-    prompt = tokenizer.decode(example.prompt.tolist())
-    completion = tokenizer.decode(example.completion.tolist())
+    prompt = formats.student.text(example.prompt, special_tokens=True)
+    completion = formats.student.text(example.completion, special_tokens=True)
     note = "" if example.ended else " [yellow](cut: no end of turn)[/]"
     console.print(f"{escape(prompt)}[green]{escape(completion)}[/]{note}")

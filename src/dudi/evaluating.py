@@ -74,7 +74,7 @@ def _add(
 
 
 def _target(trainer: DudiTrainer, example: Example) -> str:
-    return trainer.setup.student_format.text(example.completion.tolist())
+    return trainer.setup.student_format.text(example.completion)
 
 
 def gold_nats(trainer: DudiTrainer, model: Any, batch: MicroBatch) -> float:

@@ -23,7 +23,6 @@ class Method:
         source: The paper that the method comes from.
         signals: The signals that the method has; a signal that it lacks ignores its weight.
         teacher: Who gives the token signals: nobody, a second model, or the student's moving average.
-        reference: Whether the sequence signal reads a frozen reference policy.
         iterated: Whether the reference and the writer of rollouts are replaced at each iteration (SPIN).
         defaults: The method's own values of `DudiConfig` keys; a key that the user sets wins.
     """

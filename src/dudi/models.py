@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DudiError, EnvironmentFault
@@ -88,7 +89,7 @@ def load_model(
     if gguf_file is None:
         options["use_safetensors"] = True
     try:
-        model = AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype, **options)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _unreachable(name, "model", error) from error
     if gguf_file is not None:
@@ -96,6 +97,11 @@ def load_model(
     if keep_layers is not None:
         model = cut_layers(model, keep_layers)
     return model
+
+
+def move(model: nn.Module, device: torch.device | str) -> None:
+    """Put a model's weights on a device."""
+    model.to(device)  # `PreTrainedModel` decorates `to`, so that type checkers see no method there: `nn.Module` has one
 
 
 def _options(**values: Any) -> dict[str, Any]:

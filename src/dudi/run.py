@@ -33,6 +33,19 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def quiet_libraries() -> None:
+    """Leave the terminal to what a person needs: the libraries' bars and notices tell nothing about the run."""
+    import warnings
+
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
 def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", output: Path | None = None) -> int:
     """Run a recipe.
 
@@ -49,14 +62,20 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
     Raises:
         DudiError: with the exit code that belongs to it.
     """
+    quiet_libraries()
     folder = output if output is not None else default_output(config)
     args = config.dudi_config(folder)
+    if args.needs_teacher and config.teacher.model is None:
+        raise ConfigError(f"method {args.method} needs a teacher: set teacher to a larger model with the student's vocabulary")
     if dry_run:
         from dudi.dryrun import describe
 
         say(describe(config, args))
         return 0
     first = args.process_index == 0
+    if resume == "auto" and is_finished(folder, config):
+        say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
+        return 0
     start = starting_point(folder, resume, args)
     if first:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +128,15 @@ def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
             f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
         )
     return newest
+
+
+def is_finished(folder: Path, config: RunConfig) -> bool:
+    """Whether a folder holds exactly this recipe's run, with its final model."""
+    from dudi.config import load_run_config
+
+    if not (folder / "model" / checkpoints.MANIFEST).is_file() or not (folder / "resolved.yaml").is_file():
+        return False
+    return load_run_config(folder / "resolved.yaml") == config
 
 
 def _move_aside(folder: Path) -> None:

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dudi.data.chat import Tokens
 from dudi.data.examples import Example
 from dudi.heads import Head, Kernel, head_of, hidden_states
 from dudi.signals.base import Heads, Kind, Rows, Signal, sum_by_sequence
-
-Tokens = Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

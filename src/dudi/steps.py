@@ -79,7 +79,7 @@ def weights_of_step(args: DudiConfig, step: int) -> dict[str, float]:
     With `mixing: sample` one coin a step, a function of the seed and the step alone and so the same on every rank,
     chooses the on-policy signal with probability lambda, else the off-policy one, with weight 1 (as TRL runs GKD).
     """
-    weights: dict[str, float] = dict(args.signals)
+    weights = args.signals
     if args.mixing != "sample" or not {"off_policy", "on_policy"} <= weights.keys():
         return weights
     digest = hashlib.sha256(f"mixing {args.seed} {step}".encode()).digest()

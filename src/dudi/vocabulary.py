@@ -38,7 +38,7 @@ def shared_vocabulary(
             f"student and teacher have different tokenizers: {len(different)} ids differ, from {shown} (student / "
             "teacher). Distillation on logits needs one vocabulary: choose a teacher of the student's family"
         )
-    lone = [i for i in sorted(ours.keys() ^ theirs.keys())]
+    lone = sorted(ours.keys() ^ theirs.keys())
     known = len(ours.keys() & theirs.keys())
     if len(lone) > max(64, known // 100):
         raise ConfigError(

@@ -12,6 +12,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from dudi.methods import METHOD_KEYS
+
 REFUSED: dict[str, str] = {
     "output_dir": "the run's folder is given with --output DIR",
     "resume_from_checkpoint": "write --resume PATH",
@@ -35,7 +37,7 @@ class TrainingKey:
 
     Attributes:
         name: The field of `DudiConfig`.
-        hint: Its type annotation.
+        hint: The type of what a recipe may give.
         default: Its default; None for keys that take the method's own.
         help: One line about it; empty for fields of `TrainingArguments` that dudi leaves as they are.
         own: Whether dudi declares it, or gives it another default than transformers does.
@@ -64,11 +66,20 @@ def training_keys() -> Mapping[str, TrainingKey]:
     hints = typing.get_type_hints(DudiConfig)
     declared = DudiConfig.__annotations__
     keys = [
-        TrainingKey(field.name, hints[field.name], _default(field), _help(field), field.name in declared)
+        TrainingKey(field.name, _hint(field.name, hints[field.name]), _default(field), _help(field), field.name in declared)
         for field in dataclasses.fields(DudiConfig)
         if field.init and field.name not in REFUSED
     ]
     return {key.yaml_name: key for key in sorted(keys, key=lambda key: (not key.own, key.name in inherited))}
+
+
+def _hint(name: str, declared: Any) -> Any:
+    """The declared type describes a constructed config; a recipe may leave a key to the method, and misspell a word.
+
+    Words are checked against `CHOICES` when their line is known, with the nearest valid one in the message.
+    """
+    hint = str if typing.get_origin(declared) is typing.Literal else declared
+    return hint | None if name in METHOD_KEYS else hint
 
 
 def _help(field: dataclasses.Field[Any]) -> str:

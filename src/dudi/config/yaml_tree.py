@@ -89,8 +89,10 @@ class _Reader:
         elif isinstance(node, yaml.SequenceNode):
             self._check_tag(node, "seq")
             value = [self.read(child, depth + 1) for child in node.value]
-        else:
+        elif isinstance(node, yaml.ScalarNode):
             value = self._scalar(node)
+        else:
+            raise TypeError(f"PyYAML composed a {type(node).__name__}")
         return Node(value, node.start_mark.line + 1)
 
     def _check_tag(self, node: yaml.Node, *allowed: str) -> None:
@@ -113,7 +115,7 @@ class _Reader:
             raise self.fail(node, "a key must be text (quote it if it is meant to be)")
         return str(key)
 
-    def _scalar(self, node: yaml.Node) -> Any:
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
         self._check_tag(node, "str")
         return parse_scalar(node.value) if node.style is None else node.value
 

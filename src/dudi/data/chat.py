@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from dudi.data.rows import Message
@@ -16,6 +17,9 @@ DEFAULT_TEMPLATE_KWARGS: dict[str, Any] = {
     "enable_thinking": False,  # Qwen3 would open every answer with its thoughts
     "date_string": "26 Jul 2024",  # Llama-3.2 asks the clock: prompts would change at midnight
 }
+Tokens = Sequence[int] | np.ndarray
+"""(T,) token ids: a list, or int32."""
+
 _PROBE = "dudi-probe-answer"
 
 
@@ -51,9 +55,9 @@ class ChatFormat:
         """Token ids of an answer, its end of turn included."""
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_of_turn]
 
-    def text(self, ids: Sequence[int]) -> str:
-        """An answer's text without its special tokens."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+    def text(self, ids: Tokens, *, special_tokens: bool = False) -> str:
+        """The text of token ids, by default without the special ones."""
+        return self.tokenizer.batch_decode([list(ids)], skip_special_tokens=not special_tokens)[0]
 
 
 def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], model_name: str) -> ChatFormat:
@@ -95,9 +99,9 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
 def _render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], kwargs: dict[str, Any], add_generation_prompt: bool
 ) -> str:
-    return tokenizer.apply_chat_template(
-        [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt, **kwargs
-    )
+    turns = [{"role": message["role"], "content": message["content"]} for message in messages]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt, **kwargs)
+    return str(text)
 
 
 def _first_special(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:

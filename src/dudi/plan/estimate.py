@@ -12,7 +12,7 @@ from typing import Literal
 
 from transformers import PretrainedConfig
 
-from dudi import footprint, workload
+from dudi.plan import footprint, workload
 from dudi.arguments import DudiConfig
 from dudi.plan.costs import FP32, Shape, decode_flops, shape_of
 from dudi.plan.footprint import Memory

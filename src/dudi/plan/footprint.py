@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from dudi import costs
+from dudi.plan import costs
 from dudi.plan.costs import FP32
 from dudi.heads import DENSE_LOGITS
 from dudi.losses import VOCABULARY_TILE

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from dudi import costs
+from dudi.plan import costs
 from dudi.arguments import DudiConfig
 from dudi.plan.costs import FP32, Shape
 from dudi.methods import METHODS

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+from dudi.data.chat import Tokens
 from dudi.rollouts.noise import NoiseKey
 
 
@@ -18,7 +19,7 @@ class Request:
         key: What its sampling noise is a function of.
     """
 
-    prompt: Sequence[int]
+    prompt: Tokens
     key: NoiseKey
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from dudi.rollouts.engine import Request, Rollout
-from dudi.rollouts.noise import GumbelNoise
+from dudi.rollouts.noise import GumbelNoise, NoiseKey
 
 
 class _NoisyArgmax(LogitsProcessor):
@@ -71,8 +71,8 @@ class TransformersEngine:
         with self.model() as model:
             for batch in batches:
                 rollouts |= dict(zip(batch, self._decode(model, [requests[i] for i in batch]), strict=True))
-            for _ in range(extra if requests else 0):
-                self._decode(model, [requests[0]])
+            for _ in range(extra):  # a sharded model decodes in step with the other ranks, with or without rows
+                self._decode(model, [Request([self.pad_id], NoiseKey(0, "", 0, "idle"))])
         return [rollouts[i] for i in range(len(requests))]
 
     def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 from torch import Tensor
 
+from dudi.arguments import OffPolicyLoss
 from dudi.heads import divergence
 from dudi.losses import Divergence, Weighting, weigh_cross_entropy
 from dudi.signals.base import Heads, Kind, Rows
-
-OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
