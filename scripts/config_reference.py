@@ -9,10 +9,10 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from dudi.config.sections import SECTIONS
-from dudi.methods import METHOD_KEYS, METHODS, method_default
 from dudi.config.training_keys import REFUSED, training_keys
 from dudi.config.value_types import describe
 from dudi.config.yaml_tree import render
+from dudi.methods import METHOD_KEYS, METHODS, method_default
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
 BEGIN = "<!-- begin: written by scripts/config_reference.py -->"

@@ -1,4 +1,4 @@
-"""What the tests share: a small real tokenizer, tiny random models of the recipes' architectures, rows in eight languages."""
+"""What the tests share: a small real tokenizer, tiny models of the recipes' architectures, rows in eight languages."""
 
 import os
 
@@ -7,6 +7,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+
 from helpers import ROWS, make_model, make_tokenizer
 
 
@@ -37,5 +38,6 @@ def rows():
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread():
+    """Tests run side by side: threads that wait for each other's cores made tiny models fifty times slower."""
+    torch.set_num_threads(1)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dudi.config import RunConfig, find_recipe, list_recipes, load_run_config
 from dudi.config.layers import known_keys, suggest_key
 from dudi.config.sections import SECTIONS
-from dudi.errors import ConfigError
-from dudi.methods import METHOD_KEYS, METHODS, method_default
 from dudi.config.training_keys import REFUSED, training_keys
 from dudi.config.yaml_tree import parse_yaml, render
+from dudi.errors import ConfigError
+from dudi.methods import METHOD_KEYS, METHODS, method_default
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = "student: small\ndata: rows.jsonl\n"

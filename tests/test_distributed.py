@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROWS, make_args, make_model, make_tokenizer
 from transformers import TrainerCallback
 
 from dudi import DudiTrainer
 from dudi.methods import METHODS
+from helpers import ROWS, make_args, make_model, make_tokenizer
 
 STEPS = {name: 50 if name == "dudi" else 4 for name in METHODS}
 

@@ -5,13 +5,13 @@ import math
 
 import pytest
 import torch
-from helpers import ROWS, make_args, make_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from dudi import DudiTrainer
 from dudi.errors import ConfigError
 from dudi.teachers import AdapterOff, FrozenModel, MovingAverage, OtherAdapter
+from helpers import ROWS, make_args, make_model
 
 
 def lora(**keys):
@@ -59,7 +59,9 @@ def test_a_peft_model_goes_on_with_its_own_adapter(tmp_path, tokenizer):
 
 
 def test_the_average_is_a_third_adapter_and_follows(tmp_path, tokenizer):
-    trainer = make_trainer(tmp_path, tokenizer, "sdft", peft_config=lora(), cold_start="none", ema_rate=0.25, max_steps=1)
+    trainer = make_trainer(
+        tmp_path, tokenizer, "sdft", peft_config=lora(), cold_start="none", ema_rate=0.25, max_steps=1
+    )
     trainer.train()
     assert isinstance(trainer.teacher, MovingAverage)
     moved = [(own - average).abs().max() for own, average in trainer.teacher.pairs()]

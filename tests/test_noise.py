@@ -15,7 +15,7 @@ MASK = 0xFFFFFFFF
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(_two_threads):
+def _one_thread(_one_thread):
     """Tensors this small are slower on two threads, and far slower where the cores are shared."""
     torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""The trainer's promises: the same gradient however the batch is cut, the same bits for the same seed, no silent dead run."""
+"""The trainer's promises: one gradient however the batch is cut, the same bits for the same seed, no dead run."""
 
 import copy
 import json
@@ -7,12 +7,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from helpers import ROWS, THINKING, make_args, make_model, make_tokenizer
 from transformers import TrainerCallback
 
 from dudi import DudiTrainer
 from dudi.errors import ConfigError, DataError, NumericError
 from dudi.methods import METHODS
+from helpers import ROWS, THINKING, make_args, make_model, make_tokenizer
 
 ALL = list(METHODS)
 

@@ -51,10 +51,10 @@ def _key(default: Any, text: str) -> Any:
 class DudiConfig(TrainingArguments):
     """Everything `DudiTrainer` can be told, beside the fields of `TrainingArguments`.
 
-    A key of `METHOD_KEYS` that is given as None takes the method's own default (`docs/method.md`). `__post_init__` fills
-    it in, so that a constructed config holds the values that the run will use: the types are those of the filled values.
-    `given_keys` remembers which of them were set by hand, `stage_epochs` the epochs of a stage before `spin_iterations`
-    took their place.
+    A key of `METHOD_KEYS` that is given as None takes the method's own default (`docs/method.md`). `__post_init__`
+    fills it in, so that a constructed config holds the values that the run will use; the types are those of a
+    constructed config. `given_keys` remembers which of them were set by hand, `stage_epochs` the epochs of a stage
+    before `spin_iterations` took their place.
 
     Raises:
         ConfigError: a value is outside its choices or range, or keys contradict each other.
@@ -101,7 +101,10 @@ class DudiConfig(TrainingArguments):
     gradient_accumulation_steps: int = _key(4, "Micro-batches of one optimizer step: 8 x 4 is the paper's batch of 32.")
     remove_unused_columns: bool = _key(False, "Must stay off: rows carry their text to the verbalizer.")
     logging_nan_inf_filter: bool = _key(False, "Must stay off: a non-finite loss stops the run.")
-    report_to: str | list[str] | None = _key("none", "tensorboard, trackio and the other integrations of Trainer.")
+    # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
+    report_to: None | str | list[str] = _key(  # noqa: RUF036
+        "none", "tensorboard, trackio and the other integrations of Trainer."
+    )
 
     given_keys: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
     stage_epochs: float = field(default=3.0, init=False, repr=False, compare=False)
@@ -117,6 +120,7 @@ class DudiConfig(TrainingArguments):
         self._check_ranges()
         self._check_lists()
         self.stage_epochs = self.num_train_epochs
+        self.disable_tqdm = bool(self.disable_tqdm)  # left open, transformers hides the bar with its own warnings
         if METHODS[self.method].iterated:
             self.num_train_epochs = float(self.spin_iterations)
         super().__post_init__()

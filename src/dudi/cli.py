@@ -6,6 +6,7 @@ Each verb imports what it calls when it is called, so that `dudi --help` and `du
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; read once, when tqdm is imported
     return guarded(lambda: _run([word for word in words if word != "--debug"]), debug)
 
 

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+SECONDS_BETWEEN_LINES = 10.0
+"""Where there is no terminal, a line appears this often, and for the first and the last step."""
+
 
 class RunProgress(TrainerCallback):
     """Loss, tokens per second and time left.
@@ -23,7 +26,7 @@ class RunProgress(TrainerCallback):
         self.stage, self.quiet = stage, quiet
         self.bar: Progress | None = None
         self.task: Any = None
-        self.started, self.first_step = 0.0, 0
+        self.started, self.first_step, self.printed = 0.0, 0, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar."""
@@ -57,8 +60,12 @@ class RunProgress(TrainerCallback):
         if self.bar is not None:
             self.bar.update(self.task, note=note)
             return
+        now = time.perf_counter()
+        if now - self.printed < SECONDS_BETWEEN_LINES and state.global_step not in (1, state.max_steps):
+            return
+        self.printed = now
         done = max(1, state.global_step - self.first_step)
-        left = (time.perf_counter() - self.started) / done * (state.max_steps - state.global_step)
+        left = (now - self.started) / done * (state.max_steps - state.global_step)
         sys.stderr.write(f"{self.stage} {state.global_step}/{state.max_steps}  {note}  {_clock(left)} left\n")
         sys.stderr.flush()
 

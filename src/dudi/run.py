@@ -66,7 +66,9 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
     folder = output if output is not None else default_output(config)
     args = config.dudi_config(folder)
     if args.needs_teacher and config.teacher.model is None:
-        raise ConfigError(f"method {args.method} needs a teacher: set teacher to a larger model with the student's vocabulary")
+        raise ConfigError(
+            f"method {args.method} needs a teacher: set teacher to a larger model with the student's vocabulary"
+        )
     if dry_run:
         from dudi.dryrun import describe
 
@@ -250,7 +252,7 @@ def model_of(section: ModelSection, auto: str) -> PreTrainedModel:
     import torch
 
     from dudi.config import TeacherSection
-    from dudi.models import load_model
+    from dudi.models import load_model, move
 
     name = auto if section.dtype == "auto" else section.dtype
     teacher = section if isinstance(section, TeacherSection) else None
@@ -264,7 +266,9 @@ def model_of(section: ModelSection, auto: str) -> PreTrainedModel:
         quantization=None if teacher is None else teacher.quantization,
         trust_remote_code=section.trust_remote_code,
     )
-    return model.to(teacher.device) if teacher is not None and teacher.device != "auto" else model
+    if teacher is not None and teacher.device != "auto":
+        move(model, teacher.device)
+    return model
 
 
 def lora_config(section: LoraSection) -> Any:
@@ -320,7 +324,7 @@ def finish(folder: Path, trainer: DudiTrainer) -> None:
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
-    last = next((r for r in reversed(records) if r.get("stage") == trainer.stage), {})
+    last: dict[str, Any] = next((r for r in reversed(records) if r.get("stage") == trainer.stage), {})
     shown = {k: v for k, v in last.items() if k.startswith(("loss", "overlap")) and isinstance(v, float)}
     say("  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
     place = shlex.quote(str(folder))
@@ -344,9 +348,9 @@ def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> 
             say(json.dumps({k: sample[k] for k in ("language", "target_language", "rollout")}, ensure_ascii=False))
         say(
             "What to do next:\n"
-            f"  dudi quickstart --method gkd              another method: {', '.join(_other_methods(config.method))}\n"
-            "  dudi prepare convert MY.csv rows.jsonl    your own data, then: dudi train smollm2 data.train=rows.jsonl\n"
-            "  dudi train table2/dudi --dry-run          the paper's recipe: look before you train"
+            f"  dudi quickstart --method gkd             another method: {', '.join(_other_methods(config.method))}\n"
+            "  dudi prepare convert MY.csv rows.jsonl   your own data, then: dudi train smollm2 data.train=rows.jsonl\n"
+            "  dudi train table2/dudi --dry-run         the paper's recipe: look before you train"
         )
     return code
 

@@ -11,10 +11,13 @@ from typing import Any
 
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import ExportableState
 
 from dudi import checkpoints
+from dudi.adapters import innermost
 from dudi.arguments import DudiConfig
 from dudi.errors import ConfigError
 
@@ -46,6 +49,8 @@ class SealedTrainer(Trainer):
     """A `Trainer` whose checkpoints are `checkpoints/step-N`, whole or absent."""
 
     args: DudiConfig
+    model: nn.Module
+    model_wrapped: nn.Module
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint belongs to; a resume with another identity is refused."""
@@ -61,7 +66,13 @@ class SealedTrainer(Trainer):
     @property
     def checkpoint_root(self) -> Path:
         """The folder of all checkpoints."""
-        return Path(self.args.output_dir) / "checkpoints"
+        return self.args.folder / "checkpoints"
+
+    def built_optimizer(self) -> tuple[Optimizer, LRScheduler]:
+        """Optimizer and schedule, which exist once `train` has begun."""
+        if self.optimizer is None or self.lr_scheduler is None:
+            raise RuntimeError("train() makes the optimizer and its schedule; it has not been called")
+        return self.optimizer, self.lr_scheduler
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = self.checkpoint_root / f"step-{self.state.global_step}"
@@ -69,12 +80,13 @@ class SealedTrainer(Trainer):
             self.state.best_model_checkpoint = str(folder)
         states = gather_object([checkpoints.random_states()])
         weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        optimizer, schedule = self.built_optimizer()
 
         def fill(partial: Path) -> None:
             self._save(str(partial), state_dict=weights)
             checkpoints.write_json(partial / "random.json", states)
-            checkpoints.save_optimizer(partial, self.optimizer.state_dict())
-            checkpoints.write_json(partial / "scheduler.json", self.lr_scheduler.state_dict())
+            checkpoints.save_optimizer(partial, optimizer.state_dict())
+            checkpoints.write_json(partial / "scheduler.json", schedule.state_dict())
             if self.accelerator.scaler is not None:
                 checkpoints.write_json(partial / "scaler.json", self.accelerator.scaler.state_dict())
             extra = {name: tensor.cpu().contiguous() for name, tensor in self.extra_tensors().items()}
@@ -91,15 +103,16 @@ class SealedTrainer(Trainer):
             self._push_from_checkpoint(str(folder))
 
     def _export_callbacks(self) -> None:
+        states: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
-                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+                states[type(callback).__name__] = callback.state()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As `Trainer` does, without its pickle of the arguments."""
         if not self.args.should_save:
             return
-        folder = output_dir or self.args.output_dir
+        folder = output_dir or str(self.args.folder)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if isinstance(model, PreTrainedModel):
             model.save_pretrained(folder, state_dict=state_dict)
@@ -166,8 +179,9 @@ class SealedTrainer(Trainer):
         if checkpoint is None:
             return
         folder = Path(checkpoint)
-        self.optimizer.load_state_dict(checkpoints.load_optimizer(folder))
-        self.lr_scheduler.load_state_dict(checkpoints.read_json(folder / "scheduler.json"))
+        optimizer, schedule = self.built_optimizer()
+        optimizer.load_state_dict(checkpoints.load_optimizer(folder))
+        schedule.load_state_dict(checkpoints.read_json(folder / "scheduler.json"))
         extra = folder / "extra.safetensors"
         self.load_extra_tensors(checkpoints.load_file(extra) if extra.exists() else {})
 
@@ -182,8 +196,7 @@ class SealedTrainer(Trainer):
 
     def inner_model(self) -> PreTrainedModel:
         """The causal language model inside every wrapper and adapter."""
-        model = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
-        return model.get_base_model() if "peft" in type(model).__module__ else model
+        return innermost(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False))
 
 
 def _as_json(value: Any) -> Any:

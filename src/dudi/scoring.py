@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example
@@ -112,6 +114,37 @@ def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Toke
     Returns:
         (N, H), the completions' positions one after the other: prompt and padding rows never reach a head.
     """
+    states: list[Tensor | None] = [None] * len(pairs)
+    lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
+    groups = [list(range(len(pairs)))] if _gathers_parameters(model) else similar_lengths(lengths)
+    for group in groups:
+        part = _padded_states(model, [pairs[i] for i in group])
+        for i, rows in zip(group, part.split([len(pairs[i][1]) for i in group]), strict=True):
+            states[i] = rows
+    return torch.cat([rows for rows in states if rows is not None])
+
+
+def _gathers_parameters(model: PreTrainedModel) -> bool:
+    """Whether each call of the backbone is a collective: then every rank must make as many, whatever its lengths."""
+    return is_deepspeed_zero3_enabled() or any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def similar_lengths(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices grouped so that no sequence is padded to more than twice its length, longest first.
+
+    Prompts in Burmese are several times as long as in English: one width for all would be mostly padding.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if groups and lengths[index] * 2 >= lengths[groups[-1][0]]:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def _padded_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
+    """`completion_states` of sequences that are padded to one width."""
     width = max(len(prompt) + len(completion) for prompt, completion in pairs)
     ids = torch.zeros((len(pairs), width), dtype=torch.int64)
     places: list[Tensor] = []

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dudi.adapters import innermost
 from dudi.arguments import DudiConfig
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import ExampleSet, tokenise
-from dudi.data.rows import Row
 from dudi.data.rejections import Rejections
+from dudi.data.rows import Row
 from dudi.data.sources import rows_from_records
 from dudi.errors import ConfigError, DudiError
-from dudi.heads import check_head
+from dudi.heads import check_head, head_of
 from dudi.languages import load_languages
-from dudi.methods import METHODS
-from dudi.models import load_model, load_tokenizer
+from dudi.models import load_model, load_tokenizer, move
 from dudi.scoring import open_forward
 from dudi.verbalizer import Verbalizer
 from dudi.vocabulary import shared_vocabulary
 
-Records = Iterable[Mapping[str, Any]] | Iterable[Row]
+Records = Iterable[Mapping[str, Any] | Row]
 
 
 @dataclasses.dataclass(slots=True)
@@ -75,61 +75,91 @@ def build_setup(
         ConfigError: a missing teacher, different tokenizers, a template without an end of turn.
         DataError: no row is left.
     """
+    notes: list[str] = []
+    wanted = _teacher_that_is_read(teacher, args, notes)
+    name, student, tokenizer = _load_student(model, tokenizer)
+    loaded, teacher_tokenizer = _load_teacher(wanted, teacher_tokenizer, tokenizer)
+    if borrow_template(tokenizer, teacher_tokenizer):
+        notes.append(f"{name} has no chat template: it takes its teacher's")
+    own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
+    theirs, vocabulary = None, _head_size(innermost(student))
+    if loaded is not None and teacher_tokenizer is not None:
+        theirs = _teacher_format(loaded, teacher_tokenizer, args, own)
+        vocabulary = shared_vocabulary(tokenizer, teacher_tokenizer, vocabulary, _head_size(loaded))
+        _freeze(loaded, args)
+        _make_scorable(loaded)
+    _make_scorable(innermost(student))
+    languages, rejections = tuple(load_languages()), Rejections()
+    return Setup(
+        model=student,
+        tokenizer=tokenizer,
+        teacher=loaded,
+        student_format=own,
+        teacher_format=own if theirs is None else theirs,
+        vocabulary=vocabulary,
+        verbalizer=Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets),
+        languages=languages,
+        train=_examples(train_dataset, own, theirs, args, languages, rejections),
+        eval=_examples(eval_dataset, own, theirs, args, languages, rejections),
+        rejections=rejections,
+        notes=notes,
+    )
+
+
+def _teacher_that_is_read(
+    teacher: PreTrainedModel | str | None, args: DudiConfig, notes: list[str]
+) -> PreTrainedModel | str | None:
+    """The given teacher, or None for a method that reads none."""
     if args.needs_teacher and teacher is None:
         raise ConfigError(
             f"method {args.method} needs a teacher: set teacher (teacher_model in Python) to a larger model with the "
             "student's vocabulary"
         )
-    name = model if isinstance(model, str) else str(model.config.name_or_path or "the student")
-    tokenizer = tokenizer if tokenizer is not None else load_tokenizer(name)
-    notes: list[str] = []
     if teacher is not None and not args.needs_teacher:
         notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
-        teacher = None
-    if isinstance(model, str):
-        model = load_model(model)
+        return None
+    return teacher
+
+
+def _load_student(
+    model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
+    """The student's name, the student and its tokenizer."""
+    name = model if isinstance(model, str) else str(innermost(model).config.name_or_path or "the student")
+    tokenizer = load_tokenizer(name) if tokenizer is None else tokenizer
+    return name, load_model(model) if isinstance(model, str) else model, tokenizer
+
+
+def _load_teacher(
+    teacher: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
+    """The teacher and its tokenizer: the given one, the one it was saved with, else the student's.
+
+    A tokenizer that was given without a teacher is kept: the student may take its chat template.
+    """
+    if teacher is None:
+        return None, tokenizer
     if isinstance(teacher, str):
-        teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
-        teacher = load_model(teacher)
-    if teacher is not None and teacher_tokenizer is None:
-        teacher_tokenizer = _tokenizer_of(teacher) or tokenizer
-    if borrow_template(tokenizer, teacher_tokenizer):
-        notes.append(f"{name} has no chat template: it takes its teacher's")
-    student_format = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
-    teacher_format = student_format
-    vocabulary = _inner(model).get_output_embeddings().weight.shape[0]
-    if teacher is not None and teacher_tokenizer is not None:
-        teacher_format = _teacher_format(teacher, teacher_tokenizer, args, student_format)
-        size = teacher.get_output_embeddings().weight.shape[0]
-        vocabulary = shared_vocabulary(tokenizer, teacher_tokenizer, vocabulary, size)
-        if args.device.type != "cpu" and teacher.device.type == "cpu" and not hasattr(teacher, "hf_device_map"):
-            teacher.to(args.device)
-        teacher.eval().requires_grad_(False)
-        open_forward(teacher)
-        check_head(teacher)
-    open_forward(_inner(model))
-    check_head(_inner(model))
-    languages = tuple(load_languages())
-    reads = teacher_format if teacher is not None else None
-    rejections = Rejections()
-    return Setup(
-        model,
-        tokenizer,
-        teacher,
-        student_format,
-        teacher_format,
-        vocabulary,
-        Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets),
-        languages,
-        _examples(train_dataset, student_format, reads, args, languages, rejections),
-        _examples(eval_dataset, student_format, reads, args, languages, rejections),
-        rejections,
-        notes,
-    )
+        tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
+        return load_model(teacher), tokenizer
+    return teacher, tokenizer if tokenizer is not None else _tokenizer_of(teacher) or students
 
 
-def _inner(model: nn.Module) -> PreTrainedModel:
-    return model.get_base_model() if "peft" in type(model).__module__ else model
+def _head_size(model: PreTrainedModel) -> int:
+    return head_of(model).weight.shape[0]
+
+
+def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
+    """Frozen, and on the run's device unless it was placed on purpose (`device_map`)."""
+    placed = "hf_device_map" in vars(teacher)
+    if args.device.type != "cpu" and teacher.device.type == "cpu" and not placed:
+        move(teacher, args.device)
+    teacher.eval().requires_grad_(False)
+
+
+def _make_scorable(model: PreTrainedModel) -> None:
+    open_forward(model)
+    check_head(model)
 
 
 def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
@@ -151,7 +181,7 @@ def _teacher_format(
         tokenizer.chat_template = student.tokenizer.chat_template
     own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
     if own.end_of_turn != student.end_of_turn:
-        ours, theirs = student.tokenizer.convert_ids_to_tokens([student.end_of_turn, own.end_of_turn])
+        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, own.end_of_turn))
         raise ConfigError(
             f"the student's template ends a turn with {ours!r}, the teacher's with {theirs!r}: the teacher would judge "
             "an ending it never writes; set student.chat_template: teacher"
@@ -169,23 +199,15 @@ def _examples(
 ) -> ExampleSet | None:
     if dataset is None or isinstance(dataset, ExampleSet):
         return dataset
-    if not hasattr(dataset, "__len__"):
+    if not isinstance(dataset, Sized):
         raise ConfigError(
             "streaming datasets are not supported: the reference reads every row once, before the first step; "
             "save the rows with `dudi prepare` and give the file"
         )
-    rows = list(dataset)
-    if not all(isinstance(row, Row) for row in rows):
+    given = list(dataset)
+    rows = [row for row in given if isinstance(row, Row)]
+    records = [record for record in given if not isinstance(record, Row)]
+    if records:
         fixed = args.languages[0] if len(args.languages) == 1 else None
-        rows = rows_from_records(rows, languages=languages, language=fixed, rejections=rejections).rows
+        rows += rows_from_records(records, languages=languages, language=fixed, rejections=rejections).rows
     return tokenise(rows, student, teacher, args.max_length, rejections)
-
-
-def reference_needed(args: DudiConfig) -> bool:
-    """Whether a frozen reference is read."""
-    return "sequence" in args.signals
-
-
-def moving_average_needed(args: DudiConfig) -> bool:
-    """Whether the teacher is the student's moving average."""
-    return METHODS[args.method].teacher == "ema" and "on_policy" in args.signals

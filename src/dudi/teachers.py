@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-REFERENCE_ADAPTER = "reference"
-TEACHER_ADAPTER = "teacher"
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 class Policy(Protocol):
@@ -60,7 +60,7 @@ def frozen_copy(model: PreTrainedModel) -> FrozenModel:
 class AdapterOff:
     """The student without its adapter: the merged cold start, when a new adapter was put on it."""
 
-    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], nn.Module]) -> None:
+    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], PeftModel]) -> None:
         self.student, self.peft_model = student, peft_model
 
     @contextlib.contextmanager
@@ -73,7 +73,7 @@ class AdapterOff:
 class OtherAdapter:
     """The student with another of its adapters: a frozen copy of the cold start's, or the moving average's."""
 
-    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], nn.Module], name: str) -> None:
+    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], PeftModel], name: str) -> None:
         self.student, self.peft_model, self.name = student, peft_model, name
 
     @contextlib.contextmanager
@@ -87,23 +87,6 @@ class OtherAdapter:
                 yield module
             finally:
                 peft_model.set_adapter(active)
-
-
-def copy_adapter(peft_model: nn.Module, name: str) -> None:
-    """Add a frozen copy of the active adapter under another name."""
-    active = peft_model.active_adapter
-    peft_model.add_adapter(name, copy.deepcopy(peft_model.peft_config[active]))
-    with torch.no_grad():
-        for own, twin in adapter_pairs(peft_model, active, name):
-            twin.copy_(own)
-    peft_model.set_adapter(active)
-
-
-def adapter_pairs(peft_model: nn.Module, first: str, second: str) -> list[tuple[Tensor, Tensor]]:
-    """Corresponding parameters of two adapters of one model."""
-    parameters = dict(peft_model.named_parameters())
-    mark, other = f".{first}.", f".{second}."
-    return [(p, parameters[name.replace(mark, other)]) for name, p in parameters.items() if mark in name]
 
 
 class MovingAverage:

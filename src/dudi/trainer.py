@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
-from trl.models import unwrap_model_for_generation
 
 from dudi import stages
+from dudi.adapters import with_adapter
 from dudi.arguments import DudiConfig
 from dudi.checkpoints import random_states, restore_random_states
 from dudi.collect import Collector
-from dudi.data.examples import Example, ExampleSet
+from dudi.data.chat import Tokens
+from dudi.data.examples import Example, ExampleSet, ListedExamples
 from dudi.errors import ConfigError, DataError, NumericError
 from dudi.evaluating import evaluate_examples
-from dudi.heads import Head, head_of
+from dudi.generation import student_engine
+from dudi.hooks import StepHooks
 from dudi.methods import METHODS
-from dudi.metrics import WATCHED_POSITIONS, agreement, health_metrics, watched_positions
+from dudi.metrics import WATCHED_POSITIONS, watched_positions
+from dudi.passes import score
 from dudi.progress import RunProgress
-from dudi.rollouts import TransformersEngine
 from dudi.runlog import RunLog
 from dudi.saving import SealedTrainer
-from dudi.scoring import MicroBatch, inside, signal_sums, student_rows, summed_log_probs, teacher_states
+from dudi.schedules import repeated
+from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
-from dudi.signals import Heads, Kind, Signal, build_signals
-from dudi.steps import Step, peak_memory, weights_of_step
+from dudi.signals import Kind, Signal, build_signals
+from dudi.step_record import rank_sums, step_record
+from dudi.steps import Step, weights_of_step
 from dudi.teachers import FrozenModel, MovingAverage, Policy
 
 
@@ -90,20 +94,20 @@ class DudiTrainer(SealedTrainer):
         self.peft_config = peft_config
         self.signals = build_signals(args)
         super().__init__(
-            model=stages.with_adapter(parts.model, peft_config),
+            model=with_adapter(parts.model, peft_config),
             args=args,
-            data_collator=list,
-            train_dataset=None if parts.train is None else _Listed(parts.train.examples),
-            eval_dataset=None if parts.eval is None else _Listed(parts.eval.examples),
+            data_collator=_as_they_are,
+            train_dataset=None if parts.train is None else ListedExamples(parts.train.examples),
+            eval_dataset=None if parts.eval is None else ListedExamples(parts.eval.examples),
             processing_class=parts.tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
         )
         for default in (ProgressCallback, PrinterCallback):
             self.remove_callback(default)
-        self.add_callback(_StepHooks(self))
+        self.add_callback(StepHooks(self))
         self.add_callback(RunProgress(self.stage, quiet=bool(args.disable_tqdm)))
-        folder = Path(args.output_dir) if log_dir is None else log_dir
+        folder = args.folder if log_dir is None else log_dir
         self.metrics_log = RunLog(folder / "metrics.jsonl", args.should_save and args.process_index == 0)
         self.samples_log = RunLog(folder / "samples.jsonl", args.should_save and args.process_index == 0)
         self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
@@ -112,14 +116,19 @@ class DudiTrainer(SealedTrainer):
         self.teacher: Policy | None = None if parts.teacher is None else FrozenModel(parts.teacher)
         self.step: Step | None = None
         self.collector = Collector(
-            args, parts.verbalizer, parts.student_format, parts.teacher_format, self.student_engine(), parts.languages
+            args, parts.verbalizer, parts.student_format, parts.teacher_format, student_engine(self), parts.languages
         )
-        self._epoch = 0
+        self.epoch = 0
         self._pending: dict[str, float] = {}
 
     # ---- before the first step
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Run the stages that come first (cold start, teacher-written targets, reference), then the method."""
         if self.setup.train is None:
             raise ConfigError("train_dataset: there is none")
@@ -127,7 +136,7 @@ class DudiTrainer(SealedTrainer):
         start = 0 if not resume_from_checkpoint else stages.step_of(resume_from_checkpoint)
         for log in (self.metrics_log, self.samples_log):
             log.rewind(self.stage, start)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def identity(self) -> dict[str, Any]:
         """A run is its keys, its data, its templates and its world size."""
@@ -153,66 +162,18 @@ class DudiTrainer(SealedTrainer):
         if not isinstance(one, LambdaLR):
             raise ConfigError(f"lr_scheduler_type: {self.args.lr_scheduler_type} cannot be repeated per iteration")
         rates = self.args.spin_learning_rates or [self.args.learning_rate] * self.args.spin_iterations
-
-        def factor(shape: Any, step: int) -> float:
-            iteration = min(step // per_iteration, len(rates) - 1)
-            return shape(step - iteration * per_iteration) * rates[iteration] / self.args.learning_rate
-
-        shapes = [functools.partial(factor, shape) for shape in one.lr_lambdas]
-        self.lr_scheduler = LambdaLR(one.optimizer, shapes)
+        self.lr_scheduler = repeated(one, per_iteration, rates, self.args.learning_rate)
         return self.lr_scheduler
 
     def use_examples(self, examples: ExampleSet) -> None:
         """Train on other targets for the same rows."""
         self.setup.train = examples
-        self.train_dataset = _Listed(examples.examples)
+        self.train_dataset = ListedExamples(examples.examples)
 
     @property
     def peft_model(self) -> Any:
         """The student with its adapters, outside of what distributes it."""
         return self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
-
-    # ---- rollouts
-
-    @contextlib.contextmanager
-    def teacher_for_generation(self) -> Iterator[PreTrainedModel]:
-        """The teacher, as a writer."""
-        if self.setup.teacher is None:
-            raise ConfigError(f"method {self.args.method}: there is no teacher to write answers")
-        with self.accelerator.autocast():
-            yield self.setup.teacher
-
-    def student_engine(self) -> TransformersEngine:
-        """Rollouts of the live student."""
-        return self.engine_of(self._student_for_generation, self.setup.student_format.stop_ids)
-
-    def engine_of(self, model: Any, stop_ids: Sequence[int]) -> TransformersEngine:
-        """An engine with this run's sampling."""
-        return TransformersEngine(
-            model,
-            stop_ids=stop_ids,
-            pad_id=self.setup.student_format.end_of_turn,
-            max_new_tokens=self.args.max_new_tokens,
-            temperature=self.args.temperature,
-            vocabulary=self.setup.vocabulary,
-            batch_size=self.args.rollout_batch_size,
-            same_count=self._same_count,
-        )
-
-    @contextlib.contextmanager
-    def _student_for_generation(self) -> Iterator[PreTrainedModel]:
-        training = self.model_wrapped.training
-        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model, self.accelerator.autocast():
-            model.eval()
-            yield model.get_base_model() if "peft" in type(model).__module__ else model
-        self.model_wrapped.train(training)
-
-    def _same_count(self, count: int) -> int:
-        """Sharded models decode in step: every rank runs as many batches as the busiest one."""
-        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            return count
-        counts = self.accelerator.gather(torch.tensor([count], device=self.args.device))
-        return int(counts.max())
 
     # ---- one optimizer step
 
@@ -232,7 +193,7 @@ class DudiTrainer(SealedTrainer):
         weights = weights_of_step(self.args, number)
         step = Step(number, {name: self.signals[name] for name in weights}, weights)
         with step.clock("rollout"):
-            step.collected = self.collector.collect(micro_batches, step.signals, self._epoch)
+            step.collected = self.collector.collect(micro_batches, step.signals, self.epoch)
         step.counts = self.count(step.signals, step.collected.batches)
         if not any(step.counts.values()):
             ids = [example.row.id for examples in micro_batches for example in examples]
@@ -305,40 +266,9 @@ class DudiTrainer(SealedTrainer):
 
     def score(self, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[str, Any]:
         """The passes over one micro-batch: teacher, reference, then the student inside its wrapped forward."""
-        states, teacher_head = self._teacher_pass(batch, signals, step)
-        reference = self._reference_pass(batch, signals, step)
+        return score(self, model, batch, signals, step)
 
-        def work(student: PreTrainedModel) -> dict[str, Any]:
-            head = head_of(student).shared_with(self.setup.vocabulary)
-            heads = Heads(head, teacher_head, self.args.loss_kernel)
-            rows = student_rows(student, batch, states, reference)
-            watched: Kind = "plain" if self.args.share_rollouts else "verbalized"
-            measured = torch.zeros(4, device=head.weight.device)
-            if batch.watched:
-                measured = agreement(rows[watched], heads, batch.watched, self.args.overlap_k)
-            return {"sums": signal_sums(signals, rows, heads), "agreement": measured}
-
-        return inside(model, work)
-
-    def _teacher_pass(
-        self, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
-    ) -> tuple[dict[Kind, Tensor], Head | None]:
-        kinds = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
-        if not kinds or self.teacher is None:
-            return {}, None
-        with step.clock("teacher"), self.teacher.opened() as module, self.accelerator.autocast():
-            return teacher_states(module, batch, kinds, self.setup.vocabulary)
-
-    def _reference_pass(self, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[Kind, Tensor]:
-        if not any(signal.reference_reads for signal in signals.values()) or self.reference is None:
-            return {}
-        if batch.gold_reference is None:
-            raise RuntimeError("the reference's log-probabilities of the ground truth are missing")
-        pairs = [(scored.prompt, scored.completion) for scored in batch.sequences["plain"]]
-        with step.clock("reference"):
-            return {"gold": batch.gold_reference, "plain": self.reference_log_probs(pairs)}
-
-    def reference_log_probs(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    def reference_log_probs(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
         """(S,) summed log-probabilities of completions under the reference."""
         if self.reference is None:
             raise RuntimeError("this method has no reference")
@@ -368,42 +298,19 @@ class DudiTrainer(SealedTrainer):
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
 
     def _write_metrics(self, step: Step, grad_norm: Any, learning_rate: float | None) -> None:
-        names = list(step.sums)
-        own = torch.cat(
-            [
-                torch.stack([step.sums[name].double() for name in names]),
-                (torch.zeros(4) if step.agreement is None else step.agreement).double().to(self.args.device),
-                torch.tensor([*step.collected.health.as_list(), step.scored], device=self.args.device).double(),
-            ]
-        )
-        total = self.accelerator.reduce(own, "sum").tolist()
-        losses = {n: value / max(step.counts[n], 1.0) for n, value in zip(names, total, strict=False)}
-        overlap, student, teacher, positions, *health, scored = total[len(names) :]
+        total = self.accelerator.reduce(rank_sums(step, self.args.device), "sum").tolist()
         record: dict[str, Any] = {
             "stage": self.stage,
             "step": self.state.global_step,
             "epoch": round(self.state.epoch or 0.0, 6),
-            "loss": sum(step.weights[name] * value for name, value in losses.items()),
-            **{f"loss/{name}": value for name, value in losses.items()},
+            **step_record(step, total, self.args),
+            "learning_rate": learning_rate,
+            "grad_norm": None if grad_norm is None else float(grad_norm),
         }
-        if positions:
-            record[f"overlap@{self.args.overlap_k}"] = overlap / positions
-            record |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
-        record |= health_metrics(health)
-        record |= {f"tokens/{n}": int(step.counts[n]) for n in names if n != "sequence" and self._by_token}
-        record |= step.timings(scored)
-        record |= {"memory/peak": peak_memory(), "learning_rate": learning_rate}
-        record["grad_norm"] = None if grad_norm is None else float(grad_norm)
-        if step.collected.without_example:
-            record["verbalizer/without_example"] = step.collected.without_example
         self.metrics_log.append(record)
         for sample in step.collected.samples:
             self.samples_log.append({"stage": self.stage, "step": self.state.global_step, **sample})
         self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
-
-    @property
-    def _by_token(self) -> bool:
-        return self.args.loss_average == "token"
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer`'s, with the last step's metrics beside the averaged loss."""
@@ -433,35 +340,9 @@ class DudiTrainer(SealedTrainer):
         states = random_states()  # opening a data loader draws a number
         metrics, rows = evaluate_examples(self, dataloader, metric_key_prefix)
         restore_random_states(states)
-        return EvalLoopOutput(predictions=(), label_ids=None, metrics=metrics, num_samples=rows)
+        return EvalLoopOutput(predictions=np.empty(0), label_ids=None, metrics=metrics, num_samples=rows)
 
 
-class _Listed(torch.utils.data.Dataset[Example]):
-    """Examples as a map-style dataset."""
-
-    def __init__(self, examples: list[Example]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.examples[index]
-
-
-class _StepHooks(TrainerCallback):
-    """What has to happen between `Trainer`'s steps."""
-
-    def __init__(self, trainer: DudiTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Number the pass over the data; a method in iterations starts its next one."""
-        self.trainer._epoch = int(state.epoch or 0)
-        if METHODS[self.trainer.args.method].iterated:
-            stages.begin_iteration(self.trainer, self.trainer._epoch)
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the average after the student."""
-        if isinstance(self.trainer.teacher, MovingAverage):
-            self.trainer.teacher.update()
+def _as_they_are(examples: list[Any]) -> Any:
+    """A micro-batch stays a list of examples: they are lined up once their rollouts are there."""
+    return examples

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from dudi.config.sections import SECTIONS, SHORTHAND
-from dudi.errors import ConfigError, EnvironmentFault
 from dudi.config.recipe_files import list_recipes, recipes_folder
-from dudi.suggest import nearest
+from dudi.config.sections import SECTIONS, SHORTHAND
 from dudi.config.training_keys import REFUSED, YAML_NAMES, training_keys
 from dudi.config.yaml_tree import Node, parse_yaml
+from dudi.errors import ConfigError, EnvironmentFault
+from dudi.suggest import nearest
 
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"

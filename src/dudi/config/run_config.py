@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from dudi.config.layers import Origin, Setting, Settings, known_keys, read_layers
-from dudi.config.sections import SECTIONS, DataSection, Dtype, LoraSection, ModelSection, TeacherSection
-from dudi.errors import ConfigError
-from dudi.methods import METHOD_KEYS, METHODS, method_default
 from dudi.config.recipe_files import find_recipe, recipes_folder
-from dudi.suggest import did_you_mean, nearest
+from dudi.config.sections import SECTIONS, DataSection, Dtype, LoraSection, ModelSection, TeacherSection
 from dudi.config.training_keys import YAML_NAMES, TrainingKey, training_keys
 from dudi.config.value_types import fit
 from dudi.config.yaml_tree import render
+from dudi.errors import ConfigError
+from dudi.methods import METHOD_KEYS, METHODS, method_default
+from dudi.suggest import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from dudi.arguments import DudiConfig

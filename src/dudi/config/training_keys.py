@@ -66,7 +66,9 @@ def training_keys() -> Mapping[str, TrainingKey]:
     hints = typing.get_type_hints(DudiConfig)
     declared = DudiConfig.__annotations__
     keys = [
-        TrainingKey(field.name, _hint(field.name, hints[field.name]), _default(field), _help(field), field.name in declared)
+        TrainingKey(
+            field.name, _hint(field.name, hints[field.name]), _default(field), _help(field), field.name in declared
+        )
         for field in dataclasses.fields(DudiConfig)
         if field.init and field.name not in REFUSED
     ]

@@ -7,8 +7,8 @@ import types
 import typing
 from typing import Any, Literal
 
-from dudi.errors import ConfigError
 from dudi.config.yaml_tree import Word, render
+from dudi.errors import ConfigError
 
 _NAMES: dict[Any, str] = {
     bool: "true or false",

@@ -57,7 +57,7 @@ class ChatFormat:
 
     def text(self, ids: Tokens, *, special_tokens: bool = False) -> str:
         """The text of token ids, by default without the special ones."""
-        return self.tokenizer.batch_decode([list(ids)], skip_special_tokens=not special_tokens)[0]
+        return self.tokenizer.batch_decode([[int(i) for i in ids]], skip_special_tokens=not special_tokens)[0]
 
 
 def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], model_name: str) -> ChatFormat:

@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from dudi.data.chat import ChatFormat
-from dudi.data.rows import Row
 from dudi.data.rejections import Rejections
+from dudi.data.rows import Row
 from dudi.errors import DataError
 
 SMALLEST_COMPLETION = 16
@@ -52,6 +53,19 @@ class ExampleSet:
     examples: list[Example]
     truncated: dict[str, int]
     digest: str
+
+
+class ListedExamples(Dataset[Example]):
+    """Examples as the map-style dataset that `Trainer` reads."""
+
+    def __init__(self, examples: list[Example]) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
 
 
 def tokenise(

@@ -12,12 +12,12 @@ from typing import Literal
 
 from transformers import PretrainedConfig
 
-from dudi.plan import footprint, workload
 from dudi.arguments import DudiConfig
+from dudi.methods import METHODS
+from dudi.plan import footprint, workload
 from dudi.plan.costs import FP32, Shape, decode_flops, shape_of
 from dudi.plan.footprint import Memory
 from dudi.plan.hardware import Gpu, find_gpu
-from dudi.methods import METHODS
 from dudi.plan.workload import PHASES, Lengths, Phase, Workload
 
 Dtype = Literal["bfloat16", "float16", "float32"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from dudi.plan import costs
-from dudi.plan.costs import FP32
 from dudi.heads import DENSE_LOGITS
 from dudi.losses import VOCABULARY_TILE
-from dudi.signals import Kind
+from dudi.plan import costs
+from dudi.plan.costs import FP32
 from dudi.plan.workload import Outcome, Phase, Workload, completion_length, prompt_length
+from dudi.signals import Kind
 
 TOKEN_TILE = 4096
 """Rows that the chunked head works on at a time (TRL's kernels)."""

@@ -9,13 +9,13 @@ import pyarrow.parquet as parquet
 from transformers import AutoConfig, PretrainedConfig
 
 from dudi.config import LoraSection, ModelSection, RunConfig, TeacherSection
-from dudi.plan.costs import empty_model, shape_of
 from dudi.data.sources import CLDR
 from dudi.environment import choose_precision
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.models import locate, spaced_layers
+from dudi.plan.costs import empty_model, shape_of
 from dudi.plan.estimate import Dtype, Plan, estimate
 from dudi.plan.hardware import find_gpu
-from dudi.models import locate, spaced_layers
 from dudi.plan.text import render
 
 _QUANTISED_BYTES = {4: 0.5625, 8: 1.0}

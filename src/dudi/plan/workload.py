@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from dudi.plan import costs
 from dudi.arguments import DudiConfig
-from dudi.plan.costs import FP32, Shape
 from dudi.methods import METHODS
+from dudi.plan import costs
+from dudi.plan.costs import FP32, Shape
 from dudi.signals import Kind, Signal, build_signals
 
 Phase = Literal["rollout", "teacher", "reference", "student"]

@@ -92,7 +92,7 @@ class TransformersEngine:
             pad_token_id=self.pad_id,
         )
         with _only(model, config):
-            written = model.generate(
+            written = model.generate(  # type: ignore[operator]  # a mixin that PreTrainedModel's type lacks
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 logits_processor=LogitsProcessorList([_NoisyArgmax(noise, self.temperature, width, self.vocabulary)]),

@@ -1,0 +1,91 @@
+"""The folders of stages: whose they are, and the cache that runs share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dudi import checkpoints
+from dudi.data.examples import ExampleSet
+from dudi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dudi.trainer import DudiTrainer
+
+
+def train_set(trainer: DudiTrainer) -> ExampleSet:
+    """The training rows.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if trainer.setup.train is None:
+        raise ConfigError("train_dataset: there is none")
+    return trainer.setup.train
+
+
+def teacher_hash(trainer: DudiTrainer) -> str:
+    """The identity of the second model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if trainer.setup.teacher is None:
+        raise ConfigError(f"method {trainer.args.method}: teacher-written answers need a teacher")
+    return checkpoints.hash_parameters(trainer.setup.teacher)
+
+
+def hash_of(value: Any) -> str:
+    """A key of 32 characters for what a stage depends on, the same whatever the order of its names."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def holds(folder: Path, key: str) -> bool:
+    """Whether a folder is whole and belongs to this key."""
+    if not (folder / checkpoints.MANIFEST).is_file():
+        return False
+    try:
+        return checkpoints.verify(folder).get("key") == key
+    except ConfigError:
+        return False
+
+
+def _cache(trainer: DudiTrainer, kind: str, key: str) -> Path:
+    root = trainer.args.cache_dir or os.environ.get("DUDI_CACHE") or Path.home() / ".cache" / "dudi"
+    return Path(root) / kind / key
+
+
+def fetch(trainer: DudiTrainer, kind: str, key: str, folder: Path, part: str = "model") -> bool:
+    """Take a stage from the cache into this run, if it is there."""
+    shared = _cache(trainer, kind, key)
+    if not holds(shared / part, key):
+        return False
+    if trainer.args.should_save:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(shared, folder, copy_function=_link)
+    trainer.accelerator.wait_for_everyone()
+    return True
+
+
+def share(trainer: DudiTrainer, kind: str, key: str, folder: Path) -> None:
+    """Offer a finished stage to other runs; a cache that cannot be written is no reason to stop."""
+    shared = _cache(trainer, kind, key)
+    if not trainer.args.should_save or shared.exists():
+        return
+    partial = shared.with_name(f".{key}.{os.getpid()}")
+    try:
+        shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns("checkpoints", "runs"))
+        os.replace(partial, shared)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
