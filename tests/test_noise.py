@@ -14,12 +14,6 @@ GOLDEN = [917355547, 1331603657, 1621232065, 334118545]
 MASK = 0xFFFFFFFF
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_one_thread):
-    """Tensors this small are slower on two threads, and far slower where the cores are shared."""
-    torch.set_num_threads(1)
-
-
 def key(row="row", seed=0, epoch=0, kind="plain"):
     return NoiseKey(seed, row, epoch, kind)
 

@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer
 
 from dudi.cli import main
 from dudi.config import list_recipes, load_run_config
+from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer
 
 ARCHITECTURES = {"qwen2.5": ("qwen2", CHATML), "qwen3": ("qwen3", THINKING), "llama": ("llama", DATED)}
 PAPER = [name for name in list_recipes() if name != "smollm2"]

@@ -15,12 +15,6 @@ STOPS = (2, 3)  # an end of turn and an EOS
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_one_thread):
-    """Tensors this small are slower on two threads, and far slower where the cores are shared."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def model():
     """64 ids, of which the last four are padding; random enough that all of them are drawn."""

@@ -26,6 +26,9 @@ Weighting = Literal["sft", "dft"]
 IGNORE = -100
 """The label of a position that is not trained, as in `transformers`."""
 
+WIDE_VOCABULARY = 2**16
+"""Ids from which the CPU's `log_softmax` is too coarse."""
+
 VOCABULARY_TILE = 32768
 """Columns of the vocabulary that the chunked log-probabilities hold at a time."""
 
@@ -42,12 +45,15 @@ def _check_beta(kind: str, beta: float) -> None:
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """log-softmax in fp32 at least, by `logsumexp`.
+    """log-softmax in fp32 at least.
 
-    Over 152k ids the CPU's `log_softmax` sums in few lanes and is off by 1e-4; `logsumexp` sums pairwise.
+    Over 152k ids the CPU's `log_softmax` sums in few lanes and is off by 1e-4; there `logsumexp`, which sums pairwise
+    and keeps one more copy, takes its place.
     """
     logits = _at_least_fp32(logits)
-    return logits - logits.logsumexp(-1, keepdim=True)
+    if logits.device.type == "cpu" and logits.shape[-1] > WIDE_VOCABULARY:
+        return logits - logits.logsumexp(-1, keepdim=True)
+    return F.log_softmax(logits, dim=-1)
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
