@@ -13,6 +13,7 @@ from dudi import DudiTrainer
 from dudi.methods import METHODS
 from helpers import ROWS, make_args, make_model, make_tokenizer
 
+COLD = {"cold_start": "sft", "max_steps": 2}
 STEPS = {name: 50 if name == "dudi" else 4 for name in METHODS}
 
 
@@ -28,13 +29,12 @@ class Gradients(TrainerCallback):
             torch.save({name: p.grad for name, p in inner.named_parameters()}, self.path)
 
 
-def train(folder: Path, method: str, processes: int) -> None:
+def train(folder: Path, method: str, processes: int, **keys) -> None:
     """The same optimizer steps of 8 rows, on so many processes."""
     args = make_args(
         folder,
         method,
-        max_steps=STEPS[method],
-        cold_start="none",
+        **{"max_steps": STEPS[method], "cold_start": "none", **keys},
         max_grad_norm=0.0,
         learning_rate=2e-4,
         per_device_train_batch_size=4 // processes,
@@ -60,7 +60,8 @@ def two_processes(tmp_path_factory):
 
 def results(folder: Path) -> tuple[dict, list[float]]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return torch.load(folder / "gradients.pt", weights_only=True), [record["loss"] for record in records]
+    losses = [record["loss"] for record in records if record["stage"] != "cold_start"]
+    return torch.load(folder / "gradients.pt", weights_only=True), losses
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -77,7 +78,17 @@ def test_two_processes_train_as_one(method, tmp_path, two_processes):
     assert max(map(abs, residuals)) <= 1e-3
 
 
+def test_a_cold_start_runs_and_is_shared_on_two_processes(tmp_path, two_processes):
+    train(tmp_path / "one", "dudi", processes=1, **COLD)
+    losses, others = (results(folder)[1] for folder in (tmp_path / "one", two_processes / "cold"))
+    assert others == pytest.approx(losses, abs=1e-5)
+    lines = (two_processes / "again" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("cached") for line in lines if "cold_start" in line] == [True, True]
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in METHODS:
         train(Path(sys.argv[1]) / name, name, processes=2)
+    train(Path(sys.argv[1]) / "cold", "dudi", processes=2, **COLD)
+    train(Path(sys.argv[1]) / "again", "gkd", processes=2, **COLD)

@@ -397,3 +397,22 @@ def test_a_bad_number_stops_before_the_update(tmp_path, tokenizer):
     with pytest.raises(NumericError, match="not finite"):
         trainer.train()
     assert all(torch.equal(before[n].nan_to_num(), v.nan_to_num()) for n, v in student.state_dict().items())
+
+
+def test_rows_that_are_not_taken_are_written_and_said(tmp_path, tokenizer):
+    bad = [
+        {"id": "x", "language": "xx", "prompt": "?", "completion": "!"},
+        {"id": "y", "language": "id", "prompt": "?"},
+    ]
+    with pytest.warns(UserWarning, match="unknown_language"):
+        trainer = make_trainer(tmp_path, "sft", rows=[*ROWS, *bad], tokenizer=tokenizer)
+    assert len(trainer.setup.train.examples) == len(ROWS)
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
+    assert reasons == ["unknown_language", "missing_key"]
+
+
+def test_metrics_reach_the_integrations(tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, "dudi", cold_start="none", report_to="tensorboard", tokenizer=tokenizer)
+    trainer.train()
+    events = [path.read_bytes() for path in tmp_path.rglob("events.out.tfevents*")]
+    assert any(b"loss/on_policy" in content for content in events)

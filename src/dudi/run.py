@@ -83,10 +83,15 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
         folder.mkdir(parents=True, exist_ok=True)
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
     train_rows, eval_rows = read_rows(config, args, folder)
+    before = len(train_rows.rejections)
     trainer = build_trainer(config, args, train_rows, eval_rows)
+    if len(train_rows.rejections) > before:  # prompts that turned out too long once they were tokens
+        total = train_rows.total + (eval_rows.total if eval_rows else 0)
+        show_rejections(train_rows.rejections, total, config, args, folder)
     if first:
         (folder / "resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
-        checkpoints.write_json(folder / "env.json", collect_environment(folder))
+        environment = collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]}
+        checkpoints.write_json(folder / "env.json", environment)
         checkpoints.write_json(folder / "data.json", data_summary(train_rows, trainer, config))
         say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
     if start is not None and first:
@@ -174,14 +179,24 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
         evaluation = load_rows(
             source, split=data.eval_split or "train", languages=_asked(source, args, known), **options
         )
+    total = rows.total + (evaluation.total if evaluation else 0)
+    show_rejections(rejections, total, config, args, folder)
+    if not rows.rows:
+        raise DataError(f"{data.train}: no good row is left of {rows.total}")
+    return rows, evaluation
+
+
+def show_rejections(rejections: Rejections, total: int, config: RunConfig, args: DudiConfig, folder: Path) -> None:
+    """Write `rejected.jsonl`, say what was rejected and why, and stop when it is too much.
+
+    Raises:
+        DataError: more than `data.max_rejected_share` of the rows are bad.
+    """
     if len(rejections) and args.process_index == 0:
         folder.mkdir(parents=True, exist_ok=True)
         rejections.write(folder / "rejected.jsonl")
         say("\n".join(rejections.summary()))
-    rejections.check_share(rows.total + (evaluation.total if evaluation else 0), data.max_rejected_share)
-    if not rows.rows:
-        raise DataError(f"{data.train}: no good row is left of {rows.total}")
-    return rows, evaluation
+    rejections.check_share(total, config.data.max_rejected_share)
 
 
 def _asked(source: str, args: DudiConfig, known: set[str]) -> list[str]:
@@ -208,6 +223,7 @@ def build_trainer(config: RunConfig, args: DudiConfig, rows: RowSet, evaluation:
         tokenizer,
         peft_config=None if config.lora is None else lora_config(config.lora),
         teacher_processing_class=teacher_tokenizer,
+        rejections=rows.rejections,
     )
 
 
@@ -299,21 +315,18 @@ def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[
         "source": config.data.train,
         "fingerprint": rows.fingerprint,
         "rows": counts,
-        "rejected": dict(rows.rejections.counts) | dict(trainer.setup.rejections.counts),
+        "rejected": dict(rows.rejections.counts),
         "truncated": {} if trainer.setup.train is None else trainer.setup.train.truncated,
     }
 
 
 def data_notes(rows: RowSet, trainer: DudiTrainer) -> list[str]:
     """What a person should know about the rows."""
-    notes = [f"{len(rows.rows)} rows, {rows.total - len(rows.rows)} rejected"]
+    notes = [f"{len(rows.rows)} rows, {len(rows.rejections)} rejected"]
     truncated = trainer.setup.train.truncated if trainer.setup.train is not None else {}
     if truncated:
         parts = ", ".join(f"{language} {count}" for language, count in sorted(truncated.items()))
         notes.append(f"completions cut at max_length, by language: {parts}")
-    long = trainer.setup.rejections.counts.get("prompt_too_long", 0)
-    if long:
-        notes.append(f"{long} rows left out: their prompts pass max_length")
     return notes
 
 

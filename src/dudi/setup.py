@@ -68,6 +68,7 @@ def build_setup(
     eval_dataset: Records | ExampleSet | None,
     tokenizer: PreTrainedTokenizerBase | None,
     teacher_tokenizer: PreTrainedTokenizerBase | None,
+    rejections: Rejections | None = None,
 ) -> Setup:
     """Load what is named, hold student against teacher, and tokenise the rows.
 
@@ -89,7 +90,8 @@ def build_setup(
         _freeze(loaded, args)
         _make_scorable(loaded)
     _make_scorable(innermost(student))
-    languages, rejections = tuple(load_languages()), Rejections()
+    languages = tuple(load_languages())
+    rejections = Rejections() if rejections is None else rejections
     return Setup(
         model=student,
         tokenizer=tokenizer,

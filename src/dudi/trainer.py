@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dudi.checkpoints import random_states, restore_random_states
 from dudi.collect import Collector
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example, ExampleSet, ListedExamples
+from dudi.data.rejections import Rejections
 from dudi.errors import ConfigError, DataError, NumericError
 from dudi.evaluating import evaluate_examples
 from dudi.generation import student_engine
@@ -62,6 +64,8 @@ class DudiTrainer(SealedTrainer):
         optimizers: As in `Trainer`.
         stage: How metrics name this part of a run; the method's name when None.
         log_dir: Where `metrics.jsonl` and `samples.jsonl` go; `output_dir` when None.
+        rejections: Where rows that are not taken are counted, by a caller who shows them; when None they are written to
+            `output_dir/rejected.jsonl` and a warning says how many and why.
 
     Raises:
         ConfigError: the method's teacher is missing, the tokenizers differ, a template has no end of turn.
@@ -85,10 +89,18 @@ class DudiTrainer(SealedTrainer):
         optimizers: tuple[Any, Any] = (None, None),
         stage: str | None = None,
         log_dir: Path | None = None,
+        rejections: Rejections | None = None,
     ) -> None:
         args = args if args is not None else DudiConfig(output_dir="dudi-run")
         parts = build_setup(
-            model, teacher_model, args, train_dataset, eval_dataset, processing_class, teacher_processing_class
+            model,
+            teacher_model,
+            args,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            teacher_processing_class,
+            rejections,
         )
         self.setup, self.stage = parts, stage or args.method
         self.peft_config = peft_config
@@ -108,6 +120,9 @@ class DudiTrainer(SealedTrainer):
         self.add_callback(StepHooks(self))
         self.add_callback(RunProgress(self.stage, quiet=bool(args.disable_tqdm)))
         folder = args.folder if log_dir is None else log_dir
+        if rejections is None and len(parts.rejections) and args.process_index == 0:
+            parts.rejections.write(folder / "rejected.jsonl")
+            warnings.warn("\n".join(parts.rejections.summary()), stacklevel=2)
         self.metrics_log = RunLog(folder / "metrics.jsonl", args.should_save and args.process_index == 0)
         self.samples_log = RunLog(folder / "samples.jsonl", args.should_save and args.process_index == 0)
         self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step

@@ -119,7 +119,10 @@ def _read(path: Path, asked_by: str) -> str:
 
 
 def _shown(path: Path) -> str:
-    """The path as short as it can be: relative to the working directory where it lies below."""
+    """The path as short as it can be: a shipped recipe's from `recipes/`, others relative to the working directory."""
+    shipped = recipes_folder().resolve()
+    if path.resolve().is_relative_to(shipped):
+        return f"recipes/{path.resolve().relative_to(shipped).as_posix()}"
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 

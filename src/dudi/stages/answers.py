@@ -14,7 +14,7 @@ from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet, digest_of, with_completion
 from dudi.generation import teacher_engine
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
-from dudi.stages.shared import fetch, hash_of, holds, share, teacher_hash, train_set
+from dudi.stages.shared import fetch, hash_of, share, stands, teacher_hash, train_set
 
 if TYPE_CHECKING:
     from dudi.trainer import DudiTrainer
@@ -34,7 +34,7 @@ def write_targets(trainer: DudiTrainer) -> None:
         }
     )
     folder = trainer.args.folder / "stages" / "targets"
-    if not holds(folder / "answers", key) and not fetch(trainer, "targets", key, folder, "answers"):
+    if not stands(trainer, folder / "answers", key) and not fetch(trainer, "targets", key, folder, "answers"):
         engine = teacher_engine(trainer)
         prompts = [example.teacher_prompt for example in examples.examples]
         write_answers(trainer, engine, prompts, "teacher", 0, folder / "answers", {"key": key})

@@ -17,7 +17,7 @@ from dudi.arguments import COLD_STARTS, METHOD_STAGE_KEYS
 from dudi.errors import ConfigError
 from dudi.runlog import read_jsonl
 from dudi.saving import binding_keys
-from dudi.stages.shared import fetch, hash_of, holds, share, teacher_hash
+from dudi.stages.shared import fetch, hash_of, share, stands, teacher_hash
 
 if TYPE_CHECKING:
     from dudi.trainer import DudiTrainer
@@ -35,7 +35,7 @@ def cold_start(trainer: DudiTrainer) -> str:
         return _settle_adapter(trainer)
     folder = trainer.args.folder / "stages" / COLD_START
     key = cold_start_key(trainer)
-    if holds(folder / "model", key) or fetch(trainer, COLD_START, key, folder):
+    if stands(trainer, folder / "model", key) or fetch(trainer, COLD_START, key, folder):
         _load_student(trainer, folder / "model")
         _repeat_metrics(trainer, folder)
     else:

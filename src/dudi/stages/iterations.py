@@ -10,7 +10,7 @@ from dudi.errors import ConfigError
 from dudi.generation import student_engine
 from dudi.stages.answers import read_answers, write_answers
 from dudi.stages.reference import copy_into_reference, load_reference, save_reference, store_gold_reference
-from dudi.stages.shared import hash_of, holds, train_set
+from dudi.stages.shared import hash_of, stands, train_set
 
 if TYPE_CHECKING:
     from dudi.trainer import DudiTrainer
@@ -32,7 +32,7 @@ def begin_iteration(trainer: DudiTrainer, iteration: int) -> None:
         optimizer.state.clear()
         write_answers(trainer, student_engine(trainer), _prompts(trainer), "spin", iteration, here, {"key": key})
         save_reference(trainer, here / "reference", key)
-    elif not holds(here / "reference", key):
+    elif not stands(trainer, here / "reference", key):
         raise ConfigError(
             f"{here}: the opponent of iteration {iteration} is gone; this run cannot be resumed inside it"
         )

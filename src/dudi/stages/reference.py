@@ -15,7 +15,7 @@ from dudi.arguments import DudiConfig
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.methods import METHODS
-from dudi.stages.shared import hash_of, holds, train_set
+from dudi.stages.shared import hash_of, stands, train_set
 from dudi.teachers import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def store_gold_reference(trainer: DudiTrainer) -> None:
     examples = train_set(trainer)
     key = hash_of({"data": examples.digest, "reference": _reference_hash(trainer)})
     folder = trainer.args.folder / "stages" / "reference"
-    if not holds(folder, key):
+    if not stands(trainer, folder, key):
         batch = trainer.args.per_device_train_batch_size
         starts = list(range(0, len(examples.examples), batch))[trainer.args.process_index :: trainer.args.world_size]
         own = [(start, trainer.reference_log_probs(_pairs(examples, start, batch)).tolist()) for start in starts]

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelerate.utils import broadcast_object_list
+
 from dudi import checkpoints
 from dudi.data.examples import ExampleSet
 from dudi.errors import ConfigError
@@ -54,6 +56,12 @@ def holds(folder: Path, key: str) -> bool:
         return False
 
 
+def stands(trainer: DudiTrainer, folder: Path, key: str) -> bool:
+    """`holds`, as rank 0 sees it: ranks that looked for themselves could disagree while rank 0 writes, and hang."""
+    seen = trainer.args.process_index == 0 and holds(folder, key)
+    return bool(broadcast_object_list([seen], from_process=0)[0])
+
+
 def _cache(trainer: DudiTrainer, kind: str, key: str) -> Path:
     root = trainer.args.cache_dir or os.environ.get("DUDI_CACHE") or Path.home() / ".cache" / "dudi"
     return Path(root) / kind / key
@@ -62,7 +70,7 @@ def _cache(trainer: DudiTrainer, kind: str, key: str) -> Path:
 def fetch(trainer: DudiTrainer, kind: str, key: str, folder: Path, part: str = "model") -> bool:
     """Take a stage from the cache into this run, if it is there."""
     shared = _cache(trainer, kind, key)
-    if not holds(shared / part, key):
+    if not stands(trainer, shared / part, key):
         return False
     if trainer.args.should_save:
         shutil.rmtree(folder, ignore_errors=True)
