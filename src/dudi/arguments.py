@@ -99,6 +99,9 @@ class DudiConfig(TrainingArguments):
     learning_rate: float = _key(2e-5, "The paper's learning rate.")
     per_device_train_batch_size: int = _key(8, "Rows a device reads at a time.")
     gradient_accumulation_steps: int = _key(4, "Micro-batches of one optimizer step: 8 x 4 is the paper's batch of 32.")
+    logging_steps: float = _key(1, "Optimizer steps between two reports to the bar and to `report_to`.")
+    save_total_limit: int | None = _key(2, "Checkpoints that are kept; the newest always is.")
+    dataloader_pin_memory: bool = _key(False, "Rows arrive as ids, not as tensors: there is nothing to pin.")
     remove_unused_columns: bool = _key(False, "Must stay off: rows carry their text to the verbalizer.")
     logging_nan_inf_filter: bool = _key(False, "Must stay off: a non-finite loss stops the run.")
     # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
