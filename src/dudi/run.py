@@ -80,7 +80,6 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
         return 0
     start = starting_point(folder, resume, args)
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
     train_rows, eval_rows = read_rows(config, args, folder)
     before = len(train_rows.rejections)
@@ -89,6 +88,7 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
         total = train_rows.total + (eval_rows.total if eval_rows else 0)
         show_rejections(train_rows.rejections, total, config, args, folder)
     if first:
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
         environment = collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]}
         checkpoints.write_json(folder / "env.json", environment)
