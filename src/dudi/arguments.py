@@ -189,6 +189,23 @@ class DudiConfig(TrainingArguments):
         return {name: weights[name] for name in SIGNALS if name in has and name not in self.without and weights[name]}
 
     @property
+    def on_policy_kind(self) -> Literal["plain", "verbalized"]:
+        """The rollouts that the on-policy signal reads: its own, or the sequence signal's when they are shared."""
+        return "plain" if self.share_rollouts else "verbalized"
+
+    def require_teacher(self, given: bool) -> None:
+        """Hold a method that reads a second model against whether there is one.
+
+        Raises:
+            ConfigError: it is missing.
+        """
+        if self.needs_teacher and not given:
+            raise ConfigError(
+                f"method {self.method} needs a teacher: set teacher (teacher_model in Python) to a larger model with "
+                "the student's vocabulary"
+            )
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether a second model has to be given: for a divergence, or to write the targets."""
         if self.targets == "teacher" or self.cold_start == "teacher_sft":

@@ -153,7 +153,7 @@ class Collector:
                 }
             )
         skip = self.args.skip_completion_tokens
-        trained = skip if item.kind == "verbalized" or self.args.share_rollouts else 0
+        trained = skip if item.kind == self.args.on_policy_kind else 0
         return Scored(
             item.kind,
             item.example,

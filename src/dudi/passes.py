@@ -43,10 +43,9 @@ def score(
         head = head_of(student).shared_with(vocabulary)
         heads = Heads(head, teacher_head, args.loss_kernel)
         rows = student_rows(student, batch, states, reference)
-        watched: Kind = "plain" if args.share_rollouts else "verbalized"
         measured = torch.zeros(4, device=head.weight.device)
         if batch.watched:
-            measured = agreement(rows[watched], heads, batch.watched, args.overlap_k)
+            measured = agreement(rows[args.on_policy_kind], heads, batch.watched, args.overlap_k)
         return {"sums": signal_sums(signals, rows, heads), "agreement": measured}
 
     return inside(model, work)

@@ -65,10 +65,7 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
     quiet_libraries()
     folder = output if output is not None else default_output(config)
     args = config.dudi_config(folder)
-    if args.needs_teacher and config.teacher.model is None:
-        raise ConfigError(
-            f"method {args.method} needs a teacher: set teacher to a larger model with the student's vocabulary"
-        )
+    args.require_teacher(config.teacher.model is not None)
     if dry_run:
         from dudi.dryrun import describe
 

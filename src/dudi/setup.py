@@ -112,11 +112,7 @@ def _teacher_that_is_read(
     teacher: PreTrainedModel | str | None, args: DudiConfig, notes: list[str]
 ) -> PreTrainedModel | str | None:
     """The given teacher, or None for a method that reads none."""
-    if args.needs_teacher and teacher is None:
-        raise ConfigError(
-            f"method {args.method} needs a teacher: set teacher (teacher_model in Python) to a larger model with the "
-            "student's vocabulary"
-        )
+    args.require_teacher(teacher is not None)
     if teacher is not None and not args.needs_teacher:
         notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
         return None

@@ -37,7 +37,7 @@ from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
-from dudi.signals import Kind, Signal, build_signals
+from dudi.signals import Signal, build_signals
 from dudi.step_record import rank_sums, step_record
 from dudi.steps import Step, weights_of_step
 from dudi.teachers import FrozenModel, MovingAverage, Policy
@@ -229,7 +229,7 @@ class DudiTrainer(SealedTrainer):
     def _attach(self, step: Step) -> None:
         """Give each micro-batch what was stored of the reference, and the positions to watch."""
         limit = WATCHED_POSITIONS // self.args.world_size
-        kind: Kind = "plain" if self.args.share_rollouts else "verbalized"
+        kind = self.args.on_policy_kind
         sizes = [sum(len(s.completion) for s in batch.sequences.get(kind, [])) for batch in step.collected.batches]
         watched = watched_positions(sum(sizes), limit, self.args.seed, step.number)
         start = 0

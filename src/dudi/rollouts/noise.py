@@ -44,7 +44,7 @@ class NoiseKey:
 def _mix(x: Tensor) -> Tensor:
     """A bijection of 32-bit integers, in place, whose output bits each depend on all input bits.
 
-    The masks make the arithmetic shifts of int32 logical ones. int32 is four times faster here than int64.
+    The masks make the arithmetic shifts of int32 logical ones.
     """
     x ^= (x >> 16) & 0xFFFF
     x *= _ODD_1

@@ -32,6 +32,6 @@ def build_signals(args: DudiConfig) -> dict[str, Signal]:
     everything: dict[str, Signal] = {
         "sequence": SequenceSignal(args.spin_beta),
         "off_policy": OffPolicySignal(args.off_policy_loss, distance),
-        "on_policy": OnPolicySignal(distance, "plain" if args.share_rollouts else "verbalized"),
+        "on_policy": OnPolicySignal(distance, args.on_policy_kind),
     }
     return {name: everything[name] for name in args.signals}
