@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from babel import Locale
+from babel.languages import get_official_languages
 
 from dudi.data.cldr import (
     KINDS,
@@ -29,6 +30,7 @@ from dudi.data.cldr import (
 from dudi.data.cldr.items import _check_words
 from dudi.data.cldr.locales import countries, country_currencies, currencies, official_languages
 from dudi.data.cldr.speaker import Speaker, speaker
+from dudi.data.cldr.tasks import _languages_elsewhere
 from dudi.data.cldr.wording import WORDING_DIR, load_wording, placeholders, wording
 from dudi.data.rows import Row
 from dudi.errors import ConfigError, DataError, EnvironmentFault
@@ -176,6 +178,67 @@ def test_facts_by_hand():
     assert answers("official_languages", ("SG",), "th")[2] == "ภาษาอังกฤษ ภาษาจีน ภาษามาเลย์ และภาษาทมิฬ"
 
 
+def test_verdicts_and_choices_by_hand():
+    assert "Yes, the currency of Japan is the Japanese yen." in answers("currency_yes_no", ("JP", 1), "en")
+    assert "Tidak, mata uang Jepang adalah Yen Jepang." in answers("currency_yes_no", ("JP", 0), "id")
+    assert answers("currency_yes_no", ("JP", 0), "th")[2] == "ไม่ใช่"
+    assert answers("official_language_yes_no", ("JP", 1), "vi")[2] == "Đúng"
+    assert answers("currency_choice", ("JP",), "tl")[2].endswith(") Japanese yen")
+    assert answers("official_language_choice", ("JP",), "ms")[2].endswith(") bahasa Jepun")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", ["currency", "official_language"])
+def test_claims_are_true_or_false_as_their_verdict_says(kind, language):
+    own, name = speaker(language), f"{kind}_yes_no"
+    told = kind.removeprefix("official_")
+    seen: Counter[int] = Counter()
+    for fact in facts(name):
+        fields = KINDS[name].fields(own, *fact.key)
+        known = KINDS[kind].fields(own, fact.key[0])
+        assert (fields is None) == (known is None)
+        if fields is None:
+            continue
+        true = fact.key[1]
+        seen[true] += 1
+        assert fields["country"] == known["country"]
+        assert fields[told] == known[told]
+        assert fields["verdict"] == wording(language).verdicts["yes" if true else "no"]
+        assert (fields["claimed"].casefold() == known[told].casefold()) == bool(true)
+        assert fields == KINDS[name].fields(own, *fact.key)
+    assert seen[0] == seen[1] > 100
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", ["currency", "official_language"])
+def test_exactly_one_option_is_right(kind, language):
+    own, name = speaker(language), f"{kind}_choice"
+    told = kind.removeprefix("official_")
+    letters: Counter[str] = Counter()
+    for fact in facts(name):
+        fields, known = (KINDS[each].fields(own, *fact.key) for each in (name, kind))
+        assert (fields is None) == (known is None)
+        if fields is None:
+            continue
+        options = re.findall(r"([A-D])\) (.+?)(?= [A-D]\) |$)", fields["options"])
+        assert [letter for letter, _ in options] == list("ABCD")
+        assert len({option.casefold() for _, option in options}) == 4
+        letter = fields["choice"][0]
+        assert fields["choice"] == f"{letter}) {known[told]}"
+        assert dict(options)[letter] == known[told]
+        letters[letter] += 1
+        assert fields == KINDS[name].fields(own, *fact.key)
+    assert set(letters) == set("ABCD")
+    assert max(letters.values()) < 0.4 * letters.total()
+
+
+@pytest.mark.parametrize("country", ["CH", "ES", "IT", "JP"])
+def test_no_regional_language_is_offered_as_wrong(country):
+    elsewhere = _languages_elsewhere(country)
+    assert len(elsewhere) > 40
+    assert not set(elsewhere) & set(get_official_languages(country, regional=True, de_facto=True))
+
+
 def test_arithmetic_by_hand():
     assert "5 hari lagi adalah hari Sabtu." in answers("weekday_after", (0, 5), "id")
     assert "30 hari lagi adalah hari Selasa." in answers("weekday_after", (6, 30), "id")
@@ -268,6 +331,8 @@ def broken(tmp_path: Path, old: str, new: str) -> Path:
         ('month = "{name}"', 'mouth = "{name}"', r"en\.toml: forms\.mouth: unknown key.*'month'"),
         ("unit = []", "unit = 3", r"en\.toml: skip\.unit: must be a list, got 3"),
         ("list_sizes = [2, 3, 4]", 'list_sizes = ["two"]', r"en\.toml: list_sizes: .*whole numbers"),
+        ('yes = "Yes"', "", r"en\.toml: verdicts\.yes: missing"),
+        ('yes = "Yes"', 'yes = "Yes"\nmaybe = "Perhaps"', r"en\.toml: verdicts\.maybe: unknown key"),
         ("unit = [\n", 'unit = [\n    "x",\n', r"en\.toml: questions\.unit\[1\]: must be a pair"),
         ("[questions]", "[questions", r"en\.toml: not a TOML file"),
     ],
@@ -289,6 +354,11 @@ def test_a_broken_wording_file_names_file_and_key(tmp_path, old, new, message):
             '"The currency of {country} is',
             '"The {money} of {country} is',
             r"questions\.currency\[1\]: the answer must hold",
+        ),
+        (
+            '"{verdict}, the currency of {country} is the {currency}."',
+            '"The currency of {country} is the {currency}."',
+            r"questions\.currency_yes_no\[1\]: the answer must hold \{verdict\} and may hold .*\{currency\}",
         ),
         ("currency_code = [", "currency_cody = [", r"questions\.currency_code: missing"),
         ("{country}?", "{country?", r"questions\..*\[1\]: "),

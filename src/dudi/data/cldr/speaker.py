@@ -76,6 +76,10 @@ class Speaker:
         form = self.words.count_forms.get(self.cldr.plural(number), "{name}")
         return form.format(name=self.cldr.number(number))
 
+    def verdict(self, true: bool) -> str:
+        """The word that says whether a claim is true."""
+        return self.words.verdicts["yes" if true else "no"]
+
     def unit(self, amount: int, unit: str, length: str) -> str | None:
         """An amount of a unit, `short` or `long`."""
         return None if unit in self.words.skip["unit"] else self.cldr.unit(amount, unit, length)

@@ -9,6 +9,8 @@ import random
 from collections.abc import Callable, Iterable
 from itertools import product
 
+from babel import languages
+
 from dudi.data.cldr import locales
 from dudi.data.cldr.speaker import LANGUAGES, Speaker, speaker
 from dudi.errors import ConfigError
@@ -48,25 +50,28 @@ class Kind:
     Attributes:
         name: What wording files and row ids call it.
         given: The placeholders that every question of this kind holds.
-        answer: The placeholder that every answer holds.
+        answer: The placeholder that every answer holds, then those that it may hold.
         all_keys: All keys of this kind, in a fixed order.
         fields: What a speaker puts into the placeholders for one key; None where CLDR has no such name.
     """
 
     name: str
     given: tuple[str, ...]
-    answer: str
+    answer: tuple[str, ...]
     all_keys: Callable[[], Iterable[Key]]
     fields: Callable[..., Fields | None]
 
 
 KINDS: dict[str, Kind] = {}
 
+_Fields = Callable[..., Fields | None]
 
-def _kind(given: str, answer: str, keys: Callable[[], Iterable[Key]]) -> Callable[[Callable[..., Fields | None]], None]:
-    def register(fields: Callable[..., Fields | None]) -> None:
+
+def _kind(given: str, answer: str, keys: Callable[[], Iterable[Key]]) -> Callable[[_Fields], _Fields]:
+    def register(fields: _Fields) -> _Fields:
         name = fields.__name__.lstrip("_")
-        KINDS[name] = Kind(name, tuple(given.split()), answer, keys, fields)
+        KINDS[name] = Kind(name, tuple(given.split()), tuple(answer.split()), keys, fields)
+        return fields
 
     return register
 
@@ -255,6 +260,75 @@ def _list(own: Speaker, *codes: str) -> Fields | None:
     if phrase is None:
         return None
     return {"items": "; ".join(name for name in names if name), "phrase": phrase}
+
+
+def _claims(keys: Iterable[Key]) -> Iterable[Key]:
+    return ((*key, true) for key in keys for true in (1, 0))
+
+
+def _others(codes: Iterable[str], name: Callable[[str], str | None], right: str, source: random.Random) -> list[str]:
+    """The names of `codes` in an order that `source` draws, each once and none like `right`."""
+    shuffled = list(codes)
+    source.shuffle(shuffled)
+    names = {known.casefold(): known for known in map(name, shuffled) if known is not None}
+    return [known for folded, known in names.items() if folded != right.casefold()]
+
+
+def _options(right: str, others: list[str], source: random.Random) -> Fields:
+    """Four names as one line, the right one at a place that `source` draws."""
+    place = source.randrange(4)
+    names = [*others[:place], right, *others[place:3]]
+    options = [f"{letter}) {name}" for letter, name in zip("ABCD", names, strict=True)]
+    return {"options": " ".join(options), "choice": options[place]}
+
+
+@functools.cache
+def _languages_elsewhere(country: str) -> tuple[str, ...]:
+    """Codes of the languages that are official in some country, but not in this one, not even in a region of it."""
+    here = languages.get_official_languages(country, regional=True, de_facto=True)
+    barred = {code.partition("_")[0] for code in here}
+    known = {code for codes in locales.official_languages().values() for code in codes}
+    return tuple(sorted(known - barred))
+
+
+@_kind("country claimed", "verdict currency", lambda: _claims((code,) for code in locales.country_currencies()))
+def _currency_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
+    known = _currency(own, code)
+    if known is None:
+        return None
+    right, source = known["currency"], random.Random(f"currency_yes_no/{code}")
+    claimed = right if true else _others(locales.currencies(), own.currency, right, source)[0]
+    return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
+
+
+@_kind("country claimed", "verdict language", lambda: _claims(_official(many=False)))
+def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
+    known = _official_language(own, code)
+    if known is None:
+        return None
+    right, source = known["language"], random.Random(f"official_language_yes_no/{code}")
+    claimed = right if true else _others(_languages_elsewhere(code), own.language, right, source)[0]
+    return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
+
+
+@_kind("country options", "choice", lambda: ((code,) for code in locales.country_currencies()))
+def _currency_choice(own: Speaker, code: str) -> Fields | None:
+    known = _currency(own, code)
+    if known is None:
+        return None
+    right, source = known["currency"], random.Random(f"currency_choice/{code}")
+    others = _others(locales.currencies(), own.currency, right, source)
+    return {"country": known["country"], **_options(right, others, source)}
+
+
+@_kind("country options", "choice", lambda: _official(many=False))
+def _official_language_choice(own: Speaker, code: str) -> Fields | None:
+    known = _official_language(own, code)
+    if known is None:
+        return None
+    right, source = known["language"], random.Random(f"official_language_choice/{code}")
+    others = _others(_languages_elsewhere(code), own.language, right, source)
+    return {"country": known["country"], **_options(right, others, source)}
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from dudi.suggest import did_you_mean
 WORDING_DIR = Path(__file__).with_name("wording")
 FORMS = ("country", "language", "month", "weekday")
 SKIPS = ("country", "currency", "language", "unit")
+VERDICTS = ("no", "yes")
 MIN_PARAPHRASES = 3
 MAX_PARAPHRASES = 10
 """The last digit of a row's number is its paraphrase."""
@@ -34,6 +35,7 @@ class Wording:
         country_forms: Countries whose name in a sentence does not follow the form, by code.
         count_forms: How a number stands before a noun, by CLDR's plural category, where not alone.
         skip: Codes that CLDR names wrongly or ambiguously in this language, by kind of name.
+        verdicts: The words for yes and no.
         questions: By kind of question, the paraphrases as (question, answer) templates.
     """
 
@@ -43,6 +45,7 @@ class Wording:
     country_forms: Mapping[str, str]
     count_forms: Mapping[str, str]
     skip: Mapping[str, frozenset[str]]
+    verdicts: Mapping[str, str]
     questions: Mapping[str, tuple[Paraphrase, ...]]
 
 
@@ -71,8 +74,10 @@ def load_wording(path: Path) -> Wording:
     forms = _texts(path, "forms", _table(path, tree, "forms"))
     counts = _texts(path, "count_forms", _table(path, tree, "count_forms"))
     skip = _table(path, tree, "skip")
+    verdicts = _texts(path, "verdicts", _table(path, tree, "verdicts"))
     _same_keys(path, "forms", forms, FORMS)
     _same_keys(path, "skip", skip, SKIPS)
+    _same_keys(path, "verdicts", verdicts, VERDICTS)
     _check_forms(path, "forms", forms)
     _check_forms(path, "count_forms", counts)
     return Wording(
@@ -82,6 +87,7 @@ def load_wording(path: Path) -> Wording:
         country_forms=_texts(path, "country_forms", _table(path, tree, "country_forms")),
         count_forms=counts,
         skip={key: frozenset(_get(path, skip, key, list, "skip.")) for key in SKIPS},
+        verdicts=verdicts,
         questions=_questions(path, _table(path, tree, "questions")),
     )
 
@@ -98,7 +104,9 @@ def placeholders(path: Path, key: str, template: str) -> set[str]:
         raise ConfigError(f"{path}: {key}: {error} in '{template}'") from error
 
 
-def check_questions(path: Path, kind: str, pairs: tuple[Paraphrase, ...], given: set[str], answer: str) -> None:
+def check_questions(
+    path: Path, kind: str, pairs: tuple[Paraphrase, ...], given: set[str], answer: tuple[str, ...]
+) -> None:
     """Hold the paraphrases of one kind to the placeholders of that kind.
 
     Args:
@@ -106,21 +114,21 @@ def check_questions(path: Path, kind: str, pairs: tuple[Paraphrase, ...], given:
         kind: The kind of question.
         pairs: Its paraphrases.
         given: What every question must hold, and answers may.
-        answer: What every answer must hold, and no question may.
+        answer: What every answer must hold, then what it may hold; no question may hold either.
 
     Raises:
         ConfigError: a template lacks a placeholder or has an unknown one.
     """
+    must, may = answer[0], given.union(answer[1:])
     for number, (question, reply) in enumerate(pairs, start=1):
         key = f"questions.{kind}[{number}]"
         asked = placeholders(path, key, question)
         if asked != given:
             raise ConfigError(f"{path}: {key}: the question must hold {_braced(given)}, it holds {_braced(asked)}")
         told = placeholders(path, key, reply)
-        if answer not in told or told - given - {answer}:
+        if must not in told or told - may - {must}:
             raise ConfigError(
-                f"{path}: {key}: the answer must hold {{{answer}}} and may repeat {_braced(given)}, "
-                f"it holds {_braced(told)}"
+                f"{path}: {key}: the answer must hold {{{must}}} and may hold {_braced(may)}, it holds {_braced(told)}"
             )
 
 
