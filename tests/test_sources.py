@@ -227,10 +227,10 @@ def test_a_record_that_no_json_can_show_is_still_counted():
 
 
 def test_cldr_is_built_in():
-    loaded = load("cldr", cldr_rows_per_language=3, seed=1)
+    loaded = load("cldr", rows_per_language=3, seed=1)
     assert loaded.rows == cldr_rows(CODES, 3, 1)
     assert loaded.total == len(loaded.rows) and {row.language for row in loaded.rows} == set(CODES)
-    assert load("cldr", cldr_rows_per_language=3, max_rows=2).total == 2
+    assert load("cldr", rows_per_language=3, max_rows=2).total == 2
 
 
 def test_paths_that_do_not_exist(tmp_path, monkeypatch):

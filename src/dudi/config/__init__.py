@@ -2,9 +2,10 @@
 
 from dudi.config.recipe_files import find_recipe, list_recipes
 from dudi.config.run_config import RunConfig, load_run_config
-from dudi.config.sections import DataSection, LoraSection, ModelSection, TeacherSection
+from dudi.config.sections import BenchmarkSection, DataSection, LoraSection, ModelSection, TeacherSection
 
 __all__ = [
+    "BenchmarkSection",
     "DataSection",
     "LoraSection",
     "ModelSection",

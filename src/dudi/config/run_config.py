@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from dudi.config.layers import Origin, Setting, Settings, known_keys, read_layers
 from dudi.config.recipe_files import find_recipe, recipes_folder
-from dudi.config.sections import SECTIONS, DataSection, Dtype, LoraSection, ModelSection, TeacherSection
+from dudi.config.sections import (
+    SECTIONS,
+    BenchmarkSection,
+    DataSection,
+    Dtype,
+    LoraSection,
+    ModelSection,
+    TeacherSection,
+)
 from dudi.config.training_keys import YAML_NAMES, TrainingKey, training_keys
 from dudi.config.value_types import fit
 from dudi.config.yaml_tree import render
@@ -36,6 +44,7 @@ class RunConfig(BaseModel):
         teacher: The larger model; `teacher.model` is None for methods without one.
         data: The rows.
         lora: Adapters; None trains all weights.
+        benchmark: The built-in questions asked after training; None asks nothing.
         dtype: Precision of training; auto takes the best one that the device computes well.
         training: The given keys of `DudiConfig`, by their Python names (`lmbda`); what is not here has its default.
     """
@@ -46,6 +55,7 @@ class RunConfig(BaseModel):
     teacher: TeacherSection = Field(default_factory=TeacherSection)
     data: DataSection
     lora: LoraSection | None = None
+    benchmark: BenchmarkSection | None = None
     dtype: Dtype = "auto"
     training: dict[str, Any] = Field(default_factory=dict)
 

@@ -54,7 +54,7 @@ class TeacherSection(ModelSection):
 class DataSection(Section):
     """The rows to train and evaluate on."""
 
-    train: str = Field(description="A JSONL or Parquet file, a folder, a hub name, or `cldr` (built in).")
+    train: str = Field(description="A JSONL or Parquet file, a folder, a hub name, or built in: `cldr`, `cldr-qa-1`.")
     eval: str | None = Field(default=None, description="The same, for evaluation during training.")
     split: str = Field(default="train", description="Split of `data.train` on the hub or in a `datasets` folder.")
     eval_split: str | None = Field(
@@ -66,9 +66,27 @@ class DataSection(Section):
         default=0.05, ge=0, le=1, description="The run stops when more rows than this are bad."
     )
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
-    rows_per_language: int = Field(
-        default=200, ge=1, description="Rows that the built-in source `cldr` makes per language."
+    rows_per_language: int | None = Field(
+        default=None, ge=1, description="Rows per language of a built-in source; null: 200 of `cldr`, all of the other."
     )
+    tasks: list[str] | None = Field(
+        default=None, description="Tasks of `cldr-qa-1` (docs/benchmark.md) to train on; null: all."
+    )
+
+
+class BenchmarkSection(Section):
+    """The built-in questions that a finished run is asked, and its base, cold start and teacher beside it."""
+
+    name: Literal["cldr-qa-1"] = Field(default="cldr-qa-1", description="Which benchmark; docs/benchmark.md.")
+    part: Literal["test", "validation"] = Field(
+        default="test", description="`validation` to choose hyperparameters, `test` to report."
+    )
+    tasks: list[str] | None = Field(default=None, description="Tasks to ask about; null: those of `data.tasks`.")
+    per_split: int | None = Field(
+        default=None, ge=1, description="At most this many questions per language and split; null: all."
+    )
+    max_new_tokens: int = Field(default=64, ge=1, description="Longest answer; the rest is cut.")
+    batch_size: int = Field(default=64, ge=1, description="Questions that are decoded together.")
 
 
 class LoraSection(Section):
@@ -85,6 +103,7 @@ SECTIONS: dict[str, type[Section]] = {
     "teacher": TeacherSection,
     "data": DataSection,
     "lora": LoraSection,
+    "benchmark": BenchmarkSection,
 }
-SHORTHAND: dict[str, str] = {"student": "model", "teacher": "model", "data": "train"}
+SHORTHAND: dict[str, str] = {"student": "model", "teacher": "model", "data": "train", "benchmark": "name"}
 """A section given as text sets this key of it, and nothing else."""

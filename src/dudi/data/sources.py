@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from dudi.suggest import did_you_mean
 
 __all__ = ["Rejection", "Rejections", "RowIds", "RowSet", "load_rows", "rows_from_records"]
 
-CLDR = "cldr"
+CLDR, BENCHMARK = BUILT_IN = ("cldr", "cldr-qa-1")
+CLDR_ROWS = 200
+"""Rows per language of `cldr` where nobody says."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,21 +50,25 @@ def load_rows(
     language_column: str = "language",
     rejections: Rejections | None = None,
     max_rows: int | None = None,
-    cldr_rows_per_language: int = 200,
+    rows_per_language: int | None = None,
+    tasks: Sequence[str] | None = None,
     seed: int = 0,
 ) -> RowSet:
     """Read and check the rows of a source.
 
     Args:
         source: A `.jsonl`, `.json` or `.parquet` file, a folder or glob of them, a folder made by
-            `datasets.save_to_disk`, the word `cldr`, or a dataset on the hub as `org/name` or `org/name:config`.
+            `datasets.save_to_disk`, the word `cldr` or `cldr-qa-1`, or a dataset on the hub as `org/name` or
+            `org/name:config`.
         split: Which split of a hub dataset, of a saved `DatasetDict` or of a folder whose files are named by split.
         languages: The codes that rows may have.
         language: The language of rows whose column is missing or null.
         language_column: The column that holds the code.
         rejections: Where to count bad rows; a new one when None.
         max_rows: Stop after so many good rows; None reads all.
-        cldr_rows_per_language: For `cldr`: how many rows to make.
+        rows_per_language: For the built-in sources: how many rows to make. None makes 200 of `cldr`, and all that
+            `cldr-qa-1` has.
+        tasks: For `cldr-qa-1`: which tasks; None takes all.
         seed: For `cldr`: which ones.
 
     Returns:
@@ -77,8 +83,12 @@ def load_rows(
     if source == CLDR:
         from dudi.data.cldr import cldr_rows
 
-        made = cldr_rows(list(languages), cldr_rows_per_language, seed)[:max_rows]
-        return RowSet(made, len(made), fingerprint(made), rejections)
+        return _made(cldr_rows(list(languages), rows_per_language or CLDR_ROWS, seed)[:max_rows], rejections)
+    if source == BENCHMARK:
+        from dudi.data.cldr.benchmark import TASKS, training_rows
+
+        made = training_rows(list(languages), tuple(TASKS) if tasks is None else tasks, rows_per_language)
+        return _made(made[:max_rows], rejections)
     return collect(
         records_of(source, split),
         languages=languages,
@@ -87,6 +97,10 @@ def load_rows(
         rejections=rejections,
         max_rows=max_rows,
     )
+
+
+def _made(rows: list[Row], rejections: Rejections) -> RowSet:
+    return RowSet(rows, len(rows), fingerprint(rows), rejections)
 
 
 def rows_from_records(

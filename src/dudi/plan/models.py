@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 from transformers import AutoConfig, PretrainedConfig
 
 from dudi.config import LoraSection, ModelSection, RunConfig, TeacherSection
-from dudi.data.sources import CLDR
+from dudi.data.sources import BUILT_IN, load_rows
 from dudi.environment import choose_precision
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models import locate, spaced_layers
@@ -172,7 +172,15 @@ def count_rows(config: RunConfig) -> int | None:
     """
     data = config.data
     languages = config.settings["languages"]
-    count = data.rows_per_language * len(languages) if data.train == CLDR else _rows_of(Path(data.train))
+    if data.train in BUILT_IN:
+        return load_rows(
+            data.train,
+            languages=languages,
+            rows_per_language=data.rows_per_language,
+            tasks=data.tasks,
+            max_rows=data.max_rows,
+        ).total
+    count = _rows_of(Path(data.train))
     if data.max_rows is None:
         return count
     return data.max_rows if count is None else min(count, data.max_rows)

@@ -23,8 +23,9 @@ class _NoisyArgmax(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(B, V) logits -> (B, V) perturbed; ids beyond the shared vocabulary can never win."""
-        noisy = scores / self.temperature
-        noisy[:, : self.vocabulary] += self.noise.at(input_ids.shape[1] - self.prompt_length)
+        noisy = scores / (self.temperature or 1.0)
+        if self.temperature:
+            noisy[:, : self.vocabulary] += self.noise.at(input_ids.shape[1] - self.prompt_length)
         noisy[:, self.vocabulary :] = float("-inf")
         return noisy
 
@@ -37,7 +38,7 @@ class TransformersEngine:
         stop_ids: Tokens that end a rollout.
         pad_id: Any valid id; pads are masked.
         max_new_tokens: Longest rollout.
-        temperature: Of sampling; top-k and top-p are off.
+        temperature: Of sampling; top-k and top-p are off. 0 takes the likeliest token.
         vocabulary: Ids from here on are padding of the embedding and are never drawn.
         batch_size: Most rollouts decoded together.
         same_count: Raises the number of batches to the largest of all ranks (sharded models decode in step).

@@ -64,6 +64,13 @@ def word(fact: Fact, language: str, paraphrase: int) -> tuple[str, str] | None:
     return _sentence(question.format_map(fields)), _sentence(answer.format_map(fields))
 
 
+def answer_value(fact: Fact, language: str) -> str | None:
+    """What every answer to a fact holds, without the sentence around it; None where CLDR lacks a name."""
+    kind = KINDS[fact.kind]
+    fields = kind.fields(speaker(language), *fact.key)
+    return None if fields is None else fields[kind.answer[0]]
+
+
 def row_of(fact: Fact, language: str, paraphrase: int) -> Row | None:
     """One fact as a row, with the id that `fact_of` reads.
 

@@ -131,6 +131,15 @@ class CldrLocale:
 
     def currency(self, code: str) -> str | None:
         """Name of a currency, as it stands inside a sentence (`Thai baht`, `đô la Mỹ`)."""
+        if code not in self._currencies:  # multiple choice asks for all names again and again
+            self._currencies[code] = self._currency(code)
+        return self._currencies[code]
+
+    @functools.cached_property
+    def _currencies(self) -> dict[str, str | None]:
+        return {}
+
+    def _currency(self, code: str) -> str | None:
         name = self._name(self._locale.currencies, code)
         if name is None:
             return None

@@ -26,6 +26,9 @@ _UNITS = (
     "frequency-hertz energy-kilocalorie"
 )
 
+OPTION_LETTERS = "ABCD"
+"""How multiple-choice questions mark their options."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fact:
@@ -276,9 +279,9 @@ def _others(codes: Iterable[str], name: Callable[[str], str | None], right: str,
 
 def _options(right: str, others: list[str], source: random.Random) -> Fields:
     """Four names as one line, the right one at a place that `source` draws."""
-    place = source.randrange(4)
+    place = source.randrange(len(OPTION_LETTERS))
     names = [*others[:place], right, *others[place:3]]
-    options = [f"{letter}) {name}" for letter, name in zip("ABCD", names, strict=True)]
+    options = [f"{letter}) {name}" for letter, name in zip(OPTION_LETTERS, names, strict=True)]
     return {"options": " ".join(options), "choice": options[place]}
 
 
