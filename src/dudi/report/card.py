@@ -13,10 +13,12 @@ from markupsafe import Markup
 
 from dudi.languages import LANGUAGES
 from dudi.methods import METHODS, Method
+from dudi.report.benchmark import Table, benchmark_section
 from dudi.report.charts import short
-from dudi.report.page import DASH, said, template, write_text
-from dudi.report.run_folder import RunFolder, last, overlap_key, read_run
+from dudi.report.page import template, write_text
+from dudi.report.run_folder import RESULT, RunFolder, last, overlap_key, read_run
 from dudi.report.samples import lang
+from dudi.report.wording import DASH, in_order, said
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~>$])")
@@ -72,6 +74,9 @@ def render_card(run: RunFolder) -> str:
             data=run.data,
             command=Markup(code_block(_command(run))),
             versions=_versions(run),
+            results=benchmark_section([run]),
+            result_file=RESULT,
+            table=markdown_table,
             metrics=_metrics(run, method),
             steps=last(run.stage(cold=False), "step"),
             dash=DASH,
@@ -98,6 +103,13 @@ def code_block(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
+def markdown_table(table: Table) -> Markup:
+    """A table in Markdown, numbers to the right, every cell escaped."""
+    lines = [("", *table.head), ("---", *["---:"] * len(table.head))]
+    lines += [(row.name, *row.cells) for row in table.rows]
+    return Markup("\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines))
+
+
 def front_matter(run: RunFolder) -> str:
     """The YAML that the hub reads."""
     student = run.value("student.model")
@@ -117,8 +129,7 @@ def _codes(run: RunFolder) -> list[str]:
     counts = run.data.get("rows")
     named = run.value("languages")
     found = counts if isinstance(counts, Mapping) and counts else named if isinstance(named, list) else ()
-    order = {code: place for place, code in enumerate(LANGUAGES)}
-    return sorted(map(str, found), key=lambda code: (order.get(code, len(order)), code))
+    return in_order(map(str, found))
 
 
 def _languages(run: RunFolder) -> list[str]:

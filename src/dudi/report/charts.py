@@ -93,7 +93,7 @@ def line_chart(title: str, series: Sequence[Series], unit: str = "", x_name: str
     frame = _Frame(min(min(xs), x_ticks[0]), max(max(xs), x_ticks[-1]), y_ticks[0], y_ticks[-1])
     parts = [*_grid(frame, x_ticks, y_ticks), _axis_names(unit, x_name)]
     parts += [_line(frame, line) for line in drawn]
-    return _svg(_summary(title, drawn), parts, HEIGHT)
+    return svg(_summary(title, drawn), parts, HEIGHT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def stacked_bars(title: str, bars: Sequence[Bar], unit: str, parts: Sequence[str
         Markup('<text class="name" x="{}" y="{}" text-anchor="end">{}</text>').format(WIDTH - RIGHT, bottom + 32, unit)
     )
     said = "; ".join(f"{bar.label}: " + ", ".join(f"{name} {short(size)}" for name, size in bar.parts) for bar in bars)
-    return _svg(f"{title}. {said}", drawn, bottom + 38)
+    return svg(f"{title}. {said}", drawn, bottom + 38)
 
 
 def _bar(bar: Bar, top: int, scale: float, unit: str, parts: Sequence[str]) -> list[Markup]:
@@ -226,7 +226,8 @@ def _bar(bar: Bar, top: int, scale: float, unit: str, parts: Sequence[str]) -> l
     return drawn
 
 
-def _svg(title: str, parts: Sequence[Markup], height: int) -> Markup:
+def svg(title: str, parts: Sequence[Markup], height: float) -> Markup:
+    """A drawing of this height, `WIDTH` wide, with what screen readers read aloud."""
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, title, Markup("").join(parts)
     )

@@ -15,12 +15,14 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
-from dudi.report import samples
+from dudi.report import answers, samples
+from dudi.report.benchmark import benchmark_section
 from dudi.report.charts import short
+from dudi.report.dots import mark
 from dudi.report.figures import sections
-from dudi.report.run_folder import RunFolder, last, number, overlap_key, read_runs
+from dudi.report.run_folder import ANSWERS, RESULT, RunFolder, last, number, overlap_key, read_runs
+from dudi.report.wording import DASH, in_order, said
 
-DASH = "–"
 _GIB = 2**30
 
 
@@ -68,10 +70,15 @@ def render_page(runs: Sequence[RunFolder]) -> str:
         runs=runs,
         columns=_COLUMNS,
         rows=[summary(run) for run in runs],
+        benchmark=benchmark_section(runs),
+        answers=answers.choose(runs[0]) if len(runs) == 1 else None,
+        answers_missing=ANSWERS if len(runs) == 1 and answers.are_missing(runs[0]) else "",
+        result_file=RESULT,
+        mark=mark,
         sections=sections(runs),
         samples=chosen,
         samples_total=total,
-        languages=samples.languages_of(chosen),
+        languages=in_order(sample.language for sample in chosen),
         title_of=samples.language_title,
         lang=samples.lang,
         versions=versions,
@@ -135,11 +142,6 @@ def summary(run: RunFolder) -> list[str]:
         duration(run),
         gibibytes(last(records, "memory/peak")),
     ]
-
-
-def said(value: Any) -> str:
-    """A value as text; a dash for none."""
-    return DASH if value in (None, "") else str(value)
 
 
 def model_name(section: Any) -> str:

@@ -16,6 +16,7 @@ from dudi.errors import ConfigError
 from dudi.runlog import read_jsonl
 
 COLD_START = "cold_start"
+RESULT, ANSWERS = "benchmark.json", "answers.jsonl"
 FILES = ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "samples.jsonl")
 _ORIGIN = re.compile(
     r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$"
@@ -56,6 +57,8 @@ class RunFolder:
         metrics: The objects of `metrics.jsonl`, in order.
         samples: The objects of `samples.jsonl`, in order.
         missing: Files that are not there or cannot be read.
+        benchmark: `benchmark.json`; empty when the run has none.
+        answers: The objects of `answers.jsonl`, in order.
     """
 
     name: str
@@ -67,6 +70,8 @@ class RunFolder:
     metrics: tuple[Mapping[str, Any], ...]
     samples: tuple[Mapping[str, Any], ...]
     missing: tuple[str, ...]
+    benchmark: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    answers: tuple[Mapping[str, Any], ...] = ()
 
     def stage(self, cold: bool) -> list[Mapping[str, Any]]:
         """The metrics of the cold start, or of everything else."""
@@ -124,6 +129,8 @@ def read_run(folder: Path) -> RunFolder:
         metrics=logs["metrics.jsonl"],
         samples=logs["samples.jsonl"],
         missing=tuple(missing),
+        benchmark=_json(folder, RESULT, []),  # a run without a benchmark misses nothing
+        answers=_lines(folder, ANSWERS, []),
     )
 
 

@@ -73,12 +73,6 @@ def choose(runs: Sequence[RunFolder]) -> tuple[list[Sample], int]:
     return chosen, sum(len(run.samples) for run in runs)
 
 
-def languages_of(samples: Sequence[Sample]) -> list[str]:
-    """Their languages, in the order of the paper's tables, others behind."""
-    order = {code: place for place, code in enumerate(LANGUAGES)}
-    return sorted({sample.language for sample in samples}, key=lambda code: (order.get(code, len(order)), code))
-
-
 def _sample(run: RunFolder, record: Mapping[str, Any]) -> Sample:
     kind = _said(record, "kind")
     places = [_said(record, "stage"), f"step {_said(record, 'step')}", _said(record, "id")]
