@@ -408,6 +408,7 @@ ABLATIONS = {
     },
     "extra/seqkd-kim-rush": {"method": "seqkd", "off_policy_loss": "cross_entropy"},
 }
+MINI = [f"mini/{method}" for method in METHODS]
 PAIRS = {
     "qwen2.5-0.5b": ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-3B-Instruct"),
     "qwen2.5-1.5b": ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B-Instruct"),
@@ -417,7 +418,7 @@ PAIRS = {
 
 
 def test_the_list_of_recipes_is_the_papers_tables():
-    assert set(list_recipes()) == {*TABLE2, *TABLE3, *ABLATIONS, "smollm2"}
+    assert set(list_recipes()) == {*TABLE2, *TABLE3, *ABLATIONS, *MINI, "smollm2"}
 
 
 @pytest.mark.parametrize(("name", "difference"), [*TABLE2.items(), *TABLE3.items(), *ABLATIONS.items()])
@@ -446,7 +447,7 @@ def test_the_bases_hold_the_papers_setting(pair):
     assert (settings["chat_template_kwargs"] == {"enable_thinking": False}) == (pair == "qwen3-0.6b")
 
 
-@pytest.mark.parametrize("name", [*TABLE2, *TABLE3, *ABLATIONS, "smollm2"])
+@pytest.mark.parametrize("name", [*TABLE2, *TABLE3, *ABLATIONS, *MINI, "smollm2"])
 def test_every_recipe_becomes_a_dudi_config_and_resolves_to_itself(name, tmp_path):
     config = load_run_config(name)
     assert config.dudi_config(tmp_path / "run").signals
@@ -470,7 +471,7 @@ def test_each_row_says_which_row_it_is():
 
 def test_the_recipes_readme_names_every_recipe():
     text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
-    for name in [*TABLE2, *ABLATIONS, "smollm2"]:
+    for name in [*TABLE2, *ABLATIONS, *MINI, "smollm2"]:
         short = name.split("/")[-1].removeprefix("verbalizer").removesuffix("without-cold-start")
         assert name in text or f"`{short}" in text, name
 

@@ -11,7 +11,8 @@ from dudi.config import list_recipes, load_run_config
 from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer
 
 ARCHITECTURES = {"qwen2.5": ("qwen2", CHATML), "qwen3": ("qwen3", THINKING), "llama": ("llama", DATED)}
-PAPER = [name for name in list_recipes() if name != "smollm2"]
+MINI = [name for name in list_recipes() if name.startswith("mini/")]
+PAPER = [name for name in list_recipes() if name != "smollm2" and name not in MINI]
 
 
 def architecture(name):
@@ -67,6 +68,16 @@ def check_run(folder, method):
 def test_a_recipe_runs_two_steps(name, folders, tmp_path):
     assert main(words(name, folders, tmp_path / "run")) == 0
     check_run(tmp_path / "run", load_run_config(name).method)
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_a_mini_recipe_runs_two_steps_with_the_models_of_the_package(name, tmp_path):
+    small = ["max_steps=2", "per_device_train_batch_size=4", "benchmark.per_split=1", "max_new_tokens=8"]
+    assert main(["train", name, *small, "use_cpu=true", "--output", str(tmp_path / "run")]) == 0
+    check_run(tmp_path / "run", load_run_config(name).method)
+    scores = json.loads((tmp_path / "run" / "benchmark.json").read_text(encoding="utf-8"))["scores"]
+    cold = load_run_config(name).settings["cold_start"] == "sft"
+    assert list(scores) == ["floor", "base", *["cold_start"] * cold, "student", "teacher"]
 
 
 @pytest.mark.parametrize("name", ["table2/dudi", "table3/qwen3-0.6b/gkd", "table3/llama3.2-1b/sft"])

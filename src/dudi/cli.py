@@ -104,10 +104,10 @@ def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _quickstart(given: argparse.Namespace) -> int:
-    from dudi import run
+    from dudi.quickstart import quickstart
 
     method = [f"method={given.method}"] if given.method else []
-    return run.quickstart(overrides=[*method, *given.overrides], output=given.output)
+    return quickstart(overrides=[*method, *given.overrides], output=given.output)
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -12,24 +11,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from dudi.arguments import DudiConfig
-from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
-from dudi.data.examples import Example, ExampleSet, tokenise
+from dudi.data.chat import borrow_template, chat_format, template_kwargs
+from dudi.data.examples import ExampleSet, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
 from dudi.errors import EnvironmentFault
 from dudi.plan import plan
-from dudi.verbalizer import Verbalizer
+from dudi.showing import Formats, first_of_each, show_rows
 
 if TYPE_CHECKING:
     from dudi.config import RunConfig
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Formats:
-    """The chat formats of student and teacher."""
-
-    student: ChatFormat
-    teacher: ChatFormat | None
 
 
 def describe(config: RunConfig, args: DudiConfig) -> str:
@@ -46,7 +37,7 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     )
     console.print(escape(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
-    _prompts(console, args, examples, formats)
+    show_rows(console, args, first_of_each(examples.examples), formats)
     try:
         console.print(escape(plan(config)))
     except EnvironmentFault as error:
@@ -85,31 +76,3 @@ def _languages(console: Console, rows: Sequence[Row], examples: ExampleSet, reje
     console.print(table)
     if len(rejections):
         console.print("\n".join(escape(line) for line in rejections.summary()))
-
-
-def _prompts(console: Console, args: DudiConfig, examples: ExampleSet, formats: Formats) -> None:
-    """For one row per language: what the student and the teacher read, the trained tokens in colour."""
-    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets)
-    shown: set[str] = set()
-    for example in examples.examples:
-        language = example.row.language
-        if language in shown:
-            continue
-        shown.add(language)
-        console.rule(f"{language}  {escape(example.row.id)}")
-        _gold(console, example, formats)
-        if "on_policy" in args.signals:
-            said = verbalizer.verbalize(example.row)
-            reader = formats.teacher or formats.student
-            console.print(f"[bold]rollout asked of the student, p_z[/] (answer in {said.target_language})")
-            console.print(escape(formats.student.render(said.student_messages)) + "[green]<rollout>[/]")
-            console.print("[bold]read by the teacher, z[/]")
-            console.print(escape(reader.render(said.teacher_messages)) + "[green]<the same rollout>[/]")
-
-
-def _gold(console: Console, example: Example, formats: Formats) -> None:
-    console.print("[bold]read by the student[/] (trained tokens in green)")
-    prompt = formats.student.text(example.prompt, special_tokens=True)
-    completion = formats.student.text(example.completion, special_tokens=True)
-    note = "" if example.ended else " [yellow](cut: no end of turn)[/]"
-    console.print(f"{escape(prompt)}[green]{escape(completion)}[/]{note}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dudi import checkpoints
 from dudi.arguments import DudiConfig
 from dudi.data.rejections import Rejections
-from dudi.data.sources import RowSet, load_rows
+from dudi.data.sources import BUILT_IN, RowSet, load_rows
 from dudi.environment import choose_precision, collect_environment
 from dudi.errors import ConfigError, DataError
 from dudi.languages import load_languages
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     from dudi.config import LoraSection, ModelSection, RunConfig
     from dudi.trainer import DudiTrainer
-
-QUICKSTART = "smollm2"
 
 
 def say(text: str) -> None:
@@ -46,7 +43,14 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", output: Path | None = None) -> int:
+def train(
+    config: RunConfig,
+    *,
+    dry_run: bool = False,
+    resume: str = "auto",
+    output: Path | None = None,
+    show: Sequence[str] = (),
+) -> int:
     """Run a recipe.
 
     Args:
@@ -55,6 +59,7 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
         resume: `auto` goes on with the run that the folder holds, `never` starts anew (an old run is moved aside), a
             path is the checkpoint to go on from.
         output: The run's folder; `runs/NAME` when None.
+        show: Languages of which one row is shown as the models read it, before training.
 
     Returns:
         The exit code.
@@ -73,8 +78,14 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
         return 0
     first = args.process_index == 0
     if resume == "auto" and is_finished(folder, config):
+        if first and config.benchmark is not None and not (folder / "benchmark.json").is_file():
+            finish(folder, config, args)  # it was stopped between its last step and its questions
         say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
         return 0
+    if config.benchmark is not None:
+        from dudi.evaluation.after_training import asked_questions
+
+        asked_questions(config, args.languages)  # what is wrong with them is better said before training
     start = starting_point(folder, resume, args)
     if first:
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
@@ -91,12 +102,13 @@ def train(config: RunConfig, *, dry_run: bool = False, resume: str = "auto", out
         checkpoints.write_json(folder / "env.json", environment)
         checkpoints.write_json(folder / "data.json", data_summary(train_rows, trainer, config))
         say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
+        show_examples(trainer, show)
     if start is not None and first:
         say(f"going on from {start}")
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
     trainer.save_final(folder / "model", {"step": trainer.state.global_step, "identity": trainer.identity()})
     if first:
-        finish(folder, trainer)
+        finish(folder, config, args)
     return 0
 
 
@@ -166,7 +178,8 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
         "language_column": data.language_column,
         "rejections": rejections,
         "max_rows": data.max_rows,
-        "cldr_rows_per_language": data.rows_per_language,
+        "rows_per_language": data.rows_per_language,
+        "tasks": data.tasks,
         "seed": args.seed,
     }
     rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args, known), **options)
@@ -197,7 +210,7 @@ def show_rejections(rejections: Rejections, total: int, config: RunConfig, args:
 
 
 def _asked(source: str, args: DudiConfig, known: set[str]) -> list[str]:
-    return list(args.languages) if source == "cldr" else sorted(known)
+    return list(args.languages) if source in BUILT_IN else sorted(known)
 
 
 def build_trainer(config: RunConfig, args: DudiConfig, rows: RowSet, evaluation: RowSet | None) -> DudiTrainer:
@@ -303,6 +316,21 @@ def lora_config(section: LoraSection) -> Any:
     )
 
 
+def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
+    """Print one row of each language as student and teacher read it."""
+    if not languages or trainer.setup.train is None:
+        return
+    from rich.console import Console
+
+    from dudi.showing import Formats, first_of_each, show_rows
+
+    console = Console(highlight=False, soft_wrap=True)
+    teacher = trainer.setup.teacher_format if trainer.setup.teacher is not None else None
+    chosen = first_of_each(trainer.setup.train.examples, languages)
+    show_rows(console, trainer.args, chosen, Formats(trainer.setup.student_format, teacher))
+    console.rule()
+
+
 def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[str, Any]:
     """What the run was trained on, for `data.json` and the model card."""
     counts: dict[str, int] = {}
@@ -327,14 +355,16 @@ def data_notes(rows: RowSet, trainer: DudiTrainer) -> list[str]:
     return notes
 
 
-def finish(folder: Path, trainer: DudiTrainer) -> None:
-    """Write the report and the model card, and say where everything is."""
+def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
+    """Ask the benchmark's questions, write the report and the model card, and say where everything is."""
     from dudi.report import write_model_card, write_report
 
+    if config.benchmark is not None:
+        show_benchmark(folder, config, args)
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
-    last: dict[str, Any] = next((r for r in reversed(records) if r.get("stage") == trainer.stage), {})
+    last: dict[str, Any] = next((r for r in reversed(records) if r.get("stage") == config.method), {})
     shown = {k: v for k, v in last.items() if k.startswith(("loss", "overlap")) and isinstance(v, float)}
     say("  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
     place = shlex.quote(str(folder))
@@ -345,27 +375,10 @@ def finish(folder: Path, trainer: DudiTrainer) -> None:
     )
 
 
-def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> int:
-    """`dudi quickstart`: the recipe `smollm2`, offline, from PyPI alone."""
-    from dudi.config import load_run_config
+def show_benchmark(folder: Path, config: RunConfig, args: DudiConfig) -> None:
+    """Evaluate the run and print its tables."""
+    from dudi.evaluation.after_training import evaluate_run
+    from dudi.evaluation.table import benchmark_tables
 
-    config = load_run_config(QUICKSTART, overrides)
-    code = train(config, resume="auto", output=output)
-    if code == 0:
-        folder = output if output is not None else default_output(config)
-        before = [r for r in read_jsonl(folder / "samples.jsonl") if r.get("stage") == config.method][-2:]
-        for sample in before:
-            say(json.dumps({k: sample[k] for k in ("language", "target_language", "rollout")}, ensure_ascii=False))
-        say(
-            "What to do next:\n"
-            f"  dudi quickstart --method gkd             another method: {', '.join(_other_methods(config.method))}\n"
-            "  dudi prepare convert MY.csv rows.jsonl   your own data, then: dudi train smollm2 data.train=rows.jsonl\n"
-            "  dudi train table2/dudi --dry-run         the paper's recipe: look before you train"
-        )
-    return code
-
-
-def _other_methods(method: str) -> list[str]:
-    from dudi.methods import METHODS
-
-    return [name for name in METHODS if name != method]
+    result = evaluate_run(config, args, folder)
+    say(benchmark_tables(result["scores"], config.method, colour=sys.stdout.isatty()))
