@@ -416,3 +416,12 @@ def test_metrics_reach_the_integrations(tmp_path, tokenizer):
     trainer.train()
     events = [path.read_bytes() for path in tmp_path.rglob("events.out.tfevents*")]
     assert any(b"loss/on_policy" in content for content in events)
+
+
+def test_the_cold_start_can_have_epochs_of_its_own(tmp_path):
+    args = make_args(tmp_path, "dudi", max_steps=-1, num_train_epochs=1, cold_start_epochs=2)
+    assert args.for_cold_start("x").num_train_epochs == 2
+    same = make_args(tmp_path, "dudi", max_steps=-1, num_train_epochs=2)
+    assert same.for_cold_start("x").num_train_epochs == 2
+    with pytest.raises(ConfigError, match="cold_start_epochs"):
+        make_args(tmp_path, "dudi", cold_start_epochs=0)

@@ -79,6 +79,7 @@ class DudiConfig(TrainingArguments):
     targets: str = _key(None, "gold, or teacher: answers that the teacher writes once before training (SeqKD).")
     off_policy_loss: OffPolicyLoss = _key(None, "divergence, cross_entropy or dft: the loss on the targets.")
     cold_start: str = _key(None, "none, sft, dft, teacher_sft, or a folder to start the method from.")
+    cold_start_epochs: float | None = _key(None, "Epochs of the cold start; null: as many as the method's.")
     cold_start_adapter: str = _key("merge", "With LoRA: merge the cold start's adapter, or continue training it.")
     share_rollouts: bool = _key(False, "Without a verbalizer: let the on-policy signal reuse the sequence signal's y'.")
     mixing: str = _key(None, "sum: Eq. 8; sample: one coin a step chooses the off- or the on-policy signal.")
@@ -149,6 +150,7 @@ class DudiConfig(TrainingArguments):
             ("skip_completion_tokens", self.skip_completion_tokens >= 0, "at least 0"),
             ("overlap_k", self.overlap_k >= 1, "at least 1"),
             ("rollout_batch_size", self.rollout_batch_size >= 1, "at least 1"),
+            ("cold_start_epochs", self.cold_start_epochs is None or self.cold_start_epochs > 0, "above 0, or null"),
         )
         for key, holds, wanted in checks:
             if not holds:
@@ -228,7 +230,8 @@ class DudiConfig(TrainingArguments):
         stage.output_dir = output_dir
         stage.targets = "teacher" if self.cold_start == "teacher_sft" else "gold"
         stage.without, stage.share_rollouts = [], False
-        stage.num_train_epochs = self.stage_epochs
+        stage.num_train_epochs = self.stage_epochs if self.cold_start_epochs is None else self.cold_start_epochs
+        stage.cold_start_epochs = None
         stage.eval_strategy = IntervalStrategy.NO
         stage.load_best_model_at_end = stage.push_to_hub = False
         return stage

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dudi.data.sources import BENCHMARK
 from dudi.methods import METHODS
 from dudi.run import default_output, say, train
 
@@ -44,15 +45,17 @@ def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> 
 def introduction(config: RunConfig) -> str:
     """What is about to happen, in a few lines."""
     method, cold = config.method, config.settings["cold_start"] != "none"
-    own = config.student.model.startswith("package:dudi/mini")
+    own = config.student.model.startswith("package:dudi/mini") and config.data.train == BENCHMARK
     lines = ["A small student learns from a larger teacher. Nothing is downloaded."]
     if own:
         lines.append("The teacher knows the world's currencies and official languages in eight languages;")
         lines.append("the student knows only the names of countries, currencies and languages.")
     steps = [f"{method.upper()}: {METHODS[method].title}"]
     if cold:
-        steps.insert(0, "cold start: the student reads a third of the facts, each in three languages")
-    steps.append("the same questions to the student before and after, and to its teacher")
+        reads = "most of these facts, each in three of the eight languages" if own else "the rows as they are"
+        steps.insert(0, f"cold start: the student reads {reads}")
+    if config.benchmark is not None:
+        steps.append("the same questions to the student before and after, and to its teacher")
     return "\n".join([*lines, *(f"  {number}. {step}" for number, step in enumerate(steps, start=1)), ""])
 
 
@@ -66,8 +69,8 @@ def next_steps(config: RunConfig, folder: Path) -> str:
             f"Open {place}/report.html in a browser. Then:",
             f"  dudi quickstart --method {other}",
             f"      another method: {', '.join(others)}",
-            "  dudi prepare convert MY.csv rows.jsonl && dudi quickstart data.train=rows.jsonl benchmark=null",
-            "      your own questions and answers (docs/data.md)",
+            "  dudi quickstart data.train=rows.jsonl benchmark=null",
+            "      your own rows; from a CSV file: dudi prepare convert MY.csv rows.jsonl",
             "  dudi train table2/dudi --dry-run",
             "      your own models: student=NAME teacher=NAME; look before you train",
         ]

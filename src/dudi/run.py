@@ -369,9 +369,10 @@ def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
     say("  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
     place = shlex.quote(str(folder))
     say(
-        f"model    {place}/model        (transformers chat {place}/model)\n"
         f"report   {place}/report.html\n"
-        f"metrics  {place}/metrics.jsonl, rollouts {place}/samples.jsonl, card {place}/README.md"
+        f"model    {place}/model  (transformers chat {place}/model)\n"
+        f"metrics  {place}/metrics.jsonl  (a line per step; rollouts in samples.jsonl)\n"
+        f"card     {place}/README.md"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,10 @@ def evaluate_run(config: RunConfig, args: DudiConfig, folder: Path) -> dict[str,
     with _bar(len(asked) * len(subjects)) as bar:
         task = bar.add_task("", total=len(asked) * len(subjects))
         for subject in subjects:
-            bar.update(task, description=f"asking: {subject.name.replace('_', ' ')}")
+            words = f"asking: {subject.name.replace('_', ' ')}"
+            bar.update(task, description=words)
+            if bar.disable:
+                sys.stderr.write(f"{words}, {len(asked)} questions\n")
             model, chat = subject.load()
             answered += ask(
                 subject.name,

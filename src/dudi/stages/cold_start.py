@@ -49,9 +49,10 @@ def cold_start_key(trainer: DudiTrainer) -> str:
     args = trainer.args
     sampling = {"temperature", "max_new_tokens"} if args.cold_start == "teacher_sft" else set()
     unread = METHOD_STAGE_KEYS - sampling
-    keys = {k: v for k, v in binding_keys(args.for_cold_start("-")).items() if k not in unread}
+    stage = args.for_cold_start("-")
+    keys = {k: v for k, v in binding_keys(stage).items() if k not in unread}
     own = {
-        "keys": keys | {"max_steps": args.max_steps, "epochs": args.stage_epochs},
+        "keys": keys | {"max_steps": args.max_steps, "epochs": stage.num_train_epochs},
         "data": trainer.setup.train.digest if trainer.setup.train else "",
         "student": checkpoints.hash_parameters(trainer.model),
         "teacher": teacher_hash(trainer) if args.cold_start == "teacher_sft" else "",
