@@ -48,11 +48,11 @@ def introduction(config: RunConfig) -> str:
     own = config.student.model.startswith("package:dudi/mini") and config.data.train == BENCHMARK
     lines = ["A small student learns from a larger teacher. Nothing is downloaded."]
     if own:
-        lines.append("The teacher knows the world's currencies and official languages in eight languages;")
-        lines.append("the student knows only the names of countries, currencies and languages.")
+        lines.append("The teacher knows the world's currencies and official languages, in eight")
+        lines.append("languages. The student knows the names of countries, currencies and languages.")
     steps = [f"{method.upper()}: {METHODS[method].title}"]
     if cold:
-        reads = "most of these facts, each in three of the eight languages" if own else "the rows as they are"
+        reads = "most of the facts, each in three languages" if own else "the rows as they are"
         steps.insert(0, f"cold start: the student reads {reads}")
     if config.benchmark is not None:
         steps.append("the same questions to the student before and after, and to its teacher")

@@ -366,7 +366,7 @@ def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
     records = read_jsonl(folder / "metrics.jsonl")
     last: dict[str, Any] = next((r for r in reversed(records) if r.get("stage") == config.method), {})
     shown = {k: v for k, v in last.items() if k.startswith(("loss", "overlap")) and isinstance(v, float)}
-    say("  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+    say("  ".join(f"{key.removeprefix('loss/')} {value:.3g}" for key, value in shown.items()))
     place = shlex.quote(str(folder))
     say(
         f"report   {place}/report.html\n"
