@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel
@@ -48,11 +48,3 @@ def reference_nats(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]
         labels = torch.tensor([token for _, answer in pairs for token in answer], device=states.device)
         log_probs = head_of(model).log_probs(states, labels)
     return [-float(part.double().sum()) for part in log_probs.split([len(answer) for _, answer in pairs])]
-
-
-def in_batches(rows: Sequence[Row], size: int, done: Callable[[int], None]) -> Iterator[Sequence[Row]]:
-    """The rows in batches; `done` is told how many are through after each."""
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        yield batch
-        done(len(batch))

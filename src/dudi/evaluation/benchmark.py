@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from dudi.data.chat import ChatFormat
 from dudi.data.cldr.benchmark import NAME, Question, guess_rate
 from dudi.data.cldr.locales import cldr_version
 from dudi.data.cldr.speaker import LANGUAGES
-from dudi.evaluation.asking import answers, in_batches, reference_nats
+from dudi.evaluation.asking import answers, reference_nats
 from dudi.evaluation.scores import chrf, exact_match, in_language
 
 
@@ -81,11 +82,13 @@ def ask(
     """
     ordered = sorted(questions, key=lambda question: (len(question.row.prompt[-1]["content"]), question.row.id))
     by_id: dict[str, Answered] = {}
-    for start, rows in enumerate(in_batches([question.row for question in ordered], batch_size, done)):
-        batch = ordered[start * batch_size : start * batch_size + len(rows)]
+    for start in range(0, len(ordered), batch_size):
+        batch = ordered[start : start + batch_size]
+        rows = [question.row for question in batch]
         written = answers(model, chat, rows, max_new_tokens=max_new_tokens, batch_size=batch_size)
         for question, answer, nats in zip(batch, written, reference_nats(model, chat, rows), strict=True):
             by_id[question.row.id] = _judged(subject, question, answer, nats)
+        done(len(batch))
     return [by_id[question.row.id] for question in questions]
 
 
@@ -125,10 +128,7 @@ def _judged(subject: str, question: Question, answer: str, nats: float) -> Answe
         exact=exact_match(answer, reference),
         chrf=chrf(answer, reference),
         in_language=in_language(answer, reference, language, LANGUAGES),  # all, whichever were asked
-        bits=nats / _NATS_PER_BIT,
+        bits=nats / math.log(2),
         bytes=len(reference.encode("utf-8")),
         guess=guess_rate(question.fact, language),
     )
-
-
-_NATS_PER_BIT = 0.6931471805599453

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from dudi.data.cldr.items import Item, answer_value, row_of
+from dudi.data.cldr.items import answer_value, row_of
 from dudi.data.cldr.speaker import LANGUAGES, speaker
 from dudi.data.cldr.tasks import OPTION_LETTERS, Fact, facts
 from dudi.data.rows import Row
@@ -223,7 +224,7 @@ def questions(
         question
         for language in asked
         for split in SPLITS
-        for question in _first(_questions(language, chosen, part, split, known), per_split)
+        for question in itertools.islice(_questions(language, chosen, part, split, known), per_split)
     ]
 
 
@@ -261,18 +262,18 @@ def _training_rows(language: str, tasks: Sequence[str]) -> tuple[int, list[Row]]
     rounds: dict[tuple[int, int, str], Row] = {}
     for kind in _kinds(tasks):
         trained = (fact for fact in benchmark_facts(kind) if language in trained_languages(knowledge(fact)))
-        for place, items in enumerate(filter(None, (_other_wordings(fact, language) for fact in trained))):
-            for turn, (_, row) in enumerate(items):
+        for place, rows in enumerate(filter(None, (_other_wordings(fact, language) for fact in trained))):
+            for turn, row in enumerate(rows):
                 rounds[turn, place, kind] = row
     once = sum(turn == 0 for turn, _, _ in rounds)
     return once, [rounds[key] for key in sorted(rounds, key=lambda key: key[:2])]
 
 
-def _other_wordings(fact: Fact, language: str) -> list[Item]:
+def _other_wordings(fact: Fact, language: str) -> list[Row]:
     """A fact in each wording but the one of the test, beginning with another one for each fact."""
     total, kept = _wordings(fact.kind, language), test_wording(fact, language)
     rows = (row_of(fact, language, (kept + step) % total) for step in range(1, total))
-    return [(fact, row) for row in rows if row is not None]
+    return [row for row in rows if row is not None]
 
 
 def _questions(
@@ -316,13 +317,6 @@ def _alternate(streams: Sequence[Sequence[Row]]) -> list[Row]:
     """One of each in turn; those that are longer go on alone."""
     longest = max(len(stream) for stream in streams)
     return [stream[turn] for turn in range(longest) for stream in streams if turn < len(stream)]
-
-
-def _first(stream: Iterator[Question], count: int | None) -> Iterator[Question]:
-    for place, question in enumerate(stream):
-        if count is not None and place >= count:
-            return
-        yield question
 
 
 def _share(what: str, name: str) -> float:
