@@ -112,6 +112,51 @@ class TestWhatIsDrawn:
         assert statistic(1.2) > 20 < statistic(0.7)  # the temperature that was not asked for is seen
 
 
+class TestWhatIsCutOff:
+    """Top-k and top-p: as transformers' own `generate` cuts, after the temperature."""
+
+    @pytest.mark.parametrize(("top_k", "top_p"), [(5, None), (None, 0.6), (9, 0.7)])
+    def test_every_token_is_the_noisy_argmax_of_those_that_are_left(self, model, top_k, top_p):
+        requests = make_requests(8)
+        for request, rollout in zip(
+            requests, make_engine(model, top_k=top_k, top_p=top_p).generate(requests), strict=True
+        ):
+            ids = list(request.prompt)
+            noise = GumbelNoise([request.key], VOCABULARY, CPU)
+            for position, token in enumerate(rollout.ids):
+                with torch.no_grad():
+                    logits = model(input_ids=torch.tensor([ids])).logits[0, -1, :VOCABULARY] / 0.9
+                assert (logits + noise.at(position)[0] + left(logits, top_k, top_p)).argmax() == token
+                ids.append(token)
+
+    def test_something_is_cut(self, model, rollouts):
+        assert make_engine(model, top_k=2).generate(make_requests()) != rollouts
+        assert make_engine(model, top_p=0.3).generate(make_requests()) != rollouts
+        assert make_engine(model, top_k=VOCABULARY, top_p=1.0).generate(make_requests()) == rollouts
+
+    def test_the_padding_of_the_vocabulary_does_not_count(self):
+        model = make_model(seed=5, vocab_size=64).eval()
+        with torch.no_grad():
+            model.lm_head.weight[VOCABULARY:] *= 100
+        cut = make_engine(model, top_k=1).generate(make_requests())
+        assert cut == make_engine(model, temperature=0.0).generate(make_requests())
+
+    def test_greedy_cuts_nothing(self, model):
+        greedy = make_engine(model, temperature=0.0).generate(make_requests())
+        assert make_engine(model, temperature=0.0, top_p=0.1, top_k=3).generate(make_requests()) == greedy
+
+
+def left(logits, top_k, top_p):
+    """0 for the tokens that stay, -inf for the others, by sorting."""
+    order = logits.argsort(descending=True)[:top_k]
+    if top_p is not None:
+        shares = logits[order].softmax(-1)
+        order = order[: int((shares.cumsum(-1) - shares < top_p).sum())]  # the one that reaches top_p stays
+    mask = torch.full_like(logits, float("-inf"))
+    mask[order] = 0
+    return mask
+
+
 class TestIndependence:
     @pytest.mark.parametrize("batch_size", [1, 3, 64])
     def test_of_the_batch(self, model, rollouts, batch_size):

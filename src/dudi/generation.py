@@ -66,12 +66,18 @@ def _engine(
         vocabulary=trainer.setup.vocabulary,
         batch_size=args.rollout_batch_size,
         same_count=lambda count: _busiest(trainer, count),
+        drop_ended=not _in_step(trainer),
     )
 
 
 def _busiest(trainer: DudiTrainer, count: int) -> int:
     """Sharded models decode in step: every rank runs as many batches as the busiest one."""
-    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+    if not _in_step(trainer):
         return count
     counts = trainer.accelerator.gather(torch.tensor([count], device=trainer.args.device))
     return int(counts.max())
+
+
+def _in_step(trainer: DudiTrainer) -> bool:
+    """Whether each forward is a collective of all ranks."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

@@ -5,29 +5,66 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    Cache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.generation import GenerateDecoderOnlyOutput
 
 from dudi.rollouts.engine import Request, Rollout
 from dudi.rollouts.noise import GumbelNoise, NoiseKey
 
+FEW = 8
+"""Batches below this are decoded to their end as they are: what another call costs would not come back."""
+
 
 class _NoisyArgmax(LogitsProcessor):
-    """logits / T plus counter-based Gumbel noise, so that a greedy pick is a draw."""
+    """logits / T without what top-k and top-p cut, plus counter-based Gumbel noise, so that a greedy pick is a draw."""
 
-    def __init__(self, noise: GumbelNoise, temperature: float, prompt_length: int, vocabulary: int) -> None:
-        self.noise, self.temperature = noise, temperature
+    def __init__(
+        self,
+        noise: GumbelNoise,
+        temperature: float,
+        prompt_length: int,
+        vocabulary: int,
+        cuts: Sequence[LogitsProcessor] = (),
+    ) -> None:
+        self.noise, self.temperature, self.cuts = noise, temperature, cuts
         self.prompt_length, self.vocabulary = prompt_length, vocabulary
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(B, V) logits -> (B, V) perturbed; ids beyond the shared vocabulary can never win."""
         noisy = scores / (self.temperature or 1.0)
+        noisy[:, self.vocabulary :] = float("-inf")  # before the cuts: what is never drawn must not count in them
         if self.temperature:
+            for cut in self.cuts:
+                noisy = cut(input_ids, noisy)
             noisy[:, : self.vocabulary] += self.noise.at(input_ids.shape[1] - self.prompt_length)
-        noisy[:, self.vocabulary :] = float("-inf")
         return noisy
+
+
+class _HalfEnded(StoppingCriteria):
+    """Stops a batch once half of its rows have ended."""
+
+    def __init__(self, stop_ids: Sequence[int], rows: int) -> None:
+        self.stop_ids, self.ended = torch.tensor(stop_ids), torch.zeros(rows, dtype=torch.bool)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """(B, T) ids -> (B,) the same answer for every row."""
+        last = input_ids[:, -1]
+        self.ended = self.ended.to(last.device) | torch.isin(last, self.stop_ids.to(last.device))
+        return (2 * self.ended.sum() >= len(last)).expand(len(last))
 
 
 class TransformersEngine:
@@ -38,10 +75,13 @@ class TransformersEngine:
         stop_ids: Tokens that end a rollout.
         pad_id: Any valid id; pads are masked.
         max_new_tokens: Longest rollout.
-        temperature: Of sampling; top-k and top-p are off. 0 takes the likeliest token.
+        temperature: Of sampling. 0 takes the likeliest token.
         vocabulary: Ids from here on are padding of the embedding and are never drawn.
         batch_size: Most rollouts decoded together.
         same_count: Raises the number of batches to the largest of all ranks (sharded models decode in step).
+        drop_ended: Whether rows that have ended may leave the batch; not where ranks decode in step.
+        top_p: Draw among the likeliest tokens that together have this probability; None: among all.
+        top_k: Draw among this many of the likeliest tokens; None: among all.
     """
 
     def __init__(
@@ -55,12 +95,18 @@ class TransformersEngine:
         vocabulary: int,
         batch_size: int,
         same_count: Callable[[int], int] = lambda count: count,
+        drop_ended: bool = True,
+        top_p: float | None = None,
+        top_k: int | None = None,
     ) -> None:
         self.model = model
         self.stop_ids, self.pad_id = tuple(stop_ids), pad_id
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.vocabulary, self.batch_size = vocabulary, batch_size
-        self.same_count = same_count
+        self.same_count, self.drop_ended = same_count, drop_ended
+        # In the order of transformers' own `generate`: after the temperature, top-k before top-p.
+        self.cuts: list[LogitsProcessor] = [] if top_k is None else [TopKLogitsWarper(top_k)]
+        self.cuts += [] if top_p is None else [TopPLogitsWarper(top_p)]
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[Rollout]:
@@ -77,34 +123,69 @@ class TransformersEngine:
         return [rollouts[i] for i in range(len(requests))]
 
     def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
+        """One batch. Rows that have ended are dropped whenever half of them have: the others decode the faster."""
         width = max(len(request.prompt) for request in requests)
+        ids, mask = self._padded(requests, width, model.device)
+        alive, cache = list(range(len(requests))), None
+        written: dict[int, list[int]] = {}
+        while alive and ids.shape[1] < width + self.max_new_tokens:
+            out = self._continue(model, [requests[i] for i in alive], ids, mask, cache, width)
+            tokens = out.sequences[:, width:]
+            written |= dict(zip(alive, tokens.tolist(), strict=True))
+            left = (~torch.isin(tokens, torch.tensor(self.stop_ids, device=tokens.device)).any(dim=1)).nonzero()[:, 0]
+            alive, ids = [alive[row] for row in left.tolist()], out.sequences[left]
+            mask = torch.nn.functional.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
+            cache = _rows_of(out.past_key_values, left) if alive else None
+        return [self._cut(written[i]) for i in range(len(requests))]
+
+    def _padded(self, requests: Sequence[Request], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(B, T) prompts, padded on the left, and their mask."""
         ids = torch.full((len(requests), width), self.pad_id, dtype=torch.int64)
         mask = torch.zeros_like(ids)
         for row, request in enumerate(requests):
             length = len(request.prompt)
             ids[row, width - length :] = torch.as_tensor(request.prompt, dtype=torch.int64)
             mask[row, width - length :] = 1
+        return ids.to(device), mask.to(device)
+
+    def _continue(
+        self, model: PreTrainedModel, requests: Sequence[Request], ids: Tensor, mask: Tensor, cache: Any, width: int
+    ) -> GenerateDecoderOnlyOutput:
+        """Decode on until all rows have ended, or, where rows may be dropped, half of them."""
         noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
+        pick = _NoisyArgmax(noise, self.temperature, width, self.vocabulary, self.cuts)
         config = GenerationConfig(
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=width + self.max_new_tokens - ids.shape[1],
             do_sample=False,
             use_cache=True,
             eos_token_id=list(self.stop_ids),
             pad_token_id=self.pad_id,
+            return_dict_in_generate=True,
         )
+        criteria = [_HalfEnded(self.stop_ids, len(requests))] if self.drop_ended and len(requests) >= FEW else []
         with _only(model, config):
-            written = model.generate(  # type: ignore[operator]  # a mixin that PreTrainedModel's type lacks
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                logits_processor=LogitsProcessorList([_NoisyArgmax(noise, self.temperature, width, self.vocabulary)]),
+            out: GenerateDecoderOnlyOutput = model.generate(  # type: ignore[operator]  # a mixin the type lacks
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                logits_processor=LogitsProcessorList([pick]),
+                stopping_criteria=StoppingCriteriaList(criteria),
             )
-        return [self._cut(tokens) for tokens in written[:, width:].tolist()]
+        return out
 
     def _cut(self, tokens: list[int]) -> Rollout:
         for position, token in enumerate(tokens):
             if token in self.stop_ids:
                 return Rollout(tokens[: position + 1], ended=True)
         return Rollout(tokens, ended=False)
+
+
+def _rows_of(cache: Any, rows: Tensor) -> Cache | None:
+    """The cache of some rows; None, which reads the prompts again, for a model that keeps its states otherwise."""
+    if not isinstance(cache, Cache):
+        return None
+    cache.batch_select_indices(rows)
+    return cache
 
 
 @contextlib.contextmanager
