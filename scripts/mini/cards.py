@@ -34,6 +34,8 @@ _ABOUT = {
         "A small base student: it knows the names of countries, languages and currencies in eight languages, and to "
         "answer in the language that it is asked for. It has read none of the facts that the benchmark asks for."
     ),
+    "small": "`dudi-mini-base` at half its size: it has read the same, in the same order.",
+    "llama": "`dudi-mini-base` in Llama's architecture: it has read the same, in the same order.",
 }
 
 
@@ -116,7 +118,7 @@ def _page(
             "",
             f"    {command}",
             "",
-            f"- Qwen3 architecture, {training['parameters']:,} parameters: {shape['layers']} layers of width "
+            f"- {shape.get('family', 'qwen3').capitalize()} architecture, {training['parameters']:,} parameters: {shape['layers']} layers of width "
             f"{shape['hidden']}, {shape['heads']} heads, tied embeddings; stored in bf16.",
             f"- {training['samples']:,} conversations in batches of {shape['batch']}, loss on the answers, "
             f"Muon and AdamW at {shape['learning_rate']}, seed {training['seed']}; {training['minutes']:.0f} minutes "

@@ -56,6 +56,11 @@ class Sample:
     language: str
 
 
+def reads_as(role: str) -> str:
+    """Whose stream a model reads: every base student reads the same."""
+    return "teacher" if role == "teacher" else "base"
+
+
 def samples(role: str, seed: int) -> Iterator[Sample]:
     """An endless stream of conversations.
 

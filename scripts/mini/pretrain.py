@@ -7,11 +7,20 @@ import random
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import torch
 from mini.corpus import Sample
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from dudi.data.chat import ChatFormat
 
@@ -34,12 +43,20 @@ class Shape:
     learning_rate: float = 4e-3
     warmup: int = 100
     """Steps; the last half of all steps decays to zero, linearly."""
+    family: Literal["qwen3", "llama"] = "qwen3"
 
 
-def make_model(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
-    """A Qwen3-style model with random weights."""
+FAMILIES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+}
+
+
+def make_model(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
+    """A model with random weights."""
     torch.manual_seed(seed)
-    config = Qwen3Config(
+    config_class, model_class = FAMILIES[shape.family]
+    config = config_class(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -55,10 +72,10 @@ def make_model(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> Q
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    return Qwen3ForCausalLM(config)
+    return model_class(config)
 
 
-def train(model: Qwen3ForCausalLM, stream: Iterator[Sample], chat: ChatFormat, shape: Shape, seed: int) -> list[float]:
+def train(model: PreTrainedModel, stream: Iterator[Sample], chat: ChatFormat, shape: Shape, seed: int) -> list[float]:
     """Train in place; returns the loss of each step, in nats per token."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -91,7 +108,7 @@ def train(model: Qwen3ForCausalLM, stream: Iterator[Sample], chat: ChatFormat, s
     return losses
 
 
-def _loss(model: Qwen3ForCausalLM, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _loss(model: PreTrainedModel, ids: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The head sees the answers' positions alone."""
     hidden = model.model(input_ids=ids, attention_mask=mask).last_hidden_state[:, :-1]
     targets = labels[:, 1:]
