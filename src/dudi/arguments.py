@@ -34,7 +34,7 @@ METHOD_STAGE_KEYS: frozenset[str] = frozenset(
     {
         *("beta", "temperature", "kd_temperature", "max_new_tokens", "teacher_max_length", "languages"),
         *("exclude_targets", "share_rollouts", "cold_start_adapter", "spin_iterations", "spin_learning_rates"),
-        *("ema_rate", "rollout_batch_size", "eval_rollouts", "overlap_k"),
+        *("ema_rate", "rollout_batch_size", "eval_rollouts", "overlap_k", "cold_start_learning_rate"),
     }
 )
 """Keys that a cold start on the ground truth does not read, so that it is shared by runs that differ in them."""
@@ -80,6 +80,7 @@ class DudiConfig(TrainingArguments):
     off_policy_loss: OffPolicyLoss = _key(None, "divergence, cross_entropy or dft: the loss on the targets.")
     cold_start: str = _key(None, "none, sft, dft, teacher_sft, or a folder to start the method from.")
     cold_start_epochs: float | None = _key(None, "Epochs of the cold start; null: as many as the method's.")
+    cold_start_learning_rate: float | None = _key(None, "Learning rate of the cold start; null: the method's.")
     cold_start_adapter: str = _key("merge", "With LoRA: merge the cold start's adapter, or continue training it.")
     share_rollouts: bool = _key(False, "Without a verbalizer: let the on-policy signal reuse the sequence signal's y'.")
     mixing: str = _key(None, "sum: Eq. 8; sample: one coin a step chooses the off- or the on-policy signal.")
@@ -151,6 +152,11 @@ class DudiConfig(TrainingArguments):
             ("overlap_k", self.overlap_k >= 1, "at least 1"),
             ("rollout_batch_size", self.rollout_batch_size >= 1, "at least 1"),
             ("cold_start_epochs", self.cold_start_epochs is None or self.cold_start_epochs > 0, "above 0, or null"),
+            (
+                "cold_start_learning_rate",
+                self.cold_start_learning_rate is None or self.cold_start_learning_rate > 0,
+                "above 0, or null",
+            ),
         )
         for key, holds, wanted in checks:
             if not holds:
@@ -231,7 +237,9 @@ class DudiConfig(TrainingArguments):
         stage.targets = "teacher" if self.cold_start == "teacher_sft" else "gold"
         stage.without, stage.share_rollouts = [], False
         stage.num_train_epochs = self.stage_epochs if self.cold_start_epochs is None else self.cold_start_epochs
-        stage.cold_start_epochs = None
+        if self.cold_start_learning_rate is not None:
+            stage.learning_rate = self.cold_start_learning_rate
+        stage.cold_start_epochs = stage.cold_start_learning_rate = None
         stage.eval_strategy = IntervalStrategy.NO
         stage.load_best_model_at_end = stage.push_to_hub = False
         return stage
