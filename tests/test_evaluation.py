@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import unicodedata
@@ -14,11 +15,15 @@ from dudi.data.chat import chat_format
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import SPLITS, guess_rate, questions
 from dudi.data.rows import Message, Row
+from dudi.errors import ConfigError
 from dudi.evaluation import benchmark
-from dudi.evaluation.asking import answers, reference_nats
-from dudi.evaluation.benchmark import Answered, ask, described, fingerprint
-from dudi.evaluation.scores import chrf, exact_match, in_language, normalise
-from dudi.evaluation.summary import FLOOR, Scores, floor, scores, summarise
+from dudi.evaluation.asking import Decoding, Written, answers, reference_nats, write
+from dudi.evaluation.benchmark import Answered, Item, ask, described, fingerprint, item_of, put
+from dudi.evaluation.evaluate import evaluate
+from dudi.evaluation.measured import METRICS
+from dudi.evaluation.records import Evaluation, Run
+from dudi.evaluation.scores import chrf, exact_match, in_language, normalise, repetition, token_f1, tokens
+from dudi.evaluation.summary import FLOOR, Scores, evaluation_tables, floor, scores, shown, summarise
 from dudi.evaluation.table import benchmark_tables
 from dudi.langid import detect
 from helpers import TEXT, make_model, make_tokenizer
@@ -138,7 +143,62 @@ def test_malay_is_told_apart_and_counts_as_indonesian():
     malay = "Mata wang Jepun ialah yen dan bukannya ringgit."
     assert detect(malay, LANGUAGES) == "ms"
     assert in_language(malay, "Mata uang Jepang adalah Yen Jepang.", "id", LANGUAGES)
+    assert not in_language(malay, "Mata uang Jepang adalah Yen Jepang.", "id", LANGUAGES, merge_malay=False)
+    assert in_language(malay, "Mata wang Jepun ialah Yen Jepun.", "ms", LANGUAGES, merge_malay=False)
     assert not in_language(malay, "Ang pera ng Japan ay Japanese yen.", "tl", LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("The Euro, (in) “Europe”.", ["the", "euro", "in", "europe"]),
+        ("Rp 1.500,00 - 12%", ["rp", "1.500,00", "12"]),
+        ("தமிழ் நாடு", ["தமிழ்", "நாடு"]),  # Tamil parts its words
+        ("tiền tệ", ["tiền", "tệ"]),
+        ("ที่ไหน", ["ที่", "ไ", "ห", "น"]),
+        ("ကျပ်ငွေ။", ["ကျ", "ပ်", "ငွေ"]),
+        ("GDPของไทย 1.5", ["gdp", "ข", "อ", "ง", "ไ", "ท", "ย", "1.5"]),
+        ("日本の円。", ["日", "本", "の", "円"]),
+        ("… ! ။", []),
+    ],
+)
+def test_what_is_a_token(text, pieces):
+    assert tokens(text) == pieces
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "f1"),
+    [
+        ("The currency is the yen.", "The currency is the euro.", 2 * 4 / (5 + 5)),  # `the` twice
+        ("the the the", "the euro", 2 * 1 / (3 + 2)),
+        ("Mata uangnya Yen", "Mata uang Jepang adalah yen.", 2 * 2 / (3 + 5)),
+        ("บาท", "บาทไทย", 2 * 3 / (3 + 6)),
+        ("ကျပ်", "ကျပ်ငွေ", 2 * 2 / (2 + 3)),
+        ("ယူရို", "ကျပ်", 0),
+        ("yen", "YEN!", 1),
+        ("", "yen", 0),
+        ("...", "?!", 1),
+    ],
+)
+def test_token_f1_by_hand(answer, reference, f1):
+    assert token_f1(answer, reference) == token_f1(reference, answer) == pytest.approx(f1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "share"),
+    [
+        ("a b c d a b c d", 1 / 5),  # abcd stands at both ends of five
+        ("No no, no no. No no!", 2 / 3),
+        ("anak anak anak anak anak", 1 / 2),
+        ("กกกกก", 1 / 2),
+        ("บาทไทย", 0),
+        ("ကျပ်ကျပ်ကျပ်", 1 / 3),  # ABAB BABA ABAB
+        ("a a a", 0),
+        ("", 0),
+    ],
+)
+def test_repetition_by_hand(answer, share):
+    assert repetition(answer) == pytest.approx(share)
 
 
 # Asking
@@ -209,17 +269,136 @@ def test_a_record_says_what_was_asked_and_answered(model, chat):
 def test_the_judgement_does_not_hang_on_which_languages_are_asked(model, chat, monkeypatch):
     """Among Indonesian and Thai alone, English would be the language with Latin letters: Indonesian."""
     english = "The official language of this country is certainly English."
-    monkeypatch.setattr(benchmark, "answers", lambda model, chat, rows, **_: [english for _ in rows])
+    monkeypatch.setattr(benchmark, "write", lambda model, chat, rows, *_, **__: [says(english) for _ in rows])
     asked = questions(["id", "th"], ["units"], per_split=1)
     assert not any(one.in_language for one in ask("base", model, chat, asked, max_new_tokens=1))
 
 
+def says(text):
+    return Written(text, 3, True)
+
+
 def test_perfect_answers_score_perfectly(model, chat, monkeypatch):
-    monkeypatch.setattr(benchmark, "answers", lambda model, chat, rows, **_: [row.completion for row in rows])
+    monkeypatch.setattr(benchmark, "write", lambda model, chat, rows, *_, **__: [says(r.completion) for r in rows])
     asked = questions(["vi", "ta"], ["currency", "calendar"], per_split=3, trained=LANGUAGES)
     total = scores(ask("teacher", model, chat, asked, max_new_tokens=1))
-    assert (total.questions, total.exact_match, total.in_language) == (18, 1, 1)
+    assert (total.questions, total.exact_match, total.in_language, total.in_language_strict) == (18, 1, 1, 1)
+    assert (total.token_f1, total.ended, total.length, total.empty) == (1, 1, 3, 0)
     assert total.chrf == pytest.approx(100)
+
+
+def items(*codes, **fields):
+    """Questions without a fact: rows of `TEXT`."""
+    return [dataclasses.replace(Item(row), **fields) for row in ROWS if row.language in codes]
+
+
+def judged(monkeypatch, model, chat, item, answer, **options):
+    monkeypatch.setattr(benchmark, "write", lambda *_, **__: [says(answer)])
+    (one,) = put("m", model, chat, [item], Decoding(4), **options)
+    return one
+
+
+def test_the_best_of_several_references_counts(model, chat, monkeypatch):
+    item = items("en", alternatives=("It is a city", "Singapore!"))[0]
+    one = judged(monkeypatch, model, chat, item, "Singapore!")
+    assert one.exact and one.token_f1 == 1 and one.chrf == pytest.approx(100)
+    half = judged(monkeypatch, model, chat, item, "It is a town")
+    assert not half.exact
+    assert half.token_f1 == pytest.approx(3 / 4)
+    assert half.chrf == pytest.approx(chrf("It is a town", "It is a city"))
+    assert (half.reference, half.alternatives) == (item.row.completion, ("It is a city", "Singapore!"))
+    assert half.bytes == len(item.row.completion.encode())  # bits per byte is the first one's
+
+
+def test_a_language_that_dudi_does_not_know_is_not_judged(model, chat, monkeypatch):
+    item = items("en")[0]
+    foreign = dataclasses.replace(item, row=dataclasses.replace(item.row, language="sw"))
+    one = judged(monkeypatch, model, chat, foreign, "Singapore is a city state.")
+    assert (one.in_language, one.in_language_strict, one.exact) == (None, None, True)
+    assert scores([one]).in_language is None
+    assert scores([one, judged(monkeypatch, model, chat, item, "これは日本語の文章です")]).in_language == 0
+
+
+def test_length_and_end_are_those_of_the_tokens(model, chat):
+    written = write(model, chat, ROWS, Decoding(12))
+    rollouts = [one for one in written if one.ended]
+    assert 0 < len(rollouts) < len(written)
+    assert all(one.length == 12 for one in written if not one.ended)
+    assert all(one.length < 12 for one in rollouts)
+    assert [one.text for one in written] == answers(model, chat, ROWS, max_new_tokens=12, batch_size=64)
+
+
+@pytest.mark.parametrize("extra", [{}, {"top_p": 0.8}, {"top_k": 5}], ids=str)
+def test_sampled_answers_hang_on_seed_and_id_alone(model, chat, extra):
+    exact, decoding = copy.deepcopy(model).double(), Decoding(8, 0.9, **extra)
+    alone = write(exact, chat, ROWS, decoding, seed=1, batch_size=1)
+    assert write(exact, chat, ROWS, decoding, seed=1, batch_size=8) == alone
+    assert write(exact, chat, ROWS[::-1], decoding, seed=1, batch_size=8) == alone[::-1]
+    assert sum(a == b for a, b in zip(write(exact, chat, ROWS, decoding, seed=2), alone, strict=True)) <= 2
+    renamed = [dataclasses.replace(row, id=f"{row.id}x") for row in ROWS]
+    assert sum(a == b for a, b in zip(write(exact, chat, renamed, decoding, seed=1), alone, strict=True)) <= 2
+
+
+def test_a_top_k_of_one_is_greedy(model, chat):
+    assert write(model, chat, ROWS, Decoding(8, 2.0, top_k=1), seed=5) == write(model, chat, ROWS, Decoding(8))
+    assert write(model, chat, ROWS, Decoding(8, 2.0, top_p=1e-6), seed=5) == write(model, chat, ROWS, Decoding(8))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p"),
+        ({"temperature": 1.0, "top_p": 1.5}, "top_p"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k"),
+        ({"top_k": 5}, "temperature 0 samples nothing"),
+    ],
+)
+def test_a_decoding_that_makes_no_sense(fields, said):
+    with pytest.raises(ConfigError, match=said):
+        Decoding(**{"max_new_tokens": 4, **fields})
+
+
+def run_all(model, chat, asked, decoding=None, **options):
+    decoding = decoding or Decoding(6, 0.9)
+    how = {"name": "some", "questions": len(asked)}
+    return evaluate(model, chat, asked, decoding, name="m", model_name="folder", benchmark=how, **options)
+
+
+def test_every_seed_is_a_run(model, chat):
+    kept, through = [], []
+    asked = items("th", "en", split="easy")
+    options = {"batch_size": 3, "keep": kept.append, "done": through.append}
+    found = run_all(model, chat, asked, seeds=[4, 2], **options)
+    assert found.seeds == [2, 4] == sorted({one.seed for one in kept})
+    assert sum(through) == len(kept) == 2 * len(asked)
+    assert found.benchmark["decoding"] == {"temperature": 0.9, "max_new_tokens": 6}
+    assert found.about == {}  # nobody knows what guessing reaches
+    by_seed = [[one for one in kept if one.seed == seed] for seed in (2, 4)]
+    assert len({tuple(one.answer for one in own) for own in by_seed}) == 2
+    for run, own in zip(found.runs, by_seed, strict=True):
+        assert run.scores == summarise(own)["m"]
+        assert list(run.scores["by_split"]) == ["easy"] and run.scores["by_task"] == {}
+    first, second = found.values("bits_per_byte", "overall")
+    assert first == second  # no seed changes it
+    alone = run_all(model, chat, asked, seeds=[4], batch_size=1)
+    assert alone.runs[0].scores["by_language"]["th"]["chrf"] == found.runs[1].scores["by_language"]["th"]["chrf"]
+
+
+def test_several_seeds_need_a_temperature(model, chat):
+    with pytest.raises(ConfigError, match="2 seeds with temperature 0 give 2 times the same answers"):
+        run_all(model, chat, items("en"), Decoding(4), seeds=[0, 1])
+    with pytest.raises(ConfigError, match="each once; got 1, 1"):
+        run_all(model, chat, items("en"), seeds=[1, 1])
+    assert run_all(model, chat, items("en"), Decoding(4), seeds=[7]).seeds == [7]
+
+
+def test_guessing_is_kept_where_it_is_known(model, chat):
+    asked = [item_of(question) for question in questions(["en"], ["currency"], per_split=2)]
+    found = run_all(model, chat, asked, Decoding(2))
+    assert found.about["guessing"]["overall"]["exact_match"] == sum(one.guess for one in asked) / len(asked)
 
 
 def test_described_says_how_to_compare():
@@ -240,12 +419,59 @@ def record(**fields):
     return dataclasses.replace(plain, **fields)
 
 
+def more(strict, f1, repeated, length, ended=True):
+    return {
+        "in_language_strict": strict,
+        "token_f1": f1,
+        "repetition": repeated,
+        "length": length,
+        "ended": ended,
+    }
+
+
 FOUR = [
-    record(exact=True, chrf=100.0, in_language=True, bits=2.0, bytes=4, guess=1.0),
-    record(chrf=50.0, in_language=True, bits=10.0, bytes=16, guess=0.25),
-    record(language="my", split="unseen", chrf=30.0, bits=60.0, bytes=20, guess=0.25),
-    record(language="my", split="transfer", task="currency", exact=True, chrf=100.0, in_language=True, bits=8.0),
+    record(exact=True, chrf=100.0, in_language=True, bits=2.0, bytes=4, guess=1.0, **more(True, 1.0, 0.0, 2)),
+    record(chrf=50.0, in_language=True, bits=10.0, bytes=16, guess=0.25, **more(False, 0.5, 0.0, 4)),
+    record(
+        language="my",
+        split="unseen",
+        chrf=30.0,
+        bits=60.0,
+        bytes=20,
+        guess=0.25,
+        answer=" \n",
+        **more(False, 0.0, 0.5, 10, ended=False),
+    ),
+    record(
+        language="my",
+        split="transfer",
+        task="currency",
+        exact=True,
+        chrf=100.0,
+        in_language=True,
+        bits=8.0,
+        **more(False, 1.0, 0.0, 4),
+    ),
 ]
+
+
+def totals(questions, exact, chrf, own, bits, strict, f1, repetition, length, ended, empty):
+    return Scores(questions, exact, chrf, own, bits, strict, f1, repetition, length, ended, empty)
+
+
+def test_what_was_not_measured_is_none():
+    bare = [dataclasses.replace(FOUR[0], in_language_strict=None, token_f1=None, repetition=None, length=None)]
+    found = scores(bare)
+    assert (found.in_language_strict, found.token_f1, found.repetition, found.length) == (None,) * 4
+    assert found.exact_match == 1
+
+
+def test_questions_without_split_or_task_are_in_no_group():
+    own = summarise([dataclasses.replace(one, split="", task="", guess=None) for one in FOUR])
+    assert list(own) == ["student"]  # and no floor
+    assert own["student"]["by_split"] == own["student"]["by_task"] == {}
+    assert own["student"]["by_language_and_split"] == {"th": {}, "my": {}}
+    assert own["student"]["overall"]["questions"] == 4
 
 
 def test_sums_by_hand():
@@ -255,23 +481,31 @@ def test_sums_by_hand():
         "exact_match": 0.5,
         "chrf": 70.0,
         "in_language": 0.75,
+        "in_language_strict": 0.25,
         "bits_per_byte": 80 / 44,
+        "token_f1": 0.625,
+        "repetition": 0.125,
+        "length": 5.0,
+        "ended": 0.75,
+        "empty": 0.25,
     }
-    assert summary["by_split"]["seen"] == dataclasses.asdict(Scores(2, 0.5, 75.0, 1.0, 12 / 20))
-    assert summary["by_language"]["my"] == dataclasses.asdict(Scores(2, 0.5, 65.0, 0.5, 68 / 24))
-    assert summary["by_task"]["currency"] == dataclasses.asdict(Scores(1, 1.0, 100.0, 1.0, 2.0))
+    assert summary["by_split"]["seen"] == dataclasses.asdict(totals(2, 0.5, 75.0, 1.0, 12 / 20, 0.5, 0.75, 0, 3, 1, 0))
+    assert summary["by_language"]["my"] == dataclasses.asdict(
+        totals(2, 0.5, 65.0, 0.5, 68 / 24, 0, 0.5, 0.25, 7, 0.5, 0.5)
+    )
+    assert summary["by_task"]["currency"] == dataclasses.asdict(totals(1, 1, 100.0, 1, 2.0, 0, 1, 0, 4, 1, 0))
     by_both = summary["by_language_and_split"]
     assert {code: list(own) for code, own in by_both.items()} == {"th": ["seen"], "my": ["unseen", "transfer"]}
-    assert by_both["my"]["unseen"] == dataclasses.asdict(Scores(1, 0.0, 30.0, 0.0, 3.0))
+    assert by_both["my"]["unseen"] == dataclasses.asdict(totals(1, 0, 30.0, 0, 3.0, 0, 0, 0.5, 10, 0, 1))
 
 
 def test_the_floor_guesses_the_same_questions_once():
     teacher = [dataclasses.replace(one, subject="teacher", exact=True) for one in FOUR]
     summary = summarise(FOUR + teacher)
     assert list(summary) == [FLOOR, "student", "teacher"]
-    assert summary[FLOOR]["overall"] == dataclasses.asdict(Scores(4, 0.375, None, None, None))
+    assert summary[FLOOR]["overall"] == dataclasses.asdict(Scores(4, 0.375))
     assert summary[FLOOR]["by_split"]["unseen"]["exact_match"] == 0.25
-    assert floor(FOUR[:1]) == Scores(1, 1.0, None, None, None)
+    assert floor(FOUR[:1]) == Scores(1, 1.0)
     assert summarise([]) == {}
 
 
@@ -316,3 +550,60 @@ def test_a_split_that_was_not_asked_is_a_dash():
     assert next(line for line in lines if line.startswith("Thai")).split() == ["Thai", "50", "-", "-"]
     wanted = ["dudi", "50", "100", "0", "50", "75", "1.82"]
     assert next(line for line in lines if line.startswith("dudi")).split() == wanted
+
+
+def evaluation(*runs, splits=SPLITS, about=None):
+    """An evaluation whose runs say these shares everywhere."""
+
+    def leaf(share):
+        return {"questions": 3, "exact_match": share, "chrf": 100 * share, "in_language": None, "bits_per_byte": share}
+
+    def scored(share):
+        own = {split: leaf(share) for split in splits}
+        return {
+            "overall": leaf(share),
+            "by_split": own,
+            "by_language": {code: leaf(share) for code in LANGUAGES},
+            "by_language_and_split": {code: own if code != "th" else {} for code in LANGUAGES},
+        }
+
+    how = {"name": "cldr-qa-1", "part": "test", "questions": 9, "decoding": {"temperature": 0.7, "max_new_tokens": 4}}
+    every = tuple(Run(seed, scored(share)) for seed, share in enumerate(runs))
+    return Evaluation("mine", "folder", how, every, about or {})
+
+
+def test_mean_and_std_over_seeds_by_hand():
+    metric = METRICS["exact_match"]
+    assert shown([0.5, 0.7], metric) == ("60.0", "14.1")  # sqrt(2 * 10^2 / 1)
+    assert shown([0.25], metric) == ("25.0", "-")
+    assert shown([], metric) == ("-", "-")
+
+
+def test_the_tables_of_an_evaluation():
+    floor = {"by_split": {"seen": {"exact_match": 0.125}}, "overall": {"exact_match": None}}
+    lines = evaluation_tables(evaluation(1.0, 0.0, about={"guessing": floor})).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "mine on cldr-qa-1, test: 9 questions, temperature 0.7, 2 seeds"
+    cells = [line.split("  ") for line in lines]
+    rows = {row[0]: [cell.strip() for cell in row[1:] if cell.strip()] for row in reversed(cells)}
+    spread = "50.0 ±70.7"
+    assert rows["Burmese"] == [spread] * 4
+    assert rows["Thai"] == ["-", "-", "-", spread]
+    assert rows["all"] == [spread] * 4
+    assert rows["guessing"] == ["12.5", "-", "-", "-"]
+    assert next(line for line in lines if "bits per byte" in line.lower() and "0.500" in line).split()[-2:] == [
+        "0.500",
+        "0.707",
+    ]
+    assert sum(line.split()[-2:] == ["-", "-"] for line in lines) >= 6  # what was not measured
+
+
+def test_one_seed_has_no_std():
+    text = evaluation_tables(evaluation(0.5))
+    assert "±" not in text and "seed 0" in text.splitlines()[0]
+
+
+def test_many_splits_stand_below_each_other():
+    text = evaluation_tables(evaluation(0.5, 0.25, splits=[f"split-{n}" for n in range(6)]))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "By split" in text and sum(line.startswith("split-") for line in text.splitlines()) == 6

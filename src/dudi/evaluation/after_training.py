@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel
 
 from dudi import checkpoints
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.data.cldr.benchmark import NAME, TASKS, Question, check_tasks, questions
 from dudi.errors import ConfigError
+from dudi.evaluation.bar import progress_bar
 from dudi.evaluation.benchmark import Answered, ask, described
 from dudi.evaluation.summary import summarise
 from dudi.models import load_model, load_tokenizer, move
@@ -59,7 +58,7 @@ def evaluate_run(config: RunConfig, args: DudiConfig, folder: Path) -> dict[str,
     asked = asked_questions(config, args.languages)
     subjects = list(_subjects(config, args, folder))
     answered: list[Answered] = []
-    with _bar(len(asked) * len(subjects)) as bar:
+    with progress_bar(len(asked) * len(subjects)) as bar:
         task = bar.add_task("", total=len(asked) * len(subjects))
         for subject in subjects:
             words = f"asking: {subject.name.replace('_', ' ')}"
@@ -137,15 +136,3 @@ def _subjects(config: RunConfig, args: DudiConfig, folder: Path) -> Iterator[Sub
     yield Subject("student", from_folder(folder / "model"))
     if config.teacher.model is not None:
         yield Subject("teacher", teacher)
-
-
-def _bar(total: int) -> Progress:
-    """Nothing but the bar; without a terminal, nothing at all."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal or total == 0,
-    )

@@ -1,9 +1,10 @@
-"""Scores of one answer against its reference: exact match, chrF, the language it is in."""
+"""Scores of one answer against its reference: exact match, chrF, token F1, its language, what it repeats."""
 
 from __future__ import annotations
 
 import functools
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 from dudi.langid import UNDETERMINED, detect, same_language
@@ -12,12 +13,66 @@ _QUOTES = str.maketrans(dict.fromkeys("“”„«»‘’\"'", ""))
 _ENDS = " .,!?;:။၊।…"
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
 """Zero-width space, word joiner, BOM, soft hyphen. ZWJ and ZWNJ stay: Tamil and Burmese write with them."""
+_JOINERS = "\u200c\u200d"
+
+_UNSPACED = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Burmese
+    (0xA9E0, 0xA9FF),
+    (0xAA60, 0xAA7F),
+    (0x1780, 0x17FF),  # Khmer
+    (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),  # Chinese characters
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x323AF),
+)
+"""Code points of the scripts that do not part words with spaces."""
+
+NGRAM = 4
+"""Length of the n-grams of `repetition`."""
 
 
 def normalise(text: str) -> str:
     """A text as exact match compares it: NFC, one case, single spaces, without quotation marks or a final stop."""
     text = unicodedata.normalize("NFC", text).translate(_INVISIBLE).translate(_QUOTES)
     return " ".join(text.casefold().split()).strip(_ENDS)
+
+
+def tokens(text: str) -> list[str]:
+    """The pieces that token F1 and repetition count.
+
+    Words between spaces after `normalise`, without the punctuation at their ends. Where a script has no spaces between
+    words (Thai, Lao, Burmese, Khmer, Chinese, Japanese) each letter with its marks is a piece, and what is written in
+    other scripts beside it stays whole, as MLQA segments Chinese (Lewis et al. 2020).
+    """
+    bare = (_bare(piece) for word in normalise(text).split() for piece in _pieces(word))
+    return [piece for piece in bare if piece]
+
+
+def _pieces(word: str) -> list[str]:
+    pieces: list[str] = []
+    for char in word:
+        if pieces and (_is_mark(char) or not (_is_unspaced(char) or _is_unspaced(pieces[-1][0]))):
+            pieces[-1] += char
+        else:
+            pieces.append(char)
+    return pieces
+
+
+def _is_mark(char: str) -> bool:
+    return char in _JOINERS or unicodedata.category(char)[0] == "M"
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_unspaced(char: str) -> bool:
+    return any(first <= ord(char) <= last for first, last in _UNSPACED)
+
+
+def _bare(piece: str) -> str:
+    kept = [place for place, char in enumerate(piece) if unicodedata.category(char)[0] != "P"]
+    return piece[kept[0] : kept[-1] + 1] if kept else ""
 
 
 def exact_match(answer: str, reference: str) -> bool:
@@ -40,22 +95,47 @@ def _metric():  # type: ignore[no-untyped-def]  # noqa: ANN202  # sacrebleu is i
     return CHRF(eps_smoothing=False)
 
 
-def in_language(answer: str, reference: str, language: str, candidates: Sequence[str]) -> bool:
+def token_f1(answer: str, reference: str) -> float:
+    """The F1 of an answer's tokens against the reference's, 0 to 1 (Rajpurkar et al. 2016, "SQuAD").
+
+    2 o / (n + m) for n and m `tokens`, of which o are in both, counted as often as in both. SQuAD leaves out the
+    English articles; here they count, as in every other language. 1 where neither text has a token, 0 where one has.
+    """
+    own, wanted = tokens(answer), tokens(reference)
+    if not own or not wanted:
+        return float(own == wanted)
+    return 2 * (Counter(own) & Counter(wanted)).total() / (len(own) + len(wanted))
+
+
+def repetition(answer: str) -> float:
+    """The share of 4-grams of `tokens` that an answer has written before, 0 to 1.
+
+    1 - (distinct n-grams) / (n-grams): `seq-rep-4` of Welleck et al. 2020, "Neural Text Generation with Unlikelihood
+    Training". 0 for less than four tokens.
+    """
+    pieces = tokens(answer)
+    grams = [tuple(pieces[start : start + NGRAM]) for start in range(len(pieces) - NGRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def in_language(
+    answer: str, reference: str, language: str, candidates: Sequence[str], *, merge_malay: bool = True
+) -> bool:
     """Whether an answer is in the language of its question.
 
     An answer that says what the reference says is, whatever a detector makes of a lone "Euro"; so is one whose
-    language cannot be told when that of the reference cannot be told either. Indonesian and Malay count as one:
-    in short answers they are often the same words.
+    language cannot be told when that of the reference cannot be told either.
 
     Args:
         answer: What a model wrote.
         reference: What is right.
         language: The code of the question's language.
         candidates: The codes of all languages in the benchmark.
+        merge_malay: Count Indonesian and Malay as one: in short answers they are often the same words.
     """
     if exact_match(answer, reference):
         return True
     told = detect(answer, candidates)
     if told == UNDETERMINED:
         return bool(answer.strip()) and detect(reference, candidates) == UNDETERMINED
-    return same_language(told, language, merge_malay=True)
+    return same_language(told, language, merge_malay=merge_malay)
