@@ -6,6 +6,7 @@ Each verb imports what it calls when it is called, so that `dudi --help` and `du
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,7 @@ ABOUT = "Distil a large multilingual language model into a small one."
 VERBALIZERS: tuple[str, ...] = ("none", "english", "multilingual", "cross_lingual", "mix")
 DIVERGENCES: tuple[str, ...] = ("forward_kl", "reverse_kl", "jsd")
 DEFAULT_SEA_INSTRUCT = Path("data/sea-instruct.parquet")
+STUDY = "dudi.study.command"
 DEFAULT_CLDR = Path("data/cldr.jsonl")
 
 
@@ -125,15 +127,16 @@ def _plan(given: argparse.Namespace) -> int:
     return say(plan(config, gpu=given.gpu, gpus=given.gpus))
 
 
-def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs; several are compared")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write (default: report.html in the run)")
+def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run") -> Verb:
+    """A verb whose words and work stand in a module of their own, imported when the verb is asked for."""
+    return Verb(help, _late(module, arguments), _late(module, run))
 
 
-def _report(given: argparse.Namespace) -> int:
-    from dudi.report import write_report
+def _late(module: str, name: str) -> Callable[[Any], Any]:
+    def call(given: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(given)
 
-    return say(str(write_report(given.runs, given.output)))
+    return call
 
 
 # --- data
@@ -283,15 +286,21 @@ VERBS: dict[str, Verb | Kinds] = {
     ),
     "train": Verb("train a student as a recipe says", _train_arguments, _train),
     "plan": Verb("memory, FLOPs and hours of a recipe, from the models' configs alone", _plan_arguments, _plan),
-    "report": Verb("an HTML report of one or several runs", _report_arguments, _report),
+    "eval": _verb("ask a model a benchmark's questions, over one or several seeds", "dudi.evaluation.evaluate"),
+    "compare": _verb("put evaluations side by side, with a test of each lead", "dudi.evaluation.compare"),
+    "report": _verb("an HTML report of one or several runs", "dudi.report.command"),
+    "study": Kinds(
+        "grids of runs: the paper's tables in miniature",
+        {
+            "run": _verb("run what is missing, and write the page", STUDY, "run_arguments"),
+            "report": _verb("write the page from what has been run", STUDY, "report_arguments", "report"),
+        },
+    ),
     "ls": Verb("list methods, verbalizers, divergences, languages or recipes", _ls_arguments, _ls),
     "env": Verb("versions, device, precision, memory and disk", _env_arguments, _env),
 }
 
 LATER: dict[str, str] = {
-    "eval": "benchmarks (a built-in one, and SEA-HELM) come in a later one",
-    "compare": "comparing scores of several runs comes in a later one",
-    "study": "running several methods and seeds comes in a later one",
     "stack": "stacking an MT encoder under a language model (MT-LLM) comes in a later one",
 }
 """Verbs of later versions: known, so that the answer is honest, and not advertised."""

@@ -10,6 +10,8 @@ from dudi.suggest import did_you_mean
 _PACKAGE = Path(__file__).resolve().parents[1]
 BASES = "base"
 """The folder of shared bases, which are no recipes by themselves."""
+STUDIES = "study"
+"""The folder of studies: grids of runs, for `dudi study`."""
 
 
 def recipes_folder() -> Path:
@@ -28,7 +30,7 @@ def list_recipes() -> list[str]:
     """Names of the shipped recipes, sorted: `smollm2`, `table2/dudi`, ..."""
     folder = recipes_folder()
     names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    return sorted(name.as_posix() for name in names if name.parts[0] != BASES)
+    return sorted(name.as_posix() for name in names if name.parts[0] not in (BASES, STUDIES))
 
 
 def find_recipe(name: str | Path) -> Path:

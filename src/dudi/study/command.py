@@ -1,0 +1,144 @@
+"""`dudi study run` and `dudi study report`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.command import say
+from dudi.errors import ConfigError, EnvironmentFault
+from dudi.study.grid import Study, read_studies
+
+RUNS, OUTPUT = Path("runs/study"), Path("docs/results")
+
+
+def run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Words of `dudi study run`."""
+    _shared(parser)
+    parser.add_argument("--seeds", type=int, metavar="N", help="at most this many of each table (default: all)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: cores / threads)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
+    parser.add_argument("--keep-models", action="store_true", help="leave the weights of every run on the disk")
+    parser.add_argument("--dry-run", action="store_true", help="print what would run, and its cost")
+
+
+def report_arguments(parser: argparse.ArgumentParser) -> None:
+    """Words of `dudi study report`."""
+    _shared(parser)
+
+
+def _shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("studies", nargs="*", type=Path, metavar="STUDY.yaml", help="default: all of recipes/study/")
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: %(default)s")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run what is missing of some studies, and write the page after each table.
+
+    Raises:
+        ConfigError: a study that cannot be read, or numbers out of range.
+        EnvironmentFault: some runs failed; the others are done.
+    """
+    from dudi.study.jobs import every_job, finished
+    from dudi.study.scheduler import run_jobs
+
+    _check(given)
+    studies = read_studies(given.studies)
+    at_once = given.jobs or max(1, _cores() // given.threads)
+    jobs = every_job(studies, given.seeds)
+    left = [job for job in jobs if not finished(job, given.runs)]
+    say(_announced(studies, jobs, left, given.runs, at_once))
+    if given.dry_run or not left:
+        return 0
+    failed = []
+    for number, study in enumerate(studies, start=1):
+        own = [job for job in every_job([study], given.seeds) if not finished(job, given.runs)]
+        say(f"{study.title}: {len(own)} jobs") if own else None
+        told = _teller(len(own))
+        failed += run_jobs(
+            own, given.runs, at_once=at_once, threads=given.threads, keep_models=given.keep_models, told=told
+        )
+        if own:
+            write_report(studies[:number] if not given.studies else studies, given.runs, given.output)
+    if failed:
+        names = ", ".join(str(given.runs / job.id / "log.txt") for job in failed[:3])
+        raise EnvironmentFault(f"{len(failed)} of {len(left)} jobs did not finish; see {names}")
+    return say(str(given.output / "study.md"))
+
+
+def report(given: argparse.Namespace) -> int:
+    """Write the page from what has been run, and from what the last page was written from."""
+    return say(str(write_report(read_studies(given.studies), given.runs, given.output)))
+
+
+def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
+    """Write `study.md`, `study.json` and the figures into `output`; returns the page's path."""
+    from dudi.study.collected import FILE, collect, write
+    from dudi.study.figures import write_figures
+    from dudi.study.page import page
+
+    output.mkdir(parents=True, exist_ok=True)
+    results = collect(studies, runs, output / FILE)
+    write(results, output / FILE)
+    write_figures(studies, results, output / "study")
+    findings = output / "study" / "findings.md"
+    text = findings.read_text(encoding="utf-8") if findings.is_file() else ""
+    file = output / "study.md"
+    commands = ["dudi study run recipes/study/*.yaml", "dudi study report"]
+    file.write_text(page(studies, results, findings=text, commands=commands), encoding="utf-8")
+    return file
+
+
+def _check(given: argparse.Namespace) -> None:
+    for name in ("seeds", "jobs", "threads"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"dudi study run: --{name} must be at least 1, got {value}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _announced(studies: Sequence[Study], jobs: Sequence[Any], left: Sequence[Any], runs: Path, at_once: int) -> str:
+    """What will run and about how long it takes."""
+    from dudi.study.costs import expected_seconds
+
+    seconds = expected_seconds(left, jobs, runs)
+    shared = sum(study.seeds * len(study.rows) for study in studies)
+    minutes = seconds / 60 / at_once
+    return (
+        f"{len(studies)} tables, {shared} scores from {len(jobs)} jobs (what several rows share runs once); "
+        f"{len(jobs) - len(left)} are done, {len(left)} are left: about {seconds / 60:.0f} minutes of one core, "
+        f"{minutes:.0f} with {at_once} at a time"
+    )
+
+
+def _teller(total: int) -> Callable[[Any, Any, float], None]:
+    """Says a line for each job that ends, and how long the rest will take at this pace."""
+    started, spent = time.perf_counter(), list[float]()
+
+    def told(job: Any, result: Any, seconds: float) -> None:
+        spent.append(seconds)
+        pace = (time.perf_counter() - started) / len(spent)
+        what = f"failed: {result}" if isinstance(result, BaseException) else _scored(result)
+        words = " ".join(job.words)
+        say(
+            f"[{len(spent)}/{total}] {job.kind} seed {job.seed}  {words}  {what}  ({seconds:.0f} s, "
+            f"{pace * (total - len(spent)) / 60:.0f} min left)"
+        )
+
+    return told
+
+
+def _scored(result: dict[str, Any]) -> str:
+    if "scores" not in result:
+        return f"{result['flops_per_step'] / 1e9:.1f} GFLOP a step"
+    return f"{100 * statistics.fmean([result['scores']['overall']['exact_match']]):.1f} %"

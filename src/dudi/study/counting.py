@@ -1,0 +1,78 @@
+"""FLOPs of a run, counted while some of its steps run rather than worked out from a formula."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from dudi import run
+
+if TYPE_CHECKING:
+    from dudi.arguments import DudiConfig
+    from dudi.config import RunConfig
+
+STEPS = 8
+"""How many steps are counted."""
+
+
+def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> dict[str, Any]:
+    """FLOPs of one optimizer step, generation and all passes of teacher and reference included.
+
+    Args:
+        config: The run's recipe.
+        args: Its training arguments.
+        cold_start: Count the cold start's steps instead of the method's.
+
+    Returns:
+        `flops_per_step`, the mean over `counted_steps`; `flops_before`, what the stage costs once before its first step
+        (the reference's pass over the ground truth, the teacher's answers).
+    """
+    rows, evaluation = run.read_rows(config, args, args.folder)
+    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    if cold_start:
+        args = args.for_cold_start(str(args.folder))
+    trainer = run.build_trainer(config, args, rows, evaluation)
+    marks = Marks(counter)
+    trainer.add_callback(marks)
+    with counter:
+        trainer.train()
+    return {
+        "flops_per_step": (counter.get_total_flops() - marks.before) / STEPS,
+        "flops_before": marks.before,
+        "counted_steps": STEPS,
+    }
+
+
+class Marks(TrainerCallback):
+    """Notes what was spent before the first step, and ends the run after a few."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        self.counter, self.before = counter, 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called after the stages that come first."""
+        self.before = self.counter.get_total_flops()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called after each optimizer step."""
+        control.should_training_stop = state.global_step >= STEPS
+
+
+def _attention_forward(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
+    batch, heads, length, width = query
+    return int(2 * batch * heads * length * key[2] * (width + value[3]))
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
+    return int(2.5 * _attention_forward(query, key, value))
+
+
+_aten = torch.ops.aten
+_CPU_ATTENTION: dict[Any, Any] = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""The CPU's attention kernels, which torch's counter does not know."""

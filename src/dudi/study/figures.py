@@ -1,0 +1,73 @@
+"""The study's figures as SVG files: curves over the steps, and score against size."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.report.plots import Series, line_chart, save, score_against_size
+from dudi.study.collected import Results, overall, reference, results_of
+from dudi.study.grid import Study
+
+TITLES = {
+    "overlap@16": "Overlap ratio of student and teacher, top 16",
+    "student_entropy": "Entropy of the student",
+    "teacher_entropy": "Entropy of the teacher",
+}
+SIZE = "score-against-size"
+
+
+def write_figures(studies: Sequence[Study], results: Results, folder: Path) -> list[Path]:
+    """Write what can be drawn into a folder; returns the files."""
+    files = []
+    for study in studies:
+        for metric in study.curves:
+            if lines := curves(study, metric, results):
+                svg = line_chart(lines, title=TITLES.get(metric, metric), y="share" if "overlap" in metric else "nats")
+                files.append(save(svg, folder / f"{curve_name(study, metric)}.svg"))
+    if lines := sizes([study for study in studies if study.size], results):
+        svg = score_against_size(lines, title="Exact match against the student's size", y="%")
+        files.append(save(svg, folder / f"{SIZE}.svg"))
+    return files
+
+
+def curve_name(study: Study, metric: str) -> str:
+    """The file of a study's curve, without a suffix."""
+    return f"{study.name}-{metric.replace('@', '-').replace('/', '-')}"
+
+
+def curves(study: Study, metric: str, results: Results) -> list[Series]:
+    """A line for each row that has the metric: the mean over its seeds."""
+    found: list[Series] = []
+    for row in study.rows:
+        runs = [run for _, run in results_of(study, row, results) if metric in run["curves"]]
+        if runs:
+            found.append(Series(row.name, _mean_curve(runs, metric), colour=len(found)))
+    return found
+
+
+def _mean_curve(runs: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
+    """Points (optimizer step, mean over the runs), at the middle of each group of steps."""
+    columns = list(zip(*(run["curves"][metric] for run in runs), strict=True))
+    width = runs[0]["steps"] / len(columns)
+    known = [(i, [value for value in column if value is not None]) for i, column in enumerate(columns)]
+    return [((i + 0.5) * width, statistics.fmean(values)) for i, values in known if values]
+
+
+def sizes(studies: Sequence[Study], results: Results) -> list[Series]:
+    """The paper's Figure 1: a line for each method over the sizes of its students, +- std over seeds."""
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for study in studies:
+        for row in study.rows:
+            values = overall(study, row, results)
+            base = reference(study, row, "student", results)
+            if len(values) > 1 and base is not None:
+                point = (float(base["parameters"]), statistics.fmean(values), statistics.stdev(values))
+                points.setdefault(row.name, []).append(point)
+    several = {name: sorted(own) for name, own in points.items() if len(own) > 1}
+    return [
+        Series(name, [(x, y) for x, y, _ in own], colour=i, spread=[s for _, _, s in own])
+        for i, (name, own) in enumerate(several.items())
+    ]

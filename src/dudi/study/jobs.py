@@ -1,0 +1,190 @@
+"""From tables to jobs: what several rows share runs once, and what a job waits for comes before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from dudi.config import RunConfig, load_run_config
+from dudi.config.training_keys import training_keys
+from dudi.methods import METHOD_KEYS, method_default
+from dudi.models import locate
+from dudi.study.grid import Row, Study
+
+RESULT = "result.json"
+Kind = Literal["reference", "cold_start", "method", "cost"]
+NOT_PART = ("seed", "output_dir", "disable_tqdm", "dataloader_num_workers")
+"""Keys that say which run of a row it is, or how it looks: not what it trains."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """One thing to do.
+
+    Attributes:
+        kind: `reference` asks a model as it is; `cold_start` and `method` train and ask; `cost` counts FLOPs.
+        key: Hash of all that the result depends on but the seed.
+        seed: The run's seed.
+        recipe: The recipe's file.
+        words: `key=value` over the recipe.
+        needs: Jobs (by `id`) that come before.
+        model: For `reference`: `student` or `teacher` of the recipe.
+    """
+
+    kind: Kind
+    key: str
+    seed: int
+    recipe: str
+    words: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    model: Literal["student", "teacher"] = "student"
+
+    @property
+    def id(self) -> str:
+        """Its name, and that of its folder."""
+        return f"{self.kind}-{self.key}/seed-{self.seed}"
+
+
+def jobs_of(study: Study, row: Row, seed: int) -> list[Job]:
+    """What gives one row its score at one seed, in order; the last one holds the score."""
+    recipe, words = str(study.recipe_path), row.words
+    start, key = _identities(recipe, words)
+    jobs = []
+    if start is not None:
+        jobs.append(Job("cold_start", start, seed, recipe, words))
+    if row.score == "student":
+        jobs.append(Job("method", key, seed, recipe, words, tuple(job.id for job in jobs)))
+    return jobs
+
+
+def every_job(studies: Iterable[Study], seeds: int | None = None) -> list[Job]:
+    """All jobs of some studies, each once, in the order in which they should run.
+
+    Args:
+        studies: The tables, the most important first.
+        seeds: At most this many of each; what the study says when None.
+    """
+    jobs: dict[str, Job] = {}
+    for study in studies:
+        for row in study.rows:
+            for job in _references(study, row):
+                jobs.setdefault(job.id, job)
+        for seed in range(study.seeds if seeds is None else min(seeds, study.seeds)):
+            for row in study.rows:
+                for job in jobs_of(study, row, seed):
+                    jobs.setdefault(job.id, job)
+        if study.cost:
+            for row in study.rows:
+                job = cost_job(study, row)
+                jobs.setdefault(job.id, job)
+    return list(jobs.values())
+
+
+def cost_job(study: Study, row: Row) -> Job:
+    """The job that counts a row's FLOPs, after a run of it."""
+    score = jobs_of(study, row, 0)[-1]
+    return dataclasses.replace(score, kind="cost", key=f"{score.kind}-{score.key}", needs=(score.id,))
+
+
+def reference_job(study: Study, row: Row, model: Literal["student", "teacher"]) -> Job:
+    """The job that asks the row's student before any training, or its teacher."""
+    recipe, words = str(study.recipe_path), row.words
+    config = _config(recipe, words)
+    section = config.student if model == "student" else config.teacher
+    asked = None if config.benchmark is None else config.benchmark.model_dump(exclude_defaults=True)
+    key = _hash([_with_weights(section.model_dump(exclude_defaults=True)), asked, config.settings["languages"]])
+    return Job("reference", key, 0, recipe, words, model=model)
+
+
+def _references(study: Study, row: Row) -> list[Job]:
+    return [reference_job(study, row, "student"), reference_job(study, row, "teacher")]
+
+
+@functools.cache
+def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
+    return load_run_config(recipe, words)
+
+
+@functools.cache
+def _identities(recipe: str, words: tuple[str, ...]) -> tuple[str | None, str]:
+    """Keys of the cold start (None without one) and of the method."""
+    config = _config(recipe, words)
+    tree = config.model_dump(exclude={"training", "dtype"}, exclude_defaults=True)
+    tree |= {"student": _with_weights(tree["student"]), "teacher": _with_weights(tree.get("teacher", {}))}
+    own = _own_settings(config)
+    start = None
+    if config.settings["cold_start"] != "none":
+        start = _hash(_cold_start_part(config, tree, own))
+    return start, _hash([config.method, tree, own, config.dtype])
+
+
+def _own_settings(config: RunConfig) -> dict[str, Any]:
+    """What differs from the method's defaults: a key that a later version adds leaves finished runs what they are."""
+    keys = training_keys()
+    own = {}
+    for name, value in config.settings.items():
+        default = method_default(config.method, name) if name in METHOD_KEYS else keys[name].default
+        if name not in NOT_PART and value != default:
+            own[name] = value
+    return own
+
+
+def _cold_start_part(config: RunConfig, tree: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """What a cold start depends on: neither the method nor what only a method reads (as `stages.cold_start_key`)."""
+    from dudi.arguments import METHOD_STAGE_KEYS
+
+    settings = config.settings
+    written = settings["cold_start"] == "teacher_sft"
+    unread = METHOD_STAGE_KEYS | METHOD_KEYS | {"method", "without"}
+    unread |= set() if settings["cold_start_epochs"] is None else {"num_train_epochs"}
+    read = {"temperature", "max_new_tokens"} if written else set()
+    parts = ["student", "data", "lora", "benchmark", *(["teacher"] if written else [])]
+    return {
+        "kind": settings["cold_start"],
+        "dtype": config.dtype,
+        "tree": {part: tree.get(part) for part in parts},
+        "own": {name: value for name, value in own.items() if name not in unread - read}
+        | {"learning_rate": settings["cold_start_learning_rate"] or settings["learning_rate"]},
+    }
+
+
+def _with_weights(section: dict[str, Any]) -> dict[str, Any]:
+    """A model's section with the hash of its weights, where they lie on this disk: a model made anew is another."""
+    name = section.get("model")
+    return section | {"weights": None if name is None else _weights(str(name))}
+
+
+@functools.cache
+def _weights(name: str) -> str | None:
+    folder = Path(locate(name))
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def finished(job: Job, runs: Path) -> bool:
+    """Whether its result is there."""
+    return (runs / job.id / RESULT).is_file()
+
+
+def results(jobs: Sequence[Job], runs: Path) -> list[dict[str, Any]]:
+    """The results that are there, in the order of their jobs."""
+    files = [runs / job.id / RESULT for job in jobs]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+
+
+def method_of(job: Job) -> str:
+    """The method that a job trains."""
+    return _config(job.recipe, job.words).method
