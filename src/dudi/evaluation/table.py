@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from io import StringIO
 from typing import Any
 
@@ -45,6 +45,11 @@ def title(subject: str, method: str) -> str:
     return method if subject == "student" else TITLES.get(subject, subject)
 
 
+def before_method(subjects: Collection[str]) -> str | None:
+    """What a student was before its method: the cold start, or else the base; None when neither answered."""
+    return next((name for name in ("cold_start", "base") if name in subjects), None)
+
+
 def _by_split(summary: Mapping[str, Mapping[str, Any]], method: str) -> Table:
     table = Table(title="Questions answered exactly, in %", box=None, title_justify="left", pad_edge=False)
     table.add_column("")
@@ -62,7 +67,7 @@ def _by_split(summary: Mapping[str, Mapping[str, Any]], method: str) -> Table:
 
 def _by_language(summary: Mapping[str, Mapping[str, Any]], method: str) -> Table:
     """Per language and split, before and after; the teacher beside."""
-    before = "cold_start" if "cold_start" in summary else "base"
+    before = before_method(summary) or "base"
     pairs = [subject for subject in (before, "student") if subject in summary] or list(summary)[1:2]
     words = f"{title(before, method)} > {method}" if len(pairs) == 2 else title(pairs[0], method)
     table = Table(title=f"By language: {words}", box=None, title_justify="left", pad_edge=False)

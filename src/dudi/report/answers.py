@@ -1,4 +1,7 @@
-"""The answers of a report: some questions of each language, before and after training, chosen by a rule."""
+"""The answers of a report: some questions of each language, before and after training, chosen by a rule.
+
+Several methods stand beside each other, each with its first run that has answers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dudi.report.groups import Group
 from dudi.report.results import SUBJECTS, Result, asks, result_of
 from dudi.report.run_folder import RunFolder
 from dudi.report.wording import in_order
@@ -38,12 +42,14 @@ class Answer:
         title: What the page calls it.
         text: The answer.
         right: Whether it is the reference, after normalisation.
+        colour: Of the method that trained a student, where several stand side by side.
     """
 
     subject: str
     title: str
     text: str
     right: bool
+    colour: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ class Answers:
         before: What the page calls the student before its method.
         counts: (change, number of questions), over all questions.
         total: How many questions there are.
+        runs: Whose answers they are; the first run's decide which questions are shown.
         turned: How many cards of a language show a question that turned right, where there are as many.
     """
 
@@ -79,19 +86,27 @@ class Answers:
     before: str
     counts: tuple[tuple[str, int], ...]
     total: int
+    runs: tuple[str, ...]
     turned: int = QUOTA[LEARNED]
 
 
-def choose(run: RunFolder) -> Answers | None:
-    """The section of a run; None when nobody recorded answers of a student before and after."""
-    by_id: dict[str, dict[str, Record]] = {}
-    for record in run.answers:
-        by_id.setdefault(_said(record, "id"), {})[_said(record, "subject")] = record
+def choose(groups: Sequence[Group]) -> Answers | None:
+    """The section; None when nobody recorded answers of a student before and after."""
+    sources = [(group, run) for group in groups if (run := next((run for run in group.runs if run.answers), None))]
+    if not sources:
+        return None
+    by_id = _by_id(sources[0][1])
     before = _before(by_id.values())
     if before is None:
         return None
+    run = sources[0][1]
     result = result_of(run) or Result(run, {}, {}, str(run.value("method") or ""))
-    cards = [_card(result, before, own) for own in by_id.values() if before in own and "student" in own]
+    tables = [(group, by_id if other is run else _by_id(other)) for group, other in sources]
+    cards = [
+        _card(result, before, own, [(group, table.get(name, {})) for group, table in tables])
+        for name, own in by_id.items()
+        if before in own and "student" in own
+    ]
     counts = Counter(card.change for card in cards)
     languages = in_order(card.language for card in cards)
     chosen = [card for code in languages for card in _of_language([card for card in cards if card.language == code])]
@@ -102,23 +117,43 @@ def choose(run: RunFolder) -> Answers | None:
         before=result.title(before),
         counts=tuple((change, counts[change]) for change in QUOTA),
         total=len(cards),
+        runs=tuple(run.name for _, run in sources),
     )
 
 
-def are_missing(run: RunFolder) -> bool:
-    """Whether the benchmark was asked for, or has scores, and no answers are there."""
-    return not run.answers and (asks(run) or result_of(run) is not None)
+def are_missing(groups: Sequence[Group]) -> bool:
+    """Whether the benchmark was asked for, or has scores, and no answers are there at all."""
+    runs = [run for group in groups for run in group.runs]
+    return not any(run.answers for run in runs) and any(asks(run) or result_of(run) is not None for run in runs)
+
+
+def _by_id(run: RunFolder) -> dict[str, dict[str, Record]]:
+    """Question to subject to answer."""
+    found: dict[str, dict[str, Record]] = {}
+    for record in run.answers:
+        found.setdefault(_said(record, "id"), {})[_said(record, "subject")] = record
+    return found
 
 
 def _before(questions: Iterable[Mapping[str, Record]]) -> str | None:
-    """The cold start, or else the base, of those who answered what the student answered."""
-    answered = [own for own in questions if "student" in own]
-    return next((name for name in ("cold_start", "base") if any(name in own for own in answered)), None)
+    """What those were before who answered what the student answered."""
+    from dudi.evaluation.table import before_method
+
+    return before_method({name for own in questions if "student" in own for name in own})
 
 
-def _card(result: Result, before: str, own: Mapping[str, Record]) -> Card:
+def _card(
+    result: Result, before: str, own: Mapping[str, Record], methods: Sequence[tuple[Group, Mapping[str, Record]]]
+) -> Card:
+    """One question: all answers of a single run, or those before, of each method's student, and of the teacher."""
     record = own["student"]
-    subjects = [name for name in SUBJECTS if name in own]
+    shown = []
+    for name in (subject for subject in SUBJECTS if subject in own):
+        if len(methods) == 1 or name in (before, "teacher"):
+            shown.append(_answer(name, result.title(name), own[name]))
+        elif name == "student":
+            students = [(group, other[name]) for group, other in methods if name in other]
+            shown += [_answer(name, group.label, answer, group.colour) for group, answer in students]
     return Card(
         id=_said(record, "id"),
         language=_said(record, "language"),
@@ -126,10 +161,12 @@ def _card(result: Result, before: str, own: Mapping[str, Record]) -> Card:
         change=_CHANGES[_right(own[before]), _right(record)],
         question=_said(record, "question"),
         reference=_said(record, "reference"),
-        answers=tuple(
-            Answer(name, result.title(name), _said(own[name], "answer"), _right(own[name])) for name in subjects
-        ),
+        answers=tuple(shown),
     )
+
+
+def _answer(subject: str, title: str, record: Record, colour: int | None = None) -> Answer:
+    return Answer(subject, title, _said(record, "answer"), _right(record), colour)
 
 
 def _of_language(cards: Sequence[Card]) -> list[Card]:

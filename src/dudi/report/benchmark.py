@@ -1,41 +1,17 @@
-"""What the report says about the benchmark: a few words, a table by split, one by language, a chart."""
+"""What the report says about the benchmark: a few words, tables by split and language, a chart."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from markupsafe import Markup
-
-from dudi.report.dots import DotRow, dot_chart
-from dudi.report.results import Result, asks, described, in_words, result_of
-from dudi.report.run_folder import RunFolder
-from dudi.report.wording import DASH, in_order, language_name, whole_percent
+from dudi.report.compared import Compared, compared, runs_without
+from dudi.report.dots import DotRow, Dots
+from dudi.report.groups import Group
+from dudi.report.results import Result, described, in_words, result_of
+from dudi.report.wording import DASH, Row, Table, language_name, whole_percent
 
 _FURTHER = ("all", "in language", "chrF", "bits per byte")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """A line of a table.
-
-    Attributes:
-        name: Its heading.
-        cells: Its numbers as text, a dash for what was not measured.
-        kind: The subject, for its looks.
-    """
-
-    name: str
-    cells: tuple[str, ...]
-    kind: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
-    """Rows under one head, which leaves out the column of their names."""
-
-    head: tuple[str, ...]
-    rows: tuple[Row, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,12 +20,13 @@ class Benchmark:
 
     Attributes:
         words: The result of a single run in two sentences; a note on several.
-        by_split: A row for everybody who answered, or for each run's student.
+        by_split: A single run: a row for everybody who answered.
         meanings: (split, what it means).
-        by_language: Before and after by split, or each run's student.
+        by_language: A single run: before and after by split.
         cells: What stands in the cells of `by_language`.
-        chart: Exact match by language; None for several runs.
-        legend: (kind of mark, who it stands for).
+        compared: Several runs: tables of methods.
+        colours: Several runs: label of a method to its colour.
+        chart: Exact match by language; None where there is nothing to draw.
         details: (name, value): what was asked, and how.
         missing: Runs whose recipe asks for the benchmark and that have no result.
     """
@@ -59,21 +36,29 @@ class Benchmark:
     meanings: tuple[tuple[str, str], ...] = ()
     by_language: Table | None = None
     cells: str = ""
-    chart: Markup | None = None
-    legend: tuple[tuple[str, str], ...] = ()
+    compared: tuple[Compared, ...] = ()
+    colours: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    chart: Dots | None = None
     details: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
 
 
-def benchmark_section(runs: Sequence[RunFolder]) -> Benchmark | None:
+def benchmark_section(groups: Sequence[Group]) -> Benchmark | None:
     """The section, or None when no run has a result and no recipe asks for one."""
-    results = [result_of(run) for run in runs]
-    missing = tuple(run.name for run, result in zip(runs, results, strict=True) if result is None and asks(run))
-    if results[0] is not None and len(runs) == 1:
-        return _single(results[0])
-    if any(results):
-        return dataclasses.replace(_several(runs, results), missing=missing)
-    return Benchmark(missing=missing) if missing else None
+    runs = [run for group in groups for run in group.runs]
+    missing = tuple(run.name for run in runs_without(groups))
+    known = [result for run in runs if (result := result_of(run)) is not None]
+    if known and len(runs) == 1:
+        return _single(known[0])
+    if not known:
+        return Benchmark(missing=missing) if missing else None
+    found = compared(groups)
+    section = Benchmark(meanings=meanings(), details=described(known[0]), missing=missing)
+    if found is None:
+        return section
+    return dataclasses.replace(
+        section, words=found.words, compared=found.tables, colours=found.colours, chart=found.chart
+    )
 
 
 def split_table(result: Result) -> Table:
@@ -131,36 +116,9 @@ def _single(result: Result) -> Benchmark:
         meanings=meanings(result),
         by_language=language_table(result),
         cells=before_after(result),
-        chart=dot_chart("Answered exactly, by language", rows, legend),
-        legend=tuple(legend.items()),
+        chart=Dots("Answered exactly, by language", rows, legend),
         details=described(result),
     )
-
-
-def _several(runs: Sequence[RunFolder], results: Sequence[Result | None]) -> Benchmark:
-    """Each run's student; dashes for a run without a result."""
-    known = [result for result in results if result is not None]
-    languages = in_order(code for result in known for code in result.languages)
-    by_split, by_language = [], []
-    for run, result in zip(runs, results, strict=True):
-        cells = (DASH,) * len(_splits() + _FURTHER) if result is None else _split_cells(result, "student")
-        own = [DASH if result is None else result.exact("student", "by_language", code) for code in languages]
-        by_split.append(Row(run.name, cells))
-        by_language.append(Row(run.name, tuple(own)))
-    return Benchmark(
-        words=_comparable(known),
-        by_split=Table((*_splits(), *_FURTHER), tuple(by_split)),
-        meanings=meanings(),
-        by_language=Table(tuple(map(language_name, languages)), tuple(by_language)),
-        cells="each run's student, all splits",
-    )
-
-
-def _comparable(results: Sequence[Result]) -> str:
-    """Whether the runs were asked the same."""
-    if len({str(result.how.get("fingerprint")) for result in results}) > 1:
-        return "Each run's student. The runs were not asked the same questions: their numbers do not compare."
-    return "Each run's student, asked the same questions. A difference between two single runs may be chance."
 
 
 def _split_cells(result: Result, subject: str) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ from markupsafe import Markup
 
 from dudi.languages import LANGUAGES
 from dudi.methods import METHODS, Method
-from dudi.report.benchmark import Table, benchmark_section
-from dudi.report.charts import short
-from dudi.report.page import template, write_text
+from dudi.report.benchmark import benchmark_section
+from dudi.report.facts import command_of, model_name
+from dudi.report.files import template, write_text
+from dudi.report.groups import grouped
+from dudi.report.licences import HUB_NAME, data_licence, model_licence
 from dudi.report.run_folder import RESULT, RunFolder, last, overlap_key, read_run
 from dudi.report.samples import lang
-from dudi.report.wording import DASH, in_order, said
+from dudi.report.scales import short
+from dudi.report.wording import DASH, Table, in_order, said
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~>$])")
 _LIBRARIES = ("dudi", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
 _METRICS: tuple[tuple[str, str, str], ...] = (
@@ -67,14 +68,16 @@ def render_card(run: RunFolder) -> str:
             front_matter=Markup(front_matter(run)),
             name=run.name,
             method=method,
-            student=said(run.value("student.model")),
+            student=model_name(run.value("student")),
             teacher=_teacher(run, method),
             languages=_languages(run),
             rows=_rows(run),
             data=run.data,
-            command=Markup(code_block(_command(run))),
+            licences=_licences(run, method),
+            chosen=_chosen(run, method),
+            command=Markup(code_block(command_of(run) or "dudi train resolved.yaml")),
             versions=_versions(run),
-            results=benchmark_section([run]),
+            results=benchmark_section(grouped([run])),
             result_file=RESULT,
             table=markdown_table,
             metrics=_metrics(run, method),
@@ -115,7 +118,7 @@ def front_matter(run: RunFolder) -> str:
     student = run.value("student.model")
     codes = [code for code in _codes(run) if lang(code) == code]  # the hub refuses anything else
     values: dict[str, Any] = {"language": codes, "license": "other", "library_name": "transformers"}
-    if isinstance(student, str) and _HUB_NAME.fullmatch(student) and not Path(student).exists():
+    if isinstance(student, str) and HUB_NAME.fullmatch(student) and not Path(student).exists():
         values["base_model"] = student
     values["pipeline_tag"] = "text-generation"
     values["tags"] = list(
@@ -133,7 +136,11 @@ def _codes(run: RunFolder) -> list[str]:
 
 
 def _languages(run: RunFolder) -> list[str]:
-    return [f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)]
+    """Each language with its rows, where they were counted."""
+    counts = run.data.get("rows")
+    rows = counts if isinstance(counts, Mapping) else {}
+    named = {code: f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)}
+    return [f"{name}: {rows[code]} rows" if code in rows else name for code, name in named.items()]
 
 
 def _rows(run: RunFolder) -> int | None:
@@ -146,16 +153,36 @@ def _rows(run: RunFolder) -> int | None:
 def _teacher(run: RunFolder, method: Method | None) -> str:
     if method is not None and method.teacher == "ema":
         return "the student's own moving average"
-    reads_model = method is None or method.teacher == "model" or run.value("targets") == "teacher"
-    return said(run.value("teacher.model")) if reads_model and run.value("teacher.model") else "none"
+    return model_name(run.value("teacher")) if _reads_teacher(run, method) else "none"
 
 
-def _command(run: RunFolder) -> str:
-    """The command as it was recorded, else the one that runs the same values again."""
-    recorded = run.environment.get("command")
-    if isinstance(recorded, list):
-        return shlex.join(map(str, recorded))
-    return " ".join(recorded.split()) if isinstance(recorded, str) else "dudi train resolved.yaml"
+def _reads_teacher(run: RunFolder, method: Method | None) -> bool:
+    """Whether a second model gave signals or wrote targets."""
+    reads = method is None or method.teacher == "model" or run.value("targets") == "teacher"
+    return reads and bool(run.value("teacher.model"))
+
+
+def _licences(run: RunFolder, method: Method | None) -> list[tuple[str, str, str]]:
+    """(part, name, licence) of everything that the weights came from."""
+
+    def model(role: str) -> tuple[str, str, str]:
+        name = run.value(f"{role}.model")
+        return (role, said(name), model_licence(name, run.value(f"{role}.revision")))
+
+    data = ("data", said(run.value("data.train") or run.data.get("source")), data_licence(run))
+    return [model("student"), *([model("teacher")] if _reads_teacher(run, method) else []), data]
+
+
+def _chosen(run: RunFolder, method: Method | None) -> list[tuple[str, str]]:
+    """The method's own choices: (wording, value) of what is written down."""
+    signals = method.signals if method is not None else frozenset()
+    wanted = [("cold start", "cold_start"), ("learning rate", "learning_rate"), ("seed", "seed")]
+    if {"off_policy", "on_policy"} & signals and method is not None and method.teacher != "none":
+        wanted = [("weight of the on-policy signal, lambda", "lambda"), ("divergence", "divergence"), *wanted]
+        wanted.insert(2, ("verbalizer", "verbalizer"))
+    if "sequence" in signals:
+        wanted = [("weight of the sequence signal, alpha", "alpha"), *wanted]
+    return [(wording, said(value)) for wording, key in wanted if (value := run.value(key)) is not None]
 
 
 def _versions(run: RunFolder) -> list[str]:

@@ -1,30 +1,53 @@
-"""The figures of a report: which metrics make which chart."""
+"""The figures of a report: which metrics make which chart. Runs of one method share a colour."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
-from dudi.report.charts import MOST_POINTS, Bar, Series, line_chart, stacked_bars
-from dudi.report.run_folder import RunFolder, mean, overlap_key, points
+from dudi.report.bars import Bars
+from dudi.report.charts import DASHES, Chart, Key, inline
+from dudi.report.cost import PHASES, phase_bars
+from dudi.report.groups import Group
+from dudi.report.lines import Lines, Series
+from dudi.report.run_folder import RunFolder, overlap_key, points
+from dudi.report.scales import MOST_POINTS
 
-PHASES = ("rollout", "teacher", "reference", "student", "other")
 _GIB = 2**30
 
 Records = Sequence[Mapping[str, Any]]
+Select = Callable[[RunFolder], list[tuple[float, float]]]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Figure:
-    """One chart with its caption; `svg` is None when no run measured it."""
+    """One chart with its caption, and with a legend of its own where the section's does not fit it."""
 
-    title: str
-    svg: Markup | None
+    chart: Chart
     caption: str = ""
+    own_legend: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it shows."""
+        return self.chart.title
+
+    @functools.cached_property
+    def svg(self) -> Markup | None:
+        """For the page; None when no run measured it."""
+        return inline(self.chart)
+
+    @property
+    def file(self) -> str:
+        """Its name as a file, without the ending: `overlap-ratio`."""
+        return re.sub(r"[^a-z0-9]+", "-", re.sub(r" of the top \d.*", "", self.title.lower())).strip("-")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,13 +58,11 @@ class Section:
         title: The heading.
         lead: One or two sentences on how to read them.
         figures: The charts.
-        legend: Labels of the colours where they are not the runs.
     """
 
     title: str
     lead: str
     figures: tuple[Figure, ...]
-    legend: tuple[str, ...] = ()
 
     @property
     def drawn(self) -> list[Figure]:
@@ -54,9 +75,16 @@ class Section:
         return [figure.title for figure in self.figures if figure.svg is None]
 
 
-def sections(runs: Sequence[RunFolder]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> list[Section]:
     """Every section with charts, in the order of the page."""
-    return [_losses(runs), _cold_start(runs), _agreement(runs), _rollouts(runs), _cost(runs), _optimiser(runs)]
+    return [
+        _losses(groups),
+        _cold_start(groups),
+        _agreement(groups),
+        _rollouts(groups),
+        _cost(groups),
+        _optimiser(groups),
+    ]
 
 
 def _method(run: RunFolder) -> Records:
@@ -67,21 +95,53 @@ def _cold(run: RunFolder) -> Records:
     return run.stage(cold=True)
 
 
+def lines_of(groups: Sequence[Group], select: Select) -> list[Series]:
+    """A line a run; several runs of a group are thin, each with its own dash, and their mean is thick."""
+    found = []
+    for group in groups:
+        own = [points for run in group.runs if (points := select(run))]
+        alone = len(group.runs) == 1
+        for place, (run, seed) in enumerate(zip(group.runs, group.seeds, strict=True)):
+            label = run.name if alone else f"{group.label}, seed {seed}"
+            dash, weight = (0, "normal") if alone else (place % DASHES, "thin")
+            found.append(Series(label, select(run), group.colour, dash, weight))  # type: ignore[arg-type]
+        if len(own) > 1:
+            found.append(Series(f"{group.label}, mean of {len(own)}", _mean(own), group.colour, weight="thick"))
+    return found
+
+
+def _mean(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """The mean of the lines as they are drawn, straight between points, wherever all of them are.
+
+    Runs whose metric comes at other steps than their neighbours' (a coin decides with `mixing: sample`) have one too.
+    """
+    low, high = max(line[0][0] for line in lines), min(line[-1][0] for line in lines)
+    places = sorted({x for line in lines for x, _ in line if low <= x <= high})
+    heights = [np.interp(places, [x for x, _ in line], [y for _, y in line]) for line in lines]
+    return [(x, float(y)) for x, y in zip(places, np.mean(heights, axis=0), strict=True)] if places else []
+
+
+def legend(groups: Sequence[Group], series: Sequence[Series]) -> list[Key]:
+    """Who is who in a chart that stands alone: those who have a line in it; nothing for a single run."""
+    if len(groups) == 1 and len(groups[0].runs) == 1:
+        return []
+    drawn = {line.colour for line in series if line.points}
+    groups = [group for group in groups if group.colour in drawn]
+    several = {group.label: f", mean of {len(group.runs)} (thin: each)" for group in groups if len(group.runs) > 1}
+    return [Key(group.label + several.get(group.label, ""), group.colour, 0) for group in groups]
+
+
 def _lines(
-    runs: Sequence[RunFolder],
+    groups: Sequence[Group],
     title: str,
     key: str,
     unit: str = "",
-    caption: str = "",
     stage: Callable[[RunFolder], Records] = _method,
     scale: float = 1.0,
 ) -> Figure:
-    """One metric, one line a run."""
-    series = [
-        Series(run.name, [(x, y * scale) for x, y in points(stage(run), key)], colour)
-        for colour, run in enumerate(runs)
-    ]
-    return Figure(title, line_chart(title, series, unit), caption or _averaged(series))
+    """One metric."""
+    series = lines_of(groups, lambda run: [(x, y * scale) for x, y in points(stage(run), key)])
+    return Figure(Lines(title, series, y=unit, legend=legend(groups, series)), _averaged(series))
 
 
 def _averaged(series: Sequence[Series]) -> str:
@@ -91,108 +151,88 @@ def _averaged(series: Sequence[Series]) -> str:
     return f"Each point is the mean of up to {group} steps." if group > 1 else ""
 
 
-def _losses(runs: Sequence[RunFolder]) -> Section:
+def _losses(groups: Sequence[Group]) -> Section:
     return Section(
         "Losses",
         "The weighted sum is what was minimised; the signals are shown without their weights. A sequence signal starts "
         "at log 2 = 0.693.",
         (
-            _lines(runs, "Weighted sum", "loss"),
-            _lines(runs, "Sequence signal", "loss/sequence", "nats a pair"),
-            _lines(runs, "Off-policy token signal", "loss/off_policy", "nats a token"),
-            _lines(runs, "On-policy token signal", "loss/on_policy", "nats a token"),
+            _lines(groups, "Weighted sum", "loss"),
+            _lines(groups, "Sequence signal", "loss/sequence", "nats a pair"),
+            _lines(groups, "Off-policy token signal", "loss/off_policy", "nats a token"),
+            _lines(groups, "On-policy token signal", "loss/on_policy", "nats a token"),
         ),
     )
 
 
-def _cold_start(runs: Sequence[RunFolder]) -> Section:
+def _cold_start(groups: Sequence[Group]) -> Section:
     return Section(
         "Cold start",
         "The stage before the method, trained on the ground truth.",
-        (_lines(runs, "Loss of the cold start", "loss", "nats a token", stage=_cold),),
+        (_lines(groups, "Loss of the cold start", "loss", "nats a token", stage=_cold),),
     )
 
 
-def _agreement(runs: Sequence[RunFolder]) -> Section:
+def _agreement(groups: Sequence[Group]) -> Section:
     return Section(
         "Student and teacher",
         "Measured where the student wrote. The overlap is the share of the teacher's likeliest tokens that are among "
-        "the student's; entropies say how sure each of them is.",
-        (_overlap(runs), _entropies(runs)),
+        "the student's (Figure 5 of the paper); entropies say how sure each of them is.",
+        (_overlap(groups), *_entropies(groups)),
     )
 
 
-def _overlap(runs: Sequence[RunFolder]) -> Figure:
-    keys = [overlap_key(_method(run)) for run in runs]
-    series = [
-        Series(run.name, points(_method(run), key), colour)
-        for colour, (run, key) in enumerate(zip(runs, keys, strict=True))
-        if key is not None
-    ]
-    named = sorted({key.removeprefix("overlap@") for key in keys if key is not None})
+def _overlap(groups: Sequence[Group]) -> Figure:
+    keys = {overlap_key(_method(run)) for group in groups for run in group.runs} - {None}
+    series = lines_of(groups, lambda run: points(_method(run), overlap_key(_method(run)) or ""))
+    named = sorted(str(key).removeprefix("overlap@") for key in keys)
     title = "Overlap ratio" + (f" of the top {' or '.join(named)}" if named else "")
-    return Figure(title, line_chart(title, series), _averaged(series))
+    return Figure(Lines(title, series, y="share", legend=legend(groups, series)), _averaged(series))
 
 
-def _entropies(runs: Sequence[RunFolder]) -> Figure:
-    series = []
-    for colour, run in enumerate(runs):
-        records = _method(run)
-        series.append(Series(f"{run.name}, student", points(records, "student_entropy"), colour))
-        series.append(Series(f"{run.name}, teacher", points(records, "teacher_entropy"), colour, dashed=True))
-    return Figure(
-        "Entropies",
-        line_chart("Entropies", series, "nats"),
-        f"Solid: student. Dashed: teacher. {_averaged(series)}".strip(),
-    )
+def _entropies(groups: Sequence[Group]) -> tuple[Figure, ...]:
+    """Student and teacher in one chart where there is one run; else the dashes are the seeds'."""
+    if len(groups) > 1 or len(groups[0].runs) > 1:
+        pair = (("Entropy of the student", "student_entropy"), ("Entropy of the teacher", "teacher_entropy"))
+        return tuple(_lines(groups, title, key, "nats") for title, key in pair)
+    records = _method(groups[0].runs[0])
+    series = [
+        Series(who, points(records, f"{who}_entropy"), colour, dash=colour)
+        for colour, who in enumerate(("student", "teacher"))
+    ]
+    return (Figure(Lines("Entropies", series, y="nats"), _averaged(series), own_legend=True),)
 
 
-def _rollouts(runs: Sequence[RunFolder]) -> Section:
+def _rollouts(groups: Sequence[Group]) -> Section:
     return Section(
         "Rollouts",
         "The health of what the student writes. Few ends or a growing length mean that answers are cut off; a wrong "
         "language is counted against the one that was asked for.",
         (
-            _lines(runs, "Mean length", "rollout/mean_length", "tokens"),
-            _lines(runs, "Ended by themselves", "rollout/eos_rate", "%", scale=100.0),
-            _lines(runs, "In a wrong language", "rollout/wrong_language_rate", "%", scale=100.0),
+            _lines(groups, "Mean length", "rollout/mean_length", "tokens"),
+            _lines(groups, "Ended by themselves", "rollout/eos_rate", "%", scale=100.0),
+            _lines(groups, "In a wrong language", "rollout/wrong_language_rate", "%", scale=100.0),
         ),
     )
 
 
-def _cost(runs: Sequence[RunFolder]) -> Section:
+def _cost(groups: Sequence[Group]) -> Section:
+    bars = Bars("Time by phase", phase_bars(groups), "seconds a step", PHASES)
     return Section(
         "Cost",
-        "Where the time of an optimizer step goes, on average over the run, and how much was done in it.",
+        "What the runs took. Seconds a step are means over a run's steps, and over the runs of a method.",
         (
-            _phases(runs),
-            _lines(runs, "Time of a step", "time/step", "seconds"),
-            _lines(runs, "Throughput", "tokens_per_second", "tokens / s"),
-            _lines(runs, "Peak memory", "memory/peak", "GiB", scale=1 / _GIB),
+            Figure(bars, own_legend=True),
+            _lines(groups, "Time of a step", "time/step", "seconds"),
+            _lines(groups, "Throughput", "tokens_per_second", "tokens / s"),
+            _lines(groups, "Peak memory", "memory/peak", "GiB", scale=1 / _GIB),
         ),
-        legend=PHASES,
     )
 
 
-def _phases(runs: Sequence[RunFolder]) -> Figure:
-    bars = [bar for run in runs if (bar := _bar(run)) is not None]
-    title = "Time by phase"
-    return Figure(title, stacked_bars(title, bars, "seconds a step", PHASES), "")
-
-
-def _bar(run: RunFolder) -> Bar | None:
-    records = _method(run)
-    parts = [(phase, mean(records, f"time/{phase}")) for phase in PHASES[:-1]]
-    known = [(phase, seconds) for phase, seconds in parts if seconds is not None]
-    whole = mean(records, "time/step")
-    if whole is not None and whole > sum(seconds for _, seconds in known):
-        known.append(("other", whole - sum(seconds for _, seconds in known)))
-    return Bar(run.name, known) if known else None
-
-
-def _optimiser(runs: Sequence[RunFolder]) -> Section:
+def _optimiser(groups: Sequence[Group]) -> Section:
     return Section(
         "Optimizer",
         "A gradient norm that jumps or a loss that follows it upwards is worth a look at the learning rate.",
-        (_lines(runs, "Learning rate", "learning_rate"), _lines(runs, "Norm of the gradient", "grad_norm")),
+        (_lines(groups, "Learning rate", "learning_rate"), _lines(groups, "Norm of the gradient", "grad_norm")),
     )

@@ -1,113 +1,152 @@
-"""`report.html`: one self-contained page over one or several runs."""
+"""`report.html`: one self-contained page over one or several runs, and its charts as files."""
 
 from __future__ import annotations
 
 import base64
 import datetime
 import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
-from dudi.report import answers, samples
-from dudi.report.benchmark import benchmark_section
-from dudi.report.charts import short
-from dudi.report.dots import mark
-from dudi.report.figures import sections
-from dudi.report.run_folder import ANSWERS, RESULT, RunFolder, last, number, overlap_key, read_runs
-from dudi.report.wording import DASH, in_order, said
+from dudi.report import answers, facts, samples
+from dudi.report.benchmark import Benchmark, benchmark_section
+from dudi.report.charts import inline, key_mark
+from dudi.report.cost import cost_table, total_seconds
+from dudi.report.figures import Figure, Section, sections
+from dudi.report.files import resource, template, write_text
+from dudi.report.groups import Group, differing, grouped
+from dudi.report.plots import standalone
+from dudi.report.run_folder import ANSWERS, RESULT, RunFolder, last, overlap_key, read_runs
+from dudi.report.wording import Row, Table, gibibytes, in_order, lasted, percent, said, shown
 
-_GIB = 2**30
+FIGURES = "figures"
 
 
-def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
-    """Write the report of one or several runs: one file, no network, nothing beside it.
+def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: bool = False) -> Path:
+    """Write the report of one or several runs: one file that needs nothing beside it, and its charts as files.
 
     Args:
         run_dirs: Run directories; several are overlaid and compared.
-        output: Where to write; None: `report.html` in the first run directory.
+        output: Where to write; None: `report.html` in the run directory, and for several runs in the folder above the
+            first, so that a run keeps its own. The charts are `figures/*.svg` beside `report.html`, and
+            `NAME-figures/*.svg` beside `NAME.html`.
+        png: Write the charts as PNG too.
 
     Returns:
-        The file.
+        The page.
 
     Raises:
-        ConfigError: a folder is not there, or holds nothing of a run.
-        EnvironmentFault: the file cannot be written.
+        ConfigError: a folder is not there, or holds nothing of a run; `png` without matplotlib.
+        EnvironmentFault: a file cannot be written.
     """
+    if png:
+        from dudi.report.png import require
+
+        require()
     runs = read_runs(run_dirs)
-    target = runs[0].path / "report.html" if output is None else Path(output)
-    return write_text(target, render_page(runs))
-
-
-def write_text(target: Path, text: str) -> Path:
-    """Write a file whole or not at all.
-
-    Raises:
-        EnvironmentFault: it cannot be written.
-    """
-    beside = target.with_name(f".{target.name}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # A lone surrogate in somebody's data must not cost the report.
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(beside, target)
-    except OSError as error:
-        raise EnvironmentFault(f"{target}: cannot be written: {error.strerror}") from error
+    groups = grouped(runs)
+    target = Path(output) if output is not None else _default_output(runs)
+    drawn, benchmark = sections(groups), benchmark_section(groups)
+    folder = target.parent / (FIGURES if target.stem == "report" else f"{target.stem}-{FIGURES}")
+    write_text(target, render_page(groups, drawn, benchmark, folder.name))
+    write_figures(list(_figures(drawn, benchmark)), folder, png=png)
     return target
 
 
-def render_page(runs: Sequence[RunFolder]) -> str:
-    """The page as text."""
-    chosen, total = samples.choose(runs)
+def _default_output(runs: Sequence[RunFolder]) -> Path:
+    folder = runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path
+    return folder / "report.html"
+
+
+def _figures(drawn: Sequence[Section], benchmark: Benchmark | None) -> Iterator[Figure]:
+    if benchmark is not None and benchmark.chart is not None:
+        yield Figure(benchmark.chart)
+    for section in drawn:
+        yield from section.figures
+
+
+def write_figures(figures: Sequence[Figure], folder: Path, *, png: bool = False) -> list[Path]:
+    """Write charts as SVG files, and as PNG files where asked for.
+
+    A chart that has nothing to show any more loses its file of an earlier report.
+
+    Raises:
+        ConfigError: `png` without matplotlib.
+        EnvironmentFault: a file cannot be written.
+    """
+    written = []
+    for figure in figures:
+        file = folder / f"{figure.file}.svg"
+        if figure.svg is None:
+            _remove(file)
+            continue
+        written.append(write_text(file, standalone(figure.chart)))
+        if png:
+            from dudi.report.png import save_png
+
+            written.append(save_png(figure.chart, file.with_suffix(".png")))
+    return written
+
+
+def _remove(svg: Path) -> None:
+    try:
+        for file in (svg, svg.with_suffix(".png")):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"{svg}: cannot be removed: {error.strerror}") from error
+
+
+def render_page(
+    groups: Sequence[Group], drawn: Sequence[Section], benchmark: Benchmark | None, figures: str = FIGURES
+) -> str:
+    """The page as text.
+
+    Args:
+        groups: The runs.
+        drawn: The sections with charts.
+        benchmark: The benchmark's section.
+        figures: Name of the folder that holds the charts as files.
+    """
+    chosen, total = samples.choose(groups)
+    runs = [run for group in groups for run in group.runs]
     script = resource("report.js")
     return template("report.html.jinja", autoescape=True).render(
+        groups=groups,
         runs=runs,
-        columns=_COLUMNS,
-        rows=[summary(run) for run in runs],
-        benchmark=benchmark_section(runs),
-        answers=answers.choose(runs[0]) if len(runs) == 1 else None,
-        answers_missing=ANSWERS if len(runs) == 1 and answers.are_missing(runs[0]) else "",
+        single=len(runs) == 1,
+        title=title(groups),
+        glance=glance(groups),
+        benchmark=benchmark,
+        answers=answers.choose(groups),
+        answers_missing=ANSWERS if answers.are_missing(groups) else "",
         result_file=RESULT,
-        mark=mark,
-        sections=sections(runs),
+        inline=inline,
+        key_mark=key_mark,
+        sections=drawn,
+        cost=cost_table(groups),
         samples=chosen,
         samples_total=total,
         languages=in_order(sample.language for sample in chosen),
         title_of=samples.language_title,
         lang=samples.lang,
-        versions=versions,
-        machine=machine,
-        data_of=data_of,
-        style=Markup(resource("report.css")),
+        facts=facts,
+        differing=differing([group.runs[0] for group in groups]),
+        figures=figures,
+        style=Markup(resource("chart.css") + resource("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def resource(name: str) -> str:
-    """A file of this package."""
-    return resources.files("dudi.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def template(name: str, *, autoescape: bool, **options: Any) -> Any:
-    """A template of this package; a variable that is not given is an error."""
-    environment = Environment(
-        loader=FunctionLoader(resource),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
-    )
-    return environment.get_template(name)
+def title(groups: Sequence[Group]) -> str:
+    """The page's title: the run's name, or the methods."""
+    if len(groups) == 1 and len(groups[0].runs) == 1:
+        return groups[0].runs[0].name
+    return "; ".join(group.described for group in groups)
 
 
 _COLUMNS = (
@@ -125,86 +164,33 @@ _COLUMNS = (
 )
 
 
+def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Table]:
+    """What all runs have in common, and a row a run of what they have not; of a single run everything is common."""
+    rows = [(group, run, summary(run)) for group in groups for run in group.runs]
+    alike = [len({cells[place] for _, _, cells in rows}) == 1 for place in range(len(_COLUMNS))]
+    common = [(name, rows[0][2][place]) for place, name in enumerate(_COLUMNS) if alike[place]]
+    head = tuple(name for name, same in zip(_COLUMNS, alike, strict=True) if not same)
+    kept = [
+        Row(run.name, tuple(cell for cell, same in zip(cells, alike, strict=True) if not same), colour=group.colour)
+        for group, run, cells in rows
+    ]
+    return common, Table(head, tuple(kept))
+
+
 def summary(run: RunFolder) -> list[str]:
     """The run's row under `_COLUMNS`: the last values, a dash for what was not measured."""
     records = run.stage(cold=False)
     overlap = overlap_key(records)
     return [
         said(run.value("method")),
-        model_name(run.value("student")),
-        model_name(run.value("teacher")),
+        facts.model_name(run.value("student")),
+        facts.model_name(run.value("teacher")),
         shown(last(records, "step")),
         shown(last(records, "loss")),
         shown(None if overlap is None else last(records, overlap)),
         percent(last(records, "rollout/eos_rate")),
         percent(last(records, "rollout/wrong_language_rate")),
         shown(last(records, "tokens_per_second")),
-        duration(run),
+        lasted(total_seconds(run)),
         gibibytes(last(records, "memory/peak")),
     ]
-
-
-def model_name(section: Any) -> str:
-    """A model's name out of its section, with the layers that were kept."""
-    if not isinstance(section, Mapping):
-        return said(section)
-    name, kept = section.get("model"), section.get("keep_layers")
-    if not name or kept is None:
-        return said(name)
-    return f"{name} ({kept if isinstance(kept, int) else len(kept)} layers kept)"
-
-
-def shown(value: float | None) -> str:
-    """A number; a dash for none."""
-    return DASH if value is None else short(value)
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage; a dash for none."""
-    return DASH if value is None else f"{value:.1%}"
-
-
-def gibibytes(value: float | None) -> str:
-    """Bytes in GiB; a dash for none."""
-    return DASH if value is None else f"{value / _GIB:.2f} GiB"
-
-
-def duration(run: RunFolder) -> str:
-    """The summed time of all steps that were run here, the cold start's included."""
-    times = [number(record.get("time/step")) for record in run.metrics if not record.get("cached")]
-    known = [seconds for seconds in times if seconds is not None]
-    if not known:
-        return DASH
-    minutes, seconds = divmod(round(sum(known)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
-
-
-def versions(run: RunFolder) -> list[tuple[str, str]]:
-    """Installed packages with their versions."""
-    packages = run.environment.get("packages")
-    found = packages.items() if isinstance(packages, Mapping) else ()
-    return [(str(name), str(version)) for name, version in found if version]
-
-
-def machine(run: RunFolder) -> list[tuple[str, str]]:
-    """What the run stood on, one line each."""
-    environment = run.environment
-    lines = [(name, said(environment.get(name))) for name in ("python", "platform", "commit", "cuda", "cores")]
-    precision, device = environment.get("precision"), environment.get("device")
-    if isinstance(precision, Mapping):
-        lines.append(("precision", f"{said(precision.get('dtype'))}: {said(precision.get('reason'))}"))
-    if isinstance(device, Mapping):
-        names = ", ".join(map(str, device.get("names") or ())) or said(device.get("type"))
-        lines.append(("device", f"{said(device.get('count'))} x {names}"))
-    return [*lines, ("memory", gibibytes(number(environment.get("memory"))))]
-
-
-def data_of(run: RunFolder) -> list[tuple[str, str]]:
-    """What the run was trained on, one line each."""
-    lines = [("source", said(run.data.get("source"))), ("fingerprint (SHA-256)", said(run.data.get("fingerprint")))]
-    for name, key in (("rows", "rows"), ("rejected", "rejected"), ("completions cut at max_length", "truncated")):
-        counts = run.data.get(key)
-        if isinstance(counts, Mapping):
-            lines.append((name, ", ".join(f"{what} {count}" for what, count in counts.items()) or "none"))
-    return lines

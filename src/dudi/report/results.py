@@ -38,8 +38,10 @@ class Result:
 
     @property
     def before(self) -> str | None:
-        """What the student was before its method: the cold start, or else the base."""
-        return next((name for name in ("cold_start", "base") if name in self.scores), None)
+        """What the student was before its method."""
+        from dudi.evaluation.table import before_method
+
+        return before_method(self.scores)
 
     @property
     def languages(self) -> list[str]:

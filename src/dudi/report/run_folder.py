@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,12 @@ from typing import Any
 import yaml
 
 from dudi.errors import ConfigError
+from dudi.report.settings import Setting, read_settings
 from dudi.runlog import read_jsonl
 
 COLD_START = "cold_start"
 RESULT, ANSWERS = "benchmark.json", "answers.jsonl"
 FILES = ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "samples.jsonl")
-_ORIGIN = re.compile(
-    r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$"
-)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
-    """One line of `resolved.yaml`.
-
-    Attributes:
-        key: With its section and a dot.
-        value: As it was written.
-        origin: `default`, `method`, `recipe FILE:LINE` or `command line`; empty when the file does not say.
-    """
-
-    key: str
-    value: str
-    origin: str
-
-    @property
-    def given(self) -> bool:
-        """Whether a person wrote it, and not the package."""
-        return self.origin not in ("default", "method", "")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -122,7 +99,7 @@ def read_run(folder: Path) -> RunFolder:
     return RunFolder(
         name=folder.resolve().name,
         path=folder,
-        settings=tuple(_settings(text)) if values else (),
+        settings=tuple(read_settings(text, environment.get("command"))) if values else (),
         values=values,
         environment=environment,
         data=data,
@@ -179,20 +156,6 @@ def _lines(folder: Path, name: str, missing: list[str]) -> tuple[Mapping[str, An
     found = tuple(record for record in records if isinstance(record, dict))
     if not found:
         missing.append(name)
-    return found
-
-
-def _settings(text: str) -> list[Setting]:
-    """The lines of `resolved.yaml` with the comment that says where each value came from."""
-    found: list[Setting] = []
-    section = ""
-    for line in text.splitlines():
-        match = _ORIGIN.match(line)
-        if match is None:
-            section = line[:-1] if re.fullmatch(r"\w+:", line) else section
-            continue
-        key = f"{section}.{match['key']}" if match["indent"] else match["key"]
-        found.append(Setting(key, match["value"].strip(), match["origin"].strip()))
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dudi.languages import LANGUAGES
+from dudi.report.groups import Group
 from dudi.report.run_folder import RunFolder
 
 PER_LANGUAGE = 8
@@ -60,17 +61,22 @@ def lang(code: str) -> str:
     return code if _CODE.fullmatch(code) else "und"
 
 
-def choose(runs: Sequence[RunFolder]) -> tuple[list[Sample], int]:
-    """The newest samples of each run and language, and how many there are in all."""
+def choose(groups: Sequence[Group]) -> tuple[list[Sample], int]:
+    """The newest samples of each method and language, and how many there are in all.
+
+    Each method shows its first run that has any; the more methods there are, the fewer samples of each.
+    """
+    sources = [run for group in groups if (run := next((run for run in group.runs if run.samples), None))]
+    most = max(PER_LANGUAGE // max(len(sources), 1), 1)
     chosen: list[Sample] = []
-    for run in runs:
+    for run in sources:
         taken: dict[str, int] = {}
         for record in reversed(run.samples):
             sample = _sample(run, record)
             taken[sample.language] = taken.get(sample.language, 0) + 1
-            if taken[sample.language] <= PER_LANGUAGE:
+            if taken[sample.language] <= most:
                 chosen.append(sample)
-    return chosen, sum(len(run.samples) for run in runs)
+    return chosen, sum(len(run.samples) for group in groups for run in group.runs)
 
 
 def _sample(run: RunFolder, record: Mapping[str, Any]) -> Sample:

@@ -1,14 +1,42 @@
-"""How the report and the card put values into words."""
+"""How the report and the card put values into words and tables."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 from dudi.languages import LANGUAGES
+from dudi.report.scales import short
 
 DASH = "–"
 """What was not measured."""
+_GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        name: Its heading.
+        cells: Its values as text, a dash for what was not measured.
+        kind: The subject, for its looks.
+        colour: Of the group that it stands for.
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    kind: str = ""
+    colour: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under one head, which leaves out the column of their names."""
+
+    head: tuple[str, ...]
+    rows: tuple[Row, ...]
 
 
 def said(value: Any) -> str:
@@ -16,9 +44,37 @@ def said(value: Any) -> str:
     return DASH if value in (None, "") else str(value)
 
 
+def shown(value: float | None) -> str:
+    """A number; a dash for none."""
+    return DASH if value is None else short(value)
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage; a dash for none."""
+    return DASH if value is None else f"{value:.1%}"
+
+
 def whole_percent(value: float | None) -> str:
     """A share as a whole percentage without its sign; a dash for none."""
     return DASH if value is None else f"{100 * value:.0f}"
+
+
+def gibibytes(value: float | None) -> str:
+    """Bytes in GiB; a dash for none."""
+    return DASH if value is None else f"{value / _GIB:.2f} GiB"
+
+
+def lasted(seconds: float | None) -> str:
+    """A duration: `7.4 s`, `3 min 35 s`, `2 h 05 min`; `0 s` below a twentieth of a second; a dash for none."""
+    if seconds is None:
+        return DASH
+    if seconds < 0.05:
+        return "0 s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def language_name(code: str) -> str:

@@ -1,0 +1,234 @@
+"""Groups of runs side by side on the benchmark: means over seeds, and which lead is one.
+
+The statistics are those of `dudi compare` (`dudi.evaluation.comparing`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dudi.errors import DudiError
+from dudi.evaluation.records import Evaluation, Run
+from dudi.report.dots import DotRow, Dots, method_mark
+from dudi.report.groups import Group
+from dudi.report.results import Result, asks, result_of
+from dudi.report.run_folder import RunFolder, number
+
+if TYPE_CHECKING:
+    from dudi.evaluation.comparing import Comparison
+    from dudi.evaluation.rendering import Grid
+
+REFERENCES = ("floor", "base", "cold_start", "teacher")
+_FURTHER = ("exact_match", "in_language", "chrf", "bits_per_byte")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Compared:
+    """One table.
+
+    Attributes:
+        heading: Above it.
+        about: What the numbers are.
+        grid: Columns, labels and cells.
+        tests: Every test that was made; None for none.
+        remarks: What the marks mean, and what a reader must know.
+    """
+
+    heading: str
+    about: str
+    grid: Grid
+    tests: Grid | None
+    remarks: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparisons:
+    """The benchmark's section for several runs.
+
+    Attributes:
+        words: Whether the numbers compare.
+        tables: By split, by language, and other metrics.
+        chart: By language; None when there is nothing to draw.
+        colours: Label of a group to its colour.
+    """
+
+    words: str
+    tables: tuple[Compared, ...]
+    chart: Dots | None
+    colours: Mapping[str, int]
+
+
+def compared(groups: Sequence[Group]) -> Comparisons | None:
+    """All groups that have results; None when none has."""
+    evaluations = [one for group in groups if (one := evaluation_of(group)) is not None]
+    if not evaluations:
+        return None
+    references = _references(groups, {one.name for one in evaluations})
+    try:
+        words, tables, by_language = _tables(evaluations, references, _notes(groups))
+    except DudiError as error:  # scores that nobody can read cost the tables, and not the report
+        return Comparisons(f"The runs cannot be compared: {error}", (), None, {})
+    colours = {group.label: group.colour for group in groups}
+    return Comparisons(words, tables, _chart(by_language, groups), colours)
+
+
+def evaluation_of(group: Group) -> Evaluation | None:
+    """A group's students as one evaluation with a run per seed; None when no run of it has a result.
+
+    A seed that is there twice counts once: a run and its copy are no two draws.
+    """
+    results = _by_seed(group)
+    if not results:
+        return None
+    runs = tuple(Run(seed, _scores(result, "student")) for seed, result in results.items())
+    first = next(iter(results.values()))
+    return Evaluation(group.label, str(first.run.path), first.how, runs)
+
+
+def _by_seed(group: Group) -> dict[int, Result]:
+    found: dict[int, Result] = {}
+    for place, run in enumerate(group.runs):
+        seed, result = run.value("seed"), result_of(run)
+        if result is not None:
+            found.setdefault(seed if isinstance(seed, int) else place, result)
+    return found
+
+
+def _scores(result: Result, subject: str) -> Mapping[str, Any]:
+    """A subject's scores with nothing but finite numbers."""
+    kept = _finite(result.scores.get(subject))
+    return kept if isinstance(kept, dict) else {}
+
+
+def _finite(value: Any) -> Any:
+    return {str(key): _finite(inside) for key, inside in value.items()} if isinstance(value, Mapping) else number(value)
+
+
+def _tables(
+    evaluations: Sequence[Evaluation], references: Sequence[Evaluation], notes: Sequence[str]
+) -> tuple[str, tuple[Compared, ...], Comparison]:
+    from dudi.evaluation.comparability import differences
+    from dudi.evaluation.comparing import compare
+
+    # What was asked must be the same, or nothing may be marked; seeds may differ, and the table says so.
+    first, names = evaluations[0], [one.name for one in references]
+    other = [found[0].text for one in evaluations[1:] if (found := differences(first, one, seeds=False))]
+    everybody = [*evaluations, *references]
+    shown_only = [one.name for one in everybody] if other else names
+    made = {
+        by: compare(everybody, by=by, references=shown_only, allow_different=["all"] if other else ["seeds"])
+        for by in ("split", "language")
+    }
+    words = f"The runs were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
+    tables = (
+        _table("By split", made["split"], notes),
+        _table("By language", made["language"], ()),
+        _further(everybody, shown_only),
+    )
+    return words, tables, made["language"]
+
+
+def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compared:
+    from dudi.evaluation.rendering import eps_grid, grid, has_std, remarks, title
+
+    contestants = [row for row in comparison.rows if not row.reference]
+    if len(contestants) > 1 and not comparison.tests and not comparison.notes:
+        notes = [*notes, "No diamond: nobody leads alone"]
+    return Compared(
+        heading,
+        title(comparison),
+        grid(comparison, std=has_std(comparison), long=True),
+        eps_grid(comparison, long=True) if comparison.tests else None,
+        (*remarks(comparison, "Bold", "underlined"), *notes),
+    )
+
+
+def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Compared:
+    """Every metric over all questions; leads are marked and not tested, since tests would add up."""
+    from dudi.evaluation.comparing import compare
+    from dudi.evaluation.measured import METRICS
+    from dudi.evaluation.rendering import Grid, Written, grid, has_std
+
+    columns: list[str] = []
+    lines: dict[str, list[Written]] = {one.name: [] for one in everybody}
+    known = [name for name in _FURTHER if any(one.values(name, "overall") for one in everybody)]
+    for name in known:
+        made = compare(everybody, by="overall", metric=name, references=shown_only, allow_different=["all"])
+        columns.append(METRICS[name].title)
+        for label, cells in grid(made, std=has_std(made), long=True).lines:
+            lines[label].append(dataclasses.replace(cells[-1], diamond=False))
+    table = Grid(tuple(columns), tuple((label, tuple(cells)) for label, cells in lines.items()))
+    remarks = (
+        "ChrF: letters shared with the reference, 0 to 100",
+        "Bits per byte: less is better",
+        "No lead is tested here",
+    )
+    return Compared("All questions", "", table, None, remarks)
+
+
+def _references(groups: Sequence[Group], taken: set[str]) -> list[Evaluation]:
+    """Those who are the same in every run, once: guessing, the base, the cold start over its seeds, the teacher."""
+    found: list[Evaluation] = []
+    for subject in REFERENCES:
+        seen: set[str] = set()
+        for group in groups:
+            results = _by_seed(group)
+            scores = [Run(seed, own) for seed, result in results.items() if (own := _scores(result, subject))]
+            kept = scores if subject == "cold_start" else scores[:1]
+            text = json.dumps([run.scores for run in kept], sort_keys=True)
+            if not kept or text in seen:
+                continue
+            title = next(iter(results.values())).title(subject)
+            name = _free(f"{title} of {group.label}" if seen else title, taken | {one.name for one in found})
+            seen.add(text)
+            found.append(Evaluation(name, subject, next(iter(results.values())).how, tuple(kept)))
+    return found
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, with a mark where somebody has it."""
+    return _free(f"{name} *", taken) if name in taken else name
+
+
+def _notes(groups: Sequence[Group]) -> list[str]:
+    """Which runs have no result, and which seeds are there twice."""
+    missing = [run.name for group in groups for run in group.runs if result_of(run) is None and not asks(run)]
+    notes = [f"No benchmark was asked for in {', '.join(missing)}"] if missing else []
+    return [*notes, *_twice(groups)]
+
+
+def _twice(groups: Sequence[Group]) -> Iterator[str]:
+    for group in groups:
+        seeds = [run.value("seed") for run in group.runs if result_of(run) is not None]
+        again = sorted({seed for seed in seeds if isinstance(seed, int) and seeds.count(seed) > 1})
+        if again:
+            yield f"{group.label}: seed {', '.join(map(str, again))} is there more than once and counts once"
+
+
+def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
+    """Each group's mean and standard deviation by language."""
+    from dudi.evaluation.rendering import column_title
+
+    if comparison.metric.scale != 100:
+        return None
+    marks = {group.label: method_mark(group.colour) for group in groups}
+    own = [(marks[row.name], row) for row in comparison.rows if row.name in marks]
+    rows = []
+    for place, column in enumerate(comparison.columns):
+        cells = {mark: row.cells[place] for mark, row in own}
+        rows.append(
+            DotRow(
+                "all" if column == "overall" else column_title("language", column, long=True),
+                {mark: cell.mean for mark, cell in cells.items()},
+                {mark: cell.std for mark, cell in cells.items() if cell.std is not None},
+            )
+        )
+    return Dots("Answered exactly, by language", rows, {mark: row.name for mark, row in own})
+
+
+def runs_without(groups: Sequence[Group]) -> list[RunFolder]:
+    """Runs whose recipe asks for the benchmark and that have no result."""
+    return [run for group in groups for run in group.runs if result_of(run) is None and asks(run)]

@@ -1,0 +1,98 @@
+"""What a run cost: seconds by phase, tokens a second, memory."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dudi.report.bars import Bar
+from dudi.report.groups import Group
+from dudi.report.run_folder import RunFolder, mean, number
+from dudi.report.scales import short
+from dudi.report.wording import DASH, Row, Table, gibibytes, lasted
+
+PHASES = ("rollout", "teacher", "reference", "student", "rest")
+_TIMED = PHASES[:-1]
+
+
+def phase_bars(groups: Sequence[Group]) -> list[Bar]:
+    """Mean seconds a step by phase, one bar a group; nothing for groups without times."""
+    return [bar for group in groups if (bar := _bar(group)).parts]
+
+
+def cost_table(groups: Sequence[Group]) -> Table | None:
+    """Whole times by phase, tokens a second and peak memory, a row a group; None when nobody measured them.
+
+    Several runs of a group are shown as mean +- standard deviation (n - 1). The rest is what a step took beside its
+    phases: data, the optimizer, logging. Time between steps (loading, checkpoints, the benchmark) is in none of them.
+    """
+    rows = [Row(group.described, _cells(group)) for group in groups]
+    if all(cell == DASH for row in rows for cell in row.cells):
+        return None
+    return Table(("cold start", *PHASES, "total", "tokens / s", "peak memory"), tuple(rows))
+
+
+def total_seconds(run: RunFolder) -> float | None:
+    """The summed time of all steps that were run here, the cold start's included unless it came from the cache."""
+    return _seconds([record for record in run.metrics if not record.get("cached")], "step")
+
+
+def _cells(group: Group) -> tuple[str, ...]:
+    times = [_times(run) for run in group.runs]
+    columns = [[time.get(name) for time in times] for name in ("cold_start", *PHASES)]
+    cells = [_mean_time(column) for column in columns]
+    if columns[0] and all(value is None for value in columns[0]) and any(_is_cached(run) for run in group.runs):
+        cells[0] = "cached"
+    cells.append(_mean_time([total_seconds(run) for run in group.runs]))
+    speed = _known(mean(run.stage(cold=False), "tokens_per_second") for run in group.runs)
+    peaks = _known(number(record.get("memory/peak")) for run in group.runs for record in run.metrics)
+    cells.append(short(round(statistics.fmean(speed))) if speed else DASH)
+    return (*cells, gibibytes(max(peaks)) if peaks else DASH)
+
+
+def _times(run: RunFolder) -> dict[str, float | None]:
+    """Whole seconds of the cold start and of each phase of the method."""
+    records = run.stage(cold=False)
+    times: dict[str, float | None] = {phase: _seconds(records, phase) for phase in _TIMED}
+    times["cold_start"] = _seconds([record for record in run.stage(cold=True) if not record.get("cached")], "step")
+    whole = _seconds(records, "step")
+    if whole is not None:
+        times["rest"] = max(whole - sum(times[phase] or 0.0 for phase in _TIMED), 0.0)
+    return times
+
+
+def _is_cached(run: RunFolder) -> bool:
+    return any(record.get("cached") for record in run.stage(cold=True))
+
+
+def _seconds(records: Sequence[Mapping[str, Any]], phase: str) -> float | None:
+    known = _known(number(record.get(f"time/{phase}")) for record in records)
+    return sum(known) if known else None
+
+
+def _mean_time(values: Sequence[float | None]) -> str:
+    known = _known(values)
+    if not known:
+        return DASH
+    shown = lasted(statistics.fmean(known))
+    return shown if len(known) < 2 or shown == "0 s" else f"{shown} ± {lasted(statistics.stdev(known))}"
+
+
+def _bar(group: Group) -> Bar:
+    parts = []
+    for phase in PHASES:
+        means = _known(_a_step(run, phase) for run in group.runs)
+        if means:
+            parts.append((phase, statistics.fmean(means)))
+    return Bar(group.described, parts)
+
+
+def _a_step(run: RunFolder, phase: str) -> float | None:
+    """Mean seconds a step of the method."""
+    seconds, steps = _times(run).get(phase), len(run.stage(cold=False))
+    return None if seconds is None or not steps else seconds / steps
+
+
+def _known(values: Any) -> list[float]:
+    return [value for value in values if value is not None]

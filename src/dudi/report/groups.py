@@ -1,0 +1,113 @@
+"""Runs that differ by their seed alone belong together: one method, one colour, one row of a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dudi.report.charts import DASHES, Key
+from dudi.report.run_folder import RunFolder
+
+# Keys that change what a run draws, how it is called or how it is logged, and not what is trained.
+_NOT_THE_METHOD = ("seed", "data_seed", "run_name", "project", "report_to", "disable_tqdm", "logging_", "save_", "hub_")
+_NOT_THE_METHOD_SECTIONS = ("benchmark",)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Runs of one method with the same values.
+
+    Attributes:
+        label: What charts and tables call it: the method, and the values that tell it from other groups of its method.
+        runs: Its runs, by seed.
+        colour: Of all its lines.
+    """
+
+    label: str
+    runs: tuple[RunFolder, ...]
+    colour: int
+
+    @property
+    def seeds(self) -> list[str]:
+        """What tells each run from the others of its group: the seed, else the folder's name."""
+        seeds = [run.value("seed") for run in self.runs]
+        known = [str(seed) for seed in seeds if seed is not None]
+        return known if len(set(known)) == len(self.runs) else [run.name for run in self.runs]
+
+    @property
+    def described(self) -> str:
+        """`dudi, seeds 0, 1 and 2`; a single run's label alone."""
+        return self.label if len(self.runs) == 1 else f"{self.label}, seeds {_listed(self.seeds)}"
+
+    def keys(self) -> list[Key]:
+        """The legend of its runs, each with its pattern of line."""
+        if len(self.runs) == 1:
+            return [Key(self.label, self.colour, 0)]
+        return [Key(seed, self.colour, place % DASHES) for place, seed in enumerate(self.seeds)]
+
+
+def grouped(runs: Sequence[RunFolder]) -> list[Group]:
+    """The groups of some runs, in the order in which they were named."""
+    members: dict[str, list[RunFolder]] = {}
+    for run in runs:
+        members.setdefault(_identity(run), []).append(run)
+    ordered = [sorted(own, key=_seed) for own in members.values()]
+    labels = _labels([own[0] for own in ordered])
+    return [Group(label, tuple(own), colour) for colour, (label, own) in enumerate(zip(labels, ordered, strict=True))]
+
+
+def differing(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
+    """The settings that are not the same in all runs: key to the value in each, an empty text where it is missing.
+
+    Seeds and names are left out.
+    """
+    tables = [{setting.key: setting.value for setting in run.settings if _counts(setting.key)} for run in runs]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    values = {key: [table.get(key, "") for table in tables] for key in keys}
+    return {key: own for key, own in values.items() if len(set(own)) > 1}
+
+
+def _counts(key: str) -> bool:
+    section = key.partition(".")[0]
+    return section not in _NOT_THE_METHOD_SECTIONS and not key.startswith(_NOT_THE_METHOD)
+
+
+def _identity(run: RunFolder) -> str:
+    """The same for runs that differ by their seed alone; a run whose recipe is lost stands alone."""
+    if not run.values:
+        return f"folder {run.path.resolve()}"
+    kept = {key: value for key, value in run.values.items() if _counts(str(key))}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _seed(run: RunFolder) -> tuple[float, str]:
+    seed = run.value("seed")
+    return (seed if isinstance(seed, int) else float("inf"), run.name)
+
+
+def _labels(runs: Sequence[RunFolder]) -> list[str]:
+    """The method; where several groups share it, with the values in which they differ."""
+    methods = [str(run.value("method") or "") for run in runs]
+    labels = []
+    for run, method in zip(runs, methods, strict=True):
+        namesakes = [other for other, name in zip(runs, methods, strict=True) if name == method]
+        parts = _telling(run, differing(namesakes), namesakes.index(run)) if len(namesakes) > 1 else []
+        labels.append(", ".join([method, *parts]) if method else run.name)
+    return [label if labels.count(label) == 1 else run.name for label, run in zip(labels, runs, strict=True)]
+
+
+def _telling(run: RunFolder, values: Mapping[str, Sequence[str]], place: int) -> list[str]:
+    """`alpha 0.2`: a group's values where it departs from its namesakes, those that a person set before all others."""
+    given = {setting.key for setting in run.settings if setting.given}
+    every = {key: row[place] for key, row in values.items()}
+    own = {key: value for key, value in every.items() if key in given} or every
+    return [f"{key.rpartition('.')[2]} {value}" for key, value in own.items() if value][:3]
+
+
+def _listed(words: Sequence[Any]) -> str:
+    numbers = [int(word) for word in words if str(word).isdecimal()]
+    if len(numbers) == len(words) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return " and ".join([", ".join(map(str, words[:-1])), str(words[-1])]) if len(words) > 1 else str(words[0])

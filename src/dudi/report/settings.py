@@ -1,0 +1,80 @@
+"""The lines of `resolved.yaml`: each value, and who set it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+_LINE = re.compile(
+    r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$"
+)
+_FILE = re.compile(r"recipe (?P<file>.*):\d+")
+_VERBS = ("train", "plan")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of `resolved.yaml`.
+
+    Attributes:
+        key: With its section and a dot.
+        value: As it was written.
+        origin: `default`, `method`, `recipe FILE:LINE` or `command line`; empty when the file does not say.
+        base: Whether the file of its origin is one that the recipe extends, as far as the command tells.
+    """
+
+    key: str
+    value: str
+    origin: str
+    base: bool = False
+
+    @property
+    def given(self) -> bool:
+        """Whether a person wrote it, and not the package."""
+        return self.origin not in ("default", "method", "")
+
+    @property
+    def source(self) -> str:
+        """The origin in words: `base file recipes/base/mini.yaml:2`."""
+        return self.origin.replace("recipe", "base file", 1) if self.base else self.origin
+
+
+def read_settings(text: str, command: Any = None) -> list[Setting]:
+    """The lines of `resolved.yaml` with the comment that says where each value came from.
+
+    Args:
+        text: The file.
+        command: The run's command as `env.json` has it: its recipe tells base files from the recipe itself.
+    """
+    found: list[Setting] = []
+    section = ""
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            section = line[:-1] if re.fullmatch(r"\w+:", line) else section
+            continue
+        key = f"{section}.{match['key']}" if match["indent"] else match["key"]
+        found.append(Setting(key, match["value"].strip(), match["origin"].strip()))
+    return _with_base(found, command)
+
+
+def _with_base(found: list[Setting], command: Any) -> list[Setting]:
+    files = {file for setting in found if (file := _file(setting))}
+    own = {file for file in files if _is_recipe(file, command)}
+    if not own:
+        return found
+    return [dataclasses.replace(setting, base=_file(setting) in files - own) for setting in found]
+
+
+def _file(setting: Setting) -> str:
+    match = _FILE.fullmatch(setting.origin)
+    return match["file"] if match else ""
+
+
+def _is_recipe(file: str, command: Any) -> bool:
+    """Whether the command names this file: `mini/dudi` is `recipes/mini/dudi.yaml`."""
+    if not isinstance(command, list) or len(command) < 3 or command[1] not in _VERBS:
+        return False
+    words = [str(word) for word in command[2:]]
+    return file in words or file.removeprefix("recipes/").removesuffix(".yaml") in words

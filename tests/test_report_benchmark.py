@@ -1,0 +1,219 @@
+"""What the report says about the benchmark and shows of its answers."""
+
+import json
+
+import pytest
+
+from dudi.report import answers, write_model_card
+from dudi.report.benchmark import benchmark_section
+from dudi.report.groups import grouped
+from dudi.report.results import in_words, result_of
+from dudi.report.run_folder import read_run
+from report_helpers import HOSTILE, SHARES, SPLITS, answer, build_asked, build_run, leaf, page_of
+
+
+@pytest.fixture
+def make(tmp_path):
+    return lambda name="run", **options: build_run(tmp_path / name, **options)
+
+
+@pytest.fixture
+def make_asked(tmp_path):
+    return lambda name="run", **options: build_asked(tmp_path / name, **options)
+
+
+def test_the_benchmark_in_words(make_asked):
+    text = page_of(make_asked()).text
+    assert (
+        "The student learned from the teacher in 2 languages. In this one run it answers 31% of 18 questions exactly; "
+        "before (cold start) it answered 18%, guessing gives 9%, the teacher 70%." in text
+    )
+    assert text.index("At a glance") < text.index("Benchmark") < text.index("Answers before") < text.index("Losses")
+
+
+@pytest.mark.parametrize(
+    ("method", "subjects", "words"),
+    [
+        ("sft", ("base", "student"), "was trained in 2 languages, without a teacher. In this one run it answers 31%"),
+        ("sft", ("base", "student"), "before (base) it answered 0%."),
+        ("sft", ("student", "teacher"), "the teacher, which this method does not use, answers 70%."),
+        ("sdft", ("student",), "learned from its own moving average in 2 languages. In this one run it answers 31% of"),
+        ("mine", ("student",), "was trained in 2 languages. In this one run it answers 31% of 18 questions exactly."),
+    ],
+)
+def test_the_words_claim_nothing_that_the_run_did_not_do(make_asked, method, subjects, words):
+    folder = make_asked(method=method, shares={name: SHARES[name] for name in subjects})
+    assert words in in_words(result_of(read_run(folder)))
+
+
+def test_the_tables_of_a_single_run(make_asked):
+    section = benchmark_section(grouped([read_run(make_asked())]))
+    assert section.by_split.head == (*SPLITS, "all", "in language", "chrF", "bits per byte")
+    assert [(row.name, row.cells) for row in section.by_split.rows] == [
+        ("guessing", ("9", "8", "7", "9", "–", "–", "–")),
+        ("base", ("0", "0", "0", "0", "50", "0.0", "1.00")),
+        ("cold start", ("18", "17", "16", "18", "50", "18.0", "0.82")),
+        ("dudi student", ("31", "30", "29", "31", "50", "31.0", "0.69")),
+        ("teacher", ("70", "69", "68", "70", "50", "70.0", "0.30")),
+    ]
+    assert section.by_language.head == (*SPLITS, "all", "teacher (all)")
+    assert [(row.name, row.cells) for row in section.by_language.rows] == [
+        ("Indonesian", ("18 → 31", "17 → 30", "16 → 29", "18 → 31", "70")),
+        ("Burmese", ("18 → 31", "17 → 30", "16 → 29", "9 → 16", "35")),
+    ]
+    assert section.cells == "cold start → dudi student"
+    assert section.meanings[1] == ("transfer", "trained in other languages only (6 questions)")
+
+
+def test_the_page_explains_splits_and_names_what_was_asked(make_asked):
+    page = page_of(make_asked())
+    for words in (
+        "seen : trained in this language, asked in other words (6 questions)",
+        "fingerprint (SHA-256, short): 0123456789ab;",
+        "greedy, at most 40 new tokens",
+        "CLDR 47, Babel 2.18.0",
+    ):
+        assert words in page.text
+    assert page.open == []
+    chart = next(svg for svg in page.all("svg") if "Answered exactly" in svg.get("aria-label", ""))
+    assert "Burmese: guessing 4%, cold start 9%, dudi student 16%, teacher 35%" in chart["aria-label"]
+    assert len([svg for svg in page.all("svg") if svg.get("aria-hidden")]) == 4 + 7  # marks; phases and entropies
+
+
+def test_a_run_that_asked_nothing_shows_nothing(make):
+    folder = make()
+    for text in ("", "benchmark: null  # default\n"):
+        with (folder / "resolved.yaml").open("a", encoding="utf-8") as file:
+            file.write(text)
+        text = page_of(folder).text + write_model_card(folder).read_text()
+        assert "Benchmark" not in text
+        assert "benchmark.json" not in text
+        assert "Answers before" not in text
+        assert "## Results" not in text
+
+
+def test_results_that_the_recipe_asked_for_and_that_are_missing_are_said(make_asked):
+    folder = make_asked(without=("benchmark.json", "answers.jsonl"))
+    text, card = page_of(folder).text, write_model_card(folder).read_text()
+    assert "Not measured: the recipe asks for a benchmark, and benchmark.json is missing or cannot be read." in text
+    assert "Not measured: answers.jsonl is missing or empty." in text
+    assert "The recipe asks for a benchmark, and benchmark.json is missing or cannot be read." in card
+
+
+@pytest.mark.parametrize("missing", ["benchmark.json", "answers.jsonl"])
+def test_each_half_of_the_benchmark_stands_alone(make_asked, missing):
+    text = page_of(make_asked(without=(missing,))).text
+    assert f"{missing} is missing" in text
+    assert ("question id-1-0" in text) == (missing == "benchmark.json")
+    assert ("31% of 18 questions" in text) == (missing == "answers.jsonl")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"scores": 3}',
+        '{"scores": {"student": 1}}',
+        '{"scores": {"student": {"by_language": []}}}',
+        '{"scores": {"base": {}}}',
+    ],
+)
+def test_a_broken_result_is_a_missing_one(make_asked, text):
+    folder = make_asked()
+    (folder / "benchmark.json").write_text(text)
+    assert "benchmark.json is missing or cannot be read" in page_of(folder).text
+
+
+def test_holes_in_a_result_are_dashes(make_asked):
+    folder = make_asked()
+    holes = {"student": {"by_language": {"id": {"exact_match": "much"}}, "overall": {"chrf": None}}, "teacher": None}
+    (folder / "benchmark.json").write_text(json.dumps({"scores": holes}))
+    page = page_of(folder)
+    assert page.open == []
+    assert "In this one run it answers – of the questions exactly." in page.text
+    assert "benchmark: –, part –; tasks: –" in page.text
+    assert "| dudi student | – | – | – | – | – | – | – |" in write_model_card(folder).read_text()
+
+
+def test_answers_are_chosen_by_the_rule(make_asked):
+    run = read_run(make_asked())
+    chosen = answers.choose(grouped([run]))
+    own = [card for card in chosen.cards if card.language == "id"]
+    assert chosen.languages == ("id", "my")
+    assert [card.change for card in own] == [
+        *[answers.LEARNED] * 3,
+        answers.STILL_RIGHT,
+        answers.STILL_WRONG,
+        answers.LOST,
+    ]
+    assert {card.split for card in own[:3]} == set(SPLITS)
+    assert dict(chosen.counts) == dict.fromkeys(answers.QUOTA, 8)
+    assert chosen.total == 32
+    backwards = make_asked("b", records=list(reversed(run.answers)))
+    again = answers.choose(grouped([read_run(backwards)]))
+    assert {card.id for card in again.cards} == {card.id for card in chosen.cards}
+
+
+def test_free_places_go_to_what_there_is(make_asked):
+    wrong = [
+        answer(who, f"{split}-{place}", split, exact=False)
+        for who in ("base", "student")
+        for split in SPLITS
+        for place in range(5)
+    ]
+    chosen = answers.choose(grouped([read_run(make_asked(records=wrong))]))
+    assert chosen.before == "base"
+    assert [card.change for card in chosen.cards] == [answers.STILL_WRONG] * answers.PER_LANGUAGE
+    assert sorted(card.split for card in chosen.cards) == sorted(SPLITS * 2)
+
+
+def test_answers_show_everybody_with_a_mark_in_words(make_asked):
+    records = [
+        answer(who, "q", "seen", "my", exact=exact)
+        for who, exact in (("base", False), ("cold_start", False), ("student", True), ("teacher", True))
+    ]
+    page = page_of(make_asked(records=records))
+    for words in (
+        "seen: wrong before, right after",
+        "reference q",
+        "base ✗ wrong base says q",
+        "cold start ✗ wrong cold_start says q",
+        "dudi student ✓ right student says q",
+        "teacher ✓ right teacher says q",
+        "wrong before, right after 1 right before and after 0",
+    ):
+        assert words in page.text
+    assert {"my"} <= {cell.get("lang") for cell in page.all("dd")}
+
+
+def test_both_filters_choose_within_their_own_section(make_asked):
+    page = page_of(make_asked())
+    assert [select["id"] for select in page.all("select")] == ["answers-language", "language"]
+    assert [option["value"] for option in page.all("option") if "selected" in option] == ["id"]
+    assert len({article["data-language"] for article in page.all("article")}) == 3
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_answers_and_results_stay_text(make_asked, text):
+    fields = ("answer", "question", "reference", "language", "split", "id")
+    records = [
+        answer(who, f"{field}-{place}", "seen", exact=False) | {field: text}
+        for place, field in enumerate(fields)
+        for who in ("base", "student")
+    ]
+    asked = dict.fromkeys(("name", "part", "questions", "fingerprint", "cldr_version", "babel_version"), text)
+    folder = make_asked(records=records, asked=asked | {"tasks": [text]})
+    result = json.loads((folder / "benchmark.json").read_text())
+    result["scores"][text] = result["scores"]["base"]
+    result["scores"]["student"]["by_language"][text] = leaf(0.5, "student")
+    (folder / "benchmark.json").write_text(json.dumps(result | {"method": text}))
+    page = page_of(folder)
+    assert len(page.all("script")) == 1
+    assert page.all("img") == []
+    assert page.open == []
+    assert page.text.count(text) >= 12
+    card = write_model_card(folder).read_text()
+    assert "<script" not in card
+    assert "<img" not in card
