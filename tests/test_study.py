@@ -3,7 +3,10 @@
 import argparse
 import json
 import math
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from dudi.study.grid import Row, read_studies, read_study, shipped_studies
 from dudi.study.jobs import RESULT, Job, cost_job, every_job, finished, jobs_of, reference_job
 from dudi.study.ordering import ordered_pairs
 from dudi.study.page import page
-from dudi.study.scheduler import _ready
+from dudi.study.scheduler import _leave_with, _ready
 
 HEAD = "title: T\nrecipe: base.yaml\nseeds: 2\n"
 BASE = """
@@ -126,9 +129,7 @@ class TestJobs:
     @pytest.mark.parametrize("keys", [{"alpha": 0.2}, {"learning_rate": 0.002}, {"num_train_epochs": 2}])
     def test_a_changed_value_is_another_run_from_the_same_cold_start(self, keys):
         study, row = shipped("2-components"), _row("2-components", "DuDi")
-        own, plain = (
-            jobs_of(study, r, 0) for r in (row.model_copy(update={"keys": {"method": "dudi", **keys}}), row)
-        )
+        own, plain = (jobs_of(study, r, 0) for r in (row.model_copy(update={"keys": {"method": "dudi", **keys}}), row))
         assert own[0].id == plain[0].id
         assert own[1].id != plain[1].id
 
@@ -324,7 +325,7 @@ def test_a_small_study_from_start_to_end(study_file, tmp_path, capsys):
     words = ["study", "run", str(file), "--seeds", "1", "--jobs", "1"]
     words += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "docs")]
     assert main([*words, "--dry-run"]) == 0
-    assert "1 tables" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert "1 table, 2 scores" in capsys.readouterr().out and not (tmp_path / "runs").exists()
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "[6/6]" in said and "GFLOP a step" in said
@@ -340,6 +341,38 @@ def test_a_small_study_from_start_to_end(study_file, tmp_path, capsys):
     assert "| GKD |" in text and "teacher" in text
     assert main(words) == 0
     assert "0 are left" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_worker_ends_with_the_process_that_asked_for_it():
+    """A study that is killed leaves nobody behind who waits for work for ever."""
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if not parent:
+        worker = os.fork()
+        if not worker:
+            _leave_with(os.getppid())
+        os.write(writing, str(worker).encode())
+        time.sleep(60)
+        os._exit(0)
+    worker = int(os.read(reading, 32))
+    os.kill(worker, 0)  # it is there
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    assert _gone(worker, within=5.0)
+
+
+def _gone(process, within):
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+            os.kill(process, 0)
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_shipped_studies_come_in_the_order_of_their_numbers():

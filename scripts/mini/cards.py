@@ -118,8 +118,9 @@ def _page(
             "",
             f"    {command}",
             "",
-            f"- {shape.get('family', 'qwen3').capitalize()} architecture, {training['parameters']:,} parameters: {shape['layers']} layers of width "
-            f"{shape['hidden']}, {shape['heads']} heads, tied embeddings; stored in bf16.",
+            f"- {shape.get('family', 'qwen3').capitalize()} architecture, {training['parameters']:,} parameters: "
+            f"{shape['layers']} layers of width {shape['hidden']}, {shape['heads']} heads, tied embeddings; stored in "
+            "bf16.",
             f"- {training['samples']:,} conversations in batches of {shape['batch']}, loss on the answers, "
             f"Muon and AdamW at {shape['learning_rate']}, seed {training['seed']}; {training['minutes']:.0f} minutes "
             f"on one core beside the other model; last loss {training['final_loss']} nats per token.",

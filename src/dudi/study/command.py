@@ -115,7 +115,7 @@ def _announced(studies: Sequence[Study], jobs: Sequence[Any], left: Sequence[Any
     shared = sum(study.seeds * len(study.rows) for study in studies)
     minutes = seconds / 60 / at_once
     return (
-        f"{len(studies)} tables, {shared} scores from {len(jobs)} jobs (what several rows share runs once); "
+        f"{len(studies)} {'table' if len(studies) == 1 else 'tables'}, {shared} scores from {len(jobs)} jobs (what several rows share runs once); "
         f"{len(jobs) - len(left)} are done, {len(left)} are left: about {seconds / 60:.0f} minutes of one core, "
         f"{minutes:.0f} with {at_once} at a time"
     )
