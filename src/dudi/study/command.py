@@ -114,8 +114,9 @@ def _announced(studies: Sequence[Study], jobs: Sequence[Any], left: Sequence[Any
     seconds = expected_seconds(left, jobs, runs)
     shared = sum(study.seeds * len(study.rows) for study in studies)
     minutes = seconds / 60 / at_once
+    tables = "1 table" if len(studies) == 1 else f"{len(studies)} tables"
     return (
-        f"{len(studies)} {'table' if len(studies) == 1 else 'tables'}, {shared} scores from {len(jobs)} jobs (what several rows share runs once); "
+        f"{tables}, {shared} scores from {len(jobs)} jobs (what several rows share runs once); "
         f"{len(jobs) - len(left)} are done, {len(left)} are left: about {seconds / 60:.0f} minutes of one core, "
         f"{minutes:.0f} with {at_once} at a time"
     )
