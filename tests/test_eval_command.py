@@ -15,10 +15,10 @@ from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import questions
 from dudi.errors import ConfigError
 from dudi.evaluation import eval_options
-from dudi.evaluation.asking import source_of
 from dudi.evaluation.benchmark import fingerprint
 from dudi.evaluation.evaluate import add_arguments, run
 from dudi.evaluation.records import read_evaluation
+from dudi.evaluation.source import source_of
 from helpers import CHATML, make_model, make_tokenizer
 
 ROWS = [

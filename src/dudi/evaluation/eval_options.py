@@ -14,8 +14,9 @@ from dudi.errors import ConfigError
 from dudi.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    from dudi.evaluation.asking import Decoding, Source
+    from dudi.evaluation.asking import Decoding
     from dudi.evaluation.question_files import Asked
+    from dudi.evaluation.source import Source
 
 BUILT_IN, SEAHELM = "cldr-qa-1", "seahelm"
 FOLDER = Path("evals")
@@ -114,13 +115,13 @@ def source_of(given: argparse.Namespace) -> Source:
     Raises:
         ConfigError: an unknown precision, or a run without a model.
     """
-    from dudi.evaluation import asking
+    from dudi.evaluation import source as sources
 
-    if given.dtype not in asking.DTYPES:
-        hint = did_you_mean(given.dtype, asking.DTYPES)
-        raise ConfigError(f"--dtype: '{given.dtype}' is not one of {', '.join(asking.DTYPES)}{hint}")
+    if given.dtype not in sources.DTYPES:
+        hint = did_you_mean(given.dtype, sources.DTYPES)
+        raise ConfigError(f"--dtype: '{given.dtype}' is not one of {', '.join(sources.DTYPES)}{hint}")
     keys = ("revision", "dtype", "device", "chat_template", "trust_remote_code")
-    source = asking.source_of(given.model, **{key: getattr(given, key) for key in keys})
+    source = sources.source_of(given.model, **{key: getattr(given, key) for key in keys})
     return source if given.name is None else dataclasses.replace(source, name=given.name)
 
 

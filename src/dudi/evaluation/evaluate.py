@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from dudi.data.chat import ChatFormat
-    from dudi.evaluation.asking import Decoding, Source
+    from dudi.evaluation.asking import Decoding
     from dudi.evaluation.benchmark import Answered, Item
     from dudi.evaluation.question_files import Asked
+    from dudi.evaluation.source import Source
 
 __all__ = ["add_arguments", "evaluate", "run"]
 
