@@ -22,7 +22,7 @@ from dudi.verbalizer import Verbalizer
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "src" / "dudi" / "mini"
-ROLES = {"teacher": 7_000_000, "base": 2_500_000}
+ROLES = {"teacher": 7_000_000, "base": 2_500_000, "llama": 2_500_000, "small": 1_000_000}
 
 
 @pytest.fixture(scope="module", params=ROLES)
@@ -46,7 +46,7 @@ def mean(hits):
     return sum(hits) / len(hits)
 
 
-def test_both_are_small_and_stored_in_bf16(role):
+def test_they_are_small_and_stored_in_bf16(role):
     with safe_open(MINI / role / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     assert sum(tensor.numel() for tensor in tensors.values()) <= ROLES[role]
@@ -64,9 +64,15 @@ def test_the_cards_hash_the_files_that_are_there(role):
     assert "python scripts/build_mini.py" in card
 
 
-def test_both_read_with_the_same_tokenizer():
+def test_all_read_with_the_same_tokenizer(role):
     for name in ("tokenizer.json", "chat_template.jinja"):
-        assert (MINI / "teacher" / name).read_bytes() == (MINI / "base" / name).read_bytes()
+        assert (MINI / role / name).read_bytes() == (MINI / "base" / name).read_bytes()
+
+
+def test_the_students_differ_in_size_and_in_family():
+    configs = {role: json.loads((MINI / role / "config.json").read_text(encoding="utf-8")) for role in ROLES}
+    assert [configs[role]["model_type"] for role in ("base", "small", "llama")] == ["qwen3", "qwen3", "llama"]
+    assert configs["small"]["hidden_size"] < configs["base"]["hidden_size"] == configs["llama"]["hidden_size"]
 
 
 def test_they_load_without_a_network():
