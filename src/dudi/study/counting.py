@@ -9,13 +9,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from dudi import run
+from dudi.methods import METHODS
 
 if TYPE_CHECKING:
     from dudi.arguments import DudiConfig
     from dudi.config import RunConfig
 
 STEPS = 8
-"""How many steps are counted."""
+"""How many steps are counted, of methods without iterations."""
 
 
 def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> dict[str, Any]:
@@ -40,25 +41,30 @@ def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> d
     with counter:
         trainer.train()
     return {
-        "flops_per_step": (counter.get_total_flops() - marks.before) / STEPS,
+        "flops_per_step": (counter.get_total_flops() - marks.before) / marks.steps,
         "flops_before": marks.before,
-        "counted_steps": STEPS,
+        "counted_steps": marks.steps,
     }
 
 
 class Marks(TrainerCallback):
-    """Notes what was spent before the first step, and ends the run after a few."""
+    """Notes what was spent before the first step, and ends the run after a few.
+
+    A method in iterations writes all rollouts of one at its beginning: one whole iteration is counted.
+    """
 
     def __init__(self, counter: FlopCounterMode) -> None:
-        self.counter, self.before = counter, 0
+        self.counter, self.before, self.steps = counter, 0, STEPS
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called after the stages that come first."""
         self.before = self.counter.get_total_flops()
+        if METHODS[args.method].iterated:
+            self.steps = -(-state.max_steps // args.spin_iterations)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called after each optimizer step."""
-        control.should_training_stop = state.global_step >= STEPS
+        control.should_training_stop = state.global_step >= self.steps
 
 
 def _attention_forward(query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:

@@ -132,8 +132,9 @@ def _cost(study: Study, results: Results) -> list[str]:
         "### Cost",
         "",
         "Processor seconds of one run on one thread, without its questions (median over seeds), wall seconds beside "
-        "other jobs, and FLOPs counted on 8 steps (generation, teacher and reference included), times the steps. "
-        "Both are of the second stage; the last column adds the cold start.",
+        "other jobs, and FLOPs counted on 8 steps (SPIN: on one iteration), times the steps: matrix products and "
+        "attention of generation, student, teacher and reference. All are of the row's own stage; the last column adds "
+        "the cold start.",
         "",
         "| | steps | processor s | wall s | GFLOP a step | TFLOP | TFLOP with cold start |",
         "|---|---:|---:|---:|---:|---:|---:|",
