@@ -17,9 +17,10 @@ from dudi.evaluation.records import read_evaluation
 from dudi.evaluation.seahelm import driver, server
 from dudi.evaluation.seahelm.catalogue import read_catalogue, select
 from dudi.evaluation.seahelm.command import evaluate_seahelm
+from dudi.evaluation.seahelm.probing import ask, free_port
 from dudi.evaluation.seahelm.processes import last_lines
 from dudi.evaluation.seahelm.served import checkpoint_folder, override, sampling, served_name, view
-from dudi.evaluation.seahelm.server import GivenServer, LocalServer, Options, ask, command, free_port
+from dudi.evaluation.seahelm.server import GivenServer, LocalServer, Options, command
 from dudi.evaluation.seahelm.table import seahelm_table
 from seahelm_stand_ins import make_checkout, make_model, make_server
 
@@ -98,16 +99,18 @@ def test_two_seeds_from_start_to_end(place):
     }
     assert evaluation.benchmark["decoding"]["sampling"] == {"do_sample": True, "temperature": 0.6}
     assert evaluation.about["without"] == ["open_clip"]  # `vllm` is there: the stand-in
+    assert {"python", "torch"} <= set(evaluation.about["server"])
     assert read_evaluation(place.folder / "out" / "evaluation.json") == evaluation
     assert "12.0 ±2.8" in seahelm_table(evaluation)
     assert "a trial, no result" in seahelm_table(evaluation)
 
 
 def test_what_is_complete_is_not_run_again_and_new_seeds_get_runs_of_their_own(place):
-    place.evaluate(seeds=(7,), tasks=("qa",))
+    first = place.evaluate(seeds=(7,), tasks=("qa",))
     assert (place.starts, len(place.asked)) == (1, 6)
     again = place.evaluate(seeds=(7,), tasks=("qa",))
     assert (place.starts, len(place.asked)) == (1, 6)
+    assert again == first
     assert again.values("score", "overall") == [17.0]
     more = place.evaluate(seeds=(2, 7), tasks=("qa",))  # a lower seed must not take up the answers of run 0
     assert (place.starts, len(place.asked)) == (2, 12)

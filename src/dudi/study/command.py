@@ -54,7 +54,7 @@ def run(given: argparse.Namespace) -> int:
     at_once = given.jobs or max(1, _cores() // given.threads)
     jobs = every_job(studies, given.seeds)
     left = [job for job in jobs if not finished(job, given.runs)]
-    say(_announced(studies, jobs, left, given.runs, at_once))
+    say(_announced(studies, given.seeds, jobs, left, given.runs, at_once))
     if given.dry_run or not left:
         return 0
     failed = []
@@ -107,12 +107,14 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _announced(studies: Sequence[Study], jobs: Sequence[Any], left: Sequence[Any], runs: Path, at_once: int) -> str:
+def _announced(
+    studies: Sequence[Study], seeds: int | None, jobs: Sequence[Any], left: Sequence[Any], runs: Path, at_once: int
+) -> str:
     """What will run and about how long it takes."""
     from dudi.study.costs import expected_seconds
 
     seconds = expected_seconds(left, jobs, runs)
-    shared = sum(study.seeds * len(study.rows) for study in studies)
+    shared = sum(min(seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
     minutes = seconds / 60 / at_once
     tables = "1 table" if len(studies) == 1 else f"{len(studies)} tables"
     return (

@@ -19,7 +19,7 @@ from dudi.evaluation.seahelm import processes, served, totals
 from dudi.evaluation.seahelm.catalogue import DEFAULT_SET, Catalogue, fingerprint, read_catalogue, select
 from dudi.evaluation.seahelm.driver import Plan, interpreter, run_all
 from dudi.evaluation.seahelm.results import Results, missing
-from dudi.evaluation.seahelm.server import KINDS, GivenServer, LocalServer, Options, Served
+from dudi.evaluation.seahelm.server import KINDS, GivenServer, LocalServer, Options, Served, versions
 from dudi.evaluation.seahelm.table import seahelm_table
 
 FOLDER = "seahelm"
@@ -189,6 +189,8 @@ def evaluate_seahelm(
         by_seed, facts = run_all(plan, seeds, started)
     lost = sorted({name for results in by_seed.values() for name in missing(results)})
     benchmark |= {"missing": lost} if lost else {}  # totals over other tasks do not compare
+    if base_url is None:
+        facts["server"] = versions(options)
     about = {**facts, "commit": _commit(catalogue.checkout), "served_as": served_as, **_lost(by_seed)}
     runs = tuple(Run(seed, totals.scores(by_seed[seed], catalogue, counted)) for seed in sorted(by_seed))
     evaluation = Evaluation(name or Path(model).name, model, benchmark, runs, about)

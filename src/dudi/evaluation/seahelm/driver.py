@@ -18,7 +18,7 @@ from dudi.evaluation.seahelm.server import Served
 
 SCRIPT = Path(__file__).with_name("inside.py")
 SET = "dudi"
-SETTINGS = "settings.json"
+SETTINGS, CHECKED = "settings.json", "checked.json"
 POLL = 0.5
 CHECK_TIMEOUT = 600.0
 _USUAL_PYTHONS = (".venv/bin/python", "venv/bin/python")
@@ -102,6 +102,7 @@ def check(plan: Plan) -> dict[str, Any]:
             f"{processes.last_lines(log)}"
         )
     found: dict[str, Any] = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    _written(plan.folder / CHECKED, found)
     return found
 
 
@@ -114,7 +115,7 @@ def run_all(plan: Plan, seeds: Sequence[int], server: Served) -> tuple[dict[int,
         server: Started at the first seed that needs it.
 
     Returns:
-        The results by seed, and what `check` says (empty when nothing had to be run).
+        The results by seed, and what `check` says, or said when they were made.
 
     Raises:
         ConfigError: the folder holds results under other settings.
@@ -130,6 +131,7 @@ def run_all(plan: Plan, seeds: Sequence[int], server: Served) -> tuple[dict[int,
         facts = facts or check(plan)
         plan.report(f"{words}: asking")
         drive(plan, run, seed, server, words)
+    facts = facts or _known(plan.folder / CHECKED, {"versions"}) or {}
     return {seed: plan.results(numbers[seed]) for seed in seeds}, facts
 
 
@@ -143,7 +145,7 @@ def run_numbers(plan: Plan, seeds: Sequence[int]) -> dict[int, int]:
         ConfigError: the folder was made under other settings.
     """
     file = plan.folder / SETTINGS
-    known = _known(file) or {"settings": plan.settings, "runs": {}}
+    known = _known(file, {"settings", "runs"}) or {"settings": plan.settings, "runs": {}}
     settings = json.loads(json.dumps(plan.settings))
     if other := [key for key in settings if known["settings"].get(key) != settings[key]]:
         key = other[0]
@@ -216,12 +218,12 @@ def request(plan: Plan, run: int, seed: int, url: str) -> dict[str, Any]:
     }
 
 
-def _known(file: Path) -> dict[str, Any] | None:
+def _known(file: Path, keys: set[str]) -> dict[str, Any] | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except ValueError as error:
         raise DataError(f"{file}: is not JSON: {error}; delete the folder") from error
-    return content if isinstance(content, dict) and {"settings", "runs"} <= set(content) else None
+    return content if isinstance(content, dict) and keys <= set(content) else None
 
 
 def _written(file: Path, content: Mapping[str, Any]) -> Path:

