@@ -15,6 +15,7 @@ from dudi.cli import main
 from dudi.config import list_recipes
 from dudi.errors import ConfigError
 from dudi.study import collected
+from dudi.study.command import shown
 from dudi.study.costs import SECONDS, expected_seconds, sort_of
 from dudi.study.figures import curves, sizes
 from dudi.study.grid import Row, read_studies, read_study, shipped_studies
@@ -309,6 +310,18 @@ class TestCollected:
         kept = collected.collect([study], tmp_path, file)[job.id]
         assert kept["scores"]["by_language"] == {"id": {"exact_match": 0.7}}
         assert kept["scores"]["overall"]["exact_match"] == 0.7
+
+    def test_results_of_other_studies_stay_in_the_file(self, told, tmp_path):
+        _, results = told
+        file, (first, *_) = tmp_path / "study.json", results
+        collected.write(results, file)
+        collected.write({first: results[first]}, file)
+        assert json.loads(file.read_text(encoding="utf-8")) == results
+
+    def test_the_page_shows_every_shipped_table_when_one_is_named(self, told):
+        every = read_studies([])
+        assert [study.name for study in shown(every[1:2])] == [study.name for study in every]
+        assert shown([told[0]]) == [told[0]]
 
     def test_a_broken_file_is_named(self, told, tmp_path):
         (tmp_path / "study.json").write_text("{", encoding="utf-8")

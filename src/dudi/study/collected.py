@@ -42,8 +42,9 @@ def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[str, dict[
 
 
 def write(results: Results, file: Path) -> None:
-    """Write `study.json`: a line per job, so that a difference shows which."""
-    lines = (f"{json.dumps(name)}: {json.dumps(result, ensure_ascii=False)}" for name, result in results.items())
+    """Write `study.json`: a line per job, so that a difference shows which. Jobs of other studies stay in it."""
+    kept = (_read(file) if file.is_file() else {}) | dict(results)
+    lines = (f"{json.dumps(name)}: {json.dumps(result, ensure_ascii=False)}" for name, result in kept.items())
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 

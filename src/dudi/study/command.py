@@ -58,7 +58,7 @@ def run(given: argparse.Namespace) -> int:
     if given.dry_run or not left:
         return 0
     failed = []
-    for number, study in enumerate(studies, start=1):
+    for study in studies:
         own = [job for job in every_job([study], given.seeds) if not finished(job, given.runs)]
         say(f"{study.title}: {len(own)} jobs") if own else None
         told = _teller(len(own))
@@ -66,7 +66,7 @@ def run(given: argparse.Namespace) -> int:
             own, given.runs, at_once=at_once, threads=given.threads, keep_models=given.keep_models, told=told
         )
         if own:
-            write_report(studies[:number] if not given.studies else studies, given.runs, given.output)
+            write_report(shown(studies), given.runs, given.output)
     if failed:
         names = ", ".join(str(given.runs / job.id / "log.txt") for job in failed[:3])
         raise EnvironmentFault(f"{len(failed)} of {len(left)} jobs did not finish; see {names}")
@@ -75,7 +75,14 @@ def run(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     """Write the page from what has been run, and from what the last page was written from."""
-    return say(str(write_report(read_studies(given.studies), given.runs, given.output)))
+    return say(str(write_report(shown(read_studies(given.studies)), given.runs, given.output)))
+
+
+def shown(studies: Sequence[Study]) -> Sequence[Study]:
+    """The tables of the page: all shipped ones where one of them was named, so that no other loses its place."""
+    shipped = read_studies([])
+    files = {study.file.resolve() for study in shipped}
+    return shipped if all(study.file.resolve() in files for study in studies) else studies
 
 
 def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
