@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import ROWS, make_model, make_tokenizer
+from report_helpers import build_asked, build_run
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +42,15 @@ def rows():
 def _one_thread():
     """Tests run side by side: threads that wait for each other's cores made tiny models fifty times slower."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A run folder for the report: `make("name", seed=1)`."""
+    return lambda name="run", **options: build_run(tmp_path / name, **options)
+
+
+@pytest.fixture
+def make_asked(tmp_path):
+    """The same with the benchmark's questions asked."""
+    return lambda name="run", **options: build_asked(tmp_path / name, **options)

@@ -11,13 +11,7 @@ from dudi.errors import ConfigError, EnvironmentFault
 from dudi.report import write_report
 from dudi.report.run_folder import read_run, read_runs
 from dudi.report.samples import PER_LANGUAGE
-from report_helpers import HOSTILE, TEXTS, Page, build_run, metrics, page_of, sample
-
-
-@pytest.fixture
-def make(tmp_path):
-    return lambda name="run", **options: build_run(tmp_path / name, **options)
-
+from report_helpers import HOSTILE, TEXTS, Page, metrics, page_of, sample
 
 # --- the page
 

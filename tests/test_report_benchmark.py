@@ -9,17 +9,7 @@ from dudi.report.benchmark import benchmark_section
 from dudi.report.groups import grouped
 from dudi.report.results import in_words, result_of
 from dudi.report.run_folder import read_run
-from report_helpers import HOSTILE, SHARES, SPLITS, answer, build_asked, build_run, leaf, page_of
-
-
-@pytest.fixture
-def make(tmp_path):
-    return lambda name="run", **options: build_run(tmp_path / name, **options)
-
-
-@pytest.fixture
-def make_asked(tmp_path):
-    return lambda name="run", **options: build_asked(tmp_path / name, **options)
+from report_helpers import HOSTILE, SHARES, SPLITS, answer, leaf, page_of
 
 
 def test_the_benchmark_in_words(make_asked):

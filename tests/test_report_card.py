@@ -8,18 +8,6 @@ import yaml
 
 from dudi.report import write_model_card
 from dudi.report.card import code_block, markdown
-from report_helpers import build_asked, build_run
-
-
-@pytest.fixture
-def make(tmp_path):
-    return lambda name="run", **options: build_run(tmp_path / name, **options)
-
-
-@pytest.fixture
-def make_asked(tmp_path):
-    return lambda name="run", **options: build_asked(tmp_path / name, **options)
-
 
 # --- the model card
 

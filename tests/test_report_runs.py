@@ -14,17 +14,7 @@ from dudi.report.figures import lines_of, sections
 from dudi.report.groups import differing, grouped
 from dudi.report.run_folder import points, read_run, read_runs
 from dudi.report.settings import read_settings
-from report_helpers import SHARES, answer, build_asked, build_run, metrics, page_of, sample
-
-
-@pytest.fixture
-def make(tmp_path):
-    return lambda name="run", **options: build_run(tmp_path / name, **options)
-
-
-@pytest.fixture
-def make_asked(tmp_path):
-    return lambda name="run", **options: build_asked(tmp_path / name, **options)
+from report_helpers import SHARES, answer, metrics, page_of, sample
 
 
 @pytest.fixture

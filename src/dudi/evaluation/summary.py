@@ -101,17 +101,21 @@ def summarise(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
     return {FLOOR: _table(next(iter(by_subject.values())), floor), **summary}
 
 
-def _table(answered: Sequence[Answered], judge: Callable[[Sequence[Answered]], Scores]) -> dict[str, Any]:
-    def by(key: Callable[[Answered], str], some: Sequence[Answered] = answered) -> dict[str, Any]:
-        return {name: dataclasses.asdict(judge(own)) for name, own in _grouped(some, key).items() if name}
+def scores_by(
+    answered: Iterable[Answered], key: Callable[[Answered], str], judge: Callable[[Sequence[Answered]], Scores] = scores
+) -> dict[str, Any]:
+    """The fields of `Scores` for each group of answers; those without a group are in none."""
+    return {name: dataclasses.asdict(judge(own)) for name, own in _grouped(answered, key).items() if name}
 
+
+def _table(answered: Sequence[Answered], judge: Callable[[Sequence[Answered]], Scores]) -> dict[str, Any]:
     return {
         "overall": dataclasses.asdict(judge(answered)),
-        "by_split": by(lambda one: one.split),
-        "by_language": by(lambda one: one.language),
-        "by_task": by(lambda one: one.task),
+        "by_split": scores_by(answered, lambda one: one.split, judge),
+        "by_language": scores_by(answered, lambda one: one.language, judge),
+        "by_task": scores_by(answered, lambda one: one.task, judge),
         "by_language_and_split": {
-            language: by(lambda one: one.split, own)
+            language: scores_by(own, lambda one: one.split, judge)
             for language, own in _grouped(answered, lambda one: one.language).items()
         },
     }

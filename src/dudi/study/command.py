@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -60,13 +59,14 @@ def run(given: argparse.Namespace) -> int:
     failed = []
     for study in studies:
         own = [job for job in every_job([study], given.seeds) if not finished(job, given.runs)]
-        say(f"{study.title}: {len(own)} jobs") if own else None
+        if not own:
+            continue
+        say(f"{study.title}: {len(own)} jobs")
         told = _teller(len(own))
         failed += run_jobs(
             own, given.runs, at_once=at_once, threads=given.threads, keep_models=given.keep_models, told=told
         )
-        if own:
-            write_report(shown(studies), given.runs, given.output)
+        write_report(shown(studies), given.runs, given.output)
     if failed:
         names = ", ".join(str(given.runs / job.id / "log.txt") for job in failed[:3])
         raise EnvironmentFault(f"{len(failed)} of {len(left)} jobs did not finish; see {names}")
@@ -151,4 +151,4 @@ def _teller(total: int) -> Callable[[Any, Any, float], None]:
 def _scored(result: dict[str, Any]) -> str:
     if "scores" not in result:
         return f"{result['flops_per_step'] / 1e9:.1f} GFLOP a step"
-    return f"{100 * statistics.fmean([result['scores']['overall']['exact_match']]):.1f} %"
+    return f"{100 * result['scores']['overall']['exact_match']:.1f} %"

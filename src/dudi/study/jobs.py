@@ -6,12 +6,13 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from dudi.config import RunConfig, load_run_config
 from dudi.config.training_keys import training_keys
+from dudi.data.files import sha256_of
 from dudi.methods import METHOD_KEYS, method_default
 from dudi.models import locate
 from dudi.study.grid import Row, Study
@@ -71,24 +72,31 @@ def every_job(studies: Iterable[Study], seeds: int | None = None) -> list[Job]:
     """
     jobs: dict[str, Job] = {}
     for study in studies:
-        for row in study.rows:
-            for job in _references(study, row):
-                jobs.setdefault(job.id, job)
-        for seed in range(study.seeds if seeds is None else min(seeds, study.seeds)):
-            for row in study.rows:
-                for job in jobs_of(study, row, seed):
-                    jobs.setdefault(job.id, job)
-        if study.cost:
-            for row in study.rows:
-                job = cost_job(study, row)
-                jobs.setdefault(job.id, job)
+        for job in _in_order(study, study.seeds if seeds is None else min(seeds, study.seeds)):
+            jobs.setdefault(job.id, job)
     return list(jobs.values())
+
+
+def _in_order(study: Study, seeds: int) -> Iterator[Job]:
+    """The jobs of one study: seed by seed, so that a study that is stopped has something of every row."""
+    for row in study.rows:
+        yield reference_job(study, row, "student")
+        yield reference_job(study, row, "teacher")
+    for seed in range(seeds):
+        for row in study.rows:
+            yield from jobs_of(study, row, seed)
+    if study.cost:
+        yield from (cost_job(study, row) for row in study.rows)
 
 
 def cost_job(study: Study, row: Row) -> Job:
     """The job that counts a row's FLOPs, after a run of it."""
-    score = jobs_of(study, row, 0)[-1]
-    return dataclasses.replace(score, kind="cost", key=f"{score.kind}-{score.key}", needs=(score.id,))
+    return cost_of(jobs_of(study, row, 0)[-1])
+
+
+def cost_of(job: Job) -> Job:
+    """The job that counts the FLOPs of another."""
+    return dataclasses.replace(job, kind="cost", key=f"{job.kind}-{job.key}", needs=(job.id,))
 
 
 def reference_job(study: Study, row: Row, model: Literal["student", "teacher"]) -> Job:
@@ -99,10 +107,6 @@ def reference_job(study: Study, row: Row, model: Literal["student", "teacher"]) 
     asked = None if config.benchmark is None else config.benchmark.model_dump(exclude_defaults=True)
     key = _hash([_with_weights(section.model_dump(exclude_defaults=True)), asked, config.settings["languages"]])
     return Job("reference", key, 0, recipe, words, model=model)
-
-
-def _references(study: Study, row: Row) -> list[Job]:
-    return [reference_job(study, row, "student"), reference_job(study, row, "teacher")]
 
 
 @functools.cache
@@ -164,10 +168,7 @@ def _weights(name: str) -> str | None:
     folder = Path(locate(name))
     if not folder.is_dir():
         return None
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    return "\n".join(sha256_of(file) for file in sorted(folder.glob("*.safetensors")))
 
 
 def _hash(value: Any) -> str:
@@ -177,12 +178,6 @@ def _hash(value: Any) -> str:
 def finished(job: Job, runs: Path) -> bool:
     """Whether its result is there."""
     return (runs / job.id / RESULT).is_file()
-
-
-def results(jobs: Sequence[Job], runs: Path) -> list[dict[str, Any]]:
-    """The results that are there, in the order of their jobs."""
-    files = [runs / job.id / RESULT for job in jobs]
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
 
 
 def method_of(job: Job) -> str:

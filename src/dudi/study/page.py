@@ -11,7 +11,7 @@ from dudi.evaluation.significance import TAU
 from dudi.study.collected import Results, evaluations, overall, reference_evaluations, results_of
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
 from dudi.study.grid import Row, Study
-from dudi.study.jobs import cost_job, jobs_of
+from dudi.study.jobs import Job, cost_job, cost_of, jobs_of
 from dudi.study.ordering import ordered_pairs
 
 HEADINGS = {"language": "By language", "split": "By split", "kind": "By kind of question (the paper's Table 8)"}
@@ -26,7 +26,7 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
         findings: What a person wrote about the results, in Markdown; may be empty.
         commands: What makes the page again.
     """
-    parts = ["# The study", "", *(f"    {command}" for command in commands), "", *_setting(studies, results), ""]
+    parts = ["# The study", "", *(f"    {command}" for command in commands), "", *_setting(results), ""]
     parts += [findings.strip(), ""] if findings.strip() else []
     for study in studies:
         parts += [*_section(study, results), ""]
@@ -35,14 +35,13 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _setting(studies: Sequence[Study], results: Results) -> list[str]:
+def _setting(results: Results) -> list[str]:
     """What was asked, of whom, with what."""
-    one = next(iter(results.values()), None)
-    benchmark = next((result["benchmark"] for result in results.values() if "benchmark" in result), None)
-    if one is None or benchmark is None:
-        return ["Nothing has been run yet."]
     asked = [result["benchmark"] for result in results.values() if "benchmark" in result]
-    test = next((own for own in asked if own["part"] == "test"), benchmark)
+    if not asked:
+        return ["Nothing has been run yet."]
+    one = next(iter(results.values()))
+    test = next((own for own in asked if own["part"] == "test"), asked[0])
     tasks = " and ".join(f"`{task}`" for task in test["tasks"])
     return [
         f"Numbers are exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions of the "
@@ -112,8 +111,12 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     by_verdict = {
         verdict: [pair for pair in pairs if pair.verdict == verdict] for verdict in ("holds", "reversed", "open")
     }
-    lines += ["", f"Of the paper's {len(pairs)} pairs, {len(by_verdict['holds'])} hold here significantly, "]
-    lines[-1] += f"{len(by_verdict['reversed'])} are reversed significantly, {len(by_verdict['open'])} are open."
+    holds, turned, left = (len(own) for own in by_verdict.values())
+    lines += [
+        "",
+        f"Of the paper's {len(pairs)} pairs, {holds} hold here significantly, {turned} are reversed significantly, "
+        f"{left} are open.",
+    ]
     for verdict, words in (("reversed", "Reversed"), ("open", "Open")):
         told = [f"{p.higher} > {p.lower} ({p.difference:+.1f}, eps {p.eps:.2f})" for p in by_verdict[verdict]]
         lines += ["", f"{words} (difference here, eps_min of the one ahead): {'; '.join(told)}."] if told else []
@@ -149,23 +152,21 @@ def _cost_cells(study: Study, row: Row, results: Results) -> str:
     steps = runs[0]["steps"]
     cpu, wall = (statistics.median(run["seconds"][kind] for run in runs) for kind in ("cpu", "wall"))
     counted = results.get(cost_job(study, row).id)
-    start = _cold_start_flops(study, row, results)
     if counted is None:
         return f"{steps} | {cpu:.0f} | {wall:.0f} | {DASH} | {DASH} | {DASH}"
-    own = counted["flops_before"] + steps * counted["flops_per_step"]
-    whole = f"{(own + start) / 1e12:.2f}" if start is not None else DASH
-    return f"{steps} | {cpu:.0f} | {wall:.0f} | {counted['flops_per_step'] / 1e9:.1f} | {own / 1e12:.2f} | {whole}"
+    flops = [_flops(job, results) for job in jobs_of(study, row, 0)]
+    own, whole = _tera(flops[-1:]), _tera(flops)
+    return f"{steps} | {cpu:.0f} | {wall:.0f} | {counted['flops_per_step'] / 1e9:.1f} | {own} | {whole}"
 
 
-def _cold_start_flops(study: Study, row: Row, results: Results) -> float | None:
-    """What the row's cold start took; nothing where the row is one, or has none."""
-    jobs = jobs_of(study, row, 0)
-    if len(jobs) == 1:
-        return 0.0
-    for other in study.rows:
-        own = jobs_of(study, other, 0)
-        if own[-1].id == jobs[0].id:
-            counted, score = results.get(cost_job(study, other).id), results.get(own[-1].id)
-            if counted is not None and score is not None:
-                return float(counted["flops_before"] + score["steps"] * counted["flops_per_step"])
-    return None
+def _tera(flops: Sequence[float | None]) -> str:
+    known = [one for one in flops if one is not None]
+    return f"{sum(known) / 1e12:.2f}" if len(known) == len(flops) else DASH
+
+
+def _flops(job: Job, results: Results) -> float | None:
+    """What a job's whole stage takes; None where it was not counted."""
+    counted, score = results.get(cost_of(job).id), results.get(job.id)
+    if counted is None or score is None:
+        return None
+    return float(counted["flops_before"] + score["steps"] * counted["flops_per_step"])

@@ -1,4 +1,4 @@
-"""Run jobs in several processes, each after what it needs; what is finished is not done again."""
+"""Run jobs in several processes, each after what it needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from dudi.study.jobs import RESULT, Job, finished
+from dudi.study.jobs import RESULT, Job
 
 Told = Callable[[Job, dict[str, Any] | BaseException, float], None]
 """Called after each job with its result, or what went wrong, and the seconds it took."""
@@ -21,10 +21,10 @@ Told = Callable[[Job, dict[str, Any] | BaseException, float], None]
 def run_jobs(
     jobs: Sequence[Job], runs: Path, *, at_once: int, threads: int, keep_models: bool, told: Told
 ) -> list[Job]:
-    """Do what is not done yet, in order, as far as what each needs is there.
+    """Do jobs, in order, as far as what each needs is there.
 
     Args:
-        jobs: All of them; each stands behind what it needs.
+        jobs: Those that are not done yet; each stands behind what it needs.
         runs: Where results lie.
         at_once: Processes.
         threads: Threads of each.
@@ -34,7 +34,7 @@ def run_jobs(
     Returns:
         The jobs that failed, and those that could not run because of them.
     """
-    left = [job for job in jobs if not finished(job, runs)]
+    left = list(jobs)
     failed: list[Job] = []
     running: dict[Future[Any], tuple[Job, float]] = {}
     with _pool(at_once, threads) as pool:

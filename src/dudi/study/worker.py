@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,8 @@ from dudi import checkpoints, run
 from dudi.config import RunConfig, load_run_config
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.evaluation.after_training import asked_questions
-from dudi.evaluation.benchmark import Answered, ask, described
-from dudi.evaluation.summary import scores, summarise
+from dudi.evaluation.benchmark import ask, described
+from dudi.evaluation.summary import scores_by, summarise
 from dudi.models import load_model, load_tokenizer, move
 from dudi.runlog import read_jsonl
 from dudi.stages.cold_start import COLD_START, cold_start
@@ -52,9 +51,8 @@ def run_job(job: Job, runs: Path, *, keep_models: bool = False) -> dict[str, Any
     result = about | result | {"torch": torch.__version__, "transformers": transformers.__version__}
     checkpoints.write_json(folder / RESULT, result)
     if not keep_models:
-        shutil.rmtree(folder / "run" / "checkpoints", ignore_errors=True)
-        shutil.rmtree(folder / "run" / "stages", ignore_errors=True)
-        shutil.rmtree(folder / "run" / "model", ignore_errors=True)
+        for part in ("checkpoints", "stages", "model"):
+            shutil.rmtree(folder / "run" / part, ignore_errors=True)
     return result
 
 
@@ -138,16 +136,9 @@ def _asked(
         )
     summary = summarise(answered)
     about = described(questions, part=section.part, max_new_tokens=section.max_new_tokens)
-    found = {"benchmark": about, "scores": summary["it"] | _by_kind(answered), "asking_seconds": clock["seconds"]}
+    own = summary["it"] | {"by_kind": scores_by(answered, lambda one: one.kind)}  # finer than the benchmark's tasks
+    found = {"benchmark": about, "scores": own, "asking_seconds": clock["seconds"]}
     return found | ({"floor": summary["floor"]} if floor else {})
-
-
-def _by_kind(answered: Sequence[Answered]) -> dict[str, Any]:
-    """Scores by kind of question: finer than the benchmark's tasks."""
-    kinds = dict.fromkeys(one.kind for one in answered)
-    return {
-        "by_kind": {kind: dataclasses.asdict(scores([one for one in answered if one.kind == kind])) for kind in kinds}
-    }
 
 
 @contextlib.contextmanager
