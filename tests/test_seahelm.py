@@ -78,7 +78,10 @@ class Place:
 
 
 def _runs(pid):
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it may go between one question and the next
+        return False
 
 
 @pytest.fixture

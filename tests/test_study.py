@@ -19,7 +19,7 @@ from dudi.study.command import shown
 from dudi.study.costs import SECONDS, expected_seconds, sort_of
 from dudi.study.figures import curves, sizes
 from dudi.study.grid import Row, read_studies, read_study, shipped_studies
-from dudi.study.jobs import RESULT, Job, cost_job, every_job, finished, jobs_of, reference_job
+from dudi.study.jobs import RESULT, Job, cost_job, every_job, finished, jobs_of, missing, reference_job
 from dudi.study.ordering import ordered_pairs
 from dudi.study.page import page
 from dudi.study.scheduler import _leave_with, _ready
@@ -406,3 +406,23 @@ def test_arguments_have_defaults():
     run_arguments(parser)
     given = parser.parse_args([])
     assert given.threads == 1 and given.runs == Path("runs/study") and given.output == Path("docs/results")
+
+
+def test_what_the_file_of_results_holds_is_not_run_again(told, tmp_path, capsys):
+    """From a fresh clone only what is missing runs, and the cold starts whose weights that needs."""
+    study, _ = told
+    jobs = every_job([study])
+    assert missing(jobs, tmp_path, {job.id for job in jobs}) == []
+    method = next(job for job in jobs if job.kind == "method")
+    known = {job.id for job in jobs} - {method.id}
+    assert [job.id for job in missing(jobs, tmp_path, known)] == [*method.needs, method.id]
+    assert missing(jobs, tmp_path, ()) == jobs
+
+
+@pytest.mark.parametrize(("option", "left"), [([], "0 are left"), (["--again"], "7 are left")])
+def test_again_runs_what_is_known(study_file, tmp_path, capsys, option, left):
+    file = study_file("cost: true\nrows:\n  - {name: SFT, keys: {method: sft}}\n  - {name: GKD, keys: {method: gkd}}\n")
+    jobs = every_job([read_study(file)], 1)
+    collected.write({job.id: {} for job in jobs}, tmp_path / "study.json")
+    assert main(["study", "run", str(file), "--seeds", "1", "--output", str(tmp_path), *option, "--dry-run"]) == 0
+    assert left in capsys.readouterr().out

@@ -30,7 +30,7 @@ def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[str, dict[
         runs: The folder that `dudi study run` fills; it need not exist.
         file: `study.json`, as an earlier report left it; it need not exist.
     """
-    known = _read(file) if file.is_file() else {}
+    known = read(file)
     found: dict[str, dict[str, Any]] = {}
     for job in every_job(studies):
         result = runs / job.id / RESULT
@@ -43,12 +43,19 @@ def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[str, dict[
 
 def write(results: Results, file: Path) -> None:
     """Write `study.json`: a line per job, so that a difference shows which. Jobs of other studies stay in it."""
-    kept = (_read(file) if file.is_file() else {}) | dict(results)
+    kept = read(file) | dict(results)
     lines = (f"{json.dumps(name)}: {json.dumps(result, ensure_ascii=False)}" for name, result in kept.items())
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def _read(file: Path) -> dict[str, dict[str, Any]]:
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    """What `study.json` holds; nothing where there is none.
+
+    Raises:
+        DataError: it is there and is not a study's results.
+    """
+    if not file.is_file():
+        return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

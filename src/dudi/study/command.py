@@ -24,6 +24,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: cores / threads)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
     parser.add_argument("--keep-models", action="store_true", help="leave the weights of every run on the disk")
+    parser.add_argument(
+        "--again", action="store_true", help="also run what `study.json` of the output folder already holds"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and its cost")
 
 
@@ -45,20 +48,22 @@ def run(given: argparse.Namespace) -> int:
         ConfigError: a study that cannot be read, or numbers out of range.
         EnvironmentFault: some runs failed; the others are done.
     """
-    from dudi.study.jobs import every_job, finished
+    from dudi.study.collected import FILE, read
+    from dudi.study.jobs import every_job, missing
     from dudi.study.scheduler import run_jobs
 
     _check(given)
     studies = read_studies(given.studies)
     at_once = given.jobs or max(1, _cores() // given.threads)
     jobs = every_job(studies, given.seeds)
-    left = [job for job in jobs if not finished(job, given.runs)]
+    known = set() if given.again else set(read(given.output / FILE))
+    left = missing(jobs, given.runs, known)
     say(_announced(studies, given.seeds, jobs, left, given.runs, at_once))
     if given.dry_run or not left:
         return 0
     failed = []
     for study in studies:
-        own = [job for job in every_job([study], given.seeds) if not finished(job, given.runs)]
+        own = missing(every_job([study], given.seeds), given.runs, known)
         if not own:
             continue
         say(f"{study.title}: {len(own)} jobs")

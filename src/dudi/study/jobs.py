@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,6 +178,20 @@ def _hash(value: Any) -> str:
 def finished(job: Job, runs: Path) -> bool:
     """Whether its result is there."""
     return (runs / job.id / RESULT).is_file()
+
+
+def missing(jobs: Sequence[Job], runs: Path, known: Collection[str]) -> list[Job]:
+    """The jobs that are still to run, in order.
+
+    Args:
+        jobs: Those that are asked for, each behind what it needs.
+        runs: Where results lie.
+        known: Ids of jobs whose results are kept elsewhere. Their weights are not, so that a known job runs again when
+            one that is missing starts from it.
+    """
+    open_jobs = [job for job in jobs if not finished(job, runs)]
+    needed = {need for job in open_jobs if job.id not in known for need in job.needs}
+    return [job for job in open_jobs if job.id not in known or job.id in needed]
 
 
 def method_of(job: Job) -> str:

@@ -124,10 +124,17 @@ def _signal(group: int, family: Sequence[psutil.Process], number: signal.Signals
 
 
 def _alive(group: int, family: Sequence[psutil.Process]) -> bool:
-    if any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family):
+    if any(_runs(child) for child in family):
         return True
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+def _runs(child: psutil.Process) -> bool:
+    try:
+        return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the two questions
+        return False
