@@ -81,6 +81,13 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
     )
+    parser.add_argument(
+        "--allow-changed",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="go on although this differs from the checkpoint: data, seed, world_size ... (the refusal names them)",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder")
 
 
@@ -88,7 +95,13 @@ def _train(given: argparse.Namespace) -> int:
     config = _load(given)
     from dudi import run
 
-    return run.train(config, dry_run=given.dry_run, resume=given.resume, output=given.output)
+    return run.train(
+        config,
+        dry_run=given.dry_run,
+        resume=given.resume,
+        output=given.output,
+        allow_changed=_codes(given.allow_changed) or (),
+    )
 
 
 def _load(given: argparse.Namespace) -> RunConfig:

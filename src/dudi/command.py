@@ -11,14 +11,15 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from dudi.errors import ConfigError, DudiError
+from dudi.errors import INTERRUPTED, ConfigError, DudiError
 from dudi.suggest import did_you_mean
 
-INTERRUPTED = 130
 ENVIRONMENT = 1
 # Classes of torch, by name: the command line does not import torch.
 _MEMORY = {"OutOfMemoryError"}
 _DISTRIBUTED = {"DistError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+# gloo has no class of its own: its errors are told from others by their words.
+_PEER_GONE = ("gloo/transport", "Connection closed by peer", "Connection reset by peer")
 
 
 class Parser(argparse.ArgumentParser):
@@ -144,7 +145,7 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, DudiError):
         return f"error: {error}", error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", INTERRUPTED
+        return f"interrupted{': ' if str(error) else ''}{error}", INTERRUPTED
     if isinstance(error, ModuleNotFoundError):
         ours = (error.name or "dudi").partition(".")[0] == "dudi"
         return None if ours else f"error: the package '{error.name}' is missing: pip install {error.name}", ENVIRONMENT
@@ -155,6 +156,6 @@ def explain(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, MemoryError) or type(error).__name__ in _MEMORY:
         advice = "lower per_device_train_batch_size, rollout_batch_size or max_length"
         return f"error: out of memory; {advice}, or see `dudi plan`", ENVIRONMENT
-    if type(error).__name__ in _DISTRIBUTED:
+    if type(error).__name__ in _DISTRIBUTED or any(words in str(error) for words in _PEER_GONE):
         return f"error: another process of this run is gone: {str(error).partition(chr(10))[0]}", ENVIRONMENT
     return None, ENVIRONMENT

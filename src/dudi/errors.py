@@ -4,6 +4,9 @@ Every message is one or two lines that say what is wrong, where (file, line, key
 prints it without a traceback and leaves with `exit_code`; from Python the same classes are raised.
 """
 
+INTERRUPTED = 130
+"""The exit code after SIGINT or SIGTERM."""
+
 
 class DudiError(Exception):
     """Base of every error that a user can cause or repair."""
@@ -33,3 +36,7 @@ class NumericError(DudiError):
     """A loss, gradient or logit became NaN or infinite."""
 
     exit_code = 4
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run at a step boundary; the message says what was saved."""

@@ -33,7 +33,7 @@ def score(
 
     Returns:
         `sums`: each signal's summed loss, a scalar with a gradient to the student; `agreement`: (4,) sums over the
-        watched positions (`metrics.agreement`).
+        watched positions (`metrics.agreement`); `teacher_states`: what the teacher gave, by kind.
     """
     args, vocabulary = trainer.args, trainer.setup.vocabulary
     states, teacher_head = _teacher_pass(trainer, batch, signals, step)
@@ -48,7 +48,7 @@ def score(
             measured = agreement(rows[args.on_policy_kind], heads, batch.watched, args.overlap_k)
         return {"sums": signal_sums(signals, rows, heads), "agreement": measured}
 
-    return inside(model, work)
+    return {**inside(model, work), "teacher_states": states}
 
 
 def _teacher_pass(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dudi import checkpoints
 from dudi.arguments import DudiConfig
+from dudi.data.files import atomic_file
 from dudi.data.rejections import Rejections
 from dudi.data.sources import BUILT_IN, RowSet, load_rows
 from dudi.environment import choose_precision, collect_environment
 from dudi.errors import ConfigError, DataError
+from dudi.interrupts import Interrupts
 from dudi.languages import load_languages
+from dudi.ranks import from_first
+from dudi.resuming import config_digest, go_on, is_finished, is_reported, say, starting_point
 from dudi.runlog import read_jsonl
 
 if TYPE_CHECKING:
@@ -22,12 +26,6 @@ if TYPE_CHECKING:
 
     from dudi.config import LoraSection, ModelSection, RunConfig
     from dudi.trainer import DudiTrainer
-
-
-def say(text: str) -> None:
-    """Print for a person."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
 
 
 def quiet_libraries() -> None:
@@ -50,6 +48,7 @@ def train(
     resume: str = "auto",
     output: Path | None = None,
     show: Sequence[str] = (),
+    allow_changed: Collection[str] = (),
 ) -> int:
     """Run a recipe.
 
@@ -60,6 +59,7 @@ def train(
             path is the checkpoint to go on from.
         output: The run's folder; `runs/NAME` when None.
         show: Languages of which one row is shown as the models read it, before training.
+        allow_changed: Parts of the run's identity that may differ from the checkpoint's.
 
     Returns:
         The exit code.
@@ -76,40 +76,61 @@ def train(
 
         say(describe(config, args))
         return 0
+    with Interrupts() as interrupts:
+        return _train(config, args, folder, resume, show, frozenset(allow_changed), interrupts)
+
+
+def _train(
+    config: RunConfig,
+    args: DudiConfig,
+    folder: Path,
+    resume: str,
+    show: Sequence[str],
+    allow_changed: frozenset[str],
+    interrupts: Interrupts,
+) -> int:
     first = args.process_index == 0
-    if resume == "auto" and is_finished(folder, config):
-        if first and config.benchmark is not None and not (folder / "benchmark.json").is_file():
-            finish(folder, config, args)  # it was stopped between its last step and its questions
+    if resume == "auto" and from_first(lambda: is_finished(folder, config)):
+        if first and not is_reported(folder, config):
+            finish(folder, config, args)  # it was stopped between its last step and its report
         say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
         return 0
     if config.benchmark is not None:
         from dudi.evaluation.after_training import asked_questions
 
         asked_questions(config, args.languages)  # what is wrong with them is better said before training
-    start = starting_point(folder, resume, args)
+    start = from_first(lambda: starting_point(folder, resume, args))
     if first:
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
     train_rows, eval_rows = read_rows(config, args, folder)
     before = len(train_rows.rejections)
-    trainer = build_trainer(config, args, train_rows, eval_rows)
+    trainer = build_trainer(config, args, train_rows, eval_rows, interrupts)
     if len(train_rows.rejections) > before:  # prompts that turned out too long once they were tokens
         total = train_rows.total + (eval_rows.total if eval_rows else 0)
         show_rejections(train_rows.rejections, total, config, args, folder)
+    trainer.allow_changed = allow_changed
+    trainer.claim(folder)
+    if start is not None:
+        trainer.check_resume(start)
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
-        environment = collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]}
-        checkpoints.write_json(folder / "env.json", environment)
-        checkpoints.write_json(folder / "data.json", data_summary(train_rows, trainer, config))
-        say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
-        show_examples(trainer, show)
-    if start is not None and first:
-        say(f"going on from {start}")
+        _describe(folder, config, train_rows, trainer, show)
+        go_on(folder, start, resume)
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
-    trainer.save_final(folder / "model", {"step": trainer.state.global_step, "identity": trainer.identity()})
+    about = {"step": trainer.state.global_step, "identity": trainer.identity(), "config": config_digest(config)}
+    trainer.save_final(folder / "model", about)
     if first:
         finish(folder, config, args)
     return 0
+
+
+def _describe(folder: Path, config: RunConfig, rows: RowSet, trainer: DudiTrainer, show: Sequence[str]) -> None:
+    """Write what the run is made of, and say what a person should know."""
+    with atomic_file(folder / "resolved.yaml") as beside:
+        beside.write_text(config.resolved_yaml(), encoding="utf-8")
+    checkpoints.write_json(folder / "env.json", collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]})
+    checkpoints.write_json(folder / "data.json", data_summary(rows, trainer, config))
+    say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(rows, trainer)))
+    show_examples(trainer, show)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -117,52 +138,6 @@ def default_output(config: RunConfig) -> Path:
     name = config.recipe_name.replace("/", "-")
     changed = config.origin("method") == "command line" and config.method not in name.split("-")
     return Path("runs") / (f"{name}-{config.method}" if changed else name)
-
-
-def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
-    """The checkpoint to go on from, or None for a fresh start.
-
-    Raises:
-        ConfigError: the path holds no whole checkpoint, or the folder holds a run of another method.
-    """
-    if resume not in ("auto", "never"):
-        path = Path(resume)
-        checkpoints.verify(path)
-        return path
-    if resume == "never":
-        if args.process_index == 0:
-            _move_aside(folder)
-        return None
-    newest, skipped = checkpoints.newest_valid(folder / "checkpoints")
-    if args.process_index == 0:
-        for reason in skipped:
-            say(f"skipped: {reason}")
-    stages = {record.get("stage") for record in read_jsonl(folder / "metrics.jsonl")}
-    foreign = stages - {"cold_start", args.method}
-    if foreign:
-        raise ConfigError(
-            f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
-        )
-    return newest
-
-
-def is_finished(folder: Path, config: RunConfig) -> bool:
-    """Whether a folder holds exactly this recipe's run, with its final model."""
-    from dudi.config import load_run_config
-
-    if not (folder / "model" / checkpoints.MANIFEST).is_file() or not (folder / "resolved.yaml").is_file():
-        return False
-    return load_run_config(folder / "resolved.yaml") == config
-
-
-def _move_aside(folder: Path) -> None:
-    if not folder.exists():
-        return
-    number = 1
-    while (old := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
-    folder.rename(old)
-    say(f"the run that was in {folder} is now in {old}")
 
 
 def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet, RowSet | None]:
@@ -213,7 +188,13 @@ def _asked(source: str, args: DudiConfig, known: set[str]) -> list[str]:
     return list(args.languages) if source in BUILT_IN else sorted(known)
 
 
-def build_trainer(config: RunConfig, args: DudiConfig, rows: RowSet, evaluation: RowSet | None) -> DudiTrainer:
+def build_trainer(
+    config: RunConfig,
+    args: DudiConfig,
+    rows: RowSet,
+    evaluation: RowSet | None,
+    interrupts: Interrupts | None = None,
+) -> DudiTrainer:
     """Load the models of a recipe and make its trainer."""
     from dudi.trainer import DudiTrainer
 
@@ -234,6 +215,7 @@ def build_trainer(config: RunConfig, args: DudiConfig, rows: RowSet, evaluation:
         peft_config=None if config.lora is None else lora_config(config.lora),
         teacher_processing_class=teacher_tokenizer,
         rejections=rows.rejections,
+        interrupts=interrupts,
     )
 
 

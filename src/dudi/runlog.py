@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,37 @@ class RunLog:
         self.path, self.writes = path, writes
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one line and hand it to the operating system, so that a reader sees whole lines."""
+        """Write one line and hand it to the operating system, so that a reader sees whole lines.
+
+        The folder is not made here: one that vanished under a run must stop it, and not come back half empty.
+        """
         if not self.writes:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
+    def sync(self) -> None:
+        """Bring what was written to the disk: a checkpoint must not outlive the lines of its steps."""
+        if self.writes and self.path.exists():
+            with self.path.open("a") as file:
+                os.fsync(file.fileno())
+
     def rewind(self, stage: str, step: int) -> None:
         """Drop what a killed process wrote of `stage` after `step`, a half-written last line included."""
-        if not self.writes or not self.path.exists():
+        if self.writes:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self.replace([r for r in read_jsonl(self.path) if r.get("stage") != stage or r.get("step", 0) <= step])
+
+    def replace(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the whole file anew; it changes at once or not at all."""
+        if not self.writes:
             return
-        kept = [r for r in read_jsonl(self.path) if r.get("stage") != stage or r.get("step", 0) <= step]
         beside = self.path.with_name(self.path.name + ".tmp")
-        beside.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept), encoding="utf-8")
+        with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, self.path)
 
 
@@ -45,7 +62,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     records = []
     for line in path.read_text(encoding="utf-8", errors="backslashreplace").split("\n"):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict):
+            records.append(record)
     return records

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,7 +19,12 @@ from transformers.trainer_callback import ExportableState
 from dudi import checkpoints
 from dudi.adapters import innermost
 from dudi.arguments import DudiConfig
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, EnvironmentFault, NumericError
+from dudi.identity import check_identity
+from dudi.ranks import from_first, together
+
+IDENTITY = "identity.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -51,10 +56,30 @@ class SealedTrainer(Trainer):
     args: DudiConfig
     model: nn.Module
     model_wrapped: nn.Module
+    allow_changed: frozenset[str] = frozenset()
+    """Names of an identity that a resumed run may change (`--allow-changed`)."""
+    _identity: dict[str, Any] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint belongs to: a subclass adds its data, tokenizers and models."""
+        return {"world_size": self.args.world_size, "keys": binding_keys(self.args)}
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint belongs to; a resume with another identity is refused."""
-        return {"world_size": self.args.world_size, "keys": binding_keys(self.args)}
+        """What a checkpoint belongs to, found out once, before anything is trained; a resume with another is refused.
+
+        The first rank's answer is everybody's: hashing models of gigabytes once is enough.
+        """
+        if self._identity is None:
+            self._identity = from_first(self.describe)
+        return self._identity
+
+    def needs(self) -> list[Path]:
+        """Sealed folders of the run, outside the checkpoint, without which it cannot be resumed."""
+        return []
+
+    def has_extra_tensors(self) -> bool:
+        """Whether a checkpoint holds `extra_tensors`."""
+        return False
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """State of the run beside the student and its optimizer."""
@@ -76,6 +101,7 @@ class SealedTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = self.checkpoint_root / f"step-{self.state.global_step}"
+        self.refuse_bad_weights()
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
         states = gather_object([checkpoints.random_states()])
@@ -89,18 +115,43 @@ class SealedTrainer(Trainer):
             checkpoints.write_json(partial / "scheduler.json", schedule.state_dict())
             if self.accelerator.scaler is not None:
                 checkpoints.write_json(partial / "scaler.json", self.accelerator.scaler.state_dict())
-            extra = {name: tensor.cpu().contiguous() for name, tensor in self.extra_tensors().items()}
-            if extra:
+            if self.has_extra_tensors():
+                extra = {name: tensor.cpu().contiguous() for name, tensor in self.extra_tensors().items()}
                 checkpoints.save_file(extra, partial / "extra.safetensors")
             self._export_callbacks()
             self.state.save_to_json(str(partial / "trainer_state.json"))
 
-        if self.args.should_save:
-            checkpoints.seal(folder, fill, {"step": self.state.global_step, "identity": self.identity()})
-            checkpoints.rotate(self.checkpoint_root, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
+        self._write(lambda: self._seal_checkpoint(folder, fill))
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
+
+    def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        run = self.args.folder
+        if not run.is_dir():
+            raise EnvironmentFault(f"{run}: the run's folder is gone; step {self.state.global_step} was not saved")
+        needs = {path.relative_to(run).as_posix(): checkpoints.read_manifest(path)["sha256"] for path in self.needs()}
+        about = {"step": self.state.global_step, "identity": self.identity(), "needs": needs}
+        checkpoints.seal(folder, fill, about)
+        best = self.state.best_model_checkpoint
+        checkpoints.rotate(
+            self.checkpoint_root, self.args.save_total_limit, {folder} | ({Path(best)} if best is not None else set())
+        )
+
+    def _write(self, call: Callable[[], None]) -> None:
+        """Let the rank that saves write, and all ranks wait; if it cannot, all stop with its message."""
+        together(call if self.args.should_save else lambda: None)
+
+    def refuse_bad_weights(self) -> None:
+        """Never save weights that are not finite: the last checkpoint would be one that nobody can go on from.
+
+        Raises:
+            NumericError: on every rank.
+        """
+        bad = [name for name, p in self.model.named_parameters() if p.requires_grad and not _all_finite(p)]
+        found = self.accelerator.reduce(torch.tensor([float(len(bad))], device=self.args.device), "sum")
+        if float(found):
+            where = f" ({', '.join(bad[:3])})" if bad else ""
+            raise NumericError(f"step {self.state.global_step}: the weights are not finite{where}; nothing was saved")
 
     def _export_callbacks(self) -> None:
         states: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`
@@ -124,9 +175,10 @@ class SealedTrainer(Trainer):
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save the student and its tokenizer as a folder that appears whole or not at all."""
         weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
-        if self.args.should_save:
-            checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)
-        self.accelerator.wait_for_everyone()
+        self.refuse_bad_weights()
+        self._write(
+            lambda: checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)
+        )
 
     def save_final(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save what people use: the whole model, an adapter merged into the weights it was trained on.
@@ -143,37 +195,48 @@ class SealedTrainer(Trainer):
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(partial)
 
-        if self.args.should_save:
-            checkpoints.seal(folder, fill, about)
-        self.accelerator.wait_for_everyone()
+        self.refuse_bad_weights()
+        self._write(lambda: checkpoints.seal(folder, fill, about))
 
-    def check_resume(self, folder: Path) -> None:
-        """Refuse a checkpoint that is damaged or belongs to another run.
+    def check_resume(self, folder: Path) -> dict[str, Any]:
+        """Refuse a checkpoint that is damaged, lacks a part of the state, or belongs to another run.
+
+        Returns:
+            Its manifest.
 
         Raises:
             ConfigError: naming the file, or each difference.
         """
-        saved = checkpoints.verify(folder)["identity"]
-        own = self.identity()
-        differences = [
-            f"{name}: {saved.get(name)} -> {own[name]}"
-            for name in own
-            if name != "keys" and saved.get(name) != own[name]
-        ]
-        differences += [
-            f"{key}: {saved['keys'].get(key)} -> {value}"
-            for key, value in own["keys"].items()
-            if _as_json(value) != saved["keys"].get(key)
-        ]
-        if differences:
-            raise ConfigError(
-                f"{folder} belongs to a run with other settings ({'; '.join(differences[:4])}); "
-                "use another --output, or --resume never"
-            )
+        manifest = checkpoints.verify_checkpoint(folder, self.args.folder)
+        missing = [name for name in self._state_files() if name not in manifest["files"]]
+        if not any(name.endswith(WEIGHTS) for name in manifest["files"]):
+            missing.append(WEIGHTS[0])
+        if missing:
+            raise ConfigError(f"{folder}: lacks {', '.join(missing)}; a run cannot be resumed from a part of its state")
+        check_identity(manifest["identity"], self.identity(), str(folder), self.allow_changed)
+        return manifest
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.check_resume(Path(resume_from_checkpoint))
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def _state_files(self) -> list[str]:
+        """The files of a checkpoint, beside the student's weights."""
+        names = ["optimizer.json", "optimizer.safetensors", "scheduler.json", "random.json", "trainer_state.json"]
+        names += ["scaler.json"] if self.accelerator.scaler is not None else []
+        return names + (["extra.safetensors"] if self.has_extra_tensors() else [])
+
+    def claim(self, folder: Path) -> None:
+        """Make a folder this run's: refuse it to another run, also where there is no checkpoint yet.
+
+        Raises:
+            ConfigError: with each difference.
+        """
+        own, file = self.identity(), folder / IDENTITY
+
+        def look() -> None:
+            if file.is_file():
+                check_identity(_read_identity(file), own, str(folder), self.allow_changed)
+            folder.mkdir(parents=True, exist_ok=True)
+            checkpoints.write_json(file, own)
+
+        from_first(look)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
@@ -182,8 +245,8 @@ class SealedTrainer(Trainer):
         optimizer, schedule = self.built_optimizer()
         optimizer.load_state_dict(checkpoints.load_optimizer(folder))
         schedule.load_state_dict(checkpoints.read_json(folder / "scheduler.json"))
-        extra = folder / "extra.safetensors"
-        self.load_extra_tensors(checkpoints.load_file(extra) if extra.exists() else {})
+        if self.has_extra_tensors():
+            self.load_extra_tensors(checkpoints.load_file(folder / "extra.safetensors"))
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.accelerator.scaler is not None:
@@ -192,13 +255,20 @@ class SealedTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             states = checkpoints.read_json(Path(checkpoint) / "random.json")
-            checkpoints.restore_random_states(states[self.args.process_index])
+            # There are others only if another world size was allowed.
+            checkpoints.restore_random_states(states[self.args.process_index % len(states)])
 
     def inner_model(self) -> PreTrainedModel:
         """The causal language model inside every wrapper and adapter."""
         return innermost(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False))
 
 
-def _as_json(value: Any) -> Any:
-    """The value as it comes back from a JSON file."""
-    return json.loads(json.dumps(value, default=str))
+def _read_identity(file: Path) -> dict[str, Any]:
+    try:
+        return dict(checkpoints.read_json(file))
+    except (ValueError, TypeError):
+        raise ConfigError(f"{file}: damaged; use another --output, or --resume never") from None
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())

@@ -16,6 +16,7 @@ from torch import Tensor
 from dudi.arguments import DudiConfig
 from dudi.collect import Collected
 from dudi.metrics import RolloutHealth
+from dudi.scoring import MicroBatch
 from dudi.signals import Signal
 
 PHASES = ("rollout", "teacher", "reference", "student")
@@ -35,6 +36,7 @@ class Step:
         agreement: Sums of overlap, both entropies and the number of positions.
         scored: Completion tokens that the student was scored on, on this rank.
         seconds: Wall time of each phase.
+        bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
         started: When the step began.
     """
 
@@ -47,6 +49,7 @@ class Step:
     agreement: Tensor | None = None
     scored: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.perf_counter)
 
     @contextlib.contextmanager
@@ -65,6 +68,11 @@ class Step:
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach()
         self.agreement = agreement if self.agreement is None else self.agreement + agreement
+
+    def note_bad_number(self, what: str, *batches: MicroBatch) -> None:
+        """Remember the rows of micro-batches in which something was not finite."""
+        ids = [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
+        self.bad_numbers[what] = self.bad_numbers.get(what, []) + ids
 
     def timings(self, scored: float) -> dict[str, float]:
         """The `time/*` metrics in seconds, and the completion tokens scored per second on all ranks."""

@@ -16,28 +16,33 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from dudi import stages
+from dudi import checkpoints, stages
 from dudi.adapters import with_adapter
 from dudi.arguments import DudiConfig
+from dudi.bad_numbers import stop_on_bad_numbers, what_is_bad
 from dudi.checkpoints import random_states, restore_random_states
 from dudi.collect import Collector
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example, ExampleSet, ListedExamples
 from dudi.data.rejections import Rejections
-from dudi.errors import ConfigError, DataError, NumericError
+from dudi.errors import ConfigError, DataError, Interrupted
 from dudi.evaluating import evaluate_examples
 from dudi.generation import student_engine
 from dudi.hooks import StepHooks
+from dudi.identity import hash_of_model, hash_of_rows, hash_of_tokenizer
+from dudi.interrupts import Interrupts
 from dudi.methods import METHODS
 from dudi.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.passes import score
 from dudi.progress import RunProgress
+from dudi.ranks import from_first
 from dudi.runlog import RunLog
 from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
 from dudi.signals import Signal, build_signals
+from dudi.stages.shared import train_set
 from dudi.step_record import rank_sums, step_record
 from dudi.steps import Step, weights_of_step
 from dudi.teachers import FrozenModel, MovingAverage, Policy
@@ -66,6 +71,7 @@ class DudiTrainer(SealedTrainer):
         log_dir: Where `metrics.jsonl` and `samples.jsonl` go; `output_dir` when None.
         rejections: Where rows that are not taken are counted, by a caller who shows them; when None they are written to
             `output_dir/rejected.jsonl` and a warning says how many and why.
+        interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
 
     Raises:
         ConfigError: the method's teacher is missing, the tokenizers differ, a template has no end of turn.
@@ -90,6 +96,7 @@ class DudiTrainer(SealedTrainer):
         stage: str | None = None,
         log_dir: Path | None = None,
         rejections: Rejections | None = None,
+        interrupts: Interrupts | None = None,
     ) -> None:
         args = args if args is not None else DudiConfig(output_dir="dudi-run")
         parts = build_setup(
@@ -134,6 +141,7 @@ class DudiTrainer(SealedTrainer):
             args, parts.verbalizer, parts.student_format, parts.teacher_format, student_engine(self), parts.languages
         )
         self.epoch = 0
+        self.interrupts = interrupts
         self._pending: dict[str, float] = {}
 
     # ---- before the first step
@@ -145,19 +153,59 @@ class DudiTrainer(SealedTrainer):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """Run the stages that come first (cold start, teacher-written targets, reference), then the method."""
-        if self.setup.train is None:
-            raise ConfigError("train_dataset: there is none")
+        self.identity()
+        start = self._find_start(resume_from_checkpoint)
+        step = 0 if start is None else int(self.check_resume(start)["step"])
         stages.prepare(self)
-        start = 0 if not resume_from_checkpoint else stages.step_of(resume_from_checkpoint)
         for log in (self.metrics_log, self.samples_log):
-            log.rewind(self.stage, start)
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            log.rewind(self.stage, step)
+        output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
+        if self.interrupts is not None and self.interrupts.received is not None:
+            raise Interrupted(self._last_words(self.interrupts.received))
+        return output
 
-    def identity(self) -> dict[str, Any]:
-        """A run is its keys, its data, its templates and its world size."""
-        data = "" if self.setup.train is None else self.setup.train.digest
-        formats = [self.setup.student_format.digest, self.setup.teacher_format.digest]
-        return {"data": data, "chat_templates": formats, "stage": self.stage, **super().identity()}
+    def _find_start(self, wanted: str | bool | None) -> Path | None:
+        """The checkpoint to go on from; True is the newest whole one."""
+        if wanted is not True:
+            return Path(wanted) if wanted else None
+        newest, skipped = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
+        if newest is None:
+            raise ConfigError(f"{self.checkpoint_root}: no whole checkpoint {'; '.join(skipped)}".rstrip())
+        return newest
+
+    def _last_words(self, signal: str) -> str:
+        step = self.state.global_step
+        return (
+            f"{signal} in {self.stage}; {self.checkpoint_root}/step-{step} is saved, the same command goes on from it"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """A run is its keys, its rows, its tokenizers and templates, its models and its world size."""
+        setup, rows = self.setup, train_set(self)
+        formats = [setup.student_format, setup.teacher_format]
+        return {
+            "data": {"rows": len(rows.examples), "sha256": hash_of_rows(e.row for e in rows.examples)},
+            "token_ids": rows.digest,
+            "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
+            "chat_templates": [one.digest for one in formats],
+            "student": hash_of_model(self.model, "the student", self._new_adapter),
+            "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
+            "stage": self.stage,
+            **super().describe(),
+        }
+
+    @property
+    def _new_adapter(self) -> str | None:
+        """A part of the names of the weights that this run has made itself, and that no run comes from."""
+        return None if self.peft_config is None else ".lora_"
+
+    def needs(self) -> list[Path]:
+        """The opponents of SPIN, which their iteration alone could write."""
+        return stages.opponents(self) if METHODS[self.args.method].iterated else []
+
+    def has_extra_tensors(self) -> bool:
+        """The moving average is state of the run."""
+        return stages.moving_average_needed(self.args)
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """The moving average's weights."""
@@ -197,7 +245,8 @@ class DudiTrainer(SealedTrainer):
     ) -> tuple[list[dict[str, MicroBatch]], Tensor | int | None]:
         """All micro-batches of one optimizer step: rolled out together, counted before any loss."""
         micro_batches: list[list[Example]] = []
-        for _ in range(num_batches):
+        # `Trainer` would make one step more when it resumes from the last one.
+        for _ in range(num_batches if self.state.global_step < self.state.max_steps else 0):
             examples = next(epoch_iterator, None)
             if examples is None:
                 break
@@ -276,7 +325,7 @@ class DudiTrainer(SealedTrainer):
         step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
         loss = loss * self.args.world_size
         if not torch.isfinite(loss):
-            self._stop_on_bad_number("the loss", batch)
+            step.note_bad_number(what_is_bad(out["teacher_states"]), batch)
         return (loss, out) if return_outputs else loss
 
     def score(self, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[str, Any]:
@@ -293,17 +342,15 @@ class DudiTrainer(SealedTrainer):
     # ---- after the step
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, once a step and before the update: where bad numbers stop the run, on every rank."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
-        if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)) and self.step is not None:
-            self._stop_on_bad_number("the gradient", *self.step.collected.batches)
+        if self.step is not None:
+            # With a scaler a gradient that overflows is daily business: it leaves out the step and scales less.
+            scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
+            if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
+                self.step.note_bad_number("the gradient", *self.step.collected.batches)
+            stop_on_bad_numbers(self, self.step)
         return norm
-
-    def _stop_on_bad_number(self, what: str, *batches: MicroBatch) -> None:
-        ids = [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
-        raise NumericError(
-            f"step {self.state.global_step + 1}: {what} is not finite; no update was made. Rows: {', '.join(ids[:16])}"
-        )
 
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
         if self.step is not None and self.step.number == self.state.global_step:

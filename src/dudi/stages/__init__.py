@@ -6,7 +6,6 @@ between runs through `cache_dir`, keyed by everything that they depend on.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import set_seed
@@ -14,7 +13,7 @@ from transformers import set_seed
 from dudi.methods import METHODS
 from dudi.stages.answers import write_targets
 from dudi.stages.cold_start import cold_start
-from dudi.stages.iterations import begin_iteration
+from dudi.stages.iterations import begin_iteration, opponents
 from dudi.stages.reference import (
     make_moving_average,
     make_reference,
@@ -26,13 +25,7 @@ from dudi.stages.reference import (
 if TYPE_CHECKING:
     from dudi.trainer import DudiTrainer
 
-__all__ = ["begin_iteration", "prepare", "step_of"]
-
-
-def step_of(checkpoint: str | bool) -> int:
-    """The optimizer step of a checkpoint folder."""
-    name = Path(str(checkpoint)).name.removeprefix("step-")
-    return int(name) if name.isdigit() else 0
+__all__ = ["begin_iteration", "moving_average_needed", "opponents", "prepare"]
 
 
 def prepare(trainer: DudiTrainer) -> None:

@@ -13,6 +13,7 @@ from dudi import checkpoints
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet, digest_of, with_completion
 from dudi.generation import teacher_engine
+from dudi.ranks import together
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
 from dudi.stages.shared import fetch, hash_of, share, stands, teacher_hash, train_set
 
@@ -38,7 +39,7 @@ def write_targets(trainer: DudiTrainer) -> None:
         engine = teacher_engine(trainer)
         prompts = [example.teacher_prompt for example in examples.examples]
         write_answers(trainer, engine, prompts, "teacher", 0, folder / "answers", {"key": key})
-        share(trainer, "targets", key, folder)
+        share(trainer, "targets", key, folder, "answers")
     answers = read_answers(folder / "answers")
     replaced = [
         with_completion(example, answers[example.row.id].ids, answers[example.row.id].ended, trainer.args.max_length)
@@ -69,9 +70,7 @@ def write_answers(
     def fill(partial: Path) -> None:
         (partial / "answers.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
-    if args.should_save:
-        checkpoints.seal(folder, fill, about)
-    trainer.accelerator.wait_for_everyone()
+    together(lambda: checkpoints.seal(folder, fill, about) if args.should_save else None)
 
 
 def read_answers(folder: Path) -> dict[str, Rollout]:

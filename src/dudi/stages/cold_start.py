@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
-import json
+import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,8 @@ from dudi import checkpoints
 from dudi.adapters import innermost, is_adapted, with_adapter
 from dudi.arguments import COLD_STARTS, METHOD_STAGE_KEYS
 from dudi.errors import ConfigError
-from dudi.runlog import read_jsonl
+from dudi.ranks import from_first
+from dudi.runlog import RunLog, read_jsonl
 from dudi.saving import binding_keys
 from dudi.stages.shared import fetch, hash_of, share, stands, teacher_hash
 
@@ -74,18 +77,14 @@ def _train_cold_start(trainer: DudiTrainer, folder: Path, key: str) -> None:
         teacher_processing_class=trainer.setup.teacher_format.tokenizer,
         stage=COLD_START,
         log_dir=trainer.metrics_log.path.parent,
+        interrupts=trainer.interrupts,
     )
-    newest, _ = checkpoints.newest_valid(nested.checkpoint_root)
-    if newest is not None:
-        try:
-            nested.check_resume(newest)
-        except ConfigError:
-            newest = None
+    nested.allow_changed = trainer.allow_changed
+    nested.identity()  # of all ranks together, before one of them looks
+    newest = from_first(functools.partial(_checkpoint_of, nested))
     nested.train(resume_from_checkpoint=None if newest is None else str(newest))
     nested.save_sealed(folder / "model", {"key": key})
-    lines = [r for r in _metrics(nested) if r.get("stage") == COLD_START]
-    if args.should_save:
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines), encoding="utf-8")
+    RunLog(folder / "metrics.jsonl", args.should_save).replace(_curve(nested))
     nested.accelerator.unwrap_model(nested.model_wrapped, keep_fp32_wrapper=False)
     nested.accelerator.free_memory()
     sharded = trainer.is_fsdp_enabled
@@ -95,16 +94,33 @@ def _train_cold_start(trainer: DudiTrainer, folder: Path, key: str) -> None:
         _load_student(trainer, folder / "model")
 
 
-def _metrics(trainer: DudiTrainer) -> list[dict[str, Any]]:
-    return read_jsonl(trainer.metrics_log.path)
+def _checkpoint_of(nested: DudiTrainer) -> Path | None:
+    """Where a cold start that was cut off goes on; checkpoints of one with other settings are moved aside."""
+    newest, skipped = checkpoints.newest_valid(nested.checkpoint_root)
+    try:
+        if newest is not None:
+            nested.check_resume(newest)
+    except ConfigError as error:
+        skipped.append(str(error))
+        newest = None
+        os.replace(nested.checkpoint_root, checkpoints.free_name(nested.checkpoint_root.with_name("checkpoints.old")))
+    for reason in skipped:
+        warnings.warn(f"skipped: {reason}", stacklevel=2)
+    return newest
+
+
+def _curve(trainer: DudiTrainer) -> list[dict[str, Any]]:
+    """The cold start's lines of the run's metrics."""
+    return [record for record in read_jsonl(trainer.metrics_log.path) if record.get("stage") == COLD_START]
 
 
 def _repeat_metrics(trainer: DudiTrainer, folder: Path) -> None:
     """A cold start that was not run here still belongs to this run's curves."""
-    if any(record.get("stage") == COLD_START for record in _metrics(trainer)):
-        return
-    for record in read_jsonl(folder / "metrics.jsonl"):
-        trainer.metrics_log.append({**record, "cached": True})
+    kept, own = read_jsonl(folder / "metrics.jsonl"), _curve(trainer)
+    if trainer.args.process_index == 0 and len(own) < len(kept):
+        others = [record for record in read_jsonl(trainer.metrics_log.path) if record.get("stage") != COLD_START]
+        trainer.metrics_log.path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.metrics_log.replace([*({**record, "cached": True} for record in kept), *others])
 
 
 def _existing(folder: Path) -> Path:

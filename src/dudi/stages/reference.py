@@ -15,6 +15,7 @@ from dudi.arguments import DudiConfig
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.methods import METHODS
+from dudi.ranks import together
 from dudi.stages.shared import hash_of, stands, train_set
 from dudi.teachers import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
 
@@ -73,9 +74,7 @@ def store_gold_reference(trainer: DudiTrainer) -> None:
         def fill(partial: Path) -> None:
             checkpoints.save_file({"gold": torch.tensor(values)}, partial / "log_probs.safetensors")
 
-        if trainer.args.should_save:
-            checkpoints.seal(folder, fill, {"key": key})
-        trainer.accelerator.wait_for_everyone()
+        together(lambda: checkpoints.seal(folder, fill, {"key": key}) if trainer.args.should_save else None)
     stored = checkpoints.load_file(folder / "log_probs.safetensors")["gold"].tolist()
     trainer.gold_reference = {e.row.id: value for e, value in zip(examples.examples, stored, strict=True)}
 
@@ -108,11 +107,11 @@ def copy_into_reference(trainer: DudiTrainer) -> None:
 def save_reference(trainer: DudiTrainer, folder: Path, key: str) -> None:
     """Seal the reference's weights, numbered in the student's order."""
     tensors = {f"{i:05d}": reference.cpu().contiguous() for i, (_, reference) in enumerate(reference_pairs(trainer))}
-    if trainer.args.should_save:
-        checkpoints.seal(
-            folder, lambda partial: checkpoints.save_file(tensors, partial / "opponent.safetensors"), {"key": key}
-        )
-    trainer.accelerator.wait_for_everyone()
+
+    def fill(partial: Path) -> None:
+        checkpoints.save_file(tensors, partial / "opponent.safetensors")
+
+    together(lambda: checkpoints.seal(folder, fill, {"key": key}) if trainer.args.should_save else None)
 
 
 @torch.no_grad()

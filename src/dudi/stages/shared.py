@@ -9,14 +9,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate.utils import broadcast_object_list
-
 from dudi import checkpoints
 from dudi.data.examples import ExampleSet
 from dudi.errors import ConfigError
+from dudi.ranks import from_first, together
 
 if TYPE_CHECKING:
     from dudi.trainer import DudiTrainer
+
+
+UNSHARED = ("checkpoints*", "runs", ".*")
 
 
 def train_set(trainer: DudiTrainer) -> ExampleSet:
@@ -48,6 +50,7 @@ def hash_of(value: Any) -> str:
 
 def holds(folder: Path, key: str) -> bool:
     """Whether a folder is whole and belongs to this key."""
+    checkpoints.settle(folder)
     if not (folder / checkpoints.MANIFEST).is_file():
         return False
     try:
@@ -58,8 +61,7 @@ def holds(folder: Path, key: str) -> bool:
 
 def stands(trainer: DudiTrainer, folder: Path, key: str) -> bool:
     """`holds`, as rank 0 sees it: ranks that looked for themselves could disagree while rank 0 writes, and hang."""
-    seen = trainer.args.process_index == 0 and holds(folder, key)
-    return bool(broadcast_object_list([seen], from_process=0)[0])
+    return from_first(lambda: holds(folder, key))
 
 
 def _cache(trainer: DudiTrainer, kind: str, key: str) -> Path:
@@ -72,21 +74,24 @@ def fetch(trainer: DudiTrainer, kind: str, key: str, folder: Path, part: str = "
     shared = _cache(trainer, kind, key)
     if not stands(trainer, shared / part, key):
         return False
-    if trainer.args.should_save:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(shared, folder, copy_function=_link)
-    trainer.accelerator.wait_for_everyone()
+    together(lambda: _copy(shared, folder) if trainer.args.should_save else None)
     return True
 
 
-def share(trainer: DudiTrainer, kind: str, key: str, folder: Path) -> None:
+def _copy(shared: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(shared, folder, copy_function=_link)
+
+
+def share(trainer: DudiTrainer, kind: str, key: str, folder: Path, part: str = "model") -> None:
     """Offer a finished stage to other runs; a cache that cannot be written is no reason to stop."""
     shared = _cache(trainer, kind, key)
-    if not trainer.args.should_save or shared.exists():
+    if not trainer.args.should_save or holds(shared / part, key):
         return
     partial = shared.with_name(f".{key}.{os.getpid()}")
     try:
-        shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns("checkpoints", "runs"))
+        shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns(*UNSHARED))
+        shutil.rmtree(shared, ignore_errors=True)  # damaged, if it is there at all
         os.replace(partial, shared)
     except OSError:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,56 @@
+"""SIGTERM and SIGINT: a checkpoint after the current step, then the end; a second signal leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Self
+
+from dudi.errors import INTERRUPTED
+
+ONE_PRESS = 1.0
+"""Seconds within which a signal counts as the same one: on Ctrl-C both the terminal and torchrun send it."""
+
+
+class Interrupts:
+    """Turns the first signal into a wish to stop, which the trainer grants at its next step boundary.
+
+    Attributes:
+        armed: Whether a step boundary is coming. Elsewhere there is nothing to save, and a signal raises
+            `KeyboardInterrupt` as Python's own handler does.
+        received: The name of the first signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.armed = False
+        self.received: str | None = None
+        self._at = 0.0
+        self._before: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if time.monotonic() - self._at > ONE_PRESS:
+                os._exit(INTERRUPTED)  # whatever is being written appears whole or not at all
+            return
+        self.received, self._at = signal.Signals(number).name, time.monotonic()
+        if not self.armed:
+            raise KeyboardInterrupt
+        _tell(f"{self.received}: a checkpoint after this step, then the end; once more leaves at once\n")
+
+
+def _tell(text: str) -> None:
+    """Write past Python's buffers, which the code that was interrupted may be using."""
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, text.encode())

@@ -1,0 +1,50 @@
+"""What several processes decide together: one looks or writes, all go on or all stop, with the same message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from dudi.errors import DudiError, EnvironmentFault
+
+T = TypeVar("T")
+
+
+def from_first(call: Callable[[], T]) -> T:
+    """What `call` gives on the first rank, or its error, on every rank: looking for themselves they could disagree.
+
+    Raises:
+        DudiError: what the first rank raised; an `OSError` of the system becomes an `EnvironmentFault`.
+    """
+    found: list[tuple[T | None, DudiError | None]] = [(None, None)]
+    if PartialState().process_index == 0:
+        found = [_outcome(call)]
+    value, error = broadcast_object_list(found, from_process=0)[0]
+    if error is not None:
+        raise error
+    return value
+
+
+def together(call: Callable[[], object]) -> None:
+    """Call on every rank and wait for all of them: if one fails, all stop, instead of waiting for it for ever.
+
+    Raises:
+        DudiError: this rank's own, else that of the first rank that failed.
+    """
+    _, own = _outcome(call)
+    for error in [own, *gather_object([own])]:
+        if error is not None:
+            raise error
+
+
+def _outcome(call: Callable[[], T]) -> tuple[T | None, DudiError | None]:
+    try:
+        return call(), None
+    except DudiError as error:
+        return None, error
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return None, EnvironmentFault(f"{place}{error.strerror or error}")

@@ -1,0 +1,118 @@
+"""What a child of `server.py` can be told to do to itself: die at a file operation, meet a bad number, be watched."""
+
+import json
+import os
+import signal
+import sys
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+class Boundaries:
+    """Counts the file operations below a folder, as Python's audit events tell them before they happen."""
+
+    def __init__(self, folder, die_at=None, record=None, only=""):
+        self.folder, self.die_at, self.only = os.path.realpath(folder), die_at, only
+        self.count = 0
+        self.record = None if record is None else os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def __call__(self, event, args):
+        if event not in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link"):
+            return
+        path = args[0]
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        path = os.path.abspath(os.fsdecode(path))
+        # A file that is opened for reading inside a save is one that is synced: a boundary as well.
+        if not path.startswith(self.folder) or self.only not in path:
+            return
+        self.count += 1
+        if self.record is not None:
+            os.write(self.record, f"{event} {os.path.relpath(path, self.folder)}\n".encode())
+        if self.count == self.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def boundaries(value):
+    """Record the file operations below a folder, or die before one of them."""
+    sys.addaudithook(Boundaries(**value))
+
+
+def poison(value):
+    """Make one number bad at one step: in the loss, in a gradient, in the teacher's or the student's output.
+
+    Args:
+        value: `where`, `step`, `number` (nan, inf), `rank` that meets it, and `stage`.
+    """
+    import torch
+
+    from dudi import passes, trainer
+
+    number = float(value["number"])
+
+    def due(one):
+        step = one.step.number if one.step is not None else 0
+        rank = one.args.process_index
+        return step == value["step"] and one.stage == value["stage"] and rank == value["rank"]
+
+    if value["where"] == "teacher":
+        honest = passes._teacher_pass
+
+        def teacher_pass(one, *args, **kwargs):
+            states, head = honest(one, *args, **kwargs)
+            if due(one):
+                for rows in states.values():
+                    rows[0, 0] = number
+            return states, head
+
+        passes._teacher_pass = teacher_pass
+    if value["where"] == "loss":
+        honest_score = trainer.DudiTrainer.score
+
+        def score(one, *args, **kwargs):
+            out = honest_score(one, *args, **kwargs)
+            if due(one):
+                out["sums"] = {name: total * number for name, total in out["sums"].items()}
+            return out
+
+        trainer.DudiTrainer.score = score
+    if value["where"] == "gradient":
+        honest_step = trainer.DudiTrainer.training_step
+
+        def training_step(one, *args, **kwargs):
+            bad = due(one)
+            if bad:  # as a hook of backward: before DDP sums the ranks' gradients
+                weight = next(p for p in one.model.parameters() if p.requires_grad)
+                handle = weight.register_hook(lambda gradient: torch.full_like(gradient, number))
+            loss = honest_step(one, *args, **kwargs)
+            if bad:
+                handle.remove()
+            return loss
+
+        trainer.DudiTrainer.training_step = training_step
+
+
+def watch_counts(path):
+    """Write what each step would be divided by on this rank alone: a line a step, per signal."""
+    from dudi import trainer
+
+    honest = trainer.DudiTrainer.count
+
+    def count(one, signals, batches):
+        total = honest(one, signals, batches)
+        own = {
+            name: sum(signal.count(batch.summed_weights(), batch.pairs) for batch in batches)
+            for name, signal in signals.items()
+        }
+        with open(f"{path}.{one.args.process_index}", "a") as file:
+            file.write(json.dumps(own) + "\n")
+        return total
+
+    trainer.DudiTrainer.count = count
+
+
+def threads(number):
+    """How many threads torch uses."""
+    import torch
+
+    torch.set_num_threads(number)
