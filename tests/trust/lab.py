@@ -18,18 +18,23 @@ METHODS_OF_THE_PROMISE = ("sft", "spin", "sdft", "gkd", "dudi")
 TIMES = ("time/", "tokens_per_second", "memory/")
 
 
+def quiet_environment():
+    """The environment of a run that neither asks the network nor uses more than one thread."""
+    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    return {**os.environ, **quiet}
+
+
 class Server:
     """The process that forks (`server.py`)."""
 
     def __init__(self):
         paths = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "server.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **quiet, "PYTHONPATH": paths},
+            env={**quiet_environment(), "PYTHONPATH": paths},
         )
         assert json.loads(self.process.stdout.readline())["ready"]
 
@@ -55,6 +60,7 @@ class Child:
         """Its exit code (negative: the signal that ended it); None if it still runs after so many seconds."""
         if self.code is None:
             self.code = self.server.ask(wait=self.pid, seconds=seconds)["code"]
+            self.ended = time.monotonic()
         return self.code
 
     def signal(self, number):
@@ -68,7 +74,7 @@ class Child:
 
     @property
     def said(self):
-        return self.out.read_text(encoding="utf-8", errors="replace")
+        return self.out.read_text(encoding="utf-8", errors="replace") if self.out.is_file() else ""
 
 
 class Lab:
@@ -77,11 +83,24 @@ class Lab:
     def __init__(self, folder, server=None):
         self.folder, self.server = Path(folder), server or Server()
         self.number = 0
+        self.kept = {}
         tokenizer = make_tokenizer()
         for name, seed, size in (("student", 1, 32), ("teacher", 2, 48)):
             make_model(seed=seed, hidden_size=size, dropout=0.1).save_pretrained(self.folder / name)
             tokenizer.save_pretrained(self.folder / name)
         self.write_rows("rows.jsonl", ROWS[:16])
+        lines = [f"student: {{model: {self.folder}/student}}", f"teacher: {{model: {self.folder}/teacher}}"]
+        lines += [f"data: {{train: {self.folder}/rows.jsonl}}"]
+        self.recipe = self.folder / "tiny.yaml"
+        self.recipe.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    quiet_environment = property(lambda self: quiet_environment())
+
+    def wait_for(self, path, process, seconds=120.0):
+        """Until a file is there, or the process that should write it has ended."""
+        end = time.monotonic() + seconds
+        while not path.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
 
     def write_rows(self, name, rows):
         text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
@@ -91,10 +110,6 @@ class Lab:
         """A command line: 12 steps, 4 steps an epoch, a checkpoint every 3 steps, two of them kept."""
         keys = {
             "method": method,
-            "student.model": self.folder / "student",
-            "teacher.model": self.folder / "teacher",
-            "data.train": self.folder / "rows.jsonl",
-            "data.language": "null",
             "max_steps": "12",
             "num_train_epochs": "3",
             "spin_iterations": "3",
@@ -109,11 +124,10 @@ class Lab:
             "use_cpu": "true",
             "disable_tqdm": "true",
             "seed": "3",
-            "benchmark": "null",
         }
         keys |= dict(word.split("=", 1) for word in more if "=" in word and not word.startswith("-"))
         options = [word for word in more if word.startswith("-")]
-        return ["train", "smollm2", *(f"{k}={v}" for k, v in keys.items()), *options, "--output", str(run)]
+        return ["train", str(self.recipe), *(f"{k}={v}" for k, v in keys.items()), *options, "--output", str(run)]
 
     def start(self, words, *, cache=None, env=None, plant=None):
         self.number += 1

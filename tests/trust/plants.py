@@ -11,7 +11,7 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 class Boundaries:
     """Counts the file operations below a folder, as Python's audit events tell them before they happen."""
 
-    def __init__(self, folder, die_at=None, record=None, only=""):
+    def __init__(self, folder, die_at=None, record=None, only=("",)):
         self.folder, self.die_at, self.only = os.path.realpath(folder), die_at, only
         self.count = 0
         self.record = None if record is None else os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -24,7 +24,7 @@ class Boundaries:
             return
         path = os.path.abspath(os.fsdecode(path))
         # A file that is opened for reading inside a save is one that is synced: a boundary as well.
-        if not path.startswith(self.folder) or self.only not in path:
+        if not path.startswith(self.folder) or not any(part in path for part in self.only):
             return
         self.count += 1
         if self.record is not None:

@@ -5,6 +5,7 @@ Importing torch and transformers costs more than a tiny run does. A child is a p
 whatever it does. Requests and answers are JSON, a line each, on standard input and output.
 """
 
+import gc
 import json
 import os
 import signal
@@ -25,6 +26,8 @@ def preload():
 
     torch.set_num_threads(1)
     detect("a sentence in English, long enough to be told", list(LANGUAGES))
+    gc.collect()
+    gc.freeze()  # a child's collections need not walk what was imported here
 
 
 def child(request):

@@ -1,0 +1,49 @@
+"""The SIGKILL promise by hand, many times: `python tests/trust/campaign.py --moments 25 --output FILE.json`."""
+
+import argparse
+import datetime
+import json
+import platform
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+import torch
+from kills import kill_at_random
+from lab import METHODS_OF_THE_PROMISE, Lab
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--moments", type=int, default=25, help="trials for each method")
+    parser.add_argument("--first", type=int, default=100, help="seed of the first trial")
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    trials = []
+    with tempfile.TemporaryDirectory() as folder:
+        lab = Lab(folder)
+        for seed in range(given.first, given.first + given.moments):
+            for method in METHODS_OF_THE_PROMISE:
+                trials.append(kill_at_random(lab, method, seed))
+                print(trials[-1], flush=True)
+        lab.server.close()
+    killed = Counter(trial["method"] for trial in trials for at in trial["killed"] if "ended" not in at)
+    result = {
+        "command": f"python tests/trust/campaign.py --moments {given.moments} --first {given.first} --output {given.output.name}",
+        "date": datetime.date.today().isoformat(),
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "trials": len(trials),
+        "kills": dict(killed),
+        "lost": sum(bool(trial["lost"]) for trial in trials),
+        "each": trials,
+    }
+    given.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

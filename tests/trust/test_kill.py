@@ -1,0 +1,62 @@
+"""SIGKILL at any moment: the same command goes on, and the run ends with the same bits."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from kills import differences, kill_at_random, whole_run
+from lab import METHODS_OF_THE_PROMISE, weights_of
+
+ROW = "SIGKILL at any moment, resume, same final weights, metrics and samples"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", METHODS_OF_THE_PROMISE)
+def test_random_moments(lab, promise, method, seed):
+    trial = kill_at_random(lab, method, seed)
+    promise(f"{ROW} ({method})", 1, bool(trial["lost"]), note=f"{'; '.join(trial['killed'])} {trial['lost'] or ''}")
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_every_file_boundary_of_a_save(lab, promise, tmp_path, half):
+    """The save of step 9, with the rotation that deletes step 3: killed before each of its file operations."""
+    whole = whole_run(lab, "sft")
+    before, touched = tmp_path / "before", ["step-9", "step-3"]
+    first = {"folder": str(before), "die_at": 1, "only": ["step-9"]}
+    assert lab.run(lab.words(before, "sft"), plant={"boundaries": first}).code == -9
+    run = tmp_path / "run"
+    shutil.copytree(before, run)
+    record = {"folder": str(run), "record": str(tmp_path / "operations"), "only": touched}
+    assert lab.run(lab.words(run, "sft"), plant={"boundaries": record}).code == 0
+    operations = (tmp_path / "operations").read_text().splitlines()
+    assert len(operations) > 30
+    places = range(1 + half, len(operations) + 1, 2)
+    lost = []
+    for place in places:
+        shutil.rmtree(run)
+        shutil.copytree(before, run)
+        plant = {"boundaries": {"folder": str(run), "die_at": place, "only": touched}}
+        assert lab.run(lab.words(run, "sft"), plant=plant).code == -9
+        last = lab.run(lab.words(run, "sft"))
+        if last.code != 0 or differences(run, whole):
+            lost.append(operations[place - 1])
+    promise("SIGKILL before each file operation of a save", len(places), len(lost), "operations", " ".join(lost))
+
+
+def test_processes_of_their_own(lab, promise, tmp_path):
+    """The same with `python -m dudi` started from nothing, as people do: no fork, another hash seed each time."""
+    whole = whole_run(lab, "dudi")
+    run, env = tmp_path / "run", {**lab.quiet_environment, "DUDI_CACHE": str(tmp_path / "cache")}
+    words = [sys.executable, "-m", "dudi", *lab.words(run, "dudi")]
+    for seconds_after_its_first_step in (0.0, 2.0):
+        with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            with pytest.raises(subprocess.TimeoutExpired):
+                lab.wait_for(run / "metrics.jsonl", process)
+                process.wait(seconds_after_its_first_step)
+            process.kill()
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert weights_of(run) == whole.weights
+    promise(f"{ROW} (own processes)", 2, len(differences(run, whole)))
