@@ -4,6 +4,7 @@ import dataclasses
 import random
 import shutil
 import time
+from pathlib import Path
 
 from lab import numbers_of, records_of, weights_of, where
 
@@ -77,3 +78,33 @@ def kill_at_random(lab, method, seed):
         shutil.rmtree(run)
         shutil.rmtree(cache, ignore_errors=True)
     return {"method": method, "seed": seed, "killed": kills, "resumed_seconds": round(took, 1), "lost": lost}
+
+
+@dataclasses.dataclass
+class Save:
+    """A run that was killed before the save of step 9, and the file operations that this save consists of."""
+
+    run: Path
+    operations: list
+    only: tuple = ("step-9", "step-3")  # what is written, and what is deleted to make room for it
+
+    def copy(self, place):
+        shutil.copytree(self.run, place)
+        return place
+
+
+def cut_before_a_save(lab):
+    """Such a run of `sft`, made once."""
+    if "save" not in lab.kept:
+        run = lab.folder / "before-a-save"
+        first = {"folder": str(run), "at": 1, "only": ["step-9"]}
+        assert lab.run(lab.words(run, "sft"), plant={"boundaries": first}).code == -9
+        copy, record = lab.folder / "counted", lab.folder / "operations"
+        save = Save(run, [])
+        save.copy(copy)
+        plant = {"folder": str(copy), "record": str(record), "only": save.only}
+        assert lab.run(lab.words(copy, "sft"), plant={"boundaries": plant}).code == 0
+        save.operations += record.read_text().splitlines()
+        assert len(save.operations) > 30
+        lab.kept["save"] = save
+    return lab.kept["save"]

@@ -1,18 +1,26 @@
 """What a child of `server.py` can be told to do to itself: die at a file operation, meet a bad number, be watched."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
-
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Boundaries:
-    """Counts the file operations below a folder, as Python's audit events tell them before they happen."""
+    """Counts the file operations below a folder, as Python's audit events tell them before they happen.
 
-    def __init__(self, folder, die_at=None, record=None, only=("",)):
-        self.folder, self.die_at, self.only = os.path.realpath(folder), die_at, only
+    Args:
+        folder: The run's folder.
+        at: Before which operation something happens; None: it is only counted.
+        do: What happens: `kill`, `fill` (the disk), `readonly` (the disk), `vanish` (the folder is moved away).
+        record: A file to write the operations to.
+        only: Parts of paths of which one must be in an operation's path.
+    """
+
+    def __init__(self, folder, at=None, do="kill", record=None, only=("",)):
+        self.folder, self.at, self.do, self.only = os.path.realpath(folder), at, do, only
         self.count = 0
         self.record = None if record is None else os.open(record, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 
@@ -29,12 +37,35 @@ class Boundaries:
         self.count += 1
         if self.record is not None:
             os.write(self.record, f"{event} {os.path.relpath(path, self.folder)}\n".encode())
-        if self.count == self.die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.count == self.at:
+            ACCIDENTS[self.do](self.folder)
+
+
+def _fill(folder):
+    """Write beside the run until nothing fits any more."""
+    file = os.open(os.path.join(os.path.dirname(folder), "ballast"), os.O_WRONLY | os.O_CREAT, 0o644)
+    for size in (1 << 16, 1 << 12, 1):
+        with contextlib.suppress(OSError):
+            while os.write(file, b"x" * size) == size:
+                pass
+    os.close(file)
+
+
+def _readonly(folder):
+    """Mount the disk anew, read-only."""
+    subprocess.run(["mount", "-o", "remount,ro", os.path.dirname(folder)], check=False)
+
+
+ACCIDENTS = {
+    "kill": lambda folder: os.kill(os.getpid(), signal.SIGKILL),
+    "fill": _fill,
+    "readonly": _readonly,
+    "vanish": lambda folder: os.rename(folder, folder + ".away"),
+}
 
 
 def boundaries(value):
-    """Record the file operations below a folder, or die before one of them."""
+    """Record the file operations below a folder, or have an accident before one of them."""
     sys.addaudithook(Boundaries(**value))
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kills import differences, kill_at_random, whole_run
+from kills import cut_before_a_save, differences, kill_at_random, whole_run
 from lab import METHODS_OF_THE_PROMISE, weights_of
 
 ROW = "SIGKILL at any moment, resume, same final weights, metrics and samples"
@@ -19,29 +19,18 @@ def test_random_moments(lab, promise, method, seed):
     promise(f"{ROW} ({method})", 1, bool(trial["lost"]), note=f"{'; '.join(trial['killed'])} {trial['lost'] or ''}")
 
 
-@pytest.mark.parametrize("half", [0, 1])
-def test_every_file_boundary_of_a_save(lab, promise, tmp_path, half):
+@pytest.mark.parametrize("part", range(3))
+def test_every_file_operation_of_a_save(lab, promise, tmp_path, part):
     """The save of step 9, with the rotation that deletes step 3: killed before each of its file operations."""
-    whole = whole_run(lab, "sft")
-    before, touched = tmp_path / "before", ["step-9", "step-3"]
-    first = {"folder": str(before), "die_at": 1, "only": ["step-9"]}
-    assert lab.run(lab.words(before, "sft"), plant={"boundaries": first}).code == -9
-    run = tmp_path / "run"
-    shutil.copytree(before, run)
-    record = {"folder": str(run), "record": str(tmp_path / "operations"), "only": touched}
-    assert lab.run(lab.words(run, "sft"), plant={"boundaries": record}).code == 0
-    operations = (tmp_path / "operations").read_text().splitlines()
-    assert len(operations) > 30
-    places = range(1 + half, len(operations) + 1, 2)
-    lost = []
+    whole, save = whole_run(lab, "sft"), cut_before_a_save(lab)
+    lost, places = [], range(1 + part, len(save.operations) + 1, 3)
     for place in places:
-        shutil.rmtree(run)
-        shutil.copytree(before, run)
-        plant = {"boundaries": {"folder": str(run), "die_at": place, "only": touched}}
-        assert lab.run(lab.words(run, "sft"), plant=plant).code == -9
+        run = save.copy(tmp_path / "run")
+        child = lab.run(lab.words(run, "sft"), plant={"boundaries": {"folder": str(run), "at": place, "only": save.only}})
         last = lab.run(lab.words(run, "sft"))
-        if last.code != 0 or differences(run, whole):
-            lost.append(operations[place - 1])
+        if child.code != -9 or last.code != 0 or differences(run, whole):
+            lost.append(save.operations[place - 1])
+        shutil.rmtree(run)
     promise("SIGKILL before each file operation of a save", len(places), len(lost), "operations", " ".join(lost))
 
 
