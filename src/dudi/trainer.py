@@ -132,6 +132,7 @@ class DudiTrainer(SealedTrainer):
             warnings.warn("\n".join(parts.rejections.summary()), stacklevel=2)
         self.metrics_log = RunLog(folder / "metrics.jsonl", args.should_save and args.process_index == 0)
         self.samples_log = RunLog(folder / "samples.jsonl", args.should_save and args.process_index == 0)
+        self.eval_log = RunLog(folder / "eval.jsonl", args.should_save and args.process_index == 0)
         self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
         self.reference: Policy | None = None
         self.gold_reference: dict[str, float] = {}
@@ -157,7 +158,7 @@ class DudiTrainer(SealedTrainer):
         start = self._find_start(resume_from_checkpoint)
         step = 0 if start is None else int(self.check_resume(start)["step"])
         stages.prepare(self)
-        for log in (self.metrics_log, self.samples_log):
+        for log in (self.metrics_log, self.samples_log, self.eval_log):
             log.rewind(self.stage, step)
         output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
         if self.interrupts is not None and self.interrupts.received is not None:
@@ -375,7 +376,9 @@ class DudiTrainer(SealedTrainer):
         self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As `Trainer`'s, with the last step's metrics beside the averaged loss."""
+        """As `Trainer`'s, with the last step's metrics beside the averaged loss; evaluations go to `eval.jsonl`."""
+        if any(key.startswith("eval_") for key in logs):
+            self.eval_log.append({"stage": self.stage, "step": self.state.global_step, **logs})
         super().log({**self._pending, **logs} if "loss" in logs else logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -31,8 +31,9 @@ def main():
                 print(trials[-1], flush=True)
         lab.server.close()
     killed = Counter(trial["method"] for trial in trials for at in trial["killed"] if "ended" not in at)
+    words = f"--moments {given.moments} --first {given.first} --output {given.output.name}"
     result = {
-        "command": f"python tests/trust/campaign.py --moments {given.moments} --first {given.first} --output {given.output.name}",
+        "command": f"python tests/trust/campaign.py {words}",
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),

@@ -189,7 +189,7 @@ def losses_of(run, stage):
 def where(run):
     """What a run was doing when it was killed, from what it has left."""
     run = Path(run)
-    records = [r for r in _whole_lines(run / "metrics.jsonl")]
+    records = list(_whole_lines(run / "metrics.jsonl"))
     stage, step = (records[-1]["stage"], records[-1]["step"]) if records else ("before the first step", 0)
     inside = sorted(p.relative_to(run).as_posix() for p in run.rglob(".*.partial")) if run.is_dir() else []
     if (run / "model" / "manifest.json").is_file():

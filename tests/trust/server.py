@@ -18,8 +18,8 @@ def preload():
     import datasets  # noqa: F401
     import torch
 
-    import dudi.report  # noqa: F401
-    import dudi.run  # noqa: F401
+    import dudi.report
+    import dudi.run
     import dudi.trainer  # noqa: F401
     from dudi.langid import detect
     from dudi.languages import LANGUAGES
@@ -40,6 +40,7 @@ def child(request):
     os.environ.update(request["env"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import plants
+
     from dudi.cli import main
 
     sys.argv = ["dudi", *request["words"]]

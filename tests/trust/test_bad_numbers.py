@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
+from kills import differences, whole_run
+from lab import records_of
 from safetensors.torch import load_file
 
 from dudi.checkpoints import newest_valid, verify
 from helpers import ROWS
-from kills import differences, whole_run
-from lab import records_of
 
 ROW = "NaN or Inf: stopped before the update on every rank, exit 4, rows named, last checkpoint finite"
 IDS = {row["id"] for row in ROWS[:16]}

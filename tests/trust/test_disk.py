@@ -6,9 +6,9 @@ import shutil
 import subprocess
 
 import pytest
+from kills import cut_before_a_save, differences, whole_run
 
 from dudi.checkpoints import newest_valid
-from kills import cut_before_a_save, differences, whole_run
 
 MIB = 1 << 20
 
@@ -78,4 +78,10 @@ def test_disks_of_every_size(lab, promise, disk):
             lost.append(f"{kib} KiB: {child.code} {child.said[-300:]}")
         shutil.rmtree(run)
     assert failed >= 4
-    promise("a disk too small, of 9 sizes: exit 1, one line, resumed with the same bits", failed, len(lost), "disks", " ".join(lost))
+    promise(
+        "a disk too small, of 9 sizes: exit 1, one line, resumed with the same bits",
+        failed,
+        len(lost),
+        "disks",
+        " ".join(lost),
+    )

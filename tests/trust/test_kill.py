@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from kills import cut_before_a_save, differences, kill_at_random, whole_run
 from lab import METHODS_OF_THE_PROMISE, weights_of
 
@@ -26,7 +25,9 @@ def test_every_file_operation_of_a_save(lab, promise, tmp_path, part):
     lost, places = [], range(1 + part, len(save.operations) + 1, 3)
     for place in places:
         run = save.copy(tmp_path / "run")
-        child = lab.run(lab.words(run, "sft"), plant={"boundaries": {"folder": str(run), "at": place, "only": save.only}})
+        child = lab.run(
+            lab.words(run, "sft"), plant={"boundaries": {"folder": str(run), "at": place, "only": save.only}}
+        )
         last = lab.run(lab.words(run, "sft"))
         if child.code != -9 or last.code != 0 or differences(run, whole):
             lost.append(save.operations[place - 1])

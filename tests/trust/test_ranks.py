@@ -6,9 +6,9 @@ import signal
 import time
 
 import pytest
+from lab import numbers_of, weights_of
 
 from dudi.checkpoints import newest_valid
-from lab import numbers_of, weights_of
 
 KEYS = ("per_device_train_batch_size=1",)
 
@@ -49,8 +49,13 @@ def test_killed(lab, promise, tmp_path, method, victims):
         shutil.rmtree(run)
         shutil.rmtree(cache, ignore_errors=True)
     who = "both" if len(victims) == 2 else f"rank {victims[0]}"
-    promise("2 processes, killed together or one alone: no torn state, no hang, same bits after resume", 2, len(lost),
-            "kills", f"{method}, {who}: the other left within {slowest:.1f} s {' '.join(lost)}")
+    promise(
+        "2 processes, killed together or one alone: no torn state, no hang, same bits after resume",
+        2,
+        len(lost),
+        "kills",
+        f"{method}, {who}: the other left within {slowest:.1f} s {' '.join(lost)}",
+    )
 
 
 def test_a_disk_that_one_of_them_writes_to(lab, promise, tmp_path):

@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
+from kills import cut_before_a_save
 
 from dudi import checkpoints
 from helpers import CHATML, ROWS, make_model, make_tokenizer
-from kills import cut_before_a_save
 
 ROW = "resume with something changed: refused with the difference, exit 2, nothing touched"
 
@@ -97,8 +97,14 @@ def test_what_is_allowed_goes_on(lab, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["optimizer.safetensors", "optimizer.json", "scheduler.json", "random.json", "trainer_state.json",
-     "model.safetensors"],
+    [
+        "optimizer.safetensors",
+        "optimizer.json",
+        "scheduler.json",
+        "random.json",
+        "trainer_state.json",
+        "model.safetensors",
+    ],
 )
 def test_a_checkpoint_without_a_part_of_the_state(lab, promise, tmp_path, name):
     """Sealed anew without the file, so that only the missing part is wrong with it."""
@@ -112,4 +118,6 @@ def test_a_checkpoint_without_a_part_of_the_state(lab, promise, tmp_path, name):
     checkpoints.seal(newest, lambda partial: shutil.copytree(tmp_path / "taken", partial, dirs_exist_ok=True), about)
     child = lab.run(lab.words(run, "sft"))
     assert child.code == 2, child.said
-    promise("checkpoint without a part of the state: refused by name", 1, name not in child.said.splitlines()[-1], "parts")
+    promise(
+        "checkpoint without a part of the state: refused by name", 1, name not in child.said.splitlines()[-1], "parts"
+    )

@@ -4,7 +4,6 @@ import signal
 import time
 
 import pytest
-
 from kills import differences, whole_run
 from lab import records_of
 
@@ -47,8 +46,13 @@ def test_a_signal_saves_and_leaves(lab, promise, tmp_path, number, method, stage
     again = lab.run(lab.words(run, method), cache=cache)
     assert again.code == 0, again.said
     assert stage == "cold_start" or f"going on from {folder}" in again.said
-    promise("SIGTERM, SIGINT: a checkpoint, exit 130, same bits afterwards", 1, len(differences(run, whole)), "signals",
-            f"{signal.Signals(number).name} in {stage}: left after {took:.1f} s")
+    promise(
+        "SIGTERM, SIGINT: a checkpoint, exit 130, same bits afterwards",
+        1,
+        len(differences(run, whole)),
+        "signals",
+        f"{signal.Signals(number).name} in {stage}: left after {took:.1f} s",
+    )
 
 
 def test_during_generation_and_twice(lab, tmp_path):

@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
+from kills import cut_before_a_save, differences, whole_run
 
 from dudi.checkpoints import newest_valid
-from kills import cut_before_a_save, differences, whole_run
 
 ROW = "torn checkpoint: found, named, the previous one used"
 
