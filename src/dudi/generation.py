@@ -14,6 +14,7 @@ from trl.models import unwrap_model_for_generation
 from dudi.adapters import innermost
 from dudi.errors import ConfigError
 from dudi.rollouts import TransformersEngine
+from dudi.sharding import gathered
 
 if TYPE_CHECKING:
     from dudi.trainer import DudiTrainer
@@ -26,7 +27,11 @@ def student_engine(trainer: DudiTrainer) -> TransformersEngine:
     def opened() -> Iterator[PreTrainedModel]:
         wrapped, accelerator = trainer.model_wrapped, trainer.accelerator
         training = wrapped.training
-        with unwrap_model_for_generation(wrapped, accelerator) as model, accelerator.autocast():
+        with (
+            unwrap_model_for_generation(wrapped, accelerator) as model,
+            gathered(model, accelerator),
+            accelerator.autocast(),
+        ):
             model.eval()
             yield innermost(model)
         wrapped.train(training)
@@ -46,7 +51,7 @@ def teacher_engine(trainer: DudiTrainer) -> TransformersEngine:
 
     @contextlib.contextmanager
     def opened() -> Iterator[PreTrainedModel]:
-        with trainer.accelerator.autocast():
+        with gathered(teacher, trainer.accelerator), trainer.accelerator.autocast():
             yield teacher
 
     return _engine(trainer, opened, trainer.setup.teacher_format.stop_ids)
@@ -71,7 +76,7 @@ def _engine(
 
 
 def _busiest(trainer: DudiTrainer, count: int) -> int:
-    """Sharded models decode in step: every rank runs as many batches as the busiest one."""
+    """Under DeepSpeed ranks decode in step: every rank runs as many batches as the busiest one."""
     if not _in_step(trainer):
         return count
     counts = trainer.accelerator.gather(torch.tensor([count], device=trainer.args.device))
@@ -79,5 +84,5 @@ def _busiest(trainer: DudiTrainer, count: int) -> int:
 
 
 def _in_step(trainer: DudiTrainer) -> bool:
-    """Whether each forward is a collective of all ranks."""
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+    """Whether `generate` waits for the other ranks in each forward, as it does under ZeRO-3."""
+    return bool(trainer.is_deepspeed_enabled)

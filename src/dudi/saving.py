@@ -20,6 +20,7 @@ from dudi import checkpoints
 from dudi.adapters import innermost
 from dudi.arguments import DudiConfig
 from dudi.errors import ConfigError
+from dudi.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -81,11 +82,14 @@ class SealedTrainer(Trainer):
         states = gather_object([checkpoints.random_states()])
         weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
         optimizer, schedule = self.built_optimizer()
+        moments = optimizer.state_dict()
+        if self.is_fsdp_enabled:
+            moments = whole_optimizer_state(moments)
 
         def fill(partial: Path) -> None:
             self._save(str(partial), state_dict=weights)
             checkpoints.write_json(partial / "random.json", states)
-            checkpoints.save_optimizer(partial, optimizer.state_dict())
+            checkpoints.save_optimizer(partial, moments)
             checkpoints.write_json(partial / "scheduler.json", schedule.state_dict())
             if self.accelerator.scaler is not None:
                 checkpoints.write_json(partial / "scaler.json", self.accelerator.scaler.state_dict())
@@ -173,14 +177,18 @@ class SealedTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.check_resume(Path(resume_from_checkpoint))
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.is_fsdp_enabled:
+            load_whole_weights(self.model_wrapped, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         folder = Path(checkpoint)
         optimizer, schedule = self.built_optimizer()
-        optimizer.load_state_dict(checkpoints.load_optimizer(folder))
+        moments = checkpoints.load_optimizer(folder)
+        optimizer.load_state_dict(spread_optimizer_state(moments, optimizer) if self.is_fsdp_enabled else moments)
         schedule.load_state_dict(checkpoints.read_json(folder / "scheduler.json"))
         extra = folder / "extra.safetensors"
         self.load_extra_tensors(checkpoints.load_file(extra) if extra.exists() else {})

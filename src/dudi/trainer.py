@@ -37,6 +37,7 @@ from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
+from dudi.sharding import check_sharding, shard_frozen
 from dudi.signals import Signal, build_signals
 from dudi.step_record import rank_sums, step_record
 from dudi.steps import Step, weights_of_step
@@ -115,6 +116,9 @@ class DudiTrainer(SealedTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        check_sharding(self.accelerator)
+        if self.is_fsdp_enabled and parts.teacher is not None:
+            shard_frozen(parts.teacher, self.accelerator)
         for default in (ProgressCallback, PrinterCallback):
             self.remove_callback(default)
         self.add_callback(StepHooks(self))
