@@ -122,7 +122,7 @@ def head_of(model: PreTrainedModel) -> Head:
 def _whole(weight: Tensor) -> Tensor:
     """The full weight of a sharded parameter (FSDP2 keeps it as a DTensor until its own module is called).
 
-    Each rank reads it for rows of its own, so that its gradient is a part of a sum over the ranks, which FSDP2 averages.
+    Each rank reads it for rows of its own: its gradient is a part of a sum over the ranks, which FSDP2 averages.
     `full_tensor()` alone takes the ranks' gradients for equal, and keeps a slice of one.
     """
     from torch.distributed.tensor import DTensor, Partial

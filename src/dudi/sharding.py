@@ -126,7 +126,7 @@ def load_whole_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         ConfigError: the folder holds none.
     """
-    weights: dict[str, Tensor] = {}
+    weights: dict[str, Any] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         weights |= load_file(file)
     if not weights:
