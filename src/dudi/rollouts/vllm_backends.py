@@ -125,7 +125,7 @@ class Colocated(VLLMGeneration):
         if self.enable_sleep_mode:
             self.llm.wake_up(tags=["kv_cache"])
         outputs = self.llm.generate(
-            [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+            [{"prompt_token_ids": _plain(prompt)} for prompt in prompts],
             [SamplingParams(**values, detokenize=False) for values in parameters],
             use_tqdm=False,
         )
@@ -202,8 +202,13 @@ class Served(VLLMGeneration):
 
     def _ask(self, prompt: Tokens, parameters: dict[str, Any]) -> Written:
         """One request of its own: a server takes one seed for all prompts of a request."""
-        answer = self.vllm_client.generate([list(prompt)], generation_kwargs=parameters)
+        answer = self.vllm_client.generate([_plain(prompt)], generation_kwargs=parameters)
         return Written(answer["completion_ids"][0], [values[0] for values in answer["logprobs"][0]])
+
+
+def _plain(prompt: Tokens) -> list[int]:
+    """Ids as JSON can hold them; numpy's integers cannot."""
+    return [int(token) for token in prompt]
 
 
 def _written(output: Any) -> Written:
