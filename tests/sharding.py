@@ -27,7 +27,7 @@ ENVIRONMENT = {
 """What `accelerate launch` makes of `recipes/accelerate/fsdp2.yaml`, for a process that runs already."""
 
 
-def allow_gloo():
+def allow_gloo(put=setattr):
     """Accelerate offers FSDP on accelerators only; torch's gloo has the collectives that it needs."""
     own = state.AcceleratorState.__init__
 
@@ -38,7 +38,7 @@ def allow_gloo():
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
             state.PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
-    state.AcceleratorState.__init__ = init
+    put(state.AcceleratorState, "__init__", init)
 
 
 class Watch(TrainerCallback):

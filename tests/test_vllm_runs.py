@@ -146,9 +146,7 @@ def test_weights_that_never_arrived_stop_the_run(colocated):
 def test_a_prompt_that_vllm_cannot_take_is_named(colocated):
     trainer, _, _ = colocated
     long = Request([5] * 600, NoiseKey(5, "row-9", 0, "plain"))
-    with pytest.raises(
-        ConfigError, match="vllm_max_model_length: row row-9 needs 600 tokens of prompt and 24 of"
-    ):
+    with pytest.raises(ConfigError, match="vllm_max_model_length: row row-9 needs 600 tokens of prompt and 24 of"):
         trainer.vllm.generate([long])
 
 
