@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.sharding import whole
 
 MANIFEST = "manifest.json"
 
@@ -314,5 +315,5 @@ def hash_parameters(model: torch.nn.Module, leave_out: str | None = None) -> str
         if leave_out is not None and leave_out in name:
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

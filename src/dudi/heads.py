@@ -120,10 +120,20 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def _whole(weight: Tensor) -> Tensor:
-    """The full weight of a sharded parameter (FSDP2 keeps the frozen teacher's as a DTensor)."""
-    from torch.distributed.tensor import DTensor
+    """The full weight of a sharded parameter (FSDP2 keeps it as a DTensor until its own module is called).
 
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+    Each rank reads it for rows of its own: its gradient is a part of a sum over the ranks, which FSDP2 averages.
+    `full_tensor()` alone takes the ranks' gradients for equal, and keeps a slice of one.
+    """
+    from torch.distributed.tensor import DTensor, Partial
+
+    if not isinstance(weight, DTensor):
+        return weight
+    full = weight.full_tensor(grad_placements=[Partial()] * weight.device_mesh.ndim)
+    if full.requires_grad:
+        ranks = weight.device_mesh.size()
+        full.register_hook(lambda grad: grad / ranks)
+    return full
 
 
 def _scale(config: PretrainedConfig) -> float:
