@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class ChatFormat:
         end_of_turn: The token that ends an answer.
         stop_ids: The tokens that end a rollout: the end of turn and the tokenizer's EOS.
         digest: Hash of the template, the special ids and a rendered probe; part of cache keys and of resume checks.
+        special: Finds the special tokens in a text.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,6 +44,11 @@ class ChatFormat:
     end_of_turn: int
     stop_ids: tuple[int, ...]
     digest: str
+    special: re.Pattern[str]
+
+    def special_tokens_in(self, messages: Sequence[Message]) -> list[str]:
+        """The special tokens that people's texts spell out: the tokenizer would take them for its own."""
+        return [found for message in messages for found in self.special.findall(message["content"])]
 
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation up to where the model starts to answer."""
@@ -93,7 +100,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
     stops = (end_of_turn,) if eos in (None, end_of_turn) else (end_of_turn, eos)
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
     digest = hashlib.sha256(repr((tokenizer.chat_template, prompt, full, stops, used)).encode()).hexdigest()
-    return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest)
+    return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest, _special_tokens(tokenizer))
 
 
 def _render(
@@ -111,6 +118,11 @@ def _first_special(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     added = tokenizer.added_tokens_decoder
     special = ids[0] in tokenizer.all_special_ids or (ids[0] in added and added[ids[0]].special)
     return ids[0] if special else None
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or "(?!)")
 
 
 def borrow_template(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase | None) -> bool:
