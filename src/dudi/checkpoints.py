@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dudi.errors import ConfigError
+from dudi.screening import screen_checkpoint
 
 MANIFEST = "manifest.json"
 
@@ -55,6 +56,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: no manifest, or a file is missing, has another size or another hash; the message names it.
+        DataError: the folder holds what no checkpoint has: a pickle, a link, a way out.
     """
     path = folder / MANIFEST
     try:
@@ -66,6 +68,7 @@ def verify(folder: Path) -> dict[str, Any]:
     # The manifest says at which step, and of which run, the folder is: a flipped bit in it must not pass either.
     if own != _digest_of(manifest):
         raise ConfigError(f"{path}: its content is not what was written; the checkpoint is damaged")
+    screen_checkpoint(folder, manifest["files"])
     for name, expected in files:
         file = folder / name
         if not file.is_file() or file.stat().st_size != expected["bytes"]:

@@ -96,7 +96,9 @@ def _load(given: argparse.Namespace) -> RunConfig:
         raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
     from dudi.config import load_run_config
 
-    return load_run_config(given.recipe, given.overrides)
+    config = load_run_config(given.recipe, given.overrides)
+    config.refuse_untold_code()
+    return config
 
 
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from dudi import checkpoints
 from dudi.arguments import DudiConfig
 from dudi.data.rejections import Rejections
 from dudi.data.sources import BUILT_IN, RowSet, load_rows
+from dudi.data.template_limits import read_template
 from dudi.environment import choose_precision, collect_environment
 from dudi.errors import ConfigError, DataError
 from dudi.languages import load_languages
@@ -268,10 +269,7 @@ def tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     if wanted == "teacher" and role == "student":
         tokenizer.chat_template = None  # the trainer gives it the teacher's
     elif wanted is not None:
-        try:
-            tokenizer.chat_template = Path(wanted).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{role}.chat_template: cannot read {wanted}: {error}") from error
+        tokenizer.chat_template = read_template(Path(wanted), f"{role}.chat_template")
     return tokenizer
 
 

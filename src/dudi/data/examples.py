@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dudi.data.chat import ChatFormat
 from dudi.data.rejections import Rejections
-from dudi.data.rows import Row
+from dudi.data.rows import Row, RowError
 from dudi.errors import DataError
 
 SMALLEST_COMPLETION = 16
@@ -101,7 +101,12 @@ def tokenise(
         if found is not None:
             _reject(rejections, row, "special_token", f"its text holds {found!r}, a special token of the model")
             continue
-        prompt = student.prompt_ids(row.prompt)
+        try:
+            prompt = student.prompt_ids(row.prompt)
+            teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
+        except RowError as error:
+            _reject(rejections, row, error.reason, error.detail)
+            continue
         if len(prompt) > max_length - SMALLEST_COMPLETION:
             _reject(rejections, row, "prompt_too_long", f"{len(prompt)} tokens")
             too_long += 1
@@ -110,7 +115,6 @@ def tokenise(
         room = max_length - len(prompt)
         if len(completion) > room:
             truncated[row.language] = truncated.get(row.language, 0) + 1
-        teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
         examples.append(
             Example(row, _ids(prompt), _ids(teacher_prompt), _ids(completion[:room]), len(completion) <= room)
         )
