@@ -143,7 +143,7 @@ MODELS: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("safetensors, a tensor past the end", tensors(a=tensor(0, 1 << 40, [1 << 38])), 3, "model.safetensors"),
     ("safetensors, an overflow", tensors(a=tensor(0, 64, [2**62, 2**62])), 3, "model.safetensors"),
     ("safetensors, an unknown type", tensors(a=tensor(0, 8, [2], "PICKLE")), 3, "model.safetensors"),
-    ("safetensors, other tensors", tensors(a=tensor(0, 64, [16])), 3, "model.safetensors"),
+    ("safetensors, other tensors", tensors(a=tensor(0, 64, [16])), 3, "missing from its files"),
     ("safetensors that is a pickle", raw("model.safetensors", b"\x80\x04]."), 3, "model.safetensors"),
     ("safetensors that is empty", raw("model.safetensors", b""), 3, "model.safetensors"),
     ("a config that is no JSON", raw("config.json", b"{"), 3, "config.json"),

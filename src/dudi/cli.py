@@ -87,8 +87,10 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(given: argparse.Namespace) -> int:
     config = _load(given)
     from dudi import run
+    from dudi.plan.out_of_memory import explained_out_of_memory
 
-    return run.train(config, dry_run=given.dry_run, resume=given.resume, output=given.output)
+    with explained_out_of_memory(config):
+        return run.train(config, dry_run=given.dry_run, resume=given.resume, output=given.output)
 
 
 def _load(given: argparse.Namespace) -> RunConfig:
