@@ -91,17 +91,19 @@ class TestRolloutHealth:
     def test_counts_and_rates(self):
         health = RolloutHealth()
         codes = ["th", "en", "ta"]
-        assert health.add(10, True, "เมืองหลวงของไทยคือกรุงเทพมหานคร", "th", codes) == "th"
-        assert health.add(20, False, "தமிழ்நாட்டின் தலைநகரம் சென்னை ஆகும்.", "th", codes) == "ta"
-        assert health.add(3, True, "!?", "th", codes) == "und"
-        assert health.as_list() == [3.0, 33.0, 2.0, 2.0, 1.0]
+        assert health.add([*range(10)], True, "เมืองหลวงของไทยคือกรุงเทพมหานคร", "th", codes) == "th"
+        assert health.add([*range(20)], False, "தமிழ்நாட்டின் தலைநகரம் சென்னை ஆகும்.", "th", codes) == "ta"
+        assert health.add([*range(3)], True, "!?", "th", codes) == "und"
+        assert health.as_list() == [3.0, 33.0, 2.0, 2.0, 1.0, 0.0, 0.0]
         metrics = health_metrics(health.as_list())
         assert metrics == {
             "rollout/mean_length": 11.0,
             "rollout/eos_rate": pytest.approx(2 / 3),
+            "rollout/empty_rate": 0.0,
+            "rollout/repetition_rate": 0.0,
             "rollout/wrong_language_rate": 0.5,
         }
 
     def test_no_rate_where_there_is_nothing_to_rate(self):
-        assert health_metrics([0, 0, 0, 0, 0]) == {}
-        assert set(health_metrics([1, 5, 0, 0, 0])) == {"rollout/mean_length", "rollout/eos_rate"}
+        assert health_metrics([0] * 7) == {}
+        assert "rollout/wrong_language_rate" not in health_metrics([1, 5, 0, 0, 0, 0, 0])

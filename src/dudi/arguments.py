@@ -38,12 +38,19 @@ VLLM_KEYS: tuple[str, ...] = (
 )
 """Where vLLM runs and how it is reached: they decide no number, and a resumed run may change them."""
 COLD_STARTS: tuple[str, ...] = ("none", "sft", "dft", "teacher_sft")
+ALARM_RATES: tuple[str, ...] = (
+    "alarm_empty_rate",
+    "alarm_repetition_rate",
+    "alarm_unended_rate",
+    "alarm_wrong_language_rate",
+)
 METHOD_STAGE_KEYS: frozenset[str] = frozenset(
     {
         *("beta", "temperature", "kd_temperature", "max_new_tokens", "teacher_max_length", "languages"),
         *("exclude_targets", "share_rollouts", "cold_start_adapter", "spin_iterations", "spin_learning_rates"),
         *("ema_rate", "rollout_batch_size", "eval_rollouts", "overlap_k", "cold_start_learning_rate"),
         *("use_vllm", *VLLM_KEYS),
+        *("alarm_steps", *ALARM_RATES),
     }
 )
 """Keys that a cold start on the ground truth does not read, so that it is shared by runs that differ in them."""
@@ -119,6 +126,11 @@ class DudiConfig(TrainingArguments):
     )
     loss_kernel: Kernel = _key("auto", "dense, chunked (never holds the logits), or auto: by size.")
     samples_per_step: int = _key(2, "Rollouts written to samples.jsonl each optimizer step.")
+    alarm_steps: int = _key(10, "Optimizer steps over which the rates of the alarms below are averaged.")
+    alarm_empty_rate: float = _key(0.2, "A warning when more rollouts than this share are empty.")
+    alarm_repetition_rate: float = _key(0.2, "A warning when more rollouts than this end in a loop.")
+    alarm_unended_rate: float = _key(0.8, "A warning when more rollouts than this reach max_new_tokens.")
+    alarm_wrong_language_rate: float = _key(0.6, "A warning when more rollouts than this are in a wrong language.")
     cache_dir: str | None = _key(None, "Where cold starts and teacher-written answers are shared between runs.")
 
     learning_rate: float = _key(2e-5, "The paper's learning rate.")
@@ -179,6 +191,8 @@ class DudiConfig(TrainingArguments):
                 0 < self.vllm_gpu_memory_utilization <= 1,
                 "between 0 (excluded) and 1",
             ),
+            ("alarm_steps", self.alarm_steps >= 1, "at least 1"),
+            *((key, 0 <= getattr(self, key) <= 1, "between 0 and 1") for key in ALARM_RATES),
             ("cold_start_epochs", self.cold_start_epochs is None or self.cold_start_epochs > 0, "above 0, or null"),
             (
                 "cold_start_learning_rate",

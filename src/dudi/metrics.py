@@ -13,6 +13,10 @@ from torch import Tensor
 from dudi.langid import detect
 from dudi.signals.base import Heads, Rows
 
+LONGEST_LOOP = 8
+"""Most tokens of a loop that counts as repetition."""
+SHORTEST_REPETITION = 16
+"""Fewest tokens at the end of a rollout that have to be one loop."""
 WATCHED_POSITIONS = 1024
 """Most on-policy positions of an optimizer step at which overlap and entropies are measured."""
 
@@ -67,6 +71,20 @@ def agreement(rows: Rows, heads: Heads, places: Sequence[int], k: int) -> Tensor
     return torch.stack([overlap.sum(), entropy(student).sum().float(), entropy(teacher).sum().float(), count])
 
 
+def ends_in_a_loop(ids: Sequence[int]) -> bool:
+    """Whether a rollout's end is a few tokens over and over: 4 rounds and 16 tokens at least.
+
+    Args:
+        ids: (T,) the rollout without its end of turn.
+    """
+    for period in range(1, LONGEST_LOOP + 1):
+        length = max(SHORTEST_REPETITION, 4 * period)
+        tail = ids[-length:]
+        if len(tail) == length and all(tail[i] == tail[i - period] for i in range(period, length)):
+            return True
+    return False
+
+
 @dataclasses.dataclass(slots=True)
 class RolloutHealth:
     """Counts over the rollouts of an optimizer step, both kinds together.
@@ -77,6 +95,8 @@ class RolloutHealth:
         ended: How many stopped by themselves.
         detected: How many are long enough for their language to be told.
         wrong: How many of those are in another language than asked for.
+        empty: How many have no text: they stopped at once, or wrote spaces.
+        looping: How many end in a few tokens over and over.
     """
 
     rollouts: int = 0
@@ -84,13 +104,17 @@ class RolloutHealth:
     ended: int = 0
     detected: int = 0
     wrong: int = 0
+    empty: int = 0
+    looping: int = 0
 
-    def add(self, tokens: int, ended: bool, text: str, wanted: str, candidates: Sequence[str]) -> str:
+    def add(self, ids: Sequence[int], ended: bool, text: str, wanted: str, candidates: Sequence[str]) -> str:
         """Count one rollout; returns its detected language (`und` when the text is too short to tell)."""
         found = detect(text, candidates)
         self.rollouts += 1
-        self.tokens += tokens
+        self.tokens += len(ids)
         self.ended += ended
+        self.empty += not text.strip()
+        self.looping += ends_in_a_loop(ids[: len(ids) - ended])
         if found != "und":
             self.detected += 1
             self.wrong += found != wanted
@@ -103,10 +127,15 @@ class RolloutHealth:
 
 def health_metrics(counts: Sequence[float]) -> dict[str, float]:
     """The `rollout/*` metrics of summed counts; empty without rollouts."""
-    rollouts, tokens, ended, detected, wrong = counts
+    rollouts, tokens, ended, detected, wrong, empty, looping = counts
     if not rollouts:
         return {}
-    metrics = {"rollout/mean_length": tokens / rollouts, "rollout/eos_rate": ended / rollouts}
+    metrics = {
+        "rollout/mean_length": tokens / rollouts,
+        "rollout/eos_rate": ended / rollouts,
+        "rollout/empty_rate": empty / rollouts,
+        "rollout/repetition_rate": looping / rollouts,
+    }
     if detected:
         metrics["rollout/wrong_language_rate"] = wrong / detected
     return metrics

@@ -18,7 +18,7 @@ from transformers.trainer_callback import ExportableState
 
 from dudi import checkpoints
 from dudi.adapters import innermost
-from dudi.arguments import VLLM_KEYS, DudiConfig
+from dudi.arguments import ALARM_RATES, VLLM_KEYS, DudiConfig
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
 from dudi.identity import check_identity
 from dudi.ranks import from_first, together
@@ -40,6 +40,7 @@ FREE_TO_CHANGE = frozenset(
         *("dataloader_prefetch_factor", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
         *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "overlap_k"),
         *VLLM_KEYS,
+        *("alarm_steps", *ALARM_RATES),
     }
 )
 """Keys that a resumed run may change: they move no weight, or (the lengths) are what one resumes for."""

@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from dudi import checkpoints, stages
 from dudi.adapters import with_adapter
+from dudi.alarms import CollapseAlarm
 from dudi.arguments import DudiConfig
 from dudi.bad_numbers import stop_on_bad_numbers, what_is_bad
 from dudi.checkpoints import random_states, restore_random_states
@@ -130,7 +131,8 @@ class DudiTrainer(SealedTrainer):
         for default in (ProgressCallback, PrinterCallback):
             self.remove_callback(default)
         self.add_callback(StepHooks(self))
-        self.add_callback(RunProgress(self.stage, quiet=bool(args.disable_tqdm)))
+        self.progress, self.alarm = RunProgress(self.stage, quiet=bool(args.disable_tqdm)), CollapseAlarm(args)
+        self.add_callback(self.progress)
         folder = args.folder if log_dir is None else log_dir
         if rejections is None and len(parts.rejections) and args.process_index == 0:
             parts.rejections.write(folder / "rejected.jsonl")
@@ -376,7 +378,10 @@ class DudiTrainer(SealedTrainer):
             "learning_rate": learning_rate,
             "grad_norm": None if grad_norm is None else float(grad_norm),
         }
-        self.metrics_log.append(record)
+        told = self.alarm.see(record)
+        self.metrics_log.append(record | ({"warnings": told} if told else {}))
+        for warning in told if self.args.process_index == 0 else []:
+            self.progress.warn(warning)
         for sample in step.collected.samples:
             self.samples_log.append({"stage": self.stage, "step": self.state.global_step, **sample})
         self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
