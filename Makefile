@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test bench lint format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ demo: $(VENV)/.installed ## distil a small student on this machine: cold start, 
 
 test: $(VENV)/.installed ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+bench: $(VENV)/.installed ## speed and memory beside TRL on the same work
+	$(BIN)/python -m benchmarks --size cpu-small --output runs/speed-cpu-small.json
 
 lint: $(VENV)/.installed ## style, types and the generated pages
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`python -m benchmarks --size cpu-small --output speed.json`: everybody does the same work; a table says who waited."""
+"""`python -m benchmarks --size cpu-small --output speed.json`: the same work for everybody, and a table."""
 
 from __future__ import annotations
 

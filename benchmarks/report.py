@@ -156,6 +156,6 @@ def _closing(result: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"DuDi over our own GKD: {ratio['seconds']['median']:.2f}x the time "
-        f"({ratio['seconds']['min']:.2f} - {ratio['seconds']['max']:.2f}) for {ratio['counted_flops']:.2f}x the counted "
-        f"FLOPs: {ratio['over_counted']:.2f}."
+        f"({ratio['seconds']['min']:.2f} - {ratio['seconds']['max']:.2f}) for {ratio['counted_flops']:.2f}x the "
+        f"counted FLOPs: {ratio['over_counted']:.2f}."
     ]
