@@ -94,7 +94,9 @@ class DudiConfig(TrainingArguments):
     overlap_k: int = _key(16, "k of the overlap ratio (Figure 5).")
     eval_rollouts: bool = _key(False, "Let evaluation during training roll out too; seeded apart.")
     rollout_batch_size: int = _key(64, "Most rollouts decoded together on one device.")
-    loss_kernel: Kernel = _key("auto", "dense, chunked (never holds the logits), or auto: by size.")
+    loss_kernel: Kernel = _key(
+        "auto", "dense, chunked or fused (neither holds the logits), or auto: by device and size."
+    )
     samples_per_step: int = _key(2, "Rollouts written to samples.jsonl each optimizer step.")
     cache_dir: str | None = _key(None, "Where cold starts and teacher-written answers are shared between runs.")
 
