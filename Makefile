@@ -4,7 +4,7 @@ VENV := .venv
 VLLM := .venv-vllm
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-distributed test-vllm lint format clean
+.PHONY: help demo test test-distributed test-vllm bench lint format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,9 @@ $(VLLM)/.installed: pyproject.toml
 
 test-vllm: $(VLLM)/.installed ## DuDi steps with vLLM's CPU build, in an environment of its own (.venv-vllm, about 5 GB)
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/test_vllm_runs.py
+
+bench: $(VENV)/.installed ## speed and memory beside TRL on the same work
+	$(BIN)/python -m benchmarks --size cpu-small --output runs/speed-cpu-small.json
 
 lint: $(VENV)/.installed ## style, types and the generated pages
 	$(BIN)/ruff check .

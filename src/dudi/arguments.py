@@ -124,7 +124,9 @@ class DudiConfig(TrainingArguments):
     vllm_weight_sync: str = _key(
         "auto", "How a server gets the weights: nccl, disk (a file that it can read), or auto: nccl on CUDA."
     )
-    loss_kernel: Kernel = _key("auto", "dense, chunked (never holds the logits), or auto: by size.")
+    loss_kernel: Kernel = _key(
+        "auto", "dense, chunked or fused (neither holds the logits), or auto: by device and size."
+    )
     samples_per_step: int = _key(2, "Rollouts written to samples.jsonl each optimizer step.")
     alarm_steps: int = _key(10, "Optimizer steps over which the rates of the alarms below are averaged.")
     alarm_empty_rate: float = _key(0.2, "A warning when more rollouts than this share are empty.")
