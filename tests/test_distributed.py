@@ -1,6 +1,7 @@
 """Two gloo processes train as one: the same gradients in the first step, the same losses after."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,15 @@ import torch
 from transformers import TrainerCallback
 
 from dudi import DudiTrainer
+from dudi.errors import ConfigError
 from dudi.methods import METHODS
+from dudi.sharding import whole
 from helpers import ROWS, make_args, make_model, make_tokenizer
+from sharding import ENVIRONMENT, allow_gloo
 
 COLD = {"cold_start": "sft", "max_steps": 2}
+SHARDED = ("sdft", "dudi")
+"""With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""
 STEPS = {name: 50 if name == "dudi" else 4 for name in METHODS}
 
 
@@ -24,9 +30,10 @@ class Gradients(TrainerCallback):
         self.path = path
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        inner = getattr(model, "module", model)
+        gradients = {name: whole(parameter.grad) for name, parameter in inner.named_parameters()}
         if state.global_step == 0 and args.process_index == 0:
-            inner = getattr(model, "module", model)
-            torch.save({name: p.grad for name, p in inner.named_parameters()}, self.path)
+            torch.save(gradients, self.path)
 
 
 def train(folder: Path, method: str, processes: int, **keys) -> None:
@@ -86,9 +93,31 @@ def test_a_cold_start_runs_and_is_shared_on_two_processes(tmp_path, two_processe
     assert [json.loads(line).get("cached") for line in lines if "cold_start" in line] == [True, True]
 
 
+@pytest.mark.parametrize("method", SHARDED)
+def test_sharded_weights_train_as_whole_ones(method, two_processes):
+    (_, whole), (_, sharded) = (results(two_processes / name) for name in (method, f"sharded-{method}"))
+    assert sharded == pytest.approx(whole[: len(sharded)], abs=1e-4)
+    assert len(sharded) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("FSDP_VERSION", "1"), ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")], ids=str.lower
+)
+def test_settings_that_would_be_silently_wrong_are_refused(key, value, monkeypatch, tmp_path):
+    for name, given in (ENVIRONMENT | {key: value}).items():
+        monkeypatch.setenv(name, given)
+    allow_gloo(monkeypatch.setattr)
+    with pytest.raises(ConfigError, match=f"fsdp_config.{key.lower()}: .* set it to (2|false)"):
+        train(tmp_path, "sft", processes=1)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in METHODS:
         train(Path(sys.argv[1]) / name, name, processes=2)
     train(Path(sys.argv[1]) / "cold", "dudi", processes=2, **COLD)
     train(Path(sys.argv[1]) / "again", "gkd", processes=2, **COLD)
+    allow_gloo()
+    os.environ |= ENVIRONMENT
+    for name in SHARDED:
+        train(Path(sys.argv[1]) / f"sharded-{name}", name, processes=2, max_steps=2)

@@ -6,8 +6,19 @@ import pytest
 import torch
 
 from dudi.heads import Head
-from dudi.metrics import RolloutHealth, agreement, entropy, health_metrics, top_k_overlap, watched_positions
+from dudi.metrics import (
+    RolloutHealth,
+    Watch,
+    _top_ids,
+    agreement,
+    entropy,
+    health_metrics,
+    top_k_overlap,
+    watched_positions,
+)
 from dudi.signals.base import Heads, Rows
+
+CPU = torch.device("cpu")
 
 
 class TestOverlap:
@@ -73,35 +84,60 @@ class TestAgreement:
         student = Head(torch.tensor([[9.0, 0.0, 0.0], [8.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 8.0, 0.0]]))
         teacher = Head(torch.tensor([[9.0, 9.0, 0.0], [8.0, 8.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
         rows, heads = make_rows(), Heads(student, teacher, "auto")
-        sums = agreement(rows, heads, [0, 1], 2)
+        sums = agreement(rows, heads, Watch([0, 1], 2, CPU))
         assert sums[0] == 1.0  # the same two tokens at place 0, none at place 1
         assert sums[1].item() == pytest.approx(entropy(student.logits(rows.hidden[:2])).sum().item(), abs=1e-6)
         assert sums[2].item() == pytest.approx(entropy(teacher.logits(rows.hidden[:2])).sum().item(), abs=1e-6)
         assert sums[3] == 2.0
-        last = agreement(rows, heads, [2], 2)
+        last = agreement(rows, heads, Watch([2], 2, CPU))
         assert last[1].item() == pytest.approx(math.log(4), abs=1e-6)
 
     def test_nothing_to_watch(self):
         head = Head(torch.zeros(4, 3))
-        assert agreement(make_rows(), Heads(head, head, "auto"), [], 2).tolist() == [0, 0, 0, 0]
-        assert agreement(make_rows(teacher=False), Heads(head, None, "auto"), [0], 2).tolist() == [0, 0, 0, 0]
+        nothing, one = Watch([], 2, CPU), Watch([0], 2, CPU)
+        assert agreement(make_rows(), Heads(head, head, "auto"), nothing).tolist() == [0, 0, 0, 0]
+        assert agreement(make_rows(teacher=False), Heads(head, None, "auto"), one).tolist() == [0, 0, 0, 0]
+
+    def test_what_a_loss_has_shown_in_pieces_is_not_made_again(self):
+        draw = torch.Generator().manual_seed(0)
+        student, teacher = torch.randn(90, 300, generator=draw), torch.randn(90, 300, generator=draw)
+        places = [*range(0, 40), 50, 51, 88]
+        pieces, whole = Watch(places, 16, CPU), Watch(places, 16, CPU)
+        for start in range(0, 90, 37):
+            rows = slice(start, min(start + 37, 90))
+            pieces.observe(rows, student[rows], teacher[rows])
+        whole.observe(slice(0, 90), student, teacher)
+        torch.testing.assert_close(pieces.sums, whole.sums)
+        assert pieces.sums[3] == len(places)
+        head = Head(torch.zeros(4, 3))
+        assert agreement(make_rows(), Heads(head, head, "auto"), pieces) is pieces.sums
+
+
+@pytest.mark.parametrize("vocabulary", [64 * 20, 64 * 20 + 7, 40, 64 * 16])
+def test_the_largest_of_blocks_of_neighbours_are_the_largest_of_all(vocabulary):
+    draw = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(5, 3, vocabulary, generator=draw)
+    logits[0, 0, -9:] += 10  # all of them neighbours, and some in what is left over
+    assert torch.equal(_top_ids(logits, 16), logits.topk(16).indices)
 
 
 class TestRolloutHealth:
     def test_counts_and_rates(self):
         health = RolloutHealth()
         codes = ["th", "en", "ta"]
-        assert health.add(10, True, "เมืองหลวงของไทยคือกรุงเทพมหานคร", "th", codes) == "th"
-        assert health.add(20, False, "தமிழ்நாட்டின் தலைநகரம் சென்னை ஆகும்.", "th", codes) == "ta"
-        assert health.add(3, True, "!?", "th", codes) == "und"
-        assert health.as_list() == [3.0, 33.0, 2.0, 2.0, 1.0]
+        assert health.add([*range(10)], True, "เมืองหลวงของไทยคือกรุงเทพมหานคร", "th", codes) == "th"
+        assert health.add([*range(20)], False, "தமிழ்நாட்டின் தலைநகரம் சென்னை ஆகும்.", "th", codes) == "ta"
+        assert health.add([*range(3)], True, "!?", "th", codes) == "und"
+        assert health.as_list() == [3.0, 33.0, 2.0, 2.0, 1.0, 0.0, 0.0]
         metrics = health_metrics(health.as_list())
         assert metrics == {
             "rollout/mean_length": 11.0,
             "rollout/eos_rate": pytest.approx(2 / 3),
+            "rollout/empty_rate": 0.0,
+            "rollout/repetition_rate": 0.0,
             "rollout/wrong_language_rate": 0.5,
         }
 
     def test_no_rate_where_there_is_nothing_to_rate(self):
-        assert health_metrics([0, 0, 0, 0, 0]) == {}
-        assert set(health_metrics([1, 5, 0, 0, 0])) == {"rollout/mean_length", "rollout/eos_rate"}
+        assert health_metrics([0] * 7) == {}
+        assert "rollout/wrong_language_rate" not in health_metrics([1, 5, 0, 0, 0, 0, 0])

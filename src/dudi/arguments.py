@@ -28,13 +28,29 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss_average": ("token", "sequence"),
     "loss_kernel": get_args(Kernel),
     "cold_start_adapter": ("merge", "continue"),
+    "vllm_mode": ("colocate", "server"),
+    "vllm_weight_sync": ("auto", "nccl", "disk"),
 }
+VLLM_KEYS: tuple[str, ...] = (
+    *("vllm_mode", "vllm_weight_sync", "vllm_server_base_url", "vllm_server_host", "vllm_server_port"),
+    *("vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization", "vllm_max_model_length"),
+    *("vllm_enable_sleep_mode", "vllm_model_impl"),
+)
+"""Where vLLM runs and how it is reached: they decide no number, and a resumed run may change them."""
 COLD_STARTS: tuple[str, ...] = ("none", "sft", "dft", "teacher_sft")
+ALARM_RATES: tuple[str, ...] = (
+    "alarm_empty_rate",
+    "alarm_repetition_rate",
+    "alarm_unended_rate",
+    "alarm_wrong_language_rate",
+)
 METHOD_STAGE_KEYS: frozenset[str] = frozenset(
     {
         *("beta", "temperature", "kd_temperature", "max_new_tokens", "teacher_max_length", "languages"),
         *("exclude_targets", "share_rollouts", "cold_start_adapter", "spin_iterations", "spin_learning_rates"),
         *("ema_rate", "rollout_batch_size", "eval_rollouts", "overlap_k", "cold_start_learning_rate"),
+        *("use_vllm", *VLLM_KEYS),
+        *("alarm_steps", *ALARM_RATES),
     }
 )
 """Keys that a cold start on the ground truth does not read, so that it is shared by runs that differ in them."""
@@ -94,8 +110,29 @@ class DudiConfig(TrainingArguments):
     overlap_k: int = _key(16, "k of the overlap ratio (Figure 5).")
     eval_rollouts: bool = _key(False, "Let evaluation during training roll out too; seeded apart.")
     rollout_batch_size: int = _key(64, "Most rollouts decoded together on one device.")
-    loss_kernel: Kernel = _key("auto", "dense, chunked (never holds the logits), or auto: by size.")
+    use_vllm: bool = _key(False, "Let vLLM write the student's rollouts (docs/vllm.md); else transformers.")
+    vllm_mode: str = _key("colocate", "colocate: vLLM in each training process, on its device; server: one of its own.")
+    vllm_gpu_memory_utilization: float = _key(0.3, "Share of the device's memory that a colocated vLLM may take.")
+    vllm_max_model_length: int | None = _key(None, "Longest prompt plus rollout; null: both limits plus 512.")
+    vllm_enable_sleep_mode: bool = _key(False, "Give a colocated vLLM's memory back between rollouts (CUDA only).")
+    vllm_model_impl: str = _key("auto", "vLLM's own model code, or that of transformers: auto, vllm, transformers.")
+    vllm_server_base_url: str | None = _key(None, "The server's URL; it wins over host and port.")
+    vllm_server_host: str = _key("127.0.0.1", "The server's host.")
+    vllm_server_port: int = _key(8000, "The server's port.")
+    vllm_server_timeout: float = _key(240.0, "Seconds to wait for the server to be up.")
+    vllm_group_port: int = _key(51216, "Port over which NCCL sends the weights to the server.")
+    vllm_weight_sync: str = _key(
+        "auto", "How a server gets the weights: nccl, disk (a file that it can read), or auto: nccl on CUDA."
+    )
+    loss_kernel: Kernel = _key(
+        "auto", "dense, chunked or fused (neither holds the logits), or auto: by device and size."
+    )
     samples_per_step: int = _key(2, "Rollouts written to samples.jsonl each optimizer step.")
+    alarm_steps: int = _key(10, "Optimizer steps over which the rates of the alarms below are averaged.")
+    alarm_empty_rate: float = _key(0.2, "A warning when more rollouts than this share are empty.")
+    alarm_repetition_rate: float = _key(0.2, "A warning when more rollouts than this end in a loop.")
+    alarm_unended_rate: float = _key(0.8, "A warning when more rollouts than this reach max_new_tokens.")
+    alarm_wrong_language_rate: float = _key(0.6, "A warning when more rollouts than this are in a wrong language.")
     cache_dir: str | None = _key(None, "Where cold starts and teacher-written answers are shared between runs.")
 
     learning_rate: float = _key(2e-5, "The paper's learning rate.")
@@ -151,6 +188,13 @@ class DudiConfig(TrainingArguments):
             ("skip_completion_tokens", self.skip_completion_tokens >= 0, "at least 0"),
             ("overlap_k", self.overlap_k >= 1, "at least 1"),
             ("rollout_batch_size", self.rollout_batch_size >= 1, "at least 1"),
+            (
+                "vllm_gpu_memory_utilization",
+                0 < self.vllm_gpu_memory_utilization <= 1,
+                "between 0 (excluded) and 1",
+            ),
+            ("alarm_steps", self.alarm_steps >= 1, "at least 1"),
+            *((key, 0 <= getattr(self, key) <= 1, "between 0 and 1") for key in ALARM_RATES),
             ("cold_start_epochs", self.cold_start_epochs is None or self.cold_start_epochs > 0, "above 0, or null"),
             (
                 "cold_start_learning_rate",

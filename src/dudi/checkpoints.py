@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.screening import screen_checkpoint
+from dudi.sharding import whole
 
 MANIFEST = "manifest.json"
 
@@ -103,8 +105,10 @@ def verify(folder: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: no manifest, or a file is missing, has another size or another hash; the message names it.
+        DataError: the folder holds what no checkpoint has: a pickle, a link, a way out.
     """
     manifest = read_manifest(folder)
+    screen_checkpoint(folder, manifest["files"])
     for name, expected in manifest["files"].items():
         file = folder / name
         if not file.is_file() or file.stat().st_size != expected["bytes"]:
@@ -314,5 +318,5 @@ def hash_parameters(model: torch.nn.Module, leave_out: str | None = None) -> str
         if leave_out is not None and leave_out in name:
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

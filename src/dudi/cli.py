@@ -94,14 +94,16 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(given: argparse.Namespace) -> int:
     config = _load(given)
     from dudi import run
+    from dudi.plan.out_of_memory import explained_out_of_memory
 
-    return run.train(
-        config,
-        dry_run=given.dry_run,
-        resume=given.resume,
-        output=given.output,
-        allow_changed=_codes(given.allow_changed) or (),
-    )
+    with explained_out_of_memory(config):
+        return run.train(
+            config,
+            dry_run=given.dry_run,
+            resume=given.resume,
+            output=given.output,
+            allow_changed=_codes(given.allow_changed) or (),
+        )
 
 
 def _load(given: argparse.Namespace) -> RunConfig:
@@ -109,7 +111,9 @@ def _load(given: argparse.Namespace) -> RunConfig:
         raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
     from dudi.config import load_run_config
 
-    return load_run_config(given.recipe, given.overrides)
+    config = load_run_config(given.recipe, given.overrides)
+    config.refuse_untold_code()
+    return config
 
 
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:

@@ -137,7 +137,7 @@ class Collector:
 
     def _rolled_out(self, item: Prompted, rollout: Rollout, collected: Collected) -> Scored:
         text = self.student.text(rollout.ids)
-        found = collected.health.add(len(rollout.ids), rollout.ended, text, item.language, self.known_languages)
+        found = collected.health.add(rollout.ids, rollout.ended, text, item.language, self.known_languages)
         if len(collected.samples) < self.args.samples_per_step:
             collected.samples.append(
                 {

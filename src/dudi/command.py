@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from dudi.errors import INTERRUPTED, ConfigError, DudiError
+from dudi.plain import plain
 from dudi.suggest import did_you_mean
 
 ENVIRONMENT = 1
@@ -121,7 +122,7 @@ def guarded(run: Callable[[], int], debug: bool) -> int:
             _drop_output()
         if debug:
             traceback.print_exc()
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{plain(message, keep=chr(10))}\n")
         return code
 
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dudi import losses
+from dudi import fused, losses
 from dudi.errors import ConfigError
 
-Kernel = Literal["auto", "dense", "chunked"]
+Kernel = Literal["auto", "dense", "chunked", "fused"]
 
 DENSE_LOGITS = 2**26
-"""Up to this many logits (256 MiB in fp32) `auto` holds them: one product instead of one a tile and pass."""
+"""Up to this many logits (256 MiB in fp32) `auto` may hold them: one product instead of one a tile and pass."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,11 +57,84 @@ class Head:
 
     def log_probs(self, hidden: Tensor, labels: Tensor, kernel: Kernel = "auto") -> Tensor:
         """Log-probabilities of labels: (N, H), (N,) -> (N,) in nats."""
-        if _dense(kernel, hidden.shape[0], len(self)):
+        chosen = self.kernel(kernel, hidden)
+        if chosen == "fused" and (kernel == "fused" or not torch.is_grad_enabled() or self._small(hidden)):
+            return fused.label_log_probs(hidden, self.weight, self.bias, labels, self.scale)
+        if chosen == "dense":
             return losses.token_log_probs(self.logits(hidden), labels)
         return losses.chunked_log_probs(
             hidden, self.weight, labels, bias=self.bias, scale=self.scale, softcap=self.softcap
         )
+
+    def kernel(self, asked: Kernel, hidden: Tensor) -> Kernel:
+        """How the head is applied to some rows: what was asked for, or by device and size.
+
+        Fused is the faster on a CPU (docs/speed.md). No kernel but dense and chunked knows a soft cap.
+        """
+        if asked == "auto" and hidden.device.type == "cpu" and self.softcap is None:
+            return "fused"
+        if asked == "auto" or (asked == "fused" and self.softcap is not None):
+            return "dense" if self._small(hidden) else "chunked"
+        return asked
+
+    def _small(self, hidden: Tensor) -> bool:
+        return hidden.shape[0] * len(self) <= DENSE_LOGITS
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Distance:
+    """D of Eqs. 3-7 with its settings, as in `losses.token_divergence`."""
+
+    kind: losses.Divergence
+    beta: float
+    temperature: float
+
+
+def weighted_divergence(
+    student: Head,
+    student_hidden: Tensor,
+    teacher: Head,
+    teacher_hidden: Tensor,
+    weights: Tensor,
+    distance: Distance,
+    kernel: Kernel = "auto",
+    observer: fused.Observer | None = None,
+) -> Tensor:
+    """The sum over aligned rows of weight times divergence, with a gradient to the student's tensors only.
+
+    Args:
+        student: The student's head.
+        student_hidden: (N, H_s).
+        teacher: The teacher's, of as many ids.
+        teacher_hidden: (N, H_t).
+        weights: (N,).
+        distance: Which divergence.
+        kernel: How the heads are applied.
+        observer: Shown the logits where they are made row by row anyway (`fused`); else never called.
+
+    Returns:
+        A scalar in nats.
+    """
+    if teacher.softcap is not None or student.kernel(kernel, student_hidden) != "fused":
+        rows = divergence(
+            student,
+            student_hidden,
+            teacher,
+            teacher_hidden,
+            distance.kind,
+            distance.beta,
+            distance.temperature,
+            kernel,
+        )
+        return (rows * weights).sum()
+    what = fused.Divergence(distance.kind, distance.beta, distance.temperature, student.scale, teacher.scale)
+    return fused.weighted_divergence(
+        what,
+        (student_hidden, student.weight, student.bias),
+        (teacher_hidden, teacher.weight, teacher.bias),
+        weights,
+        observer,
+    )
 
 
 def divergence(
@@ -74,8 +147,11 @@ def divergence(
     temperature: float,
     kernel: Kernel = "auto",
 ) -> Tensor:
-    """Divergence of two heads on aligned rows: (N, H_s), (N, H_t) -> (N,) in nats; no gradient to the teacher."""
-    if _dense(kernel, student_hidden.shape[0], len(student)):
+    """Divergence of two heads on aligned rows: (N, H_s), (N, H_t) -> (N,) in nats; no gradient to the teacher.
+
+    Row by row, so that what a row weighs in the loss is not known: `fused` is `auto` here.
+    """
+    if kernel == "dense" or (kernel != "chunked" and student_hidden.shape[0] * len(student) <= DENSE_LOGITS):
         with torch.no_grad():
             teacher_logits = teacher.logits(teacher_hidden)
         return losses.token_divergence(student.logits(student_hidden), teacher_logits, kind, beta, temperature)
@@ -96,12 +172,6 @@ def divergence(
     )
 
 
-def _dense(kernel: Kernel, rows: int, vocabulary: int) -> bool:
-    if kernel == "auto":
-        return rows * vocabulary <= DENSE_LOGITS
-    return kernel == "dense"
-
-
 def head_of(model: PreTrainedModel) -> Head:
     """The head of a causal language model.
 
@@ -120,10 +190,20 @@ def head_of(model: PreTrainedModel) -> Head:
 
 
 def _whole(weight: Tensor) -> Tensor:
-    """The full weight of a sharded parameter (FSDP2 keeps the frozen teacher's as a DTensor)."""
-    from torch.distributed.tensor import DTensor
+    """The full weight of a sharded parameter (FSDP2 keeps it as a DTensor until its own module is called).
 
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+    Each rank reads it for rows of its own: its gradient is a part of a sum over the ranks, which FSDP2 averages.
+    `full_tensor()` alone takes the ranks' gradients for equal, and keeps a slice of one.
+    """
+    from torch.distributed.tensor import DTensor, Partial
+
+    if not isinstance(weight, DTensor):
+        return weight
+    full = weight.full_tensor(grad_placements=[Partial()] * weight.device_mesh.ndim)
+    if full.requires_grad:
+        ranks = weight.device_mesh.size()
+        full.register_hook(lambda grad: grad / ranks)
+    return full
 
 
 def _scale(config: PretrainedConfig) -> float:

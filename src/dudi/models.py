@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.errors import ConfigError, DudiError, EnvironmentFault
+from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
+from dudi.screening import no_pickles, screen
 
 PACKAGE = "package:"
 
@@ -22,10 +23,14 @@ def locate(name: str) -> str:
 
     Raises:
         EnvironmentFault: the package is not installed.
+        ConfigError: it is no name of a package and a folder in it.
     """
     if not name.startswith(PACKAGE):
         return name
     package, _, inside = name.removeprefix(PACKAGE).partition("/")
+    # A dotted name would import what is in front of the dot, and run it.
+    if not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
+        raise ConfigError(f"{name}: expected {PACKAGE}NAME or {PACKAGE}NAME/FOLDER, without dots")
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise EnvironmentFault(
@@ -41,8 +46,10 @@ def load_tokenizer(
 
     Raises:
         EnvironmentFault: it cannot be had; the message says what to do.
+        DataError: a file of it is damaged or hostile; the message names it.
     """
     options = _options(revision=revision, gguf_file=gguf_file, trust_remote_code=trust_remote_code)
+    screen(Path(locate(name)), gguf=gguf_file is not None, trust_remote_code=trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(locate(name), **options)
     except (OSError, ValueError, ImportError) as error:
@@ -78,7 +85,13 @@ def load_model(
     Raises:
         EnvironmentFault: the model cannot be had.
         ConfigError: it has fewer layers than asked for.
+        DataError: a file of it is damaged or hostile, or weights are missing from them; the message names it.
     """
+    screen(Path(locate(name)), gguf=gguf_file is not None, trust_remote_code=trust_remote_code)
+    if attn_implementation is not None and "/" in attn_implementation and not trust_remote_code:
+        raise ConfigError(
+            f"attn_implementation: {attn_implementation} is code from the hub; it needs trust_remote_code"
+        )
     options = _options(
         revision=revision,
         attn_implementation=attn_implementation,
@@ -89,14 +102,28 @@ def load_model(
     if gguf_file is None:
         options["use_safetensors"] = True
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype, **options)
+        with no_pickles():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                locate(name), dtype=dtype, output_loading_info=True, **options
+            )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _unreachable(name, "model", error) from error
+    model: PreTrainedModel = loaded[0]
+    _refuse_holes(name, loaded[1]["missing_keys"])
     if gguf_file is not None:
         model = _plain_copy(model)
     if keep_layers is not None:
         model = cut_layers(model, keep_layers)
     return model
+
+
+def _refuse_holes(name: str, missing: Collection[str]) -> None:
+    """Refuse weights that are not in the files: `transformers` draws them at random and goes on."""
+    if missing:
+        raise DataError(
+            f"{name}: {len(missing)} weights are missing from its files, such as {min(missing)}; they would be random. "
+            "Is config.json another model's than the weights?"
+        )
 
 
 def move(model: nn.Module, device: torch.device | str) -> None:
@@ -165,6 +192,8 @@ def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedM
 def _unreachable(name: str, what: str, error: Exception) -> DudiError:
     text = str(error).strip().split("\n")[0][:200]
     lowered = str(error).lower()
+    if "custom code" in lowered or "trust_remote_code" in lowered:
+        return DataError(f"{name}: the {what} brings code of its own (auto_map), which dudi does not run")
     if "gated" in lowered or "401" in lowered or "403" in lowered:
         return EnvironmentFault(f"{name}: the {what} is gated; accept its terms on the hub and run `hf auth login`")
     if "safetensors" in lowered and "gguf" not in lowered:

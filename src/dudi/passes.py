@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dudi.heads import Head, head_of
-from dudi.metrics import agreement
+from dudi.metrics import Watch, agreement
 from dudi.scoring import MicroBatch, inside, signal_sums, student_rows, teacher_states
 from dudi.signals import Heads, Kind, Signal
 from dudi.steps import Step
@@ -43,10 +42,12 @@ def score(
         head = head_of(student).shared_with(vocabulary)
         heads = Heads(head, teacher_head, args.loss_kernel)
         rows = student_rows(student, batch, states, reference)
-        measured = torch.zeros(4, device=head.weight.device)
+        watch = Watch(batch.watched, args.overlap_k, head.weight.device)
         if batch.watched:
-            measured = agreement(rows[args.on_policy_kind], heads, batch.watched, args.overlap_k)
-        return {"sums": signal_sums(signals, rows, heads), "agreement": measured}
+            rows[args.on_policy_kind].observer = watch.observe
+        sums = signal_sums(signals, rows, heads)
+        measured = agreement(rows[args.on_policy_kind], heads, watch) if batch.watched else watch.sums
+        return {"sums": sums, "agreement": measured}
 
     return {**inside(model, work), "teacher_states": states}
 

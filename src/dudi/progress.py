@@ -69,6 +69,14 @@ class RunProgress(TrainerCallback):
         sys.stderr.write(f"{self.stage} {state.global_step}/{state.max_steps}  {note}  {_clock(left)} left\n")
         sys.stderr.flush()
 
+    def warn(self, text: str) -> None:
+        """Tell a person something that must not be missed, above the bar."""
+        if self.bar is not None:
+            self.bar.console.print(f"warning: {text}", style="bold", markup=False, highlight=False)
+            return
+        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.flush()
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
         if self.bar is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dudi.data.sources import BENCHMARK
 from dudi.methods import METHODS
+from dudi.plan.out_of_memory import explained_out_of_memory
 from dudi.run import default_output, say, train
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> 
 
     config = load_run_config(RECIPE, overrides)
     say(introduction(config))
-    code = train(config, resume="auto", output=output, show=SHOWN)
+    with explained_out_of_memory(config):
+        code = train(config, resume="auto", output=output, show=SHOWN)
     if code == 0:
         say(next_steps(config, default_output(config) if output is None else output))
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from dudi.arguments import DudiConfig
 from dudi.data.files import atomic_file
 from dudi.data.rejections import Rejections
 from dudi.data.sources import BUILT_IN, RowSet, load_rows
+from dudi.data.template_limits import read_template
 from dudi.environment import choose_precision, collect_environment
 from dudi.errors import ConfigError, DataError
 from dudi.interrupts import Interrupts
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dudi.config import LoraSection, ModelSection, RunConfig
+    from dudi.data.examples import Example
     from dudi.trainer import DudiTrainer
 
 
@@ -248,10 +251,7 @@ def tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     if wanted == "teacher" and role == "student":
         tokenizer.chat_template = None  # the trainer gives it the teacher's
     elif wanted is not None:
-        try:
-            tokenizer.chat_template = Path(wanted).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{role}.chat_template: cannot read {wanted}: {error}") from error
+        tokenizer.chat_template = read_template(Path(wanted), f"{role}.chat_template")
     return tokenizer
 
 
@@ -315,21 +315,23 @@ def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
 
 def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[str, Any]:
     """What the run was trained on, for `data.json` and the model card."""
-    counts: dict[str, int] = {}
-    for row in rows.rows:
-        counts[row.language] = counts.get(row.language, 0) + 1
     return {
         "source": config.data.train,
         "fingerprint": rows.fingerprint,
-        "rows": counts,
+        "rows": dict(Counter(example.row.language for example in _examples(trainer))),
         "rejected": dict(rows.rejections.counts),
         "truncated": {} if trainer.setup.train is None else trainer.setup.train.truncated,
     }
 
 
+def _examples(trainer: DudiTrainer) -> list[Example]:
+    """What is trained on: the rows that were left when prompts had become tokens."""
+    return [] if trainer.setup.train is None else trainer.setup.train.examples
+
+
 def data_notes(rows: RowSet, trainer: DudiTrainer) -> list[str]:
     """What a person should know about the rows."""
-    notes = [f"{len(rows.rows)} rows, {len(rows.rejections)} rejected"]
+    notes = [f"{len(_examples(trainer))} rows, {len(rows.rejections)} rejected"]
     truncated = trainer.setup.train.truncated if trainer.setup.train is not None else {}
     if truncated:
         parts = ", ".join(f"{language} {count}" for language, count in sorted(truncated.items()))

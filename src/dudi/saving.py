@@ -18,10 +18,11 @@ from transformers.trainer_callback import ExportableState
 
 from dudi import checkpoints
 from dudi.adapters import innermost
-from dudi.arguments import DudiConfig
+from dudi.arguments import ALARM_RATES, VLLM_KEYS, DudiConfig
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
 from dudi.identity import check_identity
 from dudi.ranks import from_first, together
+from dudi.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state
 
 IDENTITY = "identity.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -38,6 +39,8 @@ FREE_TO_CHANGE = frozenset(
         *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
         *("dataloader_prefetch_factor", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
         *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "overlap_k"),
+        *VLLM_KEYS,
+        *("alarm_steps", *ALARM_RATES),
     }
 )
 """Keys that a resumed run may change: they move no weight, or (the lengths) are what one resumes for."""
@@ -107,11 +110,14 @@ class SealedTrainer(Trainer):
         states = gather_object([checkpoints.random_states()])
         weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
         optimizer, schedule = self.built_optimizer()
+        moments = optimizer.state_dict()
+        if self.is_fsdp_enabled:
+            moments = whole_optimizer_state(moments)
 
         def fill(partial: Path) -> None:
             self._save(str(partial), state_dict=weights)
             checkpoints.write_json(partial / "random.json", states)
-            checkpoints.save_optimizer(partial, optimizer.state_dict())
+            checkpoints.save_optimizer(partial, moments)
             checkpoints.write_json(partial / "scheduler.json", schedule.state_dict())
             if self.accelerator.scaler is not None:
                 checkpoints.write_json(partial / "scaler.json", self.accelerator.scaler.state_dict())
@@ -238,12 +244,19 @@ class SealedTrainer(Trainer):
 
         from_first(look)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            load_whole_weights(self.model_wrapped, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         folder = Path(checkpoint)
         optimizer, schedule = self.built_optimizer()
-        optimizer.load_state_dict(checkpoints.load_optimizer(folder))
+        moments = checkpoints.load_optimizer(folder)
+        optimizer.load_state_dict(spread_optimizer_state(moments, optimizer) if self.is_fsdp_enabled else moments)
         schedule.load_state_dict(checkpoints.read_json(folder / "scheduler.json"))
         if self.has_extra_tensors():
             self.load_extra_tensors(checkpoints.load_file(folder / "extra.safetensors"))

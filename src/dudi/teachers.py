@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dudi.sharding import whole
+
 if TYPE_CHECKING:
     from peft import PeftModel
 
@@ -105,7 +107,7 @@ class MovingAverage:
     def update(self) -> None:
         """One step of the average; called after each optimizer step."""
         for student, average in self.pairs():
-            average.lerp_(student.detach().to(average.dtype), self.rate)
+            average.lerp_(whole(student.detach()).to(average.dtype), self.rate)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged parameters, numbered in the student's order."""

@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from dudi import checkpoints, stages
 from dudi.adapters import with_adapter
+from dudi.alarms import CollapseAlarm
 from dudi.arguments import DudiConfig
 from dudi.bad_numbers import stop_on_bad_numbers, what_is_bad
 from dudi.checkpoints import random_states, restore_random_states
@@ -36,11 +37,13 @@ from dudi.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.passes import score
 from dudi.progress import RunProgress
 from dudi.ranks import from_first
+from dudi.rollouts import VLLMEngine
 from dudi.runlog import RunLog
 from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
+from dudi.sharding import check_sharding, shard_frozen
 from dudi.signals import Signal, build_signals
 from dudi.stages.shared import train_set
 from dudi.step_record import rank_sums, step_record
@@ -122,10 +125,14 @@ class DudiTrainer(SealedTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        check_sharding(self.accelerator)
+        if self.is_fsdp_enabled and parts.teacher is not None:
+            shard_frozen(parts.teacher, self.accelerator)
         for default in (ProgressCallback, PrinterCallback):
             self.remove_callback(default)
         self.add_callback(StepHooks(self))
-        self.add_callback(RunProgress(self.stage, quiet=bool(args.disable_tqdm)))
+        self.progress, self.alarm = RunProgress(self.stage, quiet=bool(args.disable_tqdm)), CollapseAlarm(args)
+        self.add_callback(self.progress)
         folder = args.folder if log_dir is None else log_dir
         if rejections is None and len(parts.rejections) and args.process_index == 0:
             parts.rejections.write(folder / "rejected.jsonl")
@@ -138,6 +145,7 @@ class DudiTrainer(SealedTrainer):
         self.gold_reference: dict[str, float] = {}
         self.teacher: Policy | None = None if parts.teacher is None else FrozenModel(parts.teacher)
         self.step: Step | None = None
+        self.vllm: VLLMEngine | None = None
         self.collector = Collector(
             args, parts.verbalizer, parts.student_format, parts.teacher_format, student_engine(self), parts.languages
         )
@@ -367,13 +375,32 @@ class DudiTrainer(SealedTrainer):
             "step": self.state.global_step,
             "epoch": round(self.state.epoch or 0.0, 6),
             **step_record(step, total, self.args),
+            **self._rollout_gap(),
             "learning_rate": learning_rate,
             "grad_norm": None if grad_norm is None else float(grad_norm),
         }
-        self.metrics_log.append(record)
+        told = self.alarm.see(record)
+        self.metrics_log.append(record | ({"warnings": told} if told else {}))
+        for warning in told if self.args.process_index == 0 else []:
+            self.progress.warn(warning)
         for sample in step.collected.samples:
             self.samples_log.append({"stage": self.stage, "step": self.state.global_step, **sample})
         self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
+
+    def _rollout_gap(self) -> dict[str, float]:
+        """How far vLLM's log-probabilities of this step's rollouts are from the trainer's, over all ranks."""
+        if self.vllm is None:
+            return {}
+        own, seconds = self.vllm.take_gap()
+        gaps = self.accelerator.gather(own.to(self.args.device).unsqueeze(0))
+        total, tokens, largest = gaps[:, 0].sum().item(), gaps[:, 1].sum().item(), gaps[:, 2].max().item()
+        if not tokens:
+            return {}
+        return {
+            "rollout/log_prob_mismatch": total / tokens,
+            "rollout/log_prob_mismatch_max": largest,
+            "time/weight_sync": seconds,
+        }
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer`'s, with the last step's metrics beside the averaged loss; evaluations go to `eval.jsonl`."""

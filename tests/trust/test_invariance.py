@@ -90,7 +90,8 @@ def test_a_rank_without_a_valid_token(lab, promise, still, tmp_path):
     plants = {rank: {"watch_counts": str(watch)} for rank in range(2)}
     two = run(lab, "sdft", "2 processes", "eager", *keys, plants=plants)
     one = run(lab, "sdft", "4 x 2", "eager", *keys)
-    counts = [[json.loads(line)["on_policy"] for line in open(f"{watch}.{rank}")] for rank in range(2)]
+    lines = [(tmp_path / f"counts.{rank}").read_text().splitlines() for rank in range(2)]
+    counts = [[json.loads(line)["on_policy"] for line in of_rank] for of_rank in lines]
     empty = sum(min(pair) == 0 < max(pair) for pair in zip(*counts, strict=True))
     assert empty > 0
     mean, largest = residuals(lab, one, two, "sdft")

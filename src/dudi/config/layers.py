@@ -22,6 +22,7 @@ from dudi.suggest import nearest
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"
 MAX_CHAIN = 16
+MAX_BYTES = 1 << 20
 _FAMILIAR = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 
 Origin = Literal["default", "method", "recipe", "command line"]
@@ -108,6 +109,10 @@ def _base_of(path: Path, base: Node | None, place: str) -> Path | None:
 def _read(path: Path, asked_by: str) -> str:
     prefix = f"{asked_by}: {EXTENDS}: " if asked_by else ""
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{prefix}{_shown(path)}: is no file")
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{prefix}{_shown(path)}: more than {MAX_BYTES:,} bytes are too many for a recipe")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1

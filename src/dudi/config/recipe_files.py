@@ -12,6 +12,8 @@ BASES = "base"
 """The folder of shared bases, which are no recipes by themselves."""
 STUDIES = "study"
 """The folder of studies: grids of runs, for `dudi study`."""
+LAUNCHERS = "accelerate"
+"""The folder of config files for `accelerate launch`."""
 
 
 def recipes_folder() -> Path:
@@ -30,7 +32,7 @@ def list_recipes() -> list[str]:
     """Names of the shipped recipes, sorted: `smollm2`, `table2/dudi`, ..."""
     folder = recipes_folder()
     names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    return sorted(name.as_posix() for name in names if name.parts[0] not in (BASES, STUDIES))
+    return sorted(name.as_posix() for name in names if name.parts[0] not in (BASES, STUDIES, LAUNCHERS))
 
 
 def find_recipe(name: str | Path) -> Path:

@@ -116,6 +116,23 @@ class RunConfig(BaseModel):
             return self._sources[key].origin
         return "method" if name in METHOD_KEYS and self.training.get(name) is None else "default"
 
+    def refuse_untold_code(self, told: Origin | None = "command line") -> None:
+        """Let a model run code of its own only where a person says so: recipes are passed from hand to hand.
+
+        Args:
+            told: Where it may be said; None: nowhere.
+
+        Raises:
+            ConfigError: it is said elsewhere.
+        """
+        for key in ("student.trust_remote_code", "teacher.trust_remote_code"):
+            section = self.student if key.startswith("student") else self.teacher
+            if section.trust_remote_code and self.origin(key) != told:
+                raise ConfigError(
+                    f"{self.place(key)}: {key}: a file may not let a model run its own code; if you trust the model, "
+                    f"say {key}=true on the command line of `dudi train`"
+                )
+
     def place(self, key: str) -> str | None:
         """`FILE:LINE` of a value that a recipe gave, `command line`, or None for the defaults."""
         origin = self.origin(key)

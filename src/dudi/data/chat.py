@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from dudi.data.rows import Message
-from dudi.errors import ConfigError
+from dudi.data.rows import Message, RowError
+from dudi.data.template_limits import MAX_CHARACTERS, limited, refuse_powers
+from dudi.errors import ConfigError, DataError
+from dudi.plain import plain
 
 DEFAULT_TEMPLATE_KWARGS: dict[str, Any] = {
     "enable_thinking": False,  # Qwen3 would open every answer with its thoughts
@@ -34,6 +38,7 @@ class ChatFormat:
         end_of_turn: The token that ends an answer.
         stop_ids: The tokens that end a rollout: the end of turn and the tokenizer's EOS.
         digest: Hash of the template, the special ids and a rendered probe; part of cache keys and of resume checks.
+        special: Finds the special tokens in a text.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -42,10 +47,23 @@ class ChatFormat:
     end_of_turn: int
     stop_ids: tuple[int, ...]
     digest: str
+    special: re.Pattern[str]
+
+    def special_tokens_in(self, messages: Sequence[Message]) -> list[str]:
+        """The special tokens that people's texts spell out: the tokenizer would take them for its own."""
+        return [found for message in messages for found in self.special.findall(message["content"])]
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The conversation up to where the model starts to answer."""
-        return _render(self.tokenizer, messages, self.kwargs, add_generation_prompt=True) + self.lead
+        """The conversation up to where the model starts to answer.
+
+        Raises:
+            RowError: the template refuses it; some take no system turn.
+        """
+        try:
+            return _render(self.tokenizer, messages, self.kwargs, add_generation_prompt=True) + self.lead
+        except TemplateError as error:
+            what = plain(str(error).partition("\n")[0][:160])
+            raise RowError("template_refuses", f"the model's chat template refuses it: {what}") from error
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `render`."""
@@ -70,6 +88,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
 
     Raises:
         ConfigError: no chat template, one that loses the answer, or one without an end-of-turn token.
+        DataError: the template fails, reaches for Python, never ends or fills the memory.
     """
     if not tokenizer.chat_template:
         raise ConfigError(
@@ -77,9 +96,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
             "set student.chat_template to a .jinja file"
         )
     used = {**DEFAULT_TEMPLATE_KWARGS, **kwargs}
-    question: Message = {"role": "user", "content": "?"}
-    prompt = _render(tokenizer, [question], used, add_generation_prompt=True)
-    full = _render(tokenizer, [question, {"role": "assistant", "content": _PROBE}], used, add_generation_prompt=False)
+    prompt, full = _probed(tokenizer, used, model_name)
     before, found, after = full.partition(_PROBE)
     if not found:
         raise ConfigError(f"{model_name}: its chat template does not print the assistant's answer")
@@ -93,7 +110,24 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
     stops = (end_of_turn,) if eos in (None, end_of_turn) else (end_of_turn, eos)
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
     digest = hashlib.sha256(repr((tokenizer.chat_template, prompt, full, stops, used)).encode()).hexdigest()
-    return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest)
+    return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest, _special_tokens(tokenizer))
+
+
+def _probed(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], model_name: str) -> tuple[str, str]:
+    """A question as a prompt, and with its answer, rendered within limits."""
+    refuse_powers(str(tokenizer.chat_template), model_name)
+    question: Message = {"role": "user", "content": "?"}
+    answer: Message = {"role": "assistant", "content": _PROBE}
+    try:
+        with limited():
+            prompt = _render(tokenizer, [question], kwargs, add_generation_prompt=True)
+            full = _render(tokenizer, [question, answer], kwargs, add_generation_prompt=False)
+    except Exception as error:  # what a template raises is as free as what it does
+        what = plain(str(error).partition("\n")[0][:160]) or type(error).__name__
+        raise DataError(f"{model_name}: its chat template fails on two short turns: {what}") from error
+    if max(len(prompt), len(full)) > MAX_CHARACTERS:
+        raise DataError(f"{model_name}: its chat template makes {len(full):,} characters of two short turns")
+    return prompt, full
 
 
 def _render(
@@ -111,6 +145,11 @@ def _first_special(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     added = tokenizer.added_tokens_decoder
     special = ids[0] in tokenizer.all_special_ids or (ids[0] in added and added[ids[0]].special)
     return ids[0] if special else None
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) or "(?!)")
 
 
 def borrow_template(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from dudi.data.files import Located
 from dudi.data.formats import FORMATS, Columns, open_format
 from dudi.data.rejections import Rejections
-from dudi.data.rows import Row, RowError, parse_row
+from dudi.data.rows import Row, RowError, parse_row, refuse_zawgyi
 from dudi.data.sources import RowIds, reject
 from dudi.data.writers import row_writer
 from dudi.errors import ConfigError, DataError, EnvironmentFault
@@ -190,4 +190,6 @@ class _Reader:
             raise RowError(
                 "unknown_language", f"its text seems to be {code!r}, not one of {', '.join(self._languages)}"
             )
-        return dataclasses.replace(row, language=code)
+        found = dataclasses.replace(row, language=code)
+        refuse_zawgyi(found)
+        return found

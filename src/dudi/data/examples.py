@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from dudi.data.chat import ChatFormat
 from dudi.data.rejections import Rejections
-from dudi.data.rows import Row
+from dudi.data.rows import Row, RowError
 from dudi.errors import DataError
 
 SMALLEST_COMPLETION = 16
@@ -77,8 +77,9 @@ def tokenise(
 ) -> ExampleSet:
     """Turn rows into examples.
 
-    A completion that passes `max_length` is cut on the right, loses its end of turn and is counted. A prompt longer
-    than `max_length - 16` is rejected and counted.
+    A completion that passes `max_length` is cut on the right between two tokens, loses its end of turn and is counted.
+    Prompts are never cut: one that is longer than `max_length - 16` is rejected and counted. So is a row whose text
+    holds one of the models' special tokens, which would end a turn or open another where nobody meant to.
 
     Args:
         rows: The checked rows.
@@ -92,29 +93,48 @@ def tokenise(
     """
     examples: list[Example] = []
     truncated: dict[str, int] = {}
-    seen = 0
+    formats = [student] if teacher is None else [student, teacher]
+    seen = too_long = 0
     for row in rows:
         seen += 1
-        prompt = student.prompt_ids(row.prompt)
+        found = next((token for chat in formats for token in chat.special_tokens_in(row.messages)), None)
+        if found is not None:
+            _reject(rejections, row, "special_token", f"its text holds {found!r}, a special token of the model")
+            continue
+        try:
+            prompt = student.prompt_ids(row.prompt)
+            teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
+        except RowError as error:
+            _reject(rejections, row, error.reason, error.detail)
+            continue
         if len(prompt) > max_length - SMALLEST_COMPLETION:
-            rejections.add("prompt_too_long", where=row.id, detail=f"{len(prompt)} tokens", row_id=row.id)
+            _reject(rejections, row, "prompt_too_long", f"{len(prompt)} tokens")
+            too_long += 1
             continue
         completion = student.answer_ids(row.completion)
         room = max_length - len(prompt)
         if len(completion) > room:
             truncated[row.language] = truncated.get(row.language, 0) + 1
-        teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
         examples.append(
             Example(row, _ids(prompt), _ids(teacher_prompt), _ids(completion[:room]), len(completion) <= room)
         )
     if not examples:
-        raise DataError(
-            f"no row is left of {seen}: every prompt passes max_length - {SMALLEST_COMPLETION} = "
-            f"{max_length - SMALLEST_COMPLETION} tokens; raise max_length"
-            if seen
-            else "the dataset has no rows"
-        )
+        raise DataError(_nothing_left(seen, too_long, max_length, rejections))
     return ExampleSet(examples, truncated, digest_of(examples))
+
+
+def _reject(rejections: Rejections, row: Row, reason: str, detail: str) -> None:
+    excerpt = row.prompt[-1]["content"]
+    rejections.add(reason, where=row.file or row.id, line=row.line, row_id=row.id, detail=detail, excerpt=excerpt)
+
+
+def _nothing_left(seen: int, too_long: int, max_length: int, rejections: Rejections) -> str:
+    if not seen:
+        return "the dataset has no rows"
+    if too_long < seen:
+        return f"no row is left of {seen}: {', '.join(f'{n:,} {why}' for why, n in rejections.counts.most_common(4))}"
+    room = f"max_length - {SMALLEST_COMPLETION} = {max_length - SMALLEST_COMPLETION}"
+    return f"no row is left of {seen}: every prompt passes {room} tokens; raise max_length"
 
 
 def digest_of(examples: Sequence[Example]) -> str:

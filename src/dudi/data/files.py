@@ -107,7 +107,9 @@ def decode_line(line: bytes, name: str, number: int) -> Located:
         shown = line[:400].decode("utf-8", "backslashreplace")
         return Located(name, number, problem=("invalid_utf8", f"byte {error.start} is not UTF-8"), excerpt=shown)
     try:
-        return Located(name, number, json.loads(text))
+        return Located(name, number, strict_json(text))
+    except RepeatedKey as error:
+        problem = ("repeated_key", f"has the key {str(error)[:40]!r} twice in one object")
     except json.JSONDecodeError as error:
         problem = ("broken_json", f"{error.msg} at character {error.pos}")
     except RecursionError:
@@ -115,6 +117,28 @@ def decode_line(line: bytes, name: str, number: int) -> Located:
     except ValueError:  # an integer of thousands of digits
         problem = ("broken_json", "holds a number that is too long")
     return Located(name, number, problem=problem, excerpt=text.strip()[:400])
+
+
+class RepeatedKey(Exception):
+    """An object names a key twice: JSON readers take either, so that nobody knows what is trained."""
+
+
+def strict_json(text: str) -> Any:
+    """`json.loads` that refuses an object with a key given twice.
+
+    Raises:
+        RepeatedKey: there is one; the message is the key.
+        ValueError, RecursionError: as `json.loads`.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedKey(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _is_array(path: Path) -> bool:
@@ -126,11 +150,13 @@ def _json_array(path: Path, name: str) -> Iterator[Located]:
     if path.stat().st_size > MAX_ARRAY_BYTES:
         raise DataError(f"{path}: one JSON array of more than 2 GiB; write it as JSONL, one object a line")
     try:
-        values = json.loads(path.read_bytes().decode("utf-8-sig"))
+        values = strict_json(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: broken JSON: {error.msg}") from error
+    except RepeatedKey as error:
+        raise DataError(f"{path}: an object has the key {str(error)[:40]!r} twice; keep one of them") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON: nested too deeply, or a number that is too long") from error
     for number, value in enumerate(values, start=1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,17 +114,41 @@ def _hub_name(source: str) -> tuple[str, str | None] | None:
 
 def _saved_dataset(path: Path, split: str) -> Iterator[Located]:
     import pyarrow as pa
-    from datasets import DatasetDict, load_from_disk
+    from datasets import Dataset
 
     try:
-        saved = load_from_disk(str(path))
+        folder = _split_folder(path, split)
+        _check_files(folder)
+        saved = Dataset.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as a saved dataset: {_first_line(error)}") from error
-    if isinstance(saved, DatasetDict):
-        if split not in saved:
-            raise ConfigError(f"{path}: no split '{split}'{did_you_mean(split, saved)}; it has {', '.join(saved)}")
-        saved = saved[split]
     return _dataset_records(saved, str(path))
+
+
+def _split_folder(path: Path, split: str) -> Path:
+    """The folder of a split of a saved `DatasetDict`; the folder itself where one dataset was saved."""
+    listed = path / "dataset_dict.json"
+    if not listed.is_file():
+        return path
+    splits = [str(name) for name in json.loads(listed.read_text(encoding="utf-8"))["splits"]]
+    if split not in splits:
+        raise ConfigError(f"{path}: no split '{split}'{did_you_mean(split, splits)}; it has {', '.join(splits)}")
+    return path / _inside(split)
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse a saved dataset whose list of files is empty, or leads out of its folder."""
+    files = json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]
+    for name in [_inside(file["filename"]) for file in files] or ["(no file is listed)"]:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{name} is missing")
+
+
+def _inside(name: str) -> str:
+    """The name of a file or folder that lies directly in another; anything else would read what it should not."""
+    if Path(name).name != name:
+        raise ValueError(f"it names {name!r}, which is outside of its folder")
+    return name
 
 
 def _hub_dataset(name: str, config: str | None, split: str) -> Iterator[Located]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dudi.data.files import atomic_file
 from dudi.errors import DataError
+from dudi.plain import plain
 
 EXCERPT_LENGTH = 200
 """Characters of a rejected row that `rejected.jsonl` shows."""
@@ -77,10 +78,10 @@ class Rejections:
             row_id: The row's id, where it has one.
             excerpt: The row's text; cut to 200 characters.
         """
-        rejection = Rejection(reason, where, line, row_id, _plain(detail), _plain(excerpt)[:EXCERPT_LENGTH])
+        rejection = Rejection(reason, where, line, row_id, _shown(detail), _shown(excerpt)[:EXCERPT_LENGTH])
         self.counts[reason] += 1
         self._lines.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
-        place = f"{_plain(where)}:{line}" if line is not None else _plain(where)
+        place = f"{plain(where)}:{line}" if line is not None else plain(where)
         self._examples.setdefault(reason, f"{place}: {rejection.detail}" if detail else place)
 
     def items(self) -> list[Rejection]:
@@ -133,7 +134,5 @@ class Rejections:
         )
 
 
-def _plain(text: str) -> str:
-    """`text` as it can be stored and shown: nothing that UTF-8 cannot hold, nothing that moves a terminal's cursor."""
-    shown = text[: 4 * EXCERPT_LENGTH].encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c >= " " and not "\x7f" <= c <= "\x9f" else repr(c)[1:-1] for c in shown)
+def _shown(text: str) -> str:
+    return plain(text[: 4 * EXCERPT_LENGTH])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from dudi.data.rejections import Rejection, Rejections
+from dudi.data.zawgyi import is_zawgyi
 from dudi.suggest import did_you_mean
 
 __all__ = ["Message", "Rejection", "Rejections", "Row", "RowError", "parse_row"]
@@ -23,6 +25,11 @@ MAX_ID_CHARACTERS = 512
 # Thai are written with them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+# What Unicode promises never to be a character: in a text it is a broken file or a trap.
+_PLANE_ENDS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
+_NO_CHARACTER = re.compile(f"[\ufdd0-\ufdef{_PLANE_ENDS}]")
+_DAMAGED = "\ufffd"
+"""What a decoder puts where it could not read: the text was lost before it came here."""
 _LANGUAGE_CODE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")
 
 
@@ -42,12 +49,16 @@ class Row:
         language: Code of the sample's language l.
         prompt: The turns before the answer, x; the last one is the user's.
         completion: The ground truth y, the assistant's answer to the last turn.
+        file: The file or dataset that it was read from; no part of what the row is.
+        line: Its line or row number there, counted from 1.
     """
 
     id: str
     language: str
     prompt: tuple[Message, ...]
     completion: str
+    file: str = dataclasses.field(default="", compare=False, repr=False)
+    line: int | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def messages(self) -> list[Message]:
@@ -97,12 +108,24 @@ def parse_row(
         raise RowError("not_an_object", f"a row is an object with keys, got {_kind(record)}")
     turns = _turns(record)
     prompt, completion = _split(turns)
-    return Row(
+    row = Row(
         id=_row_id(record.get("id"), fallback_id),
         language=_language(record.get(language_column), language, language_column, known_languages),
         prompt=prompt,
         completion=completion,
     )
+    refuse_zawgyi(row)
+    return row
+
+
+def refuse_zawgyi(row: Row) -> None:
+    """Refuse Burmese that is written in Zawgyi.
+
+    Raises:
+        RowError: it is.
+    """
+    if row.language == "my" and is_zawgyi("\n".join(turn["content"] for turn in row.messages)):
+        raise RowError("zawgyi", "its Burmese seems to be in Zawgyi; convert it to Unicode (ICU: Zawgyi-my)")
 
 
 def _turns(record: Mapping[str, Any]) -> list[Message]:
@@ -186,6 +209,14 @@ def _text(value: Any, where: str) -> str:
     if found := _CONTROL.search(text):
         code = f"U+{ord(found.group()):04X}"
         raise RowError("control_characters", f"{where}: control character {code} at character {found.start()}")
+    if found := _NO_CHARACTER.search(text):
+        code = f"U+{ord(found.group()):04X}"
+        raise RowError("no_character", f"{where}: {code} at character {found.start()} is no character")
+    if _DAMAGED in text:
+        place = text.index(_DAMAGED)
+        raise RowError(
+            "damaged_text", f"{where}: U+FFFD at character {place}: the text was damaged before it came here"
+        )
     return text
 
 
@@ -210,14 +241,19 @@ def _split(turns: list[Message]) -> tuple[tuple[Message, ...], str]:
 
 
 def _refuse_empty(turns: list[Message]) -> None:
-    if not turns[-1]["content"].strip():
+    if _shows_nothing(turns[-1]["content"]):
         raise RowError("empty_completion", "the answer is empty")
-    if not turns[-2]["content"].strip():
+    if _shows_nothing(turns[-2]["content"]):
         raise RowError("empty_prompt", "the question is empty")
     for index, turn in enumerate(turns[:-2]):
         # An empty system turn means something: it switches a template's own system prompt off.
-        if turn["role"] != "system" and not turn["content"].strip():
+        if turn["role"] != "system" and _shows_nothing(turn["content"]):
             raise RowError("empty_turn", f"turn {index + 1} is empty")
+
+
+def _shows_nothing(text: str) -> bool:
+    """Whether a text has nothing but spaces and what is as wide as nothing: joiners, marks of direction, a BOM."""
+    return all(character.isspace() or unicodedata.category(character) == "Cf" for character in text)
 
 
 def _row_id(value: Any, fallback: str) -> str:

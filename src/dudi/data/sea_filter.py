@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dudi.data.files import Located
-from dudi.data.rows import MAX_CHARACTERS, Row, RowError, parse_row
+from dudi.data.rows import MAX_CHARACTERS, Row, RowError, parse_row, refuse_zawgyi
 
 ID = "conversations_id"
 CONVERSATIONS = "conversations"
@@ -118,6 +118,7 @@ class SeaFilter:
         written = {"id": record.get(ID), "messages": parse_conversations(record.get(CONVERSATIONS))}
         row = parse_row(written, fallback_id="", language=expected or UNKNOWN)
         row = dataclasses.replace(row, language=self._language(row, expected))
+        refuse_zawgyi(row)
         domain, task, complexity = (_category(record.get(column)) for column in MIX_COLUMNS.values())
         return Candidate(row, (domain, task, complexity), _category(record.get(SOURCE)))
 

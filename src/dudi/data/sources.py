@@ -176,13 +176,14 @@ def check(located: Located, languages: Collection[str] | None, language: str | N
     """
     if located.problem is not None:
         raise RowError(*located.problem)
-    return parse_row(
+    row = parse_row(
         located.value,
         fallback_id=f"{Path(located.file).name}:{located.line}",
         language=language,
         language_column=language_column,
         known_languages=languages,
     )
+    return dataclasses.replace(row, file=located.file, line=located.line)
 
 
 def reject(rejections: Rejections, located: Located, error: RowError) -> None:
@@ -251,4 +252,5 @@ def fingerprint(rows: Iterable[Row]) -> str:
 
 
 def _canonical(row: Row) -> bytes:
-    return json.dumps(dataclasses.asdict(row), ensure_ascii=False, sort_keys=True).encode("utf-8")
+    content = {"id": row.id, "language": row.language, "prompt": row.prompt, "completion": row.completion}
+    return json.dumps(content, ensure_ascii=False, sort_keys=True).encode("utf-8")

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat, chat_format, template_kwargs
 from dudi.data.files import sha256_of
+from dudi.data.template_limits import read_template
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError
 from dudi.heads import check_head
@@ -70,10 +71,7 @@ class Source:
             _tokenizer_folder(self.model), revision=self.revision, trust_remote_code=self.trust_remote_code
         )
         if self.chat_template is not None:
-            try:
-                tokenizer.chat_template = self.chat_template.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"--chat-template: cannot read {self.chat_template}: {error}") from error
+            tokenizer.chat_template = read_template(self.chat_template, "--chat-template")
         if not tokenizer.chat_template:
             raise ConfigError(f"{self.model}: its tokenizer has no chat template; give one with --chat-template FILE")
         return chat_format(tokenizer, self.template_kwargs, self.model)

@@ -88,8 +88,7 @@ def read_model_config(section: ModelSection, role: str) -> PretrainedConfig:
     """
     name = str(section.model)
     options: dict[str, Any] = {"gguf_file": section.gguf_file} if section.gguf_file else {}
-    if section.trust_remote_code:
-        options["trust_remote_code"] = True
+    options["trust_remote_code"] = section.trust_remote_code
     try:
         config = AutoConfig.from_pretrained(locate(name), revision=section.revision or "main", **options)
     except OSError as error:

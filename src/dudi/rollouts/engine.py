@@ -30,10 +30,12 @@ class Rollout:
     Attributes:
         ids: Its tokens, the one it stopped at included; never empty.
         ended: Whether it stopped by itself rather than at the length limit.
+        log_probs: Each token's log-probability under the distribution it was drawn from, where the engine tells.
     """
 
     ids: list[int]
     ended: bool
+    log_probs: list[float] | None = None
 
 
 class Engine(Protocol):

@@ -40,6 +40,11 @@ class NoiseKey:
         digest = hashlib.sha256(text).digest()
         return int.from_bytes(digest[:4], "little", signed=True), int.from_bytes(digest[4:8], "little", signed=True)
 
+    def seed_of_request(self) -> int:
+        """63 bits of it, for an engine that takes one seed a request."""
+        first, second = self.words()
+        return (first & 0x7FFFFFFF) << 32 | (second & 0xFFFFFFFF)
+
 
 def _mix(x: Tensor) -> Tensor:
     """A bijection of 32-bit integers, in place, whose output bits each depend on all input bits.

@@ -8,9 +8,10 @@ Eq. 8 is the weighted sum of what these classes return, each divided by its own 
 from __future__ import annotations
 
 from dudi.arguments import DudiConfig
+from dudi.heads import Distance
 from dudi.signals.base import Heads, Kind, Rows, Signal, sum_by_sequence
 from dudi.signals.sequence import SequenceSignal
-from dudi.signals.token import Distance, OffPolicySignal, OnPolicySignal
+from dudi.signals.token import OffPolicySignal, OnPolicySignal
 
 __all__ = [
     "Distance",

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from dudi.fused import Observer
 from dudi.heads import Head, Kernel
 
 Kind = Literal["gold", "plain", "verbalized"]
@@ -28,6 +29,7 @@ class Rows:
         weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
         teacher_hidden: (N, H_t) states of the teacher for the same labels, or None.
         reference: (S,) summed log-probabilities under the reference, or None.
+        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row.
     """
 
     hidden: Tensor
@@ -36,6 +38,7 @@ class Rows:
     weights: Tensor
     teacher_hidden: Tensor | None = None
     reference: Tensor | None = None
+    observer: Observer | None = None
     _log_probs: Tensor | None = None
 
     def log_probs(self, head: Head, kernel: Kernel) -> Tensor:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from dudi.arguments import OffPolicyLoss
-from dudi.heads import divergence
-from dudi.losses import Divergence, Weighting, weigh_cross_entropy
+from dudi.heads import Distance, weighted_divergence
+from dudi.losses import Weighting, weigh_cross_entropy
 from dudi.signals.base import Heads, Kind, Rows
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Distance:
-    """D of Eqs. 3-7 with its settings."""
-
-    kind: Divergence
-    beta: float
-    temperature: float
-
-    def between(self, rows: Rows, heads: Heads) -> Tensor:
-        """(N,) divergence of student and teacher on aligned rows."""
-        if rows.teacher_hidden is None or heads.teacher is None:
-            raise RuntimeError("a divergence was asked for without a teacher's pass")
-        return divergence(
-            heads.student,
-            rows.hidden,
-            heads.teacher,
-            rows.teacher_hidden,
-            self.kind,
-            self.beta,
-            self.temperature,
-            heads.kernel,
-        )
+def _total(distance: Distance, rows: Rows, heads: Heads) -> Tensor:
+    """Weighted sum of the divergence of student and teacher over aligned rows."""
+    if rows.teacher_hidden is None or heads.teacher is None:
+        raise RuntimeError("a divergence was asked for without a teacher's pass")
+    return weighted_divergence(
+        heads.student,
+        rows.hidden,
+        heads.teacher,
+        rows.teacher_hidden,
+        rows.weights,
+        distance,
+        heads.kernel,
+        rows.observer,
+    )
 
 
 class OffPolicySignal:
@@ -56,7 +47,7 @@ class OffPolicySignal:
         """Weighted sum over the tokens of y."""
         gold = rows["gold"]
         if self.kind == "divergence":
-            return (self.distance.between(gold, heads) * gold.weights).sum()
+            return _total(self.distance, gold, heads)
         weighting: Weighting = "dft" if self.kind == "dft" else "sft"
         return (weigh_cross_entropy(gold.log_probs(heads.student, heads.kernel), weighting) * gold.weights).sum()
 
@@ -78,5 +69,4 @@ class OnPolicySignal:
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y~."""
-        written = rows[self.kind]
-        return (self.distance.between(written, heads) * written.weights).sum()
+        return _total(self.distance, rows[self.kind], heads)

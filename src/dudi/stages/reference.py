@@ -16,6 +16,7 @@ from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.methods import METHODS
 from dudi.ranks import together
+from dudi.sharding import whole
 from dudi.stages.shared import hash_of, stands, train_set
 from dudi.teachers import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
 
@@ -101,7 +102,7 @@ def reference_pairs(trainer: DudiTrainer) -> list[tuple[Tensor, Tensor]]:
 def copy_into_reference(trainer: DudiTrainer) -> None:
     """Make the reference equal to the student."""
     for student, reference in reference_pairs(trainer):
-        reference.copy_(student)
+        reference.copy_(whole(student))
 
 
 def save_reference(trainer: DudiTrainer, folder: Path, key: str) -> None:

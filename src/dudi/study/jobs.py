@@ -111,7 +111,9 @@ def reference_job(study: Study, row: Row, model: Literal["student", "teacher"]) 
 
 @functools.cache
 def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
-    return load_run_config(recipe, words)
+    config = load_run_config(recipe, words)
+    config.refuse_untold_code(told=None)  # the words are a file's, too
+    return config
 
 
 @functools.cache

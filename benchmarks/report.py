@@ -1,0 +1,161 @@
+"""The benchmark's numbers as one object, and as a Markdown page."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import floor
+from benchmarks.clocks import PHASES
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.sizes import Size
+from benchmarks.work import make_config
+from dudi.plan.costs import shape_of
+
+Steps = Mapping[str, Sequence[Mapping[str, Any]]]
+OURS = {"gkd": "dudi-gkd", "sdft": "dudi-sdft", "dudi": "dudi"}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def summary(size: Size, machine: dict[str, Any], steps: Steps, failed: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that was measured, and the floors beside it."""
+    contestants = {name: _contestant(size, name, steps) for name in steps}
+    return {
+        "size": dataclasses.asdict(size),
+        **machine,
+        "contestants": contestants,
+        "failed": dict(failed),
+        "floors": _floors(size, machine, steps),
+        "dudi_over_gkd": _dudi_over_gkd(size, steps),
+    }
+
+
+def _contestant(size: Size, name: str, steps: Steps) -> dict[str, Any]:
+    taken, contestant = steps[name], CONTESTANTS[name]
+    seconds = [step["seconds"] for step in taken]
+    result: dict[str, Any] = {
+        "title": contestant.title,
+        "method": contestant.group,
+        "seconds": spread(seconds),
+        "cpu_seconds": spread([step["cpu_seconds"] for step in taken]),
+        "samples_per_second": size.rows / statistics.median(seconds),
+        "above_models_bytes": max(step["above"] for step in taken),
+        "phases": {p: statistics.median(step["phases"].get(p, 0.0) for step in taken) for p in PHASES},
+        "rollout_tokens_per_second": _rollout_rate(size, contestant.group, taken),
+    }
+    own = OURS[contestant.group]
+    if own in steps and own != name:
+        pairs = zip(seconds, (step["seconds"] for step in steps[own]), strict=False)
+        result["ours_faster"] = spread([theirs / ours for theirs, ours in pairs])
+        result["ours_memory"] = max(s["above"] for s in steps[own]) / result["above_models_bytes"]
+    return result
+
+
+def _rollout_rate(size: Size, group: str, taken: Sequence[Mapping[str, Any]]) -> float:
+    kinds = 2 if group == "dudi" else 1
+    return kinds * size.rows * size.new / statistics.median(step["phases"]["rollout"] for step in taken)
+
+
+def _parts(size: Size, name: str, steps: Steps) -> list[floor.Part]:
+    method = CONTESTANTS[name].group
+    student = shape_of(make_config(size, size.student), "student")
+    teacher = None if method == "sdft" else shape_of(make_config(size, size.teacher), "teacher")
+    element = 2 if size.dtype == "bfloat16" else 4
+    return floor.parts(method, steps[name][-1]["sequences"], student, teacher, element, size.accumulation)
+
+
+def _floors(size: Size, machine: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
+    floors = {}
+    for method, name in OURS.items():
+        if name not in steps:
+            continue
+        done = _parts(size, name, steps)
+        seconds = floor.floor_seconds(done, machine["matrix_flops_per_second"], machine["copy_bytes_per_second"])
+        flops = {phase: sum(part.flops for part in done if part.phase == phase) for phase in seconds}
+        floors[method] = {"seconds": seconds, "flops": flops, "total_seconds": sum(seconds.values())}
+    return floors
+
+
+def _dudi_over_gkd(size: Size, steps: Steps) -> dict[str, Any] | None:
+    if not {"dudi", "dudi-gkd"} <= steps.keys():
+        return None
+    counted = floor.total_flops(_parts(size, "dudi", steps)) / floor.total_flops(_parts(size, "dudi-gkd", steps))
+    pairs = zip(steps["dudi"], steps["dudi-gkd"], strict=False)
+    measured = spread([a["seconds"] / b["seconds"] for a, b in pairs])
+    return {"counted_flops": counted, "seconds": measured, "over_counted": measured["median"] / counted}
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The tables as Markdown."""
+    size, machine = result["size"], result["machine"]
+    where = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    rows = size["batch"] * size["accumulation"]
+    return "\n".join(
+        [
+            f"### `{size['name']}`",
+            "",
+            f"{where}; Python {result['python']}, {versions}. Measured rates: "
+            f"{result['matrix_flops_per_second'] / 1e9:,.0f} GFLOP/s, "
+            f"{result['copy_bytes_per_second'] / 1e9:,.1f} GB/s.",
+            "",
+            f"{rows} samples a step ({size['batch']} x {size['accumulation']}), prompts of {size['shortest']} to "
+            f"{size['longest']} tokens, rollouts of exactly {size['new']}, vocabulary {size['vocabulary']:,}, "
+            f"{size['dtype']}; medians of {size['steps']} steps (least - most).",
+            "",
+            *_speed_table(result),
+            "",
+            *_phase_table(result),
+            "",
+            *_closing(result),
+        ]
+    )
+
+
+def _speed_table(result: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "| | s a step | samples/s | ours is faster by | peak above the models | ours needs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for entry in result["contestants"].values():
+        s, faster = entry["seconds"], entry.get("ours_faster")
+        ratio = "" if faster is None else f"{faster['median']:.2f}x ({faster['min']:.2f} - {faster['max']:.2f})"
+        memory = "" if faster is None else f"{entry['ours_memory']:.2f}x"
+        lines.append(
+            f"| {entry['title']} | {s['median']:.2f} ({s['min']:.2f} - {s['max']:.2f}) | "
+            f"{entry['samples_per_second']:.2f} | {ratio} | {entry['above_models_bytes'] / 1e9:.2f} GB | {memory} |"
+        )
+    lines += [f"| {CONTESTANTS[name].title} | failed | | | | |" for name in result["failed"]]
+    return lines
+
+
+def _phase_table(result: Mapping[str, Any]) -> list[str]:
+    lines = ["| seconds of a step | " + " | ".join(PHASES) + " |", "|---|" + "---|" * len(PHASES)]
+    for entry in result["contestants"].values():
+        lines.append(f"| {entry['title']} | " + " | ".join(_short(entry["phases"][p]) for p in PHASES) + " |")
+    for method, least in result["floors"].items():
+        lines.append(
+            f"| floor of `{method}` | " + " | ".join(_short(least["seconds"].get(p, 0)) for p in PHASES) + " |"
+        )
+    return lines
+
+
+def _short(seconds: float) -> str:
+    return "" if seconds < 5e-5 else f"{seconds:.3f}" if seconds < 1 else f"{seconds:.2f}"
+
+
+def _closing(result: Mapping[str, Any]) -> list[str]:
+    ratio = result["dudi_over_gkd"]
+    if ratio is None:
+        return []
+    return [
+        f"DuDi over our own GKD: {ratio['seconds']['median']:.2f}x the time "
+        f"({ratio['seconds']['min']:.2f} - {ratio['seconds']['max']:.2f}) for {ratio['counted_flops']:.2f}x the "
+        f"counted FLOPs: {ratio['over_counted']:.2f}."
+    ]

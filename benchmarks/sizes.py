@@ -1,0 +1,119 @@
+"""How large a benchmark is: shapes of the models, rows, lengths. All weights are random; nothing is downloaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+SMOL: dict[str, Any] = {"family": "llama", "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
+QWEN: dict[str, Any] = {"family": "qwen2", "rope_theta": 1e6, "rms_norm_eps": 1e-6, "tie_word_embeddings": True}
+
+
+def shape(base: dict[str, Any], hidden: int, inner: int, layers: int, heads: int, key_value: int) -> dict[str, Any]:
+    """The keys of a config that decide what a model costs."""
+    return {
+        **base,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value,
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Size:
+    """One size of the benchmark.
+
+    Attributes:
+        name: What the command line calls it.
+        vocabulary: Rows of both heads.
+        student: The student's shape.
+        teacher: The teacher's shape.
+        batch: Rows that a device reads at a time.
+        accumulation: Micro-batches of an optimizer step.
+        shortest: Tokens of the shortest prompt, the template's included.
+        longest: Tokens of the longest; lengths are spread evenly between the two.
+        gold: Tokens of each ground truth.
+        new: Tokens of each rollout, exactly.
+        steps: Optimizer steps that are timed, after one that warms up.
+        dtype: `float32`, or `bfloat16` for autocast over fp32 weights with a teacher in bf16.
+        together: Contestants whose processes live at the same time and take turns step by step.
+        device: `cpu` or `cuda`.
+        kernels: Values of `loss_kernel` that are compared apart from the table.
+    """
+
+    name: str
+    vocabulary: int
+    student: dict[str, Any]
+    teacher: dict[str, Any]
+    batch: int
+    accumulation: int
+    shortest: int
+    longest: int
+    gold: int
+    new: int
+    steps: int
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    together: int = 16
+    device: Literal["cpu", "cuda"] = "cpu"
+    kernels: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Samples of an optimizer step."""
+        return self.batch * self.accumulation
+
+
+_TINY = Size(
+    name="tiny",
+    vocabulary=512,
+    student=shape(SMOL, 32, 64, 2, 4, 2),
+    teacher=shape(SMOL, 48, 96, 2, 4, 2),
+    batch=2,
+    accumulation=1,
+    shortest=16,
+    longest=24,
+    gold=8,
+    new=8,
+    steps=2,
+)
+_CPU_SMALL = Size(
+    name="cpu-small",
+    vocabulary=49_152,
+    student=shape(SMOL, 384, 1024, 8, 6, 2),
+    teacher=shape(SMOL, 576, 1536, 12, 9, 3),
+    batch=8,
+    accumulation=1,
+    shortest=32,
+    longest=96,
+    gold=64,
+    new=64,
+    steps=5,
+)
+_PAPER = Size(
+    name="paper",
+    vocabulary=151_936,
+    student=shape(QWEN, 896, 4864, 24, 14, 2),
+    teacher=shape(QWEN, 2048, 11008, 36, 16, 2),
+    batch=8,
+    accumulation=4,
+    shortest=100,
+    longest=300,
+    gold=256,
+    new=256,
+    steps=5,
+    dtype="bfloat16",
+    together=1,
+    device="cuda",
+    kernels=("chunked", "fused"),
+)
+SIZES: dict[str, Size] = {
+    size.name: size
+    for size in (
+        _TINY,
+        _CPU_SMALL,
+        _PAPER,
+        dataclasses.replace(_PAPER, name="long", gold=1024, new=1024, steps=3),
+    )
+}

@@ -1,0 +1,92 @@
+"""The work itself: a tokenizer whose words are tokens, models from shapes, rows of exact lengths."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    set_seed,
+)
+
+from benchmarks.sizes import Size
+
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TEMPLATE = (
+    "{%- for m in messages -%}<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|>{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|im_start|> assistant {% endif -%}"
+)
+TEMPLATE_TOKENS = 5
+"""Of a prompt: two at its start, one at the end of the turn, two before the answer."""
+
+
+def make_tokenizer(size: Size) -> PreTrainedTokenizerFast:
+    """One word, one token: a text of n words has n tokens, and any token decodes to a word."""
+    words = [*SPECIALS, "[UNK]", "user", "assistant"]
+    words += [f"w{i}" for i in range(size.vocabulary - len(words))]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token=SPECIALS[2],
+        pad_token=SPECIALS[0],
+        unk_token="[UNK]",
+        additional_special_tokens=list(SPECIALS),
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def make_config(size: Size, shape: dict[str, Any]) -> PretrainedConfig:
+    """The config of one of the two models."""
+    values = {key: value for key, value in shape.items() if key != "family"}
+    kind = {"llama": LlamaConfig, "qwen2": Qwen2Config}[shape["family"]]
+    return kind(vocab_size=size.vocabulary, max_position_embeddings=32_768, **values)
+
+
+def make_model(size: Size, role: str) -> PreTrainedModel:
+    """The student (fp32, as it is trained) or the teacher (in the passes' precision), with random weights."""
+    set_seed({"student": 1, "teacher": 2}[role])
+    dtype = torch.float32 if role == "student" else getattr(torch, size.dtype)
+    with torch.device(size.device):
+        model = AutoModelForCausalLM.from_config(
+            make_config(size, size.student if role == "student" else size.teacher), dtype=dtype
+        )
+    for holder in (model.config, model.generation_config):
+        holder.eos_token_id = None  # nobody wins by stopping early
+    return model
+
+
+def prompt_lengths(size: Size) -> list[int]:
+    """Tokens of each row's prompt, spread evenly from the shortest to the longest, in a fixed shuffled order."""
+    count = size.rows
+    spread = size.longest - size.shortest
+    lengths = [size.shortest + round(i * spread / max(1, count - 1)) for i in range(count)]
+    random.Random(0).shuffle(lengths)
+    return lengths
+
+
+def make_rows(size: Size) -> list[dict[str, Any]]:
+    """The rows of one optimizer step; every step reads the same ones."""
+    draw = random.Random(1)
+
+    def text(words: int) -> str:
+        return " ".join(f"w{draw.randrange(size.vocabulary - 16)}" for _ in range(words))
+
+    return [
+        {
+            "id": f"row-{i}",
+            "language": "id",
+            "prompt": text(length - TEMPLATE_TOKENS),
+            "completion": text(size.gold - 1),  # its end of turn is one more
+        }
+        for i, length in enumerate(prompt_lengths(size))
+    ]

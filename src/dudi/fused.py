@@ -1,0 +1,308 @@
+"""Losses on a head that compute value and gradient in one sweep over tiles of rows; the logits never exist as a whole.
+
+A tile's logits are made once for each head. While they are in the cache they become the divergence and its gradient,
+block by block and in place; two products carry the gradient on to hidden states and weights. Autograd on dense logits
+reads and writes some forty tables of (N, V) for a Jensen-Shannon divergence; the chunked kernel makes the logits two or
+three times. The price: the rows' weights in the loss must be known in the forward pass (`row_weights`).
+
+N is the number of rows, V the vocabulary, H a hidden size. Softmax and sums run in fp32 at least.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Observer = Callable[[slice, Tensor, Tensor], None]
+"""Is shown rows, and the student's and the teacher's logits (R, V) of these, before they are overwritten."""
+
+CPU_TILE, DEVICE_TILE = 2**23, 2**27
+"""Numbers in a tile of logits: 32 MiB on a CPU, 512 MiB on a device (fp32)."""
+CPU_BLOCK = 2**18
+"""Numbers that the element-wise passes work on at a time on a CPU, so that they stay in its cache."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Divergence:
+    """What is computed.
+
+    Attributes:
+        kind: `forward_kl`, `reverse_kl` or `jsd`, as in `losses.token_divergence`.
+        beta: The teacher's share in the mixture of `jsd`.
+        temperature: Divides both logits.
+        student_scale: Multiplies the student's logits.
+        teacher_scale: Multiplies the teacher's.
+    """
+
+    kind: str
+    beta: float = 0.5
+    temperature: float = 1.0
+    student_scale: float = 1.0
+    teacher_scale: float = 1.0
+
+
+def weighted_divergence(
+    what: Divergence,
+    student: tuple[Tensor, Tensor, Tensor | None],
+    teacher: tuple[Tensor, Tensor, Tensor | None],
+    row_weights: Tensor,
+    observer: Observer | None = None,
+) -> Tensor:
+    """The sum over rows of weight times divergence.
+
+    Args:
+        what: Kind and settings.
+        student: Hidden states (N, H), head (V, H), bias (V,) or None.
+        teacher: The same of the teacher, with as many rows in its head; gets no gradient.
+        row_weights: (N,) the rows' share in the sum; gets no gradient.
+        observer: Is shown all logits in passing.
+
+    Returns:
+        A scalar in nats, fp32 at least, with a gradient to the student's tensors.
+    """
+    total: Tensor = _WeightedDivergence.apply(*student, *teacher, row_weights, what, observer, torch.is_grad_enabled())
+    return total
+
+
+def label_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float = 1.0) -> Tensor:
+    """(N,) log-probabilities of labels; with a gradient one table of logits is held, without one a tile."""
+    values: Tensor = _LabelLogProbs.apply(hidden, weight, bias, labels, scale, torch.is_grad_enabled())
+    return values
+
+
+def _precision(hidden: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """The dtypes of a product's factors and of its result."""
+    kind = hidden.device.type
+    factors = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    if factors == torch.float64:
+        return factors, factors
+    return (factors if kind == "cuda" else torch.float32), torch.float32
+
+
+def _product(rows: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
+    """Out = rows @ matrix, kept in fp32 where the factors have 16 bits."""
+    if rows.dtype == out.dtype:
+        return torch.mm(rows, matrix, out=out)
+    return torch.mm(rows, matrix, out_dtype=out.dtype, out=out)
+
+
+def _add_product(total: Tensor, rows: Tensor, matrix: Tensor) -> None:
+    """Total += rows @ matrix, likewise."""
+    if rows.dtype == total.dtype:
+        total.addmm_(rows, matrix)
+    else:
+        torch.addmm(total, rows, matrix, out_dtype=total.dtype, out=total)
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def _tile_rows(device: torch.device, vocabulary: int) -> int:
+    return max(1, (CPU_TILE if device.type == "cpu" else DEVICE_TILE) // vocabulary)
+
+
+def _block_rows(device: torch.device, vocabulary: int, tile: int) -> int:
+    return max(1, CPU_BLOCK // vocabulary) if device.type == "cpu" else tile
+
+
+class _Head:
+    """One head during a call, its weights in the precision of the products."""
+
+    def __init__(
+        self,
+        precision: tuple[torch.dtype, torch.dtype],
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: float,
+    ) -> None:
+        self.factors, self.result = precision
+        self.hidden, self.weight = hidden.to(self.factors), weight.to(self.factors)
+        self.bias = None if bias is None else bias.to(self.result)
+        self.scale = scale
+        self.rows = min(_tile_rows(hidden.device, weight.shape[0]), max(1, hidden.shape[0]))
+
+    def table(self, rows: int) -> Tensor:
+        """Room for the logits of some rows."""
+        return torch.empty((rows, self.weight.shape[0]), dtype=self.result, device=self.hidden.device)
+
+    def logits(self, rows: slice, room: Tensor) -> Tensor:
+        """(R, V), written into the first rows of some room."""
+        out = room[: rows.stop - rows.start]
+        _product(self.hidden[rows], self.weight.t(), out)
+        if self.bias is not None:
+            out.add_(self.bias)
+        return out if self.scale == 1.0 else out.mul_(self.scale)
+
+
+class _Gradient:
+    """The gradient of a student's head, gathered tile by tile."""
+
+    def __init__(self, head: _Head, shape: torch.Size, needs: Sequence[bool]) -> None:
+        wants_hidden, wants_weight, wants_bias = needs
+        device, rows = head.hidden.device, head.hidden.shape[0]
+        self.head = head
+        self.hidden = torch.empty((rows, shape[1]), dtype=head.result, device=device) if wants_hidden else None
+        self.weight = torch.zeros(tuple(shape), dtype=head.result, device=device) if wants_weight else None
+        self.bias = torch.zeros(shape[0], dtype=head.result, device=device) if wants_bias else None
+
+    def add(self, rows: slice, logits: Tensor, factor: Tensor) -> None:
+        """Take in the gradient of some logits (R, V), whose rows still have to be multiplied by their factors (R,)."""
+        head, small = self.head, logits.to(self.head.factors)
+        if self.hidden is not None:
+            _product(small, head.weight, self.hidden[rows])
+            self.hidden[rows] *= factor.unsqueeze(1)
+        weighed = head.hidden[rows] * factor.unsqueeze(1).to(head.factors)
+        if self.weight is not None:
+            _add_product(self.weight, small.t(), weighed)
+        if self.bias is not None:
+            self.bias += factor @ logits
+
+
+class _WeightedDivergence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        teacher_hidden: Tensor,
+        teacher_weight: Tensor,
+        teacher_bias: Tensor | None,
+        row_weights: Tensor,
+        what: Divergence,
+        observer: Observer | None,
+        grad: bool,
+    ) -> Tensor:
+        needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
+        precision = _precision(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
+            student = _Head(precision, hidden, weight, bias, what.student_scale)
+            teacher = _Head(precision, teacher_hidden, teacher_weight, teacher_bias, what.teacher_scale)
+            gradient = _Gradient(student, weight.shape, needs)
+            factor = row_weights.to(student.result)
+            ours_room, theirs_room = student.table(student.rows), teacher.table(student.rows)
+            work = _Blocks(what, ours_room, any(needs))
+            total = torch.zeros((), dtype=student.result, device=hidden.device)
+            for rows in _slices(hidden.shape[0], student.rows):
+                ours, theirs = student.logits(rows, ours_room), teacher.logits(rows, theirs_room)
+                if observer is not None:
+                    observer(rows, ours, theirs)
+                total += (work.divergence(ours, theirs) * factor[rows]).sum()
+                if any(needs):
+                    gradient.add(rows, ours, factor[rows] * (what.student_scale / what.temperature))
+        ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
+        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        scaled = (None if saved is None else saved.mul_(upstream) for saved in ctx.saved_tensors)
+        grads = [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
+        return (*grads, *(None,) * 7)
+
+
+class _Blocks:
+    """The element-wise part: logits of both models become divergences, and the student's its gradient."""
+
+    def __init__(self, what: Divergence, tile: Tensor, needs_gradient: bool) -> None:
+        self.what, self.needs_gradient = what, needs_gradient
+        self.rows = _block_rows(tile.device, tile.shape[1], tile.shape[0])
+        self.scratch = torch.empty((3, self.rows, tile.shape[1]), dtype=tile.dtype, device=tile.device)
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(R, V) twice -> (R,); afterwards `student` holds the gradient, up to the factor of scale and temperature."""
+        step = {"forward_kl": self._forward_kl, "reverse_kl": self._reverse_kl, "jsd": self._jsd}[self.what.kind]
+        parts = []
+        for rows in _slices(student.shape[0], self.rows):
+            ours, theirs = student[rows], teacher[rows]
+            if self.what.temperature != 1.0:
+                ours.div_(self.what.temperature)
+                theirs.div_(self.what.temperature)
+            p, q, mixture = self.scratch[:, : rows.stop - rows.start]
+            parts.append(step(ours, theirs, p, q, mixture))
+        return torch.cat(parts) if parts else student.new_zeros(0)
+
+    def _reverse_kl(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, _: Tensor) -> Tensor:
+        _log_softmax(log_p, p)
+        _log_softmax(log_q, q)
+        gap = log_p.sub_(log_q)
+        value = torch.linalg.vecdot(p, gap)
+        if self.needs_gradient:
+            gap.sub_(value.unsqueeze(1)).mul_(p)  # p (log p - log q - KL)
+        return value
+
+    def _forward_kl(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, _: Tensor) -> Tensor:
+        _log_softmax(log_p, p)
+        _log_softmax(log_q, q)
+        value = torch.linalg.vecdot(q, log_q.sub_(log_p))
+        if self.needs_gradient:
+            torch.sub(p, q, out=log_p)
+        return value
+
+    def _jsd(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, mixture: Tensor) -> Tensor:
+        _log_softmax(log_p, p)
+        _log_softmax(log_q, q)
+        beta = self.what.beta
+        tiny = torch.finfo(mixture.dtype).tiny  # where both are 0 their shares are 0, and log 0 would make them NaN
+        log_m = torch.lerp(p, q, beta, out=mixture).clamp_min_(tiny).log_()
+        of_student = torch.linalg.vecdot(p, log_p.sub_(log_m))
+        value = beta * torch.linalg.vecdot(q, log_q.sub_(log_m)) + (1 - beta) * of_student
+        if self.needs_gradient:
+            log_p.sub_(of_student.unsqueeze(1)).mul_(p).mul_(1 - beta)  # (1 - beta) p (log p - log m - KL(p || m))
+        return value
+
+
+def _log_softmax(logits: Tensor, p: Tensor) -> None:
+    """Turn logits (R, V) into log-probabilities in place, and write the probabilities beside them."""
+    top = logits.amax(-1, keepdim=True)
+    torch.sub(logits, top, out=p).exp_()
+    total = p.sum(-1, keepdim=True)
+    p.div_(total)
+    logits.sub_(top.add_(total.log_()))
+
+
+class _LabelLogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float, grad: bool
+    ) -> Tensor:
+        needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
+        precision, held = _precision(hidden), any(needs)
+        with torch.autocast(hidden.device.type, enabled=False):
+            head = _Head(precision, hidden, weight, bias, scale)
+            count, vocabulary = hidden.shape[0], weight.shape[0]
+            table = head.table(count if held else head.rows)
+            values = torch.empty(count, dtype=head.result, device=hidden.device)
+            scratch = head.table(_block_rows(hidden.device, vocabulary, head.rows))
+            for rows in _slices(count, head.rows):
+                logits = head.logits(rows, table[rows] if held else table)
+                for part in _slices(logits.shape[0], scratch.shape[0]):
+                    _log_softmax(logits[part], scratch[: part.stop - part.start])
+                values[rows] = logits.gather(1, labels[rows].unsqueeze(1)).squeeze(1)
+        ctx.save_for_backward(hidden, weight, bias, labels, table if held else None)
+        ctx.scale, ctx.needs, ctx.precision = scale, needs, precision
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, labels, table = ctx.saved_tensors
+        head = _Head(ctx.precision, hidden, weight, bias, ctx.scale)
+        gradient = _Gradient(head, weight.shape, ctx.needs)
+        factor = upstream.to(head.result) * ctx.scale
+        for rows in _slices(hidden.shape[0], head.rows):
+            logits = table[rows].exp_().neg_()  # of log p(label): its indicator minus p
+            logits[torch.arange(logits.shape[0], device=logits.device), labels[rows]] += 1.0
+            gradient.add(rows, logits, factor[rows])
+        dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
+        found = (gradient.hidden, gradient.weight, gradient.bias)
+        return (*(None if g is None else g.to(d) for g, d in zip(found, dtypes, strict=True)), None, None, None)
