@@ -20,7 +20,7 @@ from dudi import checkpoints
 from dudi.adapters import innermost
 from dudi.arguments import VLLM_KEYS, DudiConfig
 from dudi.errors import ConfigError
-from dudi.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state
+from dudi.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -81,7 +81,7 @@ class SealedTrainer(Trainer):
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
         states = gather_object([checkpoints.random_states()])
-        weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
         optimizer, schedule = self.built_optimizer()
         moments = optimizer.state_dict()
         if self.is_fsdp_enabled:
@@ -128,7 +128,7 @@ class SealedTrainer(Trainer):
 
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save the student and its tokenizer as a folder that appears whole or not at all."""
-        weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
         if self.args.should_save:
             checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)
         self.accelerator.wait_for_everyone()
