@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -109,6 +110,17 @@ def test_settings_that_would_be_silently_wrong_are_refused(key, value, monkeypat
     allow_gloo(monkeypatch.setattr)
     with pytest.raises(ConfigError, match=f"fsdp_config.{key.lower()}: .* set it to (2|false)"):
         train(tmp_path, "sft", processes=1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "strategy", "message"),
+    [(3, "no", "deepspeed_config.zero_stage: .* or stage 2"), (2, "steps", "save_strategy: .* set save_strategy: no")],
+)
+def test_what_deepspeed_cannot_do_here_is_refused(stage, strategy, message, tmp_path):
+    args = make_args(tmp_path, save_strategy=strategy)
+    args.deepspeed_plugin = SimpleNamespace(zero_stage=stage)  # accelerate's own needs deepspeed installed
+    with pytest.raises(ConfigError, match=message):
+        DudiTrainer(make_model(), make_model(), args, ROWS, None, make_tokenizer())
 
 
 if __name__ == "__main__":

@@ -84,8 +84,6 @@ def _engine(
         temperature=args.temperature,
         vocabulary=trainer.setup.vocabulary,
         batch_size=args.rollout_batch_size,
-        same_count=lambda count: _busiest(trainer, count),
-        drop_ended=not _in_step(trainer),
     )
 
 
@@ -123,16 +121,3 @@ def _log_probs(trainer: DudiTrainer, pairs: Sequence[tuple[Tokens, Tokens]], tem
     with evaluating(trainer.model_wrapped) as module, trainer.accelerator.autocast():
         log_probs: Tensor = inside(module, work)
     return log_probs
-
-
-def _busiest(trainer: DudiTrainer, count: int) -> int:
-    """Under DeepSpeed ranks decode in step: every rank runs as many batches as the busiest one."""
-    if not _in_step(trainer):
-        return count
-    counts = trainer.accelerator.gather(torch.tensor([count], device=trainer.args.device))
-    return int(counts.max())
-
-
-def _in_step(trainer: DudiTrainer) -> bool:
-    """Whether `generate` waits for the other ranks in each forward, as it does under ZeRO-3."""
-    return bool(trainer.is_deepspeed_enabled)

@@ -131,6 +131,15 @@ def move(model: nn.Module, device: torch.device | str) -> None:
     model.to(device)  # `PreTrainedModel` decorates `to`, so that type checkers see no method there: `nn.Module` has one
 
 
+def tied_head(model: PreTrainedModel) -> tuple[str, str] | None:
+    """The names of the embedding's and the head's weights where they are one, else None."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return None
+    names = {module: name for name, module in model.named_modules()}
+    return f"{names[embedding]}.weight", f"{names[head]}.weight"
+
+
 def _options(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 

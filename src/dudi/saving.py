@@ -22,7 +22,7 @@ from dudi.arguments import ALARM_RATES, VLLM_KEYS, DudiConfig
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
 from dudi.identity import check_identity
 from dudi.ranks import from_first, together
-from dudi.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state
+from dudi.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 
 IDENTITY = "identity.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -108,7 +108,7 @@ class SealedTrainer(Trainer):
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
         states = gather_object([checkpoints.random_states()])
-        weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
         optimizer, schedule = self.built_optimizer()
         moments = optimizer.state_dict()
         if self.is_fsdp_enabled:
@@ -180,7 +180,7 @@ class SealedTrainer(Trainer):
 
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save the student and its tokenizer as a folder that appears whole or not at all."""
-        weights = self.accelerator.get_state_dict(self.model_wrapped) if self.is_fsdp_enabled else None
+        weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
         self.refuse_bad_weights()
         self._write(
             lambda: checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)

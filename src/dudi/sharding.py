@@ -18,12 +18,35 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from dudi.adapters import innermost
+from dudi.arguments import DudiConfig
 from dudi.errors import ConfigError
+from dudi.models import tied_head
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor that may be spread over the ranks; a collective where it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def check_deepspeed(args: DudiConfig) -> None:
+    """Refuse what cannot be done under DeepSpeed; asked before a model is touched.
+
+    Raises:
+        ConfigError: ZeRO-3, or checkpoints.
+    """
+    plugin = args.deepspeed_plugin
+    if plugin is None:
+        return
+    if plugin.zero_stage == 3:
+        raise ConfigError(
+            "deepspeed_config.zero_stage: ZeRO-3 gathers a weight only while its own module runs, and dudi reads the "
+            "head's outside of it; use recipes/accelerate/fsdp2.yaml, which spreads the same, or stage 2"
+        )
+    if args.save_strategy != "no":
+        raise ConfigError(
+            "save_strategy: DeepSpeed's state is one pickle a rank, and dudi writes none; set save_strategy: no (the "
+            "final model is saved), or use recipes/accelerate/fsdp2.yaml"
+        )
 
 
 def check_sharding(accelerator: Accelerator) -> None:
@@ -42,6 +65,15 @@ def check_sharding(accelerator: Accelerator) -> None:
             "fsdp_config.fsdp_cpu_ram_efficient_loading: every rank copies its student as reference and reads its "
             "teacher before they are spread, and with this only rank 0 has weights; set it to false"
         )
+
+
+def whole_weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Any]:
+    """The state of a spread model on rank 0, empty elsewhere; every rank has to call it."""
+    weights: dict[str, Any] = accelerator.get_state_dict(model)
+    tied = tied_head(innermost(model))
+    if tied is not None:
+        weights.pop(tied[1], None)  # gathered, it is a copy that `save_pretrained` would keep
+    return weights
 
 
 def shard_frozen(model: PreTrainedModel, accelerator: Accelerator) -> None:
@@ -86,8 +118,7 @@ def _resharded(model: PreTrainedModel, sharded: list[Any]) -> list[Any]:
     Root, final norm and head keep theirs, since the backward pass begins with them.
     """
     layers = set(model._no_split_modules or ())
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head is not None and head.weight is embedding.weight
+    embedding, tied = model.get_input_embeddings(), tied_head(model) is not None
     return [
         module
         for module in sharded

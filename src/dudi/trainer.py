@@ -43,7 +43,7 @@ from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
-from dudi.sharding import check_sharding, shard_frozen
+from dudi.sharding import check_deepspeed, check_sharding, shard_frozen
 from dudi.signals import Signal, build_signals
 from dudi.stages.shared import train_set
 from dudi.step_record import rank_sums, step_record
@@ -102,6 +102,7 @@ class DudiTrainer(SealedTrainer):
         interrupts: Interrupts | None = None,
     ) -> None:
         args = args if args is not None else DudiConfig(output_dir="dudi-run")
+        check_deepspeed(args)
         parts = build_setup(
             model,
             teacher_model,

@@ -30,6 +30,7 @@ from dudi.adapters import innermost
 from dudi.arguments import DudiConfig
 from dudi.data.chat import Tokens
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.models import tied_head
 from dudi.rollouts.vllm import Written
 
 AT_ONCE = 64
@@ -236,13 +237,11 @@ def _by_disk(args: DudiConfig, accelerator: Accelerator) -> bool:
 
 def _with_head(weights: Iterator[tuple[str, Tensor]], model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """The weights, and a tied head under its own name too, for a vLLM that holds it apart."""
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head is not None and head.weight is embedding.weight
-    names = {module: name for name, module in model.named_modules()}
+    tied = tied_head(model)
     for name, value in weights:
         yield name, value
-        if tied and name == f"{names[embedding]}.weight":
-            yield f"{names[head]}.weight", value
+        if tied is not None and name == tied[0]:
+            yield tied[1], value
 
 
 @contextlib.contextmanager
