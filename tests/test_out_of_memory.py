@@ -1,4 +1,4 @@
-"""A full device ends in one message that says which keys to change, and by how much, from the estimate of `dudi plan`."""
+"""A full device ends in one message: which keys to change, and by how much, from the estimate of `dudi plan`."""
 
 import json
 
@@ -36,7 +36,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, monkeypatch, error, device=2**27):
+def run(folder, monkeypatch, error, device=1_300_000_000):
     """A real run in which the forward pass raises what torch raises."""
 
     def full(*args, **kwargs):
@@ -51,7 +51,7 @@ def test_a_full_gpu_says_what_to_lower_and_by_how_much(folder, monkeypatch, caps
     assert run(folder, monkeypatch, torch.OutOfMemoryError(SAID)) == 1
     message = capsys.readouterr().err.partition("error: ")[2]
     assert message.startswith("out of memory (CUDA out of memory)\n") and message.count("\n") == 2
-    assert "GB are estimated and the device has 0.13 GB. Set per_device_train_batch_size=" in message
+    assert "GB are estimated and the device has 1.30 GB. Set per_device_train_batch_size=" in message
     assert "gradient_accumulation_steps=" in message and "Traceback" not in message
     words = [word for word in message.split() if "=" in word]
     lowered = dict(word.rstrip(":").split("=") for word in words)

@@ -26,9 +26,11 @@ def explain_hub_error(name: str, what: str, error: BaseException) -> DudiError |
         error: What was raised; the hub's own error is among its causes.
     """
     causes = list(_causes(error))
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
+    # `datasets` leaves the hub's error out of the chain and says it in words.
+    if any(isinstance(cause, GatedRepoError) or "is a gated dataset" in str(cause) for cause in causes):
         return EnvironmentFault(
-            f"{name}: the {what} is gated: accept its terms on {constants.ENDPOINT}/{name} and run `hf auth login`"
+            f"{name}: the {what} is gated: accept its terms on its page on the hub ({constants.ENDPOINT}), and run "
+            "`hf auth login`"
         )
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return ConfigError(
@@ -42,7 +44,7 @@ def explain_hub_error(name: str, what: str, error: BaseException) -> DudiError |
         status is None and constants.HF_HUB_OFFLINE
     ):
         return EnvironmentFault(
-            f"{name}: no such folder here, and not in the hub's cache; HF_HUB_OFFLINE is set, so that it was not fetched"
+            f"{name}: no such folder here, and not in the hub's cache; HF_HUB_OFFLINE is set: unset it or name a folder"
         )
     if status is not None:
         return EnvironmentFault(f"{name}: the hub ({constants.ENDPOINT}) answers {status}; try again later")

@@ -201,10 +201,8 @@ def _unreachable(name: str, what: str, error: Exception) -> DudiError:
         return DataError(f"{name}: the {what} brings code of its own (auto_map), which dudi does not run")
     if "safetensors" in lowered and "gguf" not in lowered:
         return ConfigError(f"{name}: has no safetensors weights; dudi reads no pickles. {text}")
-    if not Path(name).exists() and (found := explain_hub_error(name, what, error)) is not None:
-        return found
     if Path(name).exists() or name.startswith((".", "/", PACKAGE)):
         return ConfigError(f"{name}: the {what} cannot be loaded from this folder: {text}")
-    return EnvironmentFault(
+    return explain_hub_error(name, what, error) or EnvironmentFault(
         f"{name}: the {what} is neither a folder here nor reachable on the hub; check the name and the network ({text})"
     )
