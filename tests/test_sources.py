@@ -275,7 +275,7 @@ def test_the_hub_out_of_reach_is_an_environment_fault(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("nobody/nothing: no such file or folder here, and the hub cannot give it")
+    assert done.stdout.startswith("nobody/nothing: no such folder here, and not in the hub's cache")
     assert len(done.stdout.splitlines()) == 1
 
 

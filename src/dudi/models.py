@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
+from dudi.hub_errors import explain_hub_error
 from dudi.screening import no_pickles, screen
 
 PACKAGE = "package:"
+
+# Or `transformers` would ask a bot on the hub to convert a model without safetensors, and load what it proposes.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 
 def locate(name: str) -> str:
@@ -203,12 +208,10 @@ def _unreachable(name: str, what: str, error: Exception) -> DudiError:
     lowered = str(error).lower()
     if "custom code" in lowered or "trust_remote_code" in lowered:
         return DataError(f"{name}: the {what} brings code of its own (auto_map), which dudi does not run")
-    if "gated" in lowered or "401" in lowered or "403" in lowered:
-        return EnvironmentFault(f"{name}: the {what} is gated; accept its terms on the hub and run `hf auth login`")
     if "safetensors" in lowered and "gguf" not in lowered:
         return ConfigError(f"{name}: has no safetensors weights; dudi reads no pickles. {text}")
     if Path(name).exists() or name.startswith((".", "/", PACKAGE)):
         return ConfigError(f"{name}: the {what} cannot be loaded from this folder: {text}")
-    return EnvironmentFault(
+    return explain_hub_error(name, what, error) or EnvironmentFault(
         f"{name}: the {what} is neither a folder here nor reachable on the hub; check the name and the network ({text})"
     )

@@ -156,12 +156,16 @@ def _hub_dataset(name: str, config: str | None, split: str) -> Iterator[Located]
 
     try:
         loaded = datasets.load_dataset(name, config, split=split)
-    except datasets.exceptions.FileNotFoundDatasetsError as error:
-        raise ConfigError(
-            f"{name}: no such file or folder here, and not found on the hub or not open to you ({_first_line(error)}); "
-            "check the spelling, accept its terms on its page and run `hf auth login`"
-        ) from error
     except (OSError, datasets.exceptions.DatasetsError) as error:
+        from dudi.hub_errors import explain_hub_error
+
+        if (found := explain_hub_error(name, "dataset", error)) is not None:
+            raise found from error
+        if isinstance(error, datasets.exceptions.FileNotFoundDatasetsError):
+            raise ConfigError(
+                f"{name}: no such file or folder here, and no data on the hub that is open to you "
+                f"({_first_line(error)}); check the spelling, or run `hf auth login` if it is private"
+            ) from error
         raise EnvironmentFault(
             f"{name}: no such file or folder here, and the hub cannot give it ({_first_line(error)}); check the network"
         ) from error

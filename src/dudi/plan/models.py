@@ -12,6 +12,7 @@ from dudi.config import LoraSection, ModelSection, RunConfig, TeacherSection
 from dudi.data.sources import BUILT_IN, load_rows
 from dudi.environment import choose_precision
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.hub_errors import explain_hub_error
 from dudi.models import locate, spaced_layers
 from dudi.plan.costs import empty_model, shape_of
 from dudi.plan.estimate import Dtype, Plan, estimate
@@ -92,6 +93,8 @@ def read_model_config(section: ModelSection, role: str) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(locate(name), revision=section.revision or "main", **options)
     except OSError as error:
+        if not Path(name).exists() and (found := explain_hub_error(name, "config", error)) is not None:
+            raise found from error
         raise EnvironmentFault(
             f"{role}.model: the config of '{name}' cannot be read from here; "
             "connect to the hub once, or name a folder that holds its config.json"
