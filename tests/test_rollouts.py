@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dudi.rollouts import GumbelNoise, NoiseKey, Request, Rollout, TransformersEngine
+from dudi.rollouts.cache import attends_to_all
 from helpers import make_model
 
 VOCABULARY = 60
@@ -187,7 +188,7 @@ class TestIndependence:
             yield model
             del model.generate
 
-        engine = make_engine(model, batch_size=8, same_count=lambda count: count + 2)
+        engine = make_engine(model, batch_size=8, same_count=lambda count: count + 2, drop_ended=False)
         engine.model = opened
         assert engine.generate(make_requests()) == rollouts
         assert len(calls) == 3 + 2
@@ -273,7 +274,7 @@ class TestWhatIsLeftAlone:
         own, model.config.use_cache = model.generation_config, False
         monkeypatch.setattr(model, "generate", lambda **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            make_engine(model).generate(make_requests(2))
+            make_engine(model, drop_ended=False).generate(make_requests(2))
         assert model.generation_config is own
         assert model.config.use_cache is False
 
@@ -293,8 +294,43 @@ class TestWhatIsLeftAlone:
     def test_no_graph_is_kept(self, monkeypatch):
         model = make_model("llama", seed=5, vocab_size=64).train()
         seen = []
-        own = model.generate
-        monkeypatch.setattr(model, "generate", lambda **k: seen.append(torch.is_grad_enabled()) or own(**k))
-        make_engine(model).generate(make_requests(2))
-        assert seen == [False]
+        own = model.model.forward
+        monkeypatch.setattr(model.model, "forward", lambda **k: seen.append(torch.is_grad_enabled()) or own(**k))
+        for drop_ended in (True, False):
+            make_engine(model, drop_ended=drop_ended).generate(make_requests(2))
+        assert set(seen) == {False}
         assert torch.is_grad_enabled()
+
+
+class TestTheTwoLoops:
+    """Our loop draws what `generate` draws, and it is the one that runs."""
+
+    @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+    @pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"temperature": 0.0}, {"batch_size": 7}])
+    def test_both_draw_the_same(self, kind, options):
+        model = make_model(kind, seed=6, vocab_size=64).eval()
+        requests = make_requests(20)
+        ours, theirs = make_engine(model, **options), make_engine(model, **options)
+        theirs._decode_plainly = theirs._decode_with_generate
+        assert ours.generate(requests) == theirs.generate(requests)
+
+    def test_without_a_pad(self, model):
+        requests = [Request([5, 6, 7], NoiseKey(0, str(i), 0, "plain")) for i in range(9)]
+        theirs = make_engine(model)
+        theirs._decode_plainly = theirs._decode_with_generate
+        assert make_engine(model).generate(requests) == theirs.generate(requests)
+
+    def test_which_one_runs(self, model, monkeypatch):
+        monkeypatch.setattr(model, "generate", lambda **kwargs: pytest.fail("generate was called"))
+        assert len(make_engine(model).generate(make_requests(3))) == 3
+        windowed = make_model("qwen2", vocab_size=64, use_sliding_window=True, sliding_window=8, max_window_layers=0)
+        assert attends_to_all(model.config)
+        assert not attends_to_all(windowed.config)
+
+    def test_the_noise_that_is_added_is_the_noise(self):
+        noise = GumbelNoise([NoiseKey(1, "a", 0, "plain"), NoiseKey(1, "b", 0, "plain")], 5000, CPU)
+        for position in (0, 7):
+            scores = torch.zeros(2, 5000)
+            assert torch.equal(noise.add_to(scores, position), noise.at(position))
+        noise.keep(torch.tensor([1]))
+        assert torch.equal(noise.at(7), scores[1:])

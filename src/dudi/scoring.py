@@ -22,6 +22,9 @@ from dudi.data.examples import Example
 from dudi.heads import Head, Kernel, head_of, hidden_states
 from dudi.signals.base import Heads, Kind, Rows, Signal, sum_by_sequence
 
+FULL = 256
+"""Positions of a pass from which on a CPU's matrix products gain nothing from more."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scored:
@@ -116,7 +119,7 @@ def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Toke
     """
     states: list[Tensor | None] = [None] * len(pairs)
     lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
-    groups = [list(range(len(pairs)))] if _gathers_parameters(model) else similar_lengths(lengths)
+    groups = [list(range(len(pairs)))] if _gathers_parameters(model) else similar_lengths(lengths, model.device)
     for group in groups:
         part = _padded_states(model, [pairs[i] for i in group])
         for i, rows in zip(group, part.split([len(pairs[i][1]) for i in group]), strict=True):
@@ -129,17 +132,27 @@ def _gathers_parameters(model: PreTrainedModel) -> bool:
     return is_deepspeed_zero3_enabled() or any(isinstance(module, FSDPModule) for module in model.modules())
 
 
-def similar_lengths(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices grouped so that no sequence is padded to more than twice its length, longest first.
+def similar_lengths(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Indices grouped by length, longest first: one width for all would be mostly padding.
 
-    Prompts in Burmese are several times as long as in English: one width for all would be mostly padding.
+    Prompts in Burmese are several times as long as in English. On a device no sequence is padded to more than twice its
+    length: each group costs launches. A CPU is as fast on a few hundred positions as on more, so that a group there is
+    closed once it has `FULL` of them and the next sequence would bring its padding over a sixteenth.
     """
     groups: list[list[int]] = []
+    real = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and lengths[index] * 2 >= lengths[groups[-1][0]]:
+        width = lengths[groups[-1][0]] if groups else 0
+        padded = width * (len(groups[-1]) + 1) if groups else 0
+        fits = lengths[index] * 2 >= width
+        if device.type == "cpu" and fits:
+            fits = padded - width < FULL or (padded - real - lengths[index]) * 16 <= padded
+        if groups and fits:
             groups[-1].append(index)
+            real += lengths[index]
         else:
             groups.append([index])
+            real = lengths[index]
     return groups
 
 

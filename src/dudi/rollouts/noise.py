@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+_CACHED = 4096
+"""Ids from which a CPU adds the noise row by row."""
 _ODD_1 = 0x7FEB352D
 _ODD_2 = 0x846CA68B - 2**32  # as a signed 32-bit integer; products wrap modulo 2**32
 
@@ -67,10 +69,27 @@ class GumbelNoise:
         self._first, self._second = words[:, :1], words[:, 1:]
         self._tokens = _mix(torch.arange(1, vocabulary + 1, dtype=torch.int32, device=device)).unsqueeze(0)
 
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rollouts of the batch."""
+        self._first, self._second = self._first[rows], self._second[rows]
+
     def bits(self, position: int) -> Tensor:
         """(B, V) int32, uniform over 0 ... 2**31 - 1."""
         row = _mix(_mix(self._second + position) ^ self._first)
         return _mix(self._tokens ^ row) & 0x7FFFFFFF
+
+    def add_to(self, scores: Tensor, position: int) -> Tensor:
+        """(B, V) fp32 scores plus `at(position)`, in place, bit for bit.
+
+        On a CPU row by row, so that a row stays in the cache; and with fewer passes: signs and powers of two are exact.
+        """
+        per_row = scores.device.type == "cpu" and scores.shape[1] > _CACHED
+        keys = _mix(_mix(self._second + position) ^ self._first)
+        for rows in range(len(scores)) if per_row else (slice(None),):
+            bits = _mix(self._tokens ^ keys[rows]) & 0x7FFFFFFF
+            minus_uniform = torch.add(-(2.0**-32), bits.to(torch.float32), alpha=-(2.0**-31))
+            scores[rows] -= minus_uniform.clamp_min_(-1 + 2.0**-24).log1p_().neg_().log_().view_as(scores[rows])
+        return scores
 
     def at(self, position: int) -> Tensor:
         """(B, V) fp32 standard Gumbel noise of the token at `position` of each rollout, counted from 0.

@@ -1,4 +1,4 @@
-"""Rollouts with `transformers`' own `generate`."""
+"""Rollouts with `transformers`: our own loop for plain decoders, `generate` for the others and for sharded ones."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from transformers import (
 )
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from dudi.rollouts.cache import attends_to_all
+from dudi.rollouts.decoding import Decoding, Written
 from dudi.rollouts.engine import Request, Rollout
 from dudi.rollouts.noise import GumbelNoise, NoiseKey
 
+LOOK_EVERY = 16
+"""Tokens between two looks at which rows have ended, where looking costs time (on a device)."""
 FEW = 8
 """Batches below this are decoded to their end as they are: what another call costs would not come back."""
 
@@ -50,7 +54,7 @@ class _NoisyArgmax(LogitsProcessor):
         if self.temperature:
             for cut in self.cuts:
                 noisy = cut(input_ids, noisy)
-            noisy[:, : self.vocabulary] += self.noise.at(input_ids.shape[1] - self.prompt_length)
+            self.noise.add_to(noisy[:, : self.vocabulary], input_ids.shape[1] - self.prompt_length)
         return noisy
 
 
@@ -123,6 +127,43 @@ class TransformersEngine:
         return [rollouts[i] for i in range(len(requests))]
 
     def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
+        """One batch: with our own loop where the model is plain and no other rank has to be kept in step with."""
+        if self.drop_ended and attends_to_all(model.config):
+            return self._decode_plainly(model, requests)
+        return self._decode_with_generate(model, requests)
+
+    def _decode_plainly(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
+        ids, mask = self._padded(requests, max(len(request.prompt) for request in requests), model.device)
+        decoding = Decoding(model, mask, self.max_new_tokens, self.vocabulary)
+        noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
+        written = Written(len(requests), self.max_new_tokens, self.stop_ids, model.device)
+        logits = decoding.begin(ids)
+        while True:
+            tokens = self._draw(logits, noise, written.length)
+            written.add(tokens)
+            if written.length == self.max_new_tokens:
+                break
+            if model.device.type == "cpu" or written.length % LOOK_EVERY == 0:  # a look at a device waits for it
+                left = written.left()
+                if len(left) == 0:
+                    break
+                if len(tokens) >= FEW and 2 * len(left) <= len(tokens):
+                    tokens = tokens[left]
+                    for part in (decoding, noise, written):
+                        part.keep(left)
+            logits = decoding.step(tokens)
+        return [self._cut(tokens) for tokens in written.lists()]
+
+    def _draw(self, logits: Tensor, noise: GumbelNoise, position: int) -> Tensor:
+        """(B, V) logits -> (B,) tokens."""
+        if not self.temperature:
+            return logits.argmax(-1)
+        scores = logits.div_(self.temperature)
+        for cut in self.cuts:
+            scores = cut(None, scores)
+        return noise.add_to(scores, position).argmax(-1)
+
+    def _decode_with_generate(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
         """One batch. Rows that have ended are dropped whenever half of them have: the others decode the faster."""
         width = max(len(request.prompt) for request in requests)
         ids, mask = self._padded(requests, width, model.device)

@@ -1,0 +1,87 @@
+"""Decoding, one token a step, with what `generate` does around each step left out.
+
+`transformers`' `generate` prepares inputs, concatenates ids, masks and the whole cache, and calls processors and
+criteria for every token. Here a step is the decoder, the head and the draw. tests/test_rollouts.py holds both equal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from dudi.heads import head_of
+from dudi.rollouts.cache import RoomyCache, true_mask
+
+
+class Decoding:
+    """A batch that is being decoded.
+
+    Args:
+        model: In eval mode.
+        mask: (B, T) 1 at the prompts' tokens, 0 at the pads on their left.
+        longest: Most tokens that will be decoded.
+        vocabulary: Ids from here on are not looked at.
+    """
+
+    def __init__(self, model: PreTrainedModel, mask: Tensor, longest: int, vocabulary: int) -> None:
+        self.model, self.prompt_mask = model, mask
+        self.head = head_of(model).shared_with(vocabulary)
+        self.padded = not bool(mask.all())
+        self.mask = true_mask(mask, mask.shape[1] + longest)
+        self.places = mask.sum(-1, keepdim=True)  # (B, 1) where the next token stands
+        self.cache = RoomyCache(model.config, mask.shape[1] + longest)
+
+    def begin(self, ids: Tensor) -> Tensor:
+        """(B, T) prompts -> (B, V) fp32 logits of their first tokens."""
+        places = (self.prompt_mask.cumsum(-1) - 1).clamp_min(0)
+        return self._logits(ids, self.prompt_mask if self.padded else None, places)
+
+    def step(self, ids: Tensor) -> Tensor:
+        """(B,) the tokens that were drawn -> (B, V) fp32 logits of the next."""
+        length = self.cache.get_seq_length() + 1
+        # Four dimensions tell transformers that the mask is ready.
+        mask = self.mask[:, None, None, :length] if self.padded else None
+        logits = self._logits(ids.unsqueeze(1), mask, self.places)
+        self.places = self.places + 1
+        return logits
+
+    def _logits(self, ids: Tensor, mask: Tensor | None, places: Tensor) -> Tensor:
+        out = self.model.get_decoder()(
+            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=self.cache, use_cache=True
+        )
+        return self.head.logits_of_few(out.last_hidden_state[:, -1])
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows."""
+        self.mask, self.places = self.mask[rows], self.places[rows]
+        self.cache.keep(rows)
+
+
+class Written:
+    """What each row has drawn, and which of them have ended."""
+
+    def __init__(self, rows: int, longest: int, stop_ids: tuple[int, ...], device: torch.device) -> None:
+        self.ids = torch.zeros((rows, longest), dtype=torch.int64, device=device)
+        self.alive = torch.arange(rows, device=device)
+        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        self.length = 0
+
+    def add(self, tokens: Tensor) -> None:
+        """One token (B,) for each row that is still decoded."""
+        self.ids[self.alive, self.length] = tokens
+        self.ended |= torch.isin(tokens, self.stops)
+        self.length += 1
+
+    def left(self) -> Tensor:
+        """Which of the rows that are decoded have not ended."""
+        return (~self.ended).nonzero()[:, 0]
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of them."""
+        self.alive, self.ended = self.alive[rows], self.ended[rows]
+
+    def lists(self) -> list[list[int]]:
+        """All that was drawn, row by row; what follows a stop means nothing."""
+        return self.ids[:, : self.length].tolist()
