@@ -21,7 +21,7 @@ class Frame:
     """One way to say something, in whichever language.
 
     Attributes:
-        kind: A kind of question of the wording files, a key of `places.toml`, or the placeholder of a bare name.
+        kind: A kind of question of the wording files, a key of `places.toml` or `OPTIONS`, or `name_` and a placeholder.
         paraphrase: Which of its wordings; the same number says the same in every language.
         answer: Whether the answer is meant and not the question.
     """
@@ -34,14 +34,22 @@ class Frame:
         """The template in one language; None where it has fewer wordings."""
         if self.kind in PLACES:
             return str(table()[own.code][self.kind])
-        if self.kind in NAMES:
-            return f"{{{self.kind}}}"
+        if self.kind.startswith(NAME):
+            return f"{{{self.kind.removeprefix(NAME)}}}"
+        if self.kind in OPTIONS:
+            question = Frame(OPTIONS[self.kind], self.paraphrase).template(own)
+            return question and question + _LISTED
         pairs = own.words.questions[self.kind]
         return pairs[self.paraphrase][self.answer] if self.paraphrase < len(pairs) else None
 
 
 PLACES = ("lies", "which")
-NAMES = ("country", "language", "currency", "region", "day", "month", "date", "number", "amount", "measure", "phrase")
+NAME = "name_"
+"""Before a placeholder: the bare name is all that is said."""
+
+OPTIONS = {"country_options": "which", "currency_options": "currency", "language_options": "official_language"}
+"""Questions with four answers behind them, a line each, as multiple choice is written: what is listed, what is asked."""
+_LISTED = "\n1 {a}\n2 {b}\n3 {c}\n4 {d}"
 
 
 def fields_of(template: str) -> set[str]:
@@ -85,6 +93,11 @@ def _claimed(own: Speaker, code: str) -> str | None:
     return own.currency(code) if code.isupper() else own.language(code)
 
 
+def _option(own: Speaker, code: str) -> str | None:
+    name, _, rest = code.partition(" ")
+    return _SAID[name](own, rest)
+
+
 _SAID: dict[str, Callable[[Speaker, str], str | None]] = {
     "country": lambda own, code: own.country(code),
     "language": lambda own, code: own.language(code),
@@ -100,6 +113,7 @@ _SAID: dict[str, Callable[[Speaker, str], str | None]] = {
     "date": lambda own, iso: own.cldr.date(datetime.date.fromisoformat(iso)),
     "amount": _amount,
     "measure": _measure,
+    **dict.fromkeys("abcd", _option),
 }
 
 _UNITS = (
@@ -118,6 +132,9 @@ def draw(name: str, kind: str, source: random.Random, countries: tuple[str, ...]
     """
     if name == "claimed":
         name = "currency" if kind.startswith("currency") else "language"
+    if name in "abcd":
+        listed = kind.removesuffix("_options")
+        return f"{listed} {draw(listed, kind, source, countries)}"
     match name:
         case "country":
             return source.choice(countries)

@@ -1,0 +1,58 @@
+"""One loop for both models: Muon for the matrices, AdamW for the rest, a rate that ends at zero."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from transformers import PreTrainedModel
+
+Batch = TypeVar("Batch")
+
+
+def train(
+    model: PreTrainedModel,
+    batches: Iterator[Batch],
+    loss_of: Callable[[PreTrainedModel, Batch], torch.Tensor],
+    *,
+    steps: int,
+    rate: float,
+    warmup: int = 100,
+    name: str = "model",
+) -> list[float]:
+    """Train in place; returns the loss of each step, in nats per token."""
+    matrices = [p for key, p in model.named_parameters() if p.ndim == 2 and "embed" not in key and "shared" not in key]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(o, lambda s: min(1.0, (s + 1) / warmup, 2 * (1 - s / steps)))
+        for o in optimizers
+    ]
+    losses: list[float] = []
+    started = time.perf_counter()
+    model.train()
+    for step, batch in zip(range(1, steps + 1), batches, strict=False):
+        loss = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+        if step % 100 == 0 or step == steps:
+            spent = time.perf_counter() - started
+            recent = losses[-100:]
+            sys.stderr.write(
+                f"{name}: step {step}/{steps}  loss {sum(recent) / len(recent):.3f}  "
+                f"{spent:.0f} s, {spent / step * (steps - step):.0f} s left\n"
+            )
+    model.eval()
+    return losses
