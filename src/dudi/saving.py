@@ -18,8 +18,8 @@ from transformers.trainer_callback import ExportableState
 
 from dudi import checkpoints
 from dudi.adapters import innermost
-from dudi.arguments import DudiConfig
 from dudi.errors import ConfigError
+from dudi.run_arguments import RunArguments
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -38,7 +38,7 @@ FREE_TO_CHANGE = frozenset(
 """Keys that a resumed run may change: they move no weight, or (the lengths) are what one resumes for."""
 
 
-def binding_keys(args: DudiConfig) -> dict[str, Any]:
+def binding_keys(args: RunArguments) -> dict[str, Any]:
     """The keys that decide a run's numbers, as JSON values."""
     values = args.to_dict()
     names = {f.name for f in dataclasses.fields(args) if f.init} - FREE_TO_CHANGE
@@ -48,7 +48,7 @@ def binding_keys(args: DudiConfig) -> dict[str, Any]:
 class SealedTrainer(Trainer):
     """A `Trainer` whose checkpoints are `checkpoints/step-N`, whole or absent."""
 
-    args: DudiConfig
+    args: RunArguments
     model: nn.Module
     model_wrapped: nn.Module
 
@@ -83,7 +83,7 @@ class SealedTrainer(Trainer):
         optimizer, schedule = self.built_optimizer()
 
         def fill(partial: Path) -> None:
-            self._save(str(partial), state_dict=weights)
+            self.save_weights(partial, weights)
             checkpoints.write_json(partial / "random.json", states)
             checkpoints.save_optimizer(partial, optimizer.state_dict())
             checkpoints.write_json(partial / "scheduler.json", schedule.state_dict())
@@ -101,6 +101,10 @@ class SealedTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
+
+    def save_weights(self, folder: Path, weights: dict[str, Any] | None) -> None:
+        """What a checkpoint holds of the model: all of it."""
+        self._save(str(folder), state_dict=weights)
 
     def _export_callbacks(self) -> None:
         states: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`

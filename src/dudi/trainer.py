@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from dudi import stages
@@ -24,16 +23,14 @@ from dudi.collect import Collector
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example, ExampleSet, ListedExamples
 from dudi.data.rejections import Rejections
-from dudi.errors import ConfigError, DataError, NumericError
+from dudi.errors import ConfigError, DataError
 from dudi.evaluating import evaluate_examples
 from dudi.generation import student_engine
 from dudi.hooks import StepHooks
+from dudi.logged import LoggedTrainer
 from dudi.methods import METHODS
 from dudi.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.passes import score
-from dudi.progress import RunProgress
-from dudi.runlog import RunLog
-from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
@@ -43,7 +40,7 @@ from dudi.steps import Step, weights_of_step
 from dudi.teachers import FrozenModel, MovingAverage, Policy
 
 
-class DudiTrainer(SealedTrainer):
+class DudiTrainer(LoggedTrainer):
     """Distils a student with the signals of a method.
 
     It is used as TRL's trainers are:
@@ -73,6 +70,7 @@ class DudiTrainer(SealedTrainer):
     """
 
     _tag_names = ("dudi",)
+    args: DudiConfig
 
     def __init__(
         self,
@@ -102,7 +100,7 @@ class DudiTrainer(SealedTrainer):
             teacher_processing_class,
             rejections,
         )
-        self.setup, self.stage = parts, stage or args.method
+        self.setup = parts
         self.peft_config = peft_config
         self.signals = build_signals(args)
         super().__init__(
@@ -115,17 +113,13 @@ class DudiTrainer(SealedTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        for default in (ProgressCallback, PrinterCallback):
-            self.remove_callback(default)
         self.add_callback(StepHooks(self))
-        self.add_callback(RunProgress(self.stage, quiet=bool(args.disable_tqdm)))
         folder = args.folder if log_dir is None else log_dir
+        self.open_log(stage or args.method, folder)
+        self.samples_log = self.run_log(folder / "samples.jsonl")
         if rejections is None and len(parts.rejections) and args.process_index == 0:
             parts.rejections.write(folder / "rejected.jsonl")
             warnings.warn("\n".join(parts.rejections.summary()), stacklevel=2)
-        self.metrics_log = RunLog(folder / "metrics.jsonl", args.should_save and args.process_index == 0)
-        self.samples_log = RunLog(folder / "samples.jsonl", args.should_save and args.process_index == 0)
-        self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
         self.reference: Policy | None = None
         self.gold_reference: dict[str, float] = {}
         self.teacher: Policy | None = None if parts.teacher is None else FrozenModel(parts.teacher)
@@ -134,7 +128,6 @@ class DudiTrainer(SealedTrainer):
             args, parts.verbalizer, parts.student_format, parts.teacher_format, student_engine(self), parts.languages
         )
         self.epoch = 0
-        self._pending: dict[str, float] = {}
 
     # ---- before the first step
 
@@ -276,7 +269,7 @@ class DudiTrainer(SealedTrainer):
         step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
         loss = loss * self.args.world_size
         if not torch.isfinite(loss):
-            self._stop_on_bad_number("the loss", batch)
+            self.stop_on_bad_number("the loss", _row_ids([batch]))
         return (loss, out) if return_outputs else loss
 
     def score(self, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[str, Any]:
@@ -292,44 +285,20 @@ class DudiTrainer(SealedTrainer):
 
     # ---- after the step
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
-        if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)) and self.step is not None:
-            self._stop_on_bad_number("the gradient", *self.step.collected.batches)
-        return norm
+    def rows_of_step(self) -> list[str]:
+        """Ids of the rows of the current step."""
+        return [] if self.step is None else _row_ids(self.step.collected.batches)
 
-    def _stop_on_bad_number(self, what: str, *batches: MicroBatch) -> None:
-        ids = [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
-        raise NumericError(
-            f"step {self.state.global_step + 1}: {what} is not finite; no update was made. Rows: {', '.join(ids[:16])}"
-        )
-
-    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
-        if self.step is not None and self.step.number == self.state.global_step:
-            rate = kwargs.get("learning_rate")
-            self._write_metrics(self.step, grad_norm, rate)
-            self.step = None
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
-
-    def _write_metrics(self, step: Step, grad_norm: Any, learning_rate: float | None) -> None:
+    def finished_step(self) -> dict[str, Any] | None:
+        """The metrics of the step that has just ended; its samples are written here."""
+        step = self.step
+        if step is None or step.number != self.state.global_step:
+            return None
         total = self.accelerator.reduce(rank_sums(step, self.args.device), "sum").tolist()
-        record: dict[str, Any] = {
-            "stage": self.stage,
-            "step": self.state.global_step,
-            "epoch": round(self.state.epoch or 0.0, 6),
-            **step_record(step, total, self.args),
-            "learning_rate": learning_rate,
-            "grad_norm": None if grad_norm is None else float(grad_norm),
-        }
-        self.metrics_log.append(record)
         for sample in step.collected.samples:
-            self.samples_log.append({"stage": self.stage, "step": self.state.global_step, **sample})
-        self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As `Trainer`'s, with the last step's metrics beside the averaged loss."""
-        super().log({**self._pending, **logs} if "loss" in logs else logs, start_time)
+            self.samples_log.append({"stage": self.stage, "step": step.number, **sample})
+        self.step = None
+        return step_record(step, total, self.args)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """2 FLOPs a parameter and token forward, 4 backward, over what the student was scored on."""
@@ -356,6 +325,10 @@ class DudiTrainer(SealedTrainer):
         metrics, rows = evaluate_examples(self, dataloader, metric_key_prefix)
         restore_random_states(states)
         return EvalLoopOutput(predictions=np.empty(0), label_ids=None, metrics=metrics, num_samples=rows)
+
+
+def _row_ids(batches: Sequence[MicroBatch]) -> list[str]:
+    return [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
 
 
 def _as_they_are(examples: list[Any]) -> Any:

@@ -1,7 +1,7 @@
 """What a loaded stack is held against: every weight is there, and attention is what the config says.
 
-Both went wrong unseen in libraries of this kind: an encoder whose weights were all random, a bidirectional LLM that a new
-version of `transformers` read causally, padding that changed the result.
+All this went wrong unseen in libraries of this kind: an encoder whose weights were all random, a bidirectional LLM
+that a new version of `transformers` read causally, padding that changed the result.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ def check_attention(model: MTLLMPreTrainedModel) -> None:
             raise DataError(
                 f"attention: the config says {model.config.attention}, but the first state of this "
                 f"{type(llm).__name__} {'depends' if sees_ahead else 'does not depend'} on the last input; "
-                + ("this model cannot be read bidirectionally: set attention: causal" if wanted else "see config.is_causal")
+                + (
+                    "this model cannot be read bidirectionally: set attention: causal"
+                    if wanted
+                    else "see config.is_causal"
+                )
             )
         _check_padding(llm, first, seen)
     finally:

@@ -89,7 +89,7 @@ def _fill(tensor: Tensor, value: Tensor, where: str) -> None:
 
 
 def _plain(key: str) -> str:
-    """`base_model.model.model.layers.0...` as a decoder without a head calls it, whatever the adapter was trained on."""
+    """`base_model.model.model.layers.0...` as a decoder without a head calls it."""
     key = key.removeprefix("base_model.model.")
     return key.removeprefix("model.").removeprefix("transformer.")
 

@@ -38,6 +38,11 @@ class StackOutput(ModelOutput):
     pooled: Tensor | None = None
     choices: Tensor | None = None
 
+    @property
+    def vectors(self) -> Tensor:
+        """(B, C, D) of the choices where there are any, else (B, D)."""
+        return cast(Tensor, self.pooled if self.choices is None else self.choices)
+
 
 @dataclasses.dataclass
 class TaskOutput(ModelOutput):
@@ -54,6 +59,11 @@ class TaskOutput(ModelOutput):
     logits: Tensor | None = None
     pooled: Tensor | None = None
     choices: Tensor | None = None
+
+    @property
+    def vectors(self) -> Tensor:
+        """(B, C, D) of the choices where there are any, else (B, D)."""
+        return cast(Tensor, self.pooled if self.choices is None else self.choices)
 
 
 class MTLLMPreTrainedModel(PreTrainedModel):

@@ -23,9 +23,14 @@ from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models import locate
 from dudi.stacking.checks import check_loaded
 
-# Keys of a translation model, as the encoder alone calls them. `M2M100Encoder.from_pretrained` without them leaves every
-# weight random and only prints a report.
-M2M100_KEYS = {r"^model\.encoder\.": "", r"^encoder\.": "", r"^model\.shared\.": "embed_tokens.", r"^shared\.": "embed_tokens."}
+# Keys of a translation model, as the encoder alone calls them. `M2M100Encoder.from_pretrained` without them leaves
+# every weight random and only prints a report.
+M2M100_KEYS = {
+    r"^model\.encoder\.": "",
+    r"^encoder\.": "",
+    r"^model\.shared\.": "embed_tokens.",
+    r"^shared\.": "embed_tokens.",
+}
 _IGNORED = ("position_ids",)
 
 
@@ -107,7 +112,9 @@ def _unreachable(role: str, name: str, error: Exception) -> ConfigError | Enviro
     reason = str(error).partition("\n")[0][:160]
     if Path(name).is_absolute() or Path(name).exists() or name.startswith("."):
         return ConfigError(f"{role}: {name} is no model that can be read ({reason})")
-    return EnvironmentFault(f"{role}: {name} cannot be had: {reason}; give a local folder, or check the name and the network")
+    return EnvironmentFault(
+        f"{role}: {name} cannot be had: {reason}; give a local folder, or check the name and the network"
+    )
 
 
 def bare_encoder(model: PreTrainedModel) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
 from dudi.stacking.rows import StackRow
-from dudi.suggest import did_you_mean, nearest
 
 Ids = dict[str, list[Any]]
 
@@ -56,12 +56,18 @@ class Source:
 
     def _known(self, code: str) -> None:
         if self.languages and code not in self.languages:
-            hint = did_you_mean(code, self.languages) or _same_language(code, self.languages)
-            raise ConfigError(f"language: '{code}' is no source language of this encoder's tokenizer{hint}")
+            near = _nearest(code, self.languages)
+            raise ConfigError(
+                f"language: '{code}' is no source language of this encoder's tokenizer (did you mean '{near}'?)"
+            )
 
     def batch(
-        self, texts: Sequence[str], languages: Sequence[str], pairs: Sequence[str | None] | None = None,
-        *, max_length: int = 256,
+        self,
+        texts: Sequence[str],
+        languages: Sequence[str],
+        pairs: Sequence[str | None] | None = None,
+        *,
+        max_length: int = 256,
     ) -> dict[str, Tensor]:
         """Tensors of a batch: `input_ids` and `attention_mask`, (B, T), padding right."""
         return self.pad(self.encode(texts, languages, pairs, max_length=max_length))
@@ -145,15 +151,17 @@ def language_codes(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     to_id = getattr(tokenizer, "lang_code_to_id", None)  # M2M100's; NLLB keeps them among its special tokens
     if to_id:
         return tuple(to_id)
-    base = set(tokenizer.special_tokens_map.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token"))
+    base = {tokenizer.special_tokens_map.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
     return tuple(token for token in tokenizer.all_special_tokens if token not in base and token.isidentifier())
 
 
-def _same_language(code: str, known: Sequence[str]) -> str:
-    """A hint by the beginning: `kaz_Latn` -> kaz_Cyrl, `en` -> eng_Latn."""
+def _nearest(code: str, known: Sequence[str]) -> str:
+    """The code that is most like an unknown one: by its beginning (`kaz_Latn` -> kaz_Cyrl), else by its letters."""
     begin = code.partition("_")[0].lower()
-    found = next((name for name in known if name.lower().startswith(begin)), None) or nearest(begin, known)
-    return f" (did you mean '{found}'?)" if found else ""
+    same = [name for name in known if name.lower().partition("_")[0] == begin]
+    if same:
+        return same[0]
+    return difflib.get_close_matches(code, known, n=1, cutoff=0.0)[0]
 
 
 def with_choices(row: StackRow) -> tuple[str, list[tuple[int, int]]]:
