@@ -250,7 +250,7 @@ def _languages() -> Iterable[str]:
 def _recipes() -> Iterable[str]:
     from dudi.config.recipe_files import list_recipes
 
-    return list_recipes()
+    return [*list_recipes(), *list_recipes(stacks=True)]
 
 
 def _env_arguments(parser: argparse.ArgumentParser) -> None:

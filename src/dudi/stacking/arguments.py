@@ -22,6 +22,7 @@ class StackArguments(RunArguments):
         ConfigError: a value is outside its choices or range.
     """
 
+    stage: str | None = _key(None, "Which stage this is; the verb says it: adapt, align, teach, distill, finetune.")
     max_length: int = _key(256, "Longest text, in tokens of whichever tokenizer reads it; the rest is cut.")
     connector_start: str = _key("least_squares", "align: where the connector starts: least_squares or random.")
     start_rows: int = _key(1024, "align: texts that the least-squares start is computed from.")
