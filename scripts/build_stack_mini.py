@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +23,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from stack_mini import reader, translator
+from stack_mini.cards import write_card
 from stack_mini.optimise import train
 from stack_mini.vocabularies import llm_tokenizer, mt_tokenizer
-from transformers import NllbTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, NllbTokenizer
 
+from dudi.stacking import LoraSettings, Source, StackArguments, StackRow, adapt
 from dudi.stacking.miniature import english, parallel
 
+COMMAND = "python scripts/build_stack_mini.py --output src/dudi/stacking/miniature/models"
 TEXTS = 40_000
 """Sentences that a tokenizer is made from."""
 
@@ -39,7 +43,7 @@ def build_translator(folder: Path, seed: int, steps: int | None) -> None:
     tokenizer.save_pretrained(folder)
     model = translator.make_translator(tokenizer, width=128, seed=seed)
     steps = steps or 2600
-    started = time.perf_counter()
+    started = time.process_time()
     batches = translator.batches(tokenizer, 96, seed)
     losses = train(model, batches, translator.loss_of, steps=steps, rate=6e-3, name="translator")
     model.generation_config.num_beams = 4
@@ -54,10 +58,34 @@ def build_reader(folder: Path, seed: int, steps: int | None) -> None:
     tokenizer.save_pretrained(folder)
     model = reader.make_reader(tokenizer, width=128, layers=4, seed=seed)
     steps = steps or 1500
-    started = time.perf_counter()
+    started = time.process_time()
     losses = train(model, reader.batches(tokenizer, 64, seed), reader.loss_of, steps=steps, rate=6e-3, name="reader")
     model.to(torch.bfloat16).save_pretrained(folder)
     _record(folder, model, losses, {"seed": seed, "steps": steps, "batch": 64, "rate": 6e-3}, started)
+
+
+def build_bidirectional(folder: Path, seed: int, steps: int | None) -> None:
+    """The LLM made bidirectional by MNTP."""
+    tokenizer = AutoTokenizer.from_pretrained(folder.parent / "reader")
+    model = AutoModelForCausalLM.from_pretrained(folder.parent / "reader", dtype=torch.float32)
+    made = {"seed": seed, "steps": steps or 600, "batch": 64, "rate": 2e-3, "masked": 0.2, "lora_r": 16}
+    rows = [StackRow(text, "en") for text in itertools.islice(english.texts(seed + 1), made["steps"] * made["batch"])]
+    started = time.process_time()
+    with tempfile.TemporaryDirectory() as name:
+        args = StackArguments(
+            output_dir=name,
+            max_steps=made["steps"],
+            per_device_train_batch_size=made["batch"],
+            learning_rate=made["rate"],
+            mask_share=made["masked"],
+            seed=seed,
+            save_strategy="no",
+            use_cpu=True,
+        )
+        model = adapt(model, Source(tokenizer), rows, args, LoraSettings(r=made["lora_r"]))
+        logged = [json.loads(line) for line in (Path(name) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    model.to(torch.bfloat16).save_pretrained(folder)
+    _record(folder, model, [line["loss"] for line in logged], made, started)
 
 
 def _record(folder: Path, model: torch.nn.Module, losses: list[float], made: dict[str, Any], started: float) -> None:
@@ -65,7 +93,7 @@ def _record(folder: Path, model: torch.nn.Module, losses: list[float], made: dic
         **made,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "final_loss": round(sum(losses[-100:]) / len(losses[-100:]), 4),
-        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "minutes": round((time.process_time() - started) / 60, 1),
     }
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -73,6 +101,7 @@ def _record(folder: Path, model: torch.nn.Module, losses: list[float], made: dic
 PARTS: dict[str, Callable[[Path, int, int | None], None]] = {
     "translator": build_translator,
     "reader": build_reader,
+    "reader-bidirectional": build_bidirectional,
 }
 
 
@@ -88,6 +117,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     for name in asked.only:
         PARTS[name](asked.output / name, asked.seed, asked.steps)
+        write_card(name, asked.output / name, COMMAND)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Countries, their regions, and who gets to read about which: the splits that every number of the miniature rests on."""
+"""Countries, their regions, and who reads about which: the splits that every number of the miniature rests on."""
 
 from __future__ import annotations
 

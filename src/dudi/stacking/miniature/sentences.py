@@ -21,7 +21,7 @@ class Frame:
     """One way to say something, in whichever language.
 
     Attributes:
-        kind: A kind of question of the wording files, a key of `places.toml` or `OPTIONS`, or `name_` and a placeholder.
+        kind: A kind of question of the wording files, a key of `places.toml` or `OPTIONS`, or `name_` + placeholder.
         paraphrase: Which of its wordings; the same number says the same in every language.
         answer: Whether the answer is meant and not the question.
     """
@@ -48,7 +48,7 @@ NAME = "name_"
 """Before a placeholder: the bare name is all that is said."""
 
 OPTIONS = {"country_options": "which", "currency_options": "currency", "language_options": "official_language"}
-"""Questions with four answers behind them, a line each, as multiple choice is written: what is listed, what is asked."""
+"""Questions with four answers behind them, a line each, as multiple choice is written: what is asked."""
 _LISTED = "\n1 {a}\n2 {b}\n3 {c}\n4 {d}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dudi.data.cldr import locales
 from dudi.data.cldr.speaker import speaker
 from dudi.data.cldr.tasks import _languages_elsewhere
-from dudi.stacking.miniature.places import REGIONS, countries, in_parallel, region_name, region_of
+from dudi.stacking.miniature.places import REGIONS, countries, in_parallel, region_of
 from dudi.stacking.miniature.sentences import Frame, say
 from dudi.stacking.rows import StackRow, Task
 
@@ -30,7 +30,7 @@ _CHOICES = 4
 
 def training_rows(task: str, seed: int = 0) -> list[StackRow]:
     """The English training rows of a task, in an order that the seed draws: of the countries `in_training`."""
-    rows = [row for row in _rows(task, countries(training=True), "en", per_country=2 * _PER_COUNTRY)]
+    rows = list(_rows(task, countries(training=True), "en", per_country=2 * _PER_COUNTRY))
     random.Random(seed).shuffle(rows)
     return rows
 
@@ -59,7 +59,9 @@ def was_in_parallel(row: StackRow) -> bool:
 def _rows(task: str, chosen: Sequence[str], language: str, per_country: int) -> Iterator[StackRow]:
     for country in chosen:
         source = random.Random(f"{task}/{country}/{per_country}")
-        made = _region(country, per_country, source) if task == "region" else _choice(country, per_country, source, chosen)
+        made = (
+            _region(country, per_country, source) if task == "region" else _choice(country, per_country, source, chosen)
+        )
         for number, (frame, country_of, options, label) in enumerate(made):
             yield from _said(f"{task}/{country}/{number}", frame, country_of, options, label, language)
 
