@@ -111,7 +111,7 @@ def make_llm(kind="llama", seed=1):
 
 
 def english_rows():
-    return [StackRow(text, "eng_Latn", label, id=f"en-{n}") for n, (text, label) in enumerate(zip(TEXTS, LABELS))]
+    return [StackRow(text, "eng_Latn", LABELS[n], id=f"en-{n}") for n, text in enumerate(TEXTS)]
 
 
 def parallel_rows():

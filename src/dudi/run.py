@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dudi.config import LoraSection, ModelSection, RunConfig
+    from dudi.config.recipe import Recipe
+    from dudi.run_arguments import RunArguments
     from dudi.trainer import DudiTrainer
 
 
@@ -86,7 +88,7 @@ def train(
         from dudi.evaluation.after_training import asked_questions
 
         asked_questions(config, args.languages)  # what is wrong with them is better said before training
-    start = starting_point(folder, resume, args)
+    start = starting_point(folder, resume, args, {"cold_start", args.method})
     if first:
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
     train_rows, eval_rows = read_rows(config, args, folder)
@@ -96,11 +98,7 @@ def train(
         total = train_rows.total + (eval_rows.total if eval_rows else 0)
         show_rejections(train_rows.rejections, total, config, args, folder)
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
-        environment = collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]}
-        checkpoints.write_json(folder / "env.json", environment)
-        checkpoints.write_json(folder / "data.json", data_summary(train_rows, trainer, config))
+        write_records(folder, config, data_summary(train_rows, trainer, config))
         say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
         show_examples(trainer, show)
     if start is not None and first:
@@ -112,6 +110,15 @@ def train(
     return 0
 
 
+def write_records(folder: Path, config: Recipe, data: dict[str, Any]) -> None:
+    """Write down what a run is before it begins: `resolved.yaml`, `env.json` and `data.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
+    environment = collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]}
+    checkpoints.write_json(folder / "env.json", environment)
+    checkpoints.write_json(folder / "data.json", data)
+
+
 def default_output(config: RunConfig) -> Path:
     """`runs/NAME`, and the method where the command line changed it."""
     name = config.recipe_name.replace("/", "-")
@@ -119,8 +126,8 @@ def default_output(config: RunConfig) -> Path:
     return Path("runs") / (f"{name}-{config.method}" if changed else name)
 
 
-def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
-    """The checkpoint to go on from, or None for a fresh start.
+def starting_point(folder: Path, resume: str, args: RunArguments, own: Collection[str]) -> Path | None:
+    """The checkpoint to go on from, or None for a fresh start; `own` are the stages that the run may have.
 
     Raises:
         ConfigError: the path holds no whole checkpoint, or the folder holds a run of another method.
@@ -138,7 +145,7 @@ def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
         for reason in skipped:
             say(f"skipped: {reason}")
     stages = {record.get("stage") for record in read_jsonl(folder / "metrics.jsonl")}
-    foreign = stages - {"cold_start", args.method}
+    foreign = stages - set(own)
     if foreign:
         raise ConfigError(
             f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
@@ -146,13 +153,11 @@ def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
     return newest
 
 
-def is_finished(folder: Path, config: RunConfig) -> bool:
+def is_finished(folder: Path, config: Recipe) -> bool:
     """Whether a folder holds exactly this recipe's run, with its final model."""
-    from dudi.config import load_run_config
-
     if not (folder / "model" / checkpoints.MANIFEST).is_file() or not (folder / "resolved.yaml").is_file():
         return False
-    return load_run_config(folder / "resolved.yaml") == config
+    return type(config).load(folder / "resolved.yaml") == config
 
 
 def _move_aside(folder: Path) -> None:
@@ -243,7 +248,7 @@ def reads_teacher_template(config: RunConfig, args: DudiConfig) -> bool:
     return wanted and config.teacher.model is not None
 
 
-def training_dtype(args: DudiConfig) -> str:
+def training_dtype(args: RunArguments) -> str:
     """The precision that frozen models are held in."""
     return "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
 

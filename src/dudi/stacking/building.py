@@ -21,6 +21,7 @@ from dudi.stacking.modeling import (
     MTLLMForSequenceClassification,
     MTLLMModel,
     MTLLMPreTrainedModel,
+    on_device,
 )
 from dudi.stacking.rows import Task
 
@@ -81,7 +82,7 @@ def join(
         llm.config.is_causal, llm.config.use_cache = attention == "causal", False
     if model.connector is not None:
         model.connector = new_linear(config.encoder_size, config.hidden_size, bias=True, seed=seed)
-    model.to(model.adapted.device).eval()
+    on_device(model, model.adapted.device).eval()
     if llm is not None:
         check_attention(model)
     return model

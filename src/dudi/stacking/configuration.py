@@ -30,6 +30,7 @@ class MTLLMConfig(PreTrainedConfig):
             `distilled` (Stage 2), `finetuned` (by labels).
         lora: `r`, `alpha`, `dropout` and `target_modules` of an adapter that is in the weights and not merged.
         task: `classification`, `choice`, or None.
+        codes: The encoder's language code for each code that rows may have, where the two differ.
 
     Raises:
         ConfigError: a value is none of its choices, or both parts are missing.
@@ -38,12 +39,13 @@ class MTLLMConfig(PreTrainedConfig):
     model_type = "mt_llm"
     sub_configs = {"encoder_config": AutoConfig, "llm_config": AutoConfig}  # noqa: RUF012
 
-    encoder_config: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
-    llm_config: dict | PreTrainedConfig | None = None  # type: ignore[type-arg]
+    encoder_config: dict | PreTrainedConfig | None = None
+    llm_config: dict | PreTrainedConfig | None = None
     attention: str = "bidirectional"
     stage: str = "untrained"
-    lora: dict | None = None  # type: ignore[type-arg]
+    lora: dict | None = None
     task: str | None = None
+    codes: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _rebuilt(self.encoder_config)

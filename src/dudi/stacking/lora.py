@@ -77,6 +77,6 @@ def merge_lora(module: nn.Module) -> None:
     """Add the adapters to the weights under them and take them away, in place."""
     for name, layer in list(module.named_modules()):
         if "lora_A" in layer._modules:
-            layer.merge(safe_merge=True)  # type: ignore[operator]
+            layer.merge(safe_merge=True)
             parent, _, last = name.rpartition(".")
-            setattr(module.get_submodule(parent), last, layer.get_base_layer())  # type: ignore[operator]
+            setattr(module.get_submodule(parent), last, layer.get_base_layer())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from dudi.stacking import lora
 from dudi.stacking.checks import check_attention, check_loaded
 from dudi.stacking.configuration import MTLLMConfig, part
 from dudi.stacking.parts import empty_encoder, empty_llm
+
+AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
 
 
 @dataclasses.dataclass
@@ -247,7 +249,7 @@ class MTLLMForSequenceClassification(_WithHead):
     """A class for each sentence, or pair of sentences."""
 
     def __init__(self, config: MTLLMConfig) -> None:
-        super().__init__(config, config.num_labels)
+        super().__init__(config, len(config.id2label or {}))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
@@ -285,6 +287,12 @@ class MTLLMForMultipleChoice(_WithHead):
         logits = logits.masked_fill(choice_spans[..., 1] <= choice_spans[..., 0], float("-inf"))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return TaskOutput(loss=loss, logits=logits, pooled=read.pooled, choices=read.choices)
+
+
+def on_device(model: AnyModel, device: torch.device | str) -> AnyModel:
+    """The model, moved; `transformers` wraps `to` in a way that type checkers do not follow."""
+    nn.Module.to(model, device)
+    return model
 
 
 def register() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,9 +12,12 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
+    M2M100Config,
+    MT5Config,
     MT5EncoderModel,
     PreTrainedConfig,
     PreTrainedModel,
+    XLMRobertaConfig,
     XLMRobertaModel,
 )
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
@@ -42,11 +45,11 @@ def empty_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """
     kind = config.model_type
     if kind == "m2m_100":
-        return M2M100Encoder(config)
+        return M2M100Encoder(cast(M2M100Config, config))
     if kind == "mt5":
-        return MT5EncoderModel(config)
+        return MT5EncoderModel(cast(MT5Config, config))
     if kind == "xlm-roberta":
-        return XLMRobertaModel(config, add_pooling_layer=False)
+        return XLMRobertaModel(cast(XLMRobertaConfig, config), add_pooling_layer=False)
     try:
         return AutoModelForTextEncoding.from_config(config)
     except ValueError as error:
@@ -65,7 +68,8 @@ def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) 
         ConfigError: no such model, or it has no encoder.
         DataError: a weight of the encoder is not in the checkpoint.
     """
-    place, options = locate(name), {"dtype": dtype, "revision": revision, "output_loading_info": True}
+    place = locate(name)
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "output_loading_info": True}
     kind = _config(name, place, revision).model_type
     if kind == "m2m_100":
         load: Callable[..., Any] = M2M100Encoder.from_pretrained
@@ -138,7 +142,7 @@ def bare_llm(model: PreTrainedModel) -> PreTrainedModel:
 
 def _copied(source: nn.Module, target: PreTrainedModel) -> PreTrainedModel:
     """`target` with the weights of `source`, in its precision."""
-    target.to(next(source.parameters()).dtype)
+    nn.Module.to(target, next(source.parameters()).dtype)
     own, given = target.state_dict(), source.state_dict()
     # T5's encoder stack stands one level deeper in the encoder model than in the whole one.
     nested = {f"encoder.{key}": value for key, value in given.items()} if not own.keys() <= given.keys() else {}

@@ -80,7 +80,7 @@ def rows_from_records(
         DataError: naming the record and what is wrong with it.
     """
     names = {name: (columns or {}).get(name, name) for name in COLUMNS}
-    rows = []
+    rows: list[StackRow] = []
     for number, record in enumerate(records, start=1):
         if max_rows is not None and len(rows) >= max_rows:
             break

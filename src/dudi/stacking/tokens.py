@@ -89,7 +89,7 @@ class Source:
             groups.setdefault((self.check(language), pair is not None), []).append(place)
         for (code, paired), places in groups.items():
             if self.languages:
-                self.tokenizer.src_lang = code  # type: ignore[attr-defined]
+                self.tokenizer.src_lang = code
             encoded = self.tokenizer(
                 [texts[place] for place in places],
                 [str(second[place]) for place in places] if paired else None,

@@ -76,6 +76,7 @@ class StackTrainer(LoggedTrainer):
     """
 
     args: StackArguments
+    objective: Objective
 
     def __init__(
         self,
@@ -86,8 +87,8 @@ class StackTrainer(LoggedTrainer):
         eval_rows: Sequence[StackRow] | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        self.objective, self.rows, self.about = objective, list(rows), dict(about or {})
-        self.eval_rows = list(eval_rows or [])
+        self.objective = objective
+        self.rows, self.eval_rows, self.about = list(rows), list(eval_rows or []), dict(about or {})
         super().__init__(
             model=model,
             args=args,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.heads import head_of
 from dudi.scoring import inside, open_forward
@@ -38,7 +38,8 @@ class MaskedNextToken:
 
     def __init__(self, source: Source, args: StackArguments) -> None:
         self.source, self.args = source, args
-        self.source_tokenizer, self.llm_tokenizer = source.tokenizer, None
+        self.source_tokenizer = source.tokenizer
+        self.llm_tokenizer: PreTrainedTokenizerBase | None = None
         self.mask = mask_token(source)
         self.special = torch.tensor(sorted(set(source.tokenizer.all_special_ids)))
 

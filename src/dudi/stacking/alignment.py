@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.stacking import building, lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.connector import start_connector
 from dudi.stacking.modeling import MTLLMModel
-from dudi.stacking.probe import probe
+from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
@@ -40,7 +41,8 @@ class Alignment:
     ) -> None:
         self.source, self.llm_source, self.args = source, llm_source, args
         self.parallel = limited(parallel, args.probe_rows)
-        self.source_tokenizer, self.llm_tokenizer = source.tokenizer, llm_source.tokenizer
+        self.source_tokenizer = source.tokenizer
+        self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_source.tokenizer
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """The same texts as both tokenizers write them."""
