@@ -1,5 +1,8 @@
 """Builders for the tests of the stack: a translation tokenizer, tiny encoders and LLMs, rows in several languages."""
 
+import gc
+import json
+
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -18,6 +21,8 @@ from transformers import (
 
 from dudi.stacking import StackArguments, StackRow, Task
 from helpers import SPECIALS, make_model, make_tokenizer
+
+gc.freeze()  # every trainer collects garbage once: over all of torch and transformers that is half of a tiny run
 
 CODES = ["eng_Latn", "ind_Latn", "kaz_Cyrl", "uig_Arab", "tha_Thai"]
 TEXTS = [
@@ -58,8 +63,6 @@ def make_nllb_tokenizer(vocab_size=300):
 
 
 def _merges(core):
-    import json
-
     return [tuple(pair) for pair in json.loads(core.to_str())["model"]["merges"]]
 
 

@@ -15,7 +15,7 @@ from dudi.stacking.tokens import Ids, Source
 
 _WORD = re.compile(r"\S+")
 BATCH = 32
-RIDGE = 1e-4
+RIDGE = 1e-6
 """Relative to the mean square of the states: keeps rare directions from growing without bound."""
 
 

@@ -119,10 +119,14 @@ class MTLLMModel(MTLLMPreTrainedModel):
 
     Args:
         config: Its parts and how they are joined.
+
+    Raises:
+        ConfigError: the config has neither part.
     """
 
     def __init__(self, config: MTLLMConfig) -> None:
         super().__init__(config)
+        part(config.encoder_config if config.llm_config is None else config.llm_config)
         self.encoder = None if config.encoder_config is None else empty_encoder(part(config.encoder_config))
         self.llm = None if config.llm_config is None else empty_llm(part(config.llm_config))
         self.connector = None

@@ -122,27 +122,31 @@ def _unreachable(role: str, name: str, error: Exception) -> ConfigError | Enviro
 
 
 def bare_encoder(model: PreTrainedModel) -> PreTrainedModel:
-    """The encoder inside a model that was built in Python, as a copy.
-
-    Raises:
-        ConfigError: it has none.
-    """
+    """The encoder inside a model that was built in Python, as a copy."""
     inner: nn.Module = model
     if model.config.is_encoder_decoder and not type(model).__name__.endswith(("Encoder", "EncoderModel")):
         inner = model.get_encoder()
     elif model.base_model is not model:
         inner = model.base_model
-    return _copied(inner, empty_encoder(copy.deepcopy(model.config)))
+    return _copied(inner, lambda: empty_encoder(copy.deepcopy(model.config)))
 
 
 def bare_llm(model: PreTrainedModel) -> PreTrainedModel:
     """The decoder inside a causal language model that was built in Python, as a copy."""
-    return _copied(model.base_model, empty_llm(copy.deepcopy(model.config)))
+    return _copied(model.base_model, lambda: empty_llm(copy.deepcopy(model.config)))
 
 
-def _copied(source: nn.Module, target: PreTrainedModel) -> PreTrainedModel:
-    """`target` with the weights of `source`, in its precision."""
-    nn.Module.to(target, next(source.parameters()).dtype)
+def _copied(source: nn.Module, make: Callable[[], PreTrainedModel]) -> PreTrainedModel:
+    """A new model with the weights of `source`, in its precision.
+
+    It is made in that precision, as `from_pretrained` does: moved there, rotary frequencies would be rounded too.
+    """
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(next(source.parameters()).dtype)
+    try:
+        target = make()
+    finally:
+        torch.set_default_dtype(usual)
     own, given = target.state_dict(), source.state_dict()
     # T5's encoder stack stands one level deeper in the encoder model than in the whole one.
     nested = {f"encoder.{key}": value for key, value in given.items()} if not own.keys() <= given.keys() else {}
