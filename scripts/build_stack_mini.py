@@ -26,7 +26,7 @@ from stack_mini import reader, translator
 from stack_mini.cards import write_card
 from stack_mini.optimise import train
 from stack_mini.vocabularies import llm_tokenizer, mt_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, NllbTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, NllbTokenizer, PreTrainedModel
 
 from dudi.stacking import LoraSettings, Source, StackArguments, StackRow, adapt
 from dudi.stacking.miniature import english, parallel
@@ -42,14 +42,23 @@ def build_translator(folder: Path, seed: int, steps: int | None) -> None:
     assert isinstance(tokenizer, NllbTokenizer)
     tokenizer.save_pretrained(folder)
     model = translator.make_translator(tokenizer, width=128, seed=seed)
-    steps = steps or 2600
     started = time.process_time()
+    first, second = (steps, steps) if steps else (399, 350)
     batches = translator.batches(tokenizer, 96, seed)
-    losses = train(model, batches, translator.loss_of, steps=steps, rate=6e-3, name="translator")
+    losses = train(model, batches, translator.loss_of, steps=first, rate=6e-3, decay=0, name="translator")
+    losses += settle(model, tokenizer, second, seed + 1)
     model.generation_config.num_beams = 4
     model.generation_config.max_new_tokens = 64
     model.to(torch.bfloat16).save_pretrained(folder)
-    _record(folder, model, losses, {"seed": seed, "steps": steps, "batch": 96, "rate": 6e-3}, started)
+    _record(folder, model, losses, {"seed": seed, "steps": len(losses), "batch": 96, "rate": 6e-3}, started)
+
+
+def settle(model: PreTrainedModel, tokenizer: NllbTokenizer, steps: int, seed: int) -> list[float]:
+    """The translator's second half: a rate that falls to zero, on pairs of another draw, with a new optimizer."""
+    batches = translator.batches(tokenizer, 96, seed)
+    return train(
+        model, batches, translator.loss_of, steps=steps, rate=6e-3, warmup=20, decay=1.0, name="translator, second half"
+    )
 
 
 def build_reader(folder: Path, seed: int, steps: int | None) -> None:
@@ -57,7 +66,7 @@ def build_reader(folder: Path, seed: int, steps: int | None) -> None:
     tokenizer = llm_tokenizer(itertools.islice(english.texts(seed), TEXTS))
     tokenizer.save_pretrained(folder)
     model = reader.make_reader(tokenizer, width=128, layers=4, seed=seed)
-    steps = steps or 1500
+    steps = steps or 800
     started = time.process_time()
     losses = train(model, reader.batches(tokenizer, 64, seed), reader.loss_of, steps=steps, rate=6e-3, name="reader")
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -68,6 +77,7 @@ def build_bidirectional(folder: Path, seed: int, steps: int | None) -> None:
     """The LLM made bidirectional by MNTP."""
     tokenizer = AutoTokenizer.from_pretrained(folder.parent / "reader")
     model = AutoModelForCausalLM.from_pretrained(folder.parent / "reader", dtype=torch.float32)
+    tokenizer.save_pretrained(folder)
     made = {"seed": seed, "steps": steps or 600, "batch": 64, "rate": 2e-3, "masked": 0.2, "lora_r": 16}
     rows = [StackRow(text, "en") for text in itertools.islice(english.texts(seed + 1), made["steps"] * made["batch"])]
     started = time.process_time()

@@ -1,6 +1,7 @@
 """Every recipe of `dudi stack` runs two steps through the command line, with tiny models of its architectures."""
 
 import json
+import shutil
 
 import pytest
 
@@ -95,3 +96,132 @@ def test_a_task_is_taught_and_distilled(place, tmp_path):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_stage_of_a_recipe_runs_two_steps(name, place, tmp_path):
     run_stages(name, stages_of(name), place, tmp_path)
+
+
+# ---- the whole way, and what goes wrong on it
+
+
+@pytest.fixture(scope="module")
+def runs(place, tmp_path_factory):
+    """Stage 1, then a task on it, through the command line."""
+    root = tmp_path_factory.mktemp("runs")
+    parallel = f"data.parallel={place}/parallel.jsonl"
+    assert main(words("align", "stack/nllb-qwen3-0.6b/align", place, root / "align", parallel, "probe_steps=1")) == 0
+    task = words("finetune", "stack/nllb-qwen3-0.6b/nusax", place, root / "finetune", f"start={root}/align")
+    assert main([*task, "encoder.codes={id: ind_Latn}"]) == 0
+    return root
+
+
+def test_stage_1_measures_each_language_and_says_what_it_is(runs):
+    lines = check_run(runs / "align", "align")
+    assert all("fvu/ind_Latn" in line and "cosine/ind_Latn" in line for line in lines)
+    config = json.loads((runs / "align" / "model" / "config.json").read_text(encoding="utf-8"))
+    assert (config["stage"], config["lora"], config["attention"]) == ("aligned", None, "bidirectional")
+    card = (runs / "align" / "README.md").read_text(encoding="utf-8")
+    assert "MT-LLM after Stage 1" in card
+    assert "| ind\\_Latn |" in card
+    assert "fvu-by-language.svg" in [path.name for path in (runs / "align" / "figures").iterdir()]
+    assert "FVU by language" in (runs / "align" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, capsys):
+    folder = runs / "align"
+    command = words("align", "stack/nllb-qwen3-0.6b/align", place, folder, f"data.parallel={place}/parallel.jsonl")
+    command.insert(-2, "probe_steps=1")
+    before = {path: path.read_bytes() for path in (folder / "model").glob("*.safetensors")}
+    assert main(command) == 0
+    assert "holds this run, finished" in capsys.readouterr().out
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    for gone in ("model", "checkpoints/step-2"):
+        shutil.rmtree(folder / gone)
+    assert main(command) == 0
+    assert "going on from" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (folder / "model").glob("*.safetensors")} == before
+    again = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["loss"] for line in again] == [json.loads(line)["loss"] for line in lines]
+    assert main([*command, "learning_rate=1e-3"]) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_eval_prints_a_line_a_language_and_translates_where_asked(runs, place, tmp_path, capsys):
+    rows = [{"text": t, "label": n % 3, "language": "eng_Latn"} for n, t in enumerate(TEXTS)]
+    rows += [{"text": t, "label": n % 3, "language": "ind_Latn"} for n, t in enumerate(FOREIGN)]
+    write(tmp_path / "rows.jsonl", rows)
+    model = str(runs / "finetune")
+    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
+    assert record["stage"] == "finetuned"
+    assert list(record["per_language"]) == ["eng_Latn", "ind_Latn"]
+    assert f"{100 * record['per_language']['ind_Latn']['accuracy']:.1f}" in shown
+    words = ["--translate", f"{place}/encoder", "--beams", "2", "--max-new-tokens", "4", "--languages", "ind_Latn"]
+    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path), *words]) == 0
+    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
+    assert list(record["per_language"]) == ["ind_Latn"]
+    assert record["seconds_per_row"]["translating"] > 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "said"),
+    [
+        (["connector_strat=random"], 2, "did you mean 'connector_start'?"),
+        (["connector_start=least_square"], 2, "did you mean 'least_squares'?"),
+        (["encoder.modle=x"], 2, "did you mean 'encoder.model'?"),
+        (["llm.attention=both"], 2, "bidirectional, causal"),
+        (["data.language=kaz_Latn"], 3, "kaz_Cyrl"),
+        (["data.language=null"], 3, "plain.jsonl:1: no language"),
+        (["encoder=/no/such/model"], 2, "/no/such/model"),
+        (["encoder=null"], 2, "encoder.model: name the encoder"),
+        (["start=/no/such/run"], 2, "/no/such/run"),
+        (["data.train=/no/such.jsonl"], 2, "no such file"),
+        (["data.columns={texte: a}"], 2, "did you mean 'text'?"),
+        (["lora.target_modules=[nothing]"], 2, "lora.target_modules"),
+        (["max_length=2"], 2, "max_length: must be above 4"),
+        (["--resume", "/no/such/checkpoint"], 2, "/no/such/checkpoint"),
+    ],
+)
+def test_wrong_input_is_one_line_and_an_exit_code(extra, code, said, place, tmp_path, capsys):
+    assert main([*words("align", "stack/nllb-llm2vec/align", place, tmp_path / "run"), *extra]) == code
+    check_error(capsys, said)
+
+
+@pytest.mark.parametrize(
+    ("stage", "extra", "code", "said"),
+    [
+        ("teach", ["task.labels=[]"], 2, "task.labels"),
+        ("teach", ["data.columns={text: premise, label: no}"], 3, "labelled.jsonl:1: no label"),
+        ("teach", ["task.labels=[one, two]"], 3, "is not a number from 0 to 1"),
+        ("distill", ["teacher=null", "start=null"], 2, "teacher.model: name the run"),
+        ("distill", ["teacher=/no/such/run", "start=null"], 2, "/no/such/run"),
+    ],
+)
+def test_a_wrong_task_is_one_line_and_an_exit_code(stage, extra, code, said, place, tmp_path, capsys):
+    assert main([*words(stage, "stack/nllb-llm2vec/mnli", place, tmp_path / "run"), *extra]) == code
+    check_error(capsys, said)
+
+
+def test_a_stage_without_a_head_and_a_recipe_of_another_verb_are_refused(runs, place, capsys):
+    assert main(["stack", "eval", str(runs / "align"), f"{place}/labelled.jsonl"]) == 2
+    check_error(capsys, "at the stage 'aligned' and has no head")
+    assert main(["train", "stack/nllb-llm2vec/mnli"]) == 2
+    check_error(capsys, "is a recipe of `dudi stack`")
+
+
+def check_error(capsys, said):
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "Traceback" not in error
+    assert len(error.splitlines()) <= 2, error
+
+
+def test_dry_run_and_the_flavours_of_stage_1(place, tmp_path, capsys):
+    command = words("align", "stack/nllb-llm2vec/align", place, tmp_path / "run", "--dry-run")
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "connector_start: random" in shown
+    assert "recipes/stack/base/stage1.yaml:" in shown
+    assert main([*command, "--recipe", "improved"]) == 0
+    shown = capsys.readouterr().out
+    assert "connector_start: least_squares" in shown
+    assert "merge_lora: true" in shown
+    assert not (tmp_path / "run").exists()

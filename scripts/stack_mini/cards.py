@@ -34,7 +34,7 @@ _ABOUT = {
         "official there."
     ),
     "reader-bidirectional": (
-        "`reader` made to read in both directions: MNTP with LoRA, merged (`dudi stack adapt`). It writes no text any more."
+        "`reader` made to read in both directions: MNTP with LoRA, merged (`dudi stack adapt`). No text generator."
     ),
 }
 _TAGS = {"translator": "translation", "reader": "text-generation", "reader-bidirectional": "feature-extraction"}

@@ -55,9 +55,21 @@ def train(
     steps: int,
     rate: float,
     warmup: int = 100,
+    decay: float = 0.5,
     name: str = "model",
 ) -> list[float]:
-    """Train in place; returns the loss of each step, in nats per token."""
+    """Train in place; returns the loss of each step, in nats per token.
+
+    Args:
+        model: What is trained.
+        batches: At least as many as steps.
+        loss_of: The mean loss of a batch.
+        steps: How many.
+        rate: The largest learning rate.
+        warmup: Steps in which the rate rises.
+        decay: The share of the steps, at the end, in which the rate falls to zero.
+        name: For the progress lines.
+    """
     matrices = [p for key, p in model.named_parameters() if p.ndim == 2 and "embed" not in key and "shared" not in key]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
@@ -65,10 +77,7 @@ def train(
         Muon(matrices, lr=rate, weight_decay=0.02),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(o, lambda s: min(1.0, (s + 1) / warmup, 2 * (1 - s / steps)))
-        for o in optimizers
-    ]
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda s: _share(s, steps, warmup, decay)) for o in optimizers]
     losses: list[float] = []
     started = time.perf_counter()
     model.train()
@@ -90,3 +99,8 @@ def train(
             )
     model.eval()
     return losses
+
+
+def _share(step: int, steps: int, warmup: int, decay: float) -> float:
+    left = (1 - step / steps) / decay if decay else 1.0
+    return min(1.0, (step + 1) / warmup, left)

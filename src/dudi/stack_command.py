@@ -73,6 +73,22 @@ def _eval(given: argparse.Namespace) -> int:
     return run(given)
 
 
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    add("--attention", choices=("bidirectional", "causal", "both"), default="both", help="of the LLM (default: both)")
+    add("--jobs", type=int, default=2, metavar="N", help="processes of one thread each (default: %(default)s)")
+    add("--quick", action="store_true", help="a few steps and rows: to see that it runs, not what it finds")
+    add("--output", type=Path, metavar="DIR", help="write mtllm.md and mtllm.json there")
+    add("--rows", type=Path, metavar="DIR", help="only write the rows there, for recipes/stack/mini.yaml")
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from dudi.stacking.miniature import demo
+
+    return demo.run(given)
+
+
 STACK: Kinds = Kinds(
     "an MT encoder under a language model (MT-LLM)",
     {
@@ -81,6 +97,7 @@ STACK: Kinds = Kinds(
         "teach": _stage("teach", "tune the LLM alone on the English task, and store its vectors"),
         "distill": _stage("distill", "Stage 2: the stack learns the tuned LLM's vectors"),
         "finetune": _stage("finetune", "tune a stack, or an encoder alone, on labels"),
+        "demo": Verb("MT-LLM against its rivals on small models of the package", _demo_arguments, _demo),
         "eval": Verb("ask a tuned model about rows in any of its languages", _eval_arguments, _eval),
     },
 )

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from sacrebleu.metrics import CHRF
 
-from dudi.data.cldr.speaker import LANGUAGES
 from dudi.stacking import build_stack, evaluate, translate_rows, with_head
 from dudi.stacking.miniature import models
 from dudi.stacking.miniature.contest import Budget, tests
@@ -42,12 +41,16 @@ def seconds_per_row(budget: Budget) -> dict[str, float]:
     return {name: statistics.median(found) / len(rows) for name, found in spent.items()}
 
 
-def translation_quality(english_of: Mapping[tuple[str, str], str], budget: Budget) -> dict[str, float]:
-    """How well the translator does (chrF) on the test sentences about countries of the parallel text."""
+def translation_quality(english_of: Mapping[tuple[str, str], str], budget: Budget) -> dict[str, dict[str, float]]:
+    """How well the translator does on the test sentences about countries of the parallel text.
+
+    Returns:
+        Language to `exact`, the share in percent that is word for word the English, and `chrf`.
+    """
     found = {}
-    for code in LANGUAGES:
+    for code in OTHERS:
         rows = [row for row in tests("region", budget) if row.language == code and was_in_parallel(row)]
-        if code != "en" and rows:
-            own = [english_of[code, row.text] for row in rows]
-            found[code] = CHRF().corpus_score(own, [[str(row.english) for row in rows]]).score
+        own, right = [english_of[code, row.text] for row in rows], [str(row.english) for row in rows]
+        same = sum(one == other for one, other in zip(own, right, strict=True))
+        found[code] = {"exact": 100 * same / len(rows), "chrf": CHRF().corpus_score(own, [right]).score}
     return found

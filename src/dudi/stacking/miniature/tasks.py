@@ -35,7 +35,7 @@ def training_rows(task: str, seed: int = 0) -> list[StackRow]:
     return rows
 
 
-def test_rows(task: str, language: str, *, parallel: bool | None = None) -> list[StackRow]:
+def asked_rows(task: str, language: str, *, parallel: bool | None = None) -> list[StackRow]:
     """The test rows of a task in one language: of countries that no training row is about.
 
     Args:
@@ -104,10 +104,12 @@ def _said(
     """The row in one language, with its English; nothing where CLDR lacks a name."""
     listed = {"which": "country", "currency": "currency", "official_language": "language"}.get(frame.kind, "")
     text, english = say(frame, fill, language), say(frame, fill, "en")
-    answers = [_answer(listed, code, language) for code in options]
-    if text is None or english is None or None in answers or len(set(answers)) < len(answers):
+    answers, own = ([_answer(listed, code, code_of) for code in options] for code_of in ("en", language))
+    if text is None or english is None or None in (*answers, *own):
         return
-    choices = tuple(str(answer) for answer in answers)
+    if min(len(set(answers)), len(set(own))) < len(options):
+        return
+    choices = tuple(str(answer) for answer in own)
     yield StackRow(text=text, language=language, label=label, choices=choices, english=english, id=name)
 
 
