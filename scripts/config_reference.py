@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dudi.config.sections import SECTIONS
-from dudi.config.training_keys import REFUSED, training_keys
+from dudi.config.schema import DUDI, STACK
+from dudi.config.sections import Section
+from dudi.config.training_keys import REFUSED, TrainingKey, training_keys
 from dudi.config.value_types import describe
 from dudi.config.yaml_tree import render
 from dudi.methods import METHOD_KEYS, METHODS, method_default
@@ -30,22 +32,23 @@ def code(value: Any) -> str:
     return f"`{render(value)}`"
 
 
-def section_tables() -> str:
+def section_tables(sections: Mapping[str, type[Section]]) -> str:
     """One table per section."""
     parts = []
-    for name, section in SECTIONS.items():
+    for name, section in sections.items():
         rows = []
         for key, field in section.model_fields.items():
-            default = "required" if field.default is PydanticUndefined else code(field.default)
+            required = field.default is PydanticUndefined and field.default_factory is None
+            default = "required" if required else code(field.get_default(call_default_factory=True))
             rows.append([f"`{name}.{key}`", describe(field.annotation), default, field.description or ""])
         parts.append(f"### {name}\n\n" + table(["key", "value", "default", "meaning"], rows))
     return "\n\n".join(parts)
 
 
-def training_table() -> str:
+def training_table(keys: Mapping[str, TrainingKey]) -> str:
     """The keys that dudi declares, or whose default it changes."""
     rows = []
-    for key in training_keys().values():
+    for key in keys.values():
         if key.own:
             default = "the method's" if key.name in METHOD_KEYS else code(key.default)
             rows.append([f"`{key.yaml_name}`", describe(key.hint).removesuffix(" or null"), default, key.help])
@@ -66,14 +69,20 @@ def reference() -> str:
         [
             BEGIN,
             "## Sections",
-            section_tables(),
+            section_tables(DUDI.sections),
             "## Training keys",
-            training_table(),
+            training_table(training_keys()),
             "## The methods' own defaults",
             method_table(),
             "A method that lacks a signal ignores that signal's keys (`dudi ls methods`, `docs/method.md`).",
             "## Fields of TrainingArguments that a recipe does not set",
             refused,
+            "## Sections of `dudi stack`",
+            "`encoder`, `llm`, `start`, `teacher` and `data` may be given as text; `docs/mtllm.md` says what they do.",
+            section_tables({name: section for name, section in STACK.sections.items() if name != "lora"}),
+            "`lora` is as above.",
+            "## Training keys of `dudi stack`",
+            training_table(STACK.training()),
             END,
         ]
     )

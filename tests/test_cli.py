@@ -44,14 +44,20 @@ def test_help_is_fast_and_without_torch():
         seconds.append(time.perf_counter() - started)
     assert done.returncode == 0
     assert min(seconds) < 0.5
-    for verb in ("quickstart", "prepare", "train", "plan", "report", "ls", "env"):
+    for verb in ("quickstart", "prepare", "train", "plan", "report", "stack", "ls", "env"):
         assert f"  {verb} " in done.stdout
-    for verb in cli.LATER:
-        assert f"  {verb} " not in done.stdout
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["train", "--help"], ["ls", "methods"], ["ls", "languages"], ["ls", "recipes"]]
+    "words",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["ls", "methods"],
+        ["ls", "languages"],
+        ["ls", "recipes"],
+        ["stack", "align", "--help"],
+    ],
 )
 def test_looking_around_does_not_import_torch(words):
     code = f"import sys; from dudi.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
@@ -161,7 +167,8 @@ def test_words_of_the_other_verbs():
         (["train", "smollm2", "fast"], "command line: 'fast' is not of the form key=value"),
         (["plan", "table2/dudi", "--gpus", "0"], "--gpus must be at least 1, got 0"),
         (["plan", "table2/dudi", "--gpus", "x"], "argument --gpus: invalid int value: 'x'"),
-        *[([verb], f"dudi {verb} is not part of this version") for verb in cli.LATER],
+        (["stack", "align", "start=x"], "'start=x' is a key, not a recipe"),
+        (["stack", "aling"], "(did you mean 'align'?)"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(capsys, words, message):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-from transformers import IntervalStrategy, TrainingArguments
+from transformers import IntervalStrategy
 
 from dudi.errors import ConfigError
 from dudi.heads import Kernel
 from dudi.losses import Divergence
 from dudi.methods import METHOD_KEYS, METHODS, SignalName, method_default
+from dudi.run_arguments import RunArguments
+from dudi.run_arguments import key as _key
 from dudi.suggest import did_you_mean
 
 OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
@@ -57,14 +58,8 @@ METHOD_STAGE_KEYS: frozenset[str] = frozenset(
 SEA_LANGUAGES: tuple[str, ...] = ("id", "vi", "th", "ta", "tl", "ms", "my")
 
 
-def _key(default: Any, text: str) -> Any:
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass
-class DudiConfig(TrainingArguments):
+class DudiConfig(RunArguments):
     """Everything `DudiTrainer` can be told, beside the fields of `TrainingArguments`.
 
     A key of `METHOD_KEYS` that is given as None takes the method's own default (`docs/method.md`). `__post_init__`
@@ -138,15 +133,6 @@ class DudiConfig(TrainingArguments):
     learning_rate: float = _key(2e-5, "The paper's learning rate.")
     per_device_train_batch_size: int = _key(8, "Rows a device reads at a time.")
     gradient_accumulation_steps: int = _key(4, "Micro-batches of one optimizer step: 8 x 4 is the paper's batch of 32.")
-    logging_steps: float = _key(1, "Optimizer steps between two reports to the bar and to `report_to`.")
-    save_total_limit: int | None = _key(2, "Checkpoints that are kept; the newest always is.")
-    dataloader_pin_memory: bool = _key(False, "Rows arrive as ids, not as tensors: there is nothing to pin.")
-    remove_unused_columns: bool = _key(False, "Must stay off: rows carry their text to the verbalizer.")
-    logging_nan_inf_filter: bool = _key(False, "Must stay off: a non-finite loss stops the run.")
-    # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
-    report_to: None | str | list[str] = _key(  # noqa: RUF036
-        "none", "tensorboard, trackio and the other integrations of Trainer."
-    )
 
     given_keys: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
     stage_epochs: float = field(default=3.0, init=False, repr=False, compare=False)
@@ -162,7 +148,6 @@ class DudiConfig(TrainingArguments):
         self._check_ranges()
         self._check_lists()
         self.stage_epochs = self.num_train_epochs
-        self.disable_tqdm = bool(self.disable_tqdm)  # left open, transformers hides the bar with its own warnings
         if METHODS[self.method].iterated:
             self.num_train_epochs = float(self.spin_iterations)
         super().__post_init__()
@@ -223,11 +208,6 @@ class DudiConfig(TrainingArguments):
                 f"method {self.method}: no signal is left (without={self.without}, alpha={self.alpha}, "
                 f"lambda={self.lmbda}); nothing would be trained"
             )
-
-    @property
-    def folder(self) -> Path:
-        """`output_dir` as a path; `TrainingArguments` gives it a name where nobody did."""
-        return Path(self.output_dir or "trainer_output")
 
     @property
     def signals(self) -> dict[str, float]:

@@ -12,10 +12,9 @@ from torch import Tensor
 from dudi.checkpoints import write_json
 from dudi.errors import NumericError
 from dudi.signals import Kind
-from dudi.steps import Step
 
 if TYPE_CHECKING:
-    from dudi.trainer import DudiTrainer
+    from dudi.logged import LoggedTrainer
 
 REPORT = "bad_numbers.json"
 SHOWN = 16
@@ -29,23 +28,28 @@ def what_is_bad(teacher_states: Mapping[Kind, Tensor]) -> str:
     return "the teacher's output"
 
 
-def stop_on_bad_numbers(trainer: DudiTrainer, step: Step) -> None:
+def stop_on_bad_numbers(trainer: LoggedTrainer, own: Mapping[str, list[str]]) -> None:
     """Stop if any rank has noted a bad number in this step; ranks that found none would wait for it for ever.
+
+    Args:
+        trainer: Its ranks.
+        own: What was not finite on this rank, and the ids of the rows that it came from.
 
     Raises:
         NumericError: on every rank, after the rows' ids were written to `bad_numbers.json`.
     """
-    found = torch.tensor([float(len(step.bad_numbers))], device=trainer.args.device)
+    found = torch.tensor([float(len(own))], device=trainer.args.device)
     if not float(trainer.accelerator.reduce(found, "sum")):
         return
-    noted: list[tuple[str, list[str]]] = gather_object(list(step.bad_numbers.items()))
+    noted: list[tuple[str, list[str]]] = gather_object(list(own.items()))
     causes = [name for name in dict.fromkeys(what for what, _ in noted) if name != "the gradient"] or ["the gradient"]
     rows = list(dict.fromkeys(row for what, ids in noted if what in causes for row in ids))
     what = " and ".join(causes)
+    number = trainer.state.global_step + 1
     report = trainer.metrics_log.path.with_name(REPORT)
     if trainer.args.process_index == 0:
-        write_json(report, {"stage": trainer.stage, "step": step.number, "what": what, "rows": rows})
+        write_json(report, {"stage": trainer.stage, "step": number, "what": what, "rows": rows})
     more = f" and {len(rows) - SHOWN} more in {report}" if len(rows) > SHOWN else ""
     raise NumericError(
-        f"step {step.number}: {what} is not finite; no update was made. Rows: {', '.join(rows[:SHOWN])}{more}"
+        f"step {number}: {what} is not finite; no update was made. Rows: {', '.join(rows[:SHOWN])}{more}"
     )

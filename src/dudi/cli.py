@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dudi.command import Kinds, Verb, dispatch, guarded, say
 from dudi.errors import ConfigError
+from dudi.stack_command import STACK
 from dudi.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         return say(_version())
-    if words and words[0] in LATER:
-        raise ConfigError(f"dudi {words[0]} is not part of this version: {LATER[words[0]]}")
     return dispatch(words, PROGRAM, VERBS, ABOUT)
 
 
@@ -110,7 +109,10 @@ def _load(given: argparse.Namespace) -> RunConfig:
     if "=" in given.recipe and not Path(given.recipe).exists():
         raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
     from dudi.config import load_run_config
+    from dudi.config.recipe_files import STACKS, find_recipe, recipes_folder
 
+    if find_recipe(given.recipe).resolve().is_relative_to(recipes_folder().resolve() / STACKS):
+        raise ConfigError(f"{given.recipe}: is a recipe of `dudi stack` (adapt, align, teach, distill, finetune)")
     config = load_run_config(given.recipe, given.overrides)
     config.refuse_untold_code()
     return config
@@ -267,7 +269,7 @@ def _languages() -> Iterable[str]:
 def _recipes() -> Iterable[str]:
     from dudi.config.recipe_files import list_recipes
 
-    return list_recipes()
+    return [*list_recipes(), *list_recipes(stacks=True)]
 
 
 def _env_arguments(parser: argparse.ArgumentParser) -> None:
@@ -313,11 +315,7 @@ VERBS: dict[str, Verb | Kinds] = {
             "report": _verb("write the page from what has been run", STUDY, "report_arguments", "report"),
         },
     ),
+    "stack": STACK,
     "ls": Verb("list methods, verbalizers, divergences, languages or recipes", _ls_arguments, _ls),
     "env": Verb("versions, device, precision, memory and disk", _env_arguments, _env),
 }
-
-LATER: dict[str, str] = {
-    "stack": "stacking an MT encoder under a language model (MT-LLM) comes in a later one",
-}
-"""Verbs of later versions: known, so that the answer is honest, and not advertised."""

@@ -16,6 +16,15 @@ ONE_PRESS = 1.0
 """Seconds within which a signal counts as the same one: on Ctrl-C both the terminal and torchrun send it."""
 
 
+_current: list[Interrupts] = []
+"""Those that are open: signals belong to the process."""
+
+
+def current() -> Interrupts | None:
+    """What listens to signals now, if anything does."""
+    return _current[-1] if _current else None
+
+
 class Interrupts:
     """Turns the first signal into a wish to stop, which the trainer grants at its next step boundary.
 
@@ -34,9 +43,11 @@ class Interrupts:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
             self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        _current.append(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        _current.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dudi import checkpoints
-from dudi.arguments import DudiConfig
 from dudi.errors import ConfigError
 from dudi.runlog import read_jsonl
 
 if TYPE_CHECKING:
     from dudi.config import RunConfig
+    from dudi.config.recipe import Recipe
 
 
 def say(text: str) -> None:
@@ -23,8 +24,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
+def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | None:
     """The checkpoint to go on from, or None for a fresh start.
+
+    Args:
+        folder: The run's folder.
+        resume: `auto`, `never` or a checkpoint.
+        own: The stages that the run may have.
 
     Raises:
         ConfigError: the path holds no whole checkpoint, or the folder holds a run of another method.
@@ -42,7 +48,7 @@ def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
     if skipped and newest is None:
         say("no whole checkpoint is left: the method starts at its first step")
     stages = {record.get("stage") for record in read_jsonl(folder / "metrics.jsonl")}
-    foreign = stages - {"cold_start", args.method}
+    foreign = stages - set(own)
     if foreign:
         raise ConfigError(
             f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
@@ -50,13 +56,13 @@ def starting_point(folder: Path, resume: str, args: DudiConfig) -> Path | None:
     return newest
 
 
-def config_digest(config: RunConfig) -> str:
+def config_digest(config: Recipe) -> str:
     """Hash of every value of a recipe, given or default."""
     values = [config.model_dump(mode="json", exclude={"training"}), config.settings]
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def is_finished(folder: Path, config: RunConfig) -> bool:
+def is_finished(folder: Path, config: Recipe) -> bool:
     """Whether a folder holds exactly this recipe's final model, whole."""
     model = folder / "model"
     checkpoints.settle(model)

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dudi.config import LoraSection, ModelSection, RunConfig
+    from dudi.config.recipe import Recipe
     from dudi.data.examples import Example
+    from dudi.run_arguments import RunArguments
     from dudi.trainer import DudiTrainer
 
 
@@ -102,7 +104,7 @@ def _train(
         from dudi.evaluation.after_training import asked_questions
 
         asked_questions(config, args.languages)  # what is wrong with them is better said before training
-    start = from_first(lambda: starting_point(folder, resume, args))
+    start = from_first(lambda: starting_point(folder, resume, {"cold_start", args.method}))
     if first:
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
     train_rows, eval_rows = read_rows(config, args, folder)
@@ -116,7 +118,9 @@ def _train(
     if start is not None:
         trainer.check_resume(start)
     if first:
-        _describe(folder, config, train_rows, trainer, show)
+        write_records(folder, config, data_summary(train_rows, trainer, config))
+        say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
+        show_examples(trainer, show)
         go_on(folder, start, resume)
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
     about = {"step": trainer.state.global_step, "identity": trainer.identity(), "config": config_digest(config)}
@@ -126,14 +130,13 @@ def _train(
     return 0
 
 
-def _describe(folder: Path, config: RunConfig, rows: RowSet, trainer: DudiTrainer, show: Sequence[str]) -> None:
-    """Write what the run is made of, and say what a person should know."""
+def write_records(folder: Path, config: Recipe, data: dict[str, Any]) -> None:
+    """Write down what a run is before it begins: `resolved.yaml`, `env.json` and `data.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "resolved.yaml") as beside:
         beside.write_text(config.resolved_yaml(), encoding="utf-8")
     checkpoints.write_json(folder / "env.json", collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]})
-    checkpoints.write_json(folder / "data.json", data_summary(rows, trainer, config))
-    say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(rows, trainer)))
-    show_examples(trainer, show)
+    checkpoints.write_json(folder / "data.json", data)
 
 
 def default_output(config: RunConfig) -> Path:
@@ -228,7 +231,7 @@ def reads_teacher_template(config: RunConfig, args: DudiConfig) -> bool:
     return wanted and config.teacher.model is not None
 
 
-def training_dtype(args: DudiConfig) -> str:
+def training_dtype(args: RunArguments) -> str:
     """The precision that frozen models are held in."""
     return "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
 

@@ -18,14 +18,14 @@ from transformers.trainer_callback import ExportableState
 
 from dudi import checkpoints
 from dudi.adapters import innermost
-from dudi.arguments import ALARM_RATES, VLLM_KEYS, DudiConfig
+from dudi.arguments import ALARM_RATES, VLLM_KEYS
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
 from dudi.identity import check_identity
 from dudi.ranks import from_first, together
+from dudi.run_arguments import RunArguments
 from dudi.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 
 IDENTITY = "identity.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 FREE_TO_CHANGE = frozenset(
     {
@@ -46,7 +46,7 @@ FREE_TO_CHANGE = frozenset(
 """Keys that a resumed run may change: they move no weight, or (the lengths) are what one resumes for."""
 
 
-def binding_keys(args: DudiConfig) -> dict[str, Any]:
+def binding_keys(args: RunArguments) -> dict[str, Any]:
     """The keys that decide a run's numbers, as JSON values."""
     values = args.to_dict()
     names = {f.name for f in dataclasses.fields(args) if f.init} - FREE_TO_CHANGE
@@ -56,9 +56,11 @@ def binding_keys(args: DudiConfig) -> dict[str, Any]:
 class SealedTrainer(Trainer):
     """A `Trainer` whose checkpoints are `checkpoints/step-N`, whole or absent."""
 
-    args: DudiConfig
+    args: RunArguments
     model: nn.Module
     model_wrapped: nn.Module
+    weight_files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
+    """One of them holds a checkpoint's weights."""
     allow_changed: frozenset[str] = frozenset()
     """Names of an identity that a resumed run may change (`--allow-changed`)."""
     _identity: dict[str, Any] | None = None
@@ -115,7 +117,7 @@ class SealedTrainer(Trainer):
             moments = whole_optimizer_state(moments)
 
         def fill(partial: Path) -> None:
-            self._save(str(partial), state_dict=weights)
+            self.save_weights(partial, weights)
             checkpoints.write_json(partial / "random.json", states)
             checkpoints.save_optimizer(partial, moments)
             checkpoints.write_json(partial / "scheduler.json", schedule.state_dict())
@@ -158,6 +160,10 @@ class SealedTrainer(Trainer):
         if float(found):
             where = f" ({', '.join(bad[:3])})" if bad else ""
             raise NumericError(f"step {self.state.global_step}: the weights are not finite{where}; nothing was saved")
+
+    def save_weights(self, folder: Path, weights: dict[str, Any] | None) -> None:
+        """What a checkpoint holds of the model: all of it."""
+        self._save(str(folder), state_dict=weights)
 
     def _export_callbacks(self) -> None:
         states: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`
@@ -215,8 +221,8 @@ class SealedTrainer(Trainer):
         """
         manifest = checkpoints.verify_checkpoint(folder, self.args.folder)
         missing = [name for name in self._state_files() if name not in manifest["files"]]
-        if not any(name.endswith(WEIGHTS) for name in manifest["files"]):
-            missing.append(WEIGHTS[0])
+        if not any(name.endswith(self.weight_files) for name in manifest["files"]):
+            missing.append(self.weight_files[0])
         if missing:
             raise ConfigError(f"{folder}: lacks {', '.join(missing)}; a run cannot be resumed from a part of its state")
         check_identity(manifest["identity"], self.identity(), str(folder), self.allow_changed)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import psutil
 import torch
@@ -71,8 +71,11 @@ class Step:
 
     def note_bad_number(self, what: str, *batches: MicroBatch) -> None:
         """Remember the rows of micro-batches in which something was not finite."""
-        ids = [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
-        self.bad_numbers[what] = self.bad_numbers.get(what, []) + ids
+        self.bad_numbers[what] = self.bad_numbers.get(what, []) + row_ids(batches)
+
+    def row_ids(self) -> list[str]:
+        """Ids of all its rows on this rank."""
+        return row_ids(self.collected.batches)
 
     def timings(self, scored: float) -> dict[str, float]:
         """The `time/*` metrics in seconds, and the completion tokens scored per second on all ranks."""
@@ -106,3 +109,8 @@ def peak_memory() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def row_ids(batches: Sequence[MicroBatch]) -> list[str]:
+    """Ids of the rows of micro-batches."""
+    return [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]

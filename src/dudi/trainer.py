@@ -13,33 +13,30 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput
 
-from dudi import checkpoints, stages
+from dudi import stages
 from dudi.adapters import with_adapter
 from dudi.alarms import CollapseAlarm
 from dudi.arguments import DudiConfig
-from dudi.bad_numbers import stop_on_bad_numbers, what_is_bad
+from dudi.bad_numbers import what_is_bad
 from dudi.checkpoints import random_states, restore_random_states
 from dudi.collect import Collector
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example, ExampleSet, ListedExamples
 from dudi.data.rejections import Rejections
-from dudi.errors import ConfigError, DataError, Interrupted
+from dudi.errors import ConfigError, DataError
 from dudi.evaluating import evaluate_examples
 from dudi.generation import student_engine
 from dudi.hooks import StepHooks
 from dudi.identity import hash_of_model, hash_of_rows, hash_of_tokenizer
 from dudi.interrupts import Interrupts
+from dudi.logged import LoggedTrainer
 from dudi.methods import METHODS
 from dudi.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.passes import score
-from dudi.progress import RunProgress
-from dudi.ranks import from_first
 from dudi.rollouts import VLLMEngine
 from dudi.runlog import RunLog
-from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
 from dudi.setup import Records, build_setup
@@ -51,7 +48,7 @@ from dudi.steps import Step, weights_of_step
 from dudi.teachers import FrozenModel, MovingAverage, Policy
 
 
-class DudiTrainer(SealedTrainer):
+class DudiTrainer(LoggedTrainer):
     """Distils a student with the signals of a method.
 
     It is used as TRL's trainers are:
@@ -82,6 +79,7 @@ class DudiTrainer(SealedTrainer):
     """
 
     _tag_names = ("dudi",)
+    args: DudiConfig
 
     def __init__(
         self,
@@ -113,7 +111,7 @@ class DudiTrainer(SealedTrainer):
             teacher_processing_class,
             rejections,
         )
-        self.setup, self.stage = parts, stage or args.method
+        self.setup = parts
         self.peft_config = peft_config
         self.signals = build_signals(args)
         super().__init__(
@@ -129,19 +127,14 @@ class DudiTrainer(SealedTrainer):
         check_sharding(self.accelerator)
         if self.is_fsdp_enabled and parts.teacher is not None:
             shard_frozen(parts.teacher, self.accelerator)
-        for default in (ProgressCallback, PrinterCallback):
-            self.remove_callback(default)
         self.add_callback(StepHooks(self))
-        self.progress, self.alarm = RunProgress(self.stage, quiet=bool(args.disable_tqdm)), CollapseAlarm(args)
-        self.add_callback(self.progress)
+        self.alarm = CollapseAlarm(args)
         folder = args.folder if log_dir is None else log_dir
+        self.open_log(stage or args.method, folder)
+        self.samples_log = self.run_log(folder / "samples.jsonl")
         if rejections is None and len(parts.rejections) and args.process_index == 0:
             parts.rejections.write(folder / "rejected.jsonl")
             warnings.warn("\n".join(parts.rejections.summary()), stacklevel=2)
-        self.metrics_log = RunLog(folder / "metrics.jsonl", args.should_save and args.process_index == 0)
-        self.samples_log = RunLog(folder / "samples.jsonl", args.should_save and args.process_index == 0)
-        self.eval_log = RunLog(folder / "eval.jsonl", args.should_save and args.process_index == 0)
-        self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
         self.reference: Policy | None = None
         self.gold_reference: dict[str, float] = {}
         self.teacher: Policy | None = None if parts.teacher is None else FrozenModel(parts.teacher)
@@ -152,42 +145,16 @@ class DudiTrainer(SealedTrainer):
         )
         self.epoch = 0
         self.interrupts = interrupts
-        self._pending: dict[str, float] = {}
 
     # ---- before the first step
 
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> TrainOutput:
-        """Run the stages that come first (cold start, teacher-written targets, reference), then the method."""
-        self.identity()
-        start = self._find_start(resume_from_checkpoint)
-        step = 0 if start is None else int(self.check_resume(start)["step"])
+    def prepare(self) -> None:
+        """The stages that come first: cold start, teacher-written targets, reference."""
         stages.prepare(self)
-        for log in (self.metrics_log, self.samples_log, self.eval_log):
-            log.rewind(self.stage, step)
-        output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
-        if self.interrupts is not None and self.interrupts.received is not None:
-            raise Interrupted(self._last_words(self.interrupts.received))
-        return output
 
-    def _find_start(self, wanted: str | bool | None) -> Path | None:
-        """The checkpoint to go on from; True is the newest whole one."""
-        if wanted is not True:
-            return Path(wanted) if wanted else None
-        newest, skipped = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
-        if newest is None:
-            raise ConfigError(f"{self.checkpoint_root}: no whole checkpoint {'; '.join(skipped)}".rstrip())
-        return newest
-
-    def _last_words(self, signal: str) -> str:
-        step = self.state.global_step
-        return (
-            f"{signal} in {self.stage}; {self.checkpoint_root}/step-{step} is saved, the same command goes on from it"
-        )
+    def logs(self) -> Sequence[RunLog]:
+        """The samples beside the metrics."""
+        return (*super().logs(), self.samples_log)
 
     def describe(self) -> dict[str, Any]:
         """A run is its keys, its rows, its tokenizers and templates, its models and its world size."""
@@ -351,42 +318,28 @@ class DudiTrainer(SealedTrainer):
 
     # ---- after the step
 
-    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The gradient's norm, once a step and before the update: where bad numbers stop the run, on every rank."""
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if self.step is not None:
-            # With a scaler a gradient that overflows is daily business: it leaves out the step and scales less.
-            scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
-            if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
-                self.step.note_bad_number("the gradient", *self.step.collected.batches)
-            stop_on_bad_numbers(self, self.step)
-        return norm
+    def rows_of_step(self) -> list[str]:
+        """Ids of the rows of the current step."""
+        return [] if self.step is None else self.step.row_ids()
 
-    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
-        if self.step is not None and self.step.number == self.state.global_step:
-            rate = kwargs.get("learning_rate")
-            self._write_metrics(self.step, grad_norm, rate)
-            self.step = None
-        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+    def bad_numbers(self) -> dict[str, list[str]] | None:
+        """What was noted while the micro-batches were scored."""
+        return None if self.step is None else self.step.bad_numbers
 
-    def _write_metrics(self, step: Step, grad_norm: Any, learning_rate: float | None) -> None:
+    def finished_step(self) -> dict[str, Any] | None:
+        """The metrics of the step that has just ended; its samples are written here."""
+        step = self.step
+        if step is None or step.number != self.state.global_step:
+            return None
         total = self.accelerator.reduce(rank_sums(step, self.args.device), "sum").tolist()
-        record: dict[str, Any] = {
-            "stage": self.stage,
-            "step": self.state.global_step,
-            "epoch": round(self.state.epoch or 0.0, 6),
-            **step_record(step, total, self.args),
-            **self._rollout_gap(),
-            "learning_rate": learning_rate,
-            "grad_norm": None if grad_norm is None else float(grad_norm),
-        }
-        told = self.alarm.see(record)
-        self.metrics_log.append(record | ({"warnings": told} if told else {}))
-        for warning in told if self.args.process_index == 0 else []:
-            self.progress.warn(warning)
         for sample in step.collected.samples:
-            self.samples_log.append({"stage": self.stage, "step": self.state.global_step, **sample})
-        self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
+            self.samples_log.append({"stage": self.stage, "step": step.number, **sample})
+        self.step = None
+        return step_record(step, total, self.args) | self._rollout_gap()
+
+    def warnings_of(self, record: dict[str, Any]) -> list[str]:
+        """Signs that rollouts have collapsed."""
+        return self.alarm.see(record)
 
     def _rollout_gap(self) -> dict[str, float]:
         """How far vLLM's log-probabilities of this step's rollouts are from the trainer's, over all ranks."""
@@ -402,12 +355,6 @@ class DudiTrainer(SealedTrainer):
             "rollout/log_prob_mismatch_max": largest,
             "time/weight_sync": seconds,
         }
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As `Trainer`'s, with the last step's metrics beside the averaged loss; evaluations go to `eval.jsonl`."""
-        if any(key.startswith("eval_") for key in logs):
-            self.eval_log.append({"stage": self.stage, "step": self.state.global_step, **logs})
-        super().log({**self._pending, **logs} if "loss" in logs else logs, start_time)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """2 FLOPs a parameter and token forward, 4 backward, over what the student was scored on."""

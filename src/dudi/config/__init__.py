@@ -3,6 +3,7 @@
 from dudi.config.recipe_files import find_recipe, list_recipes
 from dudi.config.run_config import RunConfig, load_run_config
 from dudi.config.sections import BenchmarkSection, DataSection, LoraSection, ModelSection, TeacherSection
+from dudi.config.stack_config import StackConfig, load_stack_config
 
 __all__ = [
     "BenchmarkSection",
@@ -10,8 +11,10 @@ __all__ = [
     "LoraSection",
     "ModelSection",
     "RunConfig",
+    "StackConfig",
     "TeacherSection",
     "find_recipe",
     "list_recipes",
     "load_run_config",
+    "load_stack_config",
 ]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dudi.config.recipe_files import list_recipes, recipes_folder
-from dudi.config.sections import SECTIONS, SHORTHAND
-from dudi.config.training_keys import REFUSED, YAML_NAMES, training_keys
+from dudi.config.schema import DUDI, Schema
+from dudi.config.training_keys import REFUSED, YAML_NAMES
 from dudi.config.yaml_tree import Node, parse_yaml
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.suggest import nearest
@@ -46,33 +46,28 @@ class Setting:
 Settings = dict[str, Setting]
 
 
-def top_level_keys() -> list[str]:
-    """Every key that a recipe may have outside its sections."""
-    return ["dtype", *training_keys()]
-
-
-def known_keys() -> list[str]:
+def known_keys(schema: Schema = DUDI) -> list[str]:
     """Every key that a recipe may set, sections' keys with a dot."""
-    dotted = [f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields]
-    return [*dotted, *top_level_keys()]
+    return schema.known_keys()
 
 
-def read_layers(path: Path, overrides: Sequence[str] = ()) -> Settings:
+def read_layers(path: Path, overrides: Sequence[str] = (), schema: Schema = DUDI) -> Settings:
     """Settings of a recipe file over its bases, under the overrides.
 
     Args:
         path: The recipe.
         overrides: Words of the form `key=value`, the later one wins.
+        schema: Which keys there are.
 
     Raises:
         ConfigError: unreadable YAML, unknown keys, a circle of `extends`; EnvironmentFault: a file cannot be read.
     """
     settings: Settings = {}
     for file, root in _chain(path):
-        _lay(settings, root, "recipe", _shown(file))
+        _lay(settings, root, "recipe", _shown(file), schema)
     for word in overrides:
         key, value = _override(word)
-        _lay(settings, Node({key: value}, 1), COMMAND_LINE, COMMAND_LINE)
+        _lay(settings, Node({key: value}, 1), COMMAND_LINE, COMMAND_LINE, schema)
     return settings
 
 
@@ -103,7 +98,11 @@ def _base_of(path: Path, base: Node | None, place: str) -> Path | None:
     if not isinstance(base.value, str):
         raise ConfigError(f"{place}: {EXTENDS}: expected the path of one file, relative to this one")
     beside = path.parent / base.value
-    return recipes_folder() / f"{base.value}.yaml" if not beside.exists() and base.value in list_recipes() else beside
+    return recipes_folder() / f"{base.value}.yaml" if not beside.exists() and base.value in _shipped() else beside
+
+
+def _shipped() -> list[str]:
+    return [*list_recipes(), *list_recipes(stacks=True)]
 
 
 def _read(path: Path, asked_by: str) -> str:
@@ -140,36 +139,36 @@ def _override(word: str) -> tuple[str, Node]:
     return key, parse_yaml(text, f"{COMMAND_LINE}: {key}") if text.strip() else Node(None, 1)
 
 
-def _lay(settings: Settings, root: Node, origin: Origin, name: str) -> None:
+def _lay(settings: Settings, root: Node, origin: Origin, name: str, schema: Schema) -> None:
     """Put one layer over `settings`."""
     written: dict[str, str] = {}
     for key, node in root.value.items():
         place = name if origin == COMMAND_LINE else f"{name}:{node.line}"
         section, dot, rest = key.partition(".")
-        if section not in SECTIONS:
-            _lay_training(settings, written, key, Setting(node.plain(), origin, place))
+        if section not in schema.sections:
+            _lay_training(settings, written, key, Setting(node.plain(), origin, place), schema)
         elif dot:
             inner = Node({rest: node}, node.line)
-            _lay_section(settings, section, inner, origin, name)
+            _lay_section(settings, section, inner, origin, name, schema)
         else:
-            _lay_section(settings, section, node, origin, name)
+            _lay_section(settings, section, node, origin, name, schema)
 
 
-def _lay_training(settings: Settings, written: dict[str, str], key: str, setting: Setting) -> None:
+def _lay_training(settings: Settings, written: dict[str, str], key: str, setting: Setting, schema: Schema) -> None:
     key = YAML_NAMES.get(key, key)
-    _check_key(key, "", setting.place)
+    _check_key(key, "", setting.place, schema)
     if key in written:
         raise ConfigError(f"{setting.place}: '{key}' is given twice (before at {written[key]})")
     written[key] = setting.place
     settings[key] = setting
 
 
-def _lay_section(settings: Settings, section: str, node: Node, origin: Origin, name: str) -> None:
+def _lay_section(settings: Settings, section: str, node: Node, origin: Origin, name: str, schema: Schema) -> None:
     place = name if origin == COMMAND_LINE else f"{name}:{node.line}"
     given = node.value
-    if isinstance(given, str) and section in SHORTHAND:
+    if isinstance(given, str) and section in schema.shorthand:
         _drop(settings, section)
-        settings[f"{section}.{SHORTHAND[section]}"] = Setting(str(given), origin, place)
+        settings[f"{section}.{schema.shorthand[section]}"] = Setting(str(given), origin, place)
     elif given is None:
         _drop(settings, section)
         settings[section] = Setting(None, origin, place)
@@ -177,14 +176,15 @@ def _lay_section(settings: Settings, section: str, node: Node, origin: Origin, n
         settings[section] = Setting({}, origin, place)
         for key, child in given.items():
             child_place = name if origin == COMMAND_LINE else f"{name}:{child.line}"
-            _check_key(key, section, child_place)
+            _check_key(key, section, child_place, schema)
             settings[f"{section}.{key}"] = Setting(child.plain(), origin, child_place)
     else:
-        raise ConfigError(f"{place}: {section}: expected a mapping{_or_text(section)}")
+        raise ConfigError(f"{place}: {section}: expected a mapping{_or_text(section, schema)}")
 
 
-def _or_text(section: str) -> str:
-    return f", or text for {section}.{SHORTHAND[section]}" if section in SHORTHAND else " or null"
+def _or_text(section: str, schema: Schema) -> str:
+    key = schema.shorthand.get(section)
+    return f", or text for {section}.{key}" if key else " or null"
 
 
 def _drop(settings: Settings, section: str) -> None:
@@ -192,34 +192,35 @@ def _drop(settings: Settings, section: str) -> None:
         del settings[key]
 
 
-def _check_key(key: str, section: str, place: str) -> None:
-    if section and key in SECTIONS[section].model_fields:
+def _check_key(key: str, section: str, place: str, schema: Schema) -> None:
+    if section and key in schema.sections[section].model_fields:
         return
-    if not section and key in top_level_keys():
+    if not section and key in schema.top_level_keys():
         return
     full = f"{section}.{key}" if section else key
     if not section and key in REFUSED:
         raise ConfigError(f"{place}: {key}: not a key of a recipe: {REFUSED[key]}")
     if not section and key == EXTENDS:
         raise ConfigError(f"{place}: {EXTENDS} belongs inside a recipe file")
-    found = suggest_key(key, section)
+    found = suggest_key(key, section, schema)
     raise ConfigError(f"{place}: unknown key '{full}'" + (f" (did you mean '{found}'?)" if found else ""))
 
 
-def suggest_key(key: str, section: str = "") -> str | None:
+def suggest_key(key: str, section: str = "", schema: Schema = DUDI) -> str | None:
     """The known key that `key` was probably meant to be, across all sections.
 
     Args:
         key: What was written, without its section.
         section: Where it was written; empty for the top level.
+        schema: Which keys there are.
     """
     last = key.rpartition(".")[2]
     if last in _FAMILIAR:
         return _FAMILIAR[last]
-    names = _last_parts(known_keys(), section)
+    names = _last_parts(schema.known_keys(), section)
     if last in names:
         return names[last]
-    inside = nearest(last, SECTIONS[section].model_fields) if section else None
+    inside = nearest(last, schema.sections[section].model_fields) if section else None
     if inside:
         return f"{section}.{inside}"
     found = nearest(last, names)

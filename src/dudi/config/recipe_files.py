@@ -14,6 +14,8 @@ STUDIES = "study"
 """The folder of studies: grids of runs, for `dudi study`."""
 LAUNCHERS = "accelerate"
 """The folder of config files for `accelerate launch`."""
+STACKS = "stack"
+"""The folder of recipes for `dudi stack`."""
 
 
 def recipes_folder() -> Path:
@@ -28,11 +30,13 @@ def recipes_folder() -> Path:
     raise ConfigError(f"{_PACKAGE}: the shipped recipes are missing; reinstall dudi, or give a recipe's full path")
 
 
-def list_recipes() -> list[str]:
-    """Names of the shipped recipes, sorted: `smollm2`, `table2/dudi`, ..."""
+def list_recipes(*, stacks: bool = False) -> list[str]:
+    """Names of the shipped recipes, sorted: `smollm2`, `table2/dudi`, ...; those of `dudi stack` where asked for."""
     folder = recipes_folder()
-    names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    return sorted(name.as_posix() for name in names if name.parts[0] not in (BASES, STUDIES, LAUNCHERS))
+    names = [path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml")]
+    if stacks:
+        return sorted(name.as_posix() for name in names if name.parts[0] == STACKS and BASES not in name.parts)
+    return sorted(name.as_posix() for name in names if name.parts[0] not in (BASES, STUDIES, STACKS, LAUNCHERS))
 
 
 def find_recipe(name: str | Path) -> Path:
@@ -51,9 +55,10 @@ def find_recipe(name: str | Path) -> Path:
         raise ConfigError(f"{name}: is a folder; name the recipe's YAML file")
     if not path.is_absolute():
         shipped = path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
-        if shipped in list_recipes():
+        names = [*list_recipes(), *list_recipes(stacks=True)]
+        if shipped in names:
             return recipes_folder() / f"{shipped}.yaml"
-        hint = did_you_mean(shipped, list_recipes()) or "; `dudi ls recipes` lists the shipped ones"
+        hint = did_you_mean(shipped, names) or "; `dudi ls recipes` lists the shipped ones"
     else:
         hint = ""
     raise ConfigError(f"{name}: no such recipe{hint}")

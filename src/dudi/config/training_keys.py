@@ -10,9 +10,12 @@ import enum
 import functools
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dudi.methods import METHOD_KEYS
+
+if TYPE_CHECKING:
+    from dudi.run_arguments import RunArguments
 
 REFUSED: dict[str, str] = {
     "output_dir": "the run's folder is given with --output DIR",
@@ -57,19 +60,33 @@ class TrainingKey:
 
 @functools.lru_cache(maxsize=1)
 def training_keys() -> Mapping[str, TrainingKey]:
-    """All keys by the name that YAML uses, dudi's own in front of those of `TrainingArguments`."""
-    from transformers import TrainingArguments
-
+    """All keys of `dudi train` by the name that YAML uses, its own in front of those of `TrainingArguments`."""
     from dudi.arguments import DudiConfig
 
+    return keys_of(DudiConfig)
+
+
+@functools.lru_cache(maxsize=1)
+def stack_keys() -> Mapping[str, TrainingKey]:
+    """All keys of `dudi stack`, likewise."""
+    from dudi.stacking.arguments import StackArguments
+
+    return keys_of(StackArguments)
+
+
+def keys_of(arguments: type[RunArguments]) -> Mapping[str, TrainingKey]:
+    """The fields of a class of arguments that a recipe may set, by the name that YAML uses."""
+    from transformers import TrainingArguments
+
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
-    hints = typing.get_type_hints(DudiConfig)
-    declared = DudiConfig.__annotations__
+    hints = typing.get_type_hints(arguments)
+    kinds = arguments.__mro__[: arguments.__mro__.index(TrainingArguments)]
+    declared = {name for kind in kinds for name in kind.__annotations__}
     keys = [
         TrainingKey(
             field.name, _hint(field.name, hints[field.name]), _default(field), _help(field), field.name in declared
         )
-        for field in dataclasses.fields(DudiConfig)
+        for field in dataclasses.fields(arguments)
         if field.init and field.name not in REFUSED
     ]
     return {key.yaml_name: key for key in sorted(keys, key=lambda key: (not key.own, key.name in inherited))}

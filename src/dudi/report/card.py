@@ -62,7 +62,7 @@ def write_model_card(run_dir: Path) -> Path:
 def render_card(run: RunFolder) -> str:
     """The card as text."""
     method = METHODS.get(str(run.value("method")))
-    page = template("card.md.jinja", autoescape=False, finalize=_finalize)
+    page = template("card.md.jinja", autoescape=False, finalize=finalize)
     return str(
         page.render(
             front_matter=Markup(front_matter(run)),
@@ -76,7 +76,7 @@ def render_card(run: RunFolder) -> str:
             licences=_licences(run, method),
             chosen=_chosen(run, method),
             command=Markup(code_block(command_of(run) or "dudi train resolved.yaml")),
-            versions=_versions(run),
+            versions=versions_of(run),
             results=benchmark_section(grouped([run])),
             result_file=RESULT,
             table=markdown_table,
@@ -95,7 +95,8 @@ def markdown(value: Any) -> str:
     return text.replace("://", "&#58;//").replace("www.", "www&#46;")  # or a bare address becomes a link
 
 
-def _finalize(value: Any) -> Any:
+def finalize(value: Any) -> Any:
+    """What a template prints: escaped, unless it is markup already."""
     return value if isinstance(value, Markup) else markdown(value)
 
 
@@ -185,7 +186,8 @@ def _chosen(run: RunFolder, method: Method | None) -> list[tuple[str, str]]:
     return [(wording, said(value)) for wording, key in wanted if (value := run.value(key)) is not None]
 
 
-def _versions(run: RunFolder) -> list[str]:
+def versions_of(run: RunFolder) -> list[str]:
+    """The libraries that decide numbers, with their versions, and the commit."""
     packages = run.environment.get("packages")
     found = packages if isinstance(packages, Mapping) else {}
     named = [f"{name} {found[name]}" for name in _LIBRARIES if found.get(name)]

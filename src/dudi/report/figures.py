@@ -19,6 +19,7 @@ from dudi.report.groups import Group
 from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, overlap_key, points
 from dudi.report.scales import MOST_POINTS
+from dudi.report.stack_figures import LEARNING, is_stack, language_charts
 
 _GIB = 2**30
 
@@ -77,6 +78,8 @@ class Section:
 
 def sections(groups: Sequence[Group]) -> list[Section]:
     """Every section with charts, in the order of the page."""
+    if is_stack(groups[0].runs[0]):
+        return [*_stack(groups), _cost(groups), _optimiser(groups)]
     return [
         _losses(groups),
         _cold_start(groups),
@@ -214,6 +217,21 @@ def _rollouts(groups: Sequence[Group]) -> Section:
             _lines(groups, "In a wrong language", "rollout/wrong_language_rate", "%", scale=100.0),
         ),
     )
+
+
+def _stack(groups: Sequence[Group]) -> list[Section]:
+    learning = Section(
+        "Learning",
+        "The loss of this stage, and how near its vectors come to the teacher's within a batch: a fraction of variance "
+        "unexplained of 0 is perfect, of 1 no better than the mean.",
+        tuple(_lines(groups, title, key, unit) for title, key, unit in LEARNING),
+    )
+    languages = Section(
+        "Languages",
+        "On parallel text: the stack's vector of a text against the LLM's vector of its English. No label is used.",
+        tuple(Figure(chart, own_legend=True) for chart in language_charts(groups)),
+    )
+    return [learning, languages]
 
 
 def _cost(groups: Sequence[Group]) -> Section:

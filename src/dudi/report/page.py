@@ -20,6 +20,7 @@ from dudi.report.files import resource, template, write_text
 from dudi.report.groups import Group, differing, grouped
 from dudi.report.plots import standalone
 from dudi.report.run_folder import ANSWERS, RESULT, RunFolder, last, overlap_key, read_runs
+from dudi.report.stack_figures import is_stack, stacked
 from dudi.report.wording import Row, Table, gibibytes, in_order, lasted, percent, said, shown
 
 FIGURES = "figures"
@@ -182,8 +183,8 @@ def summary(run: RunFolder) -> list[str]:
     records = run.stage(cold=False)
     overlap = overlap_key(records)
     return [
-        said(run.value("method")),
-        facts.model_name(run.value("student")),
+        said(run.value("stage") if is_stack(run) else run.value("method")),
+        stacked(run) if is_stack(run) else facts.model_name(run.value("student")),
         facts.model_name(run.value("teacher")),
         shown(last(records, "step")),
         shown(last(records, "loss")),

@@ -1,0 +1,220 @@
+"""What every kind of recipe is: typed sections, training keys, and where each value came from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from dudi.config.layers import Origin, Setting, Settings, read_layers
+from dudi.config.recipe_files import find_recipe, recipes_folder
+from dudi.config.schema import Schema
+from dudi.config.sections import Dtype
+from dudi.config.training_keys import YAML_NAMES, TrainingKey
+from dudi.config.value_types import fit
+from dudi.config.yaml_tree import render
+from dudi.errors import ConfigError
+from dudi.suggest import did_you_mean
+
+FIELDS = {python: text for text, python in YAML_NAMES.items()}
+
+
+class Recipe(BaseModel):
+    """A recipe that has been read; its subclasses have a field for each of their sections.
+
+    Attributes:
+        dtype: Precision of training; auto takes the best one that the device computes well.
+        training: The given training keys by their Python names; what is not here has its default.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: ClassVar[Schema]
+    command: ClassVar[str]
+    """The verb that reads such a recipe."""
+    required: ClassVar[tuple[tuple[str, str, str], ...]] = ()
+    """(section, key, what it is) without which there is no run."""
+
+    dtype: Dtype = "auto"
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    _sources: Settings = PrivateAttr(default_factory=dict)
+    _file: Path = PrivateAttr(default_factory=lambda: Path("run.yaml"))
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every value is, given or default; where a value came from does not matter."""
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        own, theirs = self.model_dump(exclude={"training"}), other.model_dump(exclude={"training"})
+        return own == theirs and self.settings == other.settings
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Sequence[str] = ()) -> Self:
+        """Read a recipe.
+
+        Args:
+            path: A YAML file, or the name of a shipped recipe (`smollm2`, `table2/dudi`).
+            overrides: `key=value` words; the value is YAML, keys of sections have a dot.
+
+        Raises:
+            ConfigError: anything wrong with the recipe or the words: which key, which line, what was expected.
+        """
+        file = find_recipe(path)
+        settings = read_layers(file, overrides, cls.schema_)
+        tree: dict[str, Any] = {"training": {}}
+        for key, setting in settings.items():
+            _put(tree, key, setting, cls.schema_)
+        for section, key, what in cls.required:
+            if not (tree.get(section) or {}).get(key):
+                raise ConfigError(f"{path}: {section}.{key} is missing: name {what}")
+        cls.complete(tree)
+        try:
+            config = cls.model_validate(tree)
+        except ValidationError as error:
+            raise _as_config_error(error, settings) from error
+        config._sources, config._file = settings, file
+        config.check_words()
+        return config
+
+    @classmethod
+    def complete(cls, tree: dict[str, Any]) -> None:
+        """What has to be put right in the tree before it is validated."""
+
+    def check_words(self) -> None:
+        """Hold words against their choices, while their line is still known.
+
+        Raises:
+            ConfigError: with file and line.
+        """
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe's name below `recipes/` (`table2/dudi`), or its file's stem."""
+        try:
+            return self._file.resolve().relative_to(recipes_folder().resolve()).with_suffix("").as_posix()
+        except ValueError:
+            return self._file.stem
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every training key by its Python name: the given value, or the default."""
+        return {key.name: copy.deepcopy(self.value(key)) for key in self.schema_.training().values()}
+
+    def value(self, key: TrainingKey) -> Any:
+        """The value of a training key."""
+        return self.training.get(key.name, key.default)
+
+    def known(self, key: str) -> str:
+        """A key as YAML names it.
+
+        Raises:
+            ConfigError: there is no such key.
+        """
+        key = YAML_NAMES.get(key, key)
+        if key not in self.schema_.known_keys() and key not in self.schema_.sections:
+            raise ConfigError(f"unknown key '{key}'{did_you_mean(key, self.schema_.known_keys())}")
+        return key
+
+    def origin(self, key: str) -> Origin:
+        """Where a value came from: `default`, `method`, `recipe` or `command line`.
+
+        Args:
+            key: `learning_rate`, `student.model`, `lambda` (or `lmbda`) ...
+
+        Raises:
+            ConfigError: there is no such key.
+        """
+        key = self.known(key)
+        return self._sources[key].origin if key in self._sources else "default"
+
+    def place(self, key: str) -> str | None:
+        """`FILE:LINE` of a value that a recipe gave, `command line`, or None for the defaults."""
+        origin = self.origin(key)
+        return self._sources[self.known(key)].place if origin in ("recipe", "command line") else None
+
+    def resolved_yaml(self) -> str:
+        """Every value of the run, defaults included, each with a comment on where it came from.
+
+        The text is a recipe: `load` reads an equal one from it.
+        """
+        lines = [
+            "# Every value of this run and where it came from. "
+            f"This file is a recipe: dudi {self.command} resolved.yaml"
+        ]
+        for name, section in self.schema_.sections.items():
+            given = self.model_dump(include={name})[name]
+            if given is None:
+                lines.append(self._line(name, None, name))
+                continue
+            lines.append(f"{name}:")
+            lines += ["  " + self._line(key, given[key], f"{name}.{key}") for key in section.model_fields]
+        lines += ["", self._line("dtype", self.dtype, "dtype"), "", "# The method and its training"]
+        for own in (True, False):
+            keys = [key for key in self.schema_.training().values() if key.own is own]
+            lines += [self._line(key.yaml_name, self.value(key), key.yaml_name) for key in keys]
+            lines += ["", "# transformers.TrainingArguments"] if own else []
+        return "\n".join(lines) + "\n"
+
+    def _line(self, name: str, value: Any, key: str) -> str:
+        origin = self.origin(key)
+        place = f" {self.place(key)}" if origin == "recipe" else ""
+        return f"{name}: {render(value)}  # {origin}{place}"
+
+    def arguments(self, kind: type[Any], output_dir: str | Path, **changes: Any) -> Any:
+        """The run's `TrainingArguments`, in the precision that `dtype` and the device ask for.
+
+        Args:
+            kind: Their class.
+            output_dir: The run's folder.
+            changes: Fields that win over the recipe; `bf16` and `fp16` win over `dtype`.
+
+        Raises:
+            ConfigError: values out of range or against each other; with file and line where they were given.
+        """
+        from dudi.environment import choose_precision
+
+        values = copy.deepcopy(self.training) | changes
+        precision = choose_precision(self.dtype, use_cpu=bool(values.get("use_cpu")))
+        flags = {"bf16": precision.dtype == "bfloat16", "fp16": precision.dtype == "float16"}
+        try:
+            return kind(**(flags | values), output_dir=str(output_dir))
+        except ConfigError as error:
+            raise ConfigError(self.placed(str(error))) from error
+        except ValueError as error:
+            message = " ".join(str(error).split())
+            raise ConfigError(f"the training keys contradict each other: {message}") from error
+
+    def placed(self, message: str) -> str:
+        """`message` with the place of the key that it begins with, if somebody gave that key."""
+        key = message.partition(":")[0]
+        return f"{self.place(key)}: {message}" if key in self._sources else message
+
+
+def _put(tree: dict[str, Any], key: str, setting: Setting, schema: Schema) -> None:
+    """Put one setting where the recipe has it, in the type that it has there."""
+    section, dot, name = key.partition(".")
+    if key in schema.sections:
+        tree.setdefault(key, None if setting.value is None else {})
+        return
+    if dot:
+        hint = schema.sections[section].model_fields[name].annotation
+        tree[section] = tree.get(section) or {}
+        tree[section][name] = fit(setting.value, hint, key, setting.place)
+    elif key == "dtype":
+        tree[key] = fit(setting.value, Dtype, key, setting.place)
+    else:
+        field = schema.training()[key]
+        tree["training"][field.name] = fit(setting.value, field.hint, key, setting.place)
+
+
+def _as_config_error(error: ValidationError, settings: Settings) -> ConfigError:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    place = f"{settings[key].place}: " if key in settings else ""
+    message = problem["msg"].removeprefix("Input ")
+    return ConfigError(f"{place}{key}: {message}, got {render(problem['input'])}")

@@ -1,0 +1,161 @@
+"""Stage 1: the stack learns to give the vectors that its own LLM gives, on English text without labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from dudi.errors import ConfigError
+from dudi.stacking import building, lora
+from dudi.stacking.arguments import StackArguments
+from dudi.stacking.connector import start_connector
+from dudi.stacking.modeling import MTLLMModel
+from dudi.stacking.probing import probe
+from dudi.stacking.rows import StackRow
+from dudi.stacking.tokens import Source
+from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.teachers import evaluating
+
+LLM_IDS, LLM_MASK = "llm_input_ids", "llm_attention_mask"
+
+
+class Alignment:
+    """Mean squared error between the stack's pooled vector and the LLM's own, its adapter off.
+
+    Args:
+        source: The encoder's tokenizer.
+        llm_source: The LLM's.
+        args: The keys.
+        parallel: Rows with their English, for the probe.
+    """
+
+    stage = "align"
+
+    def __init__(
+        self, source: Source, llm_source: Source, args: StackArguments, parallel: Sequence[StackRow] = ()
+    ) -> None:
+        self.source, self.llm_source, self.args = source, llm_source, args
+        self.parallel = limited(parallel, args.probe_rows)
+        self.source_tokenizer = source.tokenizer
+        self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_source.tokenizer
+
+    def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
+        """The same texts as both tokenizers write them."""
+        texts, languages = [row.text for row in rows], [row.language for row in rows]
+        batch = self.source.batch(texts, languages, max_length=self.args.max_length)
+        own = self.llm_source.batch(texts, languages, max_length=self.args.max_length)
+        return batch | {LLM_IDS: own["input_ids"], LLM_MASK: own["attention_mask"]}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Nothing is drawn."""
+        return batch
+
+    def count(self, batch: Batch) -> float:
+        """Rows."""
+        return float(len(batch["input_ids"]))
+
+    def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
+        """Summed over rows, a mean over the vector's width."""
+        taught = teacher_vectors(inner.reader, batch[LLM_IDS], batch[LLM_MASK])
+        read = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).vectors
+        residual = (read - taught).square()
+        sums = {
+            "residual": residual.sum(),
+            "cosine": nn.functional.cosine_similarity(read, taught, dim=-1).sum(),
+            "taught": taught.sum(dim=0),
+            "squares": taught.square().sum(),
+        }
+        return residual.mean(dim=-1).sum(), sums
+
+    def metrics(self, sums: Sums, count: float) -> dict[str, float]:
+        """The loss, the fraction of variance unexplained within the batch, the mean cosine."""
+        width = sums["taught"].numel()
+        variance = float(sums["squares"] - sums["taught"].square().sum() / count)
+        found = {"loss": float(sums["residual"]) / count / width, "cosine": float(sums["cosine"]) / count}
+        return found | ({"fvu": float(sums["residual"]) / variance} if variance > 0 else {})
+
+    def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
+        """FVU and cosine of each language of the parallel rows."""
+        due = last or (self.args.probe_steps > 0 and step % self.args.probe_steps == 0)
+        if not self.parallel or not due:
+            return {}
+        found = probe(
+            inner.reader,
+            self.source,
+            self.llm_source,
+            self.parallel,
+            batch_size=self.args.per_device_eval_batch_size,
+            max_length=self.args.max_length,
+        )
+        return {f"{key}/{code}": values[key] for code, values in found.items() for key in ("fvu", "cosine")}
+
+
+def teacher_vectors(model: MTLLMModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """(B, D) what the LLM makes of its own tokens, its adapter and its dropout off."""
+    with evaluating(model), model.without_lora():
+        return model.read_tokens(input_ids, attention_mask).vectors
+
+
+def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:
+    """The first rows of each language."""
+    kept: dict[str, list[StackRow]] = {}
+    for row in rows:
+        of_language = kept.setdefault(row.language, [])
+        if len(of_language) < most:
+            of_language.append(row)
+    return [row for of_language in kept.values() for row in of_language]
+
+
+def align(
+    model: MTLLMModel,
+    source: Source,
+    llm_source: Source,
+    rows: Sequence[StackRow],
+    args: StackArguments,
+    lora_settings: lora.LoraSettings | None = None,
+    parallel: Sequence[StackRow] = (),
+    *,
+    resume: str | Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> MTLLMModel:
+    """Stage 1, in place: connector and adapter learn, encoder and LLM stay as they are.
+
+    Args:
+        model: Encoder and LLM.
+        source: The encoder's tokenizer.
+        llm_source: The LLM's.
+        rows: English texts.
+        args: The keys; `output_dir` gets `metrics.jsonl` and `checkpoints/`.
+        lora_settings: Of the new adapter; None: the authors'. A model that carries one goes on with it.
+        parallel: Rows with `english`: FVU and cosine of each language are measured on them.
+        resume: A checkpoint of the same run.
+        about: More of what identifies the run.
+
+    Raises:
+        ConfigError: a part is missing.
+        DataError: a language code is unknown.
+    """
+    if model.config.parts != "stack" or model.connector is None or model.llm is None:
+        raise ConfigError("align: needs an encoder and an LLM")
+    source.check_rows([*rows, *parallel])
+    if model.config.lora is None:
+        settings = lora_settings or lora.LoraSettings()
+        lora.add_lora(model.llm, settings)
+        model.config.lora = dataclasses.asdict(settings)
+    model.connector.float()
+    if resume is None and args.connector_start == "least_squares":
+        texts = [row.text for row in rows[: args.start_rows]]
+        start_connector(model, source, llm_source, texts, rows[0].language, max_length=args.max_length)
+    trainable(model, model.connector)
+    trainable_lora(model.llm)
+    objective = Alignment(source, llm_source, args, parallel)
+    run(StackTrainer(model, args, objective, rows, about=about), resume)
+    if args.merge_lora:
+        building.merge(model)
+    model.config.stage = "aligned"
+    return model

@@ -1,0 +1,144 @@
+"""A stack from its parents, a head on a stack, a stack from its folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+from dudi.errors import ConfigError
+from dudi.models import locate
+from dudi.stacking import llm2vec, lora, parts
+from dudi.stacking.checks import check_attention
+from dudi.stacking.configuration import MTLLMConfig
+from dudi.stacking.modeling import (
+    MTLLMForMultipleChoice,
+    MTLLMForSequenceClassification,
+    MTLLMModel,
+    MTLLMPreTrainedModel,
+    on_device,
+)
+from dudi.stacking.rows import Task
+
+
+def build_stack(
+    encoder: str | PreTrainedModel | None,
+    llm: str | PreTrainedModel | None,
+    *,
+    adapters: Sequence[str] = (),
+    attention: str = "bidirectional",
+    dtype: str = "float32",
+    seed: int = 0,
+    revisions: tuple[str | None, str | None] = (None, None),
+    attn_implementation: str | None = None,
+) -> MTLLMModel:
+    """A stack of two models, its connector random.
+
+    Args:
+        encoder: A translation model or a text encoder: a name, a folder, or a model, whose weights are copied; None for
+            an LLM alone.
+        llm: A decoder, likewise; a folder of LoRA adapters (LLM2Vec) brings its base along. None: the encoder alone.
+        adapters: Adapters that are merged into the LLM, in this order.
+        attention: `bidirectional` or `causal`.
+        dtype: Precision of parts that are loaded by name.
+        seed: Of the connector.
+        revisions: Of encoder and LLM, on the hub.
+        attn_implementation: Of the LLM; None: transformers' choice.
+
+    Raises:
+        ConfigError: a model cannot be read.
+        DataError: weights are missing, or the LLM cannot be read as `attention` says.
+    """
+    precision = getattr(torch, dtype)
+    bottom = top = None
+    if isinstance(encoder, str):
+        bottom = parts.load_encoder(encoder, dtype=precision, revision=revisions[0])
+    elif encoder is not None:
+        bottom = parts.bare_encoder(encoder)
+    if isinstance(llm, str):
+        top = llm2vec.load_adapted_llm(
+            llm, adapters, dtype=precision, revision=revisions[1], attn_implementation=attn_implementation
+        )
+    elif llm is not None:
+        top = llm2vec.merge_adapters(parts.bare_llm(llm), adapters)
+    return join(bottom, top, attention=attention, seed=seed)
+
+
+def join(
+    encoder: PreTrainedModel | None, llm: PreTrainedModel | None, *, attention: str = "bidirectional", seed: int = 0
+) -> MTLLMModel:
+    """A stack that holds these very parts (no copy)."""
+    configs = [None if part is None else copy.deepcopy(part.config) for part in (encoder, llm)]
+    config = MTLLMConfig(encoder_config=configs[0], llm_config=configs[1], attention=attention)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = MTLLMModel(config)
+    model.encoder, model.llm = encoder, llm
+    if llm is not None:
+        llm.config.is_causal, llm.config.use_cache = attention == "causal", False
+    if model.connector is not None:
+        model.connector = new_linear(config.encoder_size, config.hidden_size, bias=True, seed=seed)
+    on_device(model, model.adapted.device).eval()
+    if llm is not None:
+        check_attention(model)
+    return model
+
+
+def new_linear(inputs: int, outputs: int, *, bias: bool, seed: int) -> nn.Linear:
+    """A linear layer whose weights depend on the seed alone."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    with torch.no_grad():
+        layer.weight.normal_(std=inputs**-0.5, generator=torch.Generator().manual_seed(seed))
+        if layer.bias is not None:
+            layer.bias.zero_()
+    return layer
+
+
+def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
+    """A model for a task around a reader (no copy), with a new head.
+
+    Returns:
+        A `MTLLMForSequenceClassification` or `MTLLMForMultipleChoice`.
+    """
+    config = copy.deepcopy(model.config)
+    config.task = task.kind
+    if task.labels:
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {label: index for index, label in enumerate(task.labels)}
+    kind = MTLLMForMultipleChoice if task.kind == "choice" else MTLLMForSequenceClassification
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        headed = kind(config)
+    outputs = headed.score.out_features
+    headed.stack, model.config = model, config
+    headed.score = new_linear(config.hidden_size, outputs, bias=False, seed=seed).to(model.device)
+    return headed.train(model.training)
+
+
+def load_stack(folder: str | Path, *, dtype: str = "auto") -> Any:
+    """The model that a folder holds, in the class it was saved as.
+
+    Raises:
+        ConfigError: the folder holds no stack.
+        DataError: weights are missing, or the attention is not what the config says.
+    """
+    place = locate(str(folder))
+    try:
+        config = AutoConfig.from_pretrained(place)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: no model of dudi stack ({str(error).partition(chr(10))[0][:120]})") from error
+    kinds = {kind.__name__: kind for kind in (MTLLMModel, MTLLMForSequenceClassification, MTLLMForMultipleChoice)}
+    named = (config.architectures or ["?"])[0]
+    if named not in kinds:
+        raise ConfigError(f"{folder}: holds a {named}, not a model of dudi stack ({', '.join(kinds)})")
+    return kinds[named].from_pretrained(place, dtype=dtype)
+
+
+def merge(model: MTLLMPreTrainedModel) -> None:
+    """Merge the adapter of a stack into its weights, in place."""
+    lora.merge_lora(model.reader.adapted)
+    for config in (model.config, model.reader.config):
+        config.lora = None

@@ -1,0 +1,88 @@
+"""What a loaded stack is held against: every weight is there, and attention is what the config says.
+
+All this went wrong unseen in libraries of this kind: an encoder whose weights were all random, a bidirectional LLM
+that a new version of `transformers` read causally, padding that changed the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dudi.errors import DataError
+from dudi.teachers import evaluating
+
+if TYPE_CHECKING:
+    from dudi.stacking.modeling import MTLLMPreTrainedModel
+
+LENGTH, PADDING = 6, 3
+TOLERANCE = 1e-3
+"""How far padding may move a state, relative to its size; 16 bits round at 4e-3, and get forty times as much."""
+
+
+def check_loaded(name: str, missing: Sequence[str]) -> None:
+    """Refuse a model of which weights stayed random.
+
+    Raises:
+        DataError: naming the first ones.
+    """
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(
+            f"{name}: weights are missing in the checkpoint and would be random: {', '.join(missing[:3])}{more}"
+        )
+
+
+@torch.no_grad()
+def check_attention(model: MTLLMPreTrainedModel) -> None:
+    """Perturb the last input and look at the first state, with padding in the batch and without; look for leaks.
+
+    Args:
+        model: A loaded stack; one without an LLM, or whose weights are not in memory, is not looked at.
+
+    Raises:
+        DataError: the LLM's attention is not `config.attention`, or padding changes the result.
+    """
+    llm = model.reader.llm
+    if llm is None or any(parameter.is_meta for parameter in model.parameters()):
+        return
+    wanted = model.config.attention == "bidirectional"
+    first = _inputs(llm, LENGTH)
+    second = first.clone()
+    second[:, -1] = first[:, -1].flip(-1) * -1.5
+    with evaluating(llm):
+        # Kernels take other paths with padding than without: both have to be as the config says.
+        alone, padded = _states(llm, first, 0), _states(llm, first, PADDING)
+        for padding, seen in ((0, alone), (PADDING, padded)):
+            sees_ahead = bool((seen[:, 0] != _states(llm, second, padding)[:, 0]).any())
+            if sees_ahead is not wanted:
+                raise _otherwise(type(llm).__name__, model.config.attention, sees_ahead)
+    leak = float((padded - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
+    if not leak <= (TOLERANCE if first.dtype == torch.float32 else 40 * TOLERANCE):
+        raise DataError(f"attention: padding changes what this {type(llm).__name__} reads (by {leak:.1e} of a state)")
+
+
+def _otherwise(name: str, said: str, sees_ahead: bool) -> DataError:
+    found = "depends" if sees_ahead else "does not depend"
+    advice = "see config.is_causal" if sees_ahead else "it cannot be read bidirectionally: set attention: causal"
+    return DataError(
+        f"attention: the config says {said}, but the first state of this {name} {found} on the last input; {advice}"
+    )
+
+
+def _states(llm: Any, inputs: Tensor, padding: int) -> Tensor:
+    """States of the inputs, with so many padded places behind them that hold something else."""
+    places = torch.cat([inputs, 7.0 * inputs[:, :padding]], dim=1)
+    mask = torch.ones(places.shape[:2], dtype=torch.long, device=inputs.device)
+    mask[:, inputs.shape[1] :] = 0
+    return llm(inputs_embeds=places, attention_mask=mask).last_hidden_state[:, : inputs.shape[1]].float()
+
+
+def _inputs(llm: Any, length: int) -> Tensor:
+    """(1, length, D) vectors of the size of the LLM's embeddings, the same ones at every load."""
+    weight = llm.get_input_embeddings().weight
+    drawn = torch.randn(1, length, weight.shape[1], generator=torch.Generator().manual_seed(0))
+    return (drawn * weight[:64].float().std().cpu().clamp(min=1e-3)).to(weight.device, weight.dtype)

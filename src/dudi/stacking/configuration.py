@@ -1,0 +1,96 @@
+"""`MTLLMConfig`: an MT encoder, a language model on top of it, and how the two are joined. Both configs are inside."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from dudi.errors import ConfigError
+from dudi.suggest import did_you_mean
+
+Attention = Literal["bidirectional", "causal"]
+Stage = Literal["untrained", "aligned", "teacher", "distilled", "finetuned"]
+Parts = Literal["stack", "llm", "encoder"]
+ATTENTIONS: tuple[str, ...] = get_args(Attention)
+STAGES: tuple[str, ...] = get_args(Stage)
+# huggingface_hub checks dataclass fields at runtime and does not know names imported for types alone.
+
+
+class MTLLMConfig(PreTrainedConfig):
+    """A reader of sentences: encoder and LLM, or one of the two alone.
+
+    The configs of both parts are embedded, so that loading never needs the models they came from.
+
+    Attributes:
+        encoder_config: Of the MT encoder; None for an LLM that reads its own tokens.
+        llm_config: Of the decoder; None for an encoder alone.
+        attention: Whether the LLM's tokens see those behind them.
+        stage: What was done to these weights: `untrained`, `aligned` (Stage 1), `teacher` (an LLM tuned on a task),
+            `distilled` (Stage 2), `finetuned` (by labels).
+        lora: `r`, `alpha`, `dropout` and `target_modules` of an adapter that is in the weights and not merged.
+        task: `classification`, `choice`, or None.
+        codes: The encoder's language code for each code that rows may have, where the two differ.
+
+    Raises:
+        ConfigError: a value is none of its choices, or both parts are missing.
+    """
+
+    model_type = "mt_llm"
+    sub_configs = {"encoder_config": AutoConfig, "llm_config": AutoConfig}  # noqa: RUF012
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    llm_config: dict | PreTrainedConfig | None = None
+    attention: str = "bidirectional"
+    stage: str = "untrained"
+    lora: dict | None = None
+    task: str | None = None
+    codes: dict | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.encoder_config = _rebuilt(self.encoder_config)
+        self.llm_config = _rebuilt(self.llm_config)
+        _check("attention", self.attention, ATTENTIONS)
+        _check("stage", self.stage, STAGES)
+        if self.llm_config is not None:
+            self.llm_config.is_causal = self.attention == "causal"
+            self.llm_config.use_cache = False  # nothing is decoded
+        super().__post_init__(**kwargs)
+
+    @property
+    def parts(self) -> Parts:
+        """Which parts there are."""
+        if self.encoder_config is None:
+            return "llm"
+        return "encoder" if self.llm_config is None else "stack"
+
+    @property
+    def encoder_size(self) -> int:
+        """Width of the encoder's states."""
+        return int(part(self.encoder_config).hidden_size)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the vectors that come out."""
+        return int(part(self.encoder_config if self.llm_config is None else self.llm_config).hidden_size)
+
+
+def part(config: Any) -> PreTrainedConfig:
+    """The config of a part that has to be there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(config, PreTrainedConfig):
+        raise ConfigError("MTLLMConfig: give encoder_config, llm_config, or both")
+    return config
+
+
+def _rebuilt(config: Any) -> PreTrainedConfig | None:
+    """A nested mapping, as `config.json` holds it, as the config that it was."""
+    return AutoConfig.for_model(**config) if isinstance(config, dict) else config
+
+
+def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}: '{value}' is not one of {', '.join(allowed)}{did_you_mean(value, allowed)}")

@@ -1,0 +1,138 @@
+"""LLMs that come as a base and LoRA adapters, as LLM2Vec's do: MNTP, then SimCSE, each merged before the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import cached_file
+
+from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.models import locate
+from dudi.stacking import lora, parts
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def load_adapted_llm(
+    name: str,
+    adapters: Sequence[str] = (),
+    *,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+) -> PreTrainedModel:
+    """A decoder without its head, adapters merged into it.
+
+    Args:
+        name: A model, or a folder of an adapter alone, which names its base.
+        adapters: More adapters, merged in this order.
+        dtype: Precision of the weights.
+        revision: Of `name` on the hub.
+        attn_implementation: As in `from_pretrained`.
+
+    Raises:
+        ConfigError: something cannot be read, or is an adapter of another kind.
+        DataError: an adapter does not fit the model.
+    """
+    base, chain = name, list(adapters)
+    found = None if _is_model(locate(name)) else _file(locate(name), CONFIG, required=False)
+    if found is not None:
+        base = str(_read(found)["base_model_name_or_path"])
+        chain.insert(0, name)
+    own_revision = revision if base == name else None
+    model = parts.load_llm(base, dtype=dtype, revision=own_revision, attn_implementation=attn_implementation)
+    return merge_adapters(model, chain)
+
+
+def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> PreTrainedModel:
+    """Merge LoRA adapters into a model, in place, one after the other.
+
+    Raises:
+        ConfigError: an adapter cannot be read, or is of another kind.
+        DataError: a weight of the adapter has no place in the model, or one is missing.
+    """
+    for name in adapters:
+        _add(model, name)
+        lora.merge_lora(model)
+    return model
+
+
+def _add(model: PreTrainedModel, name: str) -> None:
+    place = locate(name)
+    described = _read(_need(place, CONFIG, name))
+    if described.get("peft_type") != "LORA":
+        raise ConfigError(f"{name}: an adapter of the kind {described.get('peft_type')}; only LORA can be merged")
+    from safetensors.torch import load_file
+
+    given = load_file(_need(place, WEIGHTS, name))
+    targets = described["target_modules"]
+    settings = lora.LoraSettings(int(described["r"]), int(described["lora_alpha"]), 0.0, targets)
+    lora.add_lora(model, settings)
+    own = {key: tensor for key, tensor in model.state_dict().items() if ".lora_" in key}
+    named = {_plain(key): tensor for key, tensor in given.items()}
+    wanted = {key.replace(".default.", "."): tensor for key, tensor in own.items()}
+    _check_same(name, set(named), set(wanted))
+    with torch.no_grad():
+        for key, tensor in wanted.items():
+            _fill(tensor, named[key], f"{name}: {key}")
+
+
+def _fill(tensor: Tensor, value: Tensor, where: str) -> None:
+    if tensor.shape != value.shape:
+        raise DataError(f"{where}: shape {tuple(value.shape)} where the model has {tuple(tensor.shape)}")
+    tensor.copy_(value)
+
+
+def _plain(key: str) -> str:
+    """`base_model.model.model.layers.0...` as a decoder without a head calls it."""
+    key = key.removeprefix("base_model.model.")
+    return key.removeprefix("model.").removeprefix("transformer.")
+
+
+def _check_same(name: str, given: set[str], wanted: set[str]) -> None:
+    """An adapter whose weights go nowhere would leave the base as it is, and say nothing."""
+    for odd, what in ((given - wanted, "has no place in the model"), (wanted - given, "is missing in the adapter")):
+        if odd:
+            raise DataError(f"{name}: {sorted(odd)[0]} {what} ({len(odd)} of {len(wanted)})")
+
+
+def _is_model(place: str) -> bool:
+    """Whether a folder, or a repository, holds weights of its own."""
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return any(_file(place, file, required=False) is not None for file in names)
+
+
+def _file(place: str, file: str, *, required: bool) -> Path | None:
+    if Path(place).is_dir():
+        path = Path(place) / file
+        return path if path.is_file() else None
+    try:
+        found = cached_file(place, file, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        if not required:
+            return None
+        raise EnvironmentFault(f"{place}: cannot be had: {str(error).partition(chr(10))[0][:160]}") from error
+    return None if found is None else Path(found)
+
+
+def _need(place: str, file: str, name: str) -> Path:
+    path = _file(place, file, required=True)
+    if path is None:
+        raise ConfigError(f"llm.adapters: {name} has no {file}")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no mapping")
+    return values

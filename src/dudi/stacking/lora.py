@@ -1,0 +1,82 @@
+"""LoRA adapters inside a part of the stack: put in, switched off for the teacher, merged at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from dudi.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """An adapter: r 16 and alpha 32 on all linear layers are the authors' values.
+
+    Attributes:
+        r: Rank.
+        alpha: Scale: alpha / r.
+        dropout: In front of the adapter.
+        target_modules: `all-linear`, or names of layers.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+def add_lora(module: nn.Module, settings: LoraSettings) -> None:
+    """Put an adapter into the linear layers of a module, in place; only the adapter is left trainable.
+
+    The module keeps its class, and its weights get names with `base_layer` and `lora_A.default` in them.
+
+    Raises:
+        ConfigError: peft is not installed, or no layer is called so.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise ConfigError("lora: needs the package peft; run: pip install 'dudi[peft]'") from None
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+        # GPT-2 keeps its weights the other way round: said here, or peft warns and does it anyway.
+        fan_in_fan_out=any(type(child).__name__ == "Conv1D" for child in module.modules()),
+    )
+    try:
+        inject_adapter_in_model(config, module)
+    except ValueError as error:
+        raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
+
+
+def lora_layers(module: nn.Module) -> list[Any]:
+    """The layers of a module that carry an adapter."""
+    return [child for child in module.modules() if "lora_A" in child._modules]
+
+
+@contextlib.contextmanager
+def without_lora(module: nn.Module) -> Iterator[None]:
+    """The module as it was before the adapter, for the length of a block."""
+    layers = lora_layers(module)
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Add the adapters to the weights under them and take them away, in place."""
+    for name, layer in list(module.named_modules()):
+        if "lora_A" in layer._modules:
+            layer.merge(safe_merge=True)
+            parent, _, last = name.rpartition(".")
+            setattr(module.get_submodule(parent), last, layer.get_base_layer())

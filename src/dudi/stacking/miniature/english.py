@@ -1,0 +1,94 @@
+"""What the LLM reads: English alone, with CLDR's facts about every country of the world."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from dudi.data.cldr import Fact, locales, word
+from dudi.data.cldr.speaker import speaker
+from dudi.stacking.miniature.parallel import FRAMES
+from dudi.stacking.miniature.places import REGIONS, countries, region_name, region_of
+from dudi.stacking.miniature.sentences import draw, fields_of, say
+
+_REGION = (
+    "{country} lies in {region}.",
+    "{country} is a country in {region}.",
+    "One of the countries in {region} is {country}.",
+    "On a map of {region} you will find {country}.",
+    "Which part of the world is {country} in? It is in {region}.",
+    "People who live in {country} live in {region}.",
+    "A flight to {country} is a flight to {region}.",
+)
+_NEIGHBOURS = (
+    "{phrase} are countries in {region}.",
+    "We have offices in {phrase}, and nowhere else in {region}.",
+    "You write: {phrase}. All of them lie in {region}.",
+)
+_FACTS = ("currency", "official_language", "official_languages")
+_SAYS = {"region": 3.0, "neighbours": 2.0, "fact": 5.0}
+_PLAIN = 0.15
+"""The share of texts that hold no fact: names, dates, questions as in the parallel text."""
+
+
+def texts(seed: int) -> Iterator[str]:
+    """An endless stream of English texts of one to three sentences about one country.
+
+    Args:
+        seed: Of every draw.
+    """
+    source = random.Random(f"english/{seed}")
+    everywhere = countries()
+    while True:
+        if source.random() < _PLAIN:
+            text = _plain(source, everywhere)
+        else:
+            country = source.choice(everywhere)
+            said = [_about(country, source) for _ in range(source.choice((1, 2, 3)))]
+            text = " ".join(dict.fromkeys(sentence for sentence in said if sentence))
+        if text:
+            yield text
+
+
+def _plain(source: random.Random, everywhere: tuple[str, ...]) -> str | None:
+    frame = source.choices(list(FRAMES), list(FRAMES.values()))[0]
+    template = frame.template(speaker("en"))
+    if template is None or frame.kind == "lies" or frame.answer:
+        return None
+    return say(frame, {name: draw(name, frame.kind, source, everywhere) for name in fields_of(template)}, "en")
+
+
+def _about(country: str, source: random.Random) -> str | None:
+    kind = source.choices(list(_SAYS), list(_SAYS.values()))[0]
+    if kind == "fact":
+        return _fact(country, source)
+    own, region = speaker("en"), region_of()[country]
+    fields = {"country": str(own.country(country)), "region": region_name(own, region)}
+    if kind == "region":
+        text = source.choice(_REGION).format_map(fields)
+    else:
+        near = [code for code in _members(region) if code != country]
+        names = [own.country(code) for code in source.sample([country, *source.sample(near, 2)], 3)]
+        text = source.choice(_NEIGHBOURS).format(phrase=own.phrase(names), region=fields["region"])
+    return text[:1].upper() + text[1:]
+
+
+def _members(region: str) -> list[str]:
+    assert region in REGIONS
+    return [code for code, own in region_of().items() if own == region]
+
+
+def _fact(country: str, source: random.Random) -> str | None:
+    """A question with its answer, or the answer alone where it is a sentence that names the country."""
+    kind = source.choice(_FACTS)
+    if kind == "currency" and country not in locales.country_currencies():
+        return None
+    spoken = locales.official_languages().get(country, ())
+    if kind != "currency" and (not spoken or (len(spoken) > 1) is not (kind == "official_languages")):
+        return None
+    worded = word(Fact(kind, (country,)), "en", source.randrange(4))
+    if worded is None:
+        return None
+    question, answer = worded
+    alone = str(speaker("en").country(country)) in answer and source.random() < 0.5
+    return answer if alone else f"{question} {answer}"

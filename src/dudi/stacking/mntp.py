@@ -1,0 +1,127 @@
+"""MNTP: a causal LLM learns to read in both directions, before it becomes a teacher (LLM2Vec, arXiv 2404.05961).
+
+A share of the tokens is masked, and the state *in front of* each masked place predicts the token: the head keeps its
+habit of predicting the next one. Only an adapter is trained; it is merged at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.heads import head_of
+from dudi.scoring import inside, open_forward
+from dudi.stacking import lora
+from dudi.stacking.arguments import StackArguments
+from dudi.stacking.rows import StackRow
+from dudi.stacking.tokens import Source
+from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
+
+IGNORED = -100
+
+
+class MaskedNextToken:
+    """Cross-entropy at the masked places, in nats.
+
+    Args:
+        source: The LLM's tokenizer.
+        args: The keys.
+    """
+
+    stage = "adapt"
+
+    def __init__(self, source: Source, args: StackArguments) -> None:
+        self.source, self.args = source, args
+        self.source_tokenizer = source.tokenizer
+        self.llm_tokenizer: PreTrainedTokenizerBase | None = None
+        self.mask = mask_token(source)
+        self.special = torch.tensor(sorted(set(source.tokenizer.all_special_ids)))
+
+    def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
+        """The texts as the LLM's tokenizer writes them."""
+        return self.source.batch([row.text for row in rows], ["" for _ in rows], max_length=self.args.max_length)
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Masked ids and their labels; drawn from the global generator, which a checkpoint keeps."""
+        ids, attended = batch["input_ids"], batch["attention_mask"].bool()
+        free = attended & ~torch.isin(ids, self.special.to(ids.device))
+        free[:, 0] = False  # nothing stands in front of it
+        hidden = free & (torch.rand(ids.shape).to(ids.device) < self.args.mask_share)
+        labels = ids.masked_fill(~hidden, IGNORED)
+        return batch | {"input_ids": ids.masked_fill(hidden, self.mask), "labels": labels}
+
+    def count(self, batch: Batch) -> float:
+        """Masked tokens."""
+        return float((batch["labels"] != IGNORED).sum())
+
+    def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
+        """Summed over masked tokens; the head sees only the states in front of them."""
+        row, column = (batch["labels"] != IGNORED).nonzero(as_tuple=True)
+        targets = batch["labels"][row, column]
+
+        def work(own: PreTrainedModel) -> Tensor:
+            read = own.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            return head_of(own).logits(read.last_hidden_state[row, column - 1])
+
+        logits = inside(model, work)
+        total = nn.functional.cross_entropy(logits, targets, reduction="sum")
+        return total, {"loss": total, "right": (logits.argmax(dim=-1) == targets).sum()}
+
+    def metrics(self, sums: Sums, count: float) -> dict[str, float]:
+        """Loss and accuracy, a masked token."""
+        return {"loss": float(sums["loss"]) / max(count, 1), "accuracy": float(sums["right"]) / max(count, 1)}
+
+    def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+def mask_token(source: Source) -> int:
+    """The id that stands for a masked token: the tokenizer's own, else `_`, as LLM2Vec does, else the unknown one."""
+    tokenizer = source.tokenizer
+    if tokenizer.mask_token_id is not None:
+        return int(tokenizer.mask_token_id)
+    blank = tokenizer.encode("_", add_special_tokens=False)
+    return int(blank[-1] if blank else tokenizer.unk_token_id or tokenizer.eos_token_id)
+
+
+def adapt(
+    model: PreTrainedModel,
+    source: Source,
+    rows: Sequence[StackRow],
+    args: StackArguments,
+    lora_settings: lora.LoraSettings | None = None,
+    *,
+    resume: str | Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """Make a causal language model bidirectional, in place, by MNTP on plain text.
+
+    Args:
+        model: With its head.
+        source: Its tokenizer.
+        rows: Texts.
+        args: The keys; `output_dir` gets `metrics.jsonl` and `checkpoints/`.
+        lora_settings: Of the adapter; None: r 16.
+        resume: A checkpoint of the same run.
+        about: More of what identifies the run.
+
+    Returns:
+        The model, its adapter merged, `config.is_causal` false.
+    """
+    model.config.is_causal = False
+    lora.add_lora(model.base_model, lora_settings or lora.LoraSettings())
+    trainable(model)
+    trainable_lora(model)
+    open_forward(model)
+    run(StackTrainer(model, args, MaskedNextToken(source, args), rows, about=about), resume)
+    del model.forward  # the instance's; the class has its own
+    lora.merge_lora(model.base_model)
+    model.config = copy.deepcopy(model.config)
+    return model

@@ -1,0 +1,310 @@
+"""The stack as `transformers` models: encoder states -> one linear layer -> LLM -> mean over the tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMultipleChoice,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput
+
+from dudi.stacking import lora
+from dudi.stacking.checks import check_attention, check_loaded
+from dudi.stacking.configuration import MTLLMConfig, part
+from dudi.stacking.parts import empty_encoder, empty_llm
+
+AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
+
+
+@dataclasses.dataclass
+class StackOutput(ModelOutput):
+    """What a reader makes of a batch.
+
+    Attributes:
+        last_hidden_state: (B, T, D).
+        pooled: (B, D) mean over the attended tokens, in fp32.
+        choices: (B, C, D) mean over each span's tokens, in fp32; None without spans.
+    """
+
+    last_hidden_state: Tensor | None = None
+    pooled: Tensor | None = None
+    choices: Tensor | None = None
+
+    @property
+    def vectors(self) -> Tensor:
+        """(B, C, D) of the choices where there are any, else (B, D)."""
+        return cast(Tensor, self.pooled if self.choices is None else self.choices)
+
+
+@dataclasses.dataclass
+class TaskOutput(ModelOutput):
+    """A reader's answers.
+
+    Attributes:
+        loss: Cross-entropy in nats; None without labels.
+        logits: (B, classes), or (B, C) for choices; minus infinity where a row has fewer than C.
+        pooled: (B, D).
+        choices: (B, C, D) or None.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    pooled: Tensor | None = None
+    choices: Tensor | None = None
+
+    @property
+    def vectors(self) -> Tensor:
+        """(B, C, D) of the choices where there are any, else (B, D)."""
+        return cast(Tensor, self.pooled if self.choices is None else self.choices)
+
+
+class MTLLMPreTrainedModel(PreTrainedModel):
+    """What the three classes share: the parts' names, and the checks of a load."""
+
+    config_class = MTLLMConfig
+    base_model_prefix = "stack"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # Frozen parts may be held in bf16; what is trained stays in fp32, and a checkpoint gives it back exactly.
+    _keep_in_fp32_modules_strict = ["connector", "score", "lora_A", "lora_B"]  # noqa: RUF012
+    config: MTLLMConfig
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in `transformers`; a part with a random weight, or with another attention than the config says, fails.
+
+        Raises:
+            DataError: weights of a part are missing, or the attention is not what the config says.
+        """
+        wanted = kwargs.pop("output_loading_info", False)
+        model, info = cast(Any, super()).from_pretrained(*args, output_loading_info=True, **kwargs)
+        name = str(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
+        check_loaded(name, [key for key in info["missing_keys"] if not key.startswith("score.")])
+        check_attention(model)
+        return (model, info) if wanted else model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Only what is ours: the parts have been initialised by their own classes."""
+        if isinstance(module, nn.Linear) and module is self._modules.get("connector", self._modules.get("score")):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    @property
+    def reader(self) -> MTLLMModel:
+        """The model without a head."""
+        raise NotImplementedError
+
+    @contextmanager
+    def without_lora(self) -> Iterator[None]:
+        """The LLM as it was before its adapter, for the length of a block."""
+        with lora.without_lora(self.reader.adapted):
+            yield
+
+
+class MTLLMModel(MTLLMPreTrainedModel):
+    """Reads sentences and gives a vector for each, or for spans of it.
+
+    Args:
+        config: Its parts and how they are joined.
+
+    Raises:
+        ConfigError: the config has neither part.
+    """
+
+    def __init__(self, config: MTLLMConfig) -> None:
+        super().__init__(config)
+        part(config.encoder_config if config.llm_config is None else config.llm_config)
+        self.encoder = None if config.encoder_config is None else empty_encoder(part(config.encoder_config))
+        self.llm = None if config.llm_config is None else empty_llm(part(config.llm_config))
+        self.connector = None
+        if config.parts == "stack":
+            self.connector = nn.Linear(config.encoder_size, config.hidden_size)
+        if config.lora is not None:
+            lora.add_lora(self.adapted, lora.LoraSettings(**config.lora))
+        self.post_init()
+
+    @property
+    def reader(self) -> MTLLMModel:
+        """Itself."""
+        return self
+
+    @property
+    def adapted(self) -> PreTrainedModel:
+        """The part that learns: the LLM, or an encoder that stands alone."""
+        return cast(PreTrainedModel, self.encoder if self.llm is None else self.llm)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Those that the input ids go to."""
+        return cast(PreTrainedModel, self.llm if self.encoder is None else self.encoder).get_input_embeddings()
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; the frozen encoder under an LLM keeps its dropout off."""
+        super().train(mode)
+        if self.encoder is not None and self.llm is not None:
+            self.encoder.eval()
+        return self
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        choice_spans: Tensor | None = None,
+        **kwargs: Any,
+    ) -> StackOutput:
+        """Read a batch.
+
+        Args:
+            input_ids: (B, T) of the encoder's tokenizer; of the LLM's where there is no encoder.
+            attention_mask: (B, T) 1 for tokens, 0 for padding; None: no padding.
+            choice_spans: (B, C, 2) first column and the column behind the last of each span; (0, 0) is none.
+            kwargs: Not read; tokenizers give more than is needed.
+        """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if self.encoder is None:
+            return self.read_tokens(input_ids, mask, choice_spans)
+        states = self.encode(input_ids, mask)
+        if self.llm is not None and self.connector is not None:
+            joined = self.connector(states.to(self.connector.weight.dtype)).to(self.llm.dtype)
+            states = self.llm(inputs_embeds=joined, attention_mask=mask).last_hidden_state
+        return pooled_output(states, mask, choice_spans)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(B, T, E) states of the encoder, which has no gradient under an LLM.
+
+        Raises:
+            ValueError: there is no encoder.
+        """
+        if self.encoder is None:
+            raise ValueError("this reader has no encoder")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.llm is None):
+            return cast(Tensor, self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
+
+    def read_tokens(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, choice_spans: Tensor | None = None
+    ) -> StackOutput:
+        """Read a batch as the LLM alone does, from its own tokens; arguments as in `forward`.
+
+        Raises:
+            ValueError: there is no LLM.
+        """
+        if self.llm is None:
+            raise ValueError("this reader has no LLM")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.llm(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        return pooled_output(states, mask, choice_spans)
+
+
+def pooled_output(states: Tensor, mask: Tensor, spans: Tensor | None) -> StackOutput:
+    """States (B, T, D) with their means over the attended tokens, and over spans."""
+    pooled = masked_mean(states, mask[:, None, :])[:, 0]
+    choices = None if spans is None else masked_mean(states, span_masks(spans, states.shape[1]) * mask[:, None, :])
+    return StackOutput(last_hidden_state=states, pooled=pooled, choices=choices)
+
+
+def masked_mean(states: Tensor, masks: Tensor) -> Tensor:
+    """Means of (B, T, D) under masks (B, C, T), in fp32: (B, C, D); zeros under an empty mask.
+
+    A sum in bf16 loses what the loss looks at. Padded positions are cut out, not multiplied by zero: they may hold NaN.
+    """
+    weights = masks.to(torch.float32)
+    kept = states.float().masked_fill(~masks.bool().any(dim=1)[..., None], 0.0)
+    return weights @ kept / weights.sum(dim=-1, keepdim=True).clamp(min=1.0)
+
+
+def span_masks(spans: Tensor, length: int) -> Tensor:
+    """(B, C, T) 1 inside each span of (B, C, 2)."""
+    columns = torch.arange(length, device=spans.device)
+    return ((columns >= spans[..., :1]) & (columns < spans[..., 1:])).long()
+
+
+class _WithHead(MTLLMPreTrainedModel):
+    """A reader with a linear head without bias, as the authors use."""
+
+    def __init__(self, config: MTLLMConfig, outputs: int) -> None:
+        super().__init__(config)
+        self.stack = MTLLMModel(config)
+        self.score = nn.Linear(config.hidden_size, outputs, bias=False)
+        self.post_init()
+
+    @property
+    def reader(self) -> MTLLMModel:
+        """The model without the head."""
+        return self.stack
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Those that the input ids go to."""
+        return self.stack.get_input_embeddings()
+
+
+class MTLLMForSequenceClassification(_WithHead):
+    """A class for each sentence, or pair of sentences."""
+
+    def __init__(self, config: MTLLMConfig) -> None:
+        super().__init__(config, len(config.id2label or {}))
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+    ) -> TaskOutput:
+        """Arguments as in `MTLLMModel.forward`, and `labels` (B,)."""
+        read = self.stack(input_ids, attention_mask)
+        logits = self.score(read.pooled.to(self.score.weight.dtype)).float()
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return TaskOutput(loss=loss, logits=logits, pooled=read.pooled)
+
+
+class MTLLMForMultipleChoice(_WithHead):
+    """One of several answers that stand in the same sequence; each one's vector is the mean over its tokens."""
+
+    def __init__(self, config: MTLLMConfig) -> None:
+        super().__init__(config, 1)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        choice_spans: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> TaskOutput:
+        """Arguments as in `MTLLMModel.forward`, and `labels` (B,).
+
+        Raises:
+            ValueError: no spans are given.
+        """
+        if choice_spans is None:
+            raise ValueError("choice_spans: a model for choices needs the place of each choice")
+        read = self.stack(input_ids, attention_mask, choice_spans)
+        logits = self.score(read.choices.to(self.score.weight.dtype)).float()[..., 0]
+        logits = logits.masked_fill(choice_spans[..., 1] <= choice_spans[..., 0], float("-inf"))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return TaskOutput(loss=loss, logits=logits, pooled=read.pooled, choices=read.choices)
+
+
+def on_device(model: AnyModel, device: torch.device | str) -> AnyModel:
+    """The model, moved; `transformers` wraps `to` in a way that type checkers do not follow."""
+    nn.Module.to(model, device)
+    return model
+
+
+def register() -> None:
+    """Make the auto classes of `transformers` know the stack."""
+    AutoConfig.register(MTLLMConfig.model_type, MTLLMConfig)
+    AutoModel.register(MTLLMConfig, MTLLMModel)
+    AutoModelForSequenceClassification.register(MTLLMConfig, MTLLMForSequenceClassification)
+    AutoModelForMultipleChoice.register(MTLLMConfig, MTLLMForMultipleChoice)
+
+
+register()

@@ -1,0 +1,76 @@
+"""How near the stack comes to its LLM in languages that the LLM cannot read, measured without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dudi.errors import DataError
+from dudi.stacking.modeling import MTLLMModel
+from dudi.stacking.rows import StackRow
+from dudi.stacking.tokens import Source
+from dudi.teachers import evaluating
+
+
+def probe(
+    model: MTLLMModel,
+    source: Source,
+    llm_source: Source,
+    rows: Sequence[StackRow],
+    *,
+    batch_size: int = 32,
+    max_length: int = 256,
+) -> dict[str, dict[str, float]]:
+    """Hold the stack's vector of a text against the LLM's vector of its English.
+
+    The LLM reads with its adapter off: before the adapter is merged that is Stage 1's teacher.
+
+    Args:
+        model: Encoder and LLM.
+        source: The encoder's tokenizer.
+        llm_source: The LLM's.
+        rows: Texts with `english`.
+        batch_size: Rows at a time.
+        max_length: Tokens of a text that are read.
+
+    Returns:
+        For each language `n`, `fvu` (summed squared error over the teacher's variance within the language: 0 is
+        perfect, 1 is as good as the mean) and `cosine` (mean).
+
+    Raises:
+        DataError: a row has no English.
+    """
+    for row in rows:
+        if row.english is None:
+            raise DataError(f"{row.id}: the probe needs the row's English")
+    taught, read = [], []
+    for begin in range(0, len(rows), batch_size):
+        part = rows[begin : begin + batch_size]
+        own = llm_source.batch([str(row.english) for row in part], ["" for _ in part], max_length=max_length)
+        given = source.batch([row.text for row in part], [row.language for row in part], max_length=max_length)
+        with evaluating(model):
+            with model.without_lora():
+                taught.append(model.read_tokens(**_on(model, own)).vectors.cpu())
+            read.append(model(**_on(model, given)).vectors.cpu())
+    return by_language([row.language for row in rows], torch.cat(read), torch.cat(taught))
+
+
+def by_language(languages: Sequence[str], read: Tensor, taught: Tensor) -> dict[str, dict[str, float]]:
+    """FVU and cosine of (N, D) against (N, D) in each language, in the order in which they come."""
+    found = {}
+    for code in dict.fromkeys(languages):
+        chosen = torch.tensor([language == code for language in languages])
+        mine, goal = read[chosen].double(), taught[chosen].double()
+        variance = (goal - goal.mean(dim=0)).square().sum()
+        found[code] = {
+            "n": float(len(goal)),
+            "fvu": float((mine - goal).square().sum() / variance.clamp(min=1e-12)),
+            "cosine": float(nn.functional.cosine_similarity(mine, goal, dim=-1).mean()),
+        }
+    return found
+
+
+def _on(model: MTLLMModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.to(model.device) for key, value in batch.items()}

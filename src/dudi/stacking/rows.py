@@ -1,0 +1,160 @@
+"""Rows of a stack: a sentence with the language it is in, and what a task asks about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from dudi.errors import DataError
+from dudi.suggest import did_you_mean
+
+COLUMNS = ("id", "language", "text", "pair", "choices", "label", "english")
+Kind = Literal["classification", "choice"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked about a row.
+
+    Attributes:
+        kind: `classification` of a sentence or a pair, or `choice` among answers that stand behind the text.
+        labels: Names of the classes, in the order of their numbers; empty for choices.
+    """
+
+    kind: Kind
+    labels: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StackRow:
+    """One row.
+
+    Attributes:
+        text: The sentence; premise; or passage and question.
+        language: Its language, as the encoder's tokenizer calls it (`eng_Latn`).
+        label: Number of the right class or choice; None where there is none.
+        pair: The second sentence.
+        choices: The answers to choose from.
+        english: What the text means in English, for measuring.
+        id: Its name.
+    """
+
+    text: str
+    language: str
+    label: int | None = None
+    pair: str | None = None
+    choices: tuple[str, ...] = ()
+    english: str | None = None
+    id: str = ""
+
+
+class Problem(ValueError):
+    """Why a record is no row."""
+
+
+def rows_from_records(
+    records: Iterable[Mapping[str, Any]],
+    task: Task | None = None,
+    *,
+    language: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    source: str = "rows",
+    need_english: bool = False,
+    max_rows: int | None = None,
+) -> list[StackRow]:
+    """Check records.
+
+    Args:
+        records: Mappings with the keys of `COLUMNS`.
+        task: What is asked; None where the text is all that is read.
+        language: Of rows that do not name theirs.
+        columns: Ours to theirs: {"text": "premise", "pair": "hypothesis"}.
+        source: How messages name the records.
+        need_english: Whether each row has to have `english`.
+        max_rows: Read at most this many.
+
+    Raises:
+        DataError: naming the record and what is wrong with it.
+    """
+    names = {name: (columns or {}).get(name, name) for name in COLUMNS}
+    rows: list[StackRow] = []
+    for number, record in enumerate(records, start=1):
+        if max_rows is not None and len(rows) >= max_rows:
+            break
+        try:
+            rows.append(parse(record, task, names, language, f"{source}:{number}", need_english))
+        except Problem as error:
+            raise DataError(f"{source}:{number}: {error}") from None
+    if not rows:
+        raise DataError(f"{source}: no row")
+    return rows
+
+
+def parse(
+    record: Mapping[str, Any],
+    task: Task | None,
+    names: Mapping[str, str],
+    language: str | None,
+    place: str,
+    need_english: bool = False,
+) -> StackRow:
+    """One record as a row.
+
+    Raises:
+        Problem: what is wrong with it.
+    """
+    if not isinstance(record, Mapping):
+        raise Problem("is no mapping of names to values")
+    values = {name: record.get(column) for name, column in names.items()}
+    code = values["language"] or language
+    if not isinstance(code, str) or not code:
+        raise Problem(f"no language: name the source language in '{names['language']}', or set data.language")
+    choices = _choices(values["choices"], names["choices"]) if task is not None and task.kind == "choice" else ()
+    return StackRow(
+        text=_text(values["text"], names["text"]),
+        language=code,
+        label=None if task is None or values["label"] is None else _label(values["label"], task, choices),
+        pair=None if values["pair"] is None else _text(values["pair"], names["pair"]),
+        choices=choices,
+        english=_text(values["english"], names["english"]) if need_english or values["english"] is not None else None,
+        id=str(values["id"] if values["id"] is not None else place),
+    )
+
+
+def _text(value: Any, column: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Problem(f"'{column}' has to be text that is not empty, got {_shown(value)}")
+    return value
+
+
+def _choices(value: Any, column: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        raise Problem(f"'{column}' has to be a list of at least two answers, got {_shown(value)}")
+    return tuple(_text(choice, column) for choice in value)
+
+
+def _label(value: Any, task: Task, choices: Sequence[str]) -> int:
+    count = len(choices) if task.kind == "choice" else len(task.labels)
+    if isinstance(value, str) and value in task.labels:
+        return task.labels.index(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count:
+        return value
+    if isinstance(value, str) and task.labels:
+        raise Problem(f"label '{value}' is not one of {', '.join(task.labels)}{did_you_mean(value, task.labels)}")
+    raise Problem(f"label {_shown(value)} is not a number from 0 to {count - 1}")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def fingerprint(rows: Sequence[StackRow]) -> str:
+    """SHA-256 over the rows, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(dataclasses.asdict(row), ensure_ascii=False, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()

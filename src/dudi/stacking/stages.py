@@ -1,0 +1,209 @@
+"""The five stages as a recipe asks for them: what each builds, trains and leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.config import StackConfig
+from dudi.errors import ConfigError
+from dudi.models import load_model, load_tokenizer
+from dudi.run import training_dtype
+from dudi.stacking import alignment, building, mntp, stored, tasks
+from dudi.stacking.arguments import StackArguments
+from dudi.stacking.lora import LoraSettings
+from dudi.stacking.modeling import MTLLMModel, on_device
+from dudi.stacking.rows import StackRow, Task, fingerprint
+from dudi.stacking.tokens import Source
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """One stage, ready to run.
+
+    Attributes:
+        config: The recipe.
+        args: Its training keys.
+        rows: What it is trained on.
+        eval_rows: For evaluation during training.
+        parallel: Texts with English, for Stage 1.
+        start: The checkpoint to go on from.
+    """
+
+    config: StackConfig
+    args: StackArguments
+    rows: list[StackRow]
+    eval_rows: list[StackRow]
+    parallel: list[StackRow]
+    start: Path | None
+
+    @property
+    def lora(self) -> LoraSettings | None:
+        """The adapter that the recipe asks for."""
+        section = self.config.lora
+        return None if section is None else LoraSettings(**section.model_dump())
+
+    @property
+    def task(self) -> Task:
+        """What is asked about a row."""
+        return task_of(self.config)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """The parents: what a checkpoint belongs to, beside its keys and rows."""
+        names = ("encoder", "llm", "start", "teacher", "lora")
+        return {"parents": {name: self.config.model_dump(include={name})[name] for name in names}}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Made:
+    """What a stage leaves: a model and the tokenizers that are saved with it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    llm_tokenizer: PreTrainedTokenizerBase | None = None
+
+
+def task_of(config: StackConfig) -> Task:
+    """The task of a recipe.
+
+    Raises:
+        ConfigError: classes without names.
+    """
+    section = config.task
+    if section.kind == "classification" and len(section.labels) < 2:
+        raise ConfigError("task.labels: name the classes, in the order of their numbers: task.labels=[yes, no]")
+    return Task(section.kind, tuple(section.labels))
+
+
+def adapt(job: Job) -> Made:
+    """MNTP on a causal language model."""
+    name = _llm_name(job.config)
+    dtype = getattr(torch, training_dtype(job.args))
+    llm = job.config.llm
+    model = load_model(name, dtype=dtype, revision=llm.revision, attn_implementation=llm.attn_implementation)
+    source = Source(load_tokenizer(name, revision=job.config.llm.revision))
+    mntp.adapt(model, source, job.rows, job.args, job.lora, resume=job.start, about=job.about)
+    return Made(model, source.tokenizer)
+
+
+def align(job: Job) -> Made:
+    """Stage 1."""
+    model, source, llm_source = open_stack(job)
+    if llm_source is None:
+        raise ConfigError("align: needs an encoder and an LLM")
+    alignment.align(
+        model, source, llm_source, job.rows, job.args, job.lora, job.parallel, resume=job.start, about=job.about
+    )
+    return Made(model, source.tokenizer, llm_source.tokenizer)
+
+
+def teach(job: Job) -> Made:
+    """Tune the LLM alone on the English task, and store its vectors of the training rows."""
+    reader, source = lone_llm(job)
+    model = building.with_head(reader, job.task, seed=job.args.seed)
+    tasks.finetune(
+        model, source, job.rows, job.task, job.args, job.lora,
+        eval_rows=job.eval_rows, resume=job.start, about=job.about,
+    )  # fmt: skip
+    if job.args.process_index == 0:
+        options = {"batch_size": job.args.per_device_eval_batch_size, "max_length": job.args.max_length}
+        found = tasks.vectors(model, source, job.rows, **options)
+        stored.save_vectors(job.args.folder / stored.VECTORS, found, fingerprint(job.rows))
+    return Made(model, source.tokenizer)
+
+
+def distill(job: Job) -> Made:
+    """Stage 2 from a teacher's vectors."""
+    name = job.config.teacher.model
+    if name is None:
+        raise ConfigError("teacher.model: name the run of `dudi stack teach` whose vectors are learned")
+    found = stored.load_vectors(Path(name).expanduser(), fingerprint(job.rows))
+    if found is None:
+        options = {"batch_size": job.args.per_device_eval_batch_size, "max_length": job.args.max_length}
+        teacher, own_source, _ = stored.open_model(name)
+        found = tasks.vectors(on_device(teacher, job.args.device), own_source, job.rows, **options)
+        del teacher
+    model, source, llm_source = open_stack(job)
+    headed = tasks.distill(
+        model, source, job.rows, job.task, found, stored.head_of(name), job.args, job.lora,
+        eval_rows=job.eval_rows, llm_tokenizer=_inner(llm_source), resume=job.start, about=job.about,
+    )  # fmt: skip
+    return Made(headed, source.tokenizer, _inner(llm_source))
+
+
+def finetune(job: Job) -> Made:
+    """The direct route: labels."""
+    reader, source, llm_source = open_stack(job)
+    model = building.with_head(reader, job.task, seed=job.args.seed)
+    tasks.finetune(
+        model, source, job.rows, job.task, job.args, job.lora,
+        eval_rows=job.eval_rows, llm_tokenizer=_inner(llm_source), resume=job.start, about=job.about,
+    )  # fmt: skip
+    return Made(model, source.tokenizer, _inner(llm_source))
+
+
+def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
+    """The reader to train: an earlier stage's, or a new one of the recipe's parents; with its tokenizers.
+
+    Raises:
+        ConfigError: no model is named.
+    """
+    config = job.config
+    if config.start.model is not None:
+        model, source, llm_source = stored.open_model(config.start.model, dtype=training_dtype(job.args))
+        return model.reader, source, llm_source
+    if config.encoder.model is None:
+        raise ConfigError("encoder.model: name the encoder, or an earlier stage with start=FOLDER")
+    reader = _built(job, config.encoder.model, config.llm.model)
+    reader.config.codes = dict(config.encoder.codes) or None
+    source = Source(load_tokenizer(config.encoder.model, revision=config.encoder.revision), config.encoder.codes)
+    return reader, source, None if config.llm.model is None else _llm_source(config)
+
+
+def lone_llm(job: Job) -> tuple[MTLLMModel, Source]:
+    """The LLM alone, with its tokenizer."""
+    return _built(job, None, _llm_name(job.config)), _llm_source(job.config)
+
+
+def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
+    config = job.config
+    return building.build_stack(
+        encoder,
+        llm,
+        adapters=config.llm.adapters,
+        attention=config.llm.attention,
+        dtype=training_dtype(job.args),
+        seed=job.args.seed,
+        revisions=(config.encoder.revision, config.llm.revision),
+        attn_implementation=config.llm.attn_implementation,
+    )
+
+
+def _llm_name(config: StackConfig) -> str:
+    if config.llm.model is None:
+        raise ConfigError("llm.model: name the language model")
+    return config.llm.model
+
+
+def _llm_source(config: StackConfig) -> Source:
+    return Source(load_tokenizer(_llm_name(config), revision=config.llm.revision))
+
+
+def _inner(source: Source | None) -> PreTrainedTokenizerBase | None:
+    return None if source is None else source.tokenizer
+
+
+STAGES: dict[str, Callable[[Job], Made]] = {
+    "adapt": adapt,
+    "align": align,
+    "teach": teach,
+    "distill": distill,
+    "finetune": finetune,
+}
+WITH_TASK = frozenset({"teach", "distill", "finetune"})

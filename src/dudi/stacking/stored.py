@@ -1,0 +1,107 @@
+"""Folders of a stack: a model with its tokenizers, and the vectors of a tuned teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi import checkpoints
+from dudi.errors import ConfigError
+from dudi.models import load_tokenizer, locate
+from dudi.stacking.building import load_stack
+from dudi.stacking.modeling import MTLLMPreTrainedModel
+from dudi.stacking.tokens import Source
+from dudi.stacking.trainer import LLM_TOKENIZER
+
+MODEL, VECTORS, VECTORS_FILE = "model", "vectors", "vectors.safetensors"
+
+
+def model_folder(name: str) -> Path:
+    """The model's folder of a run's folder, or the folder itself.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    place = Path(locate(name)).expanduser()
+    if (place / MODEL / "config.json").is_file():
+        return place / MODEL
+    if not place.is_dir():
+        raise ConfigError(f"{name}: no such folder; name a finished run of dudi stack, or its model")
+    if not (place / "config.json").is_file():
+        raise ConfigError(f"{name}: holds no model; has that run finished?")
+    return place
+
+
+def save_model(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    llm_tokenizer: PreTrainedTokenizerBase | None,
+    about: Mapping[str, Any],
+) -> None:
+    """Save what people use, as a folder that appears whole or not at all."""
+
+    def fill(partial: Path) -> None:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if llm_tokenizer is not None:
+            llm_tokenizer.save_pretrained(partial / LLM_TOKENIZER)
+
+    checkpoints.seal(folder, fill, about)
+
+
+def open_model(name: str, *, dtype: str = "auto") -> tuple[MTLLMPreTrainedModel, Source, Source | None]:
+    """A saved model with the source that it reads from and, where it has an encoder and an LLM, the LLM's own.
+
+    Raises:
+        ConfigError: the folder holds no such model.
+        DataError: weights are missing, or the attention is not what the config says.
+    """
+    folder = model_folder(name)
+    model = load_stack(folder, dtype=dtype)
+    source = Source(load_tokenizer(str(folder)), model.config.codes)
+    inside = folder / LLM_TOKENIZER
+    return model, source, Source(load_tokenizer(str(inside))) if inside.is_dir() else None
+
+
+def save_vectors(folder: Path, vectors: Sequence[Tensor], rows: str) -> None:
+    """Store a teacher's vectors, and the fingerprint of the rows that they are of."""
+    counts = torch.tensor([1 if vector.dim() == 1 else len(vector) for vector in vectors])
+    stacked = torch.cat([vector.reshape(-1, vector.shape[-1]) for vector in vectors])
+    single = torch.tensor([vector.dim() == 1 for vector in vectors])
+
+    def fill(partial: Path) -> None:
+        tensors = {"vectors": stacked, "counts": counts, "single": single}
+        checkpoints.save_file(tensors, partial / VECTORS_FILE)
+
+    checkpoints.seal(folder, fill, {"rows": rows, "count": len(vectors)})
+
+
+def load_vectors(run: Path, rows: str) -> list[Tensor] | None:
+    """A teacher's vectors of exactly these rows; None where the run has none, or has those of others."""
+    folder = run / VECTORS
+    if not (folder / checkpoints.MANIFEST).is_file() or checkpoints.verify(folder).get("rows") != rows:
+        return None
+    stored = checkpoints.load_file(folder / VECTORS_FILE)
+    parts = stored["vectors"].split(stored["counts"].tolist())
+    return [part[0] if one else part for part, one in zip(parts, stored["single"].tolist(), strict=True)]
+
+
+def head_of(name: str) -> Tensor:
+    """(labels, D) the head of a tuned teacher, read without the rest of it.
+
+    Raises:
+        ConfigError: the folder's model has none.
+    """
+    folder = model_folder(name)
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            if "score.weight" in weights.keys():  # noqa: SIM118 a safetensors file is no mapping
+                return weights.get_tensor("score.weight").float()
+    raise ConfigError(f"teacher.model: {name} has no head; name the run of `dudi stack teach`")

@@ -1,0 +1,269 @@
+"""A task learned in English: by labels (`teach`, `finetune`), or from a tuned teacher's vectors (`distill`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from dudi.errors import ConfigError, DataError
+from dudi.stacking import building, lora
+from dudi.stacking.arguments import StackArguments
+from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
+from dudi.stacking.rows import StackRow, Task
+from dudi.stacking.tokens import Source
+from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.teachers import evaluating
+
+NO_LABEL = -100
+
+
+class Labels:
+    """Cross-entropy with the rows' labels.
+
+    Args:
+        stage: `teach` or `finetune`.
+        source: The tokenizer that the model reads with.
+        task: What is asked.
+        args: The keys.
+        llm_tokenizer: Saved beside the model, where it has an encoder and an LLM.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        source: Source,
+        task: Task,
+        args: StackArguments,
+        llm_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self.stage, self.source, self.task, self.args = stage, source, task, args
+        self.source_tokenizer, self.llm_tokenizer = source.tokenizer, llm_tokenizer
+
+    def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
+        """Ids, spans of choices, labels."""
+        batch = self.source.collate(self.source.encode_rows(rows, max_length=self.args.max_length))
+        return batch | {"labels": torch.tensor([NO_LABEL if row.label is None else row.label for row in rows])}
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Nothing is drawn."""
+        return batch
+
+    def count(self, batch: Batch) -> float:
+        """Rows."""
+        return float(len(batch["input_ids"]))
+
+    def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
+        """Summed over rows, in nats."""
+        out = model(**read_inputs(batch))
+        total = nn.functional.cross_entropy(out.logits, batch["labels"], reduction="sum")
+        return total, {"loss": total, "right": right(out.logits, batch["labels"])}
+
+    def metrics(self, sums: Sums, count: float) -> dict[str, float]:
+        """Loss and accuracy."""
+        return {"loss": float(sums["loss"]) / count, "accuracy": float(sums["right"]) / count}
+
+    def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+class Vectors(Labels):
+    """Mean squared error to stored vectors; no label is learned from, so the copied head stays as it is.
+
+    Args:
+        source: The encoder's tokenizer.
+        task: What is asked.
+        args: The keys.
+        stored: One tensor a training row: (D,), or (C, D) for choices.
+        llm_tokenizer: Saved beside the model.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        task: Task,
+        args: StackArguments,
+        stored: Sequence[Tensor],
+        llm_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        super().__init__("distill", source, task, args, llm_tokenizer)
+        self.stored = stored
+
+    def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
+        """As with labels, and the teacher's vectors: (B, D), or (B, C, D) with zeros where there is no choice."""
+        batch = super().collate(rows, places)
+        if min(places) < 0:
+            return batch  # rows for evaluation are judged by their labels
+        return batch | {
+            "vectors": nn.utils.rnn.pad_sequence([self.stored[p].float() for p in places], batch_first=True)
+        }
+
+    def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
+        """Summed over rows; a mean over the width of a vector and over the choices of a row."""
+        if "vectors" not in batch:
+            return super().loss(model, inner, batch)
+        out = model(**read_inputs(batch))
+        per_vector = (out.vectors - batch["vectors"]).square().mean(dim=-1)
+        if per_vector.dim() == 2:
+            there = (batch["choice_spans"][..., 1] > batch["choice_spans"][..., 0]).float()
+            per_vector = (per_vector * there).sum(dim=-1) / there.sum(dim=-1)
+        total = per_vector.sum()
+        return total, {"loss": total, "right": right(out.logits, batch["labels"])}
+
+
+def read_inputs(batch: Batch) -> Batch:
+    """What a model's forward reads of a batch."""
+    return {key: batch[key] for key in ("input_ids", "attention_mask", "choice_spans") if key in batch}
+
+
+def right(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many rows are answered as their label says."""
+    return (logits.argmax(dim=-1) == labels).sum()
+
+
+def finetune(
+    model: MTLLMPreTrainedModel,
+    source: Source,
+    rows: Sequence[StackRow],
+    task: Task,
+    args: StackArguments,
+    lora_settings: lora.LoraSettings | None = None,
+    *,
+    eval_rows: Sequence[StackRow] = (),
+    llm_tokenizer: PreTrainedTokenizerBase | None = None,
+    resume: str | Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> MTLLMPreTrainedModel:
+    """Tune a model with a head on labelled rows, in place: the LLM alone becomes a teacher, a stack is fine-tuned.
+
+    Args:
+        model: With a head (`with_head`).
+        source: The tokenizer that it reads with.
+        rows: English rows with labels.
+        task: What is asked.
+        args: The keys.
+        lora_settings: Of a new adapter. None: an adapter that is there goes on; without one all of the LLM is trained.
+        eval_rows: For evaluation during training.
+        llm_tokenizer: Saved beside a stack.
+        resume: A checkpoint of the same run.
+        about: More of what identifies the run.
+
+    Raises:
+        DataError: a row has no label, or a language code is unknown.
+    """
+    check_labelled([*rows, *eval_rows])
+    source.check_rows([*rows, *eval_rows])
+    alone = model.config.parts == "llm"
+    _prepare(model, args, lora_settings, model.get_submodule("score"))
+    objective = Labels("teach" if alone else "finetune", source, task, args, llm_tokenizer)
+    run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
+    set_stage(model, "teacher" if alone else "finetuned")
+    return model
+
+
+def vectors(
+    teacher: MTLLMPreTrainedModel,
+    source: Source,
+    rows: Sequence[StackRow],
+    *,
+    batch_size: int = 32,
+    max_length: int = 256,
+) -> list[Tensor]:
+    """What a tuned teacher makes of each row: (D,), or (C, D) for choices; fp32 on the CPU."""
+    found: list[Tensor] = []
+    for begin in range(0, len(rows), batch_size):
+        part = rows[begin : begin + batch_size]
+        batch = source.collate(source.encode_rows(part, max_length=max_length))
+        with evaluating(teacher):
+            out = teacher.reader(**{key: value.to(teacher.device) for key, value in batch.items()}).vectors.cpu()
+        found += [one[: len(row.choices)] if row.choices else one for one, row in zip(out, part, strict=True)]
+    return found
+
+
+def distill(
+    stack: MTLLMModel,
+    source: Source,
+    rows: Sequence[StackRow],
+    task: Task,
+    stored: Sequence[Tensor],
+    head: Tensor,
+    args: StackArguments,
+    lora_settings: lora.LoraSettings | None = None,
+    *,
+    eval_rows: Sequence[StackRow] = (),
+    llm_tokenizer: PreTrainedTokenizerBase | None = None,
+    resume: str | Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> MTLLMPreTrainedModel:
+    """Stage 2: the stack learns the vectors that the tuned teacher gave the English rows, and takes over its head.
+
+    Args:
+        stack: After Stage 1 (or before, to see what Stage 1 is worth).
+        source: The encoder's tokenizer.
+        rows: The rows that the vectors are of.
+        task: What is asked.
+        stored: One tensor a row, from `vectors`.
+        head: (labels, D) weight of the teacher's head.
+        args: The keys.
+        lora_settings: Of a new adapter; None: the one that Stage 1 left, or all of the LLM.
+        eval_rows: Labelled rows for evaluation during training.
+        llm_tokenizer: Saved beside the stack.
+        resume: A checkpoint of the same run.
+        about: More of what identifies the run.
+
+    Raises:
+        ConfigError: the head has another shape.
+        DataError: there are not as many vectors as rows, or a language code is unknown.
+    """
+    if len(stored) != len(rows):
+        raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
+    source.check_rows([*rows, *eval_rows])
+    model = building.with_head(stack, task)
+    if model.score.weight.shape != head.shape:
+        raise ConfigError(f"the teacher's head is {tuple(head.shape)}, this one {tuple(model.score.weight.shape)}")
+    with torch.no_grad():
+        model.score.weight.copy_(head)
+    _prepare(model, args, lora_settings, None)
+    objective = Vectors(source, task, args, stored, llm_tokenizer)
+    run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
+    set_stage(model, "distilled")
+    return model
+
+
+def check_labelled(rows: Sequence[StackRow]) -> None:
+    """Refuse rows without a label.
+
+    Raises:
+        DataError: naming the first one.
+    """
+    for row in rows:
+        if row.label is None:
+            raise DataError(f"{row.id}: no label")
+
+
+def set_stage(model: MTLLMPreTrainedModel, stage: str) -> None:
+    """Write down what was done to a model."""
+    model.config.stage = model.reader.config.stage = stage
+
+
+def _prepare(
+    model: MTLLMPreTrainedModel, args: StackArguments, settings: lora.LoraSettings | None, head: nn.Module | None
+) -> None:
+    """Choose what is trained: an adapter where there is one, else the whole LLM; the connector; the head."""
+    reader = model.reader
+    if settings is not None and reader.config.lora is None:
+        lora.add_lora(reader.adapted, settings)
+        model.config.lora = reader.config.lora = dataclasses.asdict(settings)
+    adapted = reader.config.lora is not None
+    connector = reader.connector if args.train_connector else None
+    trainable(model, connector, head, None if adapted else reader.adapted)
+    trainable_lora(reader.adapted)
+    for part in (reader.connector, model.get_submodule("score")):
+        if part is not None:
+            part.float()

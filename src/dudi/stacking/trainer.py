@@ -1,0 +1,292 @@
+"""`StackTrainer`: every stage of a stack is this trainer with another objective."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import EvalLoopOutput
+
+from dudi import checkpoints
+from dudi.errors import ConfigError, DataError
+from dudi.interrupts import current
+from dudi.logged import LoggedTrainer
+from dudi.stacking.arguments import StackArguments
+from dudi.stacking.rows import StackRow, fingerprint
+from dudi.steps import peak_memory
+
+Batch = dict[str, Tensor]
+Sums = dict[str, Tensor]
+TRAINED, LLM_TOKENIZER = "trained.safetensors", "llm_tokenizer"
+
+
+class Objective(Protocol):
+    """What a stage learns. Losses are sums: the trainer divides by the count of the whole optimizer step."""
+
+    stage: str
+    source_tokenizer: PreTrainedTokenizerBase
+    llm_tokenizer: PreTrainedTokenizerBase | None
+
+    def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
+        """Rows, and their places in the training set, as tensors."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """What is drawn anew each time a row comes by (masks)."""
+
+    def count(self, batch: Batch) -> float:
+        """What the summed loss is divided by."""
+
+    def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
+        """The summed loss of a micro-batch, and sums for the metrics; `model` is wrapped, `inner` is not."""
+
+    def metrics(self, sums: Sums, count: float) -> dict[str, float]:
+        """Metrics of sums over all micro-batches and ranks."""
+
+    def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
+        """What is measured now and then, beside the training rows."""
+
+
+@dataclasses.dataclass(slots=True)
+class StackStep:
+    """One optimizer step: its denominator, its sums so far, its rows, and what was not finite."""
+
+    number: int
+    count: float
+    tokens: int
+    places: list[int]
+    sums: Sums = dataclasses.field(default_factory=dict)
+    bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+
+class StackTrainer(LoggedTrainer):
+    """Trains what of a model wants a gradient, and keeps only that in its checkpoints: the rest is the parents'.
+
+    Args:
+        model: Its trained parameters are those that require a gradient.
+        args: The keys.
+        objective: What it learns.
+        rows: The training rows.
+        eval_rows: Rows for evaluation during training.
+        about: More of what identifies the run: the parents' names.
+    """
+
+    args: StackArguments
+    objective: Objective
+    weight_files = (TRAINED,)
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: StackArguments,
+        objective: Objective,
+        rows: Sequence[StackRow],
+        eval_rows: Sequence[StackRow] | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.objective = objective
+        self.rows, self.eval_rows, self.about = list(rows), list(eval_rows or []), dict(about or {})
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=self._collate,
+            train_dataset=Places(range(len(self.rows))),
+            # Negative places are rows for evaluation: one collator serves both.
+            eval_dataset=Places(range(-len(self.eval_rows), 0)) if self.eval_rows else None,
+            processing_class=objective.source_tokenizer,
+        )
+        self.open_log(objective.stage, args.folder)
+        self.interrupts = current()
+        self.step: StackStep | None = None
+
+    def _collate(self, places: Sequence[int]) -> Batch:
+        rows = [self._row(place) for place in places]
+        return self.objective.collate(rows, places) | {"place": torch.tensor(places)}
+
+    def _row(self, place: int) -> StackRow:
+        return self.rows[place] if place >= 0 else self.eval_rows[place]
+
+    def describe(self) -> dict[str, Any]:
+        """A run is its keys, its rows, its stage, its parents and its world size."""
+        return {"data": fingerprint(self.rows), "stage": self.stage, **self.about, **super().describe()}
+
+    # ---- one optimizer step
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor | int | None]:
+        """All micro-batches of one optimizer step, counted before any loss."""
+        batches = []
+        for _ in range(num_batches):
+            batch = next(epoch_iterator, None)
+            if batch is None:
+                break
+            batches.append(self.objective.prepare(batch))
+        if not batches:
+            return [], None
+        own = torch.tensor([float(sum(map(self.objective.count, batches)))], dtype=torch.float64)
+        count = float(self.accelerator.reduce(own.to(self.args.device), "sum"))
+        tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        places = [int(place) for batch in batches for place in batch["place"]]
+        self.step = StackStep(self.state.global_step + 1, count, tokens, places)
+        if not count:
+            raise DataError(
+                f"step {self.step.number}: nothing to learn from; rows {', '.join(self.rows_of_step()[:8])}"
+            )
+        return batches, 1
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of one micro-batch, divided by the count of the whole optimizer step.
+
+        DDP averages over ranks, so the sum is scaled by the world size.
+        """
+        step = self.step
+        if step is None:
+            raise RuntimeError("compute_loss is called by train(), after get_batch_samples")
+        total, sums = self.objective.loss(model, self.inner_model(), inputs)
+        for name, value in sums.items():
+            step.sums[name] = step.sums[name] + value.detach() if name in step.sums else value.detach()
+        loss = total / step.count * self.args.world_size
+        if not torch.isfinite(loss):
+            ids = [self._row(int(place)).id for place in inputs["place"]]
+            step.bad_numbers.setdefault("the loss", []).extend(ids)
+        return (loss, {}) if return_outputs else loss
+
+    def rows_of_step(self) -> list[str]:
+        """Ids of the rows of the current step."""
+        return [] if self.step is None else [self._row(place).id for place in self.step.places]
+
+    def bad_numbers(self) -> dict[str, list[str]] | None:
+        """What was noted while the micro-batches were scored."""
+        return None if self.step is None else self.step.bad_numbers
+
+    def finished_step(self) -> dict[str, Any] | None:
+        """The metrics of the step that has just ended."""
+        step = self.step
+        if step is None or step.number != self.state.global_step:
+            return None
+        self.step = None
+        sums = {name: self.accelerator.reduce(value.double(), "sum") for name, value in step.sums.items()}
+        seconds = time.perf_counter() - step.started
+        last = step.number >= self.state.max_steps
+        return {
+            **self.objective.metrics(sums, step.count),
+            **self.objective.probe(self.inner_model(), step.number, last),
+            "time/step": seconds,
+            "tokens_per_second": step.tokens * self.args.world_size / seconds,
+            "memory/peak": peak_memory(),
+        }
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: a frozen part costs less than a trained one, and a number that hides it would mislead."""
+        return 0
+
+    # ---- evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """`eval_loss` and the objective's other metrics over rows that are not trained on."""
+        model, inner = self.model, self.inner_model()
+        states, training = checkpoints.random_states(), model.training
+        model.eval()
+        sums: Sums = {}
+        count = 0.0
+        with torch.no_grad(), self.accelerator.autocast():
+            for batch in dataloader:
+                ready = self._prepare_inputs(self.objective.prepare(batch))
+                _, found = self.objective.loss(model, inner, ready)
+                sums = {name: value + sums[name] if name in sums else value for name, value in found.items()}
+                count += self.objective.count(ready)
+        model.train(training)
+        checkpoints.restore_random_states(states)
+        own = torch.tensor([count], dtype=torch.float64, device=self.args.device)
+        whole = float(self.accelerator.reduce(own, "sum"))
+        total = {name: self.accelerator.reduce(value.double(), "sum") for name, value in sums.items()}
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in self.objective.metrics(total, whole).items()}
+        return EvalLoopOutput(predictions=[], label_ids=None, metrics=metrics, num_samples=int(whole))  # type: ignore[arg-type]
+
+    # ---- saving
+
+    def save_weights(self, folder: Path, weights: dict[str, Any] | None) -> None:
+        """What a checkpoint holds of the model: what was trained. The parents' weights do not change."""
+        trained = {name: p.detach().cpu().contiguous() for name, p in self._trained()}
+        checkpoints.save_file(trained, folder / TRAINED)
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, p) for name, p in self.inner_model().named_parameters() if p.requires_grad]
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self._load_trained(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.state.best_model_checkpoint:
+            self._load_trained(Path(self.state.best_model_checkpoint))
+
+    def _load_trained(self, folder: Path) -> None:
+        saved, own = checkpoints.load_file(folder / TRAINED), dict(self._trained())
+        if saved.keys() != own.keys():
+            odd = sorted(saved.keys() ^ own.keys())[0]
+            raise ConfigError(f"{folder}: holds other weights than this run trains ({odd})")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(saved[name])
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The model with the tokenizer that it reads with and, where it has one, its LLM's own."""
+        super()._save(output_dir, state_dict)
+        own = self.objective.llm_tokenizer
+        if own is not None and self.args.should_save:
+            own.save_pretrained(Path(output_dir or self.args.folder) / LLM_TOKENIZER)
+
+
+class Places(torch.utils.data.Dataset[int]):
+    """Numbers of rows, which the collator looks up."""
+
+    def __init__(self, places: range) -> None:
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> int:
+        return self.places[index]
+
+
+def run(trainer: StackTrainer, resume: str | Path | None = None) -> None:
+    """Train, from a checkpoint where one is given; what a killed process wrote after it is dropped."""
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    trainer.inner_model().eval()
+
+
+def trainable(model: nn.Module, *parts: nn.Module | None) -> None:
+    """Let a gradient reach these parts and nothing else."""
+    model.requires_grad_(False)
+    for part in parts:
+        if part is not None:
+            part.requires_grad_(True)
+
+
+def trainable_lora(module: nn.Module) -> None:
+    """Let a gradient reach the adapters inside a module too, held in fp32."""
+    for name, parameter in module.named_parameters():
+        if ".lora_" in name:
+            parameter.requires_grad_(True)
+            parameter.data = parameter.data.float()
