@@ -77,7 +77,7 @@ def stack():
 
 
 def records(folder, name="metrics.jsonl"):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
 
 
 def timeless(lines):
