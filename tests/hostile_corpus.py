@@ -97,9 +97,7 @@ def kernel_in_an_inner_field(model: Path) -> None:
 
 def template_names_outside(model: Path) -> None:
     """CVE-2026-9856: before 5.10, transformers saved each template under the name that the model gave it."""
-    templates = [
-        {"name": name, "template": "{{ messages[0].content }}"} for name in ("default", f"../../../{MARKER}")
-    ]
+    templates = [{"name": name, "template": "{{ messages[0].content }}"} for name in ("default", f"../../../{MARKER}")]
     (model / "chat_template.jinja").unlink(missing_ok=True)
     edit(model / "tokenizer_config.json", chat_template=templates)
 
