@@ -90,6 +90,18 @@ def kernel_from_the_hub(model: Path) -> None:
     edit(model / "config.json", attn_implementation="evil/kernel", _attn_implementation="evil/kernel")
 
 
+def kernel_in_an_inner_field(model: Path) -> None:
+    """CVE-2026-4372: before 5.3, transformers took the field from the file, and ran the code that it names."""
+    edit(model / "config.json", _attn_implementation_internal="evil/kernel")
+
+
+def template_names_outside(model: Path) -> None:
+    """CVE-2026-9856: before 5.10, transformers saved each template under the name that the model gave it."""
+    templates = [{"name": name, "template": "{{ messages[0].content }}"} for name in ("default", f"../../../{MARKER}")]
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    edit(model / "tokenizer_config.json", chat_template=templates)
+
+
 def tokenizer_outside(model: Path) -> None:
     (model / "tokenizer.json").rename(model.parent / "secret.json")
     edit(model / "tokenizer_config.json", tokenizer_file="../secret.json", vocab_file=str(model.parent / "secret.json"))
@@ -134,6 +146,8 @@ MODELS: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("a pickled adapter", pickled_adapter, 3, "adapter_model.bin"),
     ("code of its own", own_code, 3, "auto_map"),
     ("a kernel from the hub", kernel_from_the_hub, 3, "evil/kernel"),
+    ("a kernel in an inner field", kernel_in_an_inner_field, 3, "evil/kernel"),
+    ("templates whose names lead out", template_names_outside, 2, "template"),
     ("a tokenizer outside", tokenizer_outside, 3, "tokenizer_file"),
     ("a template that includes a file", template_outside, 3, "chat template"),
     ("safetensors, a header of 8 EiB", header(2**63 - 1, b"{}"), 3, "model.safetensors"),

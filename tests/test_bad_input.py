@@ -114,7 +114,7 @@ WHOLE = b"\n".join(line_of(good(number)) for number in range(6))
 CUT = st.tuples(st.integers(0, len(WHOLE)), st.integers(0, 12), st.binary(max_size=12) | st.sampled_from(bad_lines()))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
 @given(st.lists(CUT, min_size=1, max_size=4))
 def test_any_damage_to_a_file_costs_rows_and_not_the_run(tmp_path, cuts):
     content = WHOLE
@@ -146,7 +146,7 @@ RECORD = st.dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
 @given(st.lists(RECORD, max_size=4), st.sampled_from(["alpaca", "sharegpt", "rows"]))
 def test_any_record_is_converted_or_counted(tmp_path, records, format):
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

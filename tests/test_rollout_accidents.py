@@ -84,9 +84,9 @@ def check(folder, tokenizer, rows, method, kind):
 KINDS = ("starts with its end", "spaces", "never ends", "one token for ever", "another language")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_has_exact_counts_and_a_finite_loss(tmp_path, tokenizer, rows, kind):
-    check(tmp_path, tokenizer, rows, "dudi", kind)  # the other methods: tests/trust/guard
+@pytest.mark.parametrize("kind", ("starts with its end", "one token for ever"))
+def test_a_kind_has_exact_counts_and_a_finite_loss(tmp_path, tokenizer, rows, kind):
+    check(tmp_path, tokenizer, rows, "dudi", kind)  # every kind and method: tests/trust/guard
 
 
 @pytest.mark.parametrize(("stops", "rate", "length"), [("every token", 1.0, 1), ("none", 0.0, LIMIT)])

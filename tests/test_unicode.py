@@ -84,7 +84,7 @@ def test_tokens_give_back_the_text(formats, code, text):
         assert chat.text(chat.prompt_ids(asked), special_tokens=True) == chat.render(asked)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=40)
 @given(st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=30))
 def test_any_text_survives_tokens_and_template(formats, text):
     for chat in formats:
@@ -124,7 +124,7 @@ def test_every_template_can_be_taken_apart_again(formats, code, text):
 # --- cutting
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.integers(17, 120), st.lists(st.sampled_from(EVERY), min_size=1, max_size=6))
 def test_a_prompt_is_whole_or_rejected_and_a_completion_is_a_beginning(formats, max_length, chosen):
     rows = [row_of(code, text, number) for number, (code, text) in enumerate(chosen)]

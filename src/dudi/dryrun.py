@@ -7,7 +7,6 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from dudi.arguments import DudiConfig
@@ -17,7 +16,7 @@ from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
 from dudi.errors import EnvironmentFault
 from dudi.plan import plan
-from dudi.showing import Formats, first_of_each, show_rows
+from dudi.showing import Formats, first_of_each, show_rows, shown
 
 if TYPE_CHECKING:
     from dudi.config import RunConfig
@@ -35,13 +34,13 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     console = Console(
         file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
     )
-    console.print(escape(config.resolved_yaml()))
+    console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
     show_rows(console, args, first_of_each(examples.examples), formats)
     try:
-        console.print(escape(plan(config)))
+        console.print(shown(plan(config)))
     except EnvironmentFault as error:
-        console.print(f"no estimate: {escape(str(error))}")
+        console.print(f"no estimate: {shown(str(error))}")
     console.print("dry run: nothing was trained")
     return str(console.file.getvalue()) if isinstance(console.file, StringIO) else ""
 
@@ -75,4 +74,4 @@ def _languages(console: Console, rows: Sequence[Row], examples: ExampleSet, reje
         table.add_row(language, str(len(own)), f"{tokens / max(characters, 1):.2f}", f"{cut:.1%}", str(longest))
     console.print(table)
     if len(rejections):
-        console.print("\n".join(escape(line) for line in rejections.summary()))
+        console.print("\n".join(shown(line) for line in rejections.summary()))

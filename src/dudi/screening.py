@@ -46,7 +46,7 @@ def screen(folder: Path, *, gguf: bool = False, trust_remote_code: bool = False)
         return
     config = _object(folder / "config.json")
     _check_sizes(folder / "config.json", config)
-    kernel = next((v for k, v in config.items() if k.endswith("attn_implementation") and "/" in str(v)), None)
+    kernel = next((v for k, v in config.items() if "attn_implementation" in k and "/" in str(v)), None)
     if kernel is not None and not trust_remote_code:
         raise DataError(
             f"{folder / 'config.json'}: asks for the kernel {kernel!r}, which is code from the hub; take it out"

@@ -11,6 +11,7 @@ from rich.markup import escape
 from dudi.arguments import DudiConfig
 from dudi.data.chat import ChatFormat
 from dudi.data.examples import Example
+from dudi.plain import plain
 from dudi.verbalizer import Verbalizer
 
 
@@ -33,15 +34,15 @@ def show_rows(console: Console, args: DudiConfig, examples: Sequence[Example], f
     """
     verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets)
     for example in examples:
-        console.rule(f"{example.row.language}  {escape(example.row.id)}")
+        console.rule(f"{example.row.language}  {shown(example.row.id)}")
         _gold(console, example, formats)
         if "on_policy" in args.signals:
             said = verbalizer.verbalize(example.row)
             reader = formats.teacher or formats.student
             console.print(f"[bold]rollout asked of the student, p_z[/] (answer in {said.target_language})")
-            console.print(escape(formats.student.render(said.student_messages)) + _marked(console, "<rollout>"))
+            console.print(shown(formats.student.render(said.student_messages)) + _marked(console, "<rollout>"))
             console.print("[bold]read by the teacher, z[/]")
-            console.print(escape(reader.render(said.teacher_messages)) + _marked(console, "<the same rollout>"))
+            console.print(shown(reader.render(said.teacher_messages)) + _marked(console, "<the same rollout>"))
 
 
 def first_of_each(examples: Sequence[Example], languages: Sequence[str] | None = None) -> list[Example]:
@@ -52,17 +53,22 @@ def first_of_each(examples: Sequence[Example], languages: Sequence[str] | None =
     return [first[code] for code in (first if languages is None else languages) if code in first]
 
 
+def shown(text: str) -> str:
+    """Text of data, models and recipes for rich: no markup, and nothing that a terminal would obey."""
+    return escape(plain(text, keep="\n\t"))
+
+
 def _gold(console: Console, example: Example, formats: Formats) -> None:
     how = "green" if _coloured(console) else "between [[ and ]]"
     console.print(f"[bold]read by the student[/] (trained tokens {escape(how)})")
     prompt = formats.student.text(example.prompt, special_tokens=True)
     completion = formats.student.text(example.completion, special_tokens=True)
     note = "" if example.ended else " [yellow](cut: no end of turn)[/]"
-    console.print(f"{escape(prompt)}{_marked(console, completion)}{note}")
+    console.print(f"{shown(prompt)}{_marked(console, completion)}{note}")
 
 
 def _marked(console: Console, text: str) -> str:
-    return f"[green]{escape(text)}[/]" if _coloured(console) else escape(f"[[{text}]]")
+    return f"[green]{shown(text)}[/]" if _coloured(console) else shown(f"[[{text}]]")
 
 
 def _coloured(console: Console) -> bool:
