@@ -81,7 +81,7 @@ def serve(files: dict[str, bytes]) -> Iterator[str]:
 
 def cases(folder: Path) -> dict[str, list[str]]:
     """Name of a case to the words behind `dudi`."""
-    student, rows = f"student=package:dudi/mini/small", f"data={folder / 'rows.jsonl'}"
+    student, rows = "student=package:dudi/mini/small", f"data={folder / 'rows.jsonl'}"
     train = ["train", str(folder / "recipe.yaml"), "--output", str(folder / "run")]
     names = [*ANSWERS, "pickled"]
     found = {f"student {name}": [*train, f"student=org/{name}", rows] for name in names}
