@@ -38,7 +38,7 @@ from dudi.passes import score
 from dudi.progress import RunProgress
 from dudi.ranks import from_first
 from dudi.rollouts import VLLMEngine
-from dudi.runlog import RunLog
+from dudi.runlog import RunLog, read_jsonl
 from dudi.saving import SealedTrainer
 from dudi.schedules import repeated
 from dudi.scoring import MicroBatch, summed_log_probs
@@ -168,10 +168,17 @@ class DudiTrainer(SealedTrainer):
         stages.prepare(self)
         for log in (self.metrics_log, self.samples_log, self.eval_log):
             log.rewind(self.stage, step)
+        self._remember_alarms()
         output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
         if self.interrupts is not None and self.interrupts.received is not None:
             raise Interrupted(self._last_words(self.interrupts.received))
         return output
+
+    def _remember_alarms(self) -> None:
+        """Let the alarm see the steps before a resume: it averages over several, and tells each thing once."""
+        for record in read_jsonl(self.metrics_log.path):
+            if record.get("stage") == self.stage:
+                self.alarm.see(record)
 
     def _find_start(self, wanted: str | bool | None) -> Path | None:
         """The checkpoint to go on from; True is the newest whole one."""
