@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +166,22 @@ class DudiTrainer(SealedTrainer):
         start = self._find_start(resume_from_checkpoint)
         step = 0 if start is None else int(self.check_resume(start)["step"])
         stages.prepare(self)
-        for log in (self.metrics_log, self.samples_log, self.eval_log):
+        for log in self._logs():
             log.rewind(self.stage, step)
         self._remember_alarms()
         output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
         if self.interrupts is not None and self.interrupts.received is not None:
             raise Interrupted(self._last_words(self.interrupts.received))
         return output
+
+    def _logs(self) -> tuple[RunLog, RunLog, RunLog]:
+        return self.metrics_log, self.samples_log, self.eval_log
+
+    def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        """As always, with the lines of its steps on the disk before it: a checkpoint must not outlive them."""
+        for log in self._logs():
+            log.sync()
+        super()._seal_checkpoint(folder, fill)
 
     def _remember_alarms(self) -> None:
         """Let the alarm see the steps before a resume: it averages over several, and tells each thing once."""
