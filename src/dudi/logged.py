@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dudi.errors import ConfigError, Interrupted
 from dudi.interrupts import Interrupts
 from dudi.progress import RunProgress
 from dudi.ranks import from_first
-from dudi.runlog import RunLog
+from dudi.runlog import RunLog, read_jsonl
 from dudi.saving import SealedTrainer
 
 
@@ -96,10 +96,19 @@ class LoggedTrainer(SealedTrainer):
         self.prepare()
         for log in self.logs():
             log.rewind(self.stage, step)
+        for record in read_jsonl(self.metrics_log.path):  # a warning may look at several steps, and comes once
+            if record.get("stage") == self.stage:
+                self.warnings_of(record)
         output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
         if self.interrupts is not None and self.interrupts.received is not None:
             raise Interrupted(self._last_words(self.interrupts.received))
         return output
+
+    def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        """As always, with the lines of its steps on the disk before it: a checkpoint must not outlive them."""
+        for log in self.logs():
+            log.sync()
+        super()._seal_checkpoint(folder, fill)
 
     def _find_start(self, wanted: str | bool | None) -> Path | None:
         """The checkpoint to go on from; True is the newest whole one."""

@@ -1,4 +1,4 @@
-"""`metrics.jsonl` and `samples.jsonl`: one JSON object a line, nothing after the last finished step."""
+"""`metrics.jsonl`, `samples.jsonl`, `eval.jsonl`: one JSON object a line, nothing after the last finished step."""
 
 from __future__ import annotations
 

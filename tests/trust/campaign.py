@@ -2,7 +2,6 @@
 
 import argparse
 import datetime
-import json
 import platform
 import sys
 import tempfile
@@ -14,6 +13,8 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import torch
 from kills import kill_at_random
 from lab import METHODS_OF_THE_PROMISE, Lab
+
+from dudi.checkpoints import write_json
 
 
 def main():
@@ -29,21 +30,23 @@ def main():
             for method in METHODS_OF_THE_PROMISE:
                 trials.append(kill_at_random(lab, method, seed))
                 print(trials[-1], flush=True)
+            write_json(given.output, summary(given, trials))  # one that is cut off leaves what it has found
         lab.server.close()
+
+
+def summary(given, trials):
     killed = Counter(trial["method"] for trial in trials for at in trial["killed"] if "ended" not in at)
-    words = f"--moments {given.moments} --first {given.first} --output {given.output.name}"
-    result = {
-        "command": f"python tests/trust/campaign.py {words}",
+    return {
+        "command": f"python tests/trust/campaign.py --moments {given.moments} --first {given.first} --output FILE",
         "date": datetime.date.today().isoformat(),
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
-        "trials": len(trials),
+        "trials": dict(Counter(trial["method"] for trial in trials)),
         "kills": dict(killed),
         "lost": sum(bool(trial["lost"]) for trial in trials),
         "each": trials,
     }
-    given.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

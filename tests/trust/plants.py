@@ -69,6 +69,27 @@ def boundaries(value):
     sys.addaudithook(Boundaries(**value))
 
 
+def order_of_syncs(value):
+    """Write what is synced and what is renamed, a line each, in their order.
+
+    Args:
+        value: `folder`, below which, and `record`, the file to write to.
+    """
+    honest, folder = os.fsync, os.path.realpath(value["folder"])
+    record = os.open(value["record"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    def tell(what, path):
+        if path.startswith(folder):
+            os.write(record, f"{what} {os.path.relpath(path, folder)}\n".encode())
+
+    def fsync(descriptor):
+        honest(descriptor)
+        tell("sync", os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    os.fsync = fsync
+    sys.addaudithook(lambda event, args: event == "os.rename" and tell("rename", os.path.realpath(args[0])))
+
+
 def poison(value):
     """Make one number bad at one step: in the loss, in a gradient, in the teacher's or the student's output.
 

@@ -35,6 +35,17 @@ def test_every_file_operation_of_a_save(lab, promise, tmp_path, part):
     promise("SIGKILL before each file operation of a save", len(places), len(lost), "operations", " ".join(lost))
 
 
+def test_warnings_of_collapse(lab, promise, tmp_path):
+    """The alarm averages over steps, of which some lie before the kill."""
+    keys = ("cold_start=none", "alarm_steps=8", "alarm_unended_rate=0", "alarm_wrong_language_rate=0")
+    whole, run = whole_run(lab, "sdft", *keys), tmp_path / "run"
+    assert {record["step"] for record in whole.numbers if "warnings" in record} == {8}
+    cut = {"folder": str(run), "at": 1, "only": [".step-6.partial"]}
+    assert lab.run(lab.words(run, "sdft", *keys), plant={"boundaries": cut}).code == -9
+    assert lab.run(lab.words(run, "sdft", *keys)).code == 0
+    promise(f"{ROW} (sdft)", 1, len(differences(run, whole)), note="the alarms for collapse")
+
+
 def test_processes_of_their_own(lab, promise, tmp_path):
     """The same with `python -m dudi` started from nothing, as people do: no fork, another hash seed each time."""
     whole = whole_run(lab, "dudi")

@@ -1,6 +1,7 @@
 """Torn checkpoints never load: each damage to each file is found and named, and the previous checkpoint is used."""
 
 import shutil
+import sys
 
 import pytest
 from kills import cut_before_a_save, differences, whole_run
@@ -43,6 +44,23 @@ def test_each_damage_to_each_file(lab, promise, tmp_path):
                 lost.append(f"{name} {damage}: {found} {skipped}")
             shutil.rmtree(root)
     promise(ROW, len(names) * len(DAMAGES), len(lost), "damages", " ".join(lost))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_everything_is_on_the_disk_before_the_rename(lab, promise, tmp_path):
+    """A power cut, as far as it can be tried here: the order of fsync and rename, and the logs before both."""
+    run, record = tmp_path / "run", tmp_path / "order"
+    words = lab.words(run, "dudi", "cold_start=none", "max_steps=3", "num_train_epochs=1", "samples_per_step=1")
+    assert lab.run(words, plant={"order_of_syncs": {"folder": str(run), "record": str(record)}}).code == 0
+    order, partial = record.read_text().splitlines(), "checkpoints/.step-3.partial"
+    done = order.index(f"rename {partial}")
+    needed = ["metrics.jsonl", "samples.jsonl", partial]
+    needed += [f"{partial}/{name}" for name in files_of(run / "checkpoints" / "step-3")]
+    late = [name for name in needed if f"sync {name}" not in order[:done]]
+    late += [] if "sync checkpoints" in order[done:] else ["checkpoints"]
+    promise(
+        "synced before the rename: each file, the folders, the logs", len(needed) + 1, len(late), "paths", str(late)
+    )
 
 
 @pytest.mark.parametrize("part", range(2))
