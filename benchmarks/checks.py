@@ -133,7 +133,14 @@ def plan(size: Size) -> dict[str, Any]:
     for name in OURS:
         step = step_of(name, size)
         predicted = predict(name, size, step["sequences"])
-        rows.append({"name": name, "measured": step["above"] + predicted.weights, **predicted.as_dict()})
+        rows.append(
+            {
+                "name": name,
+                "measured": step["above"] + predicted.weights,
+                "reserved": step["reserved"],
+                **predicted.as_dict(),
+            }
+        )
     return {"rows": rows}
 
 
@@ -151,6 +158,10 @@ def plan_page(found: dict[str, Any]) -> list[str]:
             f"| `{row['name']}` | {row['total'] / 1e9:.2f} GB | {row['measured'] / 1e9:.2f} GB | "
             f"{row['total'] / row['measured']:.2f} | {parts} |"
         )
+        if row["reserved"]:
+            lines.append(
+                f"| of the device, with what the allocator keeps | | {row['reserved'] / 1e9:.2f} GB |" + " |" * 6
+            )
     return [*lines, "", Predicted.NOTE]
 
 
@@ -179,7 +190,7 @@ def main() -> None:
 
 
 def write(output: Path | None, result: dict[str, Any], lines: Sequence[str]) -> None:
-    """Print the page; with a path keep both."""
+    """Print a check's page; with a path keep both."""
     text = "\n".join([f"### `{result['check']}`, `{result['size']['name']}`", "", where(result), "", *lines])
     print(text)
     if output:

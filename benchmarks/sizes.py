@@ -44,6 +44,7 @@ class Size:
         kernels: Values of `loss_kernel` that are compared apart from the table.
         processes: Processes that share an optimizer step (DDP).
         threads: Of each process; None leaves it to torch.
+        memory_limit: Bytes of a device that a process may take: a smaller card's.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Size:
     gold_longest: int | None = None
     processes: int = 1
     threads: int | None = None
+    memory_limit: int | None = None
 
     @property
     def rows(self) -> int:

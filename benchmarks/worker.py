@@ -101,6 +101,8 @@ def main() -> None:
     size, contestant = dataclasses.replace(SIZES[asked.size], **asked.changes), CONTESTANTS[asked.contestant]
     if size.threads is not None:
         torch.set_num_threads(size.threads)
+    if size.memory_limit is not None and size.device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(size.memory_limit / torch.cuda.get_device_properties(0).total_memory)
     memory, tokenizer, rows = Memory(), make_tokenizer(size), make_rows(size)
     memory.before_models()
     student = make_model(size, "student")
