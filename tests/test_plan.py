@@ -281,9 +281,7 @@ def test_bytes_of_the_fused_head(kind):
     other, teacher = torch.randn(20_000, width), torch.randn(rows, width)
     gc.collect()
     live = _Live()
-    live.known |= {
-        t.untyped_storage()._cdata: None for t in (weight, hidden, other, teacher)
-    }  # not new
+    live.known |= {t.untyped_storage()._cdata: None for t in (weight, hidden, other, teacher)}  # not new
     with live:
         distance = heads.Distance(kind, 0.5, 1.0)
         heads.weighted_divergence(
