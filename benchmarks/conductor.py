@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,38 +22,51 @@ class Failed(Exception):
 
 @dataclasses.dataclass(slots=True)
 class Worker:
-    """A contestant's process."""
+    """A contestant's process, or its processes where several share a step."""
 
     name: str
-    process: subprocess.Popen[str]
+    processes: list[subprocess.Popen[str]]
     log: Any
 
     def listen(self) -> dict[str, Any]:
-        """Its next message.
+        """Its next message; of several processes that of the slowest.
 
         Raises:
             Failed: it has ended.
         """
-        if self.process.stdout is None:
-            raise Failed(self.name)
-        line = self.process.stdout.readline()
-        message = json.loads(line) if line else {"failed": f"no word from {self.name}"}
+        return max((self._message(process) for process in self.processes), key=lambda said: said.get("seconds", 0.0))
+
+    def _message(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        line = process.stdout.readline() if process.stdout is not None else ""
+        message: dict[str, Any] = json.loads(line) if line else {"failed": f"no word from {self.name}"}
         if "failed" in message:
             self.log.seek(0)
             raise Failed(f"{self.name}: {message['failed']}\n{self.log.read()[-2000:]}")
         return message
 
     def go(self) -> None:
-        """Let it take a step."""
-        if self.process.stdin is None:
-            raise Failed(self.name)
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        """Let it take a step.
+
+        Raises:
+            Failed: it has ended.
+        """
+        for process in self.processes:
+            if process.stdin is None or process.poll() is not None:
+                raise Failed(self.name)
+            process.stdin.write("\n")
+            process.stdin.flush()
 
     def end(self) -> None:
         """Wait for its last word."""
-        self.process.communicate()
+        for process in self.processes:
+            process.communicate()
         self.log.close()
+
+    def stop(self) -> None:
+        """End it, wherever it is."""
+        for process in self.processes:
+            process.kill()
+        self.end()
 
 
 def start(name: str, size: Size, options: dict[str, Any] | None = None) -> Worker:
@@ -62,25 +77,54 @@ def start(name: str, size: Size, options: dict[str, Any] | None = None) -> Worke
     """
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by `end`
     command = [sys.executable, "-m", "benchmarks.worker", name, "--size", size.name]
-    changes = {key: getattr(size, key) for key in ("device", "dtype", "steps")}
-    command += ["--changes", json.dumps(changes)]
-    command += ["--options", json.dumps(options or {})]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-    worker = Worker(name, process, log)
-    worker.listen()
+    command += ["--changes", json.dumps(size.changes()), "--options", json.dumps(options or {})]
+    processes = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | extra
+        )
+        for extra in environments(size)
+    ]
+    worker = Worker(name, processes, log)
+    try:
+        worker.listen()
+    except Failed:
+        worker.stop()
+        raise
     return worker
 
 
-def take_turns(workers: Sequence[Worker], size: Size) -> dict[str, list[dict[str, Any]]]:
-    """Every worker's steps, one at a time; each round runs in the other direction than the one before."""
+def environments(size: Size) -> list[dict[str, str]]:
+    """What each process of a worker finds in its environment beside ours."""
+    common = {} if size.threads is None else {"OMP_NUM_THREADS": str(size.threads)}
+    if size.processes == 1:
+        return [common]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size.processes)}
+    return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size.processes)]
+
+
+def take_turns(workers: Sequence[Worker], size: Size, failed: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """Every worker's steps, one at a time; each round runs in the other direction than the one before.
+
+    One that fails on the way is written down and left out from there on.
+    """
     taken: dict[str, list[dict[str, Any]]] = {worker.name: [] for worker in workers}
-    for round_ in range(size.steps):
-        for worker in workers if round_ % 2 == 0 else list(reversed(workers)):
-            worker.go()
-            taken[worker.name].append(worker.listen())
-    for worker in workers:
-        worker.go()
-        worker.end()
+    alive = list(workers)
+    for round_ in range(size.steps + 1):  # the last word lets them end
+        for worker in alive[:: 1 if round_ % 2 == 0 else -1]:
+            try:
+                worker.go()
+                if round_ < size.steps:
+                    taken[worker.name].append(worker.listen())
+                else:
+                    worker.end()
+            except Failed as error:
+                failed[worker.name] = str(error)
+                print(error, file=sys.stderr)
+                worker.stop()
+                alive.remove(worker)
     return taken
 
 
@@ -106,6 +150,6 @@ def run(names: Sequence[str], size: Size) -> tuple[dict[str, list[dict[str, Any]
                 except Failed as error:
                     failed[name] = str(error)
                     print(error, file=sys.stderr)
-            for name, steps in take_turns(workers, size).items():
+            for name, steps in take_turns(workers, size, failed).items():
                 taken[name] += steps
     return {name: steps for name, steps in taken.items() if steps}, failed

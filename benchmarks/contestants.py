@@ -49,7 +49,7 @@ def common(parts: Parts) -> dict[str, Any]:
         "disable_tqdm": True,
         "logging_steps": 1,
         "seed": 0,
-    }
+    } | ({"ddp_backend": "gloo"} if size.processes > 1 and size.device == "cpu" else {})
 
 
 def _messages(text: str) -> list[dict[str, str]]:

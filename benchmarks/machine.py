@@ -57,6 +57,7 @@ def describe(size: Size) -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     machine: dict[str, Any] = {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    machine["load"] = round(os.getloadavg()[0], 1)
     if size.device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
         machine["gpu_bytes"] = torch.cuda.get_device_properties(0).total_memory

@@ -91,19 +91,26 @@ def _dudi_over_gkd(size: Size, steps: Steps) -> dict[str, Any] | None:
     return {"counted_flops": counted, "seconds": measured, "over_counted": measured["median"] / counted}
 
 
+def where(result: Mapping[str, Any]) -> str:
+    """The machine, the versions, its measured rates: one line."""
+    machine = result["machine"]
+    device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        f"{device}; load {machine['load']} before it began; Python {result['python']}, {versions}. Measured rates: "
+        f"{result['matrix_flops_per_second'] / 1e9:,.0f} GFLOP/s, {result['copy_bytes_per_second'] / 1e9:,.1f} GB/s."
+    )
+
+
 def page(result: Mapping[str, Any]) -> str:
     """The tables as Markdown."""
-    size, machine = result["size"], result["machine"]
-    where = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    rows = size["batch"] * size["accumulation"]
+    size = result["size"]
+    rows = size["batch"] * size["accumulation"] * size["processes"]
     return "\n".join(
         [
             f"### `{size['name']}`",
             "",
-            f"{where}; Python {result['python']}, {versions}. Measured rates: "
-            f"{result['matrix_flops_per_second'] / 1e9:,.0f} GFLOP/s, "
-            f"{result['copy_bytes_per_second'] / 1e9:,.1f} GB/s.",
+            where(result),
             "",
             f"{rows} samples a step ({size['batch']} x {size['accumulation']}), prompts of {size['shortest']} to "
             f"{size['longest']} tokens, rollouts of exactly {size['new']}, vocabulary {size['vocabulary']:,}, "

@@ -34,13 +34,17 @@ class Size:
         accumulation: Micro-batches of an optimizer step.
         shortest: Tokens of the shortest prompt, the template's included.
         longest: Tokens of the longest; lengths are spread evenly between the two.
-        gold: Tokens of each ground truth.
+        gold: Tokens of each ground truth, or of the shortest.
+        gold_longest: Tokens of the longest, lengths spread evenly between the two; None where all are `gold`.
         new: Tokens of each rollout, exactly.
         steps: Optimizer steps that are timed, after one that warms up.
         dtype: `float32`, or `bfloat16` for autocast over fp32 weights with a teacher in bf16.
         together: Contestants whose processes live at the same time and take turns step by step.
         device: `cpu` or `cuda`.
         kernels: Values of `loss_kernel` that are compared apart from the table.
+        processes: Processes that share an optimizer step (DDP).
+        threads: Of each process; None leaves it to torch.
+        memory_limit: Bytes of a device that a process may take: a smaller card's.
     """
 
     name: str
@@ -58,11 +62,20 @@ class Size:
     together: int = 16
     device: Literal["cpu", "cuda"] = "cpu"
     kernels: tuple[str, ...] = ()
+    gold_longest: int | None = None
+    processes: int = 1
+    threads: int | None = None
+    memory_limit: int | None = None
 
     @property
     def rows(self) -> int:
         """Samples of an optimizer step."""
-        return self.batch * self.accumulation
+        return self.batch * self.accumulation * self.processes
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the size of this name."""
+        own = dataclasses.asdict(SIZES[self.name])
+        return {key: value for key, value in dataclasses.asdict(self).items() if value != own[key]}
 
 
 _TINY = Size(
@@ -77,6 +90,7 @@ _TINY = Size(
     gold=8,
     new=8,
     steps=2,
+    kernels=("chunked", "fused"),
 )
 _CPU_SMALL = Size(
     name="cpu-small",
@@ -114,6 +128,9 @@ SIZES: dict[str, Size] = {
         _TINY,
         _CPU_SMALL,
         _PAPER,
-        dataclasses.replace(_PAPER, name="long", gold=1024, new=1024, steps=3),
+        dataclasses.replace(_PAPER, name="long", batch=4, accumulation=8, gold=1024, new=1024, steps=3),
+        # Up to 1,024 tokens in all, 32 to 724 of which are the ground truth's: 378 on average.
+        dataclasses.replace(_PAPER, name="projection", gold=32, gold_longest=724, steps=4),
+        dataclasses.replace(_TINY, name="tiny-projection", gold=4, gold_longest=24),
     )
 }

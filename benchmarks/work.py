@@ -65,13 +65,21 @@ def make_model(size: Size, role: str) -> PreTrainedModel:
     return model
 
 
-def prompt_lengths(size: Size) -> list[int]:
-    """Tokens of each row's prompt, spread evenly from the shortest to the longest, in a fixed shuffled order."""
-    count = size.rows
-    spread = size.longest - size.shortest
-    lengths = [size.shortest + round(i * spread / max(1, count - 1)) for i in range(count)]
-    random.Random(0).shuffle(lengths)
+def spread_lengths(count: int, shortest: int, longest: int, seed: int) -> list[int]:
+    """`count` lengths, spread evenly from the shortest to the longest, in a fixed shuffled order."""
+    lengths = [shortest + round(i * (longest - shortest) / max(1, count - 1)) for i in range(count)]
+    random.Random(seed).shuffle(lengths)
     return lengths
+
+
+def prompt_lengths(size: Size) -> list[int]:
+    """Tokens of each row's prompt."""
+    return spread_lengths(size.rows, size.shortest, size.longest, 0)
+
+
+def gold_lengths(size: Size) -> list[int]:
+    """Tokens of each row's ground truth, its end of turn included."""
+    return spread_lengths(size.rows, size.gold, size.gold_longest or size.gold, 2)
 
 
 def make_rows(size: Size) -> list[dict[str, Any]]:
@@ -86,7 +94,7 @@ def make_rows(size: Size) -> list[dict[str, Any]]:
             "id": f"row-{i}",
             "language": "id",
             "prompt": text(length - TEMPLATE_TOKENS),
-            "completion": text(size.gold - 1),  # its end of turn is one more
+            "completion": text(gold - 1),  # its end of turn is one more
         }
-        for i, length in enumerate(prompt_lengths(size))
+        for i, (length, gold) in enumerate(zip(prompt_lengths(size), gold_lengths(size), strict=True))
     ]

@@ -44,6 +44,7 @@ class Gate(TrainerCallback):
                     "cpu_seconds": time.process_time() - self.cpu,
                     "phases": self.own_phases(end) if self.ours else self.clock.read(),
                     "above": self.memory.peak_above(all_models(self.trainer, self.parts)),
+                    "reserved": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
                     "sequences": self.sequences() if self.ours else {},
                 }
             )
@@ -98,6 +99,10 @@ def main() -> None:
     logging.set_verbosity_error()
     import_everything()
     size, contestant = dataclasses.replace(SIZES[asked.size], **asked.changes), CONTESTANTS[asked.contestant]
+    if size.threads is not None:
+        torch.set_num_threads(size.threads)
+    if size.memory_limit is not None and size.device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(size.memory_limit / torch.cuda.get_device_properties(0).total_memory)
     memory, tokenizer, rows = Memory(), make_tokenizer(size), make_rows(size)
     memory.before_models()
     student = make_model(size, "student")

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from dudi import heads
+from dudi import fused, heads
 from dudi.arguments import DudiConfig
 from dudi.config import LoraSection, load_run_config
 from dudi.errors import ConfigError, EnvironmentFault
@@ -267,6 +267,27 @@ def test_copies_of_dense_logits(kind, copies):
             ).sum()
         loss.backward()
     assert 0.7 * copies < live.peak / (4 * rows * vocabulary) <= copies
+
+
+@pytest.mark.parametrize("kind", ["reverse_kl", "jsd"])
+def test_bytes_of_the_fused_head(kind):
+    config, rows = small(vocab_size=20_000), 60
+    args = arguments(method="gkd", lmbda=1.0, divergence=kind, loss_kernel="fused")
+    work = of(config, args, config).work
+    lengths = dataclasses.replace(work.lengths, rollout=rows)
+    work = dataclasses.replace(work, lengths=lengths, rows=1, tile=fused.CPU_TILE, block=fused.CPU_BLOCK)
+    width = config.hidden_size
+    weight, hidden = torch.randn(20_000, width, requires_grad=True), torch.randn(rows, width, requires_grad=True)
+    other, teacher = torch.randn(20_000, width), torch.randn(rows, width)
+    gc.collect()
+    live = _Live()
+    live.known |= {t.untyped_storage()._cdata: None for t in (weight, hidden, other, teacher)}  # not new
+    with live:
+        distance = heads.Distance(kind, 0.5, 1.0)
+        heads.weighted_divergence(
+            heads.Head(weight), hidden, heads.Head(other), teacher, torch.ones(rows), distance, "fused"
+        ).backward()
+    assert 0.8 < live.peak / memory(work).head < 1.2
 
 
 # --- the workload

@@ -137,6 +137,8 @@ def _head(work: Workload, outcome: Outcome) -> int:
     Held dense, a divergence keeps 8 tables of (rows, vocabulary) in fp32 at the peak of its backward pass (JSD 12) and
     a log-probability 4, as measured in `tests/test_plan.py`; chunked, one or two tiles. Both add the head's gradient.
     """
+    if work.kernel == "fused":
+        return _fused_head(work, outcome)
     vocabulary = work.student.vocabulary
     rows = [work.rows * completion_length(work, kind) for kind in outcome.student]
     copies = (12 if work.jsd else 8) if outcome.divergence else 4
@@ -147,6 +149,22 @@ def _head(work: Workload, outcome: Outcome) -> int:
     )
     gradient = 0 if work.adapter else FP32 * vocabulary * work.student.hidden
     return FP32 * (copies * sum(dense) * vocabulary + tiles) + gradient
+
+
+def _fused_head(work: Workload, outcome: Outcome) -> int:
+    """As `_head`: each divergence keeps a gradient of the head from its forward pass on, log-probabilities one table.
+
+    While a divergence is computed two tiles of logits are there, and three blocks of them beside these.
+    """
+    vocabulary, hidden = work.student.vocabulary, work.student.hidden
+    judged = [work.rows * completion_length(work, kind) for kind in outcome.teacher]
+    scored = [
+        work.rows * completion_length(work, kind) for kind in outcome.reference or outcome.student - outcome.teacher
+    ]
+    widest = max([*judged, *scored], default=0) * vocabulary
+    tiles = 2 * min(widest, work.tile) + 3 * min(widest, work.block)
+    gradients = 0 if work.adapter else (len(judged) + min(1, len(scored))) * vocabulary * hidden
+    return FP32 * (tiles + sum(scored) * vocabulary + gradients)
 
 
 def _dense(kernel: str, rows: int, vocabulary: int) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from dudi.arguments import DudiConfig
+from dudi.fused import DEVICE_TILE
 from dudi.methods import METHODS
 from dudi.plan import costs
 from dudi.plan.costs import FP32, Shape
@@ -68,7 +69,7 @@ class Workload:
         accumulation: Micro-batches of an optimizer step.
         rollout_batch: Most rollouts decoded together.
         checkpointing: Whether activations are computed again in the backward pass.
-        kernel: `auto`, `dense` or `chunked` head.
+        kernel: `auto`, `dense`, `chunked` or `fused` head.
         jsd: Whether the divergence is JSD, which holds more copies of the logits.
         element: Bytes of a number in the passes: 2 or 4.
         trainable: Parameters with gradients: all of the student's, or the adapter's.
@@ -76,6 +77,8 @@ class Workload:
         teacher_bytes: Bytes of the teacher's weights (a moving average's included).
         reference_bytes: Bytes of the reference's weights.
         processes: Devices that share the work, each with a whole copy.
+        tile: Logits that the fused head makes at a time.
+        block: Logits that it works on at a time.
     """
 
     student: Shape
@@ -95,6 +98,8 @@ class Workload:
     teacher_bytes: int
     reference_bytes: int
     processes: int = 1
+    tile: int = DEVICE_TILE
+    block: int = DEVICE_TILE
 
     @property
     def mixed(self) -> bool:

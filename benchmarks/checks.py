@@ -1,0 +1,201 @@
+"""Beside the table: memory against the vocabulary, what a second process costs, the plan against what was measured.
+
+python -m benchmarks.checks vocabulary --output docs/results/speed-vocabulary.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import conductor, machine
+from benchmarks.prediction import Predicted, predict
+from benchmarks.report import spread, where
+from benchmarks.sizes import SIZES, Size
+from benchmarks.work import make_config
+from dudi.plan.costs import FP32, shape_of
+
+VOCABULARIES = (32_768, 65_536, 131_072, 262_144)
+OURS = ("dudi-gkd", "dudi")
+
+
+def step_of(name: str, size: Size, options: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The last of a contestant's steps.
+
+    Raises:
+        conductor.Failed: it ended before.
+    """
+    worker = conductor.start(name, size, options)
+    failed: dict[str, str] = {}
+    steps = conductor.take_turns([worker], size, failed)[name]
+    if failed:
+        raise conductor.Failed(failed[name])
+    return steps[-1]
+
+
+def vocabulary(size: Size, entries: Sequence[int] = VOCABULARIES) -> dict[str, Any]:
+    """Peak memory above the models, and without what the head's gradient and optimizer states take."""
+    rows = []
+    for name in OURS:
+        for count in entries:
+            now = dataclasses.replace(size, vocabulary=count, steps=1)
+            above = step_of(name, now)["above"]
+            table = FP32 * count * size.student["hidden_size"]
+            rows.append({"name": name, "vocabulary": count, "above": above, "head": 3 * table, "table": table})
+    return {"rows": rows}
+
+
+def vocabulary_page(found: dict[str, Any]) -> list[str]:
+    """As Markdown."""
+    lines = [
+        "| | vocabulary | peak above the models | of it the head's gradient and optimizer states | the rest | "
+        "the rest grows by |",
+        "|---|---|---|---|---|---|",
+    ]
+    first: dict[str, dict[str, int]] = {}
+    for row in found["rows"]:
+        start = first.setdefault(row["name"], row)
+        grown = (row["above"] - row["head"]) - (start["above"] - start["head"])
+        tables = row["table"] - start["table"]
+        share = f"{grown / 1e6:,.0f} MB, {grown / tables:.1f} tables of (vocabulary, hidden)" if tables else ""
+        lines.append(
+            f"| `{row['name']}` | {row['vocabulary']:,} | {row['above'] / 1e6:,.0f} MB | {row['head'] / 1e6:,.0f} MB | "
+            f"{(row['above'] - row['head']) / 1e6:,.0f} MB | {share} |"
+        )
+    return lines
+
+
+def processes(size: Size) -> dict[str, Any]:
+    """One process, two that know nothing of each other, two that share a step: all of one thread and as many rows each.
+
+    Two at a time share caches and memory, whatever they do; what is left is the exchange of gradients.
+    """
+    alone = dataclasses.replace(size, threads=1, steps=2 * size.steps)  # the first takes two a round
+    shared = dataclasses.replace(alone, processes=2)
+    workers = [conductor.start("dudi", at) for at in (alone, alone, shared)]
+    seconds: dict[str, list[float]] = {"alone": [], "beside": [], "together": []}
+    try:
+        for _ in range(size.steps):
+            for name, group in (("alone", workers[:1]), ("beside", workers[:2]), ("together", workers[2:])):
+                for worker in group:
+                    worker.go()
+                seconds[name].append(max(worker.listen()["seconds"] for worker in group))
+    finally:
+        for worker in workers:
+            worker.stop()
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    gradients = FP32 * shape_of(make_config(size, size.student), "student").parameters
+    return {
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        "faster": 2 * middle["alone"] / middle["together"],
+        "faster_without_exchange": 2 * middle["alone"] / middle["beside"],
+        "exchange_seconds": middle["together"] - middle["beside"],
+        "gradient_bytes": gradients,
+        "rows": size.batch * size.accumulation,
+    }
+
+
+def processes_page(found: dict[str, Any]) -> list[str]:
+    """As Markdown."""
+    titles = {
+        "alone": "one process",
+        "beside": "two that know nothing of each other",
+        "together": "two that share a step (DDP, gloo)",
+    }
+    faster = {"alone": 1.0, "beside": found["faster_without_exchange"], "together": found["faster"]}
+    lines = [
+        f"DuDi steps of {found['rows']} rows a process, one thread each.",
+        "",
+        "| | s a step | rows a second |",
+        "|---|---|---|",
+    ]
+    for name, title in titles.items():
+        s = found["seconds"][name]
+        lines.append(f"| {title} | {s['median']:.2f} ({s['min']:.2f} - {s['max']:.2f}) | {faster[name]:.2f}x |")
+    return [
+        *lines,
+        "",
+        f"The exchange of {found['gradient_bytes'] / 1e6:,.0f} MB of gradients and the wait for the slower of the two: "
+        f"{found['exchange_seconds']:.2f} s a step.",
+    ]
+
+
+def plan(size: Size) -> dict[str, Any]:
+    """The peak that `dudi plan` predicts for the rows that were read, beside the measured one."""
+    rows = []
+    for name in OURS:
+        step = step_of(name, size)
+        predicted = predict(name, size, step["sequences"])
+        rows.append(
+            {
+                "name": name,
+                "measured": step["above"] + predicted.weights,
+                "reserved": step["reserved"],
+                **predicted.as_dict(),
+            }
+        )
+    return {"rows": rows}
+
+
+def plan_page(found: dict[str, Any]) -> list[str]:
+    """As Markdown."""
+    lines = [
+        "| | predicted | measured | predicted / measured | weights | gradients and optimizer | "
+        "rollouts | teacher, reference | student's pass |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        numbers = (row["weights"], row["held"] - row["weights"], row["rollout"], row["scoring"], row["student"])
+        parts = " | ".join(f"{number / 1e9:.2f}" for number in numbers)
+        lines.append(
+            f"| `{row['name']}` | {row['total'] / 1e9:.2f} GB | {row['measured'] / 1e9:.2f} GB | "
+            f"{row['total'] / row['measured']:.2f} | {parts} |"
+        )
+        if row["reserved"]:
+            lines.append(
+                f"| of the device, with what the allocator keeps | | {row['reserved'] / 1e9:.2f} GB |" + " |" * 6
+            )
+    return [*lines, "", Predicted.NOTE]
+
+
+CHECKS = {
+    "vocabulary": (vocabulary, vocabulary_page),
+    "processes": (processes, processes_page),
+    "plan": (plan, plan_page),
+}
+
+
+def main() -> None:
+    """Run a check and write JSON, and Markdown beside it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.checks", description=__doc__)
+    parser.add_argument("check", choices=CHECKS)
+    parser.add_argument("--size", choices=SIZES, default="cpu-small")
+    parser.add_argument("--batch", type=int, help="rows that a device reads at a time")
+    parser.add_argument("--steps", type=int, help="timed steps")
+    parser.add_argument("--output", type=Path, help="a .json file; the table goes beside it as .md")
+    args = parser.parse_args()
+    size = SIZES[args.size]
+    size = dataclasses.replace(size, batch=args.batch or size.batch, steps=args.steps or size.steps)
+    check, page = CHECKS[args.check]
+    measured = machine.describe(size)
+    found = check(size)
+    write(args.output, {"check": args.check, "size": dataclasses.asdict(size), **measured, **found}, page(found))
+
+
+def write(output: Path | None, result: dict[str, Any], lines: Sequence[str]) -> None:
+    """Print a check's page; with a path keep both."""
+    text = "\n".join([f"### `{result['check']}`, `{result['size']['name']}`", "", where(result), "", *lines])
+    print(text)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(result, indent=1) + "\n")
+        output.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What the benchmark counts and writes; that it runs is for `make bench`."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+from benchmarks import page, projection, report
+from benchmarks.floor import forward_flops, parts
+from benchmarks.sizes import SIZES, Size
+from benchmarks.work import gold_lengths, make_config, make_rows, make_tokenizer, prompt_lengths
+
+from dudi.plan.costs import shape_of
+
+
+@pytest.fixture
+def size() -> Size:
+    return SIZES["tiny-projection"]
+
+
+def test_rows_have_the_lengths_that_were_asked_for(size):
+    tokenizer = make_tokenizer(size)
+    for row, prompt, gold in zip(make_rows(size), prompt_lengths(size), gold_lengths(size), strict=True):
+        message = [{"role": "user", "content": row["prompt"]}]
+        read = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        assert len(tokenizer(read).input_ids) == prompt
+        assert len(tokenizer(row["completion"]).input_ids) == gold - 1
+    assert sorted(gold_lengths(size)) == [4, 24]
+
+
+def test_a_worker_is_told_what_differs(size):
+    changed = dataclasses.replace(size, batch=7, vocabulary=600)
+    assert changed.changes() == {"batch": 7, "vocabulary": 600}
+    assert dataclasses.replace(size, **json.loads(json.dumps(changed.changes()))) == changed
+
+
+def steps(size: Size, seconds: float, kinds: tuple[str, ...]) -> list[dict]:
+    sequences = {kind: [(20, size.new, 30)] * size.rows for kind in kinds}
+    phases = {"rollout": seconds / 2, "teacher": seconds / 8, "reference": seconds / 8, "student": seconds / 4}
+    return [
+        {"seconds": seconds, "cpu_seconds": seconds, "phases": phases, "above": 10, "sequences": sequences}
+    ] * size.steps
+
+
+@pytest.fixture
+def result(size):
+    taken = {
+        "dudi-gkd": steps(size, 1.0, ("verbalized",)),
+        "dudi": steps(size, 3.0, ("gold", "plain", "verbalized")),
+        "trl-gkd-tuned": steps(size, 4.0, ()),
+    }
+    machine = {
+        "machine": {"cpu": "a CPU", "cores": 2, "threads": 1, "load": 0.0},
+        "python": "3",
+        "versions": {},
+        "matrix_flops_per_second": 1e9,
+        "copy_bytes_per_second": 1e9,
+    }
+    return json.loads(json.dumps(report.summary(size, machine, taken, {"trl-gkd": "no memory"})))
+
+
+def test_ratios_floors_and_failures_are_on_the_page(result):
+    text = report.page(result)
+    assert result["contestants"]["trl-gkd-tuned"]["ours_faster"]["median"] == 4.0
+    assert "| TRL GKD, tuned | 4.00 (4.00 - 4.00) | 0.50 | 4.00x (4.00 - 4.00)" in text
+    assert "| TRL GKD, as it comes | failed |" in text
+    assert "floor of `dudi`" in text
+    assert result["dudi_over_gkd"]["seconds"]["median"] == 3.0
+
+
+def test_the_floor_is_the_forward_pass_three_times(size):
+    student = shape_of(make_config(size, size.student), "student")
+    sequences = {"verbalized": [(20, 8, 30)]}
+    trained = next(p for p in parts("gkd", sequences, student, None, 4, 1) if p.phase == "student")
+    assert trained.flops == 3 * forward_flops(student, 20, 8)
+
+
+def test_projection_is_visits_over_the_rate(result):
+    found = projection.project(result)
+    rate = 2 / 3.0  # two rows in three seconds
+    assert found["hours"] == pytest.approx(84_000 / rate / 3600)
+    assert found["reference_hours"] == pytest.approx(28_000 * (3.0 / 8) / 2 / 3600)
+    assert found["passes_share_of_rate"] > 0
+    text = "\n".join(projection.page(result, found))
+    assert "84,000 visits" in text
+    assert "4 to 24 tokens" in text
+
+
+def test_targets_are_filled_from_what_is_there(tmp_path, result):
+    (tmp_path / "speed-cpu-small.json").write_text(json.dumps(result))
+    lines = page.table(tmp_path)
+    assert "4.00x, 1.00x memory ([table](results/speed-cpu-small.md))" in lines[2]
+    assert lines[3].endswith("| - |")  # that contestant did not run
+    assert all(line.endswith("| - |") for line in lines[4:])
+
+
+def test_lengths_do_not_depend_on_what_was_drawn_before(size):
+    random.seed(3)
+    first = prompt_lengths(size)
+    random.seed(4)
+    assert prompt_lengths(size) == first
