@@ -58,15 +58,15 @@ class Budget:
         beams: Of translate-test.
     """
 
-    align_steps: int = 300
-    align_batch: int = 64
+    align_steps: int = 240
+    align_batch: int = 32
     align_rate: float = 2e-3
-    task_steps: int = 150
-    task_batch: int = 32
+    task_steps: int = 120
+    task_batch: int = 16
     task_rate: float = 2e-3
     start: str = "least_squares"
     merge: bool = True
-    tests: int | None = 160
+    tests: int | None = 64
     beams: int = 4
 
 
