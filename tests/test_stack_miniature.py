@@ -137,12 +137,17 @@ def test_the_readers_attend_as_they_are_called() -> None:
     assert said == {"causal": True, "bidirectional": False}
 
 
-def test_the_demo_runs_from_end_to_end(tmp_path, capsys, monkeypatch) -> None:
+@pytest.mark.parametrize("tasks", [["region"], pytest.param(["region", "choice"], marks=pytest.mark.slow)])
+def test_the_demo_runs_from_end_to_end(tasks, tmp_path, capsys, monkeypatch) -> None:
     from dudi.cli import main
-    from dudi.stacking.miniature import running
+    from dudi.stacking.miniature import contest, running, speed
     from dudi.stacking.miniature.contest import SYSTEMS
 
     monkeypatch.setattr(running, "_pool", lambda jobs: InThisProcess())
+    for module in (contest, running):
+        monkeypatch.setattr(module, "TASKS", {task: TASKS[task] for task in tasks})
+    monkeypatch.setattr(speed, "ROUNDS", 1)
+    contest.tests.cache_clear()
     assert main(["stack", "demo", "--quick", "--attention", "bidirectional", "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in SYSTEMS.values())

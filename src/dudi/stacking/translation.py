@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.stacking.rows import StackRow
@@ -43,7 +43,7 @@ def translate(
     Raises:
         ConfigError: a language code is unknown, or the model has no decoder.
     """
-    if not model.can_generate():
+    if not isinstance(model, GenerationMixin) or not model.can_generate():
         raise ConfigError(f"translate: a {type(model).__name__} has no decoder; name the whole MT model")
     begin_with = _begin(source.tokenizer, source.check(target))
     model.eval()
