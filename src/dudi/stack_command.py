@@ -80,7 +80,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=int, default=2, metavar="N", help="processes of one thread each (default: %(default)s)")
     add("--quick", action="store_true", help="a few steps and rows: to see that it runs, not what it finds")
     add("--output", type=Path, metavar="DIR", help="write mtllm.md and mtllm.json there")
-    add("--rows", type=Path, metavar="DIR", help="only write the rows there, for recipes/stack/mini.yaml")
+    add("--rows", type=Path, metavar="DIR", help="only write the rows there, for recipes/stack/mini/")
 
 
 def _demo(given: argparse.Namespace) -> int:

@@ -80,3 +80,4 @@ def merge_lora(module: nn.Module) -> None:
             layer.merge(safe_merge=True)
             parent, _, last = name.rpartition(".")
             setattr(module.get_submodule(parent), last, layer.get_base_layer())
+    module.__dict__.pop("peft_config", None)  # or peft takes the next adapter for a second one, and warns

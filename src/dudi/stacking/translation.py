@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,14 +47,14 @@ def translate(
     if not model.can_generate():
         raise ConfigError(f"translate: a {type(model).__name__} has no decoder; name the whole MT model")
     begin_with = _begin(source.tokenizer, source.check(target))
-    model.eval()
+    writer: Any = model.eval()  # `generate` is a mixin's, which the base class does not name
     encoded = source.encode(texts, languages, max_length=max_length)
     order = sorted(range(len(texts)), key=lambda place: len(encoded[place]["input_ids"]))
     found = [""] * len(texts)
     for begin in range(0, len(order), batch_size):
         places = order[begin : begin + batch_size]
         batch = {key: value.to(model.device) for key, value in source.pad([encoded[p] for p in places]).items()}
-        written = model.generate(
+        written = writer.generate(
             **batch,
             forced_bos_token_id=begin_with,
             num_beams=num_beams,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,19 +55,21 @@ class Budget:
         task_rate: Learning rate of the tasks.
         start: Where the connector starts: `least_squares` or `random`.
         merge: Whether the adapter of Stage 1 is merged, and Stage 2 gets one of its own.
+        trained: Training rows of each task at most; None takes all.
         tests: Test rows of each language and task at most; None takes all.
         beams: Of translate-test.
     """
 
-    align_steps: int = 300
-    align_batch: int = 64
+    align_steps: int = 240
+    align_batch: int = 32
     align_rate: float = 2e-3
-    task_steps: int = 150
-    task_batch: int = 32
+    task_steps: int = 120
+    task_batch: int = 16
     task_rate: float = 2e-3
     start: str = "least_squares"
     merge: bool = True
-    tests: int | None = 160
+    trained: int | None = None
+    tests: int | None = 64
     beams: int = 4
 
 
@@ -84,8 +87,9 @@ class Score:
     rows: int
 
 
+@functools.cache
 def tests(task: str, budget: Budget) -> list[StackRow]:
-    """The test rows of a task, all languages."""
+    """The test rows of a task, all languages; made once."""
     return [row for language in LANGUAGES for row in _thinned(asked_rows(task, language), budget.tests)]
 
 
@@ -181,6 +185,10 @@ class Contest:
         """The keys of a training of a task."""
         return self.arguments(name, self.budget.task_steps, self.budget.task_batch, self.budget.task_rate)
 
+    def rows(self, task: str) -> list[StackRow]:
+        """The English training rows of a task."""
+        return training_rows(task, self.seed)[: self.budget.trained]
+
     def teacher(self, task: str) -> MTLLMPreTrainedModel:
         """The LLM alone, tuned on English labels."""
         alone = build_stack(None, models.reader(self.attention), attention=self.attention, seed=self.seed)
@@ -190,15 +198,14 @@ class Contest:
         """A model tuned on English labels, in place."""
         own = models.reader_source() if of_llm else models.source()
         headed = with_head(model, TASKS[task], seed=self.seed)
-        rows = training_rows(task, self.seed)
-        return finetune(headed, own, rows, TASKS[task], self.learn(name), LoraSettings())
+        return finetune(headed, own, self.rows(task), TASKS[task], self.learn(name), LoraSettings())
 
     def distilled(
         self, model: MTLLMModel, task: str, name: str, taught: list[Tensor], head: Tensor
     ) -> MTLLMPreTrainedModel:
         """A stack that learned the vectors of a tuned teacher, in place."""
-        rows = training_rows(task, self.seed)
-        return distill(model, models.source(), rows, TASKS[task], taught, head, self.learn(name), LoraSettings())
+        own, rows = models.source(), self.rows(task)
+        return distill(model, own, rows, TASKS[task], taught, head, self.learn(name), LoraSettings())
 
     def scores(
         self, system: str, task: str, model: MTLLMPreTrainedModel, rows: Sequence[StackRow], *, of_llm: bool = False
@@ -220,8 +227,8 @@ class Contest:
         rows, teacher = tests(task, self.budget), self.teacher(task)
         yield from self.scores("llm", task, teacher, rows, of_llm=True)
         yield from self.scores("translate", task, teacher, [translated(row, english_of) for row in rows], of_llm=True)
-        taught = vectors(teacher, models.reader_source(), training_rows(task, self.seed))
-        head = teacher.score.weight.detach()
+        taught = vectors(teacher, models.reader_source(), self.rows(task))
+        head = teacher.get_parameter("score.weight").detach()
         for system, stack in (("stage2", self.stack), ("mtllm", self.aligned)):
             own = self.distilled(copy.deepcopy(stack), task, f"{task}-{system}", taught, head)
             yield from self.scores(system, task, own, rows)

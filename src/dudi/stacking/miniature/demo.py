@@ -23,7 +23,7 @@ from dudi.stacking.miniature.running import Found, contest
 from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows
 
 ATTENTIONS = ("bidirectional", "causal")
-QUICK = Budget(align_steps=4, align_batch=8, task_steps=3, task_batch=4, tests=4, beams=2)
+QUICK = Budget(align_steps=4, align_batch=8, task_steps=3, task_batch=4, trained=12, tests=2, beams=2)
 INTRODUCTION = """\
 A translator of eight languages is stacked under a small LLM that has read
 English alone. Nothing is downloaded. Each system learns two tasks from English

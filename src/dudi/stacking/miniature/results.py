@@ -105,10 +105,10 @@ def significance_table(scores: Sequence[Score]) -> list[str]:
 
 
 def _eps(scores: Sequence[Score], one: Subject, other: Subject, task: str, parallel: bool) -> str:
-    sides = [percent(scores, subject, task, OTHERS, parallel=parallel) for subject in (one, other)]
-    if min(map(len, sides)) < 2:
+    own, rival = (percent(scores, subject, task, OTHERS, parallel=parallel) for subject in (one, other))
+    if min(len(own), len(rival)) < 2:
         return "-"
-    eps = aso(*sides)
+    eps = aso(own, rival)
     return f"**{eps:.3f}**" if eps < TAU else f"{eps:.3f}"
 
 
