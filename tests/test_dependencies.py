@@ -56,7 +56,7 @@ OPEN: list[tuple[str, str, str, str]] = [
         "an index of weights leads out of the folder; 1.15.0 still does that, and dudi screens indexes itself",
     ),
 ]
-"""(package, name of the hole, the functions that have it, what they do): no version closes it; nothing calls them."""
+"""(package, name of the hole, the functions that have it, what they do): no version closes it; none is called."""
 
 
 @pytest.fixture(scope="module")

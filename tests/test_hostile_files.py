@@ -197,6 +197,14 @@ def test_names_from_outside_cannot_drive_the_terminal(tmp_path, capsys):
     assert "\x1b" not in said and "\x07" not in said and "\u202e" not in said and "\\x1b[2J" in said
 
 
+def test_a_template_cannot_drive_the_terminal_in_a_dry_run(bench, capsys):
+    template = bench / "model" / "chat_template.jinja"
+    template.write_text("\x1b]0;owned\x07\x1b[2J" + template.read_text(encoding="utf-8"), encoding="utf-8")
+    assert train(bench, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\x07" not in said and "\\x1b]0;owned" in said
+
+
 # --- our own code
 
 FORBIDDEN = {

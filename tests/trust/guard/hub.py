@@ -1,7 +1,7 @@
 """A hub on the loopback for the real `huggingface_hub` client, and `dudi` run against it in one process.
 
-`python hub.py FOLDER`, with HF_ENDPOINT set, prints a JSON line for each case: its name, exit code and what was said
-on stderr.
+`python hub.py FOLDER`, with HF_ENDPOINT set, prints a JSON line for each case: its name, exit code and what was
+said on stderr.
 """
 
 import contextlib
