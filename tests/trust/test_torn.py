@@ -59,7 +59,11 @@ def test_everything_is_on_the_disk_before_the_rename(lab, promise, tmp_path):
     late = [name for name in needed if f"sync {name}" not in order[:done]]
     late += [] if "sync checkpoints" in order[done:] else ["checkpoints"]
     promise(
-        "synced before the rename: each file, the folders, the logs", len(needed) + 1, len(late), "paths", str(late)
+        "synced before the rename: each file, the folders, the logs",
+        len(needed) + 1,
+        len(late),
+        "paths",
+        " ".join(late),
     )
 
 
