@@ -126,8 +126,8 @@ def test_stage_1_measures_each_language_and_says_what_it_is(runs):
 
 def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, capsys):
     folder = runs / "align"
-    command = words("align", "stack/nllb-qwen3-0.6b/align", place, folder, f"data.parallel={place}/parallel.jsonl")
-    command.insert(-2, "probe_steps=1")
+    more = [f"data.parallel={place}/parallel.jsonl", "probe_steps=1"]
+    command = words("align", "stack/nllb-qwen3-0.6b/align", place, folder, *more)
     before = {path: path.read_bytes() for path in (folder / "model").glob("*.safetensors")}
     assert main(command) == 0
     assert "holds this run, finished" in capsys.readouterr().out
