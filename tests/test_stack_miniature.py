@@ -171,3 +171,17 @@ class InThisProcess:
 
     def imap_unordered(self, call, work):
         return map(call, work)
+
+
+def test_the_recipes_of_the_miniature_run_on_the_rows_that_the_demo_writes(tmp_path) -> None:
+    from dudi.cli import main
+
+    rows = tmp_path / "rows"
+    assert main(["stack", "demo", "--rows", str(rows)]) == 0
+    few = ["max_steps=2", "per_device_train_batch_size=2", "start_rows=16", "probe_rows=2", "disable_tqdm=true"]
+    given = [f"data.train={rows}/english.jsonl", f"data.parallel={rows}/region-test.jsonl"]
+    assert main(["stack", "align", "stack/mini/align", *given, *few, "--output", str(tmp_path / "align")]) == 0
+    found = (tmp_path / "align" / "metrics.jsonl").read_text(encoding="utf-8")
+    assert all(f"fvu/{language}" in found for language in LANGUAGES)
+    given = [f"data.train={rows}/choice-train.jsonl", f"start={tmp_path}/align", *few]
+    assert main(["stack", "finetune", "stack/mini/choice", *given, "--output", str(tmp_path / "choice")]) == 0
