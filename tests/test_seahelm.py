@@ -239,7 +239,7 @@ def test_sigterm_stops_everything_and_leaves_with_130(place):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted"
+    assert errors.splitlines()[-1] == "interrupted: SIGTERM"
     assert place.nothing_runs()
 
 
