@@ -75,7 +75,9 @@ class SealedTrainer(Trainer):
         The first rank's answer is everybody's: hashing models of gigabytes once is enough.
         """
         if self._identity is None:
-            self._identity = from_first(self.describe)
+            # Reading a sharded model whole is a collective, in which one rank alone would wait for ever.
+            own = self.describe() if self.is_fsdp_enabled else None
+            self._identity = from_first(self.describe if own is None else lambda: own)
         return self._identity
 
     def needs(self) -> list[Path]:
