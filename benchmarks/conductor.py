@@ -76,6 +76,8 @@ def start(name: str, size: Size, options: dict[str, Any] | None = None) -> Worke
         Failed: it did not get there.
     """
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by `end`
+    if size.processes > 1:  # they share a folder, as they would in any run
+        options = {"output_dir": tempfile.mkdtemp(prefix="dudi-bench-"), **(options or {})}
     command = [sys.executable, "-m", "benchmarks.worker", name, "--size", size.name]
     command += ["--changes", json.dumps(size.changes()), "--options", json.dumps(options or {})]
     processes = [
