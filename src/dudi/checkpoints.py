@@ -28,7 +28,7 @@ from dudi.sharding import whole
 MANIFEST = "manifest.json"
 
 
-def seal(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any]) -> None:
+def seal(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any], *, parents: bool = True) -> None:
     """Write a folder so that it appears whole or not at all.
 
     What stood there before is replaced: it is moved beside, and back again should we be killed before the new one
@@ -38,6 +38,7 @@ def seal(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any]) -
         folder: Where it will stand.
         fill: Writes the files into the folder it is given.
         about: Kept in the manifest beside sizes and hashes.
+        parents: Make the folders above where they are missing; else one that has vanished is an error.
 
     Raises:
         EnvironmentFault: a file cannot be written; what stood there before still does.
@@ -46,7 +47,7 @@ def seal(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any]) -
     try:
         settle(folder)
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=parents)
         fill(partial)
         _close(partial, about)
         if folder.exists():
@@ -126,13 +127,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)
         manifest["files"].items()
         own = manifest["sha256"]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{folder}: not a whole checkpoint ({MANIFEST}: {type(error).__name__})") from None
     # The manifest says at which step, and of which run, the folder is: a flipped bit in it must not pass either.
-    if own != _digest_of({name: value for name, value in manifest.items() if name != "sha256"}):
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    if own != _digest_of(content) or text != _json_text(manifest):
         raise ConfigError(f"{path}: its content is not what was written; the checkpoint is damaged")
     return manifest
 
@@ -248,8 +251,12 @@ def _sync(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """UTF-8 JSON, readable by people; the file appears whole or not at all."""
     beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+    beside.write_text(_json_text(value), encoding="utf-8")
     os.replace(beside, path)
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n"
 
 
 def read_json(path: Path) -> Any:

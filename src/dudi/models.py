@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
 from dudi.hub_errors import explain_hub_error
-from dudi.screening import no_pickles, screen
+from dudi.screening import SETTINGS, no_pickles, screen, screen_settings
 
 PACKAGE = "package:"
 
@@ -54,7 +55,7 @@ def load_tokenizer(
         DataError: a file of it is damaged or hostile; the message names it.
     """
     options = _options(revision=revision, gguf_file=gguf_file, trust_remote_code=trust_remote_code)
-    screen(Path(locate(name)), gguf=gguf_file is not None, trust_remote_code=trust_remote_code)
+    _screen(name, "tokenizer", revision, gguf_file is not None, trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(locate(name), **options)
     except (OSError, ValueError, ImportError) as error:
@@ -92,7 +93,7 @@ def load_model(
         ConfigError: it has fewer layers than asked for.
         DataError: a file of it is damaged or hostile, or weights are missing from them; the message names it.
     """
-    screen(Path(locate(name)), gguf=gguf_file is not None, trust_remote_code=trust_remote_code)
+    _screen(name, "model", revision, gguf_file is not None, trust_remote_code)
     if attn_implementation is not None and "/" in attn_implementation and not trust_remote_code:
         raise ConfigError(
             f"attn_implementation: {attn_implementation} is code from the hub; it needs trust_remote_code"
@@ -120,6 +121,19 @@ def load_model(
     if keep_layers is not None:
         model = cut_layers(model, keep_layers)
     return model
+
+
+def _screen(name: str, what: str, revision: str | None, gguf: bool, trust_remote_code: bool) -> None:
+    """Look over a folder, or what the hub's settings say before anything else of a model is fetched."""
+    place = Path(locate(name))
+    if place.exists() or name.startswith((".", "/", PACKAGE)):
+        screen(place, gguf=gguf, trust_remote_code=trust_remote_code)
+        return
+    try:
+        settings = snapshot_download(name, revision=revision, allow_patterns=list(SETTINGS))
+    except (OSError, ValueError) as error:
+        raise _unreachable(name, what, error) from error
+    screen_settings(Path(settings), trust_remote_code=trust_remote_code)
 
 
 def _refuse_holes(name: str, missing: Collection[str]) -> None:

@@ -137,11 +137,15 @@ class SealedTrainer(Trainer):
 
     def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
         run = self.args.folder
-        if not run.is_dir():
-            raise EnvironmentFault(f"{run}: the run's folder is gone; step {self.state.global_step} was not saved")
+        try:
+            self.checkpoint_root.mkdir(exist_ok=True)  # never the run's folder: one that is gone is not made anew
+        except FileNotFoundError:
+            raise EnvironmentFault(
+                f"{run}: the run's folder is gone; step {self.state.global_step} was not saved"
+            ) from None
         needs = {path.relative_to(run).as_posix(): checkpoints.read_manifest(path)["sha256"] for path in self.needs()}
         about = {"step": self.state.global_step, "identity": self.identity(), "needs": needs}
-        checkpoints.seal(folder, fill, about)
+        checkpoints.seal(folder, fill, about, parents=False)
         best = self.state.best_model_checkpoint
         checkpoints.rotate(
             self.checkpoint_root, self.args.save_total_limit, {folder} | ({Path(best)} if best is not None else set())

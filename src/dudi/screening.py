@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from dudi.errors import DataError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+SETTINGS = ("config.json", "tokenizer_config.json", "generation_config.json", INDEX)
+"""What says how a model is to be loaded."""
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 LARGEST: dict[str, int] = {
@@ -44,9 +46,24 @@ def screen(folder: Path, *, gguf: bool = False, trust_remote_code: bool = False)
     """
     if not folder.is_dir():
         return
+    screen_settings(folder, trust_remote_code=trust_remote_code)
+    if not gguf:
+        _check_weights(folder)
+
+
+def screen_settings(folder: Path, *, trust_remote_code: bool = False) -> None:
+    """Look the `SETTINGS` over that a folder holds; its weights need not be there yet.
+
+    Args:
+        folder: The folder.
+        trust_remote_code: Whether the user lets the model run code of its own.
+
+    Raises:
+        DataError: naming the file, and what it tries.
+    """
     config = _object(folder / "config.json")
     _check_sizes(folder / "config.json", config)
-    kernel = next((v for k, v in config.items() if "attn_implementation" in k and "/" in str(v)), None)
+    kernel = next(_kernels(config), None)
     if kernel is not None and not trust_remote_code:
         raise DataError(
             f"{folder / 'config.json'}: asks for the kernel {kernel!r}, which is code from the hub; take it out"
@@ -57,8 +74,16 @@ def screen(folder: Path, *, gguf: bool = False, trust_remote_code: bool = False)
                 f"{folder / 'tokenizer_config.json'}: {key} leads to {value!r}, out of the folder; take it out"
             )
     _object(folder / "generation_config.json")
-    if not gguf:
-        _check_weights(folder)
+    _shards(folder)
+
+
+def _kernels(config: dict[str, Any]) -> Iterator[str]:
+    """The attention kernels by the hub's names, here and in the configs inside."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _kernels(value)
+        if "attn_implementation" in key and "/" in str(value):
+            yield str(value)
 
 
 def _check_sizes(path: Path, config: dict[str, Any]) -> None:
@@ -76,17 +101,26 @@ def _check_weights(folder: Path) -> None:
         _check_header(folder / ADAPTER_WEIGHTS)
     if not (folder / ADAPTER).is_file() and not (folder / INDEX).is_file():
         _refuse_pickle_instead_of(folder / WEIGHTS)
-    shards = _object(folder / INDEX).get("weight_map", {})
-    if not isinstance(shards, dict):
-        raise DataError(f"{folder / INDEX}: weight_map is no mapping of weights to files")
-    for name in sorted({str(shard) for shard in shards.values()} | {WEIGHTS}):
-        if name == WEIGHTS and not (folder / name).exists():
-            continue
+    for name in sorted(_shards(folder) | {WEIGHTS}):
+        if name != WEIGHTS or (folder / name).exists():
+            _check_header(folder / name)
+
+
+def _shards(folder: Path) -> set[str]:
+    """The files that a model's index names."""
+    if not (folder / INDEX).exists():
+        return set()
+    index = _object(folder / INDEX)
+    shards = index.get("weight_map")
+    if not isinstance(shards, dict) or not isinstance(index.get("metadata"), dict):
+        raise DataError(f"{folder / INDEX}: needs a weight_map of weights to files, and metadata; fetch it again")
+    names = {str(shard) for shard in shards.values()}
+    for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise DataError(
                 f"{folder / INDEX}: names {name!r}; dudi reads safetensors in the model's own folder and no pickles"
             )
-        _check_header(folder / name)
+    return names
 
 
 def _refuse_pickle_instead_of(weights: Path) -> None:

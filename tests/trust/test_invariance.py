@@ -107,7 +107,7 @@ def eager(lab):
     model = make_model(seed=1)
     with torch.no_grad():
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        model.lm_head.weight[end] = 2.2 * model.lm_head.weight[end]
+        model.lm_head.weight[end] = 10 * model.lm_head.weight[end]
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
     return place

@@ -23,6 +23,13 @@ ANSWERS: dict[str, tuple[int, str]] = {
     "busy": (429, ""),
 }
 """Repository to status and the hub's error code; any other repository has the files of `serve`."""
+HOSTILE: dict[str, tuple[str, dict[str, object]]] = {
+    "kernel": ("config.json", {"text_config": {"_attn_implementation": "org/kernel"}}),
+    "huge": ("config.json", {"vocab_size": 1 << 40}),
+    "leading-out": ("tokenizer_config.json", {"vocab_file": "../../secret.txt"}),
+    "sharded-out": ("model.safetensors.index.json", {"weight_map": {"head": "../../x.safetensors"}, "metadata": {}}),
+}
+"""Repository to a file of it, and what that file says beside what it says in the others."""
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -44,11 +51,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
             (status, code), body = ANSWERS[repository], b'{"error": "no"}'
         elif self.path.startswith("/api/"):
             listing = [
-                {"type": "file", "path": name, "oid": "0" * 40, "size": len(text)} for name, text in self.files.items()
+                {"type": "file", "path": name, "oid": "0" * 40, "size": 1000} for name in self._names(repository)
             ]
-            siblings = [{"rfilename": name} for name in self.files]
+            siblings = [{"rfilename": name} for name in self._names(repository)]
             info = {"id": f"org/{repository}", "sha": "0" * 40, "siblings": siblings, "private": False, "tags": []}
             body = json.dumps(listing if "/tree/" in self.path else info).encode()
+        elif repository in HOSTILE and name == HOSTILE[repository][0]:
+            body = json.dumps({**json.loads(self.files.get(name, b"{}")), **HOSTILE[repository][1]}).encode()
         elif name in self.files:
             body = self.files[name]
         else:
@@ -63,6 +72,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if with_body:
             self.wfile.write(body)
+
+    def _names(self, repository: str) -> list[str]:
+        return sorted({*self.files, *([HOSTILE[repository][0]] if repository in HOSTILE else [])})
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -84,7 +96,7 @@ def cases(folder: Path) -> dict[str, list[str]]:
     """Name of a case to the words behind `dudi`."""
     student, rows = "student=package:dudi/mini/small", f"data={folder / 'rows.jsonl'}"
     train = ["train", str(folder / "recipe.yaml"), "--output", str(folder / "run")]
-    names = [*ANSWERS, "pickled"]
+    names = [*ANSWERS, "pickled", *HOSTILE]
     found = {f"student {name}": [*train, f"student=org/{name}", rows] for name in names}
     found |= {f"data {name}": [*train, student, f"data=org/{name}"] for name in [*ANSWERS, "script"]}
     teacher = ["teacher=org/none", "method=gkd", "mixing=sum"]
