@@ -39,7 +39,9 @@ def promise():
     return record
 
 
-def pytest_terminal_summary(terminalreporter):
+def pytest_terminal_summary(terminalreporter, config):
+    if "workerinput" in vars(config):  # a worker of xdist has a summary of its own, which nobody sees
+        return
     path = Path(os.environ[TABLE])
     rows = {}
     for line in path.read_text(encoding="utf-8").splitlines():
