@@ -214,6 +214,17 @@ def test_every_figure_has_a_file_of_its_own(make):
         assert len(set(files)) == len(files)
 
 
+def test_evaluations_have_charts_where_a_run_has_them(make):
+    plain, evaluated = make("a"), make("b")
+    lines = [{"stage": "dudi", "step": step, "eval_loss": 3 - step, "eval_bits_per_byte": 1.5} for step in (1, 2)]
+    lines.append({"stage": "cold_start", "step": 1, "eval_loss": 9.0})
+    (evaluated / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "Evaluation during training" not in " ".join(page_of(plain).texts)
+    assert "Evaluation during training" in " ".join(page_of(evaluated).texts)
+    section = next(s for s in sections(groups_of([evaluated])) if s.title == "Evaluation during training")
+    assert section.figures[0].chart.series[0].points == [(1, 2), (2, 1)]
+
+
 # --- cost
 
 

@@ -17,7 +17,7 @@ from dudi.report.charts import DASHES, Chart, Key, inline
 from dudi.report.cost import PHASES, phase_bars
 from dudi.report.groups import Group
 from dudi.report.lines import Lines, Series
-from dudi.report.run_folder import RunFolder, overlap_key, points
+from dudi.report.run_folder import COLD_START, RunFolder, overlap_key, points
 from dudi.report.scales import MOST_POINTS
 from dudi.report.stack_figures import LEARNING, is_stack, language_charts
 
@@ -82,6 +82,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
         return [*_stack(groups), _cost(groups), _optimiser(groups)]
     return [
         _losses(groups),
+        *_evaluation(groups),
         _cold_start(groups),
         _agreement(groups),
         _rollouts(groups),
@@ -92,6 +93,10 @@ def sections(groups: Sequence[Group]) -> list[Section]:
 
 def _method(run: RunFolder) -> Records:
     return run.stage(cold=False)
+
+
+def _evaluations(run: RunFolder) -> Records:
+    return [record for record in run.evaluations if record.get("stage") != COLD_START]
 
 
 def _cold(run: RunFolder) -> Records:
@@ -166,6 +171,16 @@ def _losses(groups: Sequence[Group]) -> Section:
             _lines(groups, "On-policy token signal", "loss/on_policy", "nats a token"),
         ),
     )
+
+
+def _evaluation(groups: Sequence[Group]) -> list[Section]:
+    """Nothing where no run was evaluated while it was trained."""
+    if not any(_evaluations(run) for group in groups for run in group.runs):
+        return []
+    loss = _lines(groups, "Loss on the evaluation rows", "eval_loss", "nats a token", stage=_evaluations)
+    bits = _lines(groups, "Bits per byte of their targets", "eval_bits_per_byte", "bits", stage=_evaluations)
+    lead = "On rows that are not trained on: the off-policy signal (cross-entropy for a method without one)."
+    return [Section("Evaluation during training", lead, (loss, bits))]
 
 
 def _cold_start(groups: Sequence[Group]) -> Section:

@@ -16,7 +16,7 @@ from dudi.report.settings import Setting, read_settings
 from dudi.runlog import read_jsonl
 
 COLD_START = "cold_start"
-RESULT, ANSWERS = "benchmark.json", "answers.jsonl"
+RESULT, ANSWERS, EVALUATIONS = "benchmark.json", "answers.jsonl", "eval.jsonl"
 FILES = ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "samples.jsonl")
 
 
@@ -36,6 +36,7 @@ class RunFolder:
         missing: Files that are not there or cannot be read.
         benchmark: `benchmark.json`; empty when the run has none.
         answers: The objects of `answers.jsonl`, in order.
+        evaluations: The objects of `eval.jsonl`, in order.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RunFolder:
     missing: tuple[str, ...]
     benchmark: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     answers: tuple[Mapping[str, Any], ...] = ()
+    evaluations: tuple[Mapping[str, Any], ...] = ()
 
     def stage(self, cold: bool) -> list[Mapping[str, Any]]:
         """The metrics of the cold start, or of everything else."""
@@ -108,6 +110,7 @@ def read_run(folder: Path) -> RunFolder:
         missing=tuple(missing),
         benchmark=_json(folder, RESULT, []),  # a run without a benchmark misses nothing
         answers=_lines(folder, ANSWERS, []),
+        evaluations=_lines(folder, EVALUATIONS, []),
     )
 
 
