@@ -27,6 +27,7 @@ from dudi.stacking import (
     vectors,
     with_head,
 )
+from dudi.stacking.building import merge
 from dudi.stacking.connector import start_connector, word_pairs
 from dudi.stacking.evaluation import macro_f1
 from dudi.stacking.mntp import IGNORED, MaskedNextToken
@@ -423,6 +424,20 @@ def test_the_probe_measures_what_it_says(aligned, source, llm_source):
     assert found["eng_Latn"]["fvu"] < found["ind_Latn"]["fvu"]
     with pytest.raises(DataError, match="English"):
         probe(model, source, llm_source, english_rows())
+
+
+def test_the_probe_of_a_merged_stack_takes_its_teacher_from_outside(aligned, source, llm_source):
+    _, model, _ = aligned
+    rows = [StackRow(text, "eng_Latn", english=text) for text in TEXTS]
+    before = probe(model, source, llm_source, rows)
+    merged = copy.deepcopy(model)
+    merge(merged)
+    assert probe(merged, source, llm_source, rows, teacher=model)["eng_Latn"] == pytest.approx(
+        before["eng_Latn"], abs=1e-4
+    )
+    assert probe(merged, source, llm_source, rows)["eng_Latn"]["fvu"] != pytest.approx(
+        before["eng_Latn"]["fvu"], abs=1e-4
+    )
 
 
 def test_a_batch_is_translated_as_each_text_alone(source):

@@ -20,18 +20,21 @@ def probe(
     llm_source: Source,
     rows: Sequence[StackRow],
     *,
+    teacher: MTLLMModel | None = None,
     batch_size: int = 32,
     max_length: int = 256,
 ) -> dict[str, dict[str, float]]:
     """Hold the stack's vector of a text against the LLM's vector of its English.
 
-    The LLM reads with its adapter off: before the adapter is merged that is Stage 1's teacher.
+    The LLM reads with its adapter off: before the adapter is merged that is Stage 1's teacher. Afterwards the weights
+    no longer hold it, and it has to be given.
 
     Args:
         model: Encoder and LLM.
         source: The encoder's tokenizer.
         llm_source: The LLM's.
         rows: Texts with `english`.
+        teacher: Whose LLM reads the English; None: the model's own.
         batch_size: Rows at a time.
         max_length: Tokens of a text that are read.
 
@@ -45,14 +48,15 @@ def probe(
     for row in rows:
         if row.english is None:
             raise DataError(f"{row.id}: the probe needs the row's English")
+    reference = model if teacher is None else teacher
     taught, read = [], []
     for begin in range(0, len(rows), batch_size):
         part = rows[begin : begin + batch_size]
         own = llm_source.batch([str(row.english) for row in part], ["" for _ in part], max_length=max_length)
         given = source.batch([row.text for row in part], [row.language for row in part], max_length=max_length)
+        with evaluating(reference), reference.without_lora():
+            taught.append(reference.read_tokens(**_on(reference, own)).vectors.cpu())
         with evaluating(model):
-            with model.without_lora():
-                taught.append(model.read_tokens(**_on(model, own)).vectors.cpu())
             read.append(model(**_on(model, given)).vectors.cpu())
     return by_language([row.language for row in rows], torch.cat(read), torch.cat(taught))
 

@@ -162,8 +162,9 @@ class Contest:
         return self.probe(self.aligned)
 
     def probe(self, stack: MTLLMModel) -> dict[str, dict[str, float]]:
-        """FVU and cosine of a stack on the test sentences of `region`, per language."""
-        return probe(stack, models.source(), models.reader_source(), tests("region", self.budget))
+        """FVU and cosine on the test sentences of `region`, per language, against the LLM as it was before Stage 1."""
+        rows = tests("region", self.budget)
+        return probe(stack, models.source(), models.reader_source(), rows, teacher=self.stack)
 
     def arguments(self, name: str, steps: int, batch: int, rate: float) -> StackArguments:
         """The keys of one training."""
