@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from dudi.checkpoints import write_json
+
 MARKER = "the-exploit-ran"
 
 
@@ -251,7 +253,7 @@ def reseal(checkpoint: Path, **files: Path) -> None:
         for name, path in {**listed, **files}.items()
     }
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest | {"sha256": digest}))
+    write_json(checkpoint / "manifest.json", manifest | {"sha256": digest})
 
 
 def pickle_beside(name: str, sealed: bool = False) -> Callable[[Path], None]:
