@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
 
 from benchmarks.sizes import Size
+from benchmarks.work import make_model
 
 Build = Callable[["Parts"], Trainer]
 NEVER = -1
@@ -31,6 +32,20 @@ class Parts:
     tokenizer: PreTrainedTokenizerFast
     rows: list[dict[str, Any]]
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def make_parts(
+    name: str,
+    size: Size,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: list[dict[str, Any]],
+    options: dict[str, Any] | None = None,
+) -> Parts:
+    """A contestant's models, beside what was made of the size before."""
+    contestant = CONTESTANTS[name]
+    student = make_model(size, "student")
+    teacher = make_model(size, "teacher") if contestant.group != "sdft" else None
+    return Parts(size, student, teacher, tokenizer, rows, {**contestant.options, **(options or {})})
 
 
 def common(parts: Parts) -> dict[str, Any]:

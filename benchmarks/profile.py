@@ -21,9 +21,9 @@ from transformers.utils import logging
 
 from benchmarks import machine
 from benchmarks.checks import write
-from benchmarks.contestants import CONTESTANTS, Parts
+from benchmarks.contestants import CONTESTANTS, make_parts
 from benchmarks.sizes import SIZES, Size
-from benchmarks.work import make_model, make_rows, make_tokenizer
+from benchmarks.work import make_rows, make_tokenizer
 
 PREFIX = "dudi/"
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise"}
@@ -47,12 +47,7 @@ class OneStep(TrainerCallback):
 
 def trainer_of(name: str, size: Size) -> Trainer:
     """One of our contestants, in this process."""
-    contestant = CONTESTANTS[name]
-    teacher = make_model(size, "teacher") if contestant.group != "sdft" else None
-    parts = Parts(
-        size, make_model(size, "student"), teacher, make_tokenizer(size), make_rows(size), dict(contestant.options)
-    )
-    return contestant.build(parts)
+    return CONTESTANTS[name].build(make_parts(name, size, make_tokenizer(size), make_rows(size)))
 
 
 @dataclasses.dataclass(slots=True)

@@ -15,9 +15,9 @@ from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
 from benchmarks.clocks import Memory, PhaseClock, watch, watch_optimizer, weight_bytes
-from benchmarks.contestants import CONTESTANTS, Parts
+from benchmarks.contestants import CONTESTANTS, Parts, make_parts
 from benchmarks.sizes import SIZES
-from benchmarks.work import make_model, make_rows, make_tokenizer
+from benchmarks.work import make_rows, make_tokenizer
 
 
 class Gate(TrainerCallback):
@@ -105,9 +105,7 @@ def main() -> None:
         torch.cuda.set_per_process_memory_fraction(size.memory_limit / torch.cuda.get_device_properties(0).total_memory)
     memory, tokenizer, rows = Memory(), make_tokenizer(size), make_rows(size)
     memory.before_models()
-    student = make_model(size, "student")
-    teacher = make_model(size, "teacher") if contestant.group != "sdft" else None
-    parts = Parts(size, student, teacher, tokenizer, rows, {**contestant.options, **asked.options})
+    parts = make_parts(asked.contestant, size, tokenizer, rows, asked.options)
     trainer = contestant.build(parts)
     judge = None if contestant.ours else trainer.teacher_model
     clock = watch(trainer, judge, contestant.ours)

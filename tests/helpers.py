@@ -103,3 +103,17 @@ def make_args(folder, method="dudi", **keys):
         "seed": 3,
     }
     return DudiConfig(output_dir=str(folder), method=method, **{**defaults, **keys})
+
+
+def make_shared_args(folder, processes, method="dudi", **keys):
+    """`make_args` for optimizer steps of 8 rows over so many processes, small enough to be compared."""
+    return make_args(
+        folder,
+        method,
+        **keys,
+        max_grad_norm=0.0,
+        learning_rate=2e-4,
+        per_device_train_batch_size=4 // processes,
+        num_train_epochs=100,
+        logging_steps=1000,
+    )

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from dudi import DudiTrainer
 from dudi.methods import METHODS
 from dudi.sharding import whole
-from helpers import ROWS, make_args, make_model, make_tokenizer
+from helpers import ROWS, make_model, make_shared_args, make_tokenizer
 
 ENVIRONMENT = {
     "ACCELERATE_USE_FSDP": "true",
@@ -62,16 +62,7 @@ class Watch(TrainerCallback):
 def train(folder, method, processes, resume=None, tied=False, **keys):
     """Optimizer steps of 8 rows over so many processes; the final model beside the metrics."""
     keys = {"max_steps": 4, "cold_start": "none", "max_new_tokens": 12, **keys}
-    args = make_args(
-        folder,
-        method,
-        **keys,
-        max_grad_norm=0.0,
-        learning_rate=2e-4,
-        per_device_train_batch_size=4 // processes,
-        num_train_epochs=100,
-        logging_steps=1000,
-    )
+    args = make_shared_args(folder, processes, method, **keys)
     folder.mkdir(parents=True, exist_ok=True)
     watch = Watch(folder)
     student = make_model(seed=1, tie_word_embeddings=tied)

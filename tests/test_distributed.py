@@ -15,7 +15,7 @@ from dudi import DudiTrainer
 from dudi.errors import ConfigError
 from dudi.methods import METHODS
 from dudi.sharding import whole
-from helpers import ROWS, make_args, make_model, make_tokenizer
+from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer
 from sharding import ENVIRONMENT, allow_gloo
 
 COLD = {"cold_start": "sft", "max_steps": 2}
@@ -39,17 +39,8 @@ class Gradients(TrainerCallback):
 
 def train(folder: Path, method: str, processes: int, **keys) -> None:
     """The same optimizer steps of 8 rows, on so many processes."""
-    args = make_args(
-        folder,
-        method,
-        **{"max_steps": STEPS[method], "cold_start": "none", **keys},
-        max_grad_norm=0.0,
-        learning_rate=2e-4,
-        per_device_train_batch_size=4 // processes,
-        num_train_epochs=100,
-        logging_steps=1000,
-        max_new_tokens=6,
-    )
+    keys = {"max_steps": STEPS[method], "cold_start": "none", **keys}
+    args = make_shared_args(folder, processes, method, **keys, max_new_tokens=6)
     folder.mkdir(parents=True, exist_ok=True)
     student, teacher = make_model(seed=1), make_model(seed=2, hidden_size=48)
     callbacks = [Gradients(folder / "gradients.pt")]

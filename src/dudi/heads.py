@@ -161,7 +161,7 @@ def divergence(
 
     Row by row, so that what a row weighs in the loss is not known: `fused` is `auto` here.
     """
-    if kernel == "dense" or (kernel != "chunked" and student_hidden.shape[0] * len(student) <= DENSE_LOGITS):
+    if kernel == "dense" or (kernel != "chunked" and student._small(student_hidden)):
         with torch.no_grad():
             teacher_logits = teacher.logits(teacher_hidden)
         return losses.token_divergence(student.logits(student_hidden), teacher_logits, kind, beta, temperature)

@@ -131,7 +131,7 @@ class SealedTrainer(Trainer):
             self._export_callbacks()
             self.state.save_to_json(str(partial / "trainer_state.json"))
 
-        self._write(lambda: self._seal_checkpoint(folder, fill))
+        self.write_once(lambda: self._seal_checkpoint(folder, fill))
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
 
@@ -151,7 +151,7 @@ class SealedTrainer(Trainer):
             self.checkpoint_root, self.args.save_total_limit, {folder} | ({Path(best)} if best is not None else set())
         )
 
-    def _write(self, call: Callable[[], None]) -> None:
+    def write_once(self, call: Callable[[], None]) -> None:
         """Let the rank that saves write, and all ranks wait; if it cannot, all stop with its message."""
         together(call if self.args.should_save else lambda: None)
 
@@ -194,7 +194,7 @@ class SealedTrainer(Trainer):
         """Save the student and its tokenizer as a folder that appears whole or not at all."""
         weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
         self.refuse_bad_weights()
-        self._write(
+        self.write_once(
             lambda: checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)
         )
 
@@ -214,7 +214,7 @@ class SealedTrainer(Trainer):
                 self.processing_class.save_pretrained(partial)
 
         self.refuse_bad_weights()
-        self._write(lambda: checkpoints.seal(folder, fill, about))
+        self.write_once(lambda: checkpoints.seal(folder, fill, about))
 
     def check_resume(self, folder: Path) -> dict[str, Any]:
         """Refuse a checkpoint that is damaged, lacks a part of the state, or belongs to another run.

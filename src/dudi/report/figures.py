@@ -17,7 +17,7 @@ from dudi.report.charts import DASHES, Chart, Key, inline
 from dudi.report.cost import PHASES, phase_bars
 from dudi.report.groups import Group
 from dudi.report.lines import Lines, Series
-from dudi.report.run_folder import COLD_START, RunFolder, overlap_key, points
+from dudi.report.run_folder import RunFolder, overlap_key, points
 from dudi.report.scales import MOST_POINTS
 from dudi.report.stack_figures import LEARNING, is_stack, language_charts
 
@@ -96,7 +96,7 @@ def _method(run: RunFolder) -> Records:
 
 
 def _evaluations(run: RunFolder) -> Records:
-    return [record for record in run.evaluations if record.get("stage") != COLD_START]
+    return run.evaluated()
 
 
 def _cold(run: RunFolder) -> Records:

@@ -54,7 +54,11 @@ class RunFolder:
 
     def stage(self, cold: bool) -> list[Mapping[str, Any]]:
         """The metrics of the cold start, or of everything else."""
-        return [record for record in self.metrics if (record.get("stage") == COLD_START) is cold]
+        return _of_stage(self.metrics, cold)
+
+    def evaluated(self) -> list[Mapping[str, Any]]:
+        """The evaluations of everything but the cold start."""
+        return _of_stage(self.evaluations, cold=False)
 
     def value(self, key: str) -> Any:
         """A value of `resolved.yaml` by its dotted key; None when it is not there."""
@@ -112,6 +116,10 @@ def read_run(folder: Path) -> RunFolder:
         answers=_lines(folder, ANSWERS, []),
         evaluations=_lines(folder, EVALUATIONS, []),
     )
+
+
+def _of_stage(records: Sequence[Mapping[str, Any]], cold: bool) -> list[Mapping[str, Any]]:
+    return [record for record in records if (record.get("stage") == COLD_START) is cold]
 
 
 def _text(folder: Path, name: str, missing: list[str]) -> str:

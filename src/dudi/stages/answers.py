@@ -13,7 +13,6 @@ from dudi import checkpoints
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet, digest_of, with_completion
 from dudi.generation import teacher_engine
-from dudi.ranks import together
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
 from dudi.stages.shared import fetch, hash_of, share, stands, teacher_hash, train_set
 
@@ -70,7 +69,7 @@ def write_answers(
     def fill(partial: Path) -> None:
         (partial / "answers.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
 
-    together(lambda: checkpoints.seal(folder, fill, about) if args.should_save else None)
+    trainer.write_once(lambda: checkpoints.seal(folder, fill, about))
 
 
 def read_answers(folder: Path) -> dict[str, Rollout]:

@@ -15,7 +15,6 @@ from dudi.arguments import DudiConfig
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.methods import METHODS
-from dudi.ranks import together
 from dudi.sharding import whole
 from dudi.stages.shared import hash_of, stands, train_set
 from dudi.teachers import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
@@ -75,7 +74,7 @@ def store_gold_reference(trainer: DudiTrainer) -> None:
         def fill(partial: Path) -> None:
             checkpoints.save_file({"gold": torch.tensor(values)}, partial / "log_probs.safetensors")
 
-        together(lambda: checkpoints.seal(folder, fill, {"key": key}) if trainer.args.should_save else None)
+        trainer.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
     stored = checkpoints.load_file(folder / "log_probs.safetensors")["gold"].tolist()
     trainer.gold_reference = {e.row.id: value for e, value in zip(examples.examples, stored, strict=True)}
 
@@ -112,7 +111,7 @@ def save_reference(trainer: DudiTrainer, folder: Path, key: str) -> None:
     def fill(partial: Path) -> None:
         checkpoints.save_file(tensors, partial / "opponent.safetensors")
 
-    together(lambda: checkpoints.seal(folder, fill, {"key": key}) if trainer.args.should_save else None)
+    trainer.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
 
 
 @torch.no_grad()

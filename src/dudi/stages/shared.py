@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dudi import checkpoints
 from dudi.data.examples import ExampleSet
 from dudi.errors import ConfigError
-from dudi.ranks import from_first, together
+from dudi.ranks import from_first
 
 if TYPE_CHECKING:
     from dudi.trainer import DudiTrainer
@@ -74,7 +74,7 @@ def fetch(trainer: DudiTrainer, kind: str, key: str, folder: Path, part: str = "
     shared = _cache(trainer, kind, key)
     if not stands(trainer, shared / part, key):
         return False
-    together(lambda: _copy(shared, folder) if trainer.args.should_save else None)
+    trainer.write_once(lambda: _copy(shared, folder))
     return True
 
 
