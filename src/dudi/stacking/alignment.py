@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from dudi.errors import ConfigError
 from dudi.stacking import building, lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.connector import start_connector
-from dudi.stacking.modeling import MTLLMModel
+from dudi.stacking.disturbing import Disturbance
+from dudi.stacking.modeling import MTLLMModel, on_device
 from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
@@ -25,20 +27,27 @@ LLM_IDS, LLM_MASK = "llm_input_ids", "llm_attention_mask"
 
 
 class Alignment:
-    """Mean squared error between the stack's pooled vector and the LLM's own, its adapter off.
+    """Mean squared error between the stack's pooled vector and the LLM's own, as it was before Stage 1.
 
     Args:
         source: The encoder's tokenizer.
         llm_source: The LLM's.
         args: The keys.
         parallel: Rows with their English, for the probe.
+        teacher: Holds the LLM as it was; None: it is the model's own with the adapter off.
     """
 
     stage = "align"
 
     def __init__(
-        self, source: Source, llm_source: Source, args: StackArguments, parallel: Sequence[StackRow] = ()
+        self,
+        source: Source,
+        llm_source: Source,
+        args: StackArguments,
+        parallel: Sequence[StackRow] = (),
+        teacher: MTLLMModel | None = None,
     ) -> None:
+        self.teacher = teacher
         self.source, self.llm_source, self.args = source, llm_source, args
         self.parallel = limited(parallel, args.probe_rows)
         self.source_tokenizer = source.tokenizer
@@ -61,7 +70,7 @@ class Alignment:
 
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
         """Summed over rows, a mean over the vector's width."""
-        taught = teacher_vectors(inner.reader, batch[LLM_IDS], batch[LLM_MASK])
+        taught = teacher_vectors(self.teacher or inner.reader, batch[LLM_IDS], batch[LLM_MASK])
         read = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).vectors
         residual = (read - taught).square()
         sums = {
@@ -89,6 +98,7 @@ class Alignment:
             self.source,
             self.llm_source,
             self.parallel,
+            teacher=self.teacher,
             batch_size=self.args.per_device_eval_batch_size,
             max_length=self.args.max_length,
         )
@@ -101,6 +111,13 @@ def teacher_vectors(model: MTLLMModel, input_ids: Tensor, attention_mask: Tensor
         return model.read_tokens(input_ids, attention_mask).vectors
 
 
+def frozen_llm(model: MTLLMModel) -> MTLLMModel:
+    """A reader of tokens alone that holds a copy of a stack's LLM."""
+    llm = copy.deepcopy(model.llm)
+    assert llm is not None
+    return building.join(None, llm.requires_grad_(False), attention=model.config.attention)
+
+
 def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:
     """The first rows of each language."""
     kept: dict[str, list[StackRow]] = {}
@@ -111,13 +128,17 @@ def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:
     return [row for of_language in kept.values() for row in of_language]
 
 
+AUTHORS = lora.LoraSettings()
+"""The authors' adapter: r 16 and alpha 32 on all linear layers."""
+
+
 def align(
     model: MTLLMModel,
     source: Source,
     llm_source: Source,
     rows: Sequence[StackRow],
     args: StackArguments,
-    lora_settings: lora.LoraSettings | None = None,
+    lora_settings: lora.LoraSettings | None = AUTHORS,
     parallel: Sequence[StackRow] = (),
     *,
     resume: str | Path | None = None,
@@ -125,13 +146,15 @@ def align(
 ) -> MTLLMModel:
     """Stage 1, in place: connector and adapter learn, encoder and LLM stay as they are.
 
+    Without an adapter the whole LLM learns, under a frozen copy of it.
+
     Args:
         model: Encoder and LLM.
         source: The encoder's tokenizer.
         llm_source: The LLM's.
         rows: English texts.
         args: The keys; `output_dir` gets `metrics.jsonl` and `checkpoints/`.
-        lora_settings: Of the new adapter; None: the authors'. A model that carries one goes on with it.
+        lora_settings: Of the new adapter; None: the whole LLM learns. A model that carries an adapter goes on with it.
         parallel: Rows with `english`: FVU and cosine of each language are measured on them.
         resume: A checkpoint of the same run.
         about: More of what identifies the run.
@@ -143,19 +166,28 @@ def align(
     if model.config.parts != "stack" or model.connector is None or model.llm is None:
         raise ConfigError("align: needs an encoder and an LLM")
     source.check_rows([*rows, *parallel])
-    if model.config.lora is None:
-        settings = lora_settings or lora.LoraSettings()
-        lora.add_lora(model.llm, settings)
-        model.config.lora = dataclasses.asdict(settings)
+    teacher = None
+    if model.config.lora is None and lora_settings is None:
+        teacher = on_device(frozen_llm(model), args.device)
+        model.llm.float()  # what is trained is held in fp32
+    elif model.config.lora is None and lora_settings is not None:
+        lora.add_lora(model.llm, lora_settings)
+        model.config.lora = dataclasses.asdict(lora_settings)
     model.connector.float()
     if resume is None and args.connector_start == "least_squares":
         texts = [row.text for row in rows[: args.start_rows]]
         start_connector(model, source, llm_source, texts, rows[0].language, max_length=args.max_length)
-    trainable(model, model.connector)
-    trainable_lora(model.llm)
-    objective = Alignment(source, llm_source, args, parallel)
+    if teacher is None:
+        trainable(model, model.connector)
+        trainable_lora(model.llm)
+    else:
+        trainable(model, model.connector, model.llm)
+        model.llm.get_input_embeddings().requires_grad_(False)  # the stack reads no tokens
+    model.disturbance = Disturbance(args.state_shuffle, args.state_repeat, args.state_drop)
+    objective = Alignment(source, llm_source, args, parallel, teacher)
     run(StackTrainer(model, args, objective, rows, about=about), resume)
-    if args.merge_lora:
+    model.disturbance = Disturbance()
+    if args.merge_lora and model.config.lora is not None:
         building.merge(model)
     model.config.stage = "aligned"
     return model

@@ -28,6 +28,10 @@ class StackArguments(RunArguments):
     start_rows: int = _key(1024, "align: texts that the least-squares start is computed from.")
     merge_lora: bool = _key(True, "align: merge the adapter at the end; false: later stages go on with the same one.")
     train_connector: bool = _key(True, "Train the connector too; the paper's Stage 2 leaves it as Stage 1 made it.")
+    muon: bool = _key(False, "Muon for the matrices and Adam for the rest, instead of `optim`.")
+    state_shuffle: float = _key(0.0, "align: share of the texts whose encoder states reach the LLM in a random order.")
+    state_repeat: float = _key(0.0, "align: share of the encoder states that reach the LLM twice.")
+    state_drop: float = _key(0.0, "align: share of the encoder states that do not reach the LLM.")
     mask_share: float = _key(0.2, "adapt: share of the tokens that are masked and predicted.")
     probe_steps: int = _key(0, "align: measure FVU and cosine of each language every so many steps; 0: at the end.")
     probe_rows: int = _key(256, "align: parallel rows of each language that are measured.")
@@ -45,6 +49,9 @@ class StackArguments(RunArguments):
             ("max_length", self.max_length > 4, "above 4"),
             ("start_rows", self.start_rows >= 1, "at least 1"),
             ("mask_share", 0 < self.mask_share < 1, "between 0 and 1, both excluded"),
+            ("state_shuffle", 0 <= self.state_shuffle <= 1, "between 0 and 1"),
+            ("state_repeat", 0 <= self.state_repeat <= 1, "between 0 and 1"),
+            ("state_drop", 0 <= self.state_drop < 1, "at least 0 and below 1"),
             ("probe_steps", self.probe_steps >= 0, "at least 0"),
             ("probe_rows", self.probe_rows >= 2, "at least 2"),
         )

@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 from dudi.stacking import lora
 from dudi.stacking.checks import check_attention, check_loaded
 from dudi.stacking.configuration import MTLLMConfig, part
+from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.parts import empty_encoder, empty_llm
 
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
@@ -120,12 +121,16 @@ class MTLLMModel(MTLLMPreTrainedModel):
     Args:
         config: Its parts and how they are joined.
 
+    Attributes:
+        disturbance: What Stage 1 does to the encoder's states while it trains; nothing in any other use.
+
     Raises:
         ConfigError: the config has neither part.
     """
 
     def __init__(self, config: MTLLMConfig) -> None:
         super().__init__(config)
+        self.disturbance = Disturbance()
         part(config.encoder_config if config.llm_config is None else config.llm_config)
         self.encoder = None if config.encoder_config is None else empty_encoder(part(config.encoder_config))
         self.llm = None if config.llm_config is None else empty_llm(part(config.llm_config))
@@ -177,6 +182,8 @@ class MTLLMModel(MTLLMPreTrainedModel):
             return self.read_tokens(input_ids, mask, choice_spans)
         states = self.encode(input_ids, mask)
         if self.llm is not None and self.connector is not None:
+            if self.training and self.disturbance and choice_spans is None:
+                states, mask = self.disturbance(states, mask)
             joined = self.connector(states.to(self.connector.weight.dtype)).to(self.llm.dtype)
             states = self.llm(inputs_embeds=joined, attention_mask=mask).last_hidden_state
         return pooled_output(states, mask, choice_spans)

@@ -18,7 +18,9 @@ from dudi.errors import ConfigError, DataError
 from dudi.interrupts import current
 from dudi.logged import LoggedTrainer
 from dudi.stacking.arguments import StackArguments
+from dudi.stacking.muon import Muon
 from dudi.stacking.rows import StackRow, fingerprint
+from dudi.stacking.sampling import LikeLength
 from dudi.steps import peak_memory
 
 Batch = dict[str, Tensor]
@@ -115,6 +117,32 @@ class StackTrainer(LoggedTrainer):
     def describe(self) -> dict[str, Any]:
         """A run is its keys, its rows, its stage, its parents and its world size."""
         return {"data": fingerprint(self.rows), "stage": self.stage, **self.about, **super().describe()}
+
+    # ---- what a run is made of
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Muon where it is asked for; else that of `transformers`."""
+        if not self.args.muon:
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            whole = self.model if model is None else model
+            embeddings = {id(p) for m in whole.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+            groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+            for parameter in whole.parameters():
+                if parameter.requires_grad:
+                    groups[id(parameter) not in embeddings].append(parameter)
+            given = [{"params": own, "muon": muon} for muon, own in groups.items() if own]
+            self.optimizer = Muon(given, lr=self.args.learning_rate, weight_decay=self.args.weight_decay)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """`group_by_length` by the length of the text: a row's tokens are not known before it is read."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(row.text) + len(row.pair or "") + sum(map(len, row.choices)) for row in self.rows]
+        rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LikeLength(lengths, rows, seed)
 
     # ---- one optimizer step
 

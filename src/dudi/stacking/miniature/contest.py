@@ -51,7 +51,9 @@ class Budget:
     Attributes:
         align_steps: Steps of Stage 1, of `align_batch` English texts each.
         task_steps: Steps of everything that learns a task, of `task_batch` rows each.
-        align_rate: Learning rate of Stage 1.
+        align_rate: Learning rate of Stage 1 (Muon).
+        state_repeat: Share of the encoder's states that Stage 1 doubles.
+        state_drop: Share of the encoder's states that Stage 1 leaves out.
         task_rate: Learning rate of the tasks.
         start: Where the connector starts: `least_squares` or `random`.
         merge: Whether the adapter of Stage 1 is merged, and Stage 2 gets one of its own.
@@ -60,9 +62,11 @@ class Budget:
         beams: Of translate-test.
     """
 
-    align_steps: int = 240
-    align_batch: int = 32
-    align_rate: float = 2e-3
+    align_steps: int = 600
+    align_batch: int = 64
+    align_rate: float = 1e-2
+    state_repeat: float = 0.15
+    state_drop: float = 0.15
     task_steps: int = 120
     task_batch: int = 16
     task_rate: float = 2e-3
@@ -149,16 +153,18 @@ class Contest:
     def align(self) -> dict[str, dict[str, float]]:
         """Stage 1; returns FVU and cosine to the LLM's own reading of the English, per language."""
         budget = self.budget
-        texts = itertools.islice(english.texts(1000 + self.seed), budget.align_steps * budget.align_batch)
-        rows = [StackRow(text, "en") for text in texts]
-        self.aligned = align(
-            copy.deepcopy(self.stack),
-            models.source(),
-            models.reader_source(),
-            rows,
+        texts = itertools.islice(english.sentences(1000 + self.seed), budget.align_steps * budget.align_batch)
+        args = dataclasses.replace(
             self.arguments("align", budget.align_steps, budget.align_batch, budget.align_rate),
-            LoraSettings(),
+            muon=True,
+            train_sampling_strategy="group_by_length",
+            state_repeat=budget.state_repeat,
+            state_drop=budget.state_drop,
         )
+        rows = [StackRow(text, "en") for text in texts]
+        stack = copy.deepcopy(self.stack)
+        # The whole LLM: an adapter of this size learns no country in this time (docs/mtllm.md).
+        self.aligned = align(stack, models.source(), models.reader_source(), rows, args, None)
         return self.probe(self.aligned)
 
     def probe(self, stack: MTLLMModel) -> dict[str, dict[str, float]]:

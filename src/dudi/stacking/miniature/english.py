@@ -30,6 +30,9 @@ _SAYS = {"region": 3.0, "neighbours": 2.0, "fact": 5.0}
 _PLAIN = 0.15
 """The share of texts that hold no fact: names, dates, questions as in the parallel text."""
 
+_NAMES, _ABOUT = 0.3, 0.2
+"""Shares of `sentences` that are the bare name of a country, and one fact about a country."""
+
 
 def texts(seed: int) -> Iterator[str]:
     """An endless stream of English texts of one to three sentences about one country.
@@ -46,6 +49,26 @@ def texts(seed: int) -> Iterator[str]:
             country = source.choice(everywhere)
             said = [_about(country, source) for _ in range(source.choice((1, 2, 3)))]
             text = " ".join(dict.fromkeys(sentence for sentence in said if sentence))
+        if text:
+            yield text
+
+
+def sentences(seed: int) -> Iterator[str]:
+    """An endless stream of short English texts for Stage 1: names of countries, questions, single facts.
+
+    Args:
+        seed: Of every draw.
+    """
+    source = random.Random(f"sentences/{seed}")
+    everywhere = countries()
+    while True:
+        drawn = source.random()
+        if drawn < _NAMES:
+            text = speaker("en").country(source.choice(everywhere))
+        elif drawn < _NAMES + _ABOUT:
+            text = _about(source.choice(everywhere), source)
+        else:
+            text = _plain(source, everywhere)
         if text:
             yield text
 

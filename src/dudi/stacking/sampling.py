@@ -1,0 +1,45 @@
+"""An order of rows in which a batch holds rows of like length, and so little padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+POOL = 50
+"""Batches that are sorted together: of more, the same rows would meet in every epoch."""
+
+
+class LikeLength(torch.utils.data.Sampler[int]):
+    """`train_sampling_strategy: group_by_length`, drawn from the seed and the epoch: a resumed run draws the same.
+
+    The batches of a pool come in a random order, while `transformers` sends the long ones first.
+
+    Args:
+        lengths: Of each row, in any unit.
+        batch: Rows of one optimizer step.
+        seed: Of the draw.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
+        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw another order."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        rows = torch.randperm(len(self.lengths), generator=generator).tolist()
+        size = POOL * self.batch
+        for begin in range(0, len(rows), size):
+            pool = sorted(rows[begin : begin + size], key=lambda row: self.lengths[row])
+            batches = [pool[start : start + self.batch] for start in range(0, len(pool), self.batch)]
+            last = [batches.pop()] if len(batches[-1]) < self.batch else []  # in the middle it would shift all others
+            for number in torch.randperm(len(batches), generator=generator).tolist():
+                yield from batches[number]
+            for batch in last:
+                yield from batch
