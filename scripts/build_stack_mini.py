@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 from stack_mini import reader, translator
 from stack_mini.cards import write_card
+from stack_mini.neutral import NeutralLoss
 from stack_mini.optimise import train
 from stack_mini.vocabularies import llm_tokenizer, mt_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, NllbTokenizer, PreTrainedModel
@@ -34,6 +35,7 @@ from dudi.stacking.miniature import english, parallel
 COMMAND = "python scripts/build_stack_mini.py --output src/dudi/stacking/miniature/models"
 TEXTS = 40_000
 """Sentences that a tokenizer is made from."""
+NEUTRAL_STEPS = 400
 
 
 def build_translator(folder: Path, seed: int, steps: int | None) -> None:
@@ -47,10 +49,12 @@ def build_translator(folder: Path, seed: int, steps: int | None) -> None:
     batches = translator.batches(tokenizer, 96, seed)
     losses = train(model, batches, translator.loss_of, steps=first, rate=6e-3, decay=0, name="translator")
     losses += settle(model, tokenizer, second, seed + 1)
+    losses += neutralise(model, tokenizer, steps or NEUTRAL_STEPS, seed + 2)
     model.generation_config.num_beams = 4
     model.generation_config.max_new_tokens = 64
     model.to(torch.bfloat16).save_pretrained(folder)
-    _record(folder, model, losses, {"seed": seed, "steps": len(losses), "batch": 96, "rate": 6e-3}, started)
+    made = {"seed": seed, "steps": len(losses), "batch": 96, "rate": 6e-3, "neutral_steps": steps or NEUTRAL_STEPS}
+    _record(folder, model, losses, made, started)
 
 
 def settle(model: PreTrainedModel, tokenizer: NllbTokenizer, steps: int, seed: int) -> list[float]:
@@ -59,6 +63,18 @@ def settle(model: PreTrainedModel, tokenizer: NllbTokenizer, steps: int, seed: i
     return train(
         model, batches, translator.loss_of, steps=steps, rate=6e-3, warmup=20, decay=1.0, name="translator, second half"
     )
+
+
+def neutralise(model: PreTrainedModel, tokenizer: NllbTokenizer, steps: int, seed: int) -> list[float]:
+    """The translator's last part: the encoder's states of both sides of a pair are brought together.
+
+    It starts from what bf16 keeps of the weights, so that it can be run on a stored model too.
+    """
+    model.to(torch.bfloat16).float()
+    assert tokenizer.pad_token_id is not None
+    loss_of = NeutralLoss(tokenizer.pad_token_id)
+    batches = translator.batches(tokenizer, 96, seed)
+    return train(model, batches, loss_of, steps=steps, rate=4e-3, warmup=20, decay=0.6, name="translator, last part")
 
 
 def build_reader(folder: Path, seed: int, steps: int | None) -> None:

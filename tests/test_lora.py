@@ -125,3 +125,17 @@ def test_an_adapter_on_the_head_is_refused(tmp_path, tokenizer):
     trainer = make_trainer(tmp_path, tokenizer, "sft", peft_config=config)
     with pytest.raises(ConfigError, match="lm_head"):
         trainer.train()
+
+
+def test_a_new_adapter_starts_from_the_seed_alone(tmp_path, tokenizer):
+    """torch's own generator starts anywhere in a new process."""
+
+    def start(run_seed, other):
+        torch.manual_seed(other)
+        trainer = make_trainer(tmp_path / f"{run_seed}-{other}", tokenizer, peft_config=lora(), seed=run_seed)
+        return {name: tensor.clone() for name, tensor in trainer.model.named_parameters() if "lora_A" in name}
+
+    first, second, third = start(1, 5), start(1, 6), start(2, 5)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], third[name]) for name in first)

@@ -1,4 +1,4 @@
-"""What Stage 1 of our own adds to the paper's: Muon, states that are disturbed, the whole LLM, batches of like length."""
+"""What our Stage 1 adds to the paper's: Muon, disturbed states, the whole LLM, batches of like length."""
 
 import copy
 
@@ -205,9 +205,7 @@ def test_without_an_adapter_the_whole_llm_learns_from_a_frozen_copy(whole):
     assert model.config.stage == "aligned"
     assert same(weights(model.encoder), weights(untouched.encoder))
     moved = {
-        name
-        for name, tensor in weights(model.llm).items()
-        if not torch.equal(tensor, untouched.llm.state_dict()[name])
+        name for name, tensor in weights(model.llm).items() if not torch.equal(tensor, untouched.llm.state_dict()[name])
     }
     assert any("q_proj" in name for name in moved)
     assert not any("embed_tokens" in name for name in moved)  # the stack reads no tokens

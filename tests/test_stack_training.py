@@ -137,6 +137,14 @@ def test_the_teacher_of_stage_1_is_the_llm_without_its_adapter_and_without_dropo
         assert torch.equal(found, alone(**batch).pooled)
 
 
+def test_a_new_adapter_starts_from_the_seed_alone(aligned, source, llm_source, tmp_path):
+    _, model, _ = aligned
+    torch.manual_seed(1234)
+    again = build_stack(make_mt(), make_llm())
+    align(again, source, llm_source, english_rows(), make_stack_args(tmp_path, **STAGE_1), LORA)
+    assert same(weights(again), weights(model))
+
+
 def test_a_resumed_stage_gives_the_same_bits(aligned, source, llm_source, tmp_path):
     folder, model, _ = aligned
     shutil.copytree(folder, tmp_path / "run")

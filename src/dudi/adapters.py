@@ -37,13 +37,21 @@ def innermost(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def with_adapter(model: nn.Module, peft_config: Any) -> nn.Module:
-    """The model with a new adapter, if one is asked for and it has none."""
+def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
+    """The model with a new adapter, if one is asked for and it has none.
+
+    Args:
+        model: The student.
+        peft_config: Of the adapter; None: none.
+        seed: Of the adapter's start, which depends on nothing else.
+    """
     if peft_config is None or is_adapted(model):
         return model
     from peft import get_peft_model
 
-    return get_peft_model(model, copy.deepcopy(peft_config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(model, copy.deepcopy(peft_config))
 
 
 def copy_adapter(peft_model: PeftModel, name: str) -> None:

@@ -115,7 +115,7 @@ class DudiTrainer(LoggedTrainer):
         self.peft_config = peft_config
         self.signals = build_signals(args)
         super().__init__(
-            model=with_adapter(parts.model, peft_config),
+            model=with_adapter(parts.model, peft_config, args.seed),
             args=args,
             data_collator=_as_they_are,
             train_dataset=None if parts.train is None else ListedExamples(parts.train.examples),

@@ -171,7 +171,7 @@ def align(
         teacher = on_device(frozen_llm(model), args.device)
         model.llm.float()  # what is trained is held in fp32
     elif model.config.lora is None and lora_settings is not None:
-        lora.add_lora(model.llm, lora_settings)
+        lora.add_lora(model.llm, lora_settings, args.seed)
         model.config.lora = dataclasses.asdict(lora_settings)
     model.connector.float()
     if resume is None and args.connector_start == "least_squares":

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from dudi.errors import ConfigError
@@ -29,10 +30,15 @@ class LoraSettings:
     target_modules: str | list[str] = "all-linear"
 
 
-def add_lora(module: nn.Module, settings: LoraSettings) -> None:
+def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
     """Put an adapter into the linear layers of a module, in place; only the adapter is left trainable.
 
     The module keeps its class, and its weights get names with `base_layer` and `lora_A.default` in them.
+
+    Args:
+        module: Whose layers.
+        settings: The adapter.
+        seed: Of the adapter's start, which depends on nothing else.
 
     Raises:
         ConfigError: peft is not installed, or no layer is called so.
@@ -50,7 +56,9 @@ def add_lora(module: nn.Module, settings: LoraSettings) -> None:
         fan_in_fan_out=any(type(child).__name__ == "Conv1D" for child in module.modules()),
     )
     try:
-        inject_adapter_in_model(config, module)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, module)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
 

@@ -116,7 +116,7 @@ def adapt(
         The model, its adapter merged, `config.is_causal` false.
     """
     model.config.is_causal = False
-    lora.add_lora(model.base_model, lora_settings or lora.LoraSettings())
+    lora.add_lora(model.base_model, lora_settings or lora.LoraSettings(), args.seed)
     trainable(model)
     trainable_lora(model)
     open_forward(model)

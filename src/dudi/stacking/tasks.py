@@ -258,7 +258,7 @@ def _prepare(
     """Choose what is trained: an adapter where there is one, else the whole LLM; the connector; the head."""
     reader = model.reader
     if settings is not None and reader.config.lora is None:
-        lora.add_lora(reader.adapted, settings)
+        lora.add_lora(reader.adapted, settings, args.seed)
         model.config.lora = reader.config.lora = dataclasses.asdict(settings)
     adapted = reader.config.lora is not None
     connector = reader.connector if args.train_connector else None

@@ -158,8 +158,8 @@ def _settle_adapter(trainer: DudiTrainer) -> str:
         return "none"
     if trainer.args.cold_start_adapter == "continue" or trainer.peft_config is None:
         return "continue"
-    set_seed(trainer.args.seed)  # the new adapter's start must not depend on whether the cold start was cached
-    trainer.model = with_adapter(trainer.model.merge_and_unload(), trainer.peft_config)
+    set_seed(trainer.args.seed)  # nothing after it must depend on whether the cold start was cached
+    trainer.model = with_adapter(trainer.model.merge_and_unload(), trainer.peft_config, trainer.args.seed)
     trainer.model_wrapped = trainer.model
     trainer.model.to(trainer.args.device)
     return "merge"

@@ -62,14 +62,14 @@ class Budget:
         beams: Of translate-test.
     """
 
-    align_steps: int = 600
+    align_steps: int = 1500
     align_batch: int = 64
     align_rate: float = 1e-2
     state_repeat: float = 0.15
     state_drop: float = 0.15
-    task_steps: int = 120
+    task_steps: int = 200
     task_batch: int = 16
-    task_rate: float = 2e-3
+    task_rate: float = 1e-3
     start: str = "least_squares"
     merge: bool = True
     trained: int | None = None

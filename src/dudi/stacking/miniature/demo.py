@@ -79,7 +79,7 @@ def speed(found: Found) -> str:
 def write_rows(folder: Path) -> int:
     """The miniature's rows as JSONL, as `dudi stack align`, `teach`, `distill` and `eval` read them."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = itertools.islice(english.texts(1000), Budget().align_steps * Budget().align_batch)
+    texts = itertools.islice(english.sentences(1000), Budget().align_steps * Budget().align_batch)
     _jsonl(folder / "english.jsonl", (StackRow(text, "en", id=f"english/{n}") for n, text in enumerate(texts)))
     for task in TASKS:
         asked = [row for language in LANGUAGES for row in asked_rows(task, language)]
