@@ -10,6 +10,24 @@ import pytest
 
 # torch is imported where it is needed: the process that hands out the tests waits for it else, before any test begins.
 
+TOGETHER = ("bad_input", "benchmark", "by_hand", "distributed", "report_browser", "stack_recipes", "stack_training")
+"""Files whose tests share what takes seconds to make: one process runs all of them, else each makes its own."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadgroup` by file: with pytest 9.2 the marks of pytest-xdist 3.8 have no effect."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(tuple(f"test_{name}.py" for name in TOGETHER)) else nodeid
+
+    return ByFile(config, log)
+
 
 def pytest_collection_finish(session):
     """Take what was imported out of garbage collection: each `gc.collect` of a training took 0.2 s for it."""

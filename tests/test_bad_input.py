@@ -13,8 +13,6 @@ from dudi.data.convert import convert
 from dudi.data.sources import load_rows
 from dudi.errors import DudiError
 
-pytestmark = pytest.mark.xdist_group("bad-input")  # one process: else each trains the run of its own
-
 RECIPE = """
 student: package:dudi/mini/small
 data:

@@ -13,8 +13,6 @@ from dudi import DudiTrainer
 from dudi.runlog import read_jsonl
 from helpers import ROWS, make_args, make_model, make_tokenizer
 
-pytestmark = pytest.mark.xdist_group("by-hand")  # one process: else each trains the run of its own
-
 FILE = Path(__file__).parents[1] / "examples" / "dudi_by_hand.py"
 STEPS = 5
 RATE = 1e-3

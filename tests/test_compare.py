@@ -467,6 +467,17 @@ def test_csv(small):
     assert "seeds: 'a' also has 0" in next(csv.DictReader(io.StringIO(render(noted, "csv"))))["differs"]
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"])
+def test_no_cell_of_a_csv_is_a_formula(name):
+    """A spreadsheet computes what begins like one, and a name can come from anybody; numbers stay numbers."""
+    runs = [evaluation(name, LOW, id=LOW), evaluation("b", HIGH, id=HIGH)]
+    rows = list(csv.DictReader(io.StringIO(render(compare(runs, baseline="b"), "csv"), newline="")))
+    assert {row["method"] for row in rows} == {f"'{name}", "b"}
+    assert f"'{name}" in {row["against"] for row in rows}
+    assert {key: row for row in rows for key, value in row.items() if value[:1] in "=+@\t\r＝" and value} == {}
+    assert any(float(row["delta"]) < 0 for row in rows if row["delta"])
+
+
 def test_what_differs_stands_in_every_format():
     a, b = evaluation("a"), changed(evaluation("b"), part="validation")
     comparison = compare([a, b], by="overall", allow_different=["part"])

@@ -18,8 +18,6 @@ from dudi.sharding import whole
 from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer
 from sharding import ENVIRONMENT, allow_gloo
 
-pytestmark = pytest.mark.xdist_group("distributed")  # one process: else each launches the two of its own
-
 COLD = {"cold_start": "sft", "max_steps": 2}
 SHARDED = ("sdft", "dudi")
 """With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""

@@ -1,6 +1,7 @@
 """Every recipe runs: two steps each through the command line's main function, with tiny models of its architecture."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -113,6 +114,25 @@ def test_a_finished_run_is_left_alone_and_another_method_is_refused(folders, tmp
     assert main([*command, "method=dft"]) == 2
     assert main([*command, "--resume", "never"]) == 0
     assert (tmp_path / "run.old-1" / "metrics.jsonl").read_bytes() == before
+
+
+def test_rows_that_were_moved_resume_and_changed_ones_are_refused(folders, tmp_path, capsys):
+    run, moved = tmp_path / "run", tmp_path / "elsewhere" / "moved.jsonl"
+    command = [*words("table2/sft", folders, run), "save_steps=1"]
+    assert main(command) == 0
+    before = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for gone in ("model", "checkpoints/step-2"):
+        shutil.rmtree(run / gone)
+    moved.parent.mkdir()
+    text = (folders / "rows.jsonl").read_text(encoding="utf-8")
+    for changed in (text.replace("Jakarta.", "Bandung."), text.replace('"language": "id"', '"language": "ms"')):
+        moved.write_text(changed, encoding="utf-8")
+        assert main([*command, f"data.train={moved}"]) == 2
+        assert "data: " in capsys.readouterr().err
+    moved.write_text("\n" + text, encoding="utf-8")  # other lines too
+    assert main([*command, f"data.train={moved}"]) == 0
+    assert f"going on from {run}/checkpoints/step-1" in capsys.readouterr().out
+    assert [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()] == before
 
 
 def test_dry_run_shows_prompts_and_trains_nothing(folders, tmp_path, capsys):

@@ -16,8 +16,6 @@ from dudi.languages import LANGUAGES, load_languages
 from dudi.report import write_report
 from report_helpers import Page, answer, build_asked, sample
 
-pytestmark = pytest.mark.xdist_group("browser")  # one process: else each starts Chromium anew
-
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )

@@ -17,8 +17,6 @@ from stack_helpers import (
     make_nllb_tokenizer,
 )
 
-pytestmark = pytest.mark.xdist_group("stack-recipes")  # one process: else each trains the runs of its own
-
 RECIPES = [name for name in list_recipes(stacks=True) if not name.startswith("stack/mini")]
 FAMILIES = {"llama": "llama", "gpt2": "gpt2", "qwen3": "qwen3"}
 

@@ -5,9 +5,9 @@ import os
 import pytest
 import torch
 
-from dudi.study.scheduler import _pool, run_jobs
 from dudi.study.grid import read_study
 from dudi.study.jobs import every_job, finished
+from dudi.study.scheduler import _pool, run_jobs
 from test_recipes import folders, run_as_a_process  # noqa: F401  # folders is a fixture
 from test_study import study_file  # noqa: F401  # a fixture
 
