@@ -281,7 +281,7 @@ def _plain_latex(text: str) -> str:
 # --- CSV
 
 _HEAD = ("method", "by", "column", "metric", "unit", "mean", "std", "n", "best", "second", "significant", "eps")
-_FORMULA = "=+-@\t\r\n＝＋－＠"
+_FORMULA = "=+-@＝＋－＠"
 _MORE = ("against", "delta", "percent", "reference", "differs")
 
 
@@ -301,5 +301,6 @@ def _csv(comparison: Comparison) -> str:
 
 
 def _inert(text: str | None) -> str | None:
-    """Text that no spreadsheet takes for a formula: with an apostrophe before a first character that begins one."""
-    return f"'{text}" if text and text[0] in _FORMULA else text
+    """Text on one line that no spreadsheet takes for a formula: an apostrophe goes before what would begin one."""
+    line = None if text is None else " ".join(text.split())
+    return f"'{line}" if line and line[0] in _FORMULA else line
