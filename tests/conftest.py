@@ -1,15 +1,38 @@
 """What the tests share: a small real tokenizer, tiny models of the recipes' architectures, rows in eight languages."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
-import torch
 
-from helpers import ROWS, make_model, make_tokenizer
-from report_helpers import build_asked, build_run
+# torch is imported where it is needed: the process that hands out the tests waits for it else, before any test begins.
+
+TOGETHER = ("bad_input", "benchmark", "by_hand", "distributed", "report_browser", "stack_recipes", "stack_training")
+"""Files whose tests share what takes seconds to make: one process runs all of them, else each makes its own."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadgroup` by file: with pytest 9.2 the marks of pytest-xdist 3.8 have no effect."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(tuple(f"test_{name}.py" for name in TOGETHER)) else nodeid
+
+    return ByFile(config, log)
+
+
+def pytest_collection_finish(session):
+    """Take what was imported out of garbage collection: each `gc.collect` of a training took 0.2 s for it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -20,37 +43,51 @@ def _private_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="session")
 def tokenizer():
+    from helpers import make_tokenizer
+
     return make_tokenizer()
 
 
 @pytest.fixture
 def student():
+    from helpers import make_model
+
     return make_model(seed=1)
 
 
 @pytest.fixture
 def teacher():
+    from helpers import make_model
+
     return make_model(seed=2, hidden_size=48)
 
 
 @pytest.fixture(scope="session")
 def rows():
+    from helpers import ROWS
+
     return ROWS
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
     """Tests run side by side: threads that wait for each other's cores made tiny models fifty times slower."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture
 def make(tmp_path):
     """A run folder for the report: `make("name", seed=1)`."""
+    from report_helpers import build_run
+
     return lambda name="run", **options: build_run(tmp_path / name, **options)
 
 
 @pytest.fixture
 def make_asked(tmp_path):
     """The same with the benchmark's questions asked."""
+    from report_helpers import build_asked
+
     return lambda name="run", **options: build_asked(tmp_path / name, **options)

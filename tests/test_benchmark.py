@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import babel
 import pytest
 
-from dudi.data.cldr import LANGUAGES, Fact, fact_of, facts
+from dudi.data.cldr import LANGUAGES, Fact, benchmark, fact_of, facts
 from dudi.data.cldr.benchmark import (
     FACTS_PER_OPEN_KIND,
     PARTS,
@@ -34,8 +35,7 @@ from dudi.evaluation.benchmark import fingerprint
 
 test_wording.__test__ = False  # a function of the package, not a test
 
-pytestmark = pytest.mark.xdist_group("benchmark")  # one process: the whole benchmark takes seconds to make
-
+ROOT = Path(__file__).parents[1]
 BABEL = "2.18.0"
 FINGERPRINTS = {
     "test": "695bd52292a0adec40929cdafb985ec85703b262fc4818426380cc5a037a9d27",
@@ -233,6 +233,28 @@ def test_kinds_belong_to_one_task_and_are_capped():
 @pytest.mark.parametrize("part", PARTS)
 def test_the_questions_are_these(whole, part):
     assert fingerprint(whole[1][part]) == FINGERPRINTS[part], "the questions changed: that needs another NAME"
+
+
+def test_another_cldr_is_said_once(monkeypatch):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (needed,) = [line for line in project["dependencies"] if line.startswith("babel")]
+    monkeypatch.setattr(benchmark, "cldr_version", lambda: "48")
+    benchmark._check_cldr.cache_clear()
+    with pytest.warns(UserWarning) as told:
+        questions(["en"], ["units"], per_split=1)
+        training_rows(["en"], ["units"])
+    (one,) = told
+    assert "cldr-qa-1 is made of CLDR 47" in str(one.message) and "brings CLDR 48" in str(one.message)
+    assert f"pip install '{needed}'" in str(one.message)
+    assert one.filename == __file__
+    benchmark._check_cldr.cache_clear()
+
+
+@pytest.mark.skipif(babel.__version__ != BABEL, reason=f"the benchmark is that of babel {BABEL}")
+def test_its_own_cldr_is_not_worth_a_word(recwarn):
+    benchmark._check_cldr.cache_clear()
+    questions(["en"], ["units"], per_split=1)
+    assert not recwarn
 
 
 def test_the_fingerprint_sees_every_change():

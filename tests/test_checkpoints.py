@@ -1,6 +1,7 @@
 """Checkpoints: whole or refused, restored bit for bit, and without a pickle."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dudi
+from dudi import checkpoints
 from dudi.checkpoints import (
     MANIFEST,
     hash_parameters,
@@ -311,3 +313,51 @@ def test_a_copied_checkpoint_is_still_whole(tmp_path):
     folder = make_checkpoint(tmp_path)
     shutil.copytree(folder, tmp_path / "elsewhere" / "step-3")
     assert verify(tmp_path / "elsewhere" / "step-3")["step"] == 3
+
+
+class TestHashedOnce:
+    """A resume looks at its checkpoint three times; the files are read once, and again after any change."""
+
+    @pytest.fixture
+    def read(self, monkeypatch):
+        read, own = [], checkpoints.sha256_of
+        monkeypatch.setattr(checkpoints, "sha256_of", lambda path: read.append(path.name) or own(path))
+        return read
+
+    @pytest.fixture
+    def old(self, tmp_path, monkeypatch):
+        folder = make_checkpoint(tmp_path)
+        now = checkpoints.time.time_ns()
+        monkeypatch.setattr(checkpoints.time, "time_ns", lambda: now + 60 * 10**9)
+        return folder
+
+    def test_what_has_not_changed_is_not_read_again(self, old, read):
+        manifest = verify(old)
+        assert len(read) == len(FILES) - 1
+        assert verify(old) == manifest and newest_valid(old.parent) == (old, [])
+        assert len(read) == len(FILES) - 1
+
+    def test_what_has_just_been_written_is(self, tmp_path, read):
+        """Within a tick of the file system's clock a second change may leave the times as they are."""
+        folder = make_checkpoint(tmp_path)
+        read.clear()
+        verify(folder), verify(folder)
+        assert len(read) == 2 * (len(FILES) - 1)
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_change_is_seen_though_size_and_time_of_writing_stay(self, old, name):
+        verify(old)
+        before = (old / name).stat()
+        flip(old / name)
+        os.utime(old / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(ConfigError):
+            verify(old)
+
+    def test_another_file_in_its_place_is_seen(self, old):
+        verify(old)
+        other, file = old.parent / "other", old / "notes.txt"
+        other.write_text("no\n")
+        os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
+        os.replace(other, file)
+        with pytest.raises(ConfigError, match=r"notes\.txt"):
+            verify(old)

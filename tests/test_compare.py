@@ -467,6 +467,18 @@ def test_csv(small):
     assert "seeds: 'a' also has 0" in next(csv.DictReader(io.StringIO(render(noted, "csv"))))["differs"]
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1", "a\r=1"])
+def test_no_cell_of_a_csv_is_a_formula(name):
+    """A spreadsheet computes what begins like one, and a name can come from anybody; numbers stay numbers."""
+    shown = "a =1" if name[0] == "a" else f"'{name.strip()}"
+    runs = [evaluation(name, LOW, id=LOW), evaluation("b", HIGH, id=HIGH)]
+    rows = list(csv.DictReader(io.StringIO(render(compare(runs, baseline="b"), "csv"), newline="")))
+    assert {row["method"] for row in rows} == {shown, "b"}
+    assert shown in {row["against"] for row in rows}
+    assert not [value for row in rows for value in row.values() if value and value[0] in "=+@\t\r＝"]
+    assert any(float(row["delta"]) < 0 for row in rows if row["delta"])
+
+
 def test_what_differs_stands_in_every_format():
     a, b = evaluation("a"), changed(evaluation("b"), part="validation")
     comparison = compare([a, b], by="overall", allow_different=["part"])

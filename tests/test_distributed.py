@@ -21,7 +21,8 @@ from sharding import ENVIRONMENT, allow_gloo
 COLD = {"cold_start": "sft", "max_steps": 2}
 SHARDED = ("sdft", "dudi")
 """With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""
-STEPS = {name: 50 if name == "dudi" else 4 for name in METHODS}
+STEPS = {name: 8 if name == "dudi" else 4 for name in METHODS}
+"""`tests/trust/test_invariance.py` takes 50 of each."""
 
 
 class Gradients(TrainerCallback):

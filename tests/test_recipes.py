@@ -1,6 +1,7 @@
 """Every recipe runs: two steps each through the command line's main function, with tiny models of its architecture."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -73,6 +74,7 @@ def test_a_recipe_runs_two_steps(name, folders, tmp_path):
 @pytest.mark.parametrize("name", MINI)
 def test_a_mini_recipe_runs_two_steps_with_the_models_of_the_package(name, tmp_path):
     small = ["max_steps=2", "per_device_train_batch_size=4", "benchmark.per_split=1", "max_new_tokens=8"]
+    small += ["languages=[id, my]", "data.tasks=[currency]", "data.rows_per_language=66"]  # an answer to each row costs
     assert main(["train", name, *small, "use_cpu=true", "--output", str(tmp_path / "run")]) == 0
     check_run(tmp_path / "run", load_run_config(name).method)
     scores = json.loads((tmp_path / "run" / "benchmark.json").read_text(encoding="utf-8"))["scores"]
@@ -80,13 +82,17 @@ def test_a_mini_recipe_runs_two_steps_with_the_models_of_the_package(name, tmp_p
     assert list(scores) == ["floor", "base", *["cold_start"] * cold, "student", "teacher"]
 
 
-@pytest.mark.parametrize("name", ["table2/dudi", "table3/qwen3-0.6b/gkd", "table3/llama3.2-1b/sft"])
-def test_a_recipe_runs_as_a_process_of_its_own(name, folders, tmp_path):
-    command = [sys.executable, "-m", "dudi", *words(name, folders, tmp_path / "run")]
+def run_as_a_process(name, folders, output):
+    command = [sys.executable, "-m", "dudi", *words(name, folders, output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    check_run(tmp_path / "run", load_run_config(name).method)
+    check_run(output, load_run_config(name).method)
+
+
+def test_a_recipe_runs_as_a_process_of_its_own(folders, tmp_path):
+    """One of each architecture is `tests/trust/test_processes.py`'s."""
+    run_as_a_process("table2/dudi", folders, tmp_path / "run")
 
 
 def test_the_method_can_be_changed_on_the_command_line(folders, tmp_path):
@@ -108,6 +114,25 @@ def test_a_finished_run_is_left_alone_and_another_method_is_refused(folders, tmp
     assert main([*command, "method=dft"]) == 2
     assert main([*command, "--resume", "never"]) == 0
     assert (tmp_path / "run.old-1" / "metrics.jsonl").read_bytes() == before
+
+
+def test_rows_that_were_moved_resume_and_changed_ones_are_refused(folders, tmp_path, capsys):
+    run, moved = tmp_path / "run", tmp_path / "elsewhere" / "moved.jsonl"
+    command = [*words("table2/sft", folders, run), "save_steps=1"]
+    assert main(command) == 0
+    before = [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for gone in ("model", "checkpoints/step-2"):
+        shutil.rmtree(run / gone)
+    moved.parent.mkdir()
+    text = (folders / "rows.jsonl").read_text(encoding="utf-8")
+    for changed in (text.replace("Jakarta.", "Bandung."), text.replace('"language": "id"', '"language": "ms"')):
+        moved.write_text(changed, encoding="utf-8")
+        assert main([*command, f"data.train={moved}"]) == 2
+        assert "data: " in capsys.readouterr().err
+    moved.write_text("\n" + text, encoding="utf-8")  # other lines too
+    assert main([*command, f"data.train={moved}"]) == 0
+    assert f"going on from {run}/checkpoints/step-1" in capsys.readouterr().out
+    assert [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()] == before
 
 
 def test_dry_run_shows_prompts_and_trains_nothing(folders, tmp_path, capsys):

@@ -35,6 +35,13 @@ def make_engine(model, **options):
     return TransformersEngine(lambda: contextlib.nullcontext(model), **settings)
 
 
+def generating(model, **options):
+    """An engine that decodes with `generate`, as it does for models of other kinds."""
+    engine = make_engine(model, **options)
+    engine._decode_plainly = engine._decode_with_generate
+    return engine
+
+
 def make_requests(count=20, seed=0):
     """Prompts of 1 to 24 ids; the stop ids stand in them too, as the turns of a conversation end with them."""
     draw = random.Random(seed)
@@ -178,21 +185,6 @@ class TestIndependence:
     def test_of_the_id_that_pads(self, model, rollouts):
         assert make_engine(model, pad_id=50).generate(make_requests()) == rollouts
 
-    def test_of_further_batches_that_other_ranks_need(self, model, rollouts):
-        calls = []
-
-        @contextlib.contextmanager
-        def opened():
-            own = model.generate
-            model.generate = lambda **kwargs: calls.append(1) or own(**kwargs)
-            yield model
-            del model.generate
-
-        engine = make_engine(model, batch_size=8, same_count=lambda count: count + 2, drop_ended=False)
-        engine.model = opened
-        assert engine.generate(make_requests()) == rollouts
-        assert len(calls) == 3 + 2
-
     def test_another_key_gives_another_rollout(self, model, rollouts):
         for change in ({"seed": 8}, {"epoch": 1}, {"kind": "verbalized"}):
             requests = [
@@ -274,7 +266,7 @@ class TestWhatIsLeftAlone:
         own, model.config.use_cache = model.generation_config, False
         monkeypatch.setattr(model, "generate", lambda **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            make_engine(model, drop_ended=False).generate(make_requests(2))
+            generating(model).generate(make_requests(2))
         assert model.generation_config is own
         assert model.config.use_cache is False
 
@@ -296,8 +288,8 @@ class TestWhatIsLeftAlone:
         seen = []
         own = model.model.forward
         monkeypatch.setattr(model.model, "forward", lambda **k: seen.append(torch.is_grad_enabled()) or own(**k))
-        for drop_ended in (True, False):
-            make_engine(model, drop_ended=drop_ended).generate(make_requests(2))
+        for engine in (make_engine(model), generating(model)):
+            engine.generate(make_requests(2))
         assert set(seen) == {False}
         assert torch.is_grad_enabled()
 
@@ -310,15 +302,12 @@ class TestTheTwoLoops:
     def test_both_draw_the_same(self, kind, options):
         model = make_model(kind, seed=6, vocab_size=64).eval()
         requests = make_requests(20)
-        ours, theirs = make_engine(model, **options), make_engine(model, **options)
-        theirs._decode_plainly = theirs._decode_with_generate
+        ours, theirs = make_engine(model, **options), generating(model, **options)
         assert ours.generate(requests) == theirs.generate(requests)
 
     def test_without_a_pad(self, model):
         requests = [Request([5, 6, 7], NoiseKey(0, str(i), 0, "plain")) for i in range(9)]
-        theirs = make_engine(model)
-        theirs._decode_plainly = theirs._decode_with_generate
-        assert make_engine(model).generate(requests) == theirs.generate(requests)
+        assert make_engine(model).generate(requests) == generating(model).generate(requests)
 
     def test_which_one_runs(self, model, monkeypatch):
         monkeypatch.setattr(model, "generate", lambda **kwargs: pytest.fail("generate was called"))

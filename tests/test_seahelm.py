@@ -1,5 +1,6 @@
 """`dudi eval --benchmark seahelm` against a stand-in for SEA-HELM and a real small server, both real processes."""
 
+import ctypes
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from dudi.evaluation.seahelm import driver, server
 from dudi.evaluation.seahelm.catalogue import read_catalogue, select
 from dudi.evaluation.seahelm.command import evaluate_seahelm
 from dudi.evaluation.seahelm.probing import ask, free_port
-from dudi.evaluation.seahelm.processes import last_lines
+from dudi.evaluation.seahelm.processes import last_lines, start, stop
 from dudi.evaluation.seahelm.served import checkpoint_folder, override, sampling, served_name, view
 from dudi.evaluation.seahelm.server import GivenServer, LocalServer, Options, command
 from dudi.evaluation.seahelm.table import seahelm_table
@@ -315,6 +316,24 @@ def test_the_words_of_both_servers():
     with pytest.raises(ConfigError, match="--server llama"):
         command(Options(kind="llama", python=PYTHON), model, 8000)
     assert ask(f"http://127.0.0.1:{free_port()}/v1", "x", 1.0).startswith("URLError")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_CHILD_SUBREAPER is Linux's")
+def test_a_child_that_nobody_reaps_does_not_hold_up_the_end(tmp_path):
+    """As in a container whose first process reaps nobody: here that is this process."""
+    libc, subreaper = ctypes.CDLL(None), 36
+    assert libc.prctl(subreaper, 1) == 0
+    try:
+        process = start(["sh", "-c", "sleep 600 & echo $!; wait"], tmp_path / "log", cwd=tmp_path)
+        while not (said := (tmp_path / "log").read_text()).endswith("\n"):
+            time.sleep(0.01)
+        began = time.monotonic()
+        stop(process, grace=20.0)
+        assert time.monotonic() - began < 10
+        assert psutil.Process(int(said)).status() == psutil.STATUS_ZOMBIE
+        os.waitpid(int(said), 0)
+    finally:
+        libc.prctl(subreaper, 0)
 
 
 def test_wrong_folders_and_interpreters(place, tmp_path):

@@ -4,9 +4,11 @@ import argparse
 import json
 import math
 import os
+import pickle
 import re
 import signal
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from dudi.cli import main
 from dudi.config import list_recipes
 from dudi.errors import ConfigError
-from dudi.study import collected
+from dudi.study import collected, scheduler
 from dudi.study.command import shown
 from dudi.study.costs import SECONDS, expected_seconds, sort_of
 from dudi.study.figures import curves, sizes
@@ -329,8 +331,27 @@ class TestCollected:
             collected.collect([told[0]], tmp_path, tmp_path / "study.json")
 
 
-def test_a_small_study_from_start_to_end(study_file, tmp_path, capsys):
-    """Cold start, a method on it, both models as they are, FLOPs, the page; and nothing again the second time."""
+class InThisProcess:
+    """A pool that starts no process, which would import everything again."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def submit(self, call, *words):
+        done = Future()
+        done.set_result(call(*pickle.loads(pickle.dumps(words))))
+        return done
+
+
+def test_a_small_study_from_start_to_end(study_file, tmp_path, capsys, monkeypatch):
+    """Cold start, a method on it, both models as they are, FLOPs, the page; and nothing again the second time.
+
+    `tests/trust/test_processes.py` has the pool of processes.
+    """
+    monkeypatch.setattr(scheduler, "_pool", lambda at_once, threads: InThisProcess())
     file = study_file(
         "cost: true\nrows:\n"
         "  - {name: SFT, keys: {method: sft, cold_start: sft}, score: cold_start, paper: 1.0}\n"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dudi.checkpoints import hash_parameters
-from dudi.data.rows import Row
 from dudi.errors import ConfigError, NumericError
 from dudi.suggest import did_you_mean
 
@@ -31,14 +29,6 @@ def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
         content = tokenizer.get_vocab()
     text = json.dumps([content, tokenizer.special_tokens_map], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def hash_of_rows(rows: Iterable[Row]) -> str:
-    """Hash of the rows as they were given: the verbalizer reads their texts and languages, beside the ids."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(dataclasses.asdict(row), sort_keys=True, default=str).encode("ascii") + b"\n")
-    return digest.hexdigest()
 
 
 def hash_of_model(model: nn.Module, name: str, leave_out: str | None = None) -> str:

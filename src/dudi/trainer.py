@@ -25,11 +25,12 @@ from dudi.collect import Collector
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example, ExampleSet, ListedExamples
 from dudi.data.rejections import Rejections
+from dudi.data.sources import fingerprint
 from dudi.errors import ConfigError, DataError
 from dudi.evaluating import evaluate_examples
 from dudi.generation import student_engine
 from dudi.hooks import StepHooks
-from dudi.identity import hash_of_model, hash_of_rows, hash_of_tokenizer
+from dudi.identity import hash_of_model, hash_of_tokenizer
 from dudi.interrupts import Interrupts
 from dudi.logged import LoggedTrainer
 from dudi.methods import METHODS
@@ -160,8 +161,10 @@ class DudiTrainer(LoggedTrainer):
         """A run is its keys, its rows, its tokenizers and templates, its models and its world size."""
         setup, rows = self.setup, train_set(self)
         formats = [setup.student_format, setup.teacher_format]
+        # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
+        texts = fingerprint(example.row for example in rows.examples)
         return {
-            "data": {"rows": len(rows.examples), "sha256": hash_of_rows(e.row for e in rows.examples)},
+            "data": {"rows": len(rows.examples), "sha256": texts},
             "token_ids": rows.digest,
             "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
             "chat_templates": [one.digest for one in formats],

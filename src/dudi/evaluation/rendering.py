@@ -281,6 +281,7 @@ def _plain_latex(text: str) -> str:
 # --- CSV
 
 _HEAD = ("method", "by", "column", "metric", "unit", "mean", "std", "n", "best", "second", "significant", "eps")
+_FORMULA = "=+-@＝＋－＠"
 _MORE = ("against", "delta", "percent", "reference", "differs")
 
 
@@ -291,9 +292,15 @@ def _csv(comparison: Comparison) -> str:
     writer.writerow([*_HEAD, *_MORE])
     for row in comparison.rows:
         for column, cell in zip(comparison.columns, row.cells, strict=True):
-            about = [row.name, comparison.by, column, comparison.metric.name, comparison.metric.unit]
+            about = map(_inert, (row.name, comparison.by, column, comparison.metric.name, comparison.metric.unit))
             marks = [int(cell.best), int(cell.second), int(cell.significant)]
             delta = [row.delta, row.percent] if column == OVERALL else [None, None]
-            numbers = [cell.mean, cell.std, cell.n, *marks, cell.eps, cell.against, *delta]
-            writer.writerow([*about, *numbers, int(row.reference), "; ".join(comparison.differs)])
+            numbers = [cell.mean, cell.std, cell.n, *marks, cell.eps, _inert(cell.against), *delta]
+            writer.writerow([*about, *numbers, int(row.reference), _inert("; ".join(comparison.differs))])
     return out.getvalue()
+
+
+def _inert(text: str | None) -> str | None:
+    """Text on one line that no spreadsheet takes for a formula: an apostrophe goes before what would begin one."""
+    line = None if text is None else " ".join(text.split())
+    return f"'{line}" if line and line[0] in _FORMULA else line

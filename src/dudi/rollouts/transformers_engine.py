@@ -25,7 +25,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from dudi.rollouts.cache import attends_to_all
 from dudi.rollouts.decoding import Decoding, Written
 from dudi.rollouts.engine import Request, Rollout
-from dudi.rollouts.noise import GumbelNoise, NoiseKey
+from dudi.rollouts.noise import GumbelNoise
 
 LOOK_EVERY = 16
 """Tokens between two looks at which rows have ended, where looking costs time (on a device)."""
@@ -82,8 +82,6 @@ class TransformersEngine:
         temperature: Of sampling. 0 takes the likeliest token.
         vocabulary: Ids from here on are padding of the embedding and are never drawn.
         batch_size: Most rollouts decoded together.
-        same_count: Raises the number of batches to the largest of all ranks (sharded models decode in step).
-        drop_ended: Whether rows that have ended may leave the batch; not where ranks decode in step.
         top_p: Draw among the likeliest tokens that together have this probability; None: among all.
         top_k: Draw among this many of the likeliest tokens; None: among all.
     """
@@ -98,8 +96,6 @@ class TransformersEngine:
         temperature: float,
         vocabulary: int,
         batch_size: int,
-        same_count: Callable[[int], int] = lambda count: count,
-        drop_ended: bool = True,
         top_p: float | None = None,
         top_k: int | None = None,
     ) -> None:
@@ -107,7 +103,6 @@ class TransformersEngine:
         self.stop_ids, self.pad_id = tuple(stop_ids), pad_id
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
         self.vocabulary, self.batch_size = vocabulary, batch_size
-        self.same_count, self.drop_ended = same_count, drop_ended
         # In the order of transformers' own `generate`: after the temperature, top-k before top-p.
         self.cuts: list[LogitsProcessor] = [] if top_k is None else [TopKLogitsWarper(top_k)]
         self.cuts += [] if top_p is None else [TopPLogitsWarper(top_p)]
@@ -117,18 +112,15 @@ class TransformersEngine:
         """One rollout for each request, in their order."""
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
-        extra = self.same_count(len(batches)) - len(batches)
         rollouts: dict[int, Rollout] = {}
         with self.model() as model:
             for batch in batches:
                 rollouts |= dict(zip(batch, self._decode(model, [requests[i] for i in batch]), strict=True))
-            for _ in range(extra):  # a sharded model decodes in step with the other ranks, with or without rows
-                self._decode(model, [Request([self.pad_id], NoiseKey(0, "", 0, "idle"))])
         return [rollouts[i] for i in range(len(requests))]
 
     def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
-        """One batch: with our own loop where the model is plain and no other rank has to be kept in step with."""
-        if self.drop_ended and attends_to_all(model.config):
+        """One batch: with our own loop where the model is plain."""
+        if attends_to_all(model.config):
             return self._decode_plainly(model, requests)
         return self._decode_with_generate(model, requests)
 
@@ -192,7 +184,7 @@ class TransformersEngine:
     def _continue(
         self, model: PreTrainedModel, requests: Sequence[Request], ids: Tensor, mask: Tensor, cache: Any, width: int
     ) -> GenerateDecoderOnlyOutput:
-        """Decode on until all rows have ended, or, where rows may be dropped, half of them."""
+        """Decode on until half of the rows have ended, or, of a few, all."""
         noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
         pick = _NoisyArgmax(noise, self.temperature, width, self.vocabulary, self.cuts)
         config = GenerationConfig(
@@ -203,7 +195,7 @@ class TransformersEngine:
             pad_token_id=self.pad_id,
             return_dict_in_generate=True,
         )
-        criteria = [_HalfEnded(self.stop_ids, len(requests))] if self.drop_ended and len(requests) >= FEW else []
+        criteria = [_HalfEnded(self.stop_ids, len(requests))] if len(requests) >= FEW else []
         with _only(model, config):
             out: GenerateDecoderOnlyOutput = model.generate(  # type: ignore[operator]  # a mixin the type lacks
                 input_ids=ids,

@@ -11,11 +11,15 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import babel
+
 from dudi.data.cldr.items import answer_value, row_of
+from dudi.data.cldr.locales import cldr_version
 from dudi.data.cldr.speaker import LANGUAGES, speaker
 from dudi.data.cldr.tasks import OPTION_LETTERS, Fact, facts
 from dudi.data.rows import Row
@@ -23,6 +27,8 @@ from dudi.errors import ConfigError, DataError
 from dudi.suggest import did_you_mean
 
 NAME = "cldr-qa-1"
+CLDR = "47"
+"""The version of CLDR that the benchmark is made of: another one has other names, which make other questions."""
 Split = Literal["seen", "transfer", "unseen"]
 Part = Literal["test", "validation"]
 SPLITS: tuple[Split, ...] = ("seen", "transfer", "unseen")
@@ -180,6 +186,7 @@ def training_rows(
         ConfigError: an unknown language or task.
         DataError: more rows than there are, or so few that a fact would stay out which the benchmark counts as `seen`.
     """
+    _check_cldr()
     drawn = [_training_rows(language, check_tasks(tasks)) for language in check_languages(languages)]
     fewest, most = max(known for known, _ in drawn), min(len(rows) for _, rows in drawn)
     if rows_per_language is None:
@@ -217,6 +224,7 @@ def questions(
     """
     if part not in PARTS:
         raise ConfigError(f"{NAME}: no part '{part}'{did_you_mean(part, PARTS)}; there are {', '.join(PARTS)}")
+    _check_cldr()
     asked = check_languages(languages)
     known = check_languages(trained) if trained is not None else asked
     chosen = check_tasks(tasks)
@@ -226,6 +234,17 @@ def questions(
         for split in SPLITS
         for question in itertools.islice(_questions(language, chosen, part, split, known), per_split)
     ]
+
+
+@functools.cache
+def _check_cldr() -> None:
+    """Say once that the installed Babel makes another benchmark under this name; its fingerprint differs too."""
+    if cldr_version() != CLDR:
+        warnings.warn(
+            f"{NAME} is made of CLDR {CLDR}, and the installed babel {babel.__version__} brings CLDR {cldr_version()}: "
+            "questions differ, and results do not compare with those of others. pip install 'babel>=2.18,<2.19'",
+            stacklevel=3,
+        )
 
 
 def check_languages(languages: Sequence[str]) -> tuple[str, ...]:

@@ -130,7 +130,14 @@ def _alive(group: int, family: Sequence[psutil.Process]) -> bool:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    # A zombie is still a member, and where the first process of a container reaps nobody it stays one for ever.
+    return any(_group_of(one) == group and _runs(one) for one in psutil.process_iter())
+
+
+def _group_of(process: psutil.Process) -> int | None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        return os.getpgid(process.pid)
+    return None
 
 
 def _runs(child: psutil.Process) -> bool:

@@ -1,0 +1,34 @@
+"""Processes that import everything anew, as people start them: recipes of each architecture, the pool of a study."""
+
+import os
+
+import pytest
+import torch
+
+from dudi.study.grid import read_study
+from dudi.study.jobs import every_job, finished
+from dudi.study.scheduler import _pool, run_jobs
+from test_recipes import folders, run_as_a_process  # noqa: F401  # folders is a fixture
+from test_study import study_file  # noqa: F401  # a fixture
+
+
+@pytest.mark.parametrize("name", ["table2/gkd", "table3/qwen3-0.6b/gkd", "table3/llama3.2-1b/sft"])
+def test_a_recipe_runs_as_a_process_of_its_own(name, folders, tmp_path):  # noqa: F811
+    run_as_a_process(name, folders, tmp_path / "run")
+
+
+def test_a_study_has_processes_with_threads_of_their_own():
+    with _pool(2, 1) as pool:
+        assert pool.submit(os.getpid).result() != os.getpid()
+        assert pool.submit(torch.get_num_threads).result() == 1
+
+
+def test_the_jobs_of_a_study_run_in_them(study_file, tmp_path):  # noqa: F811
+    """Two at once, each after what it needs, and the results come back."""
+    jobs = every_job([read_study(study_file("rows: [{name: GKD, keys: {method: gkd}}]\n"))], seeds=1)
+    told = {}
+    left = run_jobs(
+        jobs, tmp_path, at_once=2, threads=1, keep_models=False, told=lambda job, result, _: told.update({job: result})
+    )
+    assert left == [] and all(finished(job, tmp_path) for job in jobs)
+    assert set(told) == set(jobs) and not [one for one in told.values() if isinstance(one, BaseException)]
