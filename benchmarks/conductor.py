@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, compared_with
 from benchmarks.sizes import Size
 
 
@@ -130,28 +130,46 @@ def take_turns(workers: Sequence[Worker], size: Size, failed: dict[str, str]) ->
     return taken
 
 
-def run(names: Sequence[str], size: Size) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
-    """All contestants; `size.together` of them live at a time.
+def sittings(names: Sequence[str], together: int) -> list[tuple[str, ...]]:
+    """Who lives at the same time, sitting by sitting.
 
-    Fewer than all at a time run twice, forwards and backwards, so that what drifts does not favour anybody.
+    A sitting has contestants of one method and the one that they are compared with, which comes back for each: every
+    ratio is one of neighbours. Where there is room for one only, all come twice, forwards and backwards, so that what
+    drifts does not favour anybody.
+    """
+    if together == 1:
+        return [(name,) for name in (*names, *reversed(names))]
+    found: list[tuple[str, ...]] = []
+    for method in dict.fromkeys(CONTESTANTS[name].group for name in names):
+        group = [name for name in names if CONTESTANTS[name].group == method]
+        others = [name for name in group if name != compared_with(name)]
+        beside = {compared_with(name) for name in others} & set(names)
+        room = together - len(beside)
+        for first in range(0, len(others), room):
+            present = beside.union(others[first : first + room])
+            found.append(tuple(name for name in names if name in present))
+    return found + [(name,) for name in names if not any(name in sitting for sitting in found)]
+
+
+def run(names: Sequence[str], size: Size) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+    """All contestants, `size.together` of them at a time.
 
     Returns:
-        Each one's steps; and who failed, with what it said.
+        Each one's steps, with the number of their sitting; and who failed, with what it said.
     """
     taken: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
-    orders = [list(names)] if size.together >= len(names) else [list(names), list(reversed(names))]
-    for order in orders:
-        for first in range(0, len(order), size.together):
-            group = [name for name in order[first : first + size.together] if name not in failed]
-            workers = []
-            for name in group:
-                print(f"starting {CONTESTANTS[name].title}", file=sys.stderr, flush=True)
-                try:
-                    workers.append(start(name, size))
-                except Failed as error:
-                    failed[name] = str(error)
-                    print(error, file=sys.stderr)
-            for name, steps in take_turns(workers, size, failed).items():
-                taken[name] += steps
+    for number, sitting in enumerate(sittings(names, size.together)):
+        workers = []
+        for name in sitting:
+            if name in failed:
+                continue
+            print(f"starting {CONTESTANTS[name].title}", file=sys.stderr, flush=True)
+            try:
+                workers.append(start(name, size))
+            except Failed as error:
+                failed[name] = str(error)
+                print(error, file=sys.stderr)
+        for name, steps in take_turns(workers, size, failed).items():
+            taken[name] += [{**step, "sitting": number} for step in steps]
     return {name: steps for name, steps in taken.items() if steps}, failed

@@ -189,3 +189,10 @@ CONTESTANTS: dict[str, Contestant] = {
         "dudi sdft", "sdft", ours, {"method": "sdft", "temperature": 1.0, "skip_completion_tokens": 0}, ours=True
     ),
 }
+OURS = {"gkd": "dudi-gkd", "sdft": "dudi-sdft", "dudi": "dudi"}
+"""Ours of each method."""
+
+
+def compared_with(name: str) -> str:
+    """Whose steps a contestant's are held against: ours of the same method; DuDi's against our GKD."""
+    return "dudi-gkd" if name == "dudi" else OURS[CONTESTANTS[name].group]

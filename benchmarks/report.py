@@ -9,13 +9,12 @@ from typing import Any
 
 from benchmarks import floor
 from benchmarks.clocks import PHASES
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, OURS
 from benchmarks.sizes import Size
 from benchmarks.work import make_config
 from dudi.plan.costs import shape_of
 
 Steps = Mapping[str, Sequence[Mapping[str, Any]]]
-OURS = {"gkd": "dudi-gkd", "sdft": "dudi-sdft", "dudi": "dudi"}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -51,10 +50,17 @@ def _contestant(size: Size, name: str, steps: Steps) -> dict[str, Any]:
     }
     own = OURS[contestant.group]
     if own in steps and own != name:
-        pairs = zip(seconds, (step["seconds"] for step in steps[own]), strict=False)
-        result["ours_faster"] = spread([theirs / ours for theirs, ours in pairs])
+        result["ours_faster"] = _ratio(taken, steps[own])
         result["ours_memory"] = max(s["above"] for s in steps[own]) / result["above_models_bytes"]
     return result
+
+
+def _ratio(ones: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """One's time over the other's, round by round of their sitting; of two who never sat together, step by step."""
+    shared = {step["sitting"] for step in ones} & {step["sitting"] for step in others}
+    if shared:
+        ones, others = ([step for step in steps if step["sitting"] in shared] for steps in (ones, others))
+    return spread([one["seconds"] / other["seconds"] for one, other in zip(ones, others, strict=False)])
 
 
 def _rollout_rate(size: Size, group: str, taken: Sequence[Mapping[str, Any]]) -> float:
@@ -86,8 +92,7 @@ def _dudi_over_gkd(size: Size, steps: Steps) -> dict[str, Any] | None:
     if not {"dudi", "dudi-gkd"} <= steps.keys():
         return None
     counted = floor.total_flops(_parts(size, "dudi", steps)) / floor.total_flops(_parts(size, "dudi-gkd", steps))
-    pairs = zip(steps["dudi"], steps["dudi-gkd"], strict=False)
-    measured = spread([a["seconds"] / b["seconds"] for a, b in pairs])
+    measured = _ratio(steps["dudi"], steps["dudi-gkd"])
     return {"counted_flops": counted, "seconds": measured, "over_counted": measured["median"] / counted}
 
 
@@ -114,7 +119,7 @@ def page(result: Mapping[str, Any]) -> str:
             "",
             f"{rows} samples a step ({size['batch']} x {size['accumulation']}), prompts of {size['shortest']} to "
             f"{size['longest']} tokens, rollouts of exactly {size['new']}, vocabulary {size['vocabulary']:,}, "
-            f"{size['dtype']}; medians of {size['steps']} steps (least - most).",
+            f"{size['dtype']}; medians (least - most). {_turns(size)}",
             "",
             *_speed_table(result),
             "",
@@ -122,6 +127,17 @@ def page(result: Mapping[str, Any]) -> str:
             "",
             *_closing(result),
         ]
+    )
+
+
+def _turns(size: Mapping[str, Any]) -> str:
+    """What stood beside what."""
+    if size["together"] == 1:
+        return f"One contestant at a time, twice {size['steps']} steps each, the second time in the opposite order."
+    return (
+        f"Sittings of up to {size['together']} contestants, which take {size['steps']} steps each in turn, every round "
+        "in the opposite order of the one before. Ours sits with each peer, and its line is over all its sittings; a "
+        "ratio is of the two's steps in the sitting that they shared, round by round."
     )
 
 

@@ -39,7 +39,7 @@ class Size:
         new: Tokens of each rollout, exactly.
         steps: Optimizer steps that are timed, after one that warms up.
         dtype: `float32`, or `bfloat16` for autocast over fp32 weights with a teacher in bf16.
-        together: Contestants whose processes live at the same time and take turns step by step.
+        together: Contestants whose processes live at the same time and take turns step by step, at most.
         device: `cpu` or `cuda`.
         kernels: Values of `loss_kernel` that are compared apart from the table.
         processes: Processes that share an optimizer step (DDP).
@@ -103,7 +103,8 @@ _CPU_SMALL = Size(
     longest=96,
     gold=64,
     new=64,
-    steps=5,
+    steps=3,
+    together=3,
 )
 _PAPER = Size(
     name="paper",

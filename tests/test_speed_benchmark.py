@@ -5,7 +5,8 @@ import json
 import random
 
 import pytest
-from benchmarks import page, projection, report
+from benchmarks import conductor, page, projection, report
+from benchmarks.contestants import CONTESTANTS, compared_with
 from benchmarks.floor import forward_flops, parts
 from benchmarks.sizes import SIZES, Size
 from benchmarks.work import gold_lengths, make_config, make_rows, make_tokenizer, prompt_lengths
@@ -34,19 +35,71 @@ def test_a_worker_is_told_what_differs(size):
     assert dataclasses.replace(size, **json.loads(json.dumps(changed.changes()))) == changed
 
 
-def steps(size: Size, seconds: float, kinds: tuple[str, ...]) -> list[dict]:
+@pytest.mark.parametrize("together", [2, 3, 4, 16])
+def test_a_sitting_holds_one_method_and_what_it_is_compared_with(together):
+    found = conductor.sittings(list(CONTESTANTS), together)
+    for sitting in found:
+        assert len(sitting) <= together
+        assert len({compared_with(name) for name in sitting}) == 1
+        assert compared_with(sitting[0]) in sitting
+    for name in CONTESTANTS:
+        if compared_with(name) != name:
+            assert sum(name in sitting for sitting in found) == 1
+    assert len(conductor.sittings(["dudi-gkd", "dudi"], together)) == 1
+
+
+def test_without_what_they_are_compared_with_contestants_sit_among_themselves():
+    assert conductor.sittings(["dudi"], 3) == [("dudi",)]
+    assert conductor.sittings(["dudi-gkd"], 3) == [("dudi-gkd",)]
+    assert conductor.sittings(["trl-gkd", "trl-gkd-tuned"], 3) == [("trl-gkd", "trl-gkd-tuned")]
+
+
+def test_alone_they_come_forwards_and_backwards():
+    assert conductor.sittings(["trl-gkd", "dudi-gkd"], 1) == [("trl-gkd",), ("dudi-gkd",), ("dudi-gkd",), ("trl-gkd",)]
+
+
+def test_sittings_are_numbered_and_who_failed_stays_away(size, monkeypatch):
+    seated = []
+
+    def start(name, _):
+        seated.append(name)
+        if name == "trl-gkd":
+            raise conductor.Failed("no memory")
+        return name
+
+    monkeypatch.setattr(conductor, "start", start)
+    monkeypatch.setattr(conductor, "take_turns", lambda workers, *_: {name: [{"seconds": 1.0}] for name in workers})
+    size = dataclasses.replace(size, together=2)
+    taken, failed = conductor.run(["trl-gkd", "trl-gkd-tuned", "dudi-gkd", "dudi"], size)
+    assert seated == ["trl-gkd", "dudi-gkd", "trl-gkd-tuned", "dudi-gkd", "dudi-gkd", "dudi"]
+    assert {name: [step["sitting"] for step in steps] for name, steps in taken.items()} == {
+        "trl-gkd-tuned": [1],
+        "dudi-gkd": [0, 1, 2],
+        "dudi": [2],
+    }
+    assert failed == {"trl-gkd": "no memory"}
+
+
+def steps(size: Size, seconds: float, kinds: tuple[str, ...], sitting: int = 0) -> list[dict]:
     sequences = {kind: [(20, size.new, 30)] * size.rows for kind in kinds}
     phases = {"rollout": seconds / 2, "teacher": seconds / 8, "reference": seconds / 8, "student": seconds / 4}
     return [
-        {"seconds": seconds, "cpu_seconds": seconds, "phases": phases, "above": 10, "sequences": sequences}
+        {
+            "seconds": seconds,
+            "cpu_seconds": seconds,
+            "phases": phases,
+            "above": 10,
+            "sequences": sequences,
+            "sitting": sitting,
+        }
     ] * size.steps
 
 
 @pytest.fixture
 def result(size):
     taken = {
-        "dudi-gkd": steps(size, 1.0, ("verbalized",)),
-        "dudi": steps(size, 3.0, ("gold", "plain", "verbalized")),
+        "dudi-gkd": steps(size, 1.0, ("verbalized",)) + steps(size, 1.5, ("verbalized",), sitting=1),
+        "dudi": steps(size, 3.0, ("gold", "plain", "verbalized"), sitting=1),
         "trl-gkd-tuned": steps(size, 4.0, ()),
     }
     machine = {
@@ -65,7 +118,18 @@ def test_ratios_floors_and_failures_are_on_the_page(result):
     assert "| TRL GKD, tuned | 4.00 (4.00 - 4.00) | 0.50 | 4.00x (4.00 - 4.00)" in text
     assert "| TRL GKD, as it comes | failed |" in text
     assert "floor of `dudi`" in text
-    assert result["dudi_over_gkd"]["seconds"]["median"] == 3.0
+    assert result["contestants"]["dudi-gkd"]["seconds"] == {"median": 1.25, "min": 1.0, "max": 1.5}
+
+
+def test_a_ratio_is_of_the_sitting_that_was_shared(result):
+    assert result["contestants"]["trl-gkd-tuned"]["ours_faster"] == {"median": 4.0, "min": 4.0, "max": 4.0}
+    assert result["dudi_over_gkd"]["seconds"] == {"median": 2.0, "min": 2.0, "max": 2.0}
+
+
+def test_the_page_says_who_sat_together(result):
+    assert "Sittings of up to 16 contestants, which take 2 steps each in turn" in report.page(result)
+    alone = {**result, "size": {**result["size"], "together": 1}}
+    assert "One contestant at a time, twice 2 steps each" in report.page(alone)
 
 
 def test_the_floor_is_the_forward_pass_three_times(size):
