@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -105,6 +108,25 @@ def test_the_llm_reads_english_alone_and_every_country() -> None:
 def test_same_seed_same_text() -> None:
     assert list(itertools.islice(pairs(5), 50)) == list(itertools.islice(pairs(5), 50))
     assert list(itertools.islice(english.texts(5), 50)) == list(itertools.islice(english.texts(5), 50))
+
+
+STREAMS = """
+import hashlib, itertools
+from dudi.stacking.miniature import english, parallel, tasks
+drawn = [list(itertools.islice(stream, 300)) for stream in (parallel.pairs(5), english.texts(5), english.sentences(5))]
+drawn += [tasks.training_rows(task)[:50] for task in tasks.TASKS]
+found = hashlib.sha256(repr(drawn).encode()).hexdigest()
+"""
+
+
+def test_same_seed_same_text_in_another_process() -> None:
+    """Python hashes strings anew in each process: an order that a set gave would be another draw."""
+    own: dict[str, str] = {}
+    exec(STREAMS, own)
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    words = [sys.executable, "-c", STREAMS + "print(found)"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == own["found"]
 
 
 def test_shipped_models_are_small_safetensors_with_cards() -> None:

@@ -78,7 +78,7 @@ def _plain(source: random.Random, everywhere: tuple[str, ...]) -> str | None:
     template = frame.template(speaker("en"))
     if template is None or frame.kind == "lies" or frame.answer:
         return None
-    return say(frame, {name: draw(name, frame.kind, source, everywhere) for name in fields_of(template)}, "en")
+    return say(frame, {name: draw(name, frame.kind, source, everywhere) for name in sorted(fields_of(template))}, "en")
 
 
 def _about(country: str, source: random.Random) -> str | None:
