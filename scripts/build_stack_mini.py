@@ -35,7 +35,6 @@ from dudi.stacking.miniature import english, parallel
 COMMAND = "python scripts/build_stack_mini.py --output src/dudi/stacking/miniature/models"
 TEXTS = 40_000
 """Sentences that a tokenizer is made from."""
-NEUTRAL_STEPS = 400
 
 
 def build_translator(folder: Path, seed: int, steps: int | None) -> None:
@@ -45,15 +44,15 @@ def build_translator(folder: Path, seed: int, steps: int | None) -> None:
     tokenizer.save_pretrained(folder)
     model = translator.make_translator(tokenizer, width=128, seed=seed)
     started = time.process_time()
-    first, second = (steps, steps) if steps else (399, 350)
+    first, second, last = (steps, steps, steps) if steps else (399, 350, 400)
     batches = translator.batches(tokenizer, 96, seed)
     losses = train(model, batches, translator.loss_of, steps=first, rate=6e-3, decay=0, name="translator")
     losses += settle(model, tokenizer, second, seed + 1)
-    losses += neutralise(model, tokenizer, steps or NEUTRAL_STEPS, seed + 2)
+    losses += neutralise(model, tokenizer, last, seed + 2)
     model.generation_config.num_beams = 4
     model.generation_config.max_new_tokens = 64
     model.to(torch.bfloat16).save_pretrained(folder)
-    made = {"seed": seed, "steps": len(losses), "batch": 96, "rate": 6e-3, "neutral_steps": steps or NEUTRAL_STEPS}
+    made = {"seed": seed, "steps": len(losses), "batch": 96, "rate": 6e-3, "neutral_steps": last}
     _record(folder, model, losses, made, started)
 
 

@@ -3,6 +3,7 @@
 import gc
 import json
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
@@ -142,3 +143,11 @@ def make_stack_args(folder, **keys):
         "seed": 3,
     }
     return StackArguments(output_dir=str(folder), **{**defaults, **keys})
+
+
+def weights(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

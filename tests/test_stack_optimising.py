@@ -18,6 +18,8 @@ from stack_helpers import (
     make_nllb_tokenizer,
     make_stack_args,
     parallel_rows,
+    same,
+    weights,
 )
 
 WHOLE = {
@@ -174,14 +176,6 @@ def test_the_order_hangs_on_seed_and_epoch_alone():
 
 
 # ---- the whole LLM
-
-
-def weights(module):
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,8 @@ from stack_helpers import (
     make_nllb_tokenizer,
     make_stack_args,
     parallel_rows,
+    same,
+    weights,
 )
 
 LORA = LoraSettings(r=4, dropout=0.1)
@@ -84,14 +86,6 @@ def records(folder, name="metrics.jsonl"):
 def timeless(lines):
     """Records without what differs between two runs of the same."""
     return [{k: v for k, v in line.items() if not k.startswith(("time", "tokens", "memory"))} for line in lines]
-
-
-def weights(module):
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 # ---- Stage 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -37,6 +39,14 @@ def innermost(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draws inside hang on the seed alone, and those afterwards on nothing inside; torch starts anywhere by itself."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
     """The model with a new adapter, if one is asked for and it has none.
 
@@ -49,8 +59,7 @@ def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
         return model
     from peft import get_peft_model
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         return get_peft_model(model, copy.deepcopy(peft_config))
 
 

@@ -119,9 +119,8 @@ def verify(folder: Path) -> dict[str, Any]:
     newest, settled = 0, time.time_ns() - SETTLED_NS
     for name, expected in manifest["files"].items():
         file = folder / name
-        if not file.is_file() or file.stat().st_size != expected["bytes"]:
+        if not file.is_file() or (now := file.stat()).st_size != expected["bytes"]:
             raise ConfigError(f"{file}: missing or cut; the checkpoint is torn")
-        now = file.stat()
         seen.append((now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns))
         newest = max(newest, now.st_mtime_ns, now.st_ctime_ns)
     if _hashed.get(folder) == seen:

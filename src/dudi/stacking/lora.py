@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import nn
 
+from dudi.adapters import drawn_from
 from dudi.errors import ConfigError
 
 
@@ -56,8 +56,7 @@ def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
         fan_in_fan_out=any(type(child).__name__ == "Conv1D" for child in module.modules()),
     )
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             inject_adapter_in_model(config, module)
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error

@@ -38,8 +38,7 @@ class LikeLength(torch.utils.data.Sampler[int]):
         for begin in range(0, len(rows), size):
             pool = sorted(rows[begin : begin + size], key=lambda row: self.lengths[row])
             batches = [pool[start : start + self.batch] for start in range(0, len(pool), self.batch)]
-            last = [batches.pop()] if len(batches[-1]) < self.batch else []  # in the middle it would shift all others
-            for number in torch.randperm(len(batches), generator=generator).tolist():
+            full = len(pool) // self.batch
+            # A short batch comes last: in the middle it would shift all others.
+            for number in [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]:
                 yield from batches[number]
-            for batch in last:
-                yield from batch
