@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 
@@ -32,6 +36,10 @@ class RunArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.disable_tqdm = bool(self.disable_tqdm)  # left open, transformers hides the bar with its own warnings
+        if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+            # transformers gives `ddp_timeout` to processes on GPUs alone; those on CPUs would wait half an hour for one
+            # that died before they met. It makes the state anew, and the process group stays.
+            PartialState(cpu=True, backend=self.ddp_backend, timeout=timedelta(seconds=self.ddp_timeout))
         super().__post_init__()
 
     @property

@@ -10,7 +10,7 @@ from lab import numbers_of, weights_of
 
 from dudi.checkpoints import newest_valid
 
-KEYS = ("per_device_train_batch_size=1",)
+KEYS = ("per_device_train_batch_size=1", "ddp_timeout=15")
 
 
 def whole_of_two(lab, method):
@@ -56,6 +56,15 @@ def test_killed(lab, promise, tmp_path, method, victims):
         "kills",
         f"{method}, {who}: the other left within {slowest:.1f} s {' '.join(lost)}",
     )
+
+
+def test_one_that_never_meets_the_other(lab, promise, tmp_path):
+    """Rank 0 dies before it listens: rank 1 leaves by `ddp_timeout`, which `transformers` hands to GPUs alone."""
+    ranks = lab.start_ranks(lab.words(tmp_path / "run", "sft", *KEYS, "ddp_timeout=3"), cache=tmp_path / "cache")
+    ranks[0].kill()
+    code = ranks[1].wait(60)
+    fine = code == 1 and ranks[1].said.splitlines()[-1].startswith("error: another process of this run is gone")
+    promise("2 processes, one dead before they met: the other leaves by ddp_timeout", 1, not fine, "kills", str(code))
 
 
 def test_a_disk_that_one_of_them_writes_to(lab, promise, tmp_path):
