@@ -26,7 +26,7 @@ test-trust: $(VENV)/.installed ## the long tests of what dudi promises: kills, t
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/trust
 
 test-distributed: $(VENV)/.installed ## two processes with sharded weights (FSDP2 over gloo): all methods, a few minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/test_sharded.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distill/test_sharded.py
 
 $(VLLM)/.installed: pyproject.toml
 	@test -d $(VLLM) || $(PYTHON) -m venv $(VLLM)
@@ -36,7 +36,7 @@ $(VLLM)/.installed: pyproject.toml
 	@touch $@
 
 test-vllm: $(VLLM)/.installed ## DuDi steps with vLLM's CPU build, in an environment of its own (.venv-vllm, about 5 GB)
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/test_vllm_runs.py
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/distill/test_vllm_runs.py
 
 bench: $(VENV)/.installed ## speed and memory beside TRL on the same work
 	$(BIN)/python -m benchmarks --size cpu-small --output runs/speed-cpu-small.json
@@ -45,6 +45,7 @@ lint: $(VENV)/.installed ## style, types and the generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python scripts/config_reference.py --check
 
 format: $(VENV)/.installed ## let ruff format everything

@@ -147,7 +147,7 @@ def ours(parts: Parts) -> Trainer:
     args = DudiConfig(**keys | parts.options)
     teacher = parts.teacher if args.needs_teacher else None
     trainer = DudiTrainer(parts.student, teacher, args, parts.rows, processing_class=parts.tokenizer)
-    trainer.collector.engine.stop_ids = (NEVER,)
+    trainer.run.collector.engine.stop_ids = (NEVER,)
     return trainer
 
 

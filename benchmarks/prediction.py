@@ -12,7 +12,7 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.sizes import Size
 from benchmarks.work import make_config
 from dudi import DudiConfig
-from dudi.fused import CPU_BLOCK, CPU_TILE
+from dudi.objective.fused import CPU_BLOCK, CPU_TILE
 from dudi.plan import estimate, footprint
 from dudi.plan.workload import Lengths
 

@@ -77,7 +77,7 @@ def say(message: dict[str, Any]) -> None:
 
 def all_models(trainer: Trainer, parts: Parts) -> int:
     """Bytes of the weights that the method itself asks for: student, teacher, moving average, reference."""
-    from dudi.teachers import FrozenModel, MovingAverage
+    from dudi.models.frozen import FrozenModel, MovingAverage
 
     held: list[Any] = [parts.student, parts.teacher]
     for name in ("teacher", "teacher_model", "reference"):
@@ -120,12 +120,11 @@ def main() -> None:
 
 def import_everything() -> None:
     """What any contestant imports stands before the first measure of memory."""
+    import dudi.trainer
     import trl
     from trl.experimental import gkd, sdft
 
-    import dudi.trainer
-
-    _ = dudi.trainer, trl.DistillationTrainer, gkd.GKDTrainer, sdft.SDFTTrainer
+    _ = dudi.distill.trainer, trl.DistillationTrainer, gkd.GKDTrainer, sdft.SDFTTrainer
 
 
 if __name__ == "__main__":

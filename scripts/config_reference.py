@@ -9,12 +9,13 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dudi.config.schema import DUDI, STACK
+from dudi.config.schema import REFUSED, TrainingKey
 from dudi.config.sections import Section
-from dudi.config.training_keys import REFUSED, TrainingKey, training_keys
 from dudi.config.value_types import describe
 from dudi.config.yaml_tree import render
-from dudi.methods import METHOD_KEYS, METHODS, method_default
+from dudi.distill.recipe import DUDI, training_keys
+from dudi.objective.methods import METHOD_KEYS, METHODS, method_default
+from dudi.stacking.recipe import STACK
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
 BEGIN = "<!-- begin: written by scripts/config_reference.py -->"

@@ -80,7 +80,7 @@ def peak_kib() -> int:
 
 def measure(folder: Path, per_language: int) -> dict[str, float]:
     """Prepare a sample in this process, and say what it took."""
-    from dudi.data.sea_instruct import prepare_sea_instruct
+    from dudi.data.sea.prepare import prepare_sea_instruct
 
     start = time.perf_counter()
     card = prepare_sea_instruct(str(folder), folder / "out", per_language=per_language, languages=["th"])

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from dudi.checkpoints import write_json
+from dudi.training.checkpoints import write_json
 
 MARKER = "the-exploit-ran"
 

@@ -19,7 +19,7 @@ from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import TASKS, questions
 from dudi.data.cldr.locales import cldr_version
 from dudi.evaluation.benchmark import Answered, ask
-from dudi.models import load_model, load_tokenizer
+from dudi.models.load import load_model, load_tokenizer
 
 PER_KIND = 6
 """Questions of each kind and language that a card's scores are made of."""

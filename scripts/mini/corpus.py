@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dudi.data.cldr import LANGUAGES, Fact, facts, row_of, word
 from dudi.data.cldr.benchmark import TASKS, benchmark_facts, knowledge
 from dudi.data.rows import Message, Row
-from dudi.verbalizer import Verbalizer
+from dudi.distill.verbalizer import Verbalizer
 
 MODES = ("multilingual", "cross_lingual", "english")
 WEAK = ("ta", "my")

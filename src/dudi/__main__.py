@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dudi.cli import main
+from dudi.program.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

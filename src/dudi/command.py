@@ -11,9 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from dudi.errors import INTERRUPTED, ConfigError, DudiError
-from dudi.plain import plain
-from dudi.suggest import did_you_mean
+from dudi.errors import INTERRUPTED, ConfigError, DudiError, did_you_mean, plain
 
 ENVIRONMENT = 1
 # Classes of torch, by name: the command line does not import torch.
@@ -60,6 +58,7 @@ def say(text: str) -> int:
         0, the exit code of a verb that has said what it had to.
     """
     sys.stdout.write(text.rstrip("\n") + "\n")
+    sys.stdout.flush()
     return 0
 
 

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+import torch
+
 from dudi.errors import ConfigError
 
 PACKAGES: tuple[str, ...] = (
@@ -205,3 +208,28 @@ def _existing(folder: Path) -> Path:
 
 def _size(count: int | None) -> str:
     return "unknown" if count is None else f"{count / _GIB:.1f} GiB"
+
+
+def quiet_libraries() -> None:
+    """Leave the terminal to what a person needs: the libraries' bars and notices tell nothing about the run."""
+    import warnings
+
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def peak_memory() -> int:
+    """Peak bytes: of the device where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -4,6 +4,9 @@ Every message is one or two lines that say what is wrong, where (file, line, key
 prints it without a traceback and leaves with `exit_code`; from Python the same classes are raised.
 """
 
+import difflib
+from collections.abc import Iterable
+
 INTERRUPTED = 130
 """The exit code after SIGINT or SIGTERM."""
 
@@ -40,3 +43,40 @@ class NumericError(DudiError):
 
 class Interrupted(KeyboardInterrupt):
     """A signal ended the run at a step boundary; the message says what was saved."""
+
+
+_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def plain(text: str, keep: str = "") -> str:
+    r"""`text` with nothing that UTF-8 cannot hold and nothing that moves a terminal's cursor or turns its text around.
+
+    Args:
+        text: Any string.
+        keep: Control characters that stay, such as a newline.
+
+    Returns:
+        The same text, each such character as its escape (`\x1b`).
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(repr(c)[1:-1] if _moves(c) and c not in keep else c for c in shown)
+
+
+def _moves(character: str) -> bool:
+    """Control characters, and the marks that turn the order of what follows around. Joiners are text and stay."""
+    return character < " " or "\x7f" <= character <= "\x9f" or character in _TURNS
+
+
+def nearest(word: str, valid: Iterable[str]) -> str | None:
+    """The member of `valid` closest to `word`, or None when nothing is close."""
+    names = {name.lower(): name for name in valid}
+    found = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
+    return names[found[0]] if found else None
+
+
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or an empty string when nothing is close."""
+    name = nearest(word, valid)
+    return f" (did you mean '{name}'?)" if name else ""

@@ -98,7 +98,7 @@ def poison(value):
     """
     import torch
 
-    from dudi import passes, trainer
+    from dudi.distill import passes, trainer
 
     number = float(value["number"])
 
@@ -146,7 +146,7 @@ def poison(value):
 
 def watch_counts(path):
     """Write what each step would be divided by on this rank alone: a line a step, per signal."""
-    from dudi import trainer
+    from dudi.distill import trainer
 
     honest = trainer.DudiTrainer.count
 

@@ -1,8 +1,8 @@
 """A process that has imported everything once and forks a child for each run of the real command line.
 
-Importing torch and transformers costs more than a tiny run does. A child is a process like any other: it calls
-`dudi.cli.main` with the words of a command line, its output goes to a file, and a SIGKILL ends it in the middle of
-whatever it does. Requests and answers are JSON, a line each, on standard input and output.
+Importing torch and transformers costs more than a tiny run does. A child is a process like any other: it calls the
+command line's `main` with the words of a command line, its output goes to a file, and a SIGKILL ends it in the middle
+of whatever it does. Requests and answers are JSON, a line each, on standard input and output.
 """
 
 import gc
@@ -16,13 +16,12 @@ import time
 def preload():
     """What every run imports, and nothing that would count as having begun one."""
     import datasets  # noqa: F401
-    import torch
-
-    import dudi.report
     import dudi.run
     import dudi.trainer  # noqa: F401
-    from dudi.langid import detect
-    from dudi.languages import LANGUAGES
+    import torch
+
+    from dudi.languages.detect import detect
+    from dudi.languages.registry import LANGUAGES
 
     torch.set_num_threads(1)
     detect("a sentence in English, long enough to be told", list(LANGUAGES))
@@ -41,7 +40,7 @@ def child(request):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import plants
 
-    from dudi.cli import main
+    from dudi.program.cli import main
 
     sys.argv = ["dudi", *request["words"]]
     for name, value in request["plant"].items():

@@ -8,7 +8,7 @@ from kills import differences, whole_run
 from lab import records_of
 from safetensors.torch import load_file
 
-from dudi.checkpoints import newest_valid, verify
+from dudi.training.checkpoints import newest_valid, verify
 from helpers import ROWS
 
 ROW = "NaN or Inf: stopped before the update on every rank, exit 4, rows named, last checkpoint finite"

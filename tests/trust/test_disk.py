@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from kills import cut_before_a_save, differences, whole_run
 
-from dudi.checkpoints import newest_valid
+from dudi.training.checkpoints import newest_valid
 
 MIB = 1 << 20
 

@@ -6,7 +6,7 @@ import pytest
 from kills import whole_run
 from lab import numbers_of, weights_of
 
-from dudi.methods import METHODS
+from dudi.objective.methods import METHODS
 from helpers import ROWS
 
 

@@ -9,7 +9,7 @@ import pytest
 from lab import losses_of
 from safetensors.torch import load_file
 
-from dudi.methods import METHODS
+from dudi.objective.methods import METHODS
 from helpers import ROWS, make_model, make_tokenizer
 
 RATE = 65536.0

@@ -4,12 +4,12 @@ import os
 
 import pytest
 import torch
+from test_recipes import folders, run_as_a_process  # noqa: F401  # folders is a fixture
+from test_study import study_file  # noqa: F401  # a fixture
 
 from dudi.study.grid import read_study
 from dudi.study.jobs import every_job, finished
 from dudi.study.scheduler import _pool, run_jobs
-from test_recipes import folders, run_as_a_process  # noqa: F401  # folders is a fixture
-from test_study import study_file  # noqa: F401  # a fixture
 
 
 @pytest.mark.parametrize("name", ["table2/gkd", "table3/qwen3-0.6b/gkd", "table3/llama3.2-1b/sft"])

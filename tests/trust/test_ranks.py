@@ -8,7 +8,7 @@ import time
 import pytest
 from lab import numbers_of, weights_of
 
-from dudi.checkpoints import newest_valid
+from dudi.training.checkpoints import newest_valid
 
 KEYS = ("per_device_train_batch_size=1", "ddp_timeout=15")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from lab import Lab, losses_of
 
-from dudi.methods import METHODS
+from dudi.objective.methods import METHODS
 
 FOLDER = Path(__file__).parents[1] / "references"
 STEPS = 50

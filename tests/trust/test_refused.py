@@ -6,7 +6,7 @@ import shutil
 import pytest
 from kills import cut_before_a_save
 
-from dudi import checkpoints
+from dudi.training import checkpoints
 from helpers import CHATML, ROWS, make_model, make_tokenizer
 
 ROW = "resume with something changed: refused with the difference, exit 2, nothing touched"

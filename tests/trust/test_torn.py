@@ -6,7 +6,7 @@ import sys
 import pytest
 from kills import cut_before_a_save, differences, whole_run
 
-from dudi.checkpoints import newest_valid
+from dudi.training.checkpoints import newest_valid
 
 ROW = "torn checkpoint: found, named, the previous one used"
 

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dudi.config.recipe_files import list_recipes, recipes_folder
-from dudi.config.schema import DUDI, Schema
-from dudi.config.training_keys import REFUSED, YAML_NAMES
+from dudi.config.schema import REFUSED, YAML_NAMES, Schema
 from dudi.config.yaml_tree import Node, parse_yaml
-from dudi.errors import ConfigError, EnvironmentFault
-from dudi.suggest import nearest
+from dudi.errors import ConfigError, EnvironmentFault, nearest
 
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"
@@ -46,12 +44,7 @@ class Setting:
 Settings = dict[str, Setting]
 
 
-def known_keys(schema: Schema = DUDI) -> list[str]:
-    """Every key that a recipe may set, sections' keys with a dot."""
-    return schema.known_keys()
-
-
-def read_layers(path: Path, overrides: Sequence[str] = (), schema: Schema = DUDI) -> Settings:
+def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Settings:
     """Settings of a recipe file over its bases, under the overrides.
 
     Args:
@@ -206,7 +199,7 @@ def _check_key(key: str, section: str, place: str, schema: Schema) -> None:
     raise ConfigError(f"{place}: unknown key '{full}'" + (f" (did you mean '{found}'?)" if found else ""))
 
 
-def suggest_key(key: str, section: str = "", schema: Schema = DUDI) -> str | None:
+def suggest_key(key: str, section: str, schema: Schema) -> str | None:
     """The known key that `key` was probably meant to be, across all sections.
 
     Args:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,13 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from dudi.config.layers import Origin, Setting, Settings, read_layers
 from dudi.config.recipe_files import find_recipe, recipes_folder
-from dudi.config.schema import Schema
+from dudi.config.schema import YAML_NAMES, Schema, TrainingKey
 from dudi.config.sections import Dtype
-from dudi.config.training_keys import YAML_NAMES, TrainingKey
 from dudi.config.value_types import fit
 from dudi.config.yaml_tree import render
-from dudi.errors import ConfigError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
 
 FIELDS = {python: text for text, python in YAML_NAMES.items()}
 
@@ -136,6 +136,11 @@ class Recipe(BaseModel):
         """`FILE:LINE` of a value that a recipe gave, `command line`, or None for the defaults."""
         origin = self.origin(key)
         return self._sources[self.known(key)].place if origin in ("recipe", "command line") else None
+
+    def digest(self) -> str:
+        """Hash of every value, given or default."""
+        values = [self.model_dump(mode="json", exclude={"training"}), self.settings]
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
     def resolved_yaml(self) -> str:
         """Every value of the run, defaults included, each with a comment on where it came from.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dudi.errors import ConfigError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 BASES = "base"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,56 +39,6 @@ class ModelSection(Section):
     trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repository brings.")
 
 
-class TeacherSection(ModelSection):
-    """The teacher; methods without one leave `model` empty."""
-
-    model: str | None = Field(default=None, description="As `student.model`; null: no second model.")  # type: ignore[assignment]
-    device: str = Field(
-        default="auto", description="Where the teacher lives: auto (the student's device), cpu, cuda:1 ..."
-    )
-    quantization: dict[str, Any] | None = Field(
-        default=None, description="transformers' quantization config: {load_in_4bit: true}, {quant_method: gptq, ...}."
-    )
-
-
-class DataSection(Section):
-    """The rows to train and evaluate on."""
-
-    train: str = Field(description="A JSONL or Parquet file, a folder, a hub name, or built in: `cldr`, `cldr-qa-1`.")
-    eval: str | None = Field(default=None, description="The same, for evaluation during training.")
-    split: str = Field(default="train", description="Split of `data.train` on the hub or in a `datasets` folder.")
-    eval_split: str | None = Field(
-        default=None, description="Split of `data.eval`; alone, it names a split of `data.train`."
-    )
-    language: str | None = Field(default=None, description="The language of every row, where rows do not say it.")
-    language_column: str = Field(default="language", description="The column that holds each row's language code.")
-    max_rejected_share: float = Field(
-        default=0.05, ge=0, le=1, description="The run stops when more rows than this are bad."
-    )
-    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
-    rows_per_language: int | None = Field(
-        default=None, ge=1, description="Rows per language of a built-in source; null: 200 of `cldr`, all of the other."
-    )
-    tasks: list[str] | None = Field(
-        default=None, description="Tasks of `cldr-qa-1` (docs/benchmark.md) to train on; null: all."
-    )
-
-
-class BenchmarkSection(Section):
-    """The built-in questions that a finished run is asked, and its base, cold start and teacher beside it."""
-
-    name: Literal["cldr-qa-1"] = Field(default="cldr-qa-1", description="Which benchmark; docs/benchmark.md.")
-    part: Literal["test", "validation"] = Field(
-        default="test", description="`validation` to choose hyperparameters, `test` to report."
-    )
-    tasks: list[str] | None = Field(default=None, description="Tasks to ask about; null: those of `data.tasks`.")
-    per_split: int | None = Field(
-        default=None, ge=1, description="At most this many questions per language and split; null: all."
-    )
-    max_new_tokens: int = Field(default=64, ge=1, description="Longest answer; the rest is cut.")
-    batch_size: int = Field(default=64, ge=1, description="Questions that are decoded together.")
-
-
 class LoraSection(Section):
     """Train low-rank adapters instead of all weights (needs the extra `peft`)."""
 
@@ -96,14 +46,3 @@ class LoraSection(Section):
     alpha: int = Field(default=32, ge=1, description="Scale of the adapters: alpha / r.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in front of the adapters.")
     target_modules: str | list[str] = Field(default="all-linear", description="Which linear layers get an adapter.")
-
-
-SECTIONS: dict[str, type[Section]] = {
-    "student": ModelSection,
-    "teacher": TeacherSection,
-    "data": DataSection,
-    "lora": LoraSection,
-    "benchmark": BenchmarkSection,
-}
-SHORTHAND: dict[str, str] = {"student": "model", "teacher": "model", "data": "train", "benchmark": "name"}
-"""A section given as text sets this key of it, and nothing else."""

@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dudi.data.rows import Message, RowError
 from dudi.data.template_limits import MAX_CHARACTERS, limited, refuse_powers
-from dudi.errors import ConfigError, DataError
-from dudi.plain import plain
+from dudi.errors import ConfigError, DataError, plain
 
 DEFAULT_TEMPLATE_KWARGS: dict[str, Any] = {
     "enable_thinking": False,  # Qwen3 would open every answer with its thoughts

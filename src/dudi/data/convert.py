@@ -133,7 +133,7 @@ def clear(path: Path) -> None:
 
 
 def _known_languages(languages: Sequence[str] | None, fixed: str | None) -> list[str]:
-    from dudi.languages import check_codes, load_languages
+    from dudi.languages.registry import check_codes, load_languages
 
     every = list(load_languages())
     known = every if languages is None else list(languages)
@@ -179,7 +179,7 @@ class _Reader:
 
     def _detected(self, row: Row) -> Row:
         """The row with the language of its answer, or of question and answer where the answer is too short to tell."""
-        from dudi.langid import detect
+        from dudi.languages.detect import detect
 
         code = detect(row.completion, self._languages)
         if code == UNDETERMINED:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.errors import ConfigError, DataError
 
 JSON_LINES = (".jsonl", ".ndjson")
 DATA_SUFFIXES = (*JSON_LINES, ".json", ".parquet")
@@ -212,38 +209,3 @@ def _one_row(batch: Any, index: int, name: str, number: int) -> Located:
         return Located(name, number, batch.slice(index, 1).to_pylist()[0])
     except UnicodeDecodeError as error:
         return Located(name, number, problem=("invalid_utf8", f"byte {error.start} of a text is not UTF-8"))
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well.
-
-    Args:
-        path: The file to write; its folder is made.
-
-    Yields:
-        The temporary path; the block creates the file.
-
-    Raises:
-        EnvironmentFault: the folder or the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"cannot write {path}: {error.strerror or error}; check the folder and the disk"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

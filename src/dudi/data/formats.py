@@ -13,8 +13,7 @@ from typing import Any, TypeGuard
 
 from dudi.data.files import Located, read_records
 from dudi.data.rows import RowError
-from dudi.errors import ConfigError, DataError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, DataError, did_you_mean
 
 CSV_SUFFIXES = (".csv", ".tsv")
 SHAREGPT_ROLES = {

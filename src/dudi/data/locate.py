@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.files import DATA_SUFFIXES, JSON_LINES, Located, read_records, table_records
-from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
 FOLDER_SUFFIXES = (*JSON_LINES, ".parquet")
 """What is read from a folder. A `.json` file there is as likely a card or a config."""
@@ -157,7 +156,7 @@ def _hub_dataset(name: str, config: str | None, split: str) -> Iterator[Located]
     try:
         loaded = datasets.load_dataset(name, config, split=split)
     except (OSError, datasets.exceptions.DatasetsError) as error:
-        from dudi.hub_errors import explain_hub_error
+        from dudi.models.hub_errors import explain_hub_error
 
         if (found := explain_hub_error(name, "dataset", error)) is not None:
             raise found from error

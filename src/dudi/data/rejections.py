@@ -9,9 +9,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from dudi.data.files import atomic_file
-from dudi.errors import DataError
-from dudi.plain import plain
+from dudi.errors import DataError, plain
+from dudi.files import atomic_file
 
 EXCERPT_LENGTH = 200
 """Characters of a rejected row that `rejected.jsonl` shows."""

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from dudi.data.rejections import Rejection, Rejections
-from dudi.data.zawgyi import is_zawgyi
-from dudi.suggest import did_you_mean
+from dudi.errors import did_you_mean
+from dudi.languages.zawgyi import is_zawgyi
 
 __all__ = ["Message", "Rejection", "Rejections", "Row", "RowError", "parse_row"]
 

@@ -14,8 +14,7 @@ from dudi.data.files import Located
 from dudi.data.locate import records_of
 from dudi.data.rejections import Rejection, Rejections
 from dudi.data.rows import Row, RowError, parse_row
-from dudi.errors import ConfigError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
 
 __all__ = ["Rejection", "Rejections", "RowIds", "RowSet", "load_rows", "rows_from_records"]
 

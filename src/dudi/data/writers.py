@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import atomic_file
 from dudi.errors import ConfigError
+from dudi.files import atomic_file
 
 OUTPUT_SUFFIXES = (".jsonl", ".parquet")
 ROWS_A_GROUP = 1_000

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from dudi import checkpoints
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.data.cldr.benchmark import NAME, TASKS, Question, check_tasks, questions
 from dudi.errors import ConfigError
 from dudi.evaluation.bar import progress_bar
 from dudi.evaluation.benchmark import Answered, ask, described
 from dudi.evaluation.summary import summarise
-from dudi.models import load_model, load_tokenizer, move
+from dudi.models.load import load_model, load_tokenizer, move
+from dudi.training import checkpoints
 
 if TYPE_CHECKING:
-    from dudi.arguments import DudiConfig
-    from dudi.config import RunConfig
+    from dudi.distill.arguments import DudiConfig
+    from dudi.distill.recipe import RunConfig
 
 RESULT, ANSWERS = "benchmark.json", "answers.jsonl"
 
@@ -110,7 +110,8 @@ def asked_questions(config: RunConfig, languages: list[str]) -> list[Question]:
 
 
 def _subjects(config: RunConfig, args: DudiConfig, folder: Path) -> Iterator[Subject]:
-    from dudi.run import model_of, tokenizer_of, training_dtype
+    from dudi.distill.loading import model_of, tokenizer_of
+    from dudi.training.arguments import training_dtype
 
     cold_start = folder / "stages" / "cold_start" / "model"
     kwargs = template_kwargs(args.chat_template_kwargs, "student")

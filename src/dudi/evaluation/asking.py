@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 from dudi.data.chat import ChatFormat
 from dudi.data.rows import Row
 from dudi.errors import ConfigError
-from dudi.heads import head_of
+from dudi.models.frozen import evaluating
+from dudi.objective.forward import completion_states
+from dudi.objective.heads import head_of
 from dudi.rollouts import NoiseKey, Request, TransformersEngine
-from dudi.scoring import completion_states
-from dudi.teachers import evaluating
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

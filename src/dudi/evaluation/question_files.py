@@ -18,10 +18,9 @@ from dudi.data.formats import CSV_SUFFIXES, Columns, open_format
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sources import RowIds, reject
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.benchmark import Item, described, item_of
-from dudi.languages import load_languages
-from dudi.suggest import did_you_mean
+from dudi.languages.registry import load_languages
 
 PROMPTS = ("prompt", "question")
 REFERENCES = ("references", "reference", "completion", "answer")

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from dudi.langid import UNDETERMINED, detect, same_language
+from dudi.languages.detect import UNDETERMINED, detect, same_language
 
 _QUOTES = str.maketrans(dict.fromkeys("“”„«»‘’\"'", ""))
 _ENDS = " .,!?;:။၊।…"

@@ -13,12 +13,12 @@ import torch
 from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat, chat_format, template_kwargs
-from dudi.data.files import sha256_of
 from dudi.data.template_limits import read_template
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError
-from dudi.heads import check_head
-from dudi.models import load_model, load_tokenizer, locate, move
+from dudi.files import sha256_of
+from dudi.models.load import load_model, load_tokenizer, locate, move
+from dudi.objective.heads import check_head
 
 ADAPTER = "adapter_config.json"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -127,8 +127,8 @@ def source_of(model: str, **options: Any) -> Source:
         return Source(model, name.removeprefix("package:"), **options)
     if not (folder / "model" / "config.json").is_file():
         raise ConfigError(f"{model}: the run has no final model yet; finish it with `dudi train`")
-    from dudi.config import load_run_config
     from dudi.data.cldr.benchmark import NAME, TASKS
+    from dudi.distill.recipe import load_run_config
 
     config = load_run_config(folder / "resolved.yaml")
     built_in = config.data.train == NAME

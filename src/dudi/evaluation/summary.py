@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from dudi.evaluation.measured import METRICS, Metric
+from dudi.evaluation.metrics import METRICS, Metric
 from dudi.evaluation.records import Evaluation
-from dudi.languages import LANGUAGES
+from dudi.languages.registry import LANGUAGES
 
 if TYPE_CHECKING:
     from dudi.evaluation.benchmark import Answered

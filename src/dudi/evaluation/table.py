@@ -11,7 +11,7 @@ from rich.table import Table
 
 from dudi.data.cldr.benchmark import SPLITS
 from dudi.evaluation.summary import FLOOR
-from dudi.languages import LANGUAGES
+from dudi.languages.registry import LANGUAGES
 
 WIDTH = 79
 TITLES = {FLOOR: "guessing", "base": "base", "cold_start": "cold start", "teacher": "teacher"}

@@ -12,8 +12,8 @@ from typing import Literal
 
 from transformers import PretrainedConfig
 
-from dudi.arguments import DudiConfig
-from dudi.methods import METHODS
+from dudi.distill.arguments import DudiConfig
+from dudi.objective.methods import METHODS
 from dudi.plan import footprint, workload
 from dudi.plan.costs import FP32, Shape, decode_flops, shape_of
 from dudi.plan.footprint import Memory

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from dudi.heads import DENSE_LOGITS
-from dudi.losses import VOCABULARY_TILE
+from dudi.objective.heads import DENSE_LOGITS
+from dudi.objective.losses import VOCABULARY_TILE
+from dudi.objective.signals import Kind
 from dudi.plan import costs
 from dudi.plan.costs import FP32
 from dudi.plan.workload import Outcome, Phase, Workload, completion_length, prompt_length
-from dudi.signals import Kind
 
 TOKEN_TILE = 4096
 """Rows that the chunked head works on at a time (TRL's kernels)."""
@@ -135,7 +135,7 @@ def _head(work: Workload, outcome: Outcome) -> int:
     """The head's widest moment in one micro-batch.
 
     Held dense, a divergence keeps 8 tables of (rows, vocabulary) in fp32 at the peak of its backward pass (JSD 12) and
-    a log-probability 4, as measured in `tests/test_plan.py`; chunked, one or two tiles. Both add the head's gradient.
+    a log-probability 4, as measured in tests/plan/test_plan.py; chunked, one or two tiles. Both add its gradient.
     """
     if work.kernel == "fused":
         return _fused_head(work, outcome)

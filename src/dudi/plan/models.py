@@ -8,12 +8,13 @@ from typing import Any, cast
 import pyarrow.parquet as parquet
 from transformers import AutoConfig, PretrainedConfig
 
-from dudi.config import LoraSection, ModelSection, RunConfig, TeacherSection
+from dudi.config.sections import LoraSection, ModelSection
 from dudi.data.sources import BUILT_IN, load_rows
+from dudi.distill.recipe import RunConfig, TeacherSection
 from dudi.environment import choose_precision
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.hub_errors import explain_hub_error
-from dudi.models import locate, spaced_layers
+from dudi.models.hub_errors import explain_hub_error
+from dudi.models.load import locate, spaced_layers
 from dudi.plan.costs import empty_model, shape_of
 from dudi.plan.estimate import Dtype, Plan, estimate
 from dudi.plan.hardware import find_gpu

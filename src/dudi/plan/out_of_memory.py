@@ -15,7 +15,7 @@ from dudi.plan.models import plan_run
 from dudi.plan.text import advise_out_of_memory
 
 if TYPE_CHECKING:
-    from dudi.config import RunConfig
+    from dudi.distill.recipe import RunConfig
 
 _CPU_ALLOCATOR = "can't allocate memory"
 

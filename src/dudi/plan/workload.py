@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from dudi.arguments import DudiConfig
-from dudi.fused import DEVICE_TILE
-from dudi.methods import METHODS
+from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.objective.fused import DEVICE_TILE
+from dudi.objective.methods import METHODS
+from dudi.objective.signals import Kind, Signal
 from dudi.plan import costs
 from dudi.plan.costs import FP32, Shape
-from dudi.signals import Kind, Signal, build_signals
 
 Phase = Literal["rollout", "teacher", "reference", "student"]
 PHASES: tuple[Phase, ...] = ("rollout", "teacher", "reference", "student")

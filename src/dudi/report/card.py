@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from dudi.languages import LANGUAGES
-from dudi.methods import METHODS, Method
+from dudi.files import write_text
+from dudi.languages.registry import LANGUAGES
+from dudi.objective.methods import METHODS, Method
 from dudi.report.benchmark import benchmark_section
 from dudi.report.facts import command_of, model_name
-from dudi.report.files import template, write_text
+from dudi.report.files import template
 from dudi.report.groups import grouped
 from dudi.report.licences import HUB_NAME, data_licence, model_licence
 from dudi.report.run_folder import RESULT, RunFolder, last, overlap_key, read_run

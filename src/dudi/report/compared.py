@@ -1,6 +1,6 @@
 """Groups of runs side by side on the benchmark: means over seeds, and which lead is one.
 
-The statistics are those of `dudi compare` (`dudi.evaluation.comparing`).
+The statistics are those of `dudi compare` (`dudi.comparison.comparing`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dudi.report.results import Result, asks, result_of
 from dudi.report.run_folder import RunFolder, number
 
 if TYPE_CHECKING:
-    from dudi.evaluation.comparing import Comparison
-    from dudi.evaluation.rendering import Grid
+    from dudi.comparison.comparing import Comparison
+    from dudi.comparison.grid import Grid
 
 REFERENCES = ("floor", "base", "cold_start", "teacher")
 _FURTHER = ("exact_match", "in_language", "chrf", "bits_per_byte")
@@ -110,8 +110,8 @@ def _finite(value: Any) -> Any:
 def _tables(
     evaluations: Sequence[Evaluation], references: Sequence[Evaluation], notes: Sequence[str]
 ) -> tuple[str, tuple[Compared, ...], Comparison]:
-    from dudi.evaluation.comparability import differences
-    from dudi.evaluation.comparing import compare
+    from dudi.comparison.comparability import differences
+    from dudi.comparison.comparing import compare
 
     # What was asked must be the same, or nothing may be marked; seeds may differ, and the table says so.
     first, names = evaluations[0], [one.name for one in references]
@@ -132,7 +132,7 @@ def _tables(
 
 
 def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compared:
-    from dudi.evaluation.rendering import eps_grid, grid, has_std, remarks, title
+    from dudi.comparison.grid import eps_grid, grid, has_std, remarks, title
 
     contestants = [row for row in comparison.rows if not row.reference]
     if len(contestants) > 1 and not comparison.tests and not comparison.notes:
@@ -148,9 +148,9 @@ def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compar
 
 def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Compared:
     """Every metric over all questions; leads are marked and not tested, since tests would add up."""
-    from dudi.evaluation.comparing import compare
-    from dudi.evaluation.measured import METRICS
-    from dudi.evaluation.rendering import Grid, Written, grid, has_std
+    from dudi.comparison.comparing import compare
+    from dudi.comparison.grid import Grid, Written, grid, has_std
+    from dudi.evaluation.metrics import METRICS
 
     columns: list[str] = []
     lines: dict[str, list[Written]] = {one.name: [] for one in everybody}
@@ -210,7 +210,7 @@ def _twice(groups: Sequence[Group]) -> Iterator[str]:
 
 def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
     """Each group's mean and standard deviation by language."""
-    from dudi.evaluation.rendering import column_title
+    from dudi.comparison.grid import column_title
 
     if comparison.metric.scale != 100:
         return None

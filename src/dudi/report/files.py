@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-from dudi.errors import EnvironmentFault
 
 
 def resource(name: str) -> str:
@@ -29,20 +25,3 @@ def template(name: str, *, autoescape: bool, **options: Any) -> Any:
         **options,
     )
     return environment.get_template(name)
-
-
-def write_text(target: Path, text: str) -> Path:
-    """Write a file whole or not at all.
-
-    Raises:
-        EnvironmentFault: it cannot be written.
-    """
-    beside = target.with_name(f".{target.name}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # A lone surrogate in somebody's data must not cost the report.
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        os.replace(beside, target)
-    except OSError as error:
-        raise EnvironmentFault(f"{target}: cannot be written: {error.strerror}") from error
-    return target

@@ -73,7 +73,7 @@ def _card(name: str, revision: str | None, kind: str) -> Path | None:
 
 def _folder(name: str) -> Path | None:
     if name.startswith(_PACKAGE):
-        from dudi.models import locate  # late: it brings torch, which a report of hub models does not need
+        from dudi.models.load import locate  # late: it brings torch, which a report of hub models does not need
 
         try:
             return Path(locate(name))

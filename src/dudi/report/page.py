@@ -11,12 +11,13 @@ from pathlib import Path
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
+from dudi.files import write_text
 from dudi.report import answers, facts, samples
 from dudi.report.benchmark import Benchmark, benchmark_section
 from dudi.report.charts import inline, key_mark
 from dudi.report.cost import cost_table, total_seconds
 from dudi.report.figures import Figure, Section, sections
-from dudi.report.files import resource, template, write_text
+from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
 from dudi.report.plots import standalone
 from dudi.report.run_folder import ANSWERS, RESULT, RunFolder, last, overlap_key, read_runs

@@ -12,9 +12,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from dudi.errors import ConfigError
+from dudi.files import write_text
 from dudi.report.bars import Bar, Bars
 from dudi.report.charts import WIDTH, Chart, Key, sample, text
-from dudi.report.files import resource, write_text
+from dudi.report.files import resource
 from dudi.report.lines import Lines, Series, XScale
 
 __all__ = ["Bar", "Series", "bar_chart", "line_chart", "save", "score_against_size", "standalone"]

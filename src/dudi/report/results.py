@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from dudi.methods import METHODS
+from dudi.objective.methods import METHODS
 from dudi.report.run_folder import RunFolder, number
 from dudi.report.wording import DASH, in_order, said, whole_percent
 

@@ -13,7 +13,7 @@ import yaml
 
 from dudi.errors import ConfigError
 from dudi.report.settings import Setting, read_settings
-from dudi.runlog import read_jsonl
+from dudi.training.runlog import read_jsonl
 
 COLD_START = "cold_start"
 RESULT, ANSWERS, EVALUATIONS = "benchmark.json", "answers.jsonl", "eval.jsonl"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dudi.languages import LANGUAGES
+from dudi.languages.registry import LANGUAGES
 from dudi.report.groups import Group
 from dudi.report.run_folder import RunFolder
 

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from dudi.files import write_text
 from dudi.report.card import code_block, finalize, markdown_table, versions_of
 from dudi.report.facts import command_of
-from dudi.report.files import template, write_text
+from dudi.report.files import template
 from dudi.report.licences import data_licence, model_licence
 from dudi.report.run_folder import RunFolder, last, read_run
 from dudi.report.scales import short

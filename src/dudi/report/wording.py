@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from dudi.languages import LANGUAGES
+from dudi.languages.registry import LANGUAGES
 from dudi.report.scales import short
 
 DASH = "–"

@@ -1,7 +1,7 @@
 """Decoding, one token a step, with what `generate` does around each step left out.
 
 `transformers`' `generate` prepares inputs, concatenates ids, masks and the whole cache, and calls processors and
-criteria for every token. Here a step is the decoder, the head and the draw. tests/test_rollouts.py holds both equal.
+criteria for every token. Here a step is the decoder, the head and the draw; a test holds both equal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dudi.heads import head_of
+from dudi.objective.heads import head_of
 from dudi.rollouts.cache import RoomyCache, true_mask
 
 

@@ -26,17 +26,49 @@ from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer.utils import ensure_master_addr_port
 from vllm import LLM, SamplingParams
 
-from dudi.adapters import innermost
-from dudi.arguments import DudiConfig
 from dudi.data.chat import Tokens
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.models import tied_head
+from dudi.models.adapters import innermost
+from dudi.models.load import tied_head
 from dudi.rollouts.vllm import Written
 
 AT_ONCE = 64
 """Requests that one rank has open at a server; TRL's session keeps as many connections."""
 TOKENS_A_PASS = 4096
 """vLLM's memory profile takes its larger default for a need (as in TRL)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Options:
+    """Where vLLM runs and how it is reached; the keys `vllm_*` of a run, docs/vllm.md.
+
+    Attributes:
+        mode: `colocate` or `server`.
+        weight_sync: How a server gets the weights: `nccl`, `disk`, or `auto`.
+        server_base_url: The server's URL.
+        server_timeout: Seconds to wait for it.
+        group_port: Port over which NCCL sends weights.
+        gpu_memory_utilization: Share of the device's memory that a colocated vLLM may take.
+        max_model_length: Longest prompt plus rollout, in tokens.
+        enable_sleep_mode: Give a colocated vLLM's memory back between rollouts.
+        model_impl: Whose model code runs.
+        batch_size: Most rollouts decoded together.
+        seed: The run's.
+        folder: The run's folder.
+    """
+
+    mode: str
+    weight_sync: str
+    server_base_url: str
+    server_timeout: float
+    group_port: int
+    gpu_memory_utilization: float
+    max_model_length: int
+    enable_sleep_mode: bool
+    model_impl: str
+    batch_size: int
+    seed: int
+    folder: Path
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,20 +98,20 @@ class Colocated(VLLMGeneration):
 
     processed = True
 
-    def __init__(self, student: Student, args: DudiConfig) -> None:
-        self.student, self.args = student, args
-        self.forgets = args.vllm_enable_sleep_mode
-        self.longest = _longest(student, args)
+    def __init__(self, student: Student, options: Options) -> None:
+        self.student, self.options = student, options
+        self.forgets = options.enable_sleep_mode
+        self.longest = _longest(student, options)
         super().__init__(
             student.model,
             student.accelerator,
             student.tokenizer,
             mode="colocate",
-            gpu_memory_utilization=args.vllm_gpu_memory_utilization,
+            gpu_memory_utilization=options.gpu_memory_utilization,
             max_model_length=self.longest,
-            max_num_seqs=args.rollout_batch_size,
-            enable_sleep_mode=args.vllm_enable_sleep_mode,
-            model_impl=args.vllm_model_impl,
+            max_num_seqs=options.batch_size,
+            enable_sleep_mode=options.enable_sleep_mode,
+            model_impl=options.model_impl,
         )
 
     def _init_vllm(self) -> None:
@@ -105,7 +137,7 @@ class Colocated(VLLMGeneration):
                 enforce_eager=on_cpu,
                 generation_config="vllm",
                 logprobs_mode="processed_logprobs",
-                seed=self.args.seed,
+                seed=self.options.seed,
             )
         if self.enable_sleep_mode:
             self.llm.sleep(level=2)
@@ -141,17 +173,17 @@ class Served(VLLMGeneration):
 
     forgets = False
 
-    def __init__(self, student: Student, args: DudiConfig) -> None:
-        self.student, self.args = student, args
-        self.by_disk = _by_disk(args, student.accelerator)
+    def __init__(self, student: Student, options: Options) -> None:
+        self.student, self.options = student, options
+        self.by_disk = _by_disk(options, student.accelerator)
         super().__init__(
             student.model,
             student.accelerator,
             student.tokenizer,
             mode="server",
-            server_base_url=args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}",
-            server_timeout=args.vllm_server_timeout,
-            group_port=args.vllm_group_port,
+            server_base_url=options.server_base_url,
+            server_timeout=options.server_timeout,
+            group_port=options.group_port,
         )
 
     def _init_vllm(self) -> None:
@@ -187,7 +219,7 @@ class Served(VLLMGeneration):
             for _ in walked:  # take part in the gathering
                 pass
             return
-        folder = Path(self.args.folder).resolve() / "stages" / "vllm"
+        folder = Path(self.options.folder).resolve() / "stages" / "vllm"
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in walked}
         save_file(weights, folder / "model.safetensors")
@@ -217,22 +249,22 @@ def _written(output: Any) -> Written:
     return Written(ids, [float(of[token].logprob) for token, of in zip(ids, output.logprobs, strict=True)])
 
 
-def open_backend(student: Student, args: DudiConfig) -> Colocated | Served:
+def open_backend(student: Student, options: Options) -> Colocated | Served:
     """Start vLLM, or connect to it."""
-    return Colocated(student, args) if args.vllm_mode == "colocate" else Served(student, args)
+    return Colocated(student, options) if options.mode == "colocate" else Served(student, options)
 
 
-def _longest(student: Student, args: DudiConfig) -> int:
-    wanted = args.vllm_max_model_length or args.max_length + args.max_new_tokens + 512
+def _longest(student: Student, options: Options) -> int:
+    wanted = options.max_model_length
     limit = student.inner.config.get_text_config().to_dict().get("max_position_embeddings")
     return wanted if limit is None else min(wanted, int(limit))
 
 
-def _by_disk(args: DudiConfig, accelerator: Accelerator) -> bool:
+def _by_disk(options: Options, accelerator: Accelerator) -> bool:
     on_cuda = accelerator.device.type == "cuda"
-    if args.vllm_weight_sync == "nccl" and not on_cuda:
+    if options.weight_sync == "nccl" and not on_cuda:
         raise ConfigError(f"vllm_weight_sync: nccl needs CUDA, and this run is on {accelerator.device.type}; use disk")
-    return args.vllm_weight_sync == "disk" or not on_cuda
+    return options.weight_sync == "disk" or not on_cuda
 
 
 def _with_head(weights: Iterator[tuple[str, Tensor]], model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
+from dudi.models.frozen import evaluating
 from dudi.stacking import building, lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.connector import start_connector
@@ -21,7 +22,6 @@ from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
-from dudi.teachers import evaluating
 
 LLM_IDS, LLM_MASK = "llm_input_ids", "llm_attention_mask"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from dudi.errors import ConfigError
-from dudi.run_arguments import RunArguments
-from dudi.run_arguments import key as _key
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
+from dudi.training.arguments import RunArguments
+from dudi.training.arguments import key as _key
 
 Start = Literal["least_squares", "random"]
 STARTS: tuple[str, ...] = get_args(Start)

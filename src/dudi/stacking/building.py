@@ -12,9 +12,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from dudi.errors import ConfigError
-from dudi.models import locate
+from dudi.models.load import locate
 from dudi.stacking import llm2vec, lora, parts
-from dudi.stacking.checks import check_attention
 from dudi.stacking.configuration import MTLLMConfig
 from dudi.stacking.modeling import (
     MTLLMForMultipleChoice,
@@ -83,8 +82,7 @@ def join(
     if model.connector is not None:
         model.connector = new_linear(config.encoder_size, config.hidden_size, bias=True, seed=seed)
     on_device(model, model.adapted.device).eval()
-    if llm is not None:
-        check_attention(model)
+    model.check_attention()
     return model
 
 

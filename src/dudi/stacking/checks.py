@@ -6,50 +6,32 @@ that a new version of `transformers` read causally, padding that changed the res
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from dudi.errors import DataError
-from dudi.teachers import evaluating
-
-if TYPE_CHECKING:
-    from dudi.stacking.modeling import MTLLMPreTrainedModel
+from dudi.models.frozen import evaluating
 
 LENGTH, PADDING = 6, 3
 TOLERANCE = 1e-3
 """How far padding may move a state, relative to its size; 16 bits round at 4e-3, and get forty times as much."""
 
 
-def check_loaded(name: str, missing: Sequence[str]) -> None:
-    """Refuse a model of which weights stayed random.
-
-    Raises:
-        DataError: naming the first ones.
-    """
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(
-            f"{name}: weights are missing in the checkpoint and would be random: {', '.join(missing[:3])}{more}"
-        )
-
-
 @torch.no_grad()
-def check_attention(model: MTLLMPreTrainedModel) -> None:
+def check_attention(llm: PreTrainedModel, attention: str) -> None:
     """Perturb the last input and look at the first state, with padding in the batch and without; look for leaks.
 
     Args:
-        model: A loaded stack; one without an LLM, or whose weights are not in memory, is not looked at.
+        llm: The LLM of a loaded stack, its weights in memory.
+        attention: What the stack's config says of it: `bidirectional` or `causal`.
 
     Raises:
         DataError: the LLM's attention is not `config.attention`, or padding changes the result.
     """
-    llm = model.reader.llm
-    if llm is None or any(parameter.is_meta for parameter in model.parameters()):
-        return
-    wanted = model.config.attention == "bidirectional"
+    wanted = attention == "bidirectional"
     first = _inputs(llm, LENGTH)
     second = first.clone()
     second[:, -1] = first[:, -1].flip(-1) * -1.5
@@ -59,7 +41,7 @@ def check_attention(model: MTLLMPreTrainedModel) -> None:
         for padding, seen in ((0, alone), (PADDING, padded)):
             sees_ahead = bool((seen[:, 0] != _states(llm, second, padding)[:, 0]).any())
             if sees_ahead is not wanted:
-                raise _otherwise(type(llm).__name__, model.config.attention, sees_ahead)
+                raise _otherwise(type(llm).__name__, attention, sees_ahead)
     leak = float((padded - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
     if not leak <= (TOLERANCE if first.dtype == torch.float32 else 40 * TOLERANCE):
         raise DataError(f"attention: padding changes what this {type(llm).__name__} reads (by {leak:.1e} of a state)")

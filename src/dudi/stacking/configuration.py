@@ -6,8 +6,7 @@ from typing import Any, Literal, get_args
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from dudi.errors import ConfigError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
 
 Attention = Literal["bidirectional", "causal"]
 Stage = Literal["untrained", "aligned", "teacher", "distilled", "finetuned"]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 
+from dudi.models.frozen import evaluating
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
-from dudi.teachers import evaluating
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.models import locate
+from dudi.models.load import locate
 from dudi.stacking import lora, parts
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

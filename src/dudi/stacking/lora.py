@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from dudi.adapters import drawn_from
 from dudi.errors import ConfigError
+from dudi.models.adapters import drawn_from
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.heads import head_of
-from dudi.scoring import inside, open_forward
+from dudi.objective.forward import inside, open_forward
+from dudi.objective.heads import head_of
 from dudi.stacking import lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.rows import StackRow

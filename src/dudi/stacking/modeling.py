@@ -19,10 +19,10 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from dudi.stacking import lora
-from dudi.stacking.checks import check_attention, check_loaded
+from dudi.stacking.checks import check_attention
 from dudi.stacking.configuration import MTLLMConfig, part
 from dudi.stacking.disturbing import Disturbance
-from dudi.stacking.parts import empty_encoder, empty_llm
+from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
 
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
 
@@ -93,8 +93,18 @@ class MTLLMPreTrainedModel(PreTrainedModel):
         model, info = cast(Any, super()).from_pretrained(*args, output_loading_info=True, **kwargs)
         name = str(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
         check_loaded(name, [key for key in info["missing_keys"] if not key.startswith("score.")])
-        check_attention(model)
+        model.check_attention()
         return (model, info) if wanted else model
+
+    def check_attention(self) -> None:
+        """Hold the LLM, if there is one with its weights in memory, against `config.attention`.
+
+        Raises:
+            DataError: its attention is another, or padding changes the result.
+        """
+        llm = self.reader.llm
+        if llm is not None and not any(parameter.is_meta for parameter in self.parameters()):
+            check_attention(llm, self.config.attention)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Only what is ours: the parts have been initialised by their own classes."""

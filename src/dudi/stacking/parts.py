@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,9 +22,8 @@ from transformers import (
 )
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
-from dudi.errors import ConfigError, EnvironmentFault
-from dudi.models import locate
-from dudi.stacking.checks import check_loaded
+from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.models.load import locate
 
 # Keys of a translation model, as the encoder alone calls them. `M2M100Encoder.from_pretrained` without them leaves
 # every weight random and only prints a report.
@@ -156,3 +155,16 @@ def _copied(source: nn.Module, make: Callable[[], PreTrainedModel]) -> PreTraine
     check_loaded(type(source).__name__, [key for key in own if key not in merged])
     target.load_state_dict(merged)
     return target
+
+
+def check_loaded(name: str, missing: Sequence[str]) -> None:
+    """Refuse a model of which weights stayed random.
+
+    Raises:
+        DataError: naming the first ones.
+    """
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(
+            f"{name}: weights are missing in the checkpoint and would be random: {', '.join(missing[:3])}{more}"
+        )

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from dudi.errors import DataError
+from dudi.models.frozen import evaluating
 from dudi.stacking.modeling import MTLLMModel
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
-from dudi.teachers import evaluating
 
 
 def probe(

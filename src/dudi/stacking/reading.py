@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dudi.config import StackConfig
 from dudi.data.files import Located
 from dudi.data.locate import records_of
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.stacking.recipe import StackConfig
 from dudi.stacking.rows import COLUMNS, Problem, StackRow, Task, parse
-from dudi.suggest import did_you_mean
 
 
 def read_rows(

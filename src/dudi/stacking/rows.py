@@ -8,8 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from dudi.errors import DataError
-from dudi.suggest import did_you_mean
+from dudi.errors import DataError, did_you_mean
 
 COLUMNS = ("id", "language", "text", "pair", "choices", "label", "english")
 Kind = Literal["classification", "choice"]

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.config import StackConfig
 from dudi.errors import ConfigError
-from dudi.models import load_model, load_tokenizer
-from dudi.run import training_dtype
+from dudi.models.load import load_model, load_tokenizer
 from dudi.stacking import alignment, building, mntp, stored, tasks
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.lora import LoraSettings
 from dudi.stacking.modeling import MTLLMModel, on_device
+from dudi.stacking.recipe import StackConfig
 from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.tokens import Source
+from dudi.training.arguments import training_dtype
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi import checkpoints
 from dudi.errors import ConfigError
-from dudi.models import load_tokenizer, locate
+from dudi.models.load import load_tokenizer, locate
 from dudi.stacking.building import load_stack
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.tokens import Source
 from dudi.stacking.trainer import LLM_TOKENIZER
+from dudi.training import checkpoints
 
 MODEL, VECTORS, VECTORS_FILE = "model", "vectors", "vectors.safetensors"
 

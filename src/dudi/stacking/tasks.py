@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
+from dudi.models.frozen import evaluating
 from dudi.stacking import building, lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import Source
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
-from dudi.teachers import evaluating
 
 NO_LABEL = -100
 

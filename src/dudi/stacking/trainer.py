@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalLoopOutput
 
-from dudi import checkpoints
+from dudi.environment import peak_memory
 from dudi.errors import ConfigError, DataError
-from dudi.interrupts import current
-from dudi.logged import LoggedTrainer
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.muon import Muon
 from dudi.stacking.rows import StackRow, fingerprint
 from dudi.stacking.sampling import LikeLength
-from dudi.steps import peak_memory
+from dudi.training import checkpoints
+from dudi.training.interrupts import current
+from dudi.training.logged import LoggedTrainer
 
 Batch = dict[str, Tensor]
 Sums = dict[str, Tensor]

@@ -8,12 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from dudi import run
-from dudi.methods import METHODS
+from dudi.distill.loading import build_trainer, read_rows
+from dudi.objective.methods import METHODS
 
 if TYPE_CHECKING:
-    from dudi.arguments import DudiConfig
-    from dudi.config import RunConfig
+    from dudi.distill.arguments import DudiConfig
+    from dudi.distill.recipe import RunConfig
 
 STEPS = 8
 """How many steps are counted, of methods without iterations."""
@@ -31,11 +31,11 @@ def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> d
         `flops_per_step`, the mean over `counted_steps`; `flops_before`, what the stage costs once before its first step
         (the reference's pass over the ground truth, the teacher's answers).
     """
-    rows, evaluation = run.read_rows(config, args, args.folder)
+    rows, evaluation = read_rows(config, args, args.folder)
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     if cold_start:
         args = args.for_cold_start(str(args.folder))
-    trainer = run.build_trainer(config, args, rows, evaluation)
+    trainer = build_trainer(config, args, rows, evaluation)
     marks = Marks(counter)
     trainer.add_callback(marks)
     with counter:

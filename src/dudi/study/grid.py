@@ -11,8 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dudi.config.recipe_files import STUDIES, recipes_folder
-from dudi.errors import ConfigError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
 
 View = Literal["language", "split", "kind"]
 Subject = Literal["student", "cold_start"]

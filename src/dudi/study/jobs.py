@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dudi.config import RunConfig, load_run_config
-from dudi.config.training_keys import training_keys
-from dudi.data.files import sha256_of
-from dudi.methods import METHOD_KEYS, method_default
-from dudi.models import locate
+from dudi.distill.recipe import RunConfig, load_run_config, training_keys
+from dudi.files import sha256_of
+from dudi.models.load import locate
+from dudi.objective.methods import METHOD_KEYS, method_default
 from dudi.study.grid import Row, Study
 
 RESULT = "result.json"
@@ -142,7 +141,7 @@ def _own_settings(config: RunConfig) -> dict[str, Any]:
 
 def _cold_start_part(config: RunConfig, tree: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """What a cold start depends on: neither the method nor what only a method reads (as `stages.cold_start_key`)."""
-    from dudi.arguments import METHOD_STAGE_KEYS
+    from dudi.distill.arguments import METHOD_STAGE_KEYS
 
     settings = config.settings
     written = settings["cold_start"] == "teacher_sft"

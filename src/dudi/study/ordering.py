@@ -7,7 +7,7 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
-from dudi.evaluation.significance import TAU, aso
+from dudi.comparison.significance import TAU, aso
 from dudi.study.grid import Row
 
 

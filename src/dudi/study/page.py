@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from dudi.evaluation.comparing import Comparison, compare
-from dudi.evaluation.rendering import DASH, render
-from dudi.evaluation.significance import TAU
+from dudi.comparison.comparing import Comparison, compare
+from dudi.comparison.grid import DASH
+from dudi.comparison.rendering import render
+from dudi.comparison.significance import TAU
 from dudi.study.collected import Results, evaluations, overall, reference_evaluations, results_of
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
 from dudi.study.grid import Row, Study

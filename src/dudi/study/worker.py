@@ -13,20 +13,23 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from dudi import checkpoints, run
-from dudi.config import RunConfig, load_run_config
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
+from dudi.distill.loading import build_trainer, model_of, read_rows, tokenizer_of
+from dudi.distill.recipe import RunConfig, load_run_config
+from dudi.distill.run import train
+from dudi.distill.stages.cold_start import COLD_START
+from dudi.environment import quiet_libraries
 from dudi.evaluation.after_training import asked_questions
 from dudi.evaluation.benchmark import ask, described
 from dudi.evaluation.summary import scores_by, summarise
-from dudi.models import load_model, load_tokenizer, move
-from dudi.runlog import read_jsonl
-from dudi.stages.cold_start import COLD_START, cold_start
+from dudi.models.load import load_model, load_tokenizer, move
 from dudi.study.counting import counted_flops
 from dudi.study.jobs import RESULT, Job
+from dudi.training import checkpoints
+from dudi.training.runlog import read_jsonl
 
 if TYPE_CHECKING:
-    from dudi.arguments import DudiConfig
+    from dudi.distill.arguments import DudiConfig
 
 CURVES = ("overlap@16", "student_entropy", "teacher_entropy", "rollout/wrong_language_rate")
 PHASES = ("rollout", "teacher", "reference", "student", "step")
@@ -59,14 +62,14 @@ def run_job(job: Job, runs: Path, *, keep_models: bool = False) -> dict[str, Any
 @contextlib.contextmanager
 def _into(log: Any) -> Iterator[None]:
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        run.quiet_libraries()
+        quiet_libraries()
         yield
 
 
 def _method(job: Job, folder: Path, cache: Path) -> dict[str, Any]:
     config, place = _quiet_config(job, cache), folder / "run"
     with _clock() as clock:
-        run.train(config, output=place)
+        train(config, config.dudi_config(place))
     return {"method": config.method, **_trained(job, config, place, place / "model"), **clock}
 
 
@@ -74,7 +77,7 @@ def _cold_start(job: Job, folder: Path, cache: Path) -> dict[str, Any]:
     config, place = _quiet_config(job, cache), folder / "run"
     args = config.dudi_config(place)
     with _clock() as clock:
-        cold_start(run.build_trainer(config, args, *run.read_rows(config, args, place)))
+        build_trainer(config, args, *read_rows(config, args, place)).run_cold_start()
     return {"method": args.cold_start, **_trained(job, config, place, place / "stages" / COLD_START / "model"), **clock}
 
 
@@ -98,9 +101,9 @@ def _reference(job: Job, folder: Path, cache: Path) -> dict[str, Any]:
     config = _quiet_config(job, cache)
     args = config.dudi_config(folder)
     section = config.student if job.model == "student" else config.teacher
-    tokenizer = run.tokenizer_of(section, job.model)
-    borrow_template(tokenizer, run.tokenizer_of(config.student, "student"))
-    model = run.model_of(section, "float32")
+    tokenizer = tokenizer_of(section, job.model)
+    borrow_template(tokenizer, tokenizer_of(config.student, "student"))
+    model = model_of(section, "float32")
     chat = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, job.model), str(section.model))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {"model": str(section.model), "parameters": parameters, **_asked(job, args, model, chat, floor=True)}

@@ -107,7 +107,7 @@ def cases(folder: Path) -> dict[str, list[str]]:
 
 
 def main(folder: Path) -> None:
-    from dudi.cli import main as dudi
+    from dudi.program.cli import main as dudi
 
     for name, words in cases(folder).items():
         said, out = io.StringIO(), io.StringIO()

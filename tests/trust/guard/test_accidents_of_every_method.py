@@ -1,7 +1,6 @@
 """Every kind of broken rollout in every method that rolls out: exact counts, finite loss."""
 
 import pytest
-
 from test_rollout_accidents import KINDS, check
 
 

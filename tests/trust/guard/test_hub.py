@@ -9,7 +9,7 @@ from pathlib import Path
 import hub
 import pytest
 
-from dudi.models import locate
+from dudi.models.load import locate
 from hostile_corpus import MARKER, evil_module, evil_pickle
 
 RECIPE = "student: package:dudi/mini/small\ndata: cldr\nmethod: sft\nlanguages: [id]\nmax_steps: 1\nuse_cpu: true\n"

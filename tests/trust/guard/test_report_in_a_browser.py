@@ -5,9 +5,9 @@ import shutil
 import subprocess
 
 import pytest
+from test_report_hostile import PAYLOADS, dangers, pages  # noqa: F401  # pages is a fixture
 
 from report_helpers import Page
-from test_report_hostile import PAYLOADS, dangers, pages  # noqa: F401  # pages is a fixture
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

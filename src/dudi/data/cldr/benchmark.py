@@ -23,8 +23,7 @@ from dudi.data.cldr.locales import cldr_version
 from dudi.data.cldr.speaker import LANGUAGES, speaker
 from dudi.data.cldr.tasks import OPTION_LETTERS, Fact, facts
 from dudi.data.rows import Row
-from dudi.errors import ConfigError, DataError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, DataError, did_you_mean
 
 NAME = "cldr-qa-1"
 CLDR = "47"

@@ -10,8 +10,7 @@ from dudi.data.cldr.speaker import LANGUAGES, Speaker, speaker
 from dudi.data.cldr.tasks import KINDS, Fact, facts
 from dudi.data.cldr.wording import MAX_PARAPHRASES, WORDING_DIR, check_questions
 from dudi.data.rows import Message, Row
-from dudi.errors import ConfigError, DataError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, DataError, did_you_mean
 
 Item = tuple[Fact, Row]
 

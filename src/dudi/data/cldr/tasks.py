@@ -13,8 +13,7 @@ from babel import languages
 
 from dudi.data.cldr import locales
 from dudi.data.cldr.speaker import LANGUAGES, Speaker, speaker
-from dudi.errors import ConfigError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
 
 Key = tuple[str | int, ...]
 Fields = dict[str, str]

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dudi.errors import ConfigError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, did_you_mean
 
 WORDING_DIR = Path(__file__).with_name("wording")
 FORMS = ("country", "language", "month", "weekday")

@@ -12,8 +12,7 @@ from typing import Any
 
 import yaml
 
-from dudi.errors import ConfigError, DataError
-from dudi.suggest import did_you_mean
+from dudi.errors import ConfigError, DataError, did_you_mean
 
 REPOSITORY = "https://github.com/aisingapore/SEA-HELM"
 PROGRAM = "src/seahelm_evaluation.py"

@@ -39,7 +39,7 @@ def checkpoint_folder(model: str) -> Path:
         EnvironmentFault: a hub name that cannot be had.
     """
     if model.startswith("package:"):
-        from dudi.models import locate
+        from dudi.models.load import locate
 
         model = locate(model)
     folder = Path(model).expanduser()

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from dudi.command import say
 from dudi.data.cldr.speaker import LANGUAGES
 from dudi.errors import ConfigError
-from dudi.run import say
 from dudi.stacking import StackRow
 from dudi.stacking.miniature import english
 from dudi.stacking.miniature.contest import Budget

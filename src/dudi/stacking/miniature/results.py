@@ -9,8 +9,8 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
+from dudi.comparison.significance import TAU, aso
 from dudi.data.cldr.speaker import LANGUAGES
-from dudi.evaluation.significance import TAU, aso
 from dudi.stacking.miniature.contest import SYSTEMS, Score
 from dudi.stacking.miniature.places import OTHERS
 from dudi.stacking.miniature.tasks import TASKS

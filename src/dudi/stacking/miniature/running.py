@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from dudi.run import quiet_libraries, say
+from dudi.command import say
+from dudi.environment import quiet_libraries
 from dudi.stacking.miniature.contest import Budget, Contest, Score, translations
 from dudi.stacking.miniature.speed import seconds_per_row, translation_quality
 from dudi.stacking.miniature.tasks import TASKS

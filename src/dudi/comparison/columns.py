@@ -1,0 +1,95 @@
+"""Which columns a table of compared models has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.evaluation.metrics import METRICS, OVERALL, Metric
+from dudi.evaluation.records import Evaluation
+from dudi.languages.registry import LANGUAGES
+
+_ORDER = {
+    "language": list(LANGUAGES),
+    "split": ["seen", "transfer", "unseen"],
+    "competency": ["nlu", "nlg", "nlr", "safety", "linguistic-diagnostics", "instruction-following", "knowledge"],
+}
+"""The order of columns, as in the paper's tables; what is not here stands behind, as it comes."""
+
+
+def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -> Metric:
+    """The metric to show.
+
+    Args:
+        evaluations: Whose scores.
+        by: As `find_columns`.
+        asked: Its name; None takes the first of `METRICS` that is there, else the first that is.
+
+    Raises:
+        ConfigError: nobody has the one that was asked for.
+        DataError: there is no metric at all.
+    """
+    leaves = (leaf for one in evaluations for run in one.runs for leaf in _leaves(run.scores, by))
+    found = dict.fromkeys(
+        name
+        for leaf in leaves
+        for name, value in leaf.items()
+        if value is not None and not isinstance(value, Mapping) and name != "questions"
+    )
+    if not found:
+        raise DataError(f"{evaluations[0].name}: the scores hold no metric")
+    if asked is None:
+        asked = next((name for name in METRICS if name in found), next(iter(found)))
+    if asked not in found:
+        hint = did_you_mean(asked, found) or f"; there is {', '.join(found)}"
+        raise ConfigError(f"metric: the scores have no '{asked}'{hint}")
+    # Nobody has said which way a metric of somebody else's is better: it is shown, and nothing is marked.
+    return METRICS.get(asked, Metric(asked, asked, better=0, digits=3))
+
+
+def _leaves(scores: Mapping[str, Any], by: str) -> Iterable[Mapping[str, Any]]:
+    table = scores.get(f"by_{by}")
+    own = table.values() if isinstance(table, Mapping) else ()
+    return [leaf for leaf in (scores.get(OVERALL), *own) if isinstance(leaf, Mapping)]
+
+
+def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:
+    """The keys that any run has under `by_...`, in the order of the paper's tables; none for `overall`.
+
+    Raises:
+        ConfigError: no run has such scores.
+    """
+    if by == OVERALL:
+        return []
+    every = [run.scores for one in evaluations for run in one.runs]
+    tables = [scores.get(f"by_{by}") for scores in every]
+    keys = list(dict.fromkeys(key for table in tables if isinstance(table, Mapping) for key in table))
+    if not keys:
+        there = dict.fromkeys(key.removeprefix("by_") for scores in every for key in scores if key.startswith("by_"))
+        known = [OVERALL, *there]
+        hint = did_you_mean(by, known) or f"; there is {', '.join(known)}"
+        raise ConfigError(f"by: the scores have no 'by_{by}'{hint}")
+    order = _ORDER.get(by, [])
+    return sorted(keys, key=lambda key: order.index(key) if key in order else len(order))
+
+
+def column_scores(evaluations: Sequence[Evaluation], by: str, column: str, metric: Metric) -> dict[str, list[float]]:
+    """One column: each evaluation's scores over its runs, in the metric's shown unit; empty where it has none.
+
+    Raises:
+        DataError: a score is not a finite number.
+    """
+    keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)
+    return {one.name: _values(one, metric, keys) for one in evaluations}
+
+
+def _values(evaluation: Evaluation, metric: Metric, keys: tuple[str, ...]) -> list[float]:
+    try:
+        values = evaluation.values(metric.name, *keys)
+    except (TypeError, ValueError):
+        values = [math.nan]
+    if not all(map(math.isfinite, values)):
+        raise DataError(f"{evaluation.name}: {'.'.join((*keys, metric.name))} is not a finite number")
+    return [metric.scale * value for value in values]

@@ -1,0 +1,300 @@
+"""Several evaluations side by side, as data: means, the best and second best, and whether a lead is one.
+
+A lead is tested with Almost Stochastic Order (`dudi.comparison.significance`). The best and the second best of each
+column are marked, and a diamond says that the best is significantly better than the next. In Tables 2 and 3 of the
+paper (arXiv 2606.04694) all diamonds belong to one method, and its rival is the best other one overall: `candidate`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from dudi.comparison.columns import column_scores, find_columns, find_metric
+from dudi.comparison.comparability import check_comparable
+from dudi.comparison.significance import TAU, aso
+from dudi.errors import ConfigError, did_you_mean
+from dudi.evaluation.metrics import OVERALL, Metric
+from dudi.evaluation.records import Evaluation
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """One method in one column.
+
+    Attributes:
+        mean: Over the runs, in the metric's shown unit; None where it was not measured.
+        std: Standard deviation over the runs (ddof = 1), in the same unit; None for fewer than two.
+        n: How many runs have a score here.
+        best: Whether no other mean is better; several are where they tie.
+        second: Whether only the best are better.
+        eps: eps_min of this method against `against`; None where it was not tested.
+        against: The other side of the test: the next best, or the candidate's rival.
+        significant: Whether eps is below tau.
+    """
+
+    mean: float | None
+    std: float | None
+    n: int
+    best: bool = False
+    second: bool = False
+    eps: float | None = None
+    against: str | None = None
+    significant: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One method.
+
+    Attributes:
+        name: As its evaluation says.
+        cells: One per column.
+        runs: How many seeds it has.
+        delta: Its overall mean less the baseline's; None for the baseline itself and where there is none.
+        percent: The same in percent of the baseline's mean.
+        reference: Whether it is only shown: not ranked, not tested.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    runs: int
+    delta: float | None = None
+    percent: float | None = None
+    reference: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Comparison:
+    """A table of methods by languages, splits, tasks or competencies.
+
+    Attributes:
+        by: What the columns are.
+        metric: What the numbers are.
+        columns: Keys of the columns; the last is `overall`.
+        rows: One per evaluation, in their order.
+        benchmark: What was asked, of the first.
+        tests: How many tests were made; the Bonferroni correction is for as many.
+        confidence: Of all tests together.
+        tau: Below it a lead counts as one.
+        baseline: The row that `delta` is against.
+        candidate: The row that was tested against the best other overall; None where the best was against the next.
+        differs: In what the evaluations are not the same, and were allowed to differ.
+        notes: What else a reader must know: what could not be tested, where runs are missing.
+    """
+
+    by: str
+    metric: Metric
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    benchmark: Mapping[str, Any]
+    tests: int
+    confidence: float
+    tau: float
+    baseline: str | None
+    candidate: str | None
+    differs: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def cell(self, name: str, column: str) -> Cell:
+        """The cell of a method and a column."""
+        row = next(row for row in self.rows if row.name == name)
+        return row.cells[self.columns.index(column)]
+
+
+_Scores = Mapping[str, Mapping[str, list[float]]]
+"""By column, then method: one value per run, in the shown unit."""
+_Test = tuple[str, str, tuple[str, ...]]
+"""A column, who is tested, and against whom: several where the next best tie."""
+
+
+def compare(
+    evaluations: Sequence[Evaluation],
+    *,
+    by: str = "language",
+    metric: str | None = None,
+    confidence: float = 0.95,
+    tau: float = TAU,
+    baseline: str | None = None,
+    candidate: str | None = None,
+    references: Collection[str] = (),
+    allow_different: Collection[str] = (),
+) -> Comparison:
+    """Put evaluations side by side.
+
+    Args:
+        evaluations: One per method, each with its runs.
+        by: What the columns are: `language`, `split`, `task`, `competency` or any other `by_...` of the scores;
+            `overall` for no column but the last.
+        metric: A metric of the scores; None takes `score` or `exact_match`, whichever there is.
+        confidence: Of all tests together (Bonferroni).
+        tau: A lead counts as one where eps_min is below it.
+        baseline: Name of the method that the others' overall mean is held against.
+        candidate: Name of the one method whose diamonds are wanted, each against the best other overall; None tests
+            the best of each column against its next best.
+        references: Names of methods that are shown and neither ranked nor tested, such as the teacher. Their seeds may
+            differ from the others'.
+        allow_different: Keys in which the evaluations may differ; the table then says so.
+
+    Raises:
+        ConfigError: the evaluations do not compare; unknown names, metrics or columns.
+        DataError: a score is not a finite number.
+    """
+    _check_options(confidence, tau)
+    _check_names(evaluations, baseline, candidate, references)
+    differs = check_comparable(evaluations, references=references, allow=allow_different)
+    chosen = find_metric(evaluations, by, metric)
+    scores = {
+        column: column_scores(evaluations, by, column, chosen) for column in [*find_columns(evaluations, by), OVERALL]
+    }
+    contestants = [one.name for one in evaluations if one.name not in references]
+    ranks = {column: _ranked(own, contestants, chosen) for column, own in scores.items()}
+    planned = _planned(ranks, contestants, scores, chosen, candidate)
+    tests = [test for test in planned if _can_test(scores, test)]
+    eps = {test: _eps(scores, test, chosen, confidence, len(tests)) for test in tests}
+    rows = [_row(one, scores, ranks, eps, tau, one.name in references) for one in evaluations]
+    return Comparison(
+        by=by,
+        metric=chosen,
+        columns=tuple(scores),
+        rows=tuple(_with_delta(row, rows, baseline) for row in rows),
+        benchmark=evaluations[0].benchmark,
+        tests=len(tests),
+        confidence=confidence,
+        tau=tau,
+        baseline=baseline,
+        candidate=candidate,
+        differs=tuple(differs),
+        notes=(*_untested(planned, scores), *_fewer(evaluations, scores)),
+    )
+
+
+def _check_options(confidence: float, tau: float) -> None:
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence must be between 0 and 1, such as 0.95; got {confidence}")
+    if not 0 < tau <= 1:
+        raise ConfigError(f"tau must be above 0 and at most 1, such as {TAU}; got {tau}")
+
+
+def _check_names(
+    evaluations: Sequence[Evaluation], baseline: str | None, candidate: str | None, references: Collection[str]
+) -> None:
+    if not evaluations:
+        raise ConfigError("compare: name at least one evaluation")
+    names = [one.name for one in evaluations]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"compare: two evaluations are called '{twice[0]}'; give each a name of its own")
+    asked = [("baseline", baseline), ("candidate", candidate), *(("reference", name) for name in references)]
+    for role, name in asked:
+        if name is not None and name not in names:
+            hint = did_you_mean(name, names) or f"; there is {', '.join(names)}"
+            raise ConfigError(f"{role}: no evaluation is called '{name}'{hint}")
+    if candidate in references:
+        raise ConfigError(f"candidate: '{candidate}' is a reference, which is not tested")
+
+
+def _ranked(scores: Mapping[str, list[float]], names: Sequence[str], metric: Metric) -> tuple[list[str], list[str]]:
+    """The best and the second best; equal means share a place. Nobody, where there is nothing to be better than."""
+    means = {name: metric.better * statistics.fmean(scores[name]) for name in names if scores[name]}
+    if not metric.better or len(means) < 2:
+        return [], []
+    best = _top(means)
+    return best, _top({name: mean for name, mean in means.items() if name not in best})
+
+
+def _top(means: Mapping[str, float]) -> list[str]:
+    most = max(means.values(), default=0.0)
+    return [name for name, mean in means.items() if math.isclose(mean, most, rel_tol=1e-9, abs_tol=1e-12)]
+
+
+def _planned(
+    ranks: Mapping[str, tuple[list[str], list[str]]],
+    names: Sequence[str],
+    scores: _Scores,
+    metric: Metric,
+    candidate: str | None,
+) -> list[_Test]:
+    """Who should be tested against whom: a method that shares the first place leads nobody."""
+    if candidate is None:
+        return [(column, best[0], tuple(second)) for column, (best, second) in ranks.items() if len(best) == 1]
+    others = [name for name in names if name != candidate]
+    rivals = _top({name: metric.better * statistics.fmean(own) for name in others if (own := scores[OVERALL][name])})
+    if not metric.better or not rivals:
+        return []
+    rival = (rivals[0],)
+    return [(column, candidate, rival) for column, own in scores.items() if own[candidate] and own[rivals[0]]]
+
+
+def _can_test(scores: _Scores, test: _Test) -> bool:
+    column, name, rivals = test
+    return all(len(scores[column][one]) >= 2 for one in (name, *rivals))
+
+
+def _eps(scores: _Scores, test: _Test, metric: Metric, confidence: float, tests: int) -> float:
+    """eps_min; against several the largest, since all must be beaten."""
+    column, name, rivals = test
+    own, *others = ([metric.better * value for value in scores[column][one]] for one in (name, *rivals))
+    return max(aso(own, other, confidence, comparisons=tests) for other in others)
+
+
+def _row(
+    evaluation: Evaluation,
+    scores: _Scores,
+    ranks: Mapping[str, tuple[list[str], list[str]]],
+    eps: Mapping[_Test, float],
+    tau: float,
+    reference: bool,
+) -> Row:
+    name = evaluation.name
+    tested = {test[0]: (value, test[2]) for test, value in eps.items() if test[1] == name}
+    cells = []
+    for column, own in scores.items():
+        (best, second), values, test = ranks[column], own[name], tested.get(column)
+        cells.append(
+            Cell(
+                mean=statistics.fmean(values) if values else None,
+                std=statistics.stdev(values) if len(values) > 1 else None,
+                n=len(values),
+                best=name in best,
+                second=name in second,
+                eps=test[0] if test else None,
+                against=", ".join(test[1]) if test else None,
+                significant=test is not None and test[0] < tau,
+            )
+        )
+    return Row(name, tuple(cells), len(evaluation.runs), reference=reference)
+
+
+def _with_delta(row: Row, rows: Sequence[Row], baseline: str | None) -> Row:
+    base = next((one.cells[-1].mean for one in rows if one.name == baseline), None)
+    mean = row.cells[-1].mean
+    if base is None or mean is None or row.name == baseline:
+        return row
+    delta = mean - base
+    return dataclasses.replace(row, delta=delta, percent=100 * delta / base if base else None)
+
+
+def _untested(planned: Sequence[_Test], scores: _Scores) -> list[str]:
+    """One line for each pair that has too few scores."""
+    pairs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for test in planned:
+        if not _can_test(scores, test):
+            pairs.setdefault(test[1:], []).append(test[0])
+    return [
+        f"Not tested, since a test needs 2 scores a side: {name} against {', '.join(rivals)} ({', '.join(columns)})"
+        for (name, rivals), columns in pairs.items()
+    ]
+
+
+def _fewer(evaluations: Sequence[Evaluation], scores: _Scores) -> list[str]:
+    """One line for each method that some seeds have no score of."""
+    lines = []
+    for one in evaluations:
+        counts = {column: len(own[one.name]) for column, own in scores.items()}
+        short = [f"{column} {count}" for column, count in counts.items() if 0 < count < len(one.runs)]
+        if short:
+            lines.append(f"{one.name}: of {len(one.runs)} seeds, scores are there for {', '.join(short)}")
+    return lines

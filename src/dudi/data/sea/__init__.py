@@ -1,0 +1,1 @@
+"""SEA-Instruct: read, filtered, and sampled with its mix of domains kept."""

@@ -1,0 +1,149 @@
+"""The data card of a sample of SEA-Instruct-2602: where it comes from, what was left out, the mix before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.data.rejections import Rejections
+from dudi.data.sea.candidates import Cell, Chosen
+from dudi.data.sea.filter import MIX_COLUMNS
+from dudi.data.sea.inputs import HUB_NAME, SeaFile
+from dudi.data.sea.sampling import total_variation
+from dudi.files import sha256_of
+
+LICENCE = (
+    "ODC-By 1.0 (aisingapore/SEA-Instruct-2602): name the source where you share the sample or work made from it. "
+    "The contents carry the rights of their own sources, named row by row in the column `source`."
+)
+SHOWN_VALUES = 6
+"""Values of each column that the text shows; the card has them all."""
+_UNKNOWN_LANGUAGE = "by text"
+
+
+@dataclasses.dataclass
+class Tally:
+    """What the counting pass saw."""
+
+    read: int = 0
+    per_file: Counter[str] = dataclasses.field(default_factory=Counter)
+    left_out: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)
+    missing_columns: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def leave_out(self, language: str | None, reason: str) -> None:
+        """Count a sound row that is not wanted, under the language that its folder names."""
+        self.left_out.setdefault(language or _UNKNOWN_LANGUAGE, Counter())[reason] += 1
+
+    def reasons(self) -> str:
+        """How many rows were left out for which reason, over all languages."""
+        total = sum(self.left_out.values(), Counter[str]())
+        return "left out: " + (", ".join(f"{reason} {count:,}" for reason, count in total.most_common()) or "nothing")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sample:
+    """The sample of one language, and its mix before and after."""
+
+    chosen: list[Chosen]
+    before: Counter[Cell]
+    after: Counter[Cell]
+
+
+def build_card(
+    target: Path,
+    files: Sequence[SeaFile],
+    tally: Tally,
+    samples: Mapping[str, Sample],
+    rejections: Rejections,
+    per_language: int,
+    seed: int,
+    excluded: Sequence[str],
+    revision: str | None,
+) -> dict[str, Any]:
+    """The data card of a written sample: nothing in it depends on the time or on the folders of this machine."""
+    return {
+        "dataset": HUB_NAME,
+        "licence": LICENCE,
+        "revision": revision or next((file.revision for file in files if file.revision), None),
+        "seed": seed,
+        "per_language": per_language,
+        "filters": {
+            "quality": "Excellent, coherent and natural, by the columns that are there",
+            "language": "the text is in its folder's language (Indonesian and Malay are not told apart here)",
+            "excluded_sources": list(excluded),
+        },
+        "inputs": [_input_card(file, tally) for file in files],
+        "output": {
+            "file": target.name,
+            "sha256": sha256_of(target),
+            "rows": sum(len(sample.chosen) for sample in samples.values()),
+        },
+        "rows_read": tally.read,
+        "missing_columns": dict(tally.missing_columns),
+        "left_out": {code: dict(counts) for code, counts in sorted(tally.left_out.items())},
+        "rejected": dict(rejections.counts),
+        "languages": {code: _language_card(sample, per_language) for code, sample in samples.items()},
+    }
+
+
+def _input_card(file: SeaFile, tally: Tally) -> dict[str, Any]:
+    size = file.path.stat().st_size
+    return {"file": file.label, "bytes": size, "rows": tally.per_file[file.label], "sha256": sha256_of(file.path)}
+
+
+def _language_card(sample: Sample, asked: int) -> dict[str, Any]:
+    good, taken = sample.before.total(), len(sample.chosen)
+    card: dict[str, Any] = {"asked": asked, "good": good, "taken": taken, "cells": len(sample.before)}
+    if taken < asked:
+        card["note"] = f"{good} good rows for {asked} asked: all were taken"
+    card["joint_mix_moved"] = round(total_variation(sample.before, sample.after), 6)
+    card["mix"] = {name: _marginal(sample.before, sample.after, position) for position, name in enumerate(MIX_COLUMNS)}
+    return card
+
+
+def _marginal(before: Counter[Cell], after: Counter[Cell], position: int) -> dict[str, list[int]]:
+    """Rows [before, after] by the value of one column, the commonest at the top."""
+    sums: dict[str, list[int]] = {}
+    for side, cells in enumerate((before, after)):
+        for cell, count in cells.items():
+            sums.setdefault(cell[position], [0, 0])[side] += count
+    return dict(sorted(sums.items(), key=lambda item: (-item[1][0], item[0])))
+
+
+def mix_text(card: dict[str, Any], rejections: Rejections | None = None) -> str:
+    """The mix of each language before and after, for people.
+
+    Args:
+        card: A data card.
+        rejections: To list the bad rows beside it.
+    """
+    lines = [f"{card['output']['rows']:,} of {card['rows_read']:,} rows"]
+    for code, language in card["languages"].items():
+        moved = f"joint mix moved by {language['joint_mix_moved']:.2%}"
+        lines.append(f"{code}: {language['taken']:,} of {language['good']:,} good rows, {moved}")
+        if "note" in language:
+            lines.append(f"  note: {language['note']}")
+        for name, values in language["mix"].items():
+            lines += _shares(name, values, language["good"], language["taken"])
+    for code, reasons in card["left_out"].items():
+        lines.append(f"left out, {code}: " + ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()))
+    if card["missing_columns"]:
+        missing = ", ".join(f"{name} (in {count} files)" for name, count in card["missing_columns"].items())
+        lines.append(f"columns that were not there, so not filtered by and counted as 'unknown': {missing}")
+    if rejections:
+        lines += ["rejected, each in rejected.jsonl:", *rejections.summary()]
+    return "\n".join(lines)
+
+
+def _shares(name: str, values: dict[str, list[int]], good: int, taken: int) -> list[str]:
+    if not taken:
+        return []
+    shown = [
+        f"{value} {before / good:.1%} → {after / taken:.1%}"
+        for value, (before, after) in list(values.items())[:SHOWN_VALUES]
+    ]
+    rest = len(values) - len(shown)
+    return [f"  {name}: {', '.join(shown)}" + (f", and {rest} more" if rest else "")]

@@ -1,0 +1,193 @@
+"""`dudi prepare sea-instruct`: a sample of SEA-Instruct-2602 that keeps its mix of domain, task and complexity.
+
+Two passes over the Parquet files. The pass that counts judges every row and notes where the good ones lie, in a table
+on disk; the pass that writes reads the chosen rows again. So memory depends on how many rows are asked for, not on how
+many there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.data.convert import clear
+from dudi.data.files import Located
+from dudi.data.rejections import Rejections
+from dudi.data.rows import RowError
+from dudi.data.sea.candidates import Candidates, Chosen, open_candidates
+from dudi.data.sea.card import Sample, Tally, build_card, mix_text
+from dudi.data.sea.filter import DEFAULT_EXCLUDED_SOURCES, METADATA, MIX_COLUMNS, Candidate, LeftOut, SeaFilter
+from dudi.data.sea.inputs import HUB_NAME, SeaFile, columns_of, find_sea_files, read_file
+from dudi.data.sea.sampling import hash_rank
+from dudi.data.sources import RowIds, content_digest, reject
+from dudi.data.writers import row_writer
+from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.files import atomic_file
+
+__all__ = ["DEFAULT_EXCLUDED_SOURCES", "HUB_NAME", "SEA_LANGUAGES", "mix_text", "prepare_sea_instruct"]
+
+SEA_LANGUAGES = ("id", "vi", "th", "ta", "tl", "ms", "my")
+EXTRA_COLUMNS = (*MIX_COLUMNS, "source")
+
+Progress = Callable[[str], None]
+
+
+def prepare_sea_instruct(
+    sources: Sequence[str] | str,
+    output: Path,
+    *,
+    per_language: int = 4000,
+    seed: int = 0,
+    languages: Sequence[str] | None = None,
+    exclude_sources: Collection[str] | None = None,
+    revision: str | None = None,
+    max_rejected_share: float = 0.05,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draw a sample per language that keeps the joint mix of domain, task and complexity.
+
+    Which rows are chosen depends on their ids, their content and the seed; not on the order or the number of files.
+
+    Args:
+        sources: Parquet files, folders or globs, or the dataset's name on the hub; empty means the hub.
+        output: The `.parquet` file to write, or a folder for `train.parquet`. `data_card.json`, and `rejected.jsonl`
+            where rows were bad, go beside it.
+        per_language: Rows of each language; where there are fewer good ones, all are taken and the card says so.
+        seed: Another seed draws another sample.
+        languages: The codes wanted; None means the dataset's seven.
+        exclude_sources: Rows whose `source` holds one of these names are left out; None means the sources near the
+            benchmarks, `DEFAULT_EXCLUDED_SOURCES`.
+        revision: The dataset's commit, for the card; read from the hub's cache where it tells.
+        max_rejected_share: Nothing is written over `output` when more rows than this share are bad.
+        progress: Called with one line for each file that was read.
+
+    Returns:
+        The data card, and under `text` the mix before and after as lines for people.
+
+    Raises:
+        ConfigError: a source or a language does not exist, or `per_language` is below 1.
+        DataError: a file is damaged, too many rows are bad, or no good row is left.
+        EnvironmentFault: the output cannot be written, or the hub cannot be reached.
+    """
+    wanted = _checked_languages(languages, per_language)
+    excluded = tuple(DEFAULT_EXCLUDED_SOURCES if exclude_sources is None else exclude_sources)
+    target = output if output.suffix else output / "train.parquet"
+    named = [sources] if isinstance(sources, str) else list(sources)
+    files = [file for file in find_sea_files(named, wanted) if file.path.resolve() != target.resolve()]
+    _make_folder(target.parent)
+    judge = SeaFilter(wanted, excluded)
+    rejections = Rejections()
+    with open_candidates(target.parent) as candidates, warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # literal_eval warns of "\d" in a row's text
+        tally = _Counting(judge, candidates, seed, rejections).run(files, progress)
+        _settle_rejections(rejections, target.with_name("rejected.jsonl"), tally.read, max_rejected_share)
+        samples = {code: _draw(candidates, code, per_language) for code in wanted}
+        if not any(sample.chosen for sample in samples.values()):
+            raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; {tally.reasons()}")
+        _write(target, files, judge, samples)
+    card = build_card(target, files, tally, samples, rejections, per_language, seed, excluded, revision)
+    with atomic_file(target.with_name("data_card.json")) as temporary:
+        temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return card | {"text": mix_text(card, rejections)}
+
+
+def _checked_languages(languages: Sequence[str] | None, per_language: int) -> list[str]:
+    from dudi.languages.registry import check_codes, load_languages
+
+    if per_language < 1:
+        raise ConfigError(f"per_language: must be at least 1, got {per_language}")
+    wanted = list(dict.fromkeys(SEA_LANGUAGES if languages is None else languages))
+    if not wanted:
+        raise ConfigError("languages: name at least one")
+    check_codes(wanted, load_languages(), "languages")
+    return wanted
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+@dataclasses.dataclass
+class _Counting:
+    """The pass that judges every row of every file, and notes the good ones."""
+
+    judge: SeaFilter
+    candidates: Candidates
+    seed: int
+    rejections: Rejections
+    tally: Tally = dataclasses.field(default_factory=Tally)
+
+    def run(self, files: Sequence[SeaFile], progress: Progress | None) -> Tally:
+        for index, file in enumerate(files):
+            columns = columns_of(file)
+            self.tally.missing_columns.update(name for name in METADATA if name not in columns)
+            for located in read_file(file, columns):
+                self._note(located, index, file)
+            if progress is not None:
+                rows = self.tally.per_file[file.label]
+                progress(f"{file.label}: {rows:,} rows ({index + 1} of {len(files)} files)")
+        return self.tally
+
+    def _note(self, located: Located, index: int, file: SeaFile) -> None:
+        self.tally.read += 1
+        self.tally.per_file[file.label] += 1
+        try:
+            candidate = self.judge(located, file.language)
+        except LeftOut as verdict:
+            self.tally.leave_out(file.language, verdict.reason)
+            return
+        except RowError as error:
+            reject(self.rejections, located, error)
+            return
+        row = candidate.row
+        rank = hash_rank(self.seed, row.id, content_digest(row))
+        if not self.candidates.add(row.language, rank, candidate.cell, index, located.line):
+            self.tally.leave_out(file.language, "duplicate")
+
+
+def _settle_rejections(rejections: Rejections, path: Path, total: int, max_share: float) -> None:
+    if not rejections:
+        clear(path)
+        return
+    rejections.write(path)
+    rejections.check_share(total, max_share)
+
+
+def _draw(candidates: Candidates, language: str, per_language: int) -> Sample:
+    chosen, after = candidates.choose(language, per_language)
+    return Sample(chosen, candidates.counts(language), after)
+
+
+def _write(target: Path, files: Sequence[SeaFile], judge: SeaFilter, samples: dict[str, Sample]) -> None:
+    """Write the chosen rows, language after language, in the random order."""
+    ids = RowIds()
+    with row_writer(target, EXTRA_COLUMNS) as write:
+        for sample in samples.values():
+            found = _read_again(files, judge, sample.chosen)
+            for place in sample.chosen:
+                candidate = found[place.file, place.line]
+                fallback = f"{files[place.file].label}:{place.line}"
+                row = ids.unique(dataclasses.replace(candidate.row, id=candidate.row.id or fallback))
+                tags = dict(zip(MIX_COLUMNS, candidate.cell, strict=True))
+                written = {"id": row.id, "language": row.language, "messages": row.messages}
+                write(written | tags | {"source": candidate.source})
+
+
+def _read_again(
+    files: Sequence[SeaFile], judge: SeaFilter, chosen: Sequence[Chosen]
+) -> dict[tuple[int, int], Candidate]:
+    lines: dict[int, list[int]] = {}
+    for place in chosen:
+        lines.setdefault(place.file, []).append(place.line)
+    return {
+        (index, located.line): judge(located, files[index].language)
+        for index in sorted(lines)
+        for located in read_file(files[index], columns_of(files[index]), sorted(lines[index]))
+    }

@@ -1,0 +1,76 @@
+"""Sequences to tensors, and the passes over them.
+
+A completion is one list of ids, appended to whichever prompt reads it. The teacher's prompt is longer than the
+student's, so that the two slices of hidden states start at different columns, and have the same length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from dudi.data.chat import Tokens
+from dudi.data.examples import Example
+from dudi.objective.signals import Kind
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scored:
+    """One sequence that is scored.
+
+    Attributes:
+        kind: `gold`, `plain` or `verbalized`.
+        example: The row that it belongs to.
+        prompt: What the student reads.
+        completion: The ids that are scored; never empty.
+        teacher_prompt: What the teacher reads before the same ids.
+        language: The language that the completion should be in.
+        ended: Whether the completion has its end of turn.
+        trained: First token of the completion that counts in a token signal.
+    """
+
+    kind: Kind
+    example: Example
+    prompt: Tokens
+    completion: Tokens
+    teacher_prompt: Tokens
+    language: str
+    ended: bool
+    trained: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class MicroBatch:
+    """The sequences of one forward pass.
+
+    Attributes:
+        sequences: By kind, each in row order.
+        per_sequence: Whether a token's weight is the inverse of its sequence's trained length.
+        gold_reference: (B,) stored log-probabilities of the ground truth under the reference, or None.
+        watched: Places (kind's row numbers) at which overlap and entropies are measured.
+    """
+
+    sequences: dict[Kind, list[Scored]]
+    per_sequence: bool = False
+    gold_reference: Tensor | None = None
+    watched: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def pairs(self) -> int:
+        """Rows of the micro-batch."""
+        return max(len(scored) for scored in self.sequences.values())
+
+    def weights(self, kind: Kind) -> Tensor:
+        """(N,) fp32 share of each completion token in its signal's mean."""
+        parts = []
+        for scored in self.sequences[kind]:
+            weight = torch.ones(len(scored.completion))
+            weight[: scored.trained] = 0
+            parts.append(weight / weight.sum().clamp_min(1) if self.per_sequence else weight)
+        return torch.cat(parts)
+
+    def summed_weights(self) -> dict[Kind, float]:
+        """Each kind's part in its denominator."""
+        return {kind: float(self.weights(kind).sum()) for kind in self.sequences}

@@ -1,0 +1,195 @@
+"""What is measured beside the loss: agreement of student and teacher, and the health of rollouts."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import random
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dudi.languages.detect import detect
+from dudi.objective.signals import Heads, Rows
+
+LONGEST_LOOP = 8
+"""Most tokens of a loop that counts as repetition."""
+SHORTEST_REPETITION = 16
+"""Fewest tokens at the end of a rollout that have to be one loop."""
+WATCHED_POSITIONS = 1024
+"""Most on-policy positions of an optimizer step at which overlap and entropies are measured."""
+
+WATCHED_AT_ONCE = 32
+"""Positions whose logits are looked at together."""
+BLOCK = 64
+"""Neighbouring ids of which the largest logit is found first, where the largest of all are wanted."""
+
+
+def top_k_overlap(student_logits: Tensor, teacher_logits: Tensor, k: int) -> Tensor:
+    """Share of the teacher's k likeliest tokens that are among the student's (Figure 5; Li et al. 2026).
+
+    Args:
+        student_logits: (..., V).
+        teacher_logits: (..., V'); where the sizes differ by padding, the shared first ids are compared.
+        k: How many tokens.
+
+    Returns:
+        (...) of |top-k(student) ∩ top-k(teacher)| / k, fp32.
+
+    Raises:
+        ValueError: k is not between 1 and the vocabulary's size.
+    """
+    shared = min(student_logits.shape[-1], teacher_logits.shape[-1])
+    if not 1 <= k <= shared:
+        raise ValueError(f"k must be between 1 and the vocabulary's {shared}, got {k}")
+    student = _top_ids(student_logits[..., :shared], k)
+    teacher = _top_ids(teacher_logits[..., :shared], k)
+    common = (student.unsqueeze(-1) == teacher.unsqueeze(-2)).any(-1)
+    return common.float().mean(-1)
+
+
+def _top_ids(logits: Tensor, k: int) -> Tensor:
+    """Ids of the k largest logits: (..., V) -> (..., k).
+
+    They lie in the k blocks of neighbours with the largest maxima. `topk` over 150k ids takes a CPU some milliseconds a
+    row, the maxima of blocks a hundredth of it.
+    """
+    blocks, rest = divmod(logits.shape[-1], BLOCK)
+    if blocks <= k:
+        return logits.topk(k, dim=-1).indices
+    whole = logits[..., : blocks * BLOCK].unflatten(-1, (blocks, BLOCK))
+    chosen = whole.amax(-1).topk(k, dim=-1).indices  # (..., k)
+    ids = (chosen.unsqueeze(-1) * BLOCK + torch.arange(BLOCK, device=logits.device)).flatten(-2)
+    if rest:
+        tail = torch.arange(blocks * BLOCK, logits.shape[-1], device=logits.device)
+        ids = torch.cat([ids, tail.expand(*ids.shape[:-1], rest)], dim=-1)
+    best = logits.gather(-1, ids).topk(k, dim=-1).indices
+    return ids.gather(-1, best)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of the next-token distribution: (..., V) -> (...) in nats."""
+    log_probs = F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def watched_positions(total: int, limit: int, seed: int, step: int) -> list[int]:
+    """At most `limit` of `total` positions, in order; the same for the same seed and step."""
+    if total <= limit:
+        return list(range(total))
+    return sorted(random.Random(f"{seed}-{step}").sample(range(total), limit))
+
+
+class Watch:
+    """Overlap and entropies at some positions, summed from logits that somebody else has made.
+
+    Args:
+        places: Row numbers, in order.
+        k: Of the overlap.
+        device: Where the sums are kept.
+
+    Attributes:
+        sums: (4,) overlap, student's entropy, teacher's entropy, number of positions.
+    """
+
+    def __init__(self, places: Sequence[int], k: int, device: torch.device) -> None:
+        self.places, self.k = places, k
+        self.sums = torch.zeros(4, device=device)
+
+    @torch.no_grad()
+    def observe(self, rows: slice, student: Tensor, teacher: Tensor) -> None:
+        """Look at the logits (R, V) of rows `rows.start` to `rows.stop`."""
+        first, last = bisect.bisect_left(self.places, rows.start), bisect.bisect_left(self.places, rows.stop)
+        for start in range(first, last, WATCHED_AT_ONCE):
+            chosen = self.places[start : min(start + WATCHED_AT_ONCE, last)]
+            index = torch.tensor([place - rows.start for place in chosen], device=student.device)
+            self._add(student[index], teacher[index])
+
+    def _add(self, student: Tensor, teacher: Tensor) -> None:
+        overlap = top_k_overlap(student, teacher, min(self.k, student.shape[-1]))
+        entropies = entropy(student).sum().float(), entropy(teacher).sum().float()
+        self.sums += torch.stack([overlap.sum(), *entropies, overlap.new_tensor(float(len(overlap)))])
+
+
+@torch.no_grad()
+def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
+    """The sums of a watch -> (4,); where no loss has shown it any logits, they are made for its positions alone."""
+    if not watch.places or watch.sums[3] > 0 or rows.teacher_hidden is None or heads.teacher is None:
+        return watch.sums
+    index = torch.tensor(watch.places, device=rows.hidden.device)
+    student, teacher = heads.student.logits(rows.hidden[index]), heads.teacher.logits(rows.teacher_hidden[index])
+    alone = Watch(range(len(index)), watch.k, watch.sums.device)
+    alone.observe(slice(0, len(index)), student, teacher)
+    return alone.sums
+
+
+def ends_in_a_loop(ids: Sequence[int]) -> bool:
+    """Whether a rollout's end is a few tokens over and over: 4 rounds and 16 tokens at least.
+
+    Args:
+        ids: (T,) the rollout without its end of turn.
+    """
+    for period in range(1, LONGEST_LOOP + 1):
+        length = max(SHORTEST_REPETITION, 4 * period)
+        tail = ids[-length:]
+        if len(tail) == length and all(tail[i] == tail[i - period] for i in range(period, length)):
+            return True
+    return False
+
+
+@dataclasses.dataclass(slots=True)
+class RolloutHealth:
+    """Counts over the rollouts of an optimizer step, both kinds together.
+
+    Attributes:
+        rollouts: How many.
+        tokens: Their tokens.
+        ended: How many stopped by themselves.
+        detected: How many are long enough for their language to be told.
+        wrong: How many of those are in another language than asked for.
+        empty: How many have no text: they stopped at once, or wrote spaces.
+        looping: How many end in a few tokens over and over.
+    """
+
+    rollouts: int = 0
+    tokens: int = 0
+    ended: int = 0
+    detected: int = 0
+    wrong: int = 0
+    empty: int = 0
+    looping: int = 0
+
+    def add(self, ids: Sequence[int], ended: bool, text: str, wanted: str, candidates: Sequence[str]) -> str:
+        """Count one rollout; returns its detected language (`und` when the text is too short to tell)."""
+        found = detect(text, candidates)
+        self.rollouts += 1
+        self.tokens += len(ids)
+        self.ended += ended
+        self.empty += not text.strip()
+        self.looping += ends_in_a_loop(ids[: len(ids) - ended])
+        if found != "und":
+            self.detected += 1
+            self.wrong += found != wanted
+        return found
+
+    def as_list(self) -> list[float]:
+        """The counts, to be summed over ranks."""
+        return [float(getattr(self, field.name)) for field in dataclasses.fields(self)]
+
+
+def health_metrics(counts: Sequence[float]) -> dict[str, float]:
+    """The `rollout/*` metrics of summed counts; empty without rollouts."""
+    rollouts, tokens, ended, detected, wrong, empty, looping = counts
+    if not rollouts:
+        return {}
+    metrics = {
+        "rollout/mean_length": tokens / rollouts,
+        "rollout/eos_rate": ended / rollouts,
+        "rollout/empty_rate": empty / rollouts,
+        "rollout/repetition_rate": looping / rollouts,
+    }
+    if detected:
+        metrics["rollout/wrong_language_rate"] = wrong / detected
+    return metrics

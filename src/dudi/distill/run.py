@@ -1,0 +1,117 @@
+"""A recipe to a run directory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dudi.command import say
+from dudi.data.sources import RowSet
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.loading import build_trainer, read_rows, show_rejections
+from dudi.environment import choose_precision
+from dudi.training.interrupts import Interrupts
+from dudi.training.ranks import from_first
+from dudi.training.run_folder import go_on, starting_point, write_records
+
+if TYPE_CHECKING:
+    from dudi.data.examples import Example
+    from dudi.distill.recipe import RunConfig
+    from dudi.distill.trainer import DudiTrainer
+
+
+def train(
+    config: RunConfig,
+    args: DudiConfig,
+    interrupts: Interrupts | None = None,
+    *,
+    resume: str = "auto",
+    show: Sequence[str] = (),
+    allow_changed: Collection[str] = (),
+) -> None:
+    """Train a recipe's student and save it as `model/` in the run's folder.
+
+    Args:
+        config: The recipe with its overrides.
+        args: Its keys; `args.folder` is the run's folder.
+        interrupts: Tells when a signal has asked to stop.
+        resume: `auto` goes on with the run that the folder holds, `never` starts anew (an old run is moved aside), a
+            path is the checkpoint to go on from.
+        show: Languages of which one row is shown as the models read it, before training.
+        allow_changed: Parts of the run's identity that may differ from the checkpoint's.
+
+    Raises:
+        DudiError: with the exit code that belongs to it.
+    """
+    first, folder = args.process_index == 0, args.folder
+    start = from_first(lambda: starting_point(folder, resume, {"cold_start", args.method}))
+    if first:
+        say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
+    train_rows, eval_rows = read_rows(config, args, folder)
+    before = len(train_rows.rejections)
+    trainer = build_trainer(config, args, train_rows, eval_rows, interrupts)
+    if len(train_rows.rejections) > before:  # prompts that turned out too long once they were tokens
+        total = train_rows.total + (eval_rows.total if eval_rows else 0)
+        show_rejections(train_rows.rejections, total, config, args, folder)
+    trainer.allow_changed = frozenset(allow_changed)
+    trainer.claim(folder)
+    if start is not None:
+        trainer.check_resume(start)
+    if first:
+        write_records(folder, config.resolved_yaml(), data_summary(train_rows, trainer, config))
+        say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
+        show_examples(trainer, show)
+        go_on(folder, start, resume)
+    trainer.train(resume_from_checkpoint=None if start is None else str(start))
+    about = {"step": trainer.state.global_step, "identity": trainer.identity(), "config": config.digest()}
+    trainer.save_final(folder / "model", about)
+
+
+def default_output(config: RunConfig) -> Path:
+    """`runs/NAME`, and the method where the command line changed it."""
+    name = config.recipe_name.replace("/", "-")
+    changed = config.origin("method") == "command line" and config.method not in name.split("-")
+    return Path("runs") / (f"{name}-{config.method}" if changed else name)
+
+
+def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
+    """Print one row of each language as student and teacher read it."""
+    if not languages or trainer.setup.train is None:
+        return
+    from rich.console import Console
+
+    from dudi.distill.showing import Formats, first_of_each, show_rows
+
+    console = Console(highlight=False, soft_wrap=True)
+    teacher = trainer.setup.teacher_format if trainer.setup.teacher is not None else None
+    chosen = first_of_each(trainer.setup.train.examples, languages)
+    show_rows(console, trainer.args, chosen, Formats(trainer.setup.student_format, teacher))
+    console.rule()
+
+
+def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[str, Any]:
+    """What the run was trained on, for `data.json` and the model card."""
+    return {
+        "source": config.data.train,
+        "fingerprint": rows.fingerprint,
+        "rows": dict(Counter(example.row.language for example in _examples(trainer))),
+        "rejected": dict(rows.rejections.counts),
+        "truncated": {} if trainer.setup.train is None else trainer.setup.train.truncated,
+    }
+
+
+def _examples(trainer: DudiTrainer) -> list[Example]:
+    """What is trained on: the rows that were left when prompts had become tokens."""
+    return [] if trainer.setup.train is None else trainer.setup.train.examples
+
+
+def data_notes(rows: RowSet, trainer: DudiTrainer) -> list[str]:
+    """What a person should know about the rows."""
+    notes = [f"{len(_examples(trainer))} rows, {len(rows.rejections)} rejected"]
+    truncated = trainer.setup.train.truncated if trainer.setup.train is not None else {}
+    if truncated:
+        parts = ", ".join(f"{language} {count}" for language, count in sorted(truncated.items()))
+        notes.append(f"completions cut at max_length, by language: {parts}")
+    return notes

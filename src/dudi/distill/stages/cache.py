@@ -1,0 +1,89 @@
+"""The folders of stages: whose they are, and the cache that runs share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from dudi.distill.state import Run
+from dudi.errors import ConfigError
+from dudi.training import checkpoints
+from dudi.training.ranks import from_first
+
+UNSHARED = ("checkpoints*", "runs", ".*")
+
+
+def teacher_hash(run: Run) -> str:
+    """The identity of the second model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if run.setup.teacher is None:
+        raise ConfigError(f"method {run.args.method}: teacher-written answers need a teacher")
+    return checkpoints.hash_parameters(run.setup.teacher)
+
+
+def hash_of(value: Any) -> str:
+    """A key of 32 characters for what a stage depends on, the same whatever the order of its names."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def holds(folder: Path, key: str) -> bool:
+    """Whether a folder is whole and belongs to this key."""
+    checkpoints.settle(folder)
+    if not (folder / checkpoints.MANIFEST).is_file():
+        return False
+    try:
+        return checkpoints.verify(folder).get("key") == key
+    except ConfigError:
+        return False
+
+
+def stands(folder: Path, key: str) -> bool:
+    """`holds`, as rank 0 sees it: ranks that looked for themselves could disagree while rank 0 writes, and hang."""
+    return from_first(lambda: holds(folder, key))
+
+
+def _cache(run: Run, kind: str, key: str) -> Path:
+    root = run.args.cache_dir or os.environ.get("DUDI_CACHE") or Path.home() / ".cache" / "dudi"
+    return Path(root) / kind / key
+
+
+def fetch(run: Run, kind: str, key: str, folder: Path, part: str = "model") -> bool:
+    """Take a stage from the cache into this run, if it is there."""
+    shared = _cache(run, kind, key)
+    if not stands(shared / part, key):
+        return False
+    run.write_once(lambda: _copy(shared, folder))
+    return True
+
+
+def _copy(shared: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(shared, folder, copy_function=_link)
+
+
+def share(run: Run, kind: str, key: str, folder: Path, part: str = "model") -> None:
+    """Offer a finished stage to other runs; a cache that cannot be written is no reason to stop."""
+    shared = _cache(run, kind, key)
+    if not run.args.should_save or holds(shared / part, key):
+        return
+    partial = shared.with_name(f".{key}.{os.getpid()}")
+    try:
+        shutil.copytree(folder, partial, copy_function=_link, ignore=shutil.ignore_patterns(*UNSHARED))
+        shutil.rmtree(shared, ignore_errors=True)  # damaged, if it is there at all
+        os.replace(partial, shared)
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

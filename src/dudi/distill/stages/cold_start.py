@@ -1,0 +1,178 @@
+"""The cold start: SFT or DFT on the rows, a folder, or nothing, before the method begins."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import gc
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, set_seed
+
+from dudi.distill.arguments import COLD_STARTS, METHOD_STAGE_KEYS, DudiConfig
+from dudi.distill.stages.cache import fetch, hash_of, share, stands, teacher_hash
+from dudi.distill.state import Run
+from dudi.errors import ConfigError
+from dudi.models.adapters import innermost, is_adapted, with_adapter
+from dudi.training import checkpoints
+from dudi.training.logged import LoggedTrainer
+from dudi.training.ranks import from_first
+from dudi.training.runlog import RunLog, read_jsonl
+from dudi.training.sealed import binding_keys
+
+COLD_START = "cold_start"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Started:
+    """Where stage 2 starts.
+
+    Attributes:
+        model: The student, with its adapters.
+        adapter: `merge`: a new adapter on a merged cold start; `continue`: the adapter of before; `none`: no adapter.
+    """
+
+    model: nn.Module
+    adapter: Literal["merge", "continue", "none"]
+
+
+class MakeTrainer(Protocol):
+    """Makes a trainer of the same run for another stage."""
+
+    def __call__(self, model: nn.Module, args: DudiConfig) -> LoggedTrainer:
+        """A trainer of this model with these keys, on the same rows and logs."""
+        ...
+
+
+def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started:
+    """Bring the student to where stage 2 starts.
+
+    Args:
+        run: The run; the cold start is taken from its folder or from the cache, where it stands there.
+        peft_config: The adapter that the student was given, or None.
+        make_trainer: Makes the trainer of a cold start that has to be trained.
+    """
+    wanted, model = run.args.cold_start, run.model()
+    if wanted == "none":
+        return Started(model, "continue" if peft_config is None and is_adapted(model) else "none")
+    if wanted not in COLD_STARTS:
+        _load_student(model, _existing(Path(wanted)))
+        return _settle_adapter(run, peft_config)
+    folder = run.args.folder / "stages" / COLD_START
+    key = cold_start_key(run)
+    if stands(folder / "model", key) or fetch(run, COLD_START, key, folder):
+        _load_student(model, folder / "model")
+        _repeat_metrics(run, folder)
+    else:
+        _train_cold_start(run, folder, key, make_trainer)
+        share(run, COLD_START, key, folder)
+    return _settle_adapter(run, peft_config)
+
+
+def cold_start_key(run: Run) -> str:
+    """Hash of all that a cold start depends on: data, student, templates, world size, and its own keys."""
+    args = run.args
+    sampling = {"temperature", "max_new_tokens"} if args.cold_start == "teacher_sft" else set()
+    unread = METHOD_STAGE_KEYS - sampling
+    stage = args.for_cold_start("-")
+    keys = {k: v for k, v in binding_keys(stage).items() if k not in unread}
+    own = {
+        "keys": keys | {"max_steps": args.max_steps, "epochs": stage.num_train_epochs},
+        "data": run.setup.train.digest if run.setup.train else "",
+        "student": checkpoints.hash_parameters(run.model()),
+        "teacher": teacher_hash(run) if args.cold_start == "teacher_sft" else "",
+        "template": run.setup.student_format.digest,
+        "world_size": args.world_size,
+    }
+    return hash_of(own)
+
+
+def _train_cold_start(run: Run, folder: Path, key: str, make_trainer: MakeTrainer) -> None:
+    model = run.model()
+    nested = make_trainer(copy.deepcopy(model) if run.sharded else model, run.args.for_cold_start(str(folder)))
+    nested.identity()  # of all ranks together, before one of them looks
+    newest = from_first(functools.partial(_checkpoint_of, nested))
+    nested.train(resume_from_checkpoint=None if newest is None else str(newest))
+    nested.save_sealed(folder / "model", {"key": key})
+    RunLog(folder / "metrics.jsonl", run.args.should_save).replace(_curve(nested.metrics_log))
+    nested.accelerator.unwrap_model(nested.model_wrapped, keep_fp32_wrapper=False)
+    nested.accelerator.free_memory()
+    del nested
+    gc.collect()
+    if run.sharded:
+        _load_student(model, folder / "model")
+
+
+def _checkpoint_of(nested: LoggedTrainer) -> Path | None:
+    """Where a cold start that was cut off goes on; checkpoints of one with other settings are moved aside."""
+    newest, skipped = checkpoints.newest_valid(nested.checkpoint_root)
+    try:
+        if newest is not None:
+            nested.check_resume(newest)
+    except ConfigError as error:
+        skipped.append(str(error))
+        newest = None
+        os.replace(nested.checkpoint_root, checkpoints.free_name(nested.checkpoint_root.with_name("checkpoints.old")))
+    for reason in skipped:
+        warnings.warn(f"skipped: {reason}", stacklevel=2)
+    return newest
+
+
+def _curve(log: RunLog) -> list[dict[str, Any]]:
+    """The cold start's lines of the run's metrics."""
+    return [record for record in read_jsonl(log.path) if record.get("stage") == COLD_START]
+
+
+def _repeat_metrics(run: Run, folder: Path) -> None:
+    """A cold start that was not run here still belongs to this run's curves."""
+    kept, own = read_jsonl(folder / "metrics.jsonl"), _curve(run.log)
+    if run.args.process_index == 0 and len(own) < len(kept):
+        others = [record for record in read_jsonl(run.log.path) if record.get("stage") != COLD_START]
+        run.log.path.parent.mkdir(parents=True, exist_ok=True)
+        run.log.replace([*({**record, "cached": True} for record in kept), *others])
+
+
+def _existing(folder: Path) -> Path:
+    inside = folder / "model"
+    if (inside / "config.json").is_file() or (inside / "adapter_config.json").is_file():
+        return inside
+    if not folder.is_dir():
+        raise ConfigError(f"cold_start: '{folder}' is neither a folder nor one of {', '.join(COLD_STARTS)}")
+    return folder
+
+
+def _load_student(model: nn.Module, folder: Path) -> None:
+    """Put the weights of a folder into the student: an adapter's into its adapter, a model's into its base."""
+    if (folder / "adapter_config.json").is_file():
+        if not is_adapted(model):
+            raise ConfigError(f"cold_start: {folder} holds an adapter, and the student has none; set lora")
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), model.active_adapter)
+        return
+    source = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    target = innermost(model)
+    state = source.state_dict()
+    own = target.state_dict()
+    plain = {name.replace(".base_layer.", "."): name for name in own if ".lora_" not in name}
+    if plain.keys() != state.keys() or any(own[plain[n]].shape != t.shape for n, t in state.items()):
+        raise ConfigError(f"cold_start: the model in {folder} is not shaped as the student is")
+    target.load_state_dict({plain[name]: tensor for name, tensor in state.items()}, strict=False)
+
+
+def _settle_adapter(run: Run, peft_config: Any) -> Started:
+    """After a cold start with LoRA: merge its adapter and put on a new one, or go on with it."""
+    model = run.model()
+    if not is_adapted(model):
+        return Started(model, "none")
+    if run.args.cold_start_adapter == "continue" or peft_config is None:
+        return Started(model, "continue")
+    set_seed(run.args.seed)  # nothing after it must depend on whether the cold start was cached
+    renewed = with_adapter(model.merge_and_unload(), peft_config, run.args.seed)
+    return Started(renewed.to(run.args.device), "merge")

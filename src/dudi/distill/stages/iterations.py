@@ -1,0 +1,81 @@
+"""The iterations of SPIN: a new opponent, its answers, a fresh optimizer."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.optim.lr_scheduler import LambdaLR
+
+from dudi.distill.stages.answers import read_answers, write_answers
+from dudi.distill.stages.cache import hash_of
+from dudi.distill.stages.reference import copy_into_reference, load_reference, save_reference
+from dudi.distill.state import Run
+from dudi.rollouts import Rollout
+
+
+def begin_iteration(run: Run, iteration: int, identity: Mapping[str, Any], *, resumed: bool) -> dict[str, Rollout]:
+    """Make the student the new opponent, and let it answer every row.
+
+    Each row is trained once per iteration, against its answer from this iteration or the one before: a coin, the same
+    for the same seed, row and iteration (the original trains on both iterations' data).
+
+    Args:
+        run: The run; its reference becomes the opponent.
+        iteration: Counted from 0.
+        identity: What the run is; the iteration's folder belongs to it.
+        resumed: Whether the iteration goes on from a checkpoint inside it: its opponent is read, then.
+
+    Returns:
+        The opponent's answers by row id.
+    """
+    key = hash_of({"identity": identity, "iteration": iteration})
+    here = _pools(run, iteration)[-1]
+    if resumed:  # that the folder is whole, and this checkpoint's, was seen when the checkpoint was (`needs`)
+        load_reference(run, here / "reference")
+    else:
+        copy_into_reference(run)
+        prompts = [example.prompt for example in run.rows.examples]
+        write_answers(run, run.collector.engine, prompts, "spin", iteration, here, {"key": key})
+        save_reference(run, here / "reference", key)
+    pools = [read_answers(path) for path in _pools(run, iteration)]
+    seed = run.args.seed
+    return {row_id: pools[_coin(seed, row_id, iteration) % len(pools)][row_id] for row_id in pools[0]}
+
+
+def _pools(run: Run, iteration: int) -> list[Path]:
+    """The answers that an iteration trains against: its own and those of the one before."""
+    folder = run.args.folder / "stages" / "spin"
+    return [folder / f"iteration-{i}" for i in range(max(0, iteration - 1), iteration + 1)]
+
+
+def opponents(run: Run, iteration: int) -> list[Path]:
+    """The sealed folders without which an iteration cannot go on."""
+    pools = _pools(run, iteration)
+    return [*pools, pools[-1] / "reference"]
+
+
+def _coin(seed: int, row_id: str, iteration: int) -> int:
+    text = repr((seed, row_id, iteration, "pool")).encode("utf-8", "backslashreplace")
+    return hashlib.sha256(text).digest()[0]
+
+
+def repeated(one: LambdaLR, steps: int, rates: Sequence[float], base: float) -> LambdaLR:
+    """A schedule that runs anew in each iteration, with the iteration's own rate.
+
+    Args:
+        one: The schedule of one iteration.
+        steps: Optimizer steps of an iteration.
+        rates: A learning rate for each iteration; the last one goes on.
+        base: The learning rate that `one` multiplies.
+    """
+
+    def factor(shape: Callable[[int], float], step: int) -> float:
+        iteration = min(step // steps, len(rates) - 1)
+        return shape(step - iteration * steps) * rates[iteration] / base
+
+    shapes: list[Callable[[int], float]] = [functools.partial(factor, shape) for shape in one.lr_lambdas]
+    return LambdaLR(one.optimizer, shapes)

@@ -1,0 +1,121 @@
+"""The frozen reference, what is stored of it, and the moving average."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from dudi.data.chat import Tokens
+from dudi.data.examples import ExampleSet
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.stages.cache import hash_of, stands
+from dudi.distill.state import Run
+from dudi.models.adapters import REFERENCE_ADAPTER, TEACHER_ADAPTER, adapter_pairs, copy_adapter, innermost, is_adapted
+from dudi.models.frozen import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
+from dudi.models.sharding import whole
+from dudi.objective.methods import METHODS
+from dudi.training import checkpoints
+
+
+def reference_needed(args: DudiConfig) -> bool:
+    """Whether a frozen reference is read."""
+    return "sequence" in args.signals
+
+
+def moving_average_needed(args: DudiConfig) -> bool:
+    """Whether the teacher is the student's moving average."""
+    return METHODS[args.method].teacher == "ema" and "on_policy" in args.signals
+
+
+def make_reference(run: Run, on_new_adapter: bool) -> FrozenModel | AdapterOff | OtherAdapter:
+    """The policy that stage 2 starts from, frozen: a copy, the student without its adapter, or a copied adapter."""
+    if not is_adapted(run.model()):
+        return frozen_copy(innermost(run.model()))
+    if on_new_adapter and not METHODS[run.args.method].iterated:
+        return AdapterOff(run.wrapped, lambda: run.peft_model)
+    copy_adapter(run.model(), REFERENCE_ADAPTER)
+    return OtherAdapter(run.wrapped, lambda: run.peft_model, REFERENCE_ADAPTER)
+
+
+def make_moving_average(run: Run) -> MovingAverage:
+    """The teacher of SDFT, equal to the student at first."""
+    if is_adapted(run.model()):
+        own: str = run.peft_model.active_adapter
+        copy_adapter(run.model(), TEACHER_ADAPTER)
+        adapter = OtherAdapter(run.wrapped, lambda: run.peft_model, TEACHER_ADAPTER)
+        return MovingAverage(adapter, run.args.ema_rate, lambda: adapter_pairs(run.peft_model, own, TEACHER_ADAPTER))
+    twin = frozen_copy(innermost(run.model()))
+    return MovingAverage(twin, run.args.ema_rate, lambda: _paired(run.inner_model, twin.module))
+
+
+def _paired(model: nn.Module, twin: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(model.parameters(), twin.parameters(), strict=True))
+
+
+def store_gold_reference(run: Run) -> dict[str, float]:
+    """Store log pi_ref(y | x) of every training row, in row order: constants of the run, computed once and kept.
+
+    Returns:
+        The log-probabilities by row id.
+    """
+    examples = run.rows
+    key = hash_of({"data": examples.digest, "reference": _reference_hash(run)})
+    folder = run.args.folder / "stages" / "reference"
+    if not stands(folder, key):
+        batch = run.args.per_device_train_batch_size
+        starts = list(range(0, len(examples.examples), batch))[run.args.process_index :: run.args.world_size]
+        own = [(start, run.reference_log_probs(_pairs(examples, start, batch)).tolist()) for start in starts]
+        values = [value for _, part in sorted(gather_object(own)) for value in part]
+
+        def fill(partial: Path) -> None:
+            checkpoints.save_file({"gold": torch.tensor(values)}, partial / "log_probs.safetensors")
+
+        run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+    stored = checkpoints.load_file(folder / "log_probs.safetensors")["gold"].tolist()
+    return {e.row.id: value for e, value in zip(examples.examples, stored, strict=True)}
+
+
+def _reference_hash(run: Run) -> str:
+    """The reference's identity: a copy's own weights, or the whole state of the student whose adapter it is."""
+    if isinstance(run.reference, FrozenModel):
+        return checkpoints.hash_parameters(run.reference.module)
+    return checkpoints.hash_parameters(run.peft_model)
+
+
+def _pairs(examples: ExampleSet, start: int, size: int) -> list[tuple[Tokens, Tokens]]:
+    return [(example.prompt, example.completion) for example in examples.examples[start : start + size]]
+
+
+def reference_pairs(run: Run) -> list[tuple[Tensor, Tensor]]:
+    """The student's trainable parameters beside the reference's."""
+    if isinstance(run.reference, FrozenModel):
+        return _paired(run.inner_model, run.reference.module)
+    return adapter_pairs(run.peft_model, run.peft_model.active_adapter, REFERENCE_ADAPTER)
+
+
+@torch.no_grad()
+def copy_into_reference(run: Run) -> None:
+    """Make the reference equal to the student."""
+    for student, reference in reference_pairs(run):
+        reference.copy_(whole(student))
+
+
+def save_reference(run: Run, folder: Path, key: str) -> None:
+    """Seal the reference's weights, numbered in the student's order."""
+    tensors = {f"{i:05d}": reference.cpu().contiguous() for i, (_, reference) in enumerate(reference_pairs(run))}
+
+    def fill(partial: Path) -> None:
+        checkpoints.save_file(tensors, partial / "opponent.safetensors")
+
+    run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+
+
+@torch.no_grad()
+def load_reference(run: Run, folder: Path) -> None:
+    """Put the sealed weights back into the reference."""
+    saved = checkpoints.load_file(folder / "opponent.safetensors")
+    for i, (_, reference) in enumerate(reference_pairs(run)):
+        reference.copy_(saved[f"{i:05d}"])

@@ -1,0 +1,95 @@
+"""A run as the passes, the engines, the stages and the validation read it; it knows no trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dudi.data.chat import Tokens
+from dudi.data.examples import ExampleSet
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.collect import Collector
+from dudi.distill.setup import Setup
+from dudi.errors import ConfigError
+from dudi.models.adapters import innermost
+from dudi.models.frozen import Policy
+from dudi.objective.forward import summed_log_probs
+from dudi.objective.signals import Signal
+from dudi.training.runlog import RunLog
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """What is known of a run between its steps.
+
+    Attributes:
+        args: Its keys.
+        setup: Its models' formats, its rows and its verbalizer.
+        accelerator: Devices and ranks.
+        signals: The terms of Eq. 8 that it has.
+        model: The student, with its adapters, outside of what distributes it; as it is at the time of the call.
+        wrapped: The student inside of what distributes it, likewise.
+        step: Optimizer steps made so far.
+        write_once: Lets the rank that saves write, and all ranks wait.
+        log: `metrics.jsonl`.
+        teacher: The model that divergences read, or None.
+        reference: The frozen policy of the sequence signal, or None.
+        gold_reference: log pi_ref(y | x) of each training row, by row id.
+        collector: Rolls out; set once its engine can be made.
+    """
+
+    args: DudiConfig
+    setup: Setup
+    accelerator: Accelerator
+    signals: Mapping[str, Signal]
+    model: Callable[[], nn.Module]
+    wrapped: Callable[[], nn.Module]
+    step: Callable[[], int]
+    write_once: Callable[[Callable[[], None]], None]
+    log: RunLog
+    teacher: Policy | None = None
+    reference: Policy | None = None
+    gold_reference: dict[str, float] = dataclasses.field(default_factory=dict)
+    collector: Collector = dataclasses.field(init=False)
+
+    @property
+    def rows(self) -> ExampleSet:
+        """The training rows.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.setup.train is None:
+            raise ConfigError("train_dataset: there is none")
+        return self.setup.train
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the student's weights are spread over the ranks (FSDP)."""
+        return self.accelerator.state.fsdp_plugin is not None
+
+    @property
+    def peft_model(self) -> Any:
+        """The student with its adapters, taken out of what distributes it."""
+        return self.accelerator.unwrap_model(self.wrapped(), keep_torch_compile=False)
+
+    @property
+    def inner_model(self) -> PreTrainedModel:
+        """The causal language model inside every wrapper and adapter."""
+        return innermost(self.peft_model)
+
+    def reference_log_probs(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
+        """(S,) summed log-probabilities of completions under the reference.
+
+        Args:
+            pairs: S prompts with their completions.
+        """
+        if self.reference is None:
+            raise RuntimeError("this method has no reference")
+        with self.reference.opened() as module, self.accelerator.autocast():
+            return summed_log_probs(module, pairs, self.setup.vocabulary, self.args.loss_kernel)

@@ -1,0 +1,153 @@
+"""The account of one optimizer step: what runs, what it is divided by, what it cost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.batch import MicroBatch
+from dudi.distill.collect import Collected
+from dudi.distill.metrics import RolloutHealth, health_metrics
+from dudi.environment import peak_memory
+from dudi.objective.signals import Kind, Signal
+
+PHASES = ("rollout", "teacher", "reference", "student")
+
+
+@dataclasses.dataclass(slots=True)
+class Step:
+    """One optimizer step, over all its micro-batches.
+
+    Attributes:
+        number: The optimizer step, counted from 1.
+        signals: Those that run.
+        weights: Their weights in Eq. 8.
+        collected: The sequences of this rank.
+        counts: Each signal's denominator, over all micro-batches and ranks.
+        sums: Each signal's summed loss so far, on this rank.
+        agreement: Sums of overlap, both entropies and the number of positions.
+        scored: Completion tokens that the student was scored on, on this rank.
+        seconds: Wall time of each phase.
+        bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
+        started: When the step began.
+    """
+
+    number: int
+    signals: dict[str, Signal]
+    weights: dict[str, float]
+    collected: Collected = dataclasses.field(default_factory=lambda: Collected([], RolloutHealth(), []))
+    counts: dict[str, float] = dataclasses.field(default_factory=dict)
+    sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    agreement: Tensor | None = None
+    scored: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @contextlib.contextmanager
+    def clock(self, phase: str) -> Iterator[None]:
+        """Add the wall time of what runs inside to a phase, its device's queue too; profilers see `dudi/<phase>`."""
+        begin = time.perf_counter()
+        try:
+            with record_function(f"dudi/{phase}"):
+                yield
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.seconds[phase] += time.perf_counter() - begin
+
+    def add(self, sums: Mapping[str, Tensor], agreement: Tensor) -> None:
+        """Take in one micro-batch."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach()
+        self.agreement = agreement if self.agreement is None else self.agreement + agreement
+
+    def note_bad_number(self, what: str, *batches: MicroBatch) -> None:
+        """Remember the rows of micro-batches in which something was not finite."""
+        self.bad_numbers[what] = self.bad_numbers.get(what, []) + row_ids(batches)
+
+    def row_ids(self) -> list[str]:
+        """Ids of all its rows on this rank."""
+        return row_ids(self.collected.batches)
+
+    def timings(self, scored: float) -> dict[str, float]:
+        """The `time/*` metrics in seconds, and the completion tokens scored per second on all ranks."""
+        whole = time.perf_counter() - self.started
+        times = {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
+        return times | {"time/step": whole, "tokens_per_second": scored / whole}
+
+
+def weights_of_step(args: DudiConfig, step: int) -> dict[str, float]:
+    """The weights of Eq. 8 in one optimizer step.
+
+    With `mixing: sample` one coin a step, a function of the seed and the step alone and so the same on every rank,
+    chooses the on-policy signal with probability lambda, else the off-policy one, with weight 1 (as TRL runs GKD).
+    """
+    weights = args.signals
+    if args.mixing != "sample" or not {"off_policy", "on_policy"} <= weights.keys():
+        return weights
+    digest = hashlib.sha256(f"mixing {args.seed} {step}".encode()).digest()
+    on_policy = int.from_bytes(digest[:8], "little") < args.lmbda * 2**64
+    weights.pop("off_policy" if on_policy else "on_policy")
+    return {name: weight if name == "sequence" else 1.0 for name, weight in weights.items()}
+
+
+def row_ids(batches: Sequence[MicroBatch]) -> list[str]:
+    """Ids of the rows of micro-batches."""
+    return [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
+
+
+def what_is_bad(teacher_states: Mapping[Kind, Tensor]) -> str:
+    """Where a loss that is not finite comes from: the teacher, if what it gave was not finite either."""
+    if all(bool(torch.isfinite(states).all()) for states in teacher_states.values()):
+        return "the loss"
+    return "the teacher's output"
+
+
+def rank_sums(step: Step, device: torch.device) -> Tensor:
+    """What has to be summed over the ranks, fp64: each signal's loss, the agreement, the rollouts' health, tokens."""
+    agreement = torch.zeros(4) if step.agreement is None else step.agreement
+    return torch.cat(
+        [
+            torch.stack([value.double() for value in step.sums.values()]),
+            agreement.double().to(device),
+            torch.tensor([*step.collected.health.as_list(), step.scored], device=device).double(),
+        ]
+    )
+
+
+def step_record(step: Step, total: list[float], args: DudiConfig) -> dict[str, Any]:
+    """The metrics of a step.
+
+    Args:
+        step: The step, after its last micro-batch.
+        total: `rank_sums`, summed.
+        args: The run's config.
+    """
+    names = list(step.sums)
+    losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total, strict=False)}
+    overlap, student, teacher, positions, *health, scored = total[len(names) :]
+    record: dict[str, Any] = {
+        "loss": sum(step.weights[name] * value for name, value in losses.items()),
+        **{f"loss/{name}": value for name, value in losses.items()},
+    }
+    if positions:
+        record[f"overlap@{args.overlap_k}"] = overlap / positions
+        record |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
+    record |= health_metrics(health)
+    if args.loss_average == "token":
+        record |= {f"tokens/{name}": int(step.counts[name]) for name in names if name != "sequence"}
+    record |= step.timings(scored)
+    record["memory/peak"] = peak_memory()
+    if step.collected.without_example:
+        record["verbalizer/without_example"] = step.collected.without_example
+    return record

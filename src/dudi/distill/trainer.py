@@ -1,0 +1,455 @@
+"""`DudiTrainer`: a `transformers.Trainer` that collects, generates, scores and sums."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers.trainer_utils import EvalLoopOutput
+
+from dudi.data.examples import Example, ExampleSet, ListedExamples
+from dudi.data.rejections import Rejections
+from dudi.data.sources import fingerprint
+from dudi.distill.alarms import CollapseAlarm
+from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.distill.batch import MicroBatch
+from dudi.distill.collect import Collector
+from dudi.distill.engines import student_engine
+from dudi.distill.metrics import WATCHED_POSITIONS, watched_positions
+from dudi.distill.passes import losses_of
+from dudi.distill.setup import Records, build_setup
+from dudi.distill.stages.answers import write_targets
+from dudi.distill.stages.cold_start import COLD_START, cold_start
+from dudi.distill.stages.iterations import begin_iteration, opponents, repeated
+from dudi.distill.stages.reference import (
+    make_moving_average,
+    make_reference,
+    moving_average_needed,
+    reference_needed,
+    store_gold_reference,
+)
+from dudi.distill.state import Run
+from dudi.distill.step import Step, rank_sums, step_record, weights_of_step, what_is_bad
+from dudi.distill.validation import evaluate_examples
+from dudi.errors import ConfigError, DataError
+from dudi.models.adapters import with_adapter
+from dudi.models.frozen import FrozenModel, MovingAverage
+from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
+from dudi.objective.methods import METHODS
+from dudi.objective.signals import Signal
+from dudi.rollouts import VLLMEngine
+from dudi.training.checkpoints import random_states, restore_random_states
+from dudi.training.identity import hash_of_model, hash_of_tokenizer
+from dudi.training.interrupts import Interrupts
+from dudi.training.logged import LoggedTrainer
+from dudi.training.runlog import RunLog
+
+
+class DudiTrainer(LoggedTrainer):
+    """Distils a student with the signals of a method.
+
+    It is used as TRL's trainers are:
+
+        trainer = DudiTrainer("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-3B-Instruct", DudiConfig(output_dir="out"), rows)
+        trainer.train()
+
+    Args:
+        model: The student: a model, a `PeftModel`, or a name to load.
+        teacher_model: The teacher, or a name; None for methods without one.
+        args: The run's keys.
+        train_dataset: Rows with `id`, `language`, and `messages` or `prompt` + `completion`.
+        eval_dataset: The same, for evaluation during training.
+        processing_class: The student's tokenizer; loaded from the student's name when None.
+        callbacks: As in `Trainer`.
+        peft_config: Train an adapter of this kind.
+        teacher_processing_class: The teacher's tokenizer; loaded from the teacher's name, else the student's.
+        optimizers: As in `Trainer`.
+        stage: How metrics name this part of a run; the method's name when None.
+        log_dir: Where `metrics.jsonl` and `samples.jsonl` go; `output_dir` when None.
+        rejections: Where rows that are not taken are counted, by a caller who shows them; when None they are written to
+            `output_dir/rejected.jsonl` and a warning says how many and why.
+        interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
+
+    Raises:
+        ConfigError: the method's teacher is missing, the tokenizers differ, a template has no end of turn.
+        DataError: no row is left.
+    """
+
+    _tag_names = ("dudi",)
+    args: DudiConfig
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | str,
+        teacher_model: PreTrainedModel | str | None = None,
+        args: DudiConfig | None = None,
+        train_dataset: Records | ExampleSet | None = None,
+        eval_dataset: Records | ExampleSet | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        peft_config: Any = None,
+        *,
+        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
+        stage: str | None = None,
+        log_dir: Path | None = None,
+        rejections: Rejections | None = None,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        args = args if args is not None else DudiConfig(output_dir="dudi-run")
+        check_deepspeed(args)
+        parts = build_setup(
+            model,
+            teacher_model,
+            args,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            teacher_processing_class,
+            rejections,
+        )
+        self.setup = parts
+        self.peft_config = peft_config
+        self.signals = build_signals(args)
+        super().__init__(
+            model=with_adapter(parts.model, peft_config, args.seed),
+            args=args,
+            data_collator=_as_they_are,
+            train_dataset=None if parts.train is None else ListedExamples(parts.train.examples),
+            eval_dataset=None if parts.eval is None else ListedExamples(parts.eval.examples),
+            processing_class=parts.tokenizer,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        check_sharding(self.accelerator)
+        if self.is_fsdp_enabled and parts.teacher is not None:
+            shard_frozen(parts.teacher, self.accelerator)
+        self.add_callback(StepHooks(self))
+        self.alarm = CollapseAlarm(args)
+        folder = args.folder if log_dir is None else log_dir
+        self.open_log(stage or args.method, folder)
+        self.samples_log = self.run_log(folder / "samples.jsonl")
+        if rejections is None and len(parts.rejections) and args.process_index == 0:
+            parts.rejections.write(folder / "rejected.jsonl")
+            warnings.warn("\n".join(parts.rejections.summary()), stacklevel=2)
+        self.run = Run(
+            args,
+            parts,
+            self.accelerator,
+            self.signals,
+            model=lambda: self.model,
+            wrapped=lambda: self.model_wrapped,
+            step=lambda: self.state.global_step,
+            write_once=self.write_once,
+            log=self.metrics_log,
+            teacher=None if parts.teacher is None else FrozenModel(parts.teacher),
+        )
+        self.run.collector = Collector(
+            args,
+            parts.verbalizer,
+            parts.student_format,
+            parts.teacher_format,
+            student_engine(self.run),
+            parts.languages,
+        )
+        self.step: Step | None = None
+        self.epoch = 0
+        self.interrupts = interrupts
+
+    # ---- before the first step
+
+    def prepare(self) -> None:
+        """The stages that come first: cold start, teacher-written targets, reference, moving average."""
+        run, args = self.run, self.args
+        adapter = self.run_cold_start()
+        if args.targets == "teacher":
+            self.use_examples(write_targets(run))
+        if reference_needed(args):
+            run.reference = make_reference(run, on_new_adapter=adapter != "continue")
+            if not METHODS[args.method].iterated:
+                run.gold_reference = store_gold_reference(run)
+        if moving_average_needed(args):
+            run.teacher = make_moving_average(run)
+        # A cached stage draws nothing from the global generators: without this, dropout would depend on the cache.
+        set_seed(args.seed)
+
+    def run_cold_start(self) -> str:
+        """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
+        started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start)
+        if started.model is not self.model:
+            self.model = self.model_wrapped = started.model
+        return started.adapter
+
+    def _trainer_of_cold_start(self, model: nn.Module, args: DudiConfig) -> DudiTrainer:
+        setup = self.setup
+        trainer = type(self)(
+            model,
+            setup.teacher if self.args.cold_start == "teacher_sft" else None,
+            args,
+            setup.train,
+            processing_class=setup.tokenizer,
+            teacher_processing_class=setup.teacher_format.tokenizer,
+            stage=COLD_START,
+            log_dir=self.metrics_log.path.parent,
+            interrupts=self.interrupts,
+        )
+        trainer.allow_changed = self.allow_changed
+        return trainer
+
+    def begin_iteration(self) -> None:
+        """SPIN: a new opponent and its answers, and a fresh optimizer, unless the iteration is gone on with."""
+        run, resumed = self.run, (self.state.epoch or 0) != self.epoch
+        run.collector.pool = begin_iteration(run, self.epoch, self.identity(), resumed=resumed)
+        run.gold_reference = store_gold_reference(run)
+        if not resumed:
+            optimizer, _ = self.built_optimizer()
+            optimizer.state.clear()
+
+    def logs(self) -> Sequence[RunLog]:
+        """The samples beside the metrics."""
+        return (*super().logs(), self.samples_log)
+
+    def describe(self) -> dict[str, Any]:
+        """A run is its keys, its rows, its tokenizers and templates, its models and its world size."""
+        setup, rows = self.setup, self.run.rows
+        formats = [setup.student_format, setup.teacher_format]
+        # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
+        texts = fingerprint(example.row for example in rows.examples)
+        return {
+            "data": {"rows": len(rows.examples), "sha256": texts},
+            "token_ids": rows.digest,
+            "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
+            "chat_templates": [one.digest for one in formats],
+            "student": hash_of_model(self.model, "the student", self._new_adapter),
+            "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
+            "stage": self.stage,
+            **super().describe(),
+        }
+
+    @property
+    def _new_adapter(self) -> str | None:
+        """A part of the names of the weights that this run has made itself, and that no run comes from."""
+        return None if self.peft_config is None else ".lora_"
+
+    def needs(self) -> list[Path]:
+        """The opponents of SPIN, which their iteration alone could write."""
+        return opponents(self.run, self.epoch) if METHODS[self.args.method].iterated else []
+
+    def has_extra_tensors(self) -> bool:
+        """The moving average is state of the run."""
+        return moving_average_needed(self.args)
+
+    def extra_tensors(self) -> dict[str, Tensor]:
+        """The moving average's weights."""
+        teacher = self.run.teacher
+        return teacher.state_dict() if isinstance(teacher, MovingAverage) else {}
+
+    def load_extra_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put the moving average back."""
+        if isinstance(self.run.teacher, MovingAverage):
+            self.run.teacher.load_state_dict(dict(tensors))
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of `Trainer`; a method in iterations runs it once per iteration."""
+        if not METHODS[self.args.method].iterated or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        per_iteration = max(1, -(-num_training_steps // self.args.spin_iterations))
+        one = super().create_scheduler(per_iteration, optimizer)
+        if not isinstance(one, LambdaLR):
+            raise ConfigError(f"lr_scheduler_type: {self.args.lr_scheduler_type} cannot be repeated per iteration")
+        rates = self.args.spin_learning_rates or [self.args.learning_rate] * self.args.spin_iterations
+        self.lr_scheduler = repeated(one, per_iteration, rates, self.args.learning_rate)
+        return self.lr_scheduler
+
+    def use_examples(self, examples: ExampleSet) -> None:
+        """Train on other targets for the same rows."""
+        self.setup.train = examples
+        self.train_dataset = ListedExamples(examples.examples)
+
+    # ---- one optimizer step
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, MicroBatch]], Tensor | int | None]:
+        """All micro-batches of one optimizer step: rolled out together, counted before any loss."""
+        micro_batches: list[list[Example]] = []
+        # `Trainer` would make one step more when it resumes from the last one.
+        for _ in range(num_batches if self.state.global_step < self.state.max_steps else 0):
+            examples = next(epoch_iterator, None)
+            if examples is None:
+                break
+            micro_batches.append(examples)
+        if not micro_batches:
+            return [], None
+        number = self.state.global_step + 1
+        weights = weights_of_step(self.args, number)
+        step = Step(number, {name: self.signals[name] for name in weights}, weights)
+        with step.clock("rollout"):
+            step.collected = self.run.collector.collect(micro_batches, step.signals, self.epoch)
+        step.counts = self.count(step.signals, step.collected.batches)
+        if not any(step.counts.values()):
+            ids = [example.row.id for examples in micro_batches for example in examples]
+            raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")
+        self._attach(step)
+        self.step = step
+        return [{"batch": batch} for batch in step.collected.batches], 1
+
+    def count(self, signals: Mapping[str, Signal], batches: Sequence[MicroBatch]) -> dict[str, float]:
+        """Each signal's denominator, over all micro-batches and all ranks."""
+        own = torch.zeros(len(signals), dtype=torch.float64)
+        for batch in batches:
+            weights = batch.summed_weights()
+            own += torch.tensor([s.count(weights, batch.pairs) for s in signals.values()], dtype=torch.float64)
+        total = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+        return dict(zip(signals, total, strict=True))
+
+    def _attach(self, step: Step) -> None:
+        """Give each micro-batch what was stored of the reference, and the positions to watch."""
+        limit = WATCHED_POSITIONS // self.args.world_size
+        kind = self.args.on_policy_kind
+        sizes = [sum(len(s.completion) for s in batch.sequences.get(kind, [])) for batch in step.collected.batches]
+        watched = watched_positions(sum(sizes), limit, self.args.seed, step.number)
+        start = 0
+        for batch, size in zip(step.collected.batches, sizes, strict=True):
+            if "on_policy" in step.signals:
+                batch.watched = [place - start for place in watched if start <= place < start + size]
+            start += size
+            if "sequence" in step.signals:
+                stored = [self.run.gold_reference[scored.example.row.id] for scored in batch.sequences["gold"]]
+                batch.gold_reference = torch.tensor(stored)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch; what teacher and reference took is not the student's time."""
+        step = self.step
+        if step is None:
+            raise RuntimeError("training_step is called by train(), after get_batch_samples")
+        before = step.seconds["teacher"] + step.seconds["reference"]
+        with step.clock("student"):
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        step.seconds["student"] -= step.seconds["teacher"] + step.seconds["reference"] - before
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Eq. 8 for one micro-batch, divided by the counts of the whole optimizer step.
+
+        DDP averages over ranks, so the sum is scaled by the world size.
+        """
+        step, batch = self.step, inputs["batch"]
+        if step is None:
+            raise RuntimeError("compute_loss is called by train(), after get_batch_samples")
+        out = losses_of(self.run, model, batch, step.signals, step)
+        loss = torch.zeros((), device=self.args.device)
+        for name, total in out["sums"].items():
+            loss = loss + step.weights[name] * total / max(step.counts[name], 1.0)
+        step.add(out["sums"], out["agreement"])
+        step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
+        loss = loss * self.args.world_size
+        if not torch.isfinite(loss):
+            step.note_bad_number(what_is_bad(out["teacher_states"]), batch)
+        return (loss, out) if return_outputs else loss
+
+    # ---- after the step
+
+    def rows_of_step(self) -> list[str]:
+        """Ids of the rows of the current step."""
+        return [] if self.step is None else self.step.row_ids()
+
+    def bad_numbers(self) -> dict[str, list[str]] | None:
+        """What was noted while the micro-batches were scored."""
+        return None if self.step is None else self.step.bad_numbers
+
+    def finished_step(self) -> dict[str, Any] | None:
+        """The metrics of the step that has just ended; its samples are written here."""
+        step = self.step
+        if step is None or step.number != self.state.global_step:
+            return None
+        total = self.accelerator.reduce(rank_sums(step, self.args.device), "sum").tolist()
+        for sample in step.collected.samples:
+            self.samples_log.append({"stage": self.stage, "step": step.number, **sample})
+        self.step = None
+        return step_record(step, total, self.args) | self._rollout_gap()
+
+    def warnings_of(self, record: dict[str, Any]) -> list[str]:
+        """Signs that rollouts have collapsed."""
+        return self.alarm.see(record)
+
+    def _rollout_gap(self) -> dict[str, float]:
+        """How far vLLM's log-probabilities of this step's rollouts are from the trainer's, over all ranks."""
+        engine = self.run.collector.engine
+        if not isinstance(engine, VLLMEngine):
+            return {}
+        own, seconds = engine.take_gap()
+        gaps = self.accelerator.gather(own.to(self.args.device).unsqueeze(0))
+        total, tokens, largest = gaps[:, 0].sum().item(), gaps[:, 1].sum().item(), gaps[:, 2].max().item()
+        if not tokens:
+            return {}
+        return {
+            "rollout/log_prob_mismatch": total / tokens,
+            "rollout/log_prob_mismatch_max": largest,
+            "time/weight_sync": seconds,
+        }
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """2 FLOPs a parameter and token forward, 4 backward, over what the student was scored on."""
+        batch: MicroBatch = inputs["batch"]
+        tokens = sum(len(s.prompt) + len(s.completion) for part in batch.sequences.values() for s in part)
+        return 6 * tokens * self._parameters
+
+    @functools.cached_property
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.inner_model().parameters())
+
+    # ---- evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """`eval_loss` (the off-policy term) and bits per byte; with `eval_rollouts` every signal, seeded apart."""
+        states = random_states()  # opening a data loader draws a number
+        metrics, rows = evaluate_examples(self.run, dataloader, metric_key_prefix)
+        restore_random_states(states)
+        return EvalLoopOutput(predictions=np.empty(0), label_ids=None, metrics=metrics, num_samples=rows)
+
+
+def _as_they_are(examples: list[Any]) -> Any:
+    """A micro-batch stays a list of examples: they are lined up once their rollouts are there."""
+    return examples
+
+
+class StepHooks(TrainerCallback):
+    """What has to happen between `Trainer`'s steps."""
+
+    def __init__(self, trainer: DudiTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Number the pass over the data; a method in iterations starts its next one."""
+        self.trainer.epoch = int(state.epoch or 0)
+        if METHODS[self.trainer.args.method].iterated:
+            self.trainer.begin_iteration()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the average after the student."""
+        if isinstance(self.trainer.run.teacher, MovingAverage):
+            self.trainer.run.teacher.update()

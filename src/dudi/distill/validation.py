@@ -1,0 +1,87 @@
+"""Evaluation during training: the off-policy term and bits per byte, and on request every signal."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from dudi.data.examples import Example
+from dudi.distill.batch import MicroBatch
+from dudi.distill.passes import losses_of, student_rows
+from dudi.distill.state import Run
+from dudi.distill.step import Step
+from dudi.models.frozen import evaluating
+from dudi.objective.forward import inside
+from dudi.objective.heads import Distance, head_of
+from dudi.objective.signals import OffPolicySignal, Signal
+
+
+def evaluate_examples(run: Run, dataloader: Any, prefix: str) -> tuple[dict[str, float], int]:
+    """Losses over an evaluation set.
+
+    A method without an off-policy term is evaluated by its cross-entropy. Nothing is drawn from the global
+    generators, and rollouts use noise of their own, so that a run is the same with and without evaluation.
+
+    Args:
+        run: Whose student is evaluated.
+        dataloader: Of lists of examples.
+        prefix: Of the metrics' names.
+
+    Returns:
+        The metrics, and the number of rows.
+    """
+    args = run.args
+    off_policy = run.signals.get("off_policy") or OffPolicySignal(
+        "cross_entropy", Distance(args.divergence, args.beta, args.kd_temperature)
+    )
+    signals: dict[str, Signal] = {"off_policy": off_policy}
+    if args.eval_rollouts and "on_policy" in run.signals:
+        signals["on_policy"] = run.signals["on_policy"]
+    names = [*signals, "nats", "bytes", "rows"]
+    own = torch.zeros(2, len(names), dtype=torch.float64)
+    model = run.wrapped()
+    with evaluating(model):
+        for examples in dataloader:
+            _add(run, model, list(examples), signals, own)
+    total = run.accelerator.reduce(own.to(args.device), "sum").cpu()
+    sums = dict(zip(names, total[0].tolist(), strict=True))
+    counts = dict(zip(names, total[1].tolist(), strict=True))
+    losses = {name: sums[name] / max(counts[name], 1.0) for name in signals}
+    metrics = {f"{prefix}_loss": losses["off_policy"]}
+    metrics[f"{prefix}_bits_per_byte"] = sums["nats"] / math.log(2) / max(sums["bytes"], 1.0)
+    if "on_policy" in losses:
+        metrics[f"{prefix}_loss/on_policy"] = losses["on_policy"]
+    return metrics, int(sums["rows"])
+
+
+def _add(run: Run, model: Any, examples: list[Example], signals: dict[str, Signal], own: torch.Tensor) -> None:
+    """Add one batch: sums in the first line of `own`, counts in the second."""
+    collected = run.collector.collect([examples], signals, epoch=0, purpose="eval")
+    batch = collected.batches[0]
+    step = Step(0, signals, dict.fromkeys(signals, 1.0))
+    sums = losses_of(run, model, batch, signals, step)["sums"]
+    weights = batch.summed_weights()
+    for column, (name, signal) in enumerate(signals.items()):
+        own[0, column] += float(sums[name])
+        own[1, column] += signal.count(weights, batch.pairs)
+    own[0, len(signals)] += gold_nats(run, model, batch)
+    own[0, len(signals) + 1] += sum(len(_target(run, example).encode("utf-8")) for example in examples)
+    own[0, len(signals) + 2] += len(examples)
+
+
+def _target(run: Run, example: Example) -> str:
+    return run.setup.student_format.text(example.completion)
+
+
+def gold_nats(run: Run, model: Any, batch: MicroBatch) -> float:
+    """Summed -log pi(y | x) of the batch, the end of turn included."""
+    gold = MicroBatch({"gold": batch.sequences["gold"]})
+
+    def work(student: Any) -> torch.Tensor:
+        rows = student_rows(student, gold, {}, {})["gold"]
+        head = head_of(student).shared_with(run.setup.vocabulary)
+        return -rows.log_probs(head, run.args.loss_kernel).double().sum()
+
+    return float(inside(model, work))

@@ -1,0 +1,222 @@
+"""`Verbalizer`: the teacher's prompt z and the student's prompt p_z of a row (Section 3.3 of the paper).
+
+Every choice is a hash of (seed, row id, epoch): it depends neither on the order of rows nor on workers, ranks or
+resuming. docs/verbalizer.md explains the modes and the templates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dudi.data.rows import Message, Row, RowError, parse_row
+from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.languages.registry import Language, check_codes, load_languages
+
+Mode = Literal["none", "english", "multilingual", "cross_lingual", "mix"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+_ENGLISH = "en"
+_NO_ID = ""
+_CHOOSES_TARGET = ("cross_lingual", "mix")
+_SLOT = re.compile(r"\{(question|answer|language)\}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Verbalized:
+    """The two prompts of one row; neither holds the assistant's answer as a turn.
+
+    Attributes:
+        teacher_messages: z as a conversation, the last turn the user's.
+        student_messages: p_z as a conversation, the last turn the user's.
+        target_language: l_z, the code of the language that the rollout should be in.
+        mode: The mode that shaped this row: under `mix`, the one that the coin chose.
+    """
+
+    teacher_messages: list[Message]
+    student_messages: list[Message]
+    target_language: str
+    mode: Mode
+
+
+class Verbalizer:
+    """Makes the prompts of the on-policy signal.
+
+    Args:
+        mode: `none`, `english`, `multilingual`, `cross_lingual` or `mix`.
+        languages: Codes of the training languages; their order does not matter. English joins the targets by itself.
+        seed: Seed of the choice of target and of the coin of `mix`.
+        exclude_targets: Codes that `cross_lingual` never asks for; `["en"]` is the paper's "w/o English".
+        languages_dir: A folder of further languages; None takes the one that `DUDI_LANGUAGES_DIR` names, if any.
+
+    Raises:
+        ConfigError: an unknown mode or language, a broken language file, or a training language without a target.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        languages: Sequence[str],
+        seed: int,
+        exclude_targets: Sequence[str] = (),
+        *,
+        languages_dir: Path | None = None,
+    ) -> None:
+        self.mode = _mode(mode)
+        self.seed = seed
+        self.known = load_languages(languages_dir)
+        self.languages = _codes(languages, self.known, "languages")
+        if not self.languages:
+            raise ConfigError("languages: name at least one training language")
+        self.exclude_targets = _codes(exclude_targets, self.known, "exclude_targets")
+        excluded = set(self.exclude_targets)
+        self.targets = tuple(code for code in sorted({*self.languages, _ENGLISH}) if code not in excluded)
+        if self.mode in _CHOOSES_TARGET:
+            for language in self.languages:
+                self._options(language)
+
+    def verbalize(self, example: Row | Mapping[str, Any], epoch: int = 0, with_answer: bool = True) -> Verbalized:
+        """The prompts of one row in one epoch.
+
+        Args:
+            example: A `Row`, or a row as users write it (`id`, `language`, and `prompt` + `completion` or `messages`).
+                Without an `id`, a hash of its content stands for it.
+            epoch: Which visit of the row this is; the target is drawn anew at each.
+            with_answer: False leaves the ground truth out of z, for a z that is too long for the teacher.
+
+        Returns:
+            Both prompts and the target language. Only the last user turn is verbalized; all other turns stay.
+
+        Raises:
+            DataError: the row is broken, or no template exists for its language.
+            ConfigError: the row's language, not among `languages`, leaves no target.
+        """
+        row = example if isinstance(example, Row) else _row(example)
+        mode = self._mode_of(row.id, epoch)
+        if mode == "none":
+            return Verbalized(_copy(row.prompt), _copy(row.prompt), row.language, mode)
+        question = _last_user_turn(row)
+        slots = {"question": row.prompt[question]["content"], "answer": row.completion}
+        if mode == "english":
+            wording = self.known[_ENGLISH].wording
+            teacher = fill(wording.sdft if with_answer else wording.sdft_without_answer, slots)
+            return Verbalized(_with_turn(row.prompt, question, teacher), _copy(row.prompt), row.language, mode)
+        own = self._language(row)
+        target = row.language if mode == "multilingual" else self.target(row.id, row.language, epoch)
+        slots["language"] = own.names[target]
+        wording = own.wording
+        teacher = fill(wording.teacher if with_answer else wording.teacher_without_answer, slots)
+        student = fill(wording.student, slots)
+        return Verbalized(
+            _with_turn(row.prompt, question, teacher), _with_turn(row.prompt, question, student), target, mode
+        )
+
+    def target(self, row_id: str, language: str, epoch: int = 0) -> str:
+        """The target language of `cross_lingual`, uniform over the training languages and English without `language`.
+
+        Args:
+            row_id: The row's id.
+            language: The row's own language.
+            epoch: Which visit of the row this is.
+
+        Raises:
+            ConfigError: no target is left for `language`.
+        """
+        options = self._options(language)
+        return options[_draw("target", self.seed, epoch, row_id) % len(options)]
+
+    def _options(self, language: str) -> list[str]:
+        options = [code for code in self.targets if code != language]
+        if options:
+            return options
+        raise ConfigError(
+            f"verbalizer: {self.mode} leaves no target for language '{language}' "
+            f"(languages={list(self.languages)}, exclude_targets={list(self.exclude_targets)})\n"
+            "Add a training language, take one out of exclude_targets, or use another verbalizer."
+        )
+
+    def _mode_of(self, row_id: str, epoch: int) -> Mode:
+        if self.mode != "mix":
+            return self.mode
+        return "multilingual" if _draw("mix", self.seed, epoch, row_id) % 2 else "cross_lingual"
+
+    def _language(self, row: Row) -> Language:
+        language = self.known.get(row.language)
+        if language is None:
+            hint = did_you_mean(row.language, self.known)
+            raise DataError(
+                f"row '{row.id}': no template for language '{row.language}'{hint}\n"
+                f"Known: {', '.join(self.known)}. docs/verbalizer.md shows how to add one."
+            )
+        return language
+
+
+def fill(template: str, slots: Mapping[str, str]) -> str:
+    """Put texts into a template, literally and in one pass.
+
+    Braces, backslashes and dollars in a text stay as they are, and a text that itself says `{answer}` is not read
+    again.
+
+    Args:
+        template: A text with `{question}`, `{answer}` or `{language}`.
+        slots: Slot to text; must hold every slot that the template has.
+    """
+    return _SLOT.sub(lambda slot: slots[slot[1]], template)
+
+
+def _draw(stream: str, seed: int, epoch: int, row_id: str) -> int:
+    """A 64-bit number, a function of its arguments alone; different streams are independent.
+
+    The row's id comes last, so that nothing in it can be taken for another argument.
+    """
+    key = f"dudi.distill.verbalizer/{stream}/{seed}/{epoch}/{row_id}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
+
+
+def _mode(mode: str) -> Mode:
+    for known in MODES:
+        if mode == known:
+            return known
+    raise ConfigError(f"verbalizer: '{mode}' is not one of {', '.join(MODES)}{did_you_mean(mode, MODES)}")
+
+
+def _codes(codes: Sequence[str], known: Mapping[str, Language], key: str) -> tuple[str, ...]:
+    """The codes without repeats, in a fixed order."""
+    if isinstance(codes, str):
+        raise ConfigError(f"{key}: give a list of codes, such as [{codes}], not the text '{codes}'")
+    check_codes(codes, known, key)
+    return tuple(sorted(set(codes)))
+
+
+def _row(record: Mapping[str, Any]) -> Row:
+    try:
+        row = parse_row(record, fallback_id=_NO_ID)
+    except RowError as error:
+        name = str(record.get("id", ""))[:40] if isinstance(record, Mapping) else ""
+        raise DataError(f"row '{name}': {error.detail} ({error.reason})") from error
+    if row.id != _NO_ID:
+        return row
+    content = json.dumps([row.language, row.prompt, row.completion])
+    return dataclasses.replace(row, id=hashlib.sha256(content.encode()).hexdigest()[:16])
+
+
+def _last_user_turn(row: Row) -> int:
+    for index in reversed(range(len(row.prompt))):
+        if row.prompt[index]["role"] == "user":
+            return index
+    raise DataError(f"row '{row.id}': its prompt has no user turn, so there is nothing to verbalize")
+
+
+def _copy(messages: Iterable[Message]) -> list[Message]:
+    return [Message(role=message["role"], content=message["content"]) for message in messages]
+
+
+def _with_turn(messages: Iterable[Message], index: int, content: str) -> list[Message]:
+    copied = _copy(messages)
+    copied[index]["content"] = content
+    return copied

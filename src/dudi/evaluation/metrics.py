@@ -1,0 +1,51 @@
+"""What was measured: which metric, which columns, and the numbers in them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+OVERALL = "overall"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metric:
+    """How a metric is read and shown.
+
+    Attributes:
+        name: Its key in the scores.
+        title: What people call it.
+        better: 1 where more is better, -1 where less is, 0 where neither is: nothing is marked then.
+        scale: Shown values are this many times the stored ones: 100 for shares, which are shown in percent.
+        digits: Decimals of a shown value.
+    """
+
+    name: str
+    title: str
+    better: int = 1
+    scale: float = 1.0
+    digits: int = 1
+
+    @property
+    def unit(self) -> str:
+        """`%` for shares; empty for what has no unit, or the one that its name says."""
+        return "%" if self.scale == 100 else ""
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("score", "Score"),
+        Metric("exact_match", "Exact match in %", scale=100),
+        Metric("chrf", "chrF"),
+        Metric("token_f1", "Token F1 in %", scale=100),
+        Metric("in_language", "Answered in the language in %", scale=100),
+        Metric("in_language_strict", "Answered in exactly the language in %", scale=100),
+        Metric("bits_per_byte", "Bits per byte", better=-1, digits=3),
+        Metric("repetition", "Repetition in %", better=-1, scale=100),
+        Metric("ended", "Ended by itself in %", scale=100),
+        Metric("empty", "Empty answers in %", better=-1, scale=100),
+        Metric("seconds", "Seconds", better=-1),
+        Metric("length", "Length", better=0),
+    )
+}
+"""Those that have a unit or a direction of their own, and the order in which a default is looked for."""

@@ -1,0 +1,1 @@
+"""The languages: names, wording, detection of what a text is written in."""

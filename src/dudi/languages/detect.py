@@ -1,0 +1,161 @@
+"""Which language a text is in: its script settles it where it can, py3langid where it cannot.
+
+Used for the wrong-language rate of rollouts and by `dudi prepare convert`. No network: the model is part of py3langid.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from py3langid.langid import MODEL_FILE, RAW_FLOOR, LanguageIdentifier
+
+from dudi.languages.registry import Language, check_codes, load_languages
+
+UNDETERMINED = "und"
+"""The code of ISO 639 for a text whose language cannot be told."""
+
+MIN_LETTERS = 3
+SCRIPT_SHARE = 0.3
+"""A script other than Latin that has this share of the letters settles it: Thai answers quote English names and code,
+English ones hardly ever quote a third of Thai."""
+
+FOREIGN_SHARE = 0.5
+MAX_CHARACTERS = 4000
+"""Longer texts are judged by their beginning."""
+
+_LATIN = "LATIN"
+_NAME_OF_SCRIPT = {"HAN": "CJK"}  # Unicode's characters say CJK UNIFIED IDEOGRAPH
+_MODEL_LABELS = {"fil": "tl"}
+_NO_LANGUAGE = "zxx"
+_NO_SCRIPT = frozenset({"", "COMBINING", "VARIATION", "MATHEMATICAL"})
+"""Beginnings of the names of characters that belong to no script: accents, emoji selectors, letters of formulas."""
+
+
+def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Language] | None = None) -> str:
+    """The language of a text, among the candidates.
+
+    A candidate whose script no other one shares is settled by its script (30% of the letters; for Latin, what is left
+    over). Candidates that share a script are told apart by py3langid, restricted to them; one that py3langid does not
+    know can be found by its script alone, and is never named where others share it. A text that is mostly in a script
+    of no candidate gets py3langid's own guess among all other languages, so that an answer in Chinese is `zh`
+    and not the nearest of the candidates.
+
+    Args:
+        text: Any string; lone surrogates and control characters are read as spaces.
+        candidates: Codes of known languages, in any order.
+        languages: The known languages; None takes `load_languages()`.
+
+    Returns:
+        One of the candidates; another language's code (ISO 639) for a foreign script; or `und` when there are fewer
+        than three letters or nothing that could be told.
+
+    Raises:
+        ConfigError: a candidate is not a known language.
+    """
+    known = load_languages() if languages is None else languages
+    check_codes(candidates, known, "candidates")
+    cleaned = _clean(text[:MAX_CHARACTERS])
+    letters = _letters_by_script(cleaned)
+    if letters.total() < MIN_LETTERS:
+        return UNDETERMINED
+    groups = _by_script(candidates, known)
+    script = _deciding_script(letters, groups)
+    if script is None:
+        return _classify(cleaned, _labels() - {_model_label(code) for code in candidates})
+    group = groups[script]
+    if len(group) == 1:
+        return group[0]
+    codes = {_model_label(code): code for code in group}
+    return codes.get(_classify(cleaned, codes.keys() & _labels()), UNDETERMINED)
+
+
+def same_language(detected: str, wanted: str, merge_malay: bool = False) -> bool:
+    """Whether a detected language counts as the wanted one.
+
+    Args:
+        detected: What `detect` returned.
+        wanted: A language code.
+        merge_malay: Take Indonesian and Malay for one: short texts in them are often the same words, so a strict
+            rate charges the model with the detector's confusion. Reports show both rates.
+    """
+    if detected == wanted:
+        return True
+    return merge_malay and {detected, wanted} == {"id", "ms"}
+
+
+def _clean(text: str) -> str:
+    # Composed, so that a Vietnamese letter written as base and accents is one Latin letter.
+    composed = unicodedata.normalize("NFC", text)
+    return "".join(" " if unicodedata.category(char)[0] == "C" else char for char in composed)
+
+
+def _letters_by_script(text: str) -> Counter[str]:
+    counts = Counter(_script_word(char) for char in text)
+    return Counter({script: count for script, count in counts.items() if script not in _NO_SCRIPT})
+
+
+@functools.lru_cache(maxsize=4096)
+def _script_word(char: str) -> str:
+    """The beginning of a letter's Unicode name, which is its script's: `THAI`, `LATIN`, `CJK`; empty for others."""
+    # Marks count: vowels and tones of Thai, Tamil and Burmese are marks.
+    if unicodedata.category(char)[0] not in "LM":
+        return ""
+    return unicodedata.name(char, "").partition(" ")[0]
+
+
+def _by_script(candidates: Iterable[str], known: Mapping[str, Language]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for code in sorted(set(candidates)):
+        script = known[code].script.upper().partition(" ")[0]
+        groups[_NAME_OF_SCRIPT.get(script, script)].append(code)
+    return dict(groups)
+
+
+def _deciding_script(letters: Mapping[str, int], groups: Mapping[str, list[str]]) -> str | None:
+    """The candidates' script that the text is in; None where it is mostly in a script of none of them."""
+    total = sum(letters.values())
+    shares = {script: letters.get(script, 0) / total for script in groups}
+    distinctive = {script: share for script, share in shares.items() if script != _LATIN and share >= SCRIPT_SHARE}
+    if distinctive:
+        return max(distinctive, key=lambda script: distinctive[script])
+    if 1.0 - sum(shares.values()) >= FOREIGN_SHARE or not any(shares.values()):
+        return None
+    return max(shares, key=lambda script: shares[script])
+
+
+def _model_label(code: str) -> str:
+    base = code.partition("-")[0]
+    return _MODEL_LABELS.get(base, base)
+
+
+@functools.cache
+def _model() -> LanguageIdentifier:
+    """The whole model: half a second to read, about 30 MB."""
+    return LanguageIdentifier.from_model_file(MODEL_FILE)
+
+
+@functools.cache
+def _labels() -> frozenset[str]:
+    return frozenset(_model().labels) - {_NO_LANGUAGE}
+
+
+def _classify(text: str, labels: Iterable[str]) -> str:
+    """py3langid's answer among `labels`, or `und` where it has none."""
+    allowed = frozenset(labels)
+    if not allowed:
+        return UNDETERMINED
+    label, score = _restricted(allowed).classify(text)
+    return UNDETERMINED if score <= RAW_FLOOR else str(label)
+
+
+@functools.lru_cache(maxsize=16)
+def _restricted(labels: frozenset[str]) -> LanguageIdentifier:
+    whole = _model()
+    identifier = LanguageIdentifier(
+        whole.nb_ptc, whole.nb_pc, whole.nb_classes, whole.tk_nextmove, whole.tk_output, tk_row=whole.tk_row
+    )
+    identifier.set_languages(labels)
+    return identifier

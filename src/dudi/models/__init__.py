@@ -1,0 +1,1 @@
+"""Models and tokenizers: loaded, screened, adapted, sharded, frozen, held against each other."""

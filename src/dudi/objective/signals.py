@@ -1,0 +1,193 @@
+"""What a signal is: which sequences it reads, and its loss as a sum over the rows of their hidden states."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from dudi.objective.fused import Observer
+from dudi.objective.heads import Distance, Head, Kernel, weighted_divergence
+from dudi.objective.losses import Weighting, spin, weigh_cross_entropy
+
+OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
+Kind = Literal["gold", "plain", "verbalized"]
+"""(x, y) the target; (x, y') the answer to the plain prompt; (p_z, x, y~) the answer to the verbalized prompt."""
+
+
+@dataclasses.dataclass(slots=True)
+class Rows:
+    """The completion positions of all sequences of one kind in a micro-batch, one after the other.
+
+    N is the number of completion tokens, S the number of sequences.
+
+    Attributes:
+        hidden: (N, H) states of the student at the positions that predict the labels.
+        labels: (N,) the completion's ids.
+        lengths: S completion lengths; they sum to N.
+        weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
+        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None.
+        reference: (S,) summed log-probabilities under the reference, or None.
+        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row.
+    """
+
+    hidden: Tensor
+    labels: Tensor
+    lengths: list[int]
+    weights: Tensor
+    teacher_hidden: Tensor | None = None
+    reference: Tensor | None = None
+    observer: Observer | None = None
+    _log_probs: Tensor | None = None
+
+    def log_probs(self, head: Head, kernel: Kernel) -> Tensor:
+        """(N,) log-probabilities of the labels, computed once for all signals that ask."""
+        if self._log_probs is None:
+            self._log_probs = head.log_probs(self.hidden, self.labels, kernel)
+        return self._log_probs
+
+    def sequence_log_probs(self, head: Head, kernel: Kernel) -> Tensor:
+        """(S,) summed log-probabilities; every completion token counts, whatever its weight."""
+        return sum_by_sequence(self.log_probs(head, kernel), self.lengths)
+
+
+def sum_by_sequence(values: Tensor, lengths: list[int]) -> Tensor:
+    """(N,) values of S sequences, one after the other -> (S,) sums."""
+    owner = torch.repeat_interleave(torch.tensor(lengths, device=values.device))
+    return torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, owner, values)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heads:
+    """The heads that a micro-batch is scored with, cut to the shared vocabulary.
+
+    Attributes:
+        student: The student's head, inside its wrapped forward.
+        teacher: The teacher's head, or None.
+        kernel: How a head is applied.
+    """
+
+    student: Head
+    teacher: Head | None
+    kernel: Kernel
+
+
+class Signal(Protocol):
+    """One term of Eq. 8.
+
+    Attributes:
+        name: Its name in the metrics and in `without`.
+        reads: Kinds of sequence that the student is scored on.
+        teacher_reads: Kinds that the teacher is scored on.
+        reference_reads: Kinds that the reference is scored on.
+    """
+
+    name: str
+    reads: frozenset[Kind]
+    teacher_reads: frozenset[Kind]
+    reference_reads: frozenset[Kind]
+
+    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
+        """The signal's share in its denominator.
+
+        Args:
+            weights: Summed token weights of each kind in the micro-batch.
+            pairs: Rows of the micro-batch.
+        """
+        ...
+
+    def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
+        """The sum, before the division by the optimizer step's count: a scalar with a gradient to the student."""
+        ...
+
+
+class SequenceSignal:
+    """SPIN on pairs (y, y') with summed log-probabilities (Eq. 2, its sign as in `losses.spin`)."""
+
+    name = "sequence"
+    reads: frozenset[Kind] = frozenset({"gold", "plain"})
+    teacher_reads: frozenset[Kind] = frozenset()
+    reference_reads: frozenset[Kind] = frozenset({"gold", "plain"})
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
+        """Pairs."""
+        return float(pairs)
+
+    def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
+        """Sum over the pairs."""
+        gold, plain = rows["gold"], rows["plain"]
+        if gold.reference is None or plain.reference is None:
+            raise RuntimeError("the sequence signal was asked for without a reference's pass")
+        return spin(
+            gold.sequence_log_probs(heads.student, heads.kernel),
+            plain.sequence_log_probs(heads.student, heads.kernel),
+            gold.reference,
+            plain.reference,
+            self.beta,
+        ).sum()
+
+
+def _total(distance: Distance, rows: Rows, heads: Heads) -> Tensor:
+    """Weighted sum of the divergence of student and teacher over aligned rows."""
+    if rows.teacher_hidden is None or heads.teacher is None:
+        raise RuntimeError("a divergence was asked for without a teacher's pass")
+    return weighted_divergence(
+        heads.student,
+        rows.hidden,
+        heads.teacher,
+        rows.teacher_hidden,
+        rows.weights,
+        distance,
+        heads.kernel,
+        rows.observer,
+    )
+
+
+class OffPolicySignal:
+    """The loss on the targets y: cross-entropy (Eq. 1), or KD with teacher and student both reading (x, y) (Eq. 5)."""
+
+    name = "off_policy"
+    reads: frozenset[Kind] = frozenset({"gold"})
+    reference_reads: frozenset[Kind] = frozenset()
+
+    def __init__(self, loss: OffPolicyLoss, distance: Distance) -> None:
+        self.kind, self.distance = loss, distance
+        self.teacher_reads: frozenset[Kind] = frozenset({"gold"}) if loss == "divergence" else frozenset()
+
+    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
+        """Trained tokens of the targets."""
+        return weights.get("gold", 0.0)
+
+    def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
+        """Weighted sum over the tokens of y."""
+        gold = rows["gold"]
+        if self.kind == "divergence":
+            return _total(self.distance, gold, heads)
+        weighting: Weighting = "dft" if self.kind == "dft" else "sft"
+        return (weigh_cross_entropy(gold.log_probs(heads.student, heads.kernel), weighting) * gold.weights).sum()
+
+
+class OnPolicySignal:
+    """KD on a rollout: the student reads (p_z, x, y~), the teacher (z, y~) (Eq. 7; Eqs. 3 and 6 are its cases)."""
+
+    name = "on_policy"
+    reference_reads: frozenset[Kind] = frozenset()
+
+    def __init__(self, distance: Distance, kind: Kind) -> None:
+        self.distance, self.kind = distance, kind
+        self.reads: frozenset[Kind] = frozenset({kind})
+        self.teacher_reads: frozenset[Kind] = frozenset({kind})
+
+    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
+        """Trained tokens of the rollouts."""
+        return weights.get(self.kind, 0.0)
+
+    def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
+        """Weighted sum over the tokens of y~."""
+        return _total(self.distance, rows[self.kind], heads)

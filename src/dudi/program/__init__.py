@@ -1,0 +1,1 @@
+"""The verbs: every word of the command line, and nothing else."""

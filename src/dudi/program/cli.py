@@ -1,0 +1,320 @@
+"""The verbs: each one's words, and the function that it calls.
+
+Each verb imports what it calls when it is called, so that `dudi --help` and `dudi ls` answer without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dudi.command import Kinds, Verb, dispatch, guarded, say
+from dudi.errors import ConfigError, did_you_mean
+from dudi.program.stack import STACK
+
+if TYPE_CHECKING:
+    from dudi.distill.recipe import RunConfig
+
+PROGRAM = "dudi"
+ABOUT = "Distil a large multilingual language model into a small one."
+VERBALIZERS: tuple[str, ...] = ("none", "english", "multilingual", "cross_lingual", "mix")
+DIVERGENCES: tuple[str, ...] = ("forward_kl", "reverse_kl", "jsd")
+DEFAULT_SEA_INSTRUCT = Path("data/sea-instruct.parquet")
+STUDY = "dudi.program.study"
+DEFAULT_CLDR = Path("data/cldr.jsonl")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `dudi` with the words of the command line.
+
+    Args:
+        argv: The words after `dudi`; None takes them from the process.
+
+    Returns:
+        The exit code: 0 done, 1 environment, 2 usage or config, 3 data, 4 numbers, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' bars; read once, when tqdm is imported
+    return guarded(lambda: _run([word for word in words if word != "--debug"]), debug)
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        return say(_version())
+    return dispatch(words, PROGRAM, VERBS, ABOUT)
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        return f"dudi {importlib.metadata.version('dudi')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "dudi (running from a checkout, not installed)"
+
+
+# --- training
+
+
+def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
+    _override_argument(parser)
+
+
+def _override_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="keys that win over the recipe (docs/config.md)"
+    )
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    _recipe_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
+    parser.add_argument(
+        "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
+    )
+    parser.add_argument(
+        "--allow-changed",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="go on although this differs from the checkpoint: data, seed, world_size ... (the refusal names them)",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder")
+
+
+def _train(given: argparse.Namespace) -> int:
+    config = _load(given)
+    from dudi.plan.out_of_memory import explained_out_of_memory
+    from dudi.program import train as run
+
+    with explained_out_of_memory(config):
+        return run.train(
+            config,
+            dry_run=given.dry_run,
+            resume=given.resume,
+            output=given.output,
+            allow_changed=_codes(given.allow_changed) or (),
+        )
+
+
+def _load(given: argparse.Namespace) -> RunConfig:
+    if "=" in given.recipe and not Path(given.recipe).exists():
+        raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
+    from dudi.config.recipe_files import STACKS, find_recipe, recipes_folder
+    from dudi.distill.recipe import load_run_config
+
+    if find_recipe(given.recipe).resolve().is_relative_to(recipes_folder().resolve() / STACKS):
+        raise ConfigError(f"{given.recipe}: is a recipe of `dudi stack` (adapt, align, teach, distill, finetune)")
+    config = load_run_config(given.recipe, given.overrides)
+    config.refuse_untold_code()
+    return config
+
+
+def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", help="which method follows the cold start (default: dudi)")
+    _override_argument(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder")
+
+
+def _quickstart(given: argparse.Namespace) -> int:
+    from dudi.program.quickstart import quickstart
+
+    method = [f"method={given.method}"] if given.method else []
+    return quickstart(overrides=[*method, *given.overrides], output=given.output)
+
+
+def _plan_arguments(parser: argparse.ArgumentParser) -> None:
+    _recipe_arguments(parser)
+    parser.add_argument("--gpu", help="plan for this GPU: T4, A100-80, H100 ...")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="how many of them (default: 1)")
+
+
+def _plan(given: argparse.Namespace) -> int:
+    if given.gpus < 1:
+        raise ConfigError(f"dudi plan: --gpus must be at least 1, got {given.gpus}")
+    config = _load(given)
+    from dudi.plan import plan
+
+    return say(plan(config, gpu=given.gpu, gpus=given.gpus))
+
+
+def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run") -> Verb:
+    """A verb whose words and work stand in a module of their own, imported when the verb is asked for."""
+    return Verb(help, _late(module, arguments), _late(module, run))
+
+
+def _late(module: str, name: str) -> Callable[[Any], Any]:
+    def call(given: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(given)
+
+    return call
+
+
+# --- data
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="INPUT", help="alpaca or sharegpt as JSON or JSONL, or a CSV file")
+    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the JSONL or Parquet file to write")
+    parser.add_argument("--format", default="auto", metavar="auto|alpaca|sharegpt|csv|rows", help="default: auto")
+    language = parser.add_mutually_exclusive_group()
+    language.add_argument("--language", metavar="CODE", help="the language of every row")
+    language.add_argument("--detect-language", action="store_true", help="find out each row's language")
+    _languages_argument(parser)
+
+
+def _languages_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these languages")
+
+
+def _convert(given: argparse.Namespace) -> int:
+    from dudi.data.convert import convert
+
+    result = convert(
+        given.input,
+        given.output,
+        format=given.format,
+        language=given.language,
+        detect_language=given.detect_language,
+        languages=_codes(given.languages),
+    )
+    return say(str(result))
+
+
+def _codes(words: Iterable[str] | None) -> list[str] | None:
+    """`--languages id th`, `--languages id,th`: the codes."""
+    return [code for word in words for code in word.split(",") if code] if words else None
+
+
+def _sea_instruct_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources", nargs="*", metavar="SOURCE", help="Parquet files or folders; default: the hub's dataset"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=DEFAULT_SEA_INSTRUCT, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument("--per-language", type=int, default=4000, metavar="N", help="rows of each (default: 4000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
+    parser.add_argument("--exclude-sources", nargs="+", metavar="NAME", help="leave out these source datasets")
+    _languages_argument(parser)
+
+
+def _sea_instruct(given: argparse.Namespace) -> int:
+    from dudi.data.sea.prepare import prepare_sea_instruct
+
+    card = prepare_sea_instruct(
+        given.sources,
+        given.output,
+        per_language=given.per_language,
+        seed=given.seed,
+        languages=_codes(given.languages),
+        exclude_sources=given.exclude_sources,
+    )
+    return _say_card(card, given.output)
+
+
+def _cldr_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=DEFAULT_CLDR, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--rows-per-language", type=int, default=200, metavar="N", help="default: 200")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
+    _languages_argument(parser)
+
+
+def _cldr(given: argparse.Namespace) -> int:
+    from dudi.data.cldr import prepare_cldr
+    from dudi.languages.registry import LANGUAGES
+
+    languages = _codes(given.languages) or list(LANGUAGES)
+    return _say_card(prepare_cldr(given.output, languages, given.rows_per_language, given.seed), given.output)
+
+
+def _say_card(card: dict[str, Any], output: Path) -> int:
+    text = card.get("text")
+    return say(f"{text}\n{output}" if text else str(output))
+
+
+# --- looking around
+
+
+def _ls_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="|".join(LISTS), help="what to list, one name a line")
+
+
+def _ls(given: argparse.Namespace) -> int:
+    if given.what not in LISTS:
+        raise ConfigError(f"dudi ls: '{given.what}' is not one of {', '.join(LISTS)}{did_you_mean(given.what, LISTS)}")
+    return say("\n".join(LISTS[given.what]()))
+
+
+def _methods() -> Iterable[str]:
+    from dudi.objective.methods import METHODS
+
+    return METHODS
+
+
+def _languages() -> Iterable[str]:
+    from dudi.languages.registry import LANGUAGES
+
+    return LANGUAGES
+
+
+def _recipes() -> Iterable[str]:
+    from dudi.config.recipe_files import list_recipes
+
+    return [*list_recipes(), *list_recipes(stacks=True)]
+
+
+def _env_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print what env.json holds")
+
+
+def _env(given: argparse.Namespace) -> int:
+    import json
+
+    from dudi.environment import collect_environment, describe_environment
+
+    environment = collect_environment()
+    return say(json.dumps(environment, indent=2) if given.json else describe_environment(environment))
+
+
+LISTS: dict[str, Callable[[], Iterable[str]]] = {
+    "methods": _methods,
+    "verbalizers": lambda: VERBALIZERS,
+    "divergences": lambda: DIVERGENCES,
+    "languages": _languages,
+    "recipes": _recipes,
+}
+
+VERBS: dict[str, Verb | Kinds] = {
+    "quickstart": Verb("a small run from start to end on this computer, offline", _quickstart_arguments, _quickstart),
+    "prepare": Kinds(
+        "bring data into the form that training reads",
+        {
+            "convert": Verb("alpaca, sharegpt or CSV into rows", _convert_arguments, _convert),
+            "sea-instruct": Verb("a stratified sample of SEA-Instruct-2602", _sea_instruct_arguments, _sea_instruct),
+            "cldr": Verb("instruction rows made from CLDR, in eight languages", _cldr_arguments, _cldr),
+        },
+    ),
+    "train": Verb("train a student as a recipe says", _train_arguments, _train),
+    "plan": Verb("memory, FLOPs and hours of a recipe, from the models' configs alone", _plan_arguments, _plan),
+    "eval": _verb("ask a model a benchmark's questions, over one or several seeds", "dudi.program.eval"),
+    "compare": _verb("put evaluations side by side, with a test of each lead", "dudi.program.compare"),
+    "report": _verb("an HTML report of one or several runs", "dudi.program.report"),
+    "study": Kinds(
+        "grids of runs: the paper's tables in miniature",
+        {
+            "run": _verb("run what is missing, and write the page", STUDY, "run_arguments"),
+            "report": _verb("write the page from what has been run", STUDY, "report_arguments", "report"),
+        },
+    ),
+    "stack": STACK,
+    "ls": Verb("list methods, verbalizers, divergences, languages or recipes", _ls_arguments, _ls),
+    "env": Verb("versions, device, precision, memory and disk", _env_arguments, _env),
+}

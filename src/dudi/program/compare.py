@@ -1,0 +1,85 @@
+"""The verb `dudi compare`: evaluations side by side, printed or written to a file."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from dudi.errors import ConfigError
+
+SUFFIXES = {".txt": "text", ".md": "markdown", ".tex": "latex", ".csv": "csv"}
+_WHAT = "a run folder, RUN:SUBJECT, an evaluation.json or its folder; NAME=PATH,PATH joins seeds"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `dudi compare`."""
+    parser.usage = "%(prog)s A [B ...] [options]"  # names first: options that take several words would take them
+    parser.add_argument("evaluations", nargs="+", metavar="A", help=_WHAT)
+    parser.add_argument(
+        "--by", default="language", metavar="KEY", help="language, split, task, competency, overall (default: language)"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="default: score or exact_match")
+    parser.add_argument("--baseline", metavar="NAME", help="show the overall difference to this one")
+    parser.add_argument("--candidate", metavar="NAME", help="test this one against the best other overall")
+    parser.add_argument("--reference", nargs="+", action="extend", default=[], metavar="NAME", help="show, do not rank")
+    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of all tests (default: 0.95)")
+    parser.add_argument("--tau", type=float, metavar="T", help="a lead counts below this eps_min (default: 0.2)")
+    parser.add_argument(
+        "--allow-different", nargs="+", action="extend", default=[], metavar="KEY", help="seeds, decoding, ... or all"
+    )
+    parser.add_argument("--std", action=argparse.BooleanOptionalAction, help="default: where they fit")
+    parser.add_argument("--eps", action="store_true", help="print every eps_min as well")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write FILE.md, .tex, .csv or .txt")
+    parser.add_argument("--format", metavar="text|markdown|latex|csv", help="default: what FILE ends with, or text")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Compare what the command line names.
+
+    Returns:
+        0.
+
+    Raises:
+        DudiError: with the exit code that belongs to it.
+    """
+    chosen = _format(given.output, given.format)  # before anything is read: a wrong suffix needs no waiting
+    from dudi.comparison.comparing import compare
+    from dudi.comparison.gathering import gather
+    from dudi.comparison.rendering import render
+    from dudi.comparison.significance import TAU
+
+    comparison = compare(
+        gather(given.evaluations),
+        by=given.by,
+        metric=given.metric,
+        confidence=given.confidence,
+        tau=TAU if given.tau is None else given.tau,
+        baseline=given.baseline,
+        candidate=given.candidate,
+        references=given.reference,
+        allow_different=[key for word in given.allow_different for key in word.split(",") if key],
+    )
+    terminal = given.output is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns
+    text = render(comparison, chosen, colour=terminal, std=given.std, eps=given.eps, width=width)
+    if given.output is None:
+        sys.stdout.write(text)
+    else:
+        given.output.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{given.output}\n")
+    return 0
+
+
+def _format(output: Path | None, asked: str | None) -> str:
+    from dudi.comparison.rendering import FORMATS
+    from dudi.errors import did_you_mean
+
+    if asked is not None and asked not in FORMATS:
+        raise ConfigError(f"--format: '{asked}' is not one of {', '.join(FORMATS)}{did_you_mean(asked, FORMATS)}")
+    if asked is not None or output is None:
+        return asked or "text"
+    if output.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"--output {output}: end the name with {', '.join(SUFFIXES)}, or say --format")
+    return SUFFIXES[output.suffix.lower()]

@@ -1,0 +1,77 @@
+"""`--dry-run`: what a recipe would do, shown on one row per language; nothing is trained and no weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from dudi.data.chat import borrow_template, chat_format, template_kwargs
+from dudi.data.examples import ExampleSet, tokenise
+from dudi.data.rejections import Rejections
+from dudi.data.rows import Row
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.showing import Formats, first_of_each, show_rows, shown
+from dudi.errors import EnvironmentFault
+from dudi.plan import plan
+
+if TYPE_CHECKING:
+    from dudi.distill.recipe import RunConfig
+
+
+def describe(config: RunConfig, args: DudiConfig) -> str:
+    """Everything a person should see before training, as text; in colour when it goes to a terminal."""
+    from dudi.distill.loading import read_rows
+
+    rows, _ = read_rows(config, args, args.folder)
+    formats = read_formats(config, args)
+    rejections = Rejections()
+    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections)
+    outer = Console()
+    console = Console(
+        file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
+    )
+    console.print(shown(config.resolved_yaml()))
+    _languages(console, rows.rows, examples, rejections)
+    show_rows(console, args, first_of_each(examples.examples), formats)
+    try:
+        console.print(shown(plan(config)))
+    except EnvironmentFault as error:
+        console.print(f"no estimate: {shown(str(error))}")
+    console.print("dry run: nothing was trained")
+    return str(console.file.getvalue()) if isinstance(console.file, StringIO) else ""
+
+
+def read_formats(config: RunConfig, args: DudiConfig) -> Formats:
+    """Load the tokenizers of a recipe and read their chat templates."""
+    from dudi.distill.loading import reads_teacher_template, tokenizer_of
+
+    student = tokenizer_of(config.student, "student")
+    teacher = tokenizer_of(config.teacher, "teacher") if reads_teacher_template(config, args) else None
+    borrow_template(student, teacher)
+    own = chat_format(student, template_kwargs(args.chat_template_kwargs, "student"), config.student.model)
+    if teacher is None or config.teacher.model is None or not args.needs_teacher:
+        return Formats(own, None)
+    kwargs = template_kwargs(args.chat_template_kwargs, "teacher")
+    return Formats(own, chat_format(teacher, kwargs, config.teacher.model))
+
+
+def _languages(console: Console, rows: Sequence[Row], examples: ExampleSet, rejections: Rejections) -> None:
+    """Rows, tokens per character and truncation, per language."""
+    table = Table("language", "rows", "tokens/character", "cut", "prompt tokens (longest)", box=None)
+    for language in sorted({row.language for row in rows}):
+        own = [example for example in examples.examples if example.row.language == language]
+        if not own:
+            table.add_row(language, "0", "-", "-", "-")
+            continue
+        tokens = sum(len(example.completion) for example in own)
+        characters = sum(len(example.row.completion) for example in own)
+        cut = examples.truncated.get(language, 0) / len(own)
+        longest = max(len(example.prompt) for example in own)
+        table.add_row(language, str(len(own)), f"{tokens / max(characters, 1):.2f}", f"{cut:.1%}", str(longest))
+    console.print(table)
+    if len(rejections):
+        console.print("\n".join(shown(line) for line in rejections.summary()))

@@ -1,0 +1,103 @@
+"""The words of `dudi stack`. No torch here: what runs is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dudi.command import Kinds, Verb
+from dudi.errors import ConfigError
+
+RECIPES = {
+    "paper": ("connector_start=random", "merge_lora=false"),
+    "improved": ("connector_start=least_squares", "merge_lora=true"),
+}
+"""What `align --recipe` sets: the paper's Stage 1, or the authors' later one."""
+
+
+def _stage_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the recipe")
+    parser.add_argument("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
+    parser.add_argument(
+        "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder")
+
+
+def _align_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser)
+    parser.add_argument(
+        "--recipe", dest="flavour", choices=tuple(RECIPES), help="start of the connector, and what becomes of the LoRA"
+    )
+
+
+def _stage(name: str, help: str) -> Verb:
+    def run(given: argparse.Namespace) -> int:
+        if "=" in given.recipe and not Path(given.recipe).exists():
+            raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
+        from dudi.stacking.recipe import load_stack_config
+
+        flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
+        config = load_stack_config(given.recipe, name, [*flavour, *given.overrides])
+        from dudi.program.stack_train import run_stage
+
+        return run_stage(config, dry_run=given.dry_run, resume=given.resume, output=given.output)
+
+    return Verb(help, _align_arguments if name == "align" else _stage_arguments, run)
+
+
+def _eval_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run of teach, distill or finetune, or its model's folder")
+    add("rows", metavar="ROWS", help="labelled rows: a JSONL or Parquet file, a folder, or a hub name")
+    add("--split", default="test", help="split on the hub (default: test)")
+    add("--language", metavar="CODE", help="the source language of rows that do not name theirs")
+    add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, pair=hypothesis ...")
+    add("--languages", nargs="+", metavar="CODE", help="only these languages")
+    add("--translate", metavar="MT_MODEL", help="translate-test: put rows into English with this model first")
+    add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
+    add("--target", default="eng_Latn", metavar="CODE", help="what to translate into (default: %(default)s)")
+    add("--beams", type=int, default=5, metavar="N", help="beams of the translation (default: %(default)s)")
+    add("--max-new-tokens", type=int, default=256, metavar="N", help="longest translation (default: %(default)s)")
+    add("--max-length", type=int, default=256, metavar="N", help="tokens of a text that are read (default: 256)")
+    add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
+    add("--max-rows", type=int, metavar="N", help="at most so many rows")
+    add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
+    add("--output", type=Path, metavar="DIR", help="where stack-eval.json goes (default: the run's folder)")
+
+
+def _eval(given: argparse.Namespace) -> int:
+    from dudi.program.stack_eval import run
+
+    return run(given)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    add("--attention", choices=("bidirectional", "causal", "both"), default="both", help="of the LLM (default: both)")
+    add("--jobs", type=int, default=2, metavar="N", help="processes of one thread each (default: %(default)s)")
+    add("--quick", action="store_true", help="a few steps and rows: to see that it runs, not what it finds")
+    add("--output", type=Path, metavar="DIR", help="write mtllm.md and mtllm.json there")
+    add("--rows", type=Path, metavar="DIR", help="only write the rows there, for recipes/stack/mini/")
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from dudi.stacking.miniature import demo
+
+    return demo.run(given)
+
+
+STACK: Kinds = Kinds(
+    "an MT encoder under a language model (MT-LLM)",
+    {
+        "adapt": _stage("adapt", "let a causal LLM read in both directions (MNTP)"),
+        "align": _stage("align", "Stage 1: the stack learns its own LLM's vectors, without labels"),
+        "teach": _stage("teach", "tune the LLM alone on the English task, and store its vectors"),
+        "distill": _stage("distill", "Stage 2: the stack learns the tuned LLM's vectors"),
+        "finetune": _stage("finetune", "tune a stack, or an encoder alone, on labels"),
+        "demo": Verb("MT-LLM against its rivals on small models of the package", _demo_arguments, _demo),
+        "eval": Verb("ask a tuned model about rows in any of its languages", _eval_arguments, _eval),
+    },
+)

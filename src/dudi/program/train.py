@@ -1,0 +1,104 @@
+"""`dudi train`: from a recipe to a run directory with its report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.command import say
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.recipe import RunConfig
+from dudi.distill.run import default_output
+from dudi.distill.run import train as train_student
+from dudi.environment import quiet_libraries
+from dudi.training.interrupts import Interrupts
+from dudi.training.ranks import from_first
+from dudi.training.run_folder import is_finished, is_reported
+from dudi.training.runlog import read_jsonl
+
+
+def train(
+    config: RunConfig,
+    *,
+    dry_run: bool = False,
+    resume: str = "auto",
+    output: Path | None = None,
+    show: Sequence[str] = (),
+    allow_changed: Collection[str] = (),
+) -> int:
+    """Run a recipe, then ask its benchmark's questions and write its report.
+
+    Args:
+        config: The recipe with its overrides.
+        dry_run: Resolve, validate and show; train nothing.
+        resume: As in `dudi.distill.run.train`.
+        output: The run's folder; `runs/NAME` when None.
+        show: Languages of which one row is shown as the models read it, before training.
+        allow_changed: Parts of the run's identity that may differ from the checkpoint's.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        DudiError: with the exit code that belongs to it.
+    """
+    quiet_libraries()
+    folder = output if output is not None else default_output(config)
+    args = config.dudi_config(folder)
+    args.require_teacher(config.teacher.model is not None)
+    if dry_run:
+        from dudi.program.dry_run import describe
+
+        return say(describe(config, args))
+    first = args.process_index == 0
+    with Interrupts() as interrupts:
+        if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
+            if first and not is_reported(folder, _reports(config)):
+                finish(folder, config, args)  # it was stopped between its last step and its report
+            return say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
+        if config.benchmark is not None:
+            from dudi.evaluation.after_training import asked_questions
+
+            asked_questions(config, args.languages)  # what is wrong with them is better said before training
+        train_student(config, args, interrupts, resume=resume, show=show, allow_changed=allow_changed)
+        if first:
+            finish(folder, config, args)
+    return 0
+
+
+def _reports(config: RunConfig) -> list[str]:
+    """The files of a run that follow its model."""
+    return ["report.html", "README.md", *(["benchmark.json"] if config.benchmark is not None else [])]
+
+
+def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
+    """Ask the benchmark's questions, write the report and the model card, and say where everything is."""
+    from dudi.report import write_model_card, write_report
+
+    if config.benchmark is not None:
+        show_benchmark(folder, config, args)
+    write_report([folder])
+    write_model_card(folder)
+    records = read_jsonl(folder / "metrics.jsonl")
+    last: dict[str, Any] = next((r for r in reversed(records) if r.get("stage") == config.method), {})
+    shown = {k: v for k, v in last.items() if k.startswith(("loss", "overlap")) and isinstance(v, float)}
+    say("  ".join(f"{key.removeprefix('loss/')} {value:.3g}" for key, value in shown.items()))
+    place = shlex.quote(str(folder))
+    say(
+        f"report   {place}/report.html\n"
+        f"model    {place}/model  (transformers chat {place}/model)\n"
+        f"metrics  {place}/metrics.jsonl  (a line per step; rollouts in samples.jsonl)\n"
+        f"card     {place}/README.md"
+    )
+
+
+def show_benchmark(folder: Path, config: RunConfig, args: DudiConfig) -> None:
+    """Evaluate the run and print its tables."""
+    from dudi.evaluation.after_training import evaluate_run
+    from dudi.evaluation.table import benchmark_tables
+
+    result = evaluate_run(config, args, folder)
+    say(benchmark_tables(result["scores"], config.method, colour=sys.stdout.isatty()))

@@ -1,0 +1,195 @@
+"""A recipe of `dudi stack`: its sections and keys."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from dudi.config.recipe import Recipe
+from dudi.config.schema import Schema, TrainingKey, keys_of
+from dudi.config.sections import LoraSection, Section
+from dudi.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from dudi.stacking.arguments import StackArguments
+
+
+class EncoderSection(Section):
+    """The MT encoder; null: an LLM that reads its own tokens."""
+
+    model: str | None = Field(
+        default=None, description="A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5 ..."
+    )
+    revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
+    codes: dict[str, str] = Field(
+        default_factory=dict, description="The tokenizer's code for each code in the rows: {id: ind_Latn}."
+    )
+
+
+class LlmSection(Section):
+    """The decoder on top; null: the encoder alone."""
+
+    model: str | None = Field(
+        default=None, description="A hub name, a folder or `package:NAME`; a folder of adapters brings its base along."
+    )
+    revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
+    adapters: list[str] = Field(
+        default_factory=list, description="LoRA adapters merged into it, in this order (LLM2Vec: MNTP, SimCSE)."
+    )
+    attention: str = Field(default="bidirectional", description="bidirectional, or causal.")
+    attn_implementation: str | None = Field(
+        default=None, description="sdpa, flash_attention_2, eager; null: transformers'."
+    )
+
+
+class StartSection(Section):
+    """An earlier stage to go on from, in the place of encoder and llm."""
+
+    model: str | None = Field(default=None, description="The folder of its run, or of its model.")
+
+
+class TunedSection(Section):
+    """The LLM that `dudi stack teach` has tuned."""
+
+    model: str | None = Field(default=None, description="The folder of its run.")
+
+
+class StackDataSection(Section):
+    """The rows."""
+
+    train: str | None = Field(default=None, description="A JSONL or Parquet file, a folder, or a hub name.")
+    split: str = Field(default="train", description="Its split on the hub.")
+    eval: str | None = Field(default=None, description="Rows for evaluation during training.")
+    eval_split: str | None = Field(default=None, description="Their split; alone, it names a split of `data.train`.")
+    parallel: str | None = Field(
+        default=None, description="align: texts with `english`, on which FVU and cosine of each language are measured."
+    )
+    parallel_split: str = Field(default="train", description="Their split.")
+    language: str | None = Field(default=None, description="The source language of rows that do not name theirs.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Our columns to the rows' own: {text: premise, pair: hypothesis}."
+    )
+    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
+
+
+class TaskSection(Section):
+    """What is asked about a row."""
+
+    kind: Literal["classification", "choice"] = Field(
+        default="classification", description="A class of a text or a pair, or one of the row's `choices`."
+    )
+    labels: list[str] = Field(default_factory=list, description="Names of the classes, in the order of their numbers.")
+
+
+STACK_SECTIONS: dict[str, type[Section]] = {
+    "encoder": EncoderSection,
+    "llm": LlmSection,
+    "start": StartSection,
+    "teacher": TunedSection,
+    "task": TaskSection,
+    "data": StackDataSection,
+    "lora": LoraSection,
+}
+
+
+STACK_SHORTHAND: dict[str, str] = {
+    "encoder": "model",
+    "llm": "model",
+    "start": "model",
+    "teacher": "model",
+    "data": "train",
+}
+
+
+@functools.lru_cache(maxsize=1)
+def stack_keys() -> Mapping[str, TrainingKey]:
+    """All keys of `dudi stack`, likewise."""
+    from dudi.stacking.arguments import StackArguments
+
+    return keys_of(StackArguments)
+
+
+STACK = Schema(STACK_SECTIONS, STACK_SHORTHAND, stack_keys)
+
+
+StageName = Literal["adapt", "align", "teach", "distill", "finetune"]
+
+
+STAGE_NAMES: tuple[str, ...] = get_args(StageName)
+
+
+class StackConfig(Recipe):
+    """Everything that a stage of `dudi stack` needs to know.
+
+    Attributes:
+        encoder: The MT encoder; without a model: an LLM alone.
+        llm: The decoder; without a model: the encoder alone.
+        start: The earlier stage to go on from, in the place of the two.
+        teacher: The tuned LLM of Stage 2.
+        task: What is asked about a row.
+        data: The rows.
+        lora: The adapter; None trains the whole LLM.
+    """
+
+    schema_: ClassVar[Schema] = STACK
+    command: ClassVar[str] = "stack STAGE"
+    required: ClassVar[tuple[tuple[str, str, str], ...]] = (("data", "train", "the rows to train on"),)
+
+    encoder: EncoderSection = Field(default_factory=EncoderSection)
+    llm: LlmSection = Field(default_factory=LlmSection)
+    start: StartSection = Field(default_factory=StartSection)
+    teacher: TunedSection = Field(default_factory=TunedSection)
+    task: TaskSection = Field(default_factory=TaskSection)
+    data: StackDataSection
+    lora: LoraSection | None = None
+
+    @classmethod
+    def complete(cls, tree: dict[str, Any]) -> None:
+        """A section that was emptied is one without a model."""
+        for name in ("encoder", "llm", "start", "teacher", "task"):
+            if tree.get(name, {}) is None:
+                del tree[name]
+
+    @property
+    def stage(self) -> str:
+        """The verb: one of `STAGE_NAMES`."""
+        return str(self.training.get("stage") or "")
+
+    def check_words(self) -> None:
+        """The words of `stage` and `llm.attention`.
+
+        Raises:
+            ConfigError: with file and line.
+        """
+        for key, value, allowed in (
+            ("stage", self.training.get("stage"), STAGE_NAMES),
+            ("llm.attention", self.llm.attention, ("bidirectional", "causal")),
+        ):
+            if value is not None and value not in allowed:
+                hint = did_you_mean(value, allowed)
+                raise ConfigError(f"{self.place(key)}: {key}: '{value}' is not one of {', '.join(allowed)}{hint}")
+
+    def stack_arguments(self, output_dir: str | Path) -> StackArguments:
+        """The run's `StackArguments`; errors as in `arguments`."""
+        from dudi.stacking.arguments import StackArguments
+
+        found: StackArguments = self.arguments(StackArguments, output_dir)
+        return found
+
+
+def load_stack_config(path: Path | str, stage: str, overrides: Sequence[str] = ()) -> StackConfig:
+    """Read a recipe for one stage.
+
+    Args:
+        path: A YAML file, or the name of a shipped recipe (`stack/nllb-llm2vec/align`).
+        stage: One of `STAGE_NAMES`.
+        overrides: `key=value` words.
+
+    Raises:
+        ConfigError: as in `Recipe.load`.
+    """
+    return StackConfig.load(path, [*overrides, f"stage={stage}"])

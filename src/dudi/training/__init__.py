@@ -1,0 +1,1 @@
+"""What both trainers stand on: keys, sealed folders, logs, checkpoints, identity, interrupts."""

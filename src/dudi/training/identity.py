@@ -1,0 +1,91 @@
+"""What a run is: its data, tokenizers, templates, models and keys. Another one is refused, difference by difference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from dudi.errors import ConfigError, NumericError, did_you_mean
+from dudi.training.checkpoints import hash_parameters
+
+SHOWN = 6
+"""Most differences in one message."""
+
+
+def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of all that turns text into ids: vocabulary, merges, normalisation, special tokens."""
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        for changing in ("padding", "truncation"):  # set by each call
+            content.pop(changing, None)
+    else:
+        content = tokenizer.get_vocab()
+    text = json.dumps([content, tokenizer.special_tokens_map], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_of_model(model: nn.Module, name: str, leave_out: str | None = None) -> str:
+    """Hash of a model's weights, which are looked at on the way.
+
+    Args:
+        model: The model.
+        name: What to call it.
+        leave_out: A part of the names of tensors that do not count.
+
+    Raises:
+        NumericError: a weight is NaN or infinite.
+    """
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NumericError(f"{name}: its weight {key} is not finite; nothing was trained. The model is damaged")
+    return hash_parameters(model, leave_out)
+
+
+def check_identity(saved: Mapping[str, Any], own: Mapping[str, Any], what: str, allowed: Collection[str]) -> None:
+    """Refuse to go on with what belongs to another run.
+
+    Args:
+        saved: The identity that was written.
+        own: This run's.
+        what: The file or folder, for the message.
+        allowed: Names that may differ (`--allow-changed`).
+
+    Raises:
+        ConfigError: with each difference, or a name in `allowed` that does not exist.
+    """
+    before, now = _flat(saved), _flat(own)
+    for name in allowed:
+        if name not in now:
+            raise ConfigError(f"--allow-changed: there is no '{name}'{did_you_mean(name, now)}")
+    differing = [name for name in now if before.get(name) != now[name] and name not in allowed]
+    if not differing:
+        return
+    shown = [f"{name}: {_short(before.get(name))} -> {_short(now[name])}" for name in differing[:SHOWN]]
+    more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    raise ConfigError(
+        f"{what} belongs to a run with other settings ({'; '.join(shown)}{more}); use another --output, "
+        f"--resume never, or --allow-changed {','.join(differing[:SHOWN])}"
+    )
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of an identity by name, keys of the config among them, as they read back from JSON."""
+    parts = json.loads(json.dumps(dict(identity), default=str))
+    return {**{name: value for name, value in parts.items() if name != "keys"}, **parts.get("keys", {})}
+
+
+def _short(value: Any) -> str:
+    """A value for people: of a hash, the beginning."""
+    if isinstance(value, str) and len(value) == 64:
+        return value[:8]
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_short(one)}" for name, one in value.items())
+    return str(value)

@@ -1,0 +1,229 @@
+"""A sealed trainer that logs each optimizer step, stops at a bad number, and obeys a signal between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import TrainOutput
+
+from dudi.errors import ConfigError, Interrupted, NumericError
+from dudi.training import checkpoints
+from dudi.training.checkpoints import write_json
+from dudi.training.interrupts import Interrupts
+from dudi.training.progress import RunProgress
+from dudi.training.ranks import from_first
+from dudi.training.runlog import RunLog, read_jsonl
+from dudi.training.sealed import SealedTrainer
+
+
+class LoggedTrainer(SealedTrainer):
+    """What trainers of the house share around a step: its record, the bar, the check of its numbers, the end by signal.
+
+    Attributes:
+        stage: How metrics name this part of a run.
+        interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
+    """
+
+    stage: str
+    metrics_log: RunLog
+    interrupts: Interrupts | None = None
+
+    def open_log(self, stage: str, folder: Path) -> None:
+        """Name this part of a run, and put our bar and our logs in the place of `Trainer`'s."""
+        self.stage = stage
+        for default in (ProgressCallback, PrinterCallback):
+            self.remove_callback(default)
+        self.progress = RunProgress(stage, quiet=bool(self.args.disable_tqdm))
+        self.add_callback(self.progress)
+        self.add_callback(SignalHooks(self))
+        self.metrics_log = self.run_log(folder / "metrics.jsonl")
+        self.eval_log = self.run_log(folder / "eval.jsonl")
+        self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
+        self._pending: dict[str, float] = {}
+
+    def run_log(self, path: Path) -> RunLog:
+        """A log that the first process writes."""
+        return RunLog(path, self.args.should_save and self.args.process_index == 0)
+
+    def logs(self) -> Sequence[RunLog]:
+        """What is written step by step: a resumed run takes back what a killed process wrote after its checkpoint."""
+        return (self.metrics_log, self.eval_log)
+
+    # ---- what a subclass tells
+
+    def prepare(self) -> None:
+        """What comes before the first step."""
+
+    def finished_step(self) -> dict[str, Any] | None:
+        """The metrics of the optimizer step that has just ended, over all ranks; None when none has."""
+        raise NotImplementedError
+
+    def rows_of_step(self) -> Sequence[str]:
+        """Ids of the rows of the current step."""
+        raise NotImplementedError
+
+    def bad_numbers(self) -> dict[str, list[str]] | None:
+        """What was not finite in the current step on this rank, with the ids of its rows; None outside of a step."""
+        raise NotImplementedError
+
+    def warnings_of(self, record: dict[str, Any]) -> list[str]:
+        """What a person should be told about a step's metrics, a line each."""
+        return []
+
+    # ---- around all steps
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Find the checkpoint to go on from, prepare, take the steps.
+
+        Raises:
+            ConfigError: the checkpoint is not whole, or belongs to another run.
+            Interrupted: a signal asked to stop; a checkpoint is saved.
+        """
+        self.identity()
+        start = self._find_start(resume_from_checkpoint)
+        step = 0 if start is None else int(self.check_resume(start)["step"])
+        self.prepare()
+        for log in self.logs():
+            log.rewind(self.stage, step)
+        for record in read_jsonl(self.metrics_log.path):  # a warning may look at several steps, and comes once
+            if record.get("stage") == self.stage:
+                self.warnings_of(record)
+        output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
+        if self.interrupts is not None and self.interrupts.received is not None:
+            raise Interrupted(self._last_words(self.interrupts.received))
+        return output
+
+    def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        """As always, with the lines of its steps on the disk before it: a checkpoint must not outlive them."""
+        for log in self.logs():
+            log.sync()
+        super()._seal_checkpoint(folder, fill)
+
+    def _find_start(self, wanted: str | bool | None) -> Path | None:
+        """The checkpoint to go on from; True is the newest whole one."""
+        if wanted is not True:
+            return Path(wanted) if wanted else None
+        newest, skipped = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
+        if newest is None:
+            raise ConfigError(f"{self.checkpoint_root}: no whole checkpoint {'; '.join(skipped)}".rstrip())
+        return newest
+
+    def _last_words(self, signal: str) -> str:
+        step = self.state.global_step
+        return (
+            f"{signal} in {self.stage}; {self.checkpoint_root}/step-{step} is saved, the same command goes on from it"
+        )
+
+    # ---- after a step
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm, once a step and before the update: where bad numbers stop the run, on every rank."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        bad = self.bad_numbers()
+        if bad is not None:
+            # With a scaler a gradient that overflows is daily business: it leaves out the step and scales less.
+            scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
+            if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
+                bad.setdefault("the gradient", []).extend(self.rows_of_step())
+            stop_on_bad_numbers(self, bad)
+        return norm
+
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
+        metrics = self.finished_step()
+        if metrics is not None:
+            self._write_metrics(metrics, grad_norm, kwargs.get("learning_rate"))
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *args, **kwargs)
+
+    def _write_metrics(self, metrics: dict[str, Any], grad_norm: Any, learning_rate: float | None) -> None:
+        record: dict[str, Any] = {
+            "stage": self.stage,
+            "step": self.state.global_step,
+            "epoch": round(self.state.epoch or 0.0, 6),
+            **metrics,
+            "learning_rate": learning_rate,
+            "grad_norm": None if grad_norm is None else float(grad_norm),
+        }
+        told = self.warnings_of(record)
+        self.metrics_log.append(record | ({"warnings": told} if told else {}))
+        for warning in told if self.args.process_index == 0 else []:
+            self.progress.warn(warning)
+        self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `Trainer`'s, with the last step's metrics beside the averaged loss; evaluations go to `eval.jsonl`."""
+        if any(key.startswith("eval_") for key in logs):
+            self.eval_log.append({"stage": self.stage, "step": self.state.global_step, **logs})
+        super().log({**self._pending, **logs} if "loss" in logs else logs, start_time)
+
+
+class SignalHooks(TrainerCallback):
+    """Obeys a signal at the next boundary between two steps."""
+
+    def __init__(self, trainer: LoggedTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """From here on there are step boundaries at which a signal can be obeyed."""
+        if self.trainer.interrupts is not None:
+            self.trainer.interrupts.armed = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """There are none any more."""
+        if self.trainer.interrupts is not None:
+            self.trainer.interrupts.armed = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save here and stop. One rank's signal is everybody's."""
+        interrupts = self.trainer.interrupts
+        if interrupts is None:
+            return
+        asked = torch.tensor([float(interrupts.received is not None)], device=args.device)
+        if float(self.trainer.accelerator.reduce(asked, "sum")):
+            interrupts.received = interrupts.received or "a signal to another process"
+            control.should_save = control.should_training_stop = True
+
+
+REPORT = "bad_numbers.json"
+
+
+SHOWN = 16
+"""Most row ids in the message; the file has all."""
+
+
+def stop_on_bad_numbers(trainer: LoggedTrainer, own: Mapping[str, list[str]]) -> None:
+    """Stop if any rank has noted a bad number in this step; ranks that found none would wait for it for ever.
+
+    Args:
+        trainer: Its ranks.
+        own: What was not finite on this rank, and the ids of the rows that it came from.
+
+    Raises:
+        NumericError: on every rank, after the rows' ids were written to `bad_numbers.json`.
+    """
+    found = torch.tensor([float(len(own))], device=trainer.args.device)
+    if not float(trainer.accelerator.reduce(found, "sum")):
+        return
+    noted: list[tuple[str, list[str]]] = gather_object(list(own.items()))
+    causes = [name for name in dict.fromkeys(what for what, _ in noted) if name != "the gradient"] or ["the gradient"]
+    rows = list(dict.fromkeys(row for what, ids in noted if what in causes for row in ids))
+    what = " and ".join(causes)
+    number = trainer.state.global_step + 1
+    report = trainer.metrics_log.path.with_name(REPORT)
+    if trainer.args.process_index == 0:
+        write_json(report, {"stage": trainer.stage, "step": number, "what": what, "rows": rows})
+    more = f" and {len(rows) - SHOWN} more in {report}" if len(rows) > SHOWN else ""
+    raise NumericError(
+        f"step {number}: {what} is not finite; no update was made. Rows: {', '.join(rows[:SHOWN])}{more}"
+    )

@@ -1,0 +1,97 @@
+"""Where a run goes on: which checkpoint, or whether it is finished already."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from dudi.command import say
+from dudi.environment import collect_environment
+from dudi.errors import ConfigError
+from dudi.files import atomic_file
+from dudi.training import checkpoints
+from dudi.training.runlog import read_jsonl
+
+
+def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | None:
+    """The checkpoint to go on from, or None for a fresh start.
+
+    Args:
+        folder: The run's folder.
+        resume: `auto`, `never` or a checkpoint.
+        own: The stages that the run may have.
+
+    Raises:
+        ConfigError: the path holds no whole checkpoint, or the folder holds a run of another method.
+    """
+    if resume not in ("auto", "never"):
+        path = Path(resume)
+        checkpoints.verify(path)
+        return path
+    if resume == "never":
+        move_aside(folder)
+        return None
+    newest, skipped = checkpoints.newest_valid(folder / "checkpoints")
+    for reason in skipped:
+        say(f"skipped: {reason}")
+    if skipped and newest is None:
+        say("no whole checkpoint is left: the method starts at its first step")
+    stages = {record.get("stage") for record in read_jsonl(folder / "metrics.jsonl")}
+    foreign = stages - set(own)
+    if foreign:
+        raise ConfigError(
+            f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
+        )
+    return newest
+
+
+def is_finished(folder: Path, digest: str) -> bool:
+    """Whether a folder holds the final model of the recipe with this digest, whole."""
+    model = folder / "model"
+    checkpoints.settle(model)
+    if not model.is_dir():
+        return False
+    try:
+        return checkpoints.verify(model).get("config") == digest
+    except ConfigError as error:
+        say(f"skipped: {error}")
+        return False
+
+
+def is_reported(folder: Path, names: Collection[str]) -> bool:
+    """Whether each of these files, which follow the final model, was written after it."""
+    since = (folder / "model" / checkpoints.MANIFEST).stat().st_mtime_ns
+    return all((folder / name).is_file() and (folder / name).stat().st_mtime_ns >= since for name in names)
+
+
+def move_aside(folder: Path) -> None:
+    """Make place for a new run, without losing the old one."""
+    if not folder.exists():
+        return
+    number = 1
+    while (old := folder.with_name(f"{folder.name}.old-{number}")).exists():
+        number += 1
+    folder.rename(old)
+    say(f"the run that was in {folder} is now in {old}")
+
+
+def go_on(folder: Path, start: Path | None, resume: str) -> None:
+    """Say where the run goes on; checkpoints after one that was asked for by name are set aside."""
+    if start is None:
+        return
+    say(f"going on from {start}")
+    if resume != "auto" and start.resolve().parent == (folder / "checkpoints").resolve():
+        step = int(checkpoints.read_manifest(start)["step"])
+        for moved in checkpoints.set_aside_after(folder / "checkpoints", step):
+            say(f"a later checkpoint is now in {moved}")
+
+
+def write_records(folder: Path, resolved: str, data: dict[str, Any]) -> None:
+    """Write down what a run is before it begins: `resolved.yaml` (its text), `env.json` and `data.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / "resolved.yaml") as beside:
+        beside.write_text(resolved, encoding="utf-8")
+    checkpoints.write_json(folder / "env.json", collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]})
+    checkpoints.write_json(folder / "data.json", data)

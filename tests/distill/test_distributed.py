@@ -1,0 +1,127 @@
+"""Two gloo processes train as one: the same gradients in the first step, the same losses after."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sharding import ENVIRONMENT, allow_gloo
+from transformers import TrainerCallback
+
+from dudi import DudiTrainer
+from dudi.errors import ConfigError
+from dudi.models.sharding import whole
+from dudi.objective.methods import METHODS
+from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer
+
+COLD = {"cold_start": "sft", "max_steps": 2}
+SHARDED = ("sdft", "dudi")
+"""With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""
+STEPS = {name: 8 if name == "dudi" else 4 for name in METHODS}
+"""`tests/trust/test_invariance.py` takes 50 of each."""
+
+
+class Gradients(TrainerCallback):
+    """Writes the first step's gradients."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        inner = getattr(model, "module", model)
+        gradients = {name: whole(parameter.grad) for name, parameter in inner.named_parameters()}
+        if state.global_step == 0 and args.process_index == 0:
+            torch.save(gradients, self.path)
+
+
+def train(folder: Path, method: str, processes: int, **keys) -> None:
+    """The same optimizer steps of 8 rows, on so many processes."""
+    keys = {"max_steps": STEPS[method], "cold_start": "none", **keys}
+    args = make_shared_args(folder, processes, method, **keys, max_new_tokens=6)
+    folder.mkdir(parents=True, exist_ok=True)
+    student, teacher = make_model(seed=1), make_model(seed=2, hidden_size=48)
+    callbacks = [Gradients(folder / "gradients.pt")]
+    DudiTrainer(student, teacher, args, ROWS, None, make_tokenizer(), callbacks=callbacks).train()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """All methods in one launch: starting two interpreters costs more than training does."""
+    folder = tmp_path_factory.mktemp("two")
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def results(folder: Path) -> tuple[dict, list[float]]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records if record["stage"] != "cold_start"]
+    return torch.load(folder / "gradients.pt", weights_only=True), losses
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_train_as_one(method, tmp_path, two_processes):
+    train(tmp_path / method, method, processes=1)
+    gradients, losses = results(tmp_path / method)
+    others, other_losses = results(two_processes / method)
+    gap = sum(float((gradients[n].double() - others[n].double()).pow(2).sum()) for n in gradients) ** 0.5
+    size = sum(float(gradients[n].double().pow(2).sum()) for n in gradients) ** 0.5
+    assert gap / size < 1e-6
+    residuals = [second - first for first, second in zip(losses, other_losses, strict=True)]
+    assert len(residuals) == STEPS[method]
+    assert abs(sum(residuals) / len(residuals)) <= 1e-5
+    assert max(map(abs, residuals)) <= 1e-3
+
+
+def test_a_cold_start_runs_and_is_shared_on_two_processes(tmp_path, two_processes):
+    train(tmp_path / "one", "dudi", processes=1, **COLD)
+    losses, others = (results(folder)[1] for folder in (tmp_path / "one", two_processes / "cold"))
+    assert others == pytest.approx(losses, abs=1e-5)
+    lines = (two_processes / "again" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("cached") for line in lines if "cold_start" in line] == [True, True]
+
+
+@pytest.mark.parametrize("method", SHARDED)
+def test_sharded_weights_train_as_whole_ones(method, two_processes):
+    (_, whole), (_, sharded) = (results(two_processes / name) for name in (method, f"sharded-{method}"))
+    assert sharded == pytest.approx(whole[: len(sharded)], abs=1e-4)
+    assert len(sharded) == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("FSDP_VERSION", "1"), ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")], ids=str.lower
+)
+def test_settings_that_would_be_silently_wrong_are_refused(key, value, monkeypatch, tmp_path):
+    for name, given in (ENVIRONMENT | {key: value}).items():
+        monkeypatch.setenv(name, given)
+    allow_gloo(monkeypatch.setattr)
+    with pytest.raises(ConfigError, match=f"fsdp_config.{key.lower()}: .* set it to (2|false)"):
+        train(tmp_path, "sft", processes=1)
+
+
+@pytest.mark.parametrize(
+    ("stage", "strategy", "message"),
+    [(3, "no", "deepspeed_config.zero_stage: .* or stage 2"), (2, "steps", "save_strategy: .* set save_strategy: no")],
+)
+def test_what_deepspeed_cannot_do_here_is_refused(stage, strategy, message, tmp_path):
+    args = make_args(tmp_path, save_strategy=strategy)
+    args.deepspeed_plugin = SimpleNamespace(zero_stage=stage)  # accelerate's own needs deepspeed installed
+    with pytest.raises(ConfigError, match=message):
+        DudiTrainer(make_model(), make_model(), args, ROWS, None, make_tokenizer())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name in METHODS:
+        train(Path(sys.argv[1]) / name, name, processes=2)
+    train(Path(sys.argv[1]) / "cold", "dudi", processes=2, **COLD)
+    train(Path(sys.argv[1]) / "again", "gkd", processes=2, **COLD)
+    allow_gloo()
+    os.environ |= ENVIRONMENT
+    for name in SHARDED:
+        train(Path(sys.argv[1]) / f"sharded-{name}", name, processes=2, max_steps=2)

@@ -1,0 +1,209 @@
+"""The stacking miniature: its splits do not leak, its parallel text is parallel, its models work, its demo runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+
+import pytest
+
+from dudi.data.cldr import locales
+from dudi.data.cldr.speaker import LANGUAGES, speaker
+from dudi.stacking.miniature import english, models, places
+from dudi.stacking.miniature.parallel import FRAMES, pairs
+from dudi.stacking.miniature.sentences import Frame, fields_of, say
+from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows, was_in_parallel
+
+MIB = 2**20
+
+
+def names(code: str) -> set[str]:
+    found = {speaker(language).country(code) for language in LANGUAGES}
+    return {name for name in found if name}
+
+
+def test_every_country_has_a_region() -> None:
+    assert set(places.region_of()) == set(locales.countries())
+    listed = [code for members in places.table()["regions"].values() for code in members.split()]
+    assert len(listed) == len(set(listed))
+
+
+def test_no_hidden_country_is_named_in_the_parallel_text() -> None:
+    shown = {name for code in places.countries(parallel=True) for name in names(code)}
+    hidden = {name for code in places.countries(parallel=False) for name in names(code)}
+    assert not hidden & shown
+    for pair in itertools.islice(pairs(3), 3000):
+        for line in (*pair.source.split("\n"), *pair.target.split("\n")):
+            bare = line.partition(" ")[2] if line[:1].isdigit() else line
+            assert bare not in hidden, f"{bare} is hidden from the translator"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_test_row_is_about_a_country_of_the_training_rows(task: str) -> None:
+    trained = {row.id.split("/")[1] for row in training_rows(task)}
+    tested = {row.id.split("/")[1] for row in asked_rows(task, "th")}
+    assert trained and tested and not trained & tested
+    trained_texts = {(row.text, row.choices) for row in training_rows(task)}
+    assert not trained_texts & {(row.text, row.choices) for row in asked_rows(task, "en")}
+    assert all(row.language == "en" for row in training_rows(task))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_asked_rows_say_the_same_in_every_language(task: str) -> None:
+    by_id = {row.id: row for row in asked_rows(task, "en")}
+    for language in places.OTHERS:
+        rows = asked_rows(task, language)
+        assert {was_in_parallel(row) for row in rows} == {True, False}
+        for row in rows:
+            assert row.english == by_id[row.id].text
+            assert row.label == by_id[row.id].label
+            assert len(row.choices) == len(by_id[row.id].choices)
+
+
+def test_choices_hold_the_right_answer_once() -> None:
+    for row in training_rows("choice"):
+        country = row.id.split("/")[1]
+        own, right = speaker("en"), row.choices[row.label or 0]
+        spoken = locales.official_languages().get(country, ("",))[0]
+        money = locales.country_currencies().get(country, "")
+        assert right in (own.country(country), money and own.currency(money), spoken and own.language(spoken))
+        assert len(set(row.choices)) == 4
+
+
+def test_parallel_text_is_filled_alike_on_both_sides() -> None:
+    for frame in FRAMES:
+        templates = {code: frame.template(speaker(code)) for code in LANGUAGES}
+        assert templates["en"]
+    fill = {"country": "TH", "currency": "JPY"}
+    assert say(Frame("currency", 1, True), fill, "en") == "In Thailand, people use the Japanese yen."
+    assert say(Frame("currency", 1, True), fill, "id") == "Di Thailand, orang berbelanja dengan Yen Jepang."
+    assert fields_of(Frame("country_options").template(speaker("my")) or "") == {"region", "a", "b", "c", "d"}
+
+
+def test_parallel_text_holds_no_fact() -> None:
+    """Currencies beside countries are drawn: the right one comes as often as chance has it."""
+    right = {code: str(speaker("en").currency(currency)) for code, currency in locales.country_currencies().items()}
+    found = [pair.target for pair in itertools.islice(pairs(1), 6000) if pair.target.startswith("In ")]
+    told = [text for text in found if ", people use the " in text]
+    true = [
+        text
+        for text in told
+        if any(f"In {speaker('en').country(c)}, people use the {m}." == text for c, m in right.items())
+    ]
+    assert len(told) > 20
+    assert len(true) <= len(told) * 0.1
+
+
+def test_the_llm_reads_english_alone_and_every_country() -> None:
+    read = " ".join(itertools.islice(english.texts(0), 4000))
+    assert not {"THAI", "TAMIL", "MYANMAR"} & {unicodedata.name(letter).split()[0] for letter in read if letter > "~"}
+    assert not any(word in read.split() for word in ("adalah", "ngôn", "ang", "ialah"))
+    assert sum(str(speaker("en").country(code)) in read for code in locales.countries()) > 190
+
+
+def test_same_seed_same_text() -> None:
+    assert list(itertools.islice(pairs(5), 50)) == list(itertools.islice(pairs(5), 50))
+    assert list(itertools.islice(english.texts(5), 50)) == list(itertools.islice(english.texts(5), 50))
+
+
+STREAMS = """
+import hashlib, itertools
+from dudi.stacking.miniature import english, parallel, tasks
+drawn = [list(itertools.islice(stream, 300)) for stream in (parallel.pairs(5), english.texts(5), english.sentences(5))]
+drawn += [tasks.training_rows(task)[:50] for task in tasks.TASKS]
+found = hashlib.sha256(repr(drawn).encode()).hexdigest()
+"""
+
+
+def test_same_seed_same_text_in_another_process() -> None:
+    """Python hashes strings anew in each process: an order that a set gave would be another draw."""
+    own: dict[str, str] = {}
+    exec(STREAMS, own)
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    words = [sys.executable, "-c", STREAMS + "print(found)"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == own["found"]
+
+
+def test_shipped_models_are_small_safetensors_with_cards() -> None:
+    root = models.folder("translator").parent
+    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 20 * MIB
+    for name in ("translator", "reader", "reader-bidirectional"):
+        assert (root / name / "model.safetensors").is_file()
+        assert "license: apache-2.0" in (root / name / "README.md").read_text(encoding="utf-8")
+        assert not list((root / name).glob("*.bin"))
+
+
+def test_the_translator_translates() -> None:
+    from dudi.stacking import translate
+
+    said = [say(Frame("currency"), {"country": "TH"}, language) for language in places.OTHERS]
+    found = translate(
+        models.translator(),
+        models.source(),
+        [str(text) for text in said],
+        places.OTHERS,
+        "en",
+        num_beams=2,
+        max_new_tokens=24,
+    )
+    assert found.count("What is the currency of Thailand?") == 7
+
+
+def test_the_readers_attend_as_they_are_called() -> None:
+    said = {kind: models.reader(kind).config.to_dict().get("is_causal", True) for kind in models.READERS}
+    assert said == {"causal": True, "bidirectional": False}
+
+
+@pytest.mark.parametrize("tasks", [["region"], pytest.param(["region", "choice"], marks=pytest.mark.slow)])
+def test_the_demo_runs_from_end_to_end(tasks, tmp_path, capsys, monkeypatch) -> None:
+    from dudi.program.cli import main
+    from dudi.stacking.miniature import contest, running, speed
+    from dudi.stacking.miniature.contest import SYSTEMS
+
+    monkeypatch.setattr(running, "_pool", lambda jobs: InThisProcess())
+    for module in (contest, running):
+        monkeypatch.setattr(module, "TASKS", {task: TASKS[task] for task in tasks})
+    monkeypatch.setattr(speed, "ROUNDS", 1)
+    contest.tests.cache_clear()
+    assert main(["stack", "demo", "--quick", "--attention", "bidirectional", "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in SYSTEMS.values())
+    assert max(map(len, printed.replace(str(tmp_path), "").splitlines())) <= 90
+    found = json.loads((tmp_path / "mtllm.json").read_text(encoding="utf-8"))
+    assert {score["system"] for score in found["scores"]} == set(SYSTEMS)
+    assert "| bidirectional | MT-LLM |" in (tmp_path / "mtllm.md").read_text(encoding="utf-8")
+
+
+class InThisProcess:
+    """A pool that does not start a process."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def apply(self, call, words):
+        return call(*words)
+
+    def imap_unordered(self, call, work):
+        return map(call, work)
+
+
+def test_the_recipes_of_the_miniature_run_on_the_rows_that_the_demo_writes(tmp_path) -> None:
+    from dudi.program.cli import main
+
+    rows = tmp_path / "rows"
+    assert main(["stack", "demo", "--rows", str(rows)]) == 0
+    few = ["max_steps=2", "per_device_train_batch_size=2", "start_rows=16", "probe_rows=2", "disable_tqdm=true"]
+    given = [f"data.train={rows}/english.jsonl", f"data.parallel={rows}/region-test.jsonl"]
+    assert main(["stack", "align", "stack/mini/align", *given, *few, "--output", str(tmp_path / "align")]) == 0
+    found = (tmp_path / "align" / "metrics.jsonl").read_text(encoding="utf-8")
+    assert all(f"fvu/{language}" in found for language in LANGUAGES)
+    given = [f"data.train={rows}/choice-train.jsonl", f"start={tmp_path}/align", *few]
+    assert main(["stack", "finetune", "stack/mini/choice", *given, "--output", str(tmp_path / "choice")]) == 0

@@ -1,0 +1,228 @@
+"""Every recipe of `dudi stack` runs two steps through the command line, with tiny models of its architectures."""
+
+import json
+import shutil
+
+import pytest
+from stack_helpers import (
+    FOREIGN,
+    TEXTS,
+    choice_rows,
+    make_llm,
+    make_llm_tokenizer,
+    make_mt,
+    make_nllb_tokenizer,
+)
+
+from dudi.config.recipe_files import list_recipes
+from dudi.program.cli import main
+from dudi.stacking.recipe import load_stack_config
+
+RECIPES = [name for name in list_recipes(stacks=True) if not name.startswith("stack/mini")]
+FAMILIES = {"llama": "llama", "gpt2": "gpt2", "qwen3": "qwen3"}
+
+
+def stages_of(name):
+    last = name.rpartition("/")[2]
+    return [last] if last in ("adapt", "align") else ["teach", "distill", "finetune"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Parents of each architecture, rows of each kind, and a finished Stage 1 and a tuned teacher to go on from."""
+    root = tmp_path_factory.mktemp("stack")
+    make_mt().save_pretrained(root / "encoder")
+    make_nllb_tokenizer().save_pretrained(root / "encoder")
+    for family in FAMILIES.values():
+        make_llm(family).save_pretrained(root / family)
+        make_llm_tokenizer().save_pretrained(root / family)
+    plain = [{"text": text} for text in TEXTS] + [{"text": ""}]
+    both = list(zip(TEXTS, FOREIGN, strict=True))
+    labelled = [{"premise": t, "hypothesis": f, "text": t, "label": n % 3} for n, (t, f) in enumerate(both)]
+    choices = [{"text": row.text, "choices": list(row.choices), "label": row.label} for row in choice_rows()]
+    parallel = [{"text": f, "english": t, "language": "ind_Latn"} for t, f in both]
+    for name, rows in (("plain", plain), ("labelled", labelled), ("choices", choices), ("parallel", parallel)):
+        write(root / f"{name}.jsonl", rows)
+    return root
+
+
+def write(path, rows):
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+
+
+def words(stage, name, place, output, *more):
+    config = load_stack_config(name, stage)
+    family = next(kind for key, kind in FAMILIES.items() if key in str(config.llm.model).lower())
+    rows = "plain" if stage in ("adapt", "align") else "choices" if config.task.kind == "choice" else "labelled"
+    return [
+        "stack", stage, name,
+        f"llm.model={place}/{family}", "llm.adapters=[]", f"encoder={place}/encoder",
+        f"data.train={place}/{rows}.jsonl", f"data.eval={place}/{rows}.jsonl", "data.eval_split=train",
+        "max_steps=2", "per_device_train_batch_size=2", "gradient_accumulation_steps=2", "max_length=64",
+        "eval_steps=1", "save_steps=1", "lora.r=4", "use_cpu=true", "disable_tqdm=true",
+        "--output", str(output), *more,
+    ]  # fmt: skip
+
+
+def check_run(folder, stage):
+    for name in ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "report.html", "README.md"):
+        assert (folder / name).is_file(), name
+    assert (folder / "model" / "config.json").is_file()
+    assert (folder / "checkpoints" / "step-2" / "manifest.json").is_file()
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["step"] for record in records if "loss" in record and record["stage"] == stage] == [1, 2]
+    return records
+
+
+def run_stages(name, stages, place, root):
+    for stage in stages:
+        more = ["start=null"] if stage != "distill" else ["start=null", f"teacher={root}/teach"]
+        more += [f"data.parallel={place}/parallel.jsonl"] if stage == "align" else []
+        assert main(words(stage, name, place, root / stage, *more)) == 0
+        check_run(root / stage, stage)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_two_steps(name, place, tmp_path):
+    """One stage of each; the three stages of a task together are another test's."""
+    stages = stages_of(name)
+    run_stages(name, stages[-1:] if name.endswith("nusax") else stages[:1], place, tmp_path)
+
+
+def test_a_task_is_taught_and_distilled(place, tmp_path):
+    run_stages("stack/nllb-llm2vec/mnli", ["teach", "distill"], place, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_stage_of_a_recipe_runs_two_steps(name, place, tmp_path):
+    run_stages(name, stages_of(name), place, tmp_path)
+
+
+# ---- the whole way, and what goes wrong on it
+
+
+@pytest.fixture(scope="module")
+def runs(place, tmp_path_factory):
+    """Stage 1, then a task on it, through the command line."""
+    root = tmp_path_factory.mktemp("runs")
+    parallel = f"data.parallel={place}/parallel.jsonl"
+    assert main(words("align", "stack/nllb-qwen3-0.6b/align", place, root / "align", parallel, "probe_steps=1")) == 0
+    task = words("finetune", "stack/nllb-qwen3-0.6b/nusax", place, root / "finetune", f"start={root}/align")
+    assert main([*task, "encoder.codes={id: ind_Latn}"]) == 0
+    return root
+
+
+def test_stage_1_measures_each_language_and_says_what_it_is(runs):
+    lines = check_run(runs / "align", "align")
+    assert all("fvu/ind_Latn" in line and "cosine/ind_Latn" in line for line in lines)
+    config = json.loads((runs / "align" / "model" / "config.json").read_text(encoding="utf-8"))
+    assert (config["stage"], config["lora"], config["attention"]) == ("aligned", None, "bidirectional")
+    card = (runs / "align" / "README.md").read_text(encoding="utf-8")
+    assert "MT-LLM after Stage 1" in card
+    assert "| ind\\_Latn |" in card
+    assert "fvu-by-language.svg" in [path.name for path in (runs / "align" / "figures").iterdir()]
+    assert "FVU by language" in (runs / "align" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, capsys):
+    folder = runs / "align"
+    more = [f"data.parallel={place}/parallel.jsonl", "probe_steps=1"]
+    command = words("align", "stack/nllb-qwen3-0.6b/align", place, folder, *more)
+    before = {path: path.read_bytes() for path in (folder / "model").glob("*.safetensors")}
+    assert main(command) == 0
+    assert "holds this run, finished" in capsys.readouterr().out
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    for gone in ("model", "checkpoints/step-2"):
+        shutil.rmtree(folder / gone)
+    assert main(command) == 0
+    assert "going on from" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (folder / "model").glob("*.safetensors")} == before
+    again = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["loss"] for line in again] == [json.loads(line)["loss"] for line in lines]
+    assert main([*command, "learning_rate=1e-3"]) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_eval_prints_a_line_a_language_and_translates_where_asked(runs, place, tmp_path, capsys):
+    rows = [{"text": t, "label": n % 3, "language": "eng_Latn"} for n, t in enumerate(TEXTS)]
+    rows += [{"text": t, "label": n % 3, "language": "ind_Latn"} for n, t in enumerate(FOREIGN)]
+    write(tmp_path / "rows.jsonl", rows)
+    model = str(runs / "finetune")
+    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
+    assert record["stage"] == "finetuned"
+    assert list(record["per_language"]) == ["eng_Latn", "ind_Latn"]
+    assert f"{100 * record['per_language']['ind_Latn']['accuracy']:.1f}" in shown
+    words = ["--translate", f"{place}/encoder", "--beams", "2", "--max-new-tokens", "4", "--languages", "ind_Latn"]
+    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path), *words]) == 0
+    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
+    assert list(record["per_language"]) == ["ind_Latn"]
+    assert record["seconds_per_row"]["translating"] > 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "said"),
+    [
+        (["connector_strat=random"], 2, "did you mean 'connector_start'?"),
+        (["connector_start=least_square"], 2, "did you mean 'least_squares'?"),
+        (["encoder.modle=x"], 2, "did you mean 'encoder.model'?"),
+        (["llm.attention=both"], 2, "bidirectional, causal"),
+        (["data.language=kaz_Latn"], 3, "kaz_Cyrl"),
+        (["data.language=null"], 3, "plain.jsonl:1: no language"),
+        (["encoder=/no/such/model"], 2, "/no/such/model"),
+        (["encoder=null"], 2, "encoder.model: name the encoder"),
+        (["start=/no/such/run"], 2, "/no/such/run"),
+        (["data.train=/no/such.jsonl"], 2, "no such file"),
+        (["data.columns={texte: a}"], 2, "did you mean 'text'?"),
+        (["lora.target_modules=[nothing]"], 2, "lora.target_modules"),
+        (["max_length=2"], 2, "max_length: must be above 4"),
+        (["--resume", "/no/such/checkpoint"], 2, "/no/such/checkpoint"),
+    ],
+)
+def test_wrong_input_is_one_line_and_an_exit_code(extra, code, said, place, tmp_path, capsys):
+    assert main([*words("align", "stack/nllb-llm2vec/align", place, tmp_path / "run"), *extra]) == code
+    check_error(capsys, said)
+
+
+@pytest.mark.parametrize(
+    ("stage", "extra", "code", "said"),
+    [
+        ("teach", ["task.labels=[]"], 2, "task.labels"),
+        ("teach", ["data.columns={text: premise, label: no}"], 3, "labelled.jsonl:1: no label"),
+        ("teach", ["task.labels=[one, two]"], 3, "is not a number from 0 to 1"),
+        ("distill", ["teacher=null", "start=null"], 2, "teacher.model: name the run"),
+        ("distill", ["teacher=/no/such/run", "start=null"], 2, "/no/such/run"),
+    ],
+)
+def test_a_wrong_task_is_one_line_and_an_exit_code(stage, extra, code, said, place, tmp_path, capsys):
+    assert main([*words(stage, "stack/nllb-llm2vec/mnli", place, tmp_path / "run"), *extra]) == code
+    check_error(capsys, said)
+
+
+def test_a_stage_without_a_head_and_a_recipe_of_another_verb_are_refused(runs, place, capsys):
+    assert main(["stack", "eval", str(runs / "align"), f"{place}/labelled.jsonl"]) == 2
+    check_error(capsys, "at the stage 'aligned' and has no head")
+    assert main(["train", "stack/nllb-llm2vec/mnli"]) == 2
+    check_error(capsys, "is a recipe of `dudi stack`")
+
+
+def check_error(capsys, said):
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "Traceback" not in error
+    assert len(error.splitlines()) <= 2, error
+
+
+def test_dry_run_and_the_flavours_of_stage_1(place, tmp_path, capsys):
+    command = words("align", "stack/nllb-llm2vec/align", place, tmp_path / "run", "--dry-run")
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "connector_start: random" in shown
+    assert "recipes/stack/base/stage1.yaml:" in shown
+    assert main([*command, "--recipe", "improved"]) == 0
+    shown = capsys.readouterr().out
+    assert "connector_start: least_squares" in shown
+    assert "merge_lora: true" in shown
+    assert not (tmp_path / "run").exists()
