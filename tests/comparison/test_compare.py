@@ -794,7 +794,7 @@ def test_importing_and_running_need_no_torch(make_run):
     folder = make_run("a")
     code = (
         "import argparse, sys\n"
-        "from dudi.evaluation import compare\n"
+        "from dudi.program import compare\n"
         "parser = argparse.ArgumentParser()\n"
         "compare.add_arguments(parser)\n"
         "light = not {'numpy', 'rich', 'yaml'} & set(sys.modules)\n"

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dudi.data import files
 from dudi.data.cldr import cldr_rows
 from dudi.data.rows import Rejections
 from dudi.data.sources import fingerprint, load_rows, rows_from_records
 from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.files import atomic_file
 
 CODES = ["id", "vi", "th", "en"]
 
@@ -282,9 +282,9 @@ def test_the_hub_out_of_reach_is_an_environment_fault(tmp_path):
 def test_atomic_files_leave_the_old_one_when_the_block_fails(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), files.atomic_file(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-    with pytest.raises(EnvironmentFault, match="cannot write"), files.atomic_file(tmp_path / "a.txt" / "b"):
+    with pytest.raises(EnvironmentFault, match="cannot write"), atomic_file(tmp_path / "a.txt" / "b"):
         pass

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -71,7 +72,7 @@ class Run:
     @property
     def sharded(self) -> bool:
         """Whether the student's weights are spread over the ranks (FSDP)."""
-        return self.accelerator.state.fsdp_plugin is not None
+        return self.accelerator.distributed_type == DistributedType.FSDP
 
     @property
     def peft_model(self) -> Any:

@@ -174,7 +174,7 @@ def _draw(stream: str, seed: int, epoch: int, row_id: str) -> int:
 
     The row's id comes last, so that nothing in it can be taken for another argument.
     """
-    key = f"dudi.distill.verbalizer/{stream}/{seed}/{epoch}/{row_id}".encode("utf-8", "surrogatepass")
+    key = f"dudi.verbalizer/{stream}/{seed}/{epoch}/{row_id}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
 
 

@@ -71,7 +71,7 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
 
 def seahelm_command() -> Any:
     """The module that drives SEA-HELM, with `add_arguments` and `run` of its own; None where it is not installed."""
-    name = "dudi.evaluation.seahelm.evaluate"
+    name = "dudi.program.seahelm"
     try:
         return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
     except ModuleNotFoundError:
