@@ -53,7 +53,8 @@ def two_processes(tmp_path_factory):
     """All methods in one launch: starting two interpreters costs more than training does."""
     folder = tmp_path_factory.mktemp("two")
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False)
+    found = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}  # where `helpers` lies
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False, env=found)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

@@ -34,6 +34,7 @@ def two(tmp_path_factory):
     words = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file", str(config)]
     words += ["--num_processes", "2", str(worker), str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DUDI_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])  # where `helpers` lies
     done = subprocess.run(words, capture_output=True, text=True, timeout=1500, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder

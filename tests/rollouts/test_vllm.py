@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from dudi import DudiTrainer
+from dudi import DudiConfig, DudiTrainer
 from dudi.distill.arguments import VLLM_KEYS
 from dudi.errors import ConfigError
 from dudi.rollouts import NoiseKey
 from dudi.rollouts.vllm import Sampling
-from dudi.training.sealed import FREE_TO_CHANGE, binding_keys
+from dudi.training.sealed import binding_keys
 from helpers import make_args
 
 
@@ -59,4 +59,4 @@ def test_a_wrong_key_is_an_error(tmp_path, keys, message):
 def test_the_engine_belongs_to_a_run_and_its_place_does_not(tmp_path):
     binding = binding_keys(make_args(tmp_path))
     assert "use_vllm" in binding
-    assert set(VLLM_KEYS) <= FREE_TO_CHANGE and not set(VLLM_KEYS) & binding.keys()
+    assert set(VLLM_KEYS) <= DudiConfig.free_to_change() and not set(VLLM_KEYS) & binding.keys()

@@ -145,9 +145,9 @@ def _plan(given: argparse.Namespace) -> int:
     return say(plan(config, gpu=given.gpu, gpus=given.gpus))
 
 
-def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run") -> Verb:
-    """A verb whose words and work stand in a module of their own, imported when the verb is asked for."""
-    return Verb(help, _late(module, arguments), _late(module, run))
+def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run", words: str = "") -> Verb:
+    """A verb whose work (and words, unless they stand in another) stand in a module, imported when it is asked for."""
+    return Verb(help, _late(words or module, arguments), _late(module, run))
 
 
 def _late(module: str, name: str) -> Callable[[Any], Any]:
@@ -304,7 +304,11 @@ VERBS: dict[str, Verb | Kinds] = {
     ),
     "train": Verb("train a student as a recipe says", _train_arguments, _train),
     "plan": Verb("memory, FLOPs and hours of a recipe, from the models' configs alone", _plan_arguments, _plan),
-    "eval": _verb("ask a model a benchmark's questions, over one or several seeds", "dudi.program.eval"),
+    "eval": _verb(
+        "ask a model a benchmark's questions, over one or several seeds",
+        "dudi.program.eval",
+        words="dudi.program.eval_options",
+    ),
     "compare": _verb("put evaluations side by side, with a test of each lead", "dudi.program.compare"),
     "report": _verb("an HTML report of one or several runs", "dudi.program.report"),
     "study": Kinds(
