@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,10 +22,21 @@ FULL = 256
 """Positions of a pass from which on a CPU's matrix products gain nothing from more."""
 
 
-def _open_forward(
-    self: PreTrainedModel, *args: Any, dudi_work: Callable[[PreTrainedModel], Any] | None = None, **kwargs: Any
-) -> Any:
-    return type(self).forward(self, *args, **kwargs) if dudi_work is None else dudi_work(self)
+@functools.cache
+def _opened_forward(kind: type[PreTrainedModel]) -> Callable[..., Any]:
+    """A forward for this class that also takes `dudi_work`.
+
+    It has the signature of the class's own: `generate` reads there which inputs a model takes (position ids, masks,
+    `logits_to_keep`) and leaves out the others without a word.
+    """
+
+    def forward(
+        self: PreTrainedModel, *args: Any, dudi_work: Callable[[PreTrainedModel], Any] | None = None, **kwargs: Any
+    ) -> Any:
+        return kind.forward(self, *args, **kwargs) if dudi_work is None else dudi_work(self)
+
+    forward.__signature__ = inspect.signature(kind.forward)  # type: ignore[attr-defined]  # inspect looks for it
+    return forward
 
 
 def open_forward(model: PreTrainedModel) -> None:
@@ -33,7 +46,7 @@ def open_forward(model: PreTrainedModel) -> None:
     called from outside would miss them. Every other call reaches the model's own forward. The method is bound to the
     instance and asks its class: a deep copy of the model is bound to the copy.
     """
-    model.forward = types.MethodType(_open_forward, model)
+    model.forward = types.MethodType(_opened_forward(type(model)), model)
 
 
 def inside(module: nn.Module, work: Callable[[PreTrainedModel], Any]) -> Any:

@@ -239,17 +239,24 @@ def hidden_states(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel) -> None:
-    """Hold `head_of` against the model's own logits on a few ids.
+    """Hold `head_of` against the model's own logits on a few ids, and see that it does not look ahead.
 
     Raises:
-        ConfigError: the model computes its logits in a way that `Head` does not know.
+        ConfigError: the model computes its logits in a way that `Head` does not know, or is no causal language model.
     """
     ids = torch.arange(1, 9, device=model.device).unsqueeze(0) % model.config.get_text_config().vocab_size
     training = model.training
     model.eval()
     own = model(input_ids=ids, use_cache=False).logits[0].float()
+    other = torch.cat([ids[:, :-1], ids[:, :1]], dim=1)
+    ahead = (model(input_ids=other, use_cache=False).logits[0, :-1].float() - own[:-1]).abs().max()
     ours = head_of(model).logits(hidden_states(model, ids)[0])
     model.train(training)
+    if ahead > 1e-2 * own.abs().max():
+        raise ConfigError(
+            f"{type(model).__name__} looks ahead: a token changes what was predicted before it; it is no causal "
+            "language model (an encoder needs is_decoder: true in its config to be one)"
+        )
     if not torch.allclose(own, ours, rtol=1e-2, atol=1e-2):
         raise ConfigError(
             f"{type(model).__name__} computes its logits in a way dudi does not know (largest difference "

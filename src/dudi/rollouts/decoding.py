@@ -28,6 +28,7 @@ class Decoding:
         self.model, self.prompt_mask = model, mask
         self.head = head_of(model).shared_with(vocabulary)
         self.padded = not bool(mask.all())
+        self.ready_made = model.config.get_text_config()._attn_implementation == "sdpa"
         self.mask = true_mask(mask, mask.shape[1] + longest)
         self.places = mask.sum(-1, keepdim=True)  # (B, 1) where the next token stands
         self.cache = RoomyCache(model.config, mask.shape[1] + longest)
@@ -40,11 +41,17 @@ class Decoding:
     def step(self, ids: Tensor) -> Tensor:
         """(B,) the tokens that were drawn -> (B, V) fp32 logits of the next."""
         length = self.cache.get_seq_length() + 1
-        # Four dimensions tell transformers that the mask is ready.
-        mask = self.mask[:, None, None, :length] if self.padded else None
-        logits = self._logits(ids.unsqueeze(1), mask, self.places)
+        logits = self._logits(ids.unsqueeze(1), self._mask_of(length) if self.padded else None, self.places)
         self.places = self.places + 1
         return logits
+
+    def _mask_of(self, length: int) -> Tensor:
+        """The mask of the written positions, in the form that the attention of this model takes.
+
+        Four dimensions tell transformers that a mask is ready: for sdpa, booleans. Eager attention would add them to
+        its scores, and flash attention counts the tokens of two dimensions: for them transformers makes it.
+        """
+        return self.mask[:, None, None, :length] if self.ready_made else self.mask[:, :length].long()
 
     def _logits(self, ids: Tensor, mask: Tensor | None, places: Tensor) -> Tensor:
         out = self.model.get_decoder()(

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from dudi.errors import ConfigError
 from dudi.rollouts.cache import attends_to_all
 from dudi.rollouts.decoding import Decoding, Written
 from dudi.rollouts.engine import Request, Rollout
@@ -29,6 +30,8 @@ from dudi.rollouts.noise import GumbelNoise
 
 LOOK_EVERY = 16
 """Tokens between two looks at which rows have ended, where looking costs time (on a device)."""
+PADS, PADDING_MOVES = 4, 0.01
+"""Pads that are tried, and how far they may move a logit in fp32, as a share of the largest one."""
 FEW = 8
 """Batches below this are decoded to their end as they are: what another call costs would not come back."""
 
@@ -102,7 +105,7 @@ class TransformersEngine:
         self.model = model
         self.stop_ids, self.pad_id = tuple(stop_ids), pad_id
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.vocabulary, self.batch_size = vocabulary, batch_size
+        self.vocabulary, self.batch_size, self.padding_checked = vocabulary, batch_size, False
         # In the order of transformers' own `generate`: after the temperature, top-k before top-p.
         self.cuts: list[LogitsProcessor] = [] if top_k is None else [TopKLogitsWarper(top_k)]
         self.cuts += [] if top_p is None else [TopPLogitsWarper(top_p)]
@@ -114,9 +117,35 @@ class TransformersEngine:
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         rollouts: dict[int, Rollout] = {}
         with self.model() as model:
+            self._check_padding(model, requests)
             for batch in batches:
                 rollouts |= dict(zip(batch, self._decode(model, [requests[i] for i in batch]), strict=True))
         return [rollouts[i] for i in range(len(requests))]
+
+    def _check_padding(self, model: PreTrainedModel, requests: Sequence[Request]) -> None:
+        """Look once whether a prompt is read alike with pads on its left and without, where `generate` sees to it.
+
+        Raises:
+            ConfigError: it is not: the rollouts would not be the student's.
+        """
+        lengths = {len(request.prompt) for request in requests}
+        if self.padding_checked or self.batch_size == 1 or len(lengths) < 2 or attends_to_all(model.config):
+            return
+        self.padding_checked = True
+        shortest = min(requests, key=lambda request: len(request.prompt))
+        seen = []
+        for width in (min(lengths), min(lengths) + PADS):
+            ids, mask = self._padded([shortest], width, model.device)
+            config = self._generation_config(1, output_logits=True)
+            with _only(model, config):
+                out = model.generate(input_ids=ids, attention_mask=mask)  # type: ignore[operator]  # as below
+            seen.append(out.logits[0].float())
+        moved = float((seen[0] - seen[1]).abs().max() / seen[0].abs().max())
+        if not moved < (PADDING_MOVES if seen[0].dtype == model.dtype else 10 * PADDING_MOVES):
+            raise ConfigError(
+                f"{type(model).__name__} reads a prompt otherwise with padding on its left (a logit moves by "
+                f"{moved:.1%}): what a batch writes would not be this model's; set rollout_batch_size: 1"
+            )
 
     def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
         """One batch: with our own loop where the model is plain."""
@@ -168,7 +197,8 @@ class TransformersEngine:
             left = (~torch.isin(tokens, torch.tensor(self.stop_ids, device=tokens.device)).any(dim=1)).nonzero()[:, 0]
             alive, ids = [alive[row] for row in left.tolist()], out.sequences[left]
             mask = torch.nn.functional.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
-            cache = _rows_of(out.past_key_values, left) if alive else None
+            goes_on = alive and ids.shape[1] < width + self.max_new_tokens
+            cache = _rows_of(out.past_key_values, left) if goes_on else None
         return [self._cut(written[i]) for i in range(len(requests))]
 
     def _padded(self, requests: Sequence[Request], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -187,14 +217,7 @@ class TransformersEngine:
         """Decode on until half of the rows have ended, or, of a few, all."""
         noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
         pick = _NoisyArgmax(noise, self.temperature, width, self.vocabulary, self.cuts)
-        config = GenerationConfig(
-            max_new_tokens=width + self.max_new_tokens - ids.shape[1],
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=list(self.stop_ids),
-            pad_token_id=self.pad_id,
-            return_dict_in_generate=True,
-        )
+        config = self._generation_config(width + self.max_new_tokens - ids.shape[1])
         criteria = [_HalfEnded(self.stop_ids, len(requests))] if len(requests) >= FEW else []
         with _only(model, config):
             out: GenerateDecoderOnlyOutput = model.generate(  # type: ignore[operator]  # a mixin the type lacks
@@ -206,6 +229,17 @@ class TransformersEngine:
             )
         return out
 
+    def _generation_config(self, new_tokens: int, **more: Any) -> GenerationConfig:
+        return GenerationConfig(
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=list(self.stop_ids),
+            pad_token_id=self.pad_id,
+            return_dict_in_generate=True,
+            **more,
+        )
+
     def _cut(self, tokens: list[int]) -> Rollout:
         for position, token in enumerate(tokens):
             if token in self.stop_ids:
@@ -214,8 +248,8 @@ class TransformersEngine:
 
 
 def _rows_of(cache: Any, rows: Tensor) -> Cache | None:
-    """The cache of some rows; None, which reads the prompts again, for a model that keeps its states otherwise."""
-    if not isinstance(cache, Cache):
+    """The cache of some rows; None, which reads the prompts again, where states cannot be told apart by rows."""
+    if not isinstance(cache, Cache) or not all(hasattr(layer, "batch_select_indices") for layer in cache.layers):
         return None
     cache.batch_select_indices(rows)
     return cache
@@ -224,9 +258,14 @@ def _rows_of(cache: Any, rows: Tensor) -> Cache | None:
 @contextlib.contextmanager
 def _only(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
     """Generate with `config` alone: a model's own generation config would add its top-p and repetition penalty."""
-    own, cache = model.generation_config, model.config.use_cache
-    model.generation_config, model.config.use_cache = config, True
+    own, text = model.generation_config, model.config.get_text_config()
+    cached = text.to_dict().get("use_cache")
+    model.generation_config = config
+    if cached is not None:
+        text.use_cache = True
     try:
         yield
     finally:
-        model.generation_config, model.config.use_cache = own, cache
+        model.generation_config = own
+        if cached is not None:
+            text.use_cache = cached
