@@ -46,7 +46,7 @@ def open_forward(model: PreTrainedModel) -> None:
     called from outside would miss them. Every other call reaches the model's own forward. The method is bound to the
     instance and asks its class: a deep copy of the model is bound to the copy.
     """
-    model.forward = types.MethodType(_opened_forward(type(model)), model)
+    model.forward = types.MethodType(_opened_forward(type(model)), model)  # type: ignore[arg-type]  # a class is hashable
 
 
 def inside(module: nn.Module, work: Callable[[PreTrainedModel], Any]) -> Any:

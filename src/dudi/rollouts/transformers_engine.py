@@ -30,8 +30,8 @@ from dudi.rollouts.noise import GumbelNoise
 
 LOOK_EVERY = 16
 """Tokens between two looks at which rows have ended, where looking costs time (on a device)."""
-PADS, PADDING_MOVES = 4, 0.01
-"""Pads that are tried, and how far they may move a logit in fp32, as a share of the largest one."""
+TRIED, PADS, MOVES = 4, 4, 0.02
+"""Tokens and pads that are tried, and how far a logit may move in fp32, as a share of the largest one."""
 FEW = 8
 """Batches below this are decoded to their end as they are: what another call costs would not come back."""
 
@@ -105,7 +105,7 @@ class TransformersEngine:
         self.model = model
         self.stop_ids, self.pad_id = tuple(stop_ids), pad_id
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.vocabulary, self.batch_size, self.padding_checked = vocabulary, batch_size, False
+        self.vocabulary, self.batch_size, self.decoding_checked = vocabulary, batch_size, False
         # In the order of transformers' own `generate`: after the temperature, top-k before top-p.
         self.cuts: list[LogitsProcessor] = [] if top_k is None else [TopKLogitsWarper(top_k)]
         self.cuts += [] if top_p is None else [TopPLogitsWarper(top_p)]
@@ -117,35 +117,43 @@ class TransformersEngine:
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         rollouts: dict[int, Rollout] = {}
         with self.model() as model:
-            self._check_padding(model, requests)
+            self._check_decoding(model, requests)
             for batch in batches:
                 rollouts |= dict(zip(batch, self._decode(model, [requests[i] for i in batch]), strict=True))
         return [rollouts[i] for i in range(len(requests))]
 
-    def _check_padding(self, model: PreTrainedModel, requests: Sequence[Request]) -> None:
-        """Look once whether a prompt is read alike with pads on its left and without, where `generate` sees to it.
+    def _check_decoding(self, model: PreTrainedModel, requests: Sequence[Request]) -> None:
+        """Look once whether `generate` draws from the model: token by token and padded as without a cache and alone.
 
         Raises:
-            ConfigError: it is not: the rollouts would not be the student's.
+            ConfigError: it does not: the rollouts would not be the student's.
         """
-        lengths = {len(request.prompt) for request in requests}
-        if self.padding_checked or self.batch_size == 1 or len(lengths) < 2 or attends_to_all(model.config):
+        if self.decoding_checked or attends_to_all(model.config):
             return
-        self.padding_checked = True
+        self.decoding_checked = True
         shortest = min(requests, key=lambda request: len(request.prompt))
-        seen = []
-        for width in (min(lengths), min(lengths) + PADS):
-            ids, mask = self._padded([shortest], width, model.device)
-            config = self._generation_config(1, output_logits=True)
-            with _only(model, config):
-                out = model.generate(input_ids=ids, attention_mask=mask)  # type: ignore[operator]  # as below
-            seen.append(out.logits[0].float())
-        moved = float((seen[0] - seen[1]).abs().max() / seen[0].abs().max())
-        if not moved < (PADDING_MOVES if seen[0].dtype == model.dtype else 10 * PADDING_MOVES):
+        padded = self.batch_size > 1 and any(len(r.prompt) != len(shortest.prompt) for r in requests)
+        limit = MOVES if model.dtype == torch.float32 else 10 * MOVES
+        if not self._moved(model, shortest, 0) < limit:
             raise ConfigError(
-                f"{type(model).__name__} reads a prompt otherwise with padding on its left (a logit moves by "
-                f"{moved:.1%}): what a batch writes would not be this model's; set rollout_batch_size: 1"
+                f"{type(model).__name__} writes with its cache what it does not predict without it: its rollouts would "
+                "not be the student's; dudi cannot roll it out"
             )
+        if padded and not self._moved(model, shortest, PADS) < limit:
+            raise ConfigError(
+                f"{type(model).__name__} reads a prompt otherwise with padding on its left: what a batch writes would "
+                "not be the student's; set rollout_batch_size: 1"
+            )
+
+    def _moved(self, model: PreTrainedModel, request: Request, pads: int) -> float:
+        """How far the logits of some decoded tokens are from those of one pass, as a share of the largest logit."""
+        ids, mask = self._padded([request], len(request.prompt) + pads, model.device)
+        with _only(model, self._generation_config(TRIED, output_logits=True)):
+            out = model.generate(input_ids=ids, attention_mask=mask)  # type: ignore[operator]  # as below
+        decoded = torch.cat(out.logits).float()
+        whole = model(input_ids=out.sequences[:, pads:], use_cache=False).logits[0].float()
+        straight = whole[len(request.prompt) - 1 :][: len(decoded)]
+        return float((decoded - straight).abs().max() / straight.abs().max())
 
     def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
         """One batch: with our own loop where the model is plain."""
