@@ -70,7 +70,7 @@ class Budget:
     task_steps: int = 200
     task_batch: int = 16
     task_rate: float = 1e-3
-    start: str = "least_squares"
+    start: ConnectorStart = "least_squares"
     merge: bool = True
     trained: int | None = None
     tests: int | None = 64
