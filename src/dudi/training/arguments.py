@@ -38,6 +38,8 @@ class RunArguments(RunKeys, TrainingArguments):
 
     def __post_init__(self) -> None:
         check_keys(self)
+        if self.max_steps == 0:
+            raise ConfigError("max_steps: 0 steps train nothing; take it out for num_train_epochs, or set at least 1")
         self.disable_tqdm = bool(self.disable_tqdm)  # left open, transformers hides the bar with its own warnings
         for name in ("deepspeed", "fsdp_config", "accelerator_config"):
             self._find_file(name)

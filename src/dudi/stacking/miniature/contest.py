@@ -27,6 +27,7 @@ from dudi.stacking import (
     vectors,
     with_head,
 )
+from dudi.stacking.arguments import ConnectorStart
 from dudi.stacking.miniature import english, models
 from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows, was_in_parallel
 from dudi.stacking.modeling import MTLLMPreTrainedModel
