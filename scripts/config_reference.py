@@ -11,11 +11,11 @@ from pydantic_core import PydanticUndefined
 
 from dudi.config.schema import REFUSED, TrainingKey
 from dudi.config.sections import Section
-from dudi.config.value_types import describe
-from dudi.config.yaml_tree import render
+from dudi.distill.keys import METHOD_KEYS, PARTS, method_default
 from dudi.distill.recipe import DUDI, training_keys
-from dudi.objective.methods import METHOD_KEYS, METHODS, method_default
+from dudi.objective.methods import METHODS
 from dudi.stacking.recipe import STACK
+from dudi.training.values import describe, render
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
 BEGIN = "<!-- begin: written by scripts/config_reference.py -->"
@@ -51,9 +51,12 @@ def training_table(keys: Mapping[str, TrainingKey]) -> str:
     rows = []
     for key in keys.values():
         if key.own:
-            default = "the method's" if key.name in METHOD_KEYS else code(key.default)
-            rows.append([f"`{key.yaml_name}`", describe(key.hint).removesuffix(" or null"), default, key.help])
-    return table(["key", "value", "default", "meaning"], rows)
+            default = "the method's" if key.rule.common is not None else code(key.default)
+            read_by = " or ".join(PARTS[part].what for part in key.rule.read_by)
+            value = describe(key.hint).removesuffix(" or null") if key.rule.common is not None else describe(key.hint)
+            rows.append([f"`{key.yaml_name}`", value, default, key.help, read_by or "all"])
+    width = 5 if any(row[4] != "all" for row in rows) else 4
+    return table(["key", "value", "default", "meaning", "read by"][:width], [row[:width] for row in rows])
 
 
 def method_table() -> str:
@@ -75,7 +78,7 @@ def reference() -> str:
             training_table(training_keys()),
             "## The methods' own defaults",
             method_table(),
-            "A method that lacks a signal ignores that signal's keys (`dudi ls methods`, `docs/method.md`).",
+            "A key that is read by what the method lacks is refused where it is given: `alpha: 0.7` for `sft`.",
             "## Fields of TrainingArguments that a recipe does not set",
             refused,
             "## Sections of `dudi stack`",

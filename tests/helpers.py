@@ -1,5 +1,7 @@
 """Builders for tests: tokenizers, tiny models, rows, configs."""
 
+import dataclasses
+
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -11,6 +13,8 @@ from transformers import (
 )
 
 from dudi import DudiConfig
+from dudi.distill.keys import METHOD_KEYS, DudiKeys, method_default, unread
+from dudi.training.keys import default_of
 
 CHATML = (
     "{%- for m in messages -%}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{%- endfor -%}"
@@ -87,8 +91,24 @@ def make_model(kind="llama", seed=0, vocab_size=448, hidden_size=32, layers=2, d
     return AutoModelForCausalLM.from_config(config)
 
 
+def read_by(method, keys):
+    """Of keys that a test gives to every method, those that this one reads: it refuses the others."""
+    values = {field.name: default_of(field) for field in dataclasses.fields(DudiKeys)}
+    values |= {name: method_default(method, name) for name in METHOD_KEYS} | keys | {"method": method}
+    return {name: value for name, value in keys.items() if name not in unread(values, keys)}
+
+
+def words_read_by(method, words):
+    """Likewise, of words of a command line."""
+    keys = {word.partition("=")[0]: word.partition("=")[2] for word in words if word[:1] != "-" and "=" in word}
+    python = {"lmbda" if name == "lambda" else name: value for name, value in keys.items()}
+    kept = read_by(method, python)
+    names = {name for name in keys if ("lmbda" if name == "lambda" else name) in kept}
+    return [word for word in words if word.partition("=")[0] not in keys or word.partition("=")[0] in names]
+
+
 def make_args(folder, method="dudi", **keys):
-    """A config for a few quick steps on the CPU."""
+    """A config for a few quick steps on the CPU, without the keys that the method does not read."""
     defaults = {
         "max_steps": 2,
         "per_device_train_batch_size": 4,
@@ -102,7 +122,7 @@ def make_args(folder, method="dudi", **keys):
         "logging_steps": 1,
         "seed": 3,
     }
-    return DudiConfig(output_dir=str(folder), method=method, **{**defaults, **keys})
+    return DudiConfig(output_dir=str(folder), method=method, **read_by(method, {**defaults, **keys}))
 
 
 def make_shared_args(folder, processes, method="dudi", **keys):

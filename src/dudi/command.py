@@ -9,7 +9,8 @@ import select
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from dudi.errors import INTERRUPTED, ConfigError, DudiError, did_you_mean, plain
 
@@ -84,7 +85,15 @@ def dispatch(words: list[str], program: str, verbs: Mapping[str, Verb | Kinds], 
         return dispatch(words[1:], name, verb.kinds, verb.help)
     parser = Parser(name, description=verb.help)
     verb.arguments(parser)
-    return verb.run(parser.parse_intermixed_args(words[1:]))
+    given = parser.parse_intermixed_args(words[1:])
+    for option, value in vars(given).items():  # a shell leaves `--output=~/run` as it is
+        setattr(given, option, [_at_home(part) for part in value] if isinstance(value, list) else _at_home(value))
+    return verb.run(given)
+
+
+def _at_home(value: Any) -> Any:
+    """A file's name without its `~`; a user whom this machine does not know stays in it."""
+    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
 
 
 def _listing(program: str, verbs: Mapping[str, Verb | Kinds], about: str) -> str:

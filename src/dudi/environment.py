@@ -71,6 +71,13 @@ def choose_precision(requested: str = "auto", use_cpu: bool = False) -> Precisio
     """
     device = device_type(use_cpu)
     best = _best_precision(device)
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched != "no" and requested in ("auto", "float32"):  # accelerate obeys its launcher where nobody else speaks
+        names: dict[str, PrecisionName] = {"bf16": "bfloat16", "fp16": "float16"}
+        if launched not in names:
+            raise ConfigError(f"ACCELERATE_MIXED_PRECISION: {launched} is not one of no, bf16, fp16; unset it")
+        chosen = choose_precision(names[launched], use_cpu)
+        return Precision(chosen.dtype, f"ACCELERATE_MIXED_PRECISION={launched} wins over dtype: {requested}")
     if requested == "auto":
         return best
     if requested == "float32":

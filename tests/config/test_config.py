@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from dudi.config.layers import suggest_key
 from dudi.config.recipe_files import find_recipe, list_recipes
 from dudi.config.schema import REFUSED
-from dudi.config.yaml_tree import parse_yaml, render
+from dudi.config.yaml_tree import parse_yaml
+from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import DUDI, SECTIONS, RunConfig, load_run_config, training_keys
 from dudi.errors import ConfigError
-from dudi.objective.methods import METHOD_KEYS, METHODS, method_default
+from dudi.objective.methods import METHODS
+from dudi.training.values import render
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = "student: small\ndata: rows.jsonl\n"
@@ -113,12 +115,12 @@ def test_extends_goes_up_a_chain_and_the_nearer_file_wins(recipe):
     config = recipe(
         "extends: middle.yaml\nmax_steps: 3\n",
         middle="extends: bottom.yaml\nmax_steps: 2\nseed: 2\n",
-        bottom=MINIMAL + "max_steps: 1\nseed: 1\nbeta: 0.25\n",
+        bottom=MINIMAL + "max_steps: 1\nseed: 1\nkd_temperature: 0.5\n",
     )
-    assert config.training == {"max_steps": 3, "seed": 2, "beta": 0.25}
+    assert config.training == {"max_steps": 3, "seed": 2, "kd_temperature": 0.5}
     assert config.place("max_steps") == "recipe.yaml:2"
     assert config.place("seed") == "middle.yaml:3"
-    assert config.place("beta") == "bottom.yaml:5"
+    assert config.place("kd_temperature") == "bottom.yaml:5"
 
 
 def test_extends_takes_a_shipped_recipe_by_name(recipe):
@@ -135,9 +137,9 @@ def test_the_last_word_wins(recipe):
 
 
 def test_origins(recipe):
-    config = recipe(MINIMAL + "beta: 0.25\nlora: {r: 4}\n", "max_steps=3", "lambda=0.1")
-    assert config.origin("beta") == "recipe"
-    assert config.place("beta") == "recipe.yaml:3"
+    config = recipe(MINIMAL + "kd_temperature: 0.5\nlora: {r: 4}\n", "max_steps=3", "lambda=0.1")
+    assert config.origin("kd_temperature") == "recipe"
+    assert config.place("kd_temperature") == "recipe.yaml:3"
     assert config.origin("student.model") == "recipe"
     assert config.origin("lora.r") == "recipe"
     assert config.origin("lora.alpha") == "default"
@@ -152,10 +154,13 @@ def test_origins(recipe):
 @pytest.mark.parametrize("method", METHODS)
 def test_another_method_brings_its_own_defaults_and_given_keys_win(recipe, method):
     config = recipe(MINIMAL + "method: dudi\nalpha: 0.7\n", f"method={method}")
-    for key in METHOD_KEYS - {"alpha"}:
+    reads = "sequence" in METHODS[method].signals
+    for key in METHOD_KEYS - ({"alpha"} if reads else set()):
         assert config.settings[key] == method_default(method, key)
         assert config.origin(key) == "method"
-    assert config.settings["alpha"] == 0.7
+    assert config.settings["alpha"] == (0.7 if reads else method_default(method, "alpha"))
+    assert config.dropped == ({} if reads else {"alpha": 0.7})
+    config.dudi_config("out")
 
 
 def test_spin_shows_the_epochs_that_it_will_run(recipe):
@@ -197,15 +202,12 @@ def test_dudi_config_knows_what_was_given(recipe, tmp_path):
 
 
 def test_dudi_config_places_its_errors(recipe):
-    config = recipe(MINIMAL + "kd_temperature: 0\n")
-    with pytest.raises(ConfigError, match=r"^recipe.yaml:3: kd_temperature: must be above 0"):
+    config = recipe(MINIMAL + "languages: []\n")
+    with pytest.raises(ConfigError, match=r"^recipe.yaml:3: languages: name at least one"):
         config.dudi_config("out")
-    with pytest.raises(ConfigError, match=r"^command line: lambda: must be between 0 and 1"):
-        recipe(MINIMAL, "lambda=2").dudi_config("out")
     with pytest.raises(ConfigError, match=r"contradict each other: .*eval"):
-        recipe(
-            MINIMAL + "load_best_model_at_end: true\neval_strategy: steps\neval_steps: 3\nsave_steps: 2\n"
-        ).dudi_config("o")
+        best = "load_best_model_at_end: true\neval_strategy: steps\neval_steps: 3\nsave_steps: 2\n"
+        recipe(MINIMAL + best, "data.eval=held.jsonl").dudi_config("o")
 
 
 # --- errors
@@ -228,12 +230,17 @@ def test_dudi_config_places_its_errors(recipe):
         ("languages: [1]", "languages: expected a list of text, got [1] (a list)"),
         ("share_rollouts: 1", "share_rollouts: expected true or false, got 1 (a whole number)"),
         ("chat_template_kwargs: 3", "chat_template_kwargs: expected a mapping, got 3 (a whole number)"),
-        ("dtype: half", "dtype: expected one of auto, float32, bfloat16, float16, got half (text)"),
-        ("student: {dtype: int8}", "student.dtype: expected one of"),
+        ("dtype: half", "recipe.yaml:3: dtype: 'half' is not one of auto, float32, bfloat16, float16"),
+        ("student: {dtype: int8}", "student.dtype: 'int8' is not one of auto"),
         ("student: [a]", "recipe.yaml:3: student: expected a mapping, or text for student.model"),
         ("lora: 3", "recipe.yaml:3: lora: expected a mapping or null"),
         ("lora: {r: 0}", "recipe.yaml:3: lora.r: should be greater than or equal to 1, got 0"),
         ("data.max_rejected_share: 2", "data.max_rejected_share: should be less than or equal to 1, got 2.0"),
+        ("kd_temperature: 0", "recipe.yaml:3: kd_temperature: must be above 0, got 0.0"),
+        ("lambda: 2", "recipe.yaml:3: lambda: must be at least 0 and at most 1, got 2.0"),
+        ("optim: adamw", "recipe.yaml:3: optim: 'adamw' is not one of adamw_torch, "),
+        ("without: [sequenc]", "recipe.yaml:3: without: 'sequenc' is not one of"),
+        ("seed: 99999999999", "recipe.yaml:3: seed: must be at least 0 and below 4294967296"),
         ("method: gdk", "recipe.yaml:3: method: 'gdk' is not one of sft, dft"),
         ("verbalizer: crosslingual", "(did you mean 'cross_lingual'?)"),
         (
@@ -366,7 +373,7 @@ def test_text_that_looks_like_something_else_stays_text(text):
 def test_numbers_follow_yaml_1_2():
     tree = parse_yaml("{a: 010, b: 0x1F, c: 0o17, d: 1_000, e: 1:30, f: -.inf, g: .nan, h: 1., i: +3}", "x").plain()
     assert math.isnan(tree.pop("g"))
-    assert tree == {"a": 10, "b": 31, "c": 15, "d": "1_000", "e": "1:30", "f": -math.inf, "h": 1.0, "i": 3}
+    assert tree == {"a": 10, "b": 31, "c": 15, "d": 1000, "e": "1:30", "f": -math.inf, "h": 1.0, "i": 3}
 
 
 # --- the shipped recipes

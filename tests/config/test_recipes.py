@@ -10,7 +10,7 @@ import pytest
 from dudi.config.recipe_files import list_recipes
 from dudi.distill.recipe import load_run_config
 from dudi.program.cli import main
-from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer
+from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer, words_read_by
 
 ARCHITECTURES = {"qwen2.5": ("qwen2", CHATML), "qwen3": ("qwen3", THINKING), "llama": ("llama", DATED)}
 MINI = [name for name in list_recipes() if name.startswith("mini/")]
@@ -40,9 +40,7 @@ def folders(tmp_path_factory):
 
 def words(name, folders, output):
     place = folders / architecture(name)
-    return [
-        "train",
-        name,
+    given = [
         f"student.model={place}/student",
         f"teacher.model={place}/teacher",
         f"data.train={folders}/rows.jsonl",
@@ -53,9 +51,8 @@ def words(name, folders, output):
         "max_length=256",
         "use_cpu=true",
         "disable_tqdm=true",
-        "--output",
-        str(output),
     ]
+    return ["train", name, *words_read_by(load_run_config(name).method, given), "--output", str(output)]
 
 
 def check_run(folder, method):
@@ -76,6 +73,7 @@ def test_a_recipe_runs_two_steps(name, folders, tmp_path):
 def test_a_mini_recipe_runs_two_steps_with_the_models_of_the_package(name, tmp_path):
     small = ["max_steps=2", "per_device_train_batch_size=4", "benchmark.per_split=1", "max_new_tokens=8"]
     small += ["languages=[id, my]", "data.tasks=[currency]", "data.rows_per_language=66"]  # an answer to each row costs
+    small = words_read_by(load_run_config(name).method, small)
     assert main(["train", name, *small, "use_cpu=true", "--output", str(tmp_path / "run")]) == 0
     check_run(tmp_path / "run", load_run_config(name).method)
     scores = json.loads((tmp_path / "run" / "benchmark.json").read_text(encoding="utf-8"))["scores"]

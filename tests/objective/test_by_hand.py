@@ -127,7 +127,7 @@ def test_it_starts_at_log_two(repeated):
 
 
 def test_settings_are_the_methods_own(by_hand):
-    from dudi.objective.methods import method_default
+    from dudi.distill.keys import method_default
 
     s = by_hand.Settings()._asdict()
     assert {key: s[key] for key in ("alpha", "lmbda")} == {

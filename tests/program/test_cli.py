@@ -87,13 +87,6 @@ def test_ls_recipes_lists_what_train_takes(capsys):
     assert not [name for name in names if name.startswith("base")]
 
 
-def test_the_lists_are_the_choices_of_the_config():
-    from dudi.distill.arguments import CHOICES
-
-    assert CHOICES["verbalizer"] == cli.VERBALIZERS
-    assert CHOICES["divergence"] == cli.DIVERGENCES
-
-
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_has_help(capsys, verb):
     assert cli.main([verb, "--help"]) == 0

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from dudi import DudiConfig, DudiTrainer
-from dudi.distill.arguments import VLLM_KEYS
+from dudi import DudiTrainer
 from dudi.errors import ConfigError
 from dudi.rollouts import NoiseKey
 from dudi.rollouts.vllm import Sampling
-from dudi.training.sealed import binding_keys
+from dudi.training.arguments import binding_keys
+from dudi.training.keys import rules_of
 from helpers import make_args
 
 
@@ -48,7 +48,7 @@ def test_without_vllm_the_run_does_not_start(tmp_path, student, teacher, tokeniz
             "vllm_mode: 'colocated' is not one of colocate, server \\(did you mean",
         ),
         ({"vllm_weight_sync": "http"}, "vllm_weight_sync: 'http' is not one of auto, nccl, disk"),
-        ({"vllm_gpu_memory_utilization": 1.5}, "vllm_gpu_memory_utilization: must be between 0 \\(excluded\\) and 1"),
+        ({"vllm_gpu_memory_utilization": 1.5}, "vllm_gpu_memory_utilization: must be above 0 and at most 1"),
     ],
 )
 def test_a_wrong_key_is_an_error(tmp_path, keys, message):
@@ -57,6 +57,7 @@ def test_a_wrong_key_is_an_error(tmp_path, keys, message):
 
 
 def test_the_engine_belongs_to_a_run_and_its_place_does_not(tmp_path):
-    binding = binding_keys(make_args(tmp_path))
-    assert "use_vllm" in binding
-    assert set(VLLM_KEYS) <= DudiConfig.free_to_change() and not set(VLLM_KEYS) & binding.keys()
+    args = make_args(tmp_path)
+    keys = {name for name in rules_of(type(args)) if name.startswith("vllm_")}
+    assert len(keys) == 11 and not keys & binding_keys(args).keys()
+    assert "use_vllm" in binding_keys(args)

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import ROWS, make_model, make_tokenizer
+from helpers import ROWS, make_model, make_tokenizer, words_read_by
 
 HERE = Path(__file__).parent
 METHODS_OF_THE_PROMISE = ("sft", "spin", "sdft", "gkd", "dudi")
@@ -127,7 +127,8 @@ class Lab:
         }
         keys |= dict(word.split("=", 1) for word in more if "=" in word and not word.startswith("-"))
         options = [word for word in more if word.startswith("-")]
-        return ["train", str(self.recipe), *(f"{k}={v}" for k, v in keys.items()), *options, "--output", str(run)]
+        given = words_read_by(method, [f"{k}={v}" for k, v in keys.items()])
+        return ["train", str(self.recipe), *given, *options, "--output", str(run)]
 
     def start(self, words, *, cache=None, env=None, plant=None):
         self.number += 1

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from dudi.config.recipe_files import list_recipes, recipes_folder
-from dudi.config.schema import REFUSED, YAML_NAMES, Schema
+from dudi.config.schema import REFUSED, Schema
 from dudi.config.yaml_tree import Node, parse_yaml
 from dudi.errors import ConfigError, EnvironmentFault, nearest
+from dudi.training.keys import YAML_NAMES
+from dudi.training.values import takes_text_alone
 
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"
@@ -34,14 +36,33 @@ class Setting:
         value: Plain values, as yet unchecked.
         origin: `recipe` or `command line`.
         place: `FILE:LINE`, or `command line`; what messages begin with.
+        layer: The number of its file in the chain, the deepest base first; words come last.
     """
 
     value: Any
     origin: Origin
     place: str
+    layer: int
 
 
 Settings = dict[str, Setting]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Layer:
+    """One file, or the words, while it is laid over those below it."""
+
+    name: str
+    number: int
+    schema: Schema
+    settings: Settings
+    origin: Origin = "recipe"
+
+    def place(self, node: Node) -> str:
+        return self.name if self.origin == COMMAND_LINE else f"{self.name}:{node.line}"
+
+    def setting(self, value: Any, node: Node) -> Setting:
+        return Setting(value, self.origin, self.place(node), self.number)
 
 
 def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Settings:
@@ -56,11 +77,12 @@ def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Setting
         ConfigError: unreadable YAML, unknown keys, a circle of `extends`; EnvironmentFault: a file cannot be read.
     """
     settings: Settings = {}
-    for file, root in _chain(path):
-        _lay(settings, root, "recipe", _shown(file), schema)
+    chain = _chain(path)
+    for number, (file, root) in enumerate(chain):
+        _lay(_Layer(_shown(file), number, schema, settings), root)
     for word in overrides:
-        key, value = _override(word)
-        _lay(settings, Node({key: value}, 1), COMMAND_LINE, COMMAND_LINE, schema)
+        key, value = _override(word, schema)
+        _lay(_Layer(COMMAND_LINE, len(chain), schema, settings, COMMAND_LINE), Node({key: value}, 1))
     return settings
 
 
@@ -90,12 +112,9 @@ def _base_of(path: Path, base: Node | None, place: str) -> Path | None:
         return None
     if not isinstance(base.value, str):
         raise ConfigError(f"{place}: {EXTENDS}: expected the path of one file, relative to this one")
-    beside = path.parent / base.value
-    return recipes_folder() / f"{base.value}.yaml" if not beside.exists() and base.value in _shipped() else beside
-
-
-def _shipped() -> list[str]:
-    return [*list_recipes(), *list_recipes(stacks=True)]
+    beside = path.parent / os.path.expanduser(base.value)
+    shipped = [*list_recipes(), *list_recipes(stacks=True)]
+    return recipes_folder() / f"{base.value}.yaml" if not beside.exists() and base.value in shipped else beside
 
 
 def _read(path: Path, asked_by: str) -> str:
@@ -124,76 +143,61 @@ def _shown(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def _override(word: str) -> tuple[str, Node]:
-    key, equals, text = word.partition("=")
-    key = key.strip()
+def _override(word: str, schema: Schema) -> tuple[str, Node]:
+    """Key and value of a word: YAML, but as it stands where the key takes text alone (`my rows #2.jsonl`, `123`)."""
+    key, equals, text = (part.strip() for part in word.partition("="))
     if not equals or not key:
         raise ConfigError(f"{COMMAND_LINE}: '{word}' is not of the form key=value")
-    return key, parse_yaml(text, f"{COMMAND_LINE}: {key}") if text.strip() else Node(None, 1)
+    hint = schema.hint(YAML_NAMES.get(key, key))
+    mapping = key in schema.sections and text.startswith("{")
+    quoted = text[:1] in "'\"" and text[-1:] == text[:1]
+    if text.lower() in ("", "~", "null"):
+        return key, Node(None, 1)
+    if takes_text_alone(hint) and not mapping and not quoted:
+        return key, Node(text, 1)
+    return key, parse_yaml(text, f"{COMMAND_LINE}: {key}", comments=False)
 
 
-def _lay(settings: Settings, root: Node, origin: Origin, name: str, schema: Schema) -> None:
-    """Put one layer over `settings`."""
+def _lay(layer: _Layer, root: Node) -> None:
+    """Put one layer over those below it."""
     written: dict[str, str] = {}
-    for key, node in root.value.items():
-        place = name if origin == COMMAND_LINE else f"{name}:{node.line}"
-        section, dot, rest = key.partition(".")
-        if section not in schema.sections:
-            _lay_training(settings, written, key, Setting(node.plain(), origin, place), schema)
-        elif dot:
-            inner = Node({rest: node}, node.line)
-            _lay_section(settings, section, inner, origin, name, schema)
-        else:
-            _lay_section(settings, section, node, origin, name, schema)
+    for given, node in root.value.items():
+        section, _, rest = given.partition(".")
+        if section in layer.schema.sections:
+            _lay_section(layer, section, Node({rest: node}, node.line) if rest else node)
+            continue
+        key = YAML_NAMES.get(given, given)
+        _check_key(layer, key, "", node)
+        if key in written:
+            raise ConfigError(f"{layer.place(node)}: '{key}' is given twice (before at {written[key]})")
+        written[key] = layer.place(node)
+        layer.settings[key] = layer.setting(node.plain(), node)
 
 
-def _lay_training(settings: Settings, written: dict[str, str], key: str, setting: Setting, schema: Schema) -> None:
-    key = YAML_NAMES.get(key, key)
-    _check_key(key, "", setting.place, schema)
-    if key in written:
-        raise ConfigError(f"{setting.place}: '{key}' is given twice (before at {written[key]})")
-    written[key] = setting.place
-    settings[key] = setting
-
-
-def _lay_section(settings: Settings, section: str, node: Node, origin: Origin, name: str, schema: Schema) -> None:
-    place = name if origin == COMMAND_LINE else f"{name}:{node.line}"
-    given = node.value
-    if isinstance(given, str) and section in schema.shorthand:
-        _drop(settings, section)
-        settings[f"{section}.{schema.shorthand[section]}"] = Setting(str(given), origin, place)
-    elif given is None:
-        _drop(settings, section)
-        settings[section] = Setting(None, origin, place)
-    elif isinstance(given, dict):
-        settings[section] = Setting({}, origin, place)
+def _lay_section(layer: _Layer, section: str, node: Node) -> None:
+    given, settings, text = node.value, layer.settings, layer.schema.shorthand.get(section)
+    if isinstance(given, dict):
+        settings[section] = layer.setting({}, node)
         for key, child in given.items():
-            child_place = name if origin == COMMAND_LINE else f"{name}:{child.line}"
-            _check_key(key, section, child_place, schema)
-            settings[f"{section}.{key}"] = Setting(child.plain(), origin, child_place)
-    else:
-        raise ConfigError(f"{place}: {section}: expected a mapping{_or_text(section, schema)}")
-
-
-def _or_text(section: str, schema: Schema) -> str:
-    key = schema.shorthand.get(section)
-    return f", or text for {section}.{key}" if key else " or null"
-
-
-def _drop(settings: Settings, section: str) -> None:
+            _check_key(layer, key, section, child)
+            settings[f"{section}.{key}"] = layer.setting(child.plain(), child)
+        return
+    if given is not None and not (text and isinstance(given, str)):
+        wanted = f", or text for {section}.{text}" if text else " or null"
+        raise ConfigError(f"{layer.place(node)}: {section}: expected a mapping{wanted}")
     for key in [key for key in settings if key == section or key.startswith(f"{section}.")]:
         del settings[key]
+    settings[section if given is None else f"{section}.{text}"] = layer.setting(given, node)
 
 
-def _check_key(key: str, section: str, place: str, schema: Schema) -> None:
-    if section and key in schema.sections[section].model_fields:
+def _check_key(layer: _Layer, key: str, section: str, node: Node) -> None:
+    schema, full = layer.schema, f"{section}.{key}" if section else key
+    if full in schema.known_keys():
         return
-    if not section and key in schema.top_level_keys():
-        return
-    full = f"{section}.{key}" if section else key
-    if not section and key in REFUSED:
+    place = layer.place(node)
+    if key in REFUSED and not section:
         raise ConfigError(f"{place}: {key}: not a key of a recipe: {REFUSED[key]}")
-    if not section and key == EXTENDS:
+    if key == EXTENDS and not section:
         raise ConfigError(f"{place}: {EXTENDS} belongs inside a recipe file")
     found = suggest_key(key, section, schema)
     raise ConfigError(f"{place}: unknown key '{full}'" + (f" (did you mean '{found}'?)" if found else ""))
@@ -210,21 +214,12 @@ def suggest_key(key: str, section: str, schema: Schema) -> str | None:
     last = key.rpartition(".")[2]
     if last in _FAMILIAR:
         return _FAMILIAR[last]
-    names = _last_parts(schema.known_keys(), section)
-    if last in names:
-        return names[last]
-    inside = nearest(last, schema.sections[section].model_fields) if section else None
-    if inside:
-        return f"{section}.{inside}"
-    found = nearest(last, names)
-    return names[found] if found else None
-
-
-def _last_parts(keys: Iterable[str], section: str) -> Mapping[str, str]:
-    """`model` -> `student.model`; where several keys end alike, the section's own, else the one in front."""
+    # Where several keys end alike, the section's own, else the one in front.
     names: dict[str, str] = {}
-    for key in keys:
-        last = key.rpartition(".")[2]
-        if last not in names or key.startswith(f"{section}."):
-            names[last] = key
-    return names
+    for known in schema.known_keys():
+        end = known.rpartition(".")[2]
+        if end not in names or known.startswith(f"{section}."):
+            names[end] = known
+    own = schema.sections[section].model_fields if section else {}
+    found = last if last in names else nearest(last, own) or nearest(last, names)
+    return names[found] if found else None

@@ -11,15 +11,13 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from dudi.config.layers import Origin, Setting, Settings, read_layers
+from dudi.config.layers import Origin, Settings, read_layers
 from dudi.config.recipe_files import find_recipe, recipes_folder
-from dudi.config.schema import YAML_NAMES, Schema, TrainingKey
+from dudi.config.schema import Schema, TrainingKey
 from dudi.config.sections import Dtype
-from dudi.config.value_types import fit
-from dudi.config.yaml_tree import render
 from dudi.errors import ConfigError, did_you_mean
-
-FIELDS = {python: text for text, python in YAML_NAMES.items()}
+from dudi.training.keys import YAML_NAMES
+from dudi.training.values import fit, render
 
 
 class Recipe(BaseModel):
@@ -66,31 +64,32 @@ class Recipe(BaseModel):
         """
         file = find_recipe(path)
         settings = read_layers(file, overrides, cls.schema_)
-        tree: dict[str, Any] = {"training": {}}
-        for key, setting in settings.items():
-            _put(tree, key, setting, cls.schema_)
+        tree = _tree(settings, cls.schema_)
         for section, key, what in cls.required:
             if not (tree.get(section) or {}).get(key):
                 raise ConfigError(f"{path}: {section}.{key} is missing: name {what}")
-        cls.complete(tree)
+        for section in cls.schema_.sections:
+            if tree.get(section, {}) is None and cls.model_fields[section].default is not None:
+                del tree[section]  # a section that was emptied is one with its defaults
         try:
             config = cls.model_validate(tree)
         except ValidationError as error:
             raise _as_config_error(error, settings) from error
         config._sources, config._file = settings, file
-        config.check_words()
+        config.hold_together()
         return config
 
-    @classmethod
-    def complete(cls, tree: dict[str, Any]) -> None:
-        """What has to be put right in the tree before it is validated."""
-
-    def check_words(self) -> None:
-        """Hold words against their choices, while their line is still known.
+    def hold_together(self) -> None:
+        """Hold keys against each other, while their lines are still known.
 
         Raises:
             ConfigError: with file and line.
         """
+        own, data = self.settings, self.model_dump()["data"]
+        key = "eval_on_start" if own["eval_on_start"] else "eval_strategy"
+        evaluates, rows = key == "eval_on_start" or own[key] != "no", data["eval"] or data["eval_split"]
+        if evaluates and not rows:
+            raise ConfigError(self.placed(f"{key}: there are no rows to evaluate on; set data.eval"))
 
     @property
     def recipe_name(self) -> str:
@@ -200,21 +199,24 @@ class Recipe(BaseModel):
         return f"{self.place(key)}: {message}" if key in self._sources else message
 
 
-def _put(tree: dict[str, Any], key: str, setting: Setting, schema: Schema) -> None:
-    """Put one setting where the recipe has it, in the type that it has there."""
-    section, dot, name = key.partition(".")
-    if key in schema.sections:
-        tree.setdefault(key, None if setting.value is None else {})
-        return
-    if dot:
-        hint = schema.sections[section].model_fields[name].annotation
-        tree[section] = tree.get(section) or {}
-        tree[section][name] = fit(setting.value, hint, key, setting.place)
-    elif key == "dtype":
-        tree[key] = fit(setting.value, Dtype, key, setting.place)
-    else:
-        field = schema.training()[key]
-        tree["training"][field.name] = fit(setting.value, field.hint, key, setting.place)
+def _tree(settings: Settings, schema: Schema) -> dict[str, Any]:
+    """The settings where the recipe has them, in the types that they have there."""
+    tree: dict[str, Any] = {"training": {}}
+    for key, setting in settings.items():
+        section, _, name = key.partition(".")
+        try:
+            if key in schema.sections:
+                tree.setdefault(key, None if setting.value is None else {})
+            elif name:
+                tree[section] = (tree.get(section) or {}) | {name: fit(setting.value, schema.hint(key), key)}
+            elif key == "dtype":
+                tree[key] = fit(setting.value, Dtype, key)
+            else:
+                field = schema.training()[key]
+                tree["training"][field.name] = field.read(setting.value)
+        except ConfigError as error:
+            raise ConfigError(f"{setting.place}: {error}") from error
+    return tree
 
 
 def _as_config_error(error: ValidationError, settings: Settings) -> ConfigError:

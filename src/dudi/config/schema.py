@@ -6,13 +6,57 @@ import dataclasses
 import enum
 import typing
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from dudi.config.sections import Section
-from dudi.objective.methods import METHOD_KEYS
+from dudi.config.sections import Dtype, Section
+from dudi.training.keys import INHERITED, YAML_NAMES, Rule, RunKeys, default_of, rules_of
+from dudi.training.values import fit
 
 if TYPE_CHECKING:
     from dudi.training.arguments import RunArguments
+
+REFUSED: dict[str, str] = {
+    name: rule.elsewhere or rule.refused
+    for name, rule in (INHERITED | rules_of(RunKeys)).items()
+    if rule.elsewhere or rule.refused
+}
+"""Fields of `TrainingArguments` that a recipe does not set, with what to do instead."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingKey:
+    """One key.
+
+    Attributes:
+        name: The field of the arguments.
+        hint: The type of what a recipe may give.
+        default: Its default; None for keys that take the method's own.
+        help: One line about it; empty for fields of `TrainingArguments` that dudi leaves as they are.
+        own: Whether dudi declares it, or gives it another default than transformers does.
+        rule: Its range, its stage, and what a resume makes of it.
+    """
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+    own: bool
+    rule: Rule
+
+    @property
+    def yaml_name(self) -> str:
+        """How a recipe writes it."""
+        return YAML_NAMES.get(self.name, self.name)
+
+    def read(self, value: Any) -> Any:
+        """A value that a recipe gives, in the key's type.
+
+        Raises:
+            ConfigError: it does not fit, or is out of range; the message begins with the key.
+        """
+        found = fit(value, self.hint, self.yaml_name)
+        self.rule.check_range(found, self.yaml_name)
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,90 +73,42 @@ class Schema:
     shorthand: Mapping[str, str]
     training: Callable[[], Mapping[str, TrainingKey]]
 
-    def top_level_keys(self) -> list[str]:
-        """Every key that a recipe may have outside its sections."""
-        return ["dtype", *self.training()]
-
     def known_keys(self) -> list[str]:
         """Every key that a recipe may set, sections' keys with a dot."""
         dotted = [f"{name}.{key}" for name, section in self.sections.items() for key in section.model_fields]
-        return [*dotted, *self.top_level_keys()]
+        return [*dotted, "dtype", *self.training()]
 
-
-REFUSED: dict[str, str] = {
-    "output_dir": "the run's folder is given with --output DIR",
-    "resume_from_checkpoint": "write --resume PATH",
-    "bf16": "write dtype: bfloat16",
-    "fp16": "write dtype: float16",
-    "hub_token": "a recipe is no place for a secret; run `hf auth login` or set HF_TOKEN",
-    "local_rank": "the launcher (torchrun, accelerate launch) sets it",
-    "parallelism_config": "it is a Python object; use accelerate's config file",
-    "remove_unused_columns": "it must stay off, since rows carry their text to the verbalizer",
-    "logging_nan_inf_filter": "it must stay off, so that a non-finite loss stops the run",
-}
-"""Fields of `TrainingArguments` that a recipe does not set, with what to do instead."""
-
-
-YAML_NAMES: dict[str, str] = {"lmbda": "lambda"}
-"""Fields whose name in YAML is no Python name."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TrainingKey:
-    """One key.
-
-    Attributes:
-        name: The field of `DudiConfig`.
-        hint: The type of what a recipe may give.
-        default: Its default; None for keys that take the method's own.
-        help: One line about it; empty for fields of `TrainingArguments` that dudi leaves as they are.
-        own: Whether dudi declares it, or gives it another default than transformers does.
-    """
-
-    name: str
-    hint: Any
-    default: Any
-    help: str
-    own: bool
-
-    @property
-    def yaml_name(self) -> str:
-        """How a recipe writes it."""
-        return YAML_NAMES.get(self.name, self.name)
+    def hint(self, key: str) -> Any:
+        """The type of a known key's value; of a section that may be given as text, that of the text."""
+        section, _, name = f"{key}.{self.shorthand.get(key, '')}".strip(".").partition(".")
+        if name in self.sections.get(section, Section).model_fields:
+            return self.sections[section].model_fields[name].annotation
+        return Dtype if key == "dtype" else self.training()[key].hint if key in self.training() else Any
 
 
 def keys_of(arguments: type[RunArguments]) -> Mapping[str, TrainingKey]:
-    """The fields of a class of arguments that a recipe may set, by the name that YAML uses."""
+    """The fields of a class of arguments that a recipe may set, by the name that YAML uses, ours in front."""
     from transformers import TrainingArguments
 
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
-    hints = typing.get_type_hints(arguments)
-    kinds = arguments.__mro__[: arguments.__mro__.index(TrainingArguments)]
-    declared = {name for kind in kinds for name in kind.__annotations__}
-    keys = [
-        TrainingKey(
-            field.name, _hint(field.name, hints[field.name]), _default(field), _help(field), field.name in declared
-        )
-        for field in dataclasses.fields(arguments)
-        if field.init and field.name not in REFUSED
-    ]
+    hints, rules = typing.get_type_hints(arguments, include_extras=True), rules_of(arguments)
+    keys = []
+    for field in dataclasses.fields(arguments):
+        if field.name in rules and field.name not in REFUSED:
+            rule = rules[field.name]
+            hint = _without_enums(hints[field.name])
+            hint = hint if rule.common is None else hint | None
+            default = default_of(field)
+            default = default.value if isinstance(default, enum.Enum) else default
+            own = "rule" in field.metadata
+            keys.append(TrainingKey(field.name, hint, default, str(field.metadata.get("help", "")), own, rule))
     return {key.yaml_name: key for key in sorted(keys, key=lambda key: (not key.own, key.name in inherited))}
 
 
-def _hint(name: str, declared: Any) -> Any:
-    """The declared type describes a constructed config; a recipe may leave a key to the method, and misspell a word.
-
-    Words are checked against `CHOICES` when their line is known, with the nearest valid one in the message.
-    """
-    hint = str if typing.get_origin(declared) is typing.Literal else declared
-    return hint | None if name in METHOD_KEYS else hint
-
-
-def _help(field: dataclasses.Field[Any]) -> str:
-    return str(field.metadata.get("help", ""))
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default.value if isinstance(field.default, enum.Enum) else field.default
+def _without_enums(hint: Any) -> Any:
+    """The type of what YAML gives where transformers wants a member of an enum, or its value."""
+    members = typing.get_args(hint)
+    for member in members:
+        if isinstance(member, type) and issubclass(member, enum.Enum):
+            return Literal[tuple(one.value for one in member)]
+    return hint

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dudi.training.values import Place
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -18,7 +20,7 @@ class Section(BaseModel):
 class ModelSection(Section):
     """The student: which model, and how it is loaded."""
 
-    model: str = Field(description="A hub name, a folder, or `package:NAME`: an installed Python package's folder.")
+    model: Place = Field(description="A hub name, a folder, or `package:NAME`: an installed Python package's folder.")
     revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
     dtype: Dtype = Field(
         default="auto", description="Precision of the weights; auto follows the precision of training."
@@ -33,7 +35,7 @@ class ModelSection(Section):
         default=None,
         description="Cut the model down to these layers; a number means that many, evenly spaced, both ends included.",
     )
-    chat_template: str | None = Field(
+    chat_template: Place | None = Field(
         default=None, description="`teacher`, or a path to a jinja file; null: the model's own."
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repository brings.")

@@ -1,44 +1,33 @@
-"""YAML as a tree that remembers its lines: read strictly, written so that any YAML reader agrees.
+"""YAML as a tree that remembers its lines, read strictly.
 
-Numbers follow YAML 1.2 (`2e-5` is a number, `010` is ten, `1:30` and dates are text). An unquoted yes, no, on or off
-stays a `Word`: the key's type decides whether it is a boolean (`bf16_full_eval: no`) or text (`eval_strategy: no`).
+Scalars follow YAML 1.2 (`2e-5` is a number, `010` is ten, `1:30` and dates are text). An unquoted yes, no, on or off
+stays a `Word`: the key's type decides whether it is a boolean (`share_rollouts: no`) or text (`eval_strategy: no`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.resolver import VersionedResolver
 
 from dudi.errors import ConfigError
+from dudi.training.values import WORDS, Word
 
 MAX_CHARACTERS = 262_144
 MAX_NODES = 20_000
 MAX_DEPTH = 32
+MAX_OPEN = 256
 
 _CORE = "tag:yaml.org,2002:"
-_INT = re.compile(r"[-+]?[0-9]+|0x[0-9a-fA-F]+|0o[0-7]+")
-_FLOAT = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
-)
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*(?::[A-Za-z0-9_./+-]+)*")
-_CONSTANTS: dict[str, Any] = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
-_CONSTANTS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_WORDS = {"yes": True, "on": True, "no": False, "off": False}
-
-
-class Word(str):
-    """An unquoted yes, no, on or off (any case): a boolean where one is wanted, text elsewhere."""
-
-    __slots__ = ()
-
-    @property
-    def truth(self) -> bool:
-        """The boolean that the word stands for."""
-        return _WORDS[self.lower()]
+_PLAIN = {_CORE + name for name in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,81 +46,22 @@ class Node:
         return self.value
 
 
-def parse_scalar(text: str) -> Any:
-    """The value of an unquoted scalar: None, bool, int, float, `Word` or text."""
-    if text in _CONSTANTS:
-        return _CONSTANTS[text]
-    if text.lower() in _WORDS:
-        return Word(text)
-    if _INT.fullmatch(text):
-        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text.replace(".inf", "inf").replace(".nan", "nan") if "n" in text.lower() else text)
-    return text
+class _Resolver(VersionedResolver):
+    """Dates, `<<` and `=` are text."""
+
+    def add_version_implicit_resolver(self, version: Any, tag: str, regexp: Any, first: Any) -> None:
+        """Leave out what is no plain value."""
+        if tag in _PLAIN:
+            super().add_version_implicit_resolver(version, tag, regexp, first)
 
 
-class _Reader:
-    """Walks composed nodes once, counting them, so that nested aliases cannot grow without end."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.visited = 0
-
-    def fail(self, node: yaml.Node, problem: str) -> ConfigError:
-        return ConfigError(f"{self.name}:{node.start_mark.line + 1}: {problem}")
-
-    def read(self, node: yaml.Node, depth: int = 0) -> Node:
-        self.visited += 1
-        if self.visited > MAX_NODES or depth > MAX_DEPTH:
-            raise self.fail(node, "too many or too deeply nested values (do anchors refer to each other?)")
-        if isinstance(node, yaml.MappingNode):
-            value: Any = self._mapping(node, depth)
-        elif isinstance(node, yaml.SequenceNode):
-            self._check_tag(node, "seq")
-            value = [self.read(child, depth + 1) for child in node.value]
-        elif isinstance(node, yaml.ScalarNode):
-            value = self._scalar(node)
-        else:
-            raise TypeError(f"PyYAML composed a {type(node).__name__}")
-        return Node(value, node.start_mark.line + 1)
-
-    def _check_tag(self, node: yaml.Node, *allowed: str) -> None:
-        if node.tag not in {_CORE + name for name in allowed}:
-            raise self.fail(node, f"the tag '{node.tag.replace(_CORE, '!!')}' is refused: a recipe holds plain values")
-
-    def _mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
-        self._check_tag(node, "map")
-        found: dict[str, Node] = {}
-        for key_node, child in node.value:
-            key = self._key(key_node)
-            if key in found:
-                raise self.fail(key_node, f"'{key}' is given twice (before on line {found[key].line})")
-            found[key] = dataclasses.replace(self.read(child, depth + 1), line=key_node.start_mark.line + 1)
-        return found
-
-    def _key(self, node: yaml.Node) -> str:
-        key = self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
-        if not isinstance(key, str):
-            raise self.fail(node, "a key must be text (quote it if it is meant to be)")
-        return str(key)
-
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
-        self._check_tag(node, "str")
-        return parse_scalar(node.value) if node.style is None else node.value
-
-
-class _Loader(yaml.SafeLoader):
-    """A SafeLoader that leaves every scalar as text, for `parse_scalar` to read."""
-
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML declares it so
-
-
-def parse_yaml(text: str, name: str) -> Node:
+def parse_yaml(text: str, name: str, *, comments: bool = True) -> Node:
     """Read one YAML document of plain values.
 
     Args:
         text: The document.
         name: What error messages call it, usually the file's path.
+        comments: Whether something may follow the value.
 
     Returns:
         The root; an empty document is an empty mapping.
@@ -141,61 +71,56 @@ def parse_yaml(text: str, name: str) -> Node:
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"{name}: {len(text):,} characters are too many for a recipe (at most {MAX_CHARACTERS:,})")
+    opened = itertools.accumulate((character in "[{") - (character in "]}") for character in text)
+    if max(opened, default=0) > MAX_OPEN:  # ruamel takes seconds to find out
+        raise ConfigError(f"{name}: values are nested too deeply")
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = _Resolver
     try:
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
+        root = yaml.compose(text)
+        if root is None:
+            return Node({}, 1)
+        if not comments and text[root.end_mark.index :].strip():
+            raise ConfigError(f"{name}: '#' begins a comment in YAML, which would be lost; put the value into quotes")
+        return _read(root, name, yaml.constructor, itertools.count(), 0)
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem}") from error
-    except yaml.reader.ReaderError as error:
+    except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{name}:{line}: a character that YAML does not allow (U+{error.character:04X})") from error
     except RecursionError as error:
         raise ConfigError(f"{name}: values are nested too deeply") from error
-    return _Reader(name).read(root) if root is not None else Node({}, 1)
+    except (YAMLError, ValueError, AssertionError) as error:  # a number of 5,000 digits, %YAML 1.3
+        raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def render(value: Any) -> str:
-    """One line of YAML that `parse_yaml` and YAML 1.1 readers both read back as `value`.
-
-    Args:
-        value: None, bool, int, float, text, or lists and text-keyed dicts of them.
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        return _render_float(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{render(str(key))}: {render(child)}" for key, child in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(render(child) for child in value) + "]"
-    return _render_text(str(value))
-
-
-def _render_float(value: float) -> str:
-    if math.isnan(value):
-        return ".nan"
-    if math.isinf(value):
-        return ".inf" if value > 0 else "-.inf"
-    text = repr(value)
-    # YAML 1.1 takes an exponent for a number only after a decimal point.
-    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+def _read(node: Any, name: str, constructor: SafeConstructor, counter: Iterator[int], depth: int) -> Node:
+    """The tree of a composed node; counted on the way, so that nested aliases cannot grow without end."""
+    line = node.start_mark.line + 1
+    if next(counter) > MAX_NODES or depth > MAX_DEPTH:
+        raise ConfigError(f"{name}:{line}: too many or too deeply nested values (do anchors refer to each other?)")
+    if str(node.tag) not in _PLAIN:
+        tag = str(node.tag).replace(_CORE, "!!")
+        raise ConfigError(f"{name}:{line}: the tag '{tag}' is refused: a recipe holds plain values")
+    if isinstance(node, SequenceNode):
+        return Node([_read(child, name, constructor, counter, depth + 1) for child in node.value], line)
+    if not isinstance(node, MappingNode):
+        return Node(_scalar(node, constructor), line)
+    found: dict[str, Node] = {}
+    for key_node, child in node.value:
+        place, line_of_key = f"{name}:{key_node.start_mark.line + 1}", key_node.start_mark.line + 1
+        key = _scalar(key_node, constructor) if isinstance(key_node, ScalarNode) else None
+        if not isinstance(key, str):
+            raise ConfigError(f"{place}: a key must be text (quote it if it is meant to be)")
+        if key in found:
+            raise ConfigError(f"{place}: '{key}' is given twice (before on line {found[key].line})")
+        value = _read(child, name, constructor, counter, depth + 1)
+        found[str(key)] = dataclasses.replace(value, line=line_of_key)
+    return Node(found, line)
 
 
-def _render_text(text: str) -> str:
-    readable = _PLAIN.fullmatch(text) and text.lower() not in {"y", "n"} and type(parse_scalar(text)) is str
-    return text if readable else '"' + "".join(_escape(character) for character in text) + '"'
-
-
-def _escape(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if code > 0xFFFF:
-        return f"\\U{code:08X}"
-    return f"\\u{code:04X}" if code > 0xFF else f"\\x{code:02X}"
+def _scalar(node: ScalarNode, constructor: SafeConstructor) -> Any:
+    if node.tag == _CORE + "str":
+        return Word(node.value) if node.style is None and node.value.lower() in WORDS else node.value
+    return constructor.construct_object(node)

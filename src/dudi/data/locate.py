@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def records_of(source: str, split: str) -> Iterator[Located]:
     """
     if not source.strip():
         raise ConfigError("the data source is empty: name a file, a folder, `cldr` or a dataset on the hub")
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved_dataset(path, split)
     if not path.exists() and (hub := _hub_name(source)):
@@ -59,7 +60,7 @@ def find_files(
     Raises:
         ConfigError: nothing is there.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_file():
         return [(path, str(path))]
     if path.is_dir():

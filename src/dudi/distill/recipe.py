@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
-from dudi.config.layers import Origin, Settings
-from dudi.config.recipe import FIELDS, Recipe
-from dudi.config.schema import YAML_NAMES, Schema, TrainingKey, keys_of
+from dudi.config.layers import Origin
+from dudi.config.recipe import Recipe
+from dudi.config.schema import Schema, TrainingKey, keys_of
 from dudi.config.sections import LoraSection, ModelSection, Section
-from dudi.errors import ConfigError, did_you_mean, nearest
-from dudi.objective.methods import METHOD_KEYS, METHODS, method_default
+from dudi.distill.keys import METHOD_KEYS, check_cold_start, method_default, unread, unread_message
+from dudi.errors import ConfigError
+from dudi.objective.methods import METHODS
+from dudi.training.keys import YAML_NAMES
+from dudi.training.values import Place
 
 if TYPE_CHECKING:
     from dudi.distill.arguments import DudiConfig
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 class TeacherSection(ModelSection):
     """The teacher; methods without one leave `model` empty."""
 
-    model: str | None = Field(default=None, description="As `student.model`; null: no second model.")  # type: ignore[assignment]
+    model: Place | None = Field(default=None, description="As `student.model`; null: no second model.")  # type: ignore[assignment]
     device: str = Field(
         default="auto", description="Where the teacher lives: auto (the student's device), cpu, cuda:1 ..."
     )
@@ -35,8 +38,8 @@ class TeacherSection(ModelSection):
 class DataSection(Section):
     """The rows to train and evaluate on."""
 
-    train: str = Field(description="A JSONL or Parquet file, a folder, a hub name, or built in: `cldr`, `cldr-qa-1`.")
-    eval: str | None = Field(default=None, description="The same, for evaluation during training.")
+    train: Place = Field(description="A JSONL or Parquet file, a folder, a hub name, or built in: `cldr`, `cldr-qa-1`.")
+    eval: Place | None = Field(default=None, description="The same, for evaluation during training.")
     split: str = Field(default="train", description="Split of `data.train` on the hub or in a `datasets` folder.")
     eval_split: str | None = Field(
         default=None, description="Split of `data.eval`; alone, it names a split of `data.train`."
@@ -83,7 +86,7 @@ SHORTHAND: dict[str, str] = {"student": "model", "teacher": "model", "data": "tr
 """A section given as text sets this key of it, and nothing else."""
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def training_keys() -> Mapping[str, TrainingKey]:
     """All keys of `dudi train` by the name that YAML uses, its own in front of those of `TrainingArguments`."""
     from dudi.distill.arguments import DudiConfig
@@ -119,11 +122,12 @@ class RunConfig(Recipe):
     lora: LoraSection | None = None
     benchmark: BenchmarkSection | None = None
 
-    @classmethod
-    def complete(cls, tree: dict[str, Any]) -> None:
-        """`teacher: null` is a teacher without a model."""
-        if tree.get("teacher", {}) is None:
-            del tree["teacher"]
+    _dropped: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def dropped(self) -> dict[str, Any]:
+        """What bases gave to another method, by Python names: this one does not read it."""
+        return dict(self._dropped)
 
     @property
     def method(self) -> str:
@@ -142,7 +146,7 @@ class RunConfig(Recipe):
     def origin(self, key: str) -> Origin:
         """As of any recipe; what was left open comes from the `method`."""
         key = self.known(key)
-        name = FIELDS.get(key, key)
+        name = "lmbda" if key == "lambda" else key
         if name == "num_train_epochs" and METHODS[self.method].iterated:
             return "method"
         if name in METHOD_KEYS and self.training.get(name) is None:
@@ -166,9 +170,34 @@ class RunConfig(Recipe):
                     f"say {key}=true on the command line of `dudi train`"
                 )
 
-    def check_words(self) -> None:
-        """Words that are not among a key's choices, while their line is still known."""
-        _check_choices(self, self._sources)
+    def hold_together(self) -> None:
+        """As of any recipe; and what nothing of this method reads is refused, or left behind where a base gave it.
+
+        `method=` (or `cold_start=` and the like) brings another method over the keys of the layers below it.
+        """
+        super().hold_together()
+        values = self.settings
+        for name, parts in unread(values | self.training, self.training).items():
+            key = YAML_NAMES.get(name, name)
+            given = self._sources[key]
+            switches = {switch for part in parts for switch in part.switches} & self._sources.keys()
+            if given.layer >= max((self._sources[switch].layer for switch in switches), default=0):
+                raise ConfigError(f"{given.place}: {unread_message(key, values, parts)}")
+            value = self.training.pop(name)
+            del self._sources[key]
+            if name != "num_train_epochs":
+                self._dropped[name] = value
+            elif values["cold_start"] != "none" and values["cold_start_epochs"] is None:  # it would have had as many
+                self.training["cold_start_epochs"], self._sources["cold_start_epochs"] = value, given
+        try:
+            check_cold_start(values["cold_start"])
+        except ConfigError as error:
+            raise ConfigError(self.placed(str(error))) from error
+        if (self.data.eval or self.data.eval_split) and not (
+            values["eval_on_start"] or values["eval_strategy"] != "no"
+        ):
+            key = "data.eval" if self.data.eval else "data.eval_split"
+            raise ConfigError(self.placed(f"{key}: nothing is evaluated on it; set eval_strategy: epoch, or steps"))
 
     def dudi_config(self, output_dir: str | Path, **changes: Any) -> DudiConfig:
         """The run's `DudiConfig`; arguments and errors as in `arguments`."""
@@ -180,25 +209,3 @@ class RunConfig(Recipe):
 def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a recipe of `dudi train`; arguments and errors as in `Recipe.load`."""
     return RunConfig.load(path, overrides)
-
-
-def _check_choices(config: RunConfig, settings: Settings) -> None:
-    """Words that are not among a key's choices, while their line is still known."""
-    from dudi.distill.arguments import CHOICES, COLD_STARTS
-
-    for name, choices in CHOICES.items():
-        value = config.training.get(name)
-        if value is not None and value not in choices:
-            hint = did_you_mean(value, choices)
-            raise ConfigError(f"{_where(settings, name)}: '{value}' is not one of {', '.join(choices)}{hint}")
-    start = config.training.get("cold_start")
-    if start is not None and start not in COLD_STARTS and nearest(start, COLD_STARTS) and not Path(start).exists():
-        hint = did_you_mean(start, COLD_STARTS)
-        raise ConfigError(
-            f"{_where(settings, 'cold_start')}: '{start}' is neither one of {', '.join(COLD_STARTS)} nor a folder{hint}"
-        )
-
-
-def _where(settings: Settings, name: str) -> str:
-    key = YAML_NAMES.get(name, name)
-    return f"{settings[key].place}: {key}"

@@ -12,13 +12,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from dudi.data.rows import Message, Row, RowError, parse_row
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.languages.registry import Language, check_codes, load_languages
+from dudi.objective.methods import VerbalizerMode as Mode
 
-Mode = Literal["none", "english", "multilingual", "cross_lingual", "mix"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 _ENGLISH = "en"

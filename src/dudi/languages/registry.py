@@ -99,7 +99,7 @@ def load_languages(extra_dir: Path | None = None) -> dict[str, Language]:
     given = extra_dir or os.environ.get(LANGUAGES_DIR_VARIABLE)
     if not given:
         return dict(LANGUAGES)
-    return dict(_with_folder(_listing(Path(given))))
+    return dict(_with_folder(_listing(Path(os.path.expanduser(given)))))
 
 
 def language_name(of: str, inside: str) -> str:

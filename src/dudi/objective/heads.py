@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from dudi.errors import ConfigError
 from dudi.objective import fused, losses
-
-Kernel = Literal["auto", "dense", "chunked", "fused"]
+from dudi.objective.methods import Divergence, Kernel
 
 DENSE_LOGITS = 2**26
 """Up to this many logits (256 MiB in fp32) `auto` may hold them: one product instead of one a tile and pass."""
@@ -95,7 +93,7 @@ class Head:
 class Distance:
     """D of Eqs. 3-7 with its settings, as in `losses.token_divergence`."""
 
-    kind: losses.Divergence
+    kind: Divergence
     beta: float
     temperature: float
 
@@ -152,7 +150,7 @@ def divergence(
     student_hidden: Tensor,
     teacher: Head,
     teacher_hidden: Tensor,
-    kind: losses.Divergence,
+    kind: Divergence,
     beta: float,
     temperature: float,
     kernel: Kernel = "auto",

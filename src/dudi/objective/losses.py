@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
+from dudi.objective.methods import Divergence
+
 Weighting = Literal["sft", "dft"]
 
 IGNORE = -100

@@ -9,8 +9,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+MethodName = Literal["sft", "dft", "spin", "sdft", "seqkd", "gkd", "dudi"]
 SignalName = Literal["sequence", "off_policy", "on_policy"]
 TeacherKind = Literal["none", "model", "ema"]
+Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
+OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
+VerbalizerMode = Literal["none", "english", "multilingual", "cross_lingual", "mix"]
+Kernel = Literal["auto", "dense", "chunked", "fused"]
+"""How a head is applied (`objective/heads.py`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,13 +27,14 @@ class Method:
         name: What `method=` takes.
         title: One line for people.
         source: The paper that the method comes from.
-        signals: The signals that the method has; a signal that it lacks ignores its weight.
+        signals: The signals that the method has.
         teacher: Who gives the token signals: nobody, a second model, or the student's moving average.
         iterated: Whether the reference and the writer of rollouts are replaced at each iteration (SPIN).
-        defaults: The method's own values of `DudiConfig` keys; a key that the user sets wins.
+        defaults: The method's own values of `DudiConfig` keys; a key that the user sets wins. What the method does not
+            name has the value that its key declares for all methods (`common`, `distill/keys.py`).
     """
 
-    name: str
+    name: MethodName
     title: str
     source: str
     signals: frozenset[SignalName]
@@ -35,21 +42,6 @@ class Method:
     iterated: bool = False
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-
-COMMON: dict[str, Any] = {
-    "alpha": 0.0,
-    "lmbda": 0.0,
-    "off_policy_loss": None,
-    "divergence": "reverse_kl",
-    "verbalizer": "none",
-    "targets": "gold",
-    "mixing": "sum",
-    "cold_start": "sft",
-    "loss_average": "token",
-    "spin_beta": 0.1,
-    "skip_completion_tokens": 0,
-}
-"""What holds for a method that says nothing else."""
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -115,23 +107,3 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
-
-METHOD_KEYS: frozenset[str] = frozenset(COMMON)
-"""The keys whose default depends on the method; None in `DudiConfig` means 'the method's own'."""
-
-
-def method_default(method: str, key: str) -> Any:
-    """The value that `method` gives to `key` when the user does not.
-
-    Args:
-        method: A key of `METHODS`.
-        key: A member of `METHOD_KEYS`.
-
-    Returns:
-        The default; `off_policy_loss` falls back to the method's divergence, since D of Eqs. 4-8 is one function.
-    """
-    defaults = METHODS[method].defaults
-    value = defaults.get(key, COMMON[key])
-    if key == "off_policy_loss" and value is None:
-        return "divergence"
-    return value

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dudi.objective.fused import Observer
-from dudi.objective.heads import Distance, Head, Kernel, weighted_divergence
+from dudi.objective.heads import Distance, Head, weighted_divergence
 from dudi.objective.losses import Weighting, spin, weigh_cross_entropy
+from dudi.objective.methods import Kernel, OffPolicyLoss
 
-OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
 Kind = Literal["gold", "plain", "verbalized"]
 """(x, y) the target; (x, y') the answer to the plain prompt; (p_z, x, y~) the answer to the verbalized prompt."""
 

@@ -11,10 +11,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from dudi.command import Kinds, Verb, dispatch, guarded, say
 from dudi.errors import ConfigError, did_you_mean
+from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
 from dudi.program.stack import STACK
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 PROGRAM = "dudi"
 ABOUT = "Distil a large multilingual language model into a small one."
-VERBALIZERS: tuple[str, ...] = ("none", "english", "multilingual", "cross_lingual", "mix")
-DIVERGENCES: tuple[str, ...] = ("forward_kl", "reverse_kl", "jsd")
 DEFAULT_SEA_INSTRUCT = Path("data/sea-instruct.parquet")
 STUDY = "dudi.program.study"
 DEFAULT_CLDR = Path("data/cldr.jsonl")
@@ -253,12 +252,6 @@ def _ls(given: argparse.Namespace) -> int:
     return say("\n".join(LISTS[given.what]()))
 
 
-def _methods() -> Iterable[str]:
-    from dudi.objective.methods import METHODS
-
-    return METHODS
-
-
 def _languages() -> Iterable[str]:
     from dudi.languages.registry import LANGUAGES
 
@@ -285,9 +278,9 @@ def _env(given: argparse.Namespace) -> int:
 
 
 LISTS: dict[str, Callable[[], Iterable[str]]] = {
-    "methods": _methods,
-    "verbalizers": lambda: VERBALIZERS,
-    "divergences": lambda: DIVERGENCES,
+    "methods": lambda: get_args(MethodName),
+    "verbalizers": lambda: get_args(VerbalizerMode),
+    "divergences": lambda: get_args(Divergence),
     "languages": _languages,
     "recipes": _recipes,
 }

@@ -7,11 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dudi.distill.keys import DudiKeys
 from dudi.report.charts import DASHES, Key
 from dudi.report.run_folder import RunFolder
+from dudi.training.keys import INHERITED, rules_of
 
-# Keys that change what a run draws, how it is called or how it is logged, and not what is trained.
-_NOT_THE_METHOD = ("seed", "data_seed", "run_name", "project", "report_to", "disable_tqdm", "logging_", "save_", "hub_")
+_RULES = INHERITED | rules_of(DudiKeys)
+_NOT_THE_METHOD = {"seed", "data_seed", *(name for name, rule in _RULES.items() if rule.resume == "free")}
+"""Keys that change what a run draws, how it is called or how it is logged, and not what is trained."""
 _NOT_THE_METHOD_SECTIONS = ("benchmark",)
 
 
@@ -71,7 +74,7 @@ def differing(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
 
 def _counts(key: str) -> bool:
     section = key.partition(".")[0]
-    return section not in _NOT_THE_METHOD_SECTIONS and not key.startswith(_NOT_THE_METHOD)
+    return section not in _NOT_THE_METHOD_SECTIONS and key not in _NOT_THE_METHOD
 
 
 def _identity(run: RunFolder) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from dudi.config.recipe import Recipe
 from dudi.config.schema import Schema, TrainingKey, keys_of
 from dudi.config.sections import LoraSection, Section
-from dudi.errors import ConfigError, did_you_mean
+from dudi.training.values import Place
 
 if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class EncoderSection(Section):
     """The MT encoder; null: an LLM that reads its own tokens."""
 
-    model: str | None = Field(
+    model: Place | None = Field(
         default=None, description="A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5 ..."
     )
     revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
@@ -33,14 +33,16 @@ class EncoderSection(Section):
 class LlmSection(Section):
     """The decoder on top; null: the encoder alone."""
 
-    model: str | None = Field(
+    model: Place | None = Field(
         default=None, description="A hub name, a folder or `package:NAME`; a folder of adapters brings its base along."
     )
     revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
-    adapters: list[str] = Field(
+    adapters: list[Place] = Field(
         default_factory=list, description="LoRA adapters merged into it, in this order (LLM2Vec: MNTP, SimCSE)."
     )
-    attention: str = Field(default="bidirectional", description="bidirectional, or causal.")
+    attention: Literal["bidirectional", "causal"] = Field(
+        default="bidirectional", description="Which tokens each token sees."
+    )
     attn_implementation: str | None = Field(
         default=None, description="sdpa, flash_attention_2, eager; null: transformers'."
     )
@@ -49,23 +51,23 @@ class LlmSection(Section):
 class StartSection(Section):
     """An earlier stage to go on from, in the place of encoder and llm."""
 
-    model: str | None = Field(default=None, description="The folder of its run, or of its model.")
+    model: Place | None = Field(default=None, description="The folder of its run, or of its model.")
 
 
 class TunedSection(Section):
     """The LLM that `dudi stack teach` has tuned."""
 
-    model: str | None = Field(default=None, description="The folder of its run.")
+    model: Place | None = Field(default=None, description="The folder of its run.")
 
 
 class StackDataSection(Section):
     """The rows."""
 
-    train: str | None = Field(default=None, description="A JSONL or Parquet file, a folder, or a hub name.")
+    train: Place | None = Field(default=None, description="A JSONL or Parquet file, a folder, or a hub name.")
     split: str = Field(default="train", description="Its split on the hub.")
-    eval: str | None = Field(default=None, description="Rows for evaluation during training.")
+    eval: Place | None = Field(default=None, description="Rows for evaluation during training.")
     eval_split: str | None = Field(default=None, description="Their split; alone, it names a split of `data.train`.")
-    parallel: str | None = Field(
+    parallel: Place | None = Field(
         default=None, description="align: texts with `english`, on which FVU and cosine of each language are measured."
     )
     parallel_split: str = Field(default="train", description="Their split.")
@@ -105,7 +107,7 @@ STACK_SHORTHAND: dict[str, str] = {
 }
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def stack_keys() -> Mapping[str, TrainingKey]:
     """All keys of `dudi stack`, likewise."""
     from dudi.stacking.arguments import StackArguments
@@ -114,12 +116,6 @@ def stack_keys() -> Mapping[str, TrainingKey]:
 
 
 STACK = Schema(STACK_SECTIONS, STACK_SHORTHAND, stack_keys)
-
-
-StageName = Literal["adapt", "align", "teach", "distill", "finetune"]
-
-
-STAGE_NAMES: tuple[str, ...] = get_args(StageName)
 
 
 class StackConfig(Recipe):
@@ -147,31 +143,10 @@ class StackConfig(Recipe):
     data: StackDataSection
     lora: LoraSection | None = None
 
-    @classmethod
-    def complete(cls, tree: dict[str, Any]) -> None:
-        """A section that was emptied is one without a model."""
-        for name in ("encoder", "llm", "start", "teacher", "task"):
-            if tree.get(name, {}) is None:
-                del tree[name]
-
     @property
     def stage(self) -> str:
-        """The verb: one of `STAGE_NAMES`."""
+        """The verb: adapt, align, teach, distill or finetune."""
         return str(self.training.get("stage") or "")
-
-    def check_words(self) -> None:
-        """The words of `stage` and `llm.attention`.
-
-        Raises:
-            ConfigError: with file and line.
-        """
-        for key, value, allowed in (
-            ("stage", self.training.get("stage"), STAGE_NAMES),
-            ("llm.attention", self.llm.attention, ("bidirectional", "causal")),
-        ):
-            if value is not None and value not in allowed:
-                hint = did_you_mean(value, allowed)
-                raise ConfigError(f"{self.place(key)}: {key}: '{value}' is not one of {', '.join(allowed)}{hint}")
 
     def stack_arguments(self, output_dir: str | Path) -> StackArguments:
         """The run's `StackArguments`; errors as in `arguments`."""
@@ -186,7 +161,7 @@ def load_stack_config(path: Path | str, stage: str, overrides: Sequence[str] = (
 
     Args:
         path: A YAML file, or the name of a shipped recipe (`stack/nllb-llm2vec/align`).
-        stage: One of `STAGE_NAMES`.
+        stage: The verb.
         overrides: `key=value` words.
 
     Raises:

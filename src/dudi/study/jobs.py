@@ -10,16 +10,14 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from dudi.distill.keys import METHOD_KEYS, METHOD_STAGE_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config, training_keys
 from dudi.files import sha256_of
 from dudi.models.load import locate
-from dudi.objective.methods import METHOD_KEYS, method_default
 from dudi.study.grid import Row, Study
 
 RESULT = "result.json"
 Kind = Literal["reference", "cold_start", "method", "cost"]
-NOT_PART = ("seed", "output_dir", "disable_tqdm", "dataloader_num_workers")
-"""Keys that say which run of a row it is, or how it looks: not what it trains."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,19 +128,17 @@ def _identities(recipe: str, words: tuple[str, ...]) -> tuple[str | None, str]:
 
 def _own_settings(config: RunConfig) -> dict[str, Any]:
     """What differs from the method's defaults: a key that a later version adds leaves finished runs what they are."""
-    keys = training_keys()
     own = {}
-    for name, value in config.settings.items():
-        default = method_default(config.method, name) if name in METHOD_KEYS else keys[name].default
-        if name not in NOT_PART and value != default:
-            own[name] = value
+    for key in training_keys().values():
+        default = method_default(config.method, key.name) if key.name in METHOD_KEYS else key.default
+        value = config.dropped.get(key.name, config.value(key))  # ids of finished runs name what a base gave in vain
+        if key.name != "seed" and key.rule.resume != "free" and value != default:
+            own[key.name] = value
     return own
 
 
 def _cold_start_part(config: RunConfig, tree: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """What a cold start depends on: neither the method nor what only a method reads (as `stages.cold_start_key`)."""
-    from dudi.distill.arguments import METHOD_STAGE_KEYS
-
     settings = config.settings
     written = settings["cold_start"] == "teacher_sft"
     unread = METHOD_STAGE_KEYS | METHOD_KEYS | {"method", "without"}

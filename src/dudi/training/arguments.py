@@ -1,56 +1,130 @@
-"""What every trainer of the house can be told: `TrainingArguments` with the defaults that its run folder needs."""
+"""What every trainer of the house can be told: `TrainingArguments` whose every field is honoured or refused."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
-from dataclasses import dataclass, field
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations.integration_utils import (
+    get_available_reporting_integrations,
+    get_reporting_integration_callbacks,
+)
+from transformers.utils import is_liger_kernel_available
 
-
-def key(default: Any, text: str) -> Any:
-    """A field with a line of help; a list or a mapping is made anew for each object."""
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+from dudi.environment import device_type
+from dudi.errors import ConfigError
+from dudi.training.keys import YAML_NAMES, RunKeys, default_of, rules_of
+from dudi.training.values import fit
 
 
 @dataclass
-class RunArguments(TrainingArguments):
-    """The keys whose defaults are the house's own, whatever is trained."""
+class RunArguments(RunKeys, TrainingArguments):
+    """The keys of a run, whatever is trained.
 
-    logging_steps: float = key(1, "Optimizer steps between two reports to the bar and to `report_to`.")
-    save_total_limit: int | None = key(2, "Checkpoints that are kept; the newest always is.")
-    dataloader_pin_memory: bool = key(False, "Rows arrive as ids, not as tensors: there is nothing to pin.")
-    remove_unused_columns: bool = key(False, "Must stay off: rows carry their text to the verbalizer.")
-    logging_nan_inf_filter: bool = key(False, "Must stay off: a non-finite loss stops the run.")
-    # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
-    report_to: None | str | list[str] = key(  # noqa: RUF036
-        "none", "tensorboard, trackio and the other integrations of Trainer."
-    )
+    Raises:
+        ConfigError: a value has the wrong type, is outside its choices or range, or would have no effect; a package or
+            file that a key needs is missing. The message begins with the key.
+    """
 
     def __post_init__(self) -> None:
+        check_keys(self)
+        if self.max_steps == 0:
+            raise ConfigError("max_steps: 0 steps train nothing; take it out for num_train_epochs, or set at least 1")
         self.disable_tqdm = bool(self.disable_tqdm)  # left open, transformers hides the bar with its own warnings
+        for name in ("deepspeed", "fsdp_config", "accelerator_config"):
+            self._find_file(name)
+        self.use_cpu = self.use_cpu or (self.bf16 and device_type() == "cpu")  # transformers wants to be told
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             # transformers gives `ddp_timeout` to processes on GPUs alone; those on CPUs would wait half an hour for one
             # that died before they met. It makes the state anew, and the process group stays.
             PartialState(cpu=True, backend=self.ddp_backend, timeout=timedelta(seconds=self.ddp_timeout))
         super().__post_init__()
+        # accelerate's launcher may have asked for a precision: from here on it is this run's, and part of its identity.
+        self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise ConfigError(f"ACCELERATE_MIXED_PRECISION: {self.mixed_precision} is not one of no, bf16, fp16")
+        self._try_out()
 
-    @classmethod
-    def free_to_change(cls) -> frozenset[str]:
-        """Its own keys that move no weight: a resumed run may change them."""
-        return frozenset()
+    def _find_file(self, name: str) -> None:
+        """Expand the path of a config file, which must be there: what reads it does so after the models are loaded."""
+        given = getattr(self, name)
+        if isinstance(given, str) and not given.lstrip().startswith("{"):
+            setattr(self, name, os.path.expanduser(given))
+            if not Path(os.path.expanduser(given)).is_file():
+                raise ConfigError(f"{name}: there is no file {given}")
+
+    def _try_out(self) -> None:
+        """Make what `Trainer` will make once models are loaded, to find out now what is missing or contradictory."""
+        if self.use_liger_kernel and not is_liger_kernel_available():
+            raise ConfigError("use_liger_kernel: needs the package liger-kernel")
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        if not self.optim_target_modules and "lomo" not in self.optim:  # these look for their parts in the model
+            _told("optim", lambda: Trainer.get_optimizer_cls_and_kwargs(self))
+        _told(
+            "lr_scheduler_type",
+            lambda: get_scheduler(self.lr_scheduler_type, optimizer, 1, 10, self.lr_scheduler_kwargs),  # type: ignore[arg-type]
+        )
+        _told("report_to", lambda: get_reporting_integration_callbacks(self.report_to))
+        missing = sorted({*(self.report_to or [])} - {*get_available_reporting_integrations()})
+        if missing:
+            raise ConfigError(f"report_to: {missing[0]} is not installed; install it, or set report_to: none")
 
     @property
     def folder(self) -> Path:
         """`output_dir` as a path; `TrainingArguments` gives it a name where nobody did."""
         return Path(self.output_dir or "trainer_output")
+
+
+def _told(name: str, call: Callable[[], Any]) -> None:
+    """Call, and say which key is to blame for what is missing or wrong."""
+    try:
+        call()
+    except (ImportError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+@functools.cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The types of a class's fields; those of our keys with what is done to a value when it is read."""
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def check_keys(args: RunArguments) -> None:
+    """Hold each value against its key: types of our own keys, every range, and what has no effect.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    kind: Any = type(args)
+    rules, hints = rules_of(kind), hints_of(kind)
+    for field in dataclasses.fields(args):
+        if field.name not in rules:
+            continue
+        rule, name, value = rules[field.name], YAML_NAMES.get(field.name, field.name), getattr(args, field.name)
+        if "rule" in field.metadata:
+            value = fit(value, hints[field.name], name)
+            setattr(args, field.name, value)
+        default = default_of(field)
+        if rule.refused and value != default and value is not None and (value, default) != (False, "no"):
+            raise ConfigError(f"{name}: {value} is refused: {rule.refused}")
+        rule.check_range(value, name)
+
+
+def binding_keys(args: RunArguments) -> dict[str, Any]:
+    """The keys that decide a run's numbers, as JSON values: a resumed run has the same."""
+    values = args.to_dict()
+    names = [name for name, rule in rules_of(type(args)).items() if rule.resume == "binding" and not rule.refused]
+    return {name: values[name] for name in sorted(names)}
 
 
 def training_dtype(args: RunArguments) -> str:

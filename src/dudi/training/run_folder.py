@@ -67,9 +67,15 @@ def is_reported(folder: Path, names: Collection[str]) -> bool:
 
 
 def move_aside(folder: Path) -> None:
-    """Make place for a new run, without losing the old one."""
+    """Make place for a new run, without losing the old one.
+
+    Raises:
+        ConfigError: the folder holds the working directory.
+    """
     if not folder.exists():
         return
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ConfigError(f"--output: {folder} is where this command runs, and cannot be moved aside; name another")
     number = 1
     while (old := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1

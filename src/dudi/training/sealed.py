@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,34 +19,11 @@ from dudi.errors import ConfigError, EnvironmentFault, NumericError
 from dudi.models.adapters import innermost
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
-from dudi.training.arguments import RunArguments
+from dudi.training.arguments import RunArguments, binding_keys
 from dudi.training.identity import check_identity
 from dudi.training.ranks import from_first, together
 
 IDENTITY = "identity.json"
-
-FREE_TO_CHANGE = frozenset(
-    {
-        *("output_dir", "run_name", "project", "report_to", "disable_tqdm", "log_level", "log_level_replica"),
-        *("logging_strategy", "logging_steps", "logging_first_step", "logging_dir", "log_on_each_node"),
-        *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "per_device_eval_batch_size", "eval_rollouts"),
-        *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node"),
-        *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
-        *("hub_revision", "resume_from_checkpoint", "local_rank", "ddp_timeout", "do_train", "do_eval", "do_predict"),
-        *("max_steps", "num_train_epochs", "cache_dir", "samples_per_step", "skip_memory_metrics", "debug"),
-        *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
-        *("dataloader_prefetch_factor", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-        *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "overlap_k"),
-    }
-)
-"""Keys that a resumed run may change: they move no weight, or (the lengths) are what one resumes for."""
-
-
-def binding_keys(args: RunArguments) -> dict[str, Any]:
-    """The keys that decide a run's numbers, as JSON values."""
-    values = args.to_dict()
-    names = {f.name for f in dataclasses.fields(args) if f.init} - FREE_TO_CHANGE - args.free_to_change()
-    return {name: values[name] for name in sorted(names) if not name.startswith("_")}
 
 
 class SealedTrainer(Trainer):

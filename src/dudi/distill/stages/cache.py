@@ -51,7 +51,7 @@ def stands(folder: Path, key: str) -> bool:
 
 def _cache(run: Run, kind: str, key: str) -> Path:
     root = run.args.cache_dir or os.environ.get("DUDI_CACHE") or Path.home() / ".cache" / "dudi"
-    return Path(root) / kind / key
+    return Path(os.path.expanduser(root)) / kind / key
 
 
 def fetch(run: Run, kind: str, key: str, folder: Path, part: str = "model") -> bool:

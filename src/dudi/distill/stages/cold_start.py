@@ -15,16 +15,17 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, set_seed
 
-from dudi.distill.arguments import COLD_STARTS, METHOD_STAGE_KEYS, DudiConfig
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.keys import COLD_STARTS, METHOD_STAGE_KEYS
 from dudi.distill.stages.cache import fetch, hash_of, share, stands, teacher_hash
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
 from dudi.models.adapters import innermost, is_adapted, with_adapter
 from dudi.training import checkpoints
+from dudi.training.arguments import binding_keys
 from dudi.training.logged import LoggedTrainer
 from dudi.training.ranks import from_first
 from dudi.training.runlog import RunLog, read_jsonl
-from dudi.training.sealed import binding_keys
 
 COLD_START = "cold_start"
 

@@ -27,6 +27,7 @@ from dudi.stacking import (
     vectors,
     with_head,
 )
+from dudi.stacking.arguments import ConnectorStart
 from dudi.stacking.miniature import english, models
 from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows, was_in_parallel
 from dudi.stacking.modeling import MTLLMPreTrainedModel
@@ -70,7 +71,7 @@ class Budget:
     task_steps: int = 200
     task_batch: int = 16
     task_rate: float = 1e-3
-    start: str = "least_squares"
+    start: ConnectorStart = "least_squares"
     merge: bool = True
     trained: int | None = None
     tests: int | None = 64

@@ -1,0 +1,294 @@
+"""The keys of `dudi train`: each declared once, with all that anything in the package asks of it. No torch here.
+
+A key that names parts of a run in `read_by` is read where one of them is there, and has no effect elsewhere: who gives
+it to a method that lacks them (`alpha: 0.7` to `sft`) is told so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dudi.errors import ConfigError, did_you_mean, nearest
+from dudi.objective.methods import (
+    METHODS,
+    Divergence,
+    Kernel,
+    Method,
+    MethodName,
+    OffPolicyLoss,
+    SignalName,
+    VerbalizerMode,
+)
+from dudi.training.keys import RunKeys, default_of, key, rules_of
+from dudi.training.values import Place
+
+Values = Mapping[str, Any]
+ColdStart = Literal["none", "sft", "dft", "teacher_sft"]
+COLD_STARTS: tuple[str, ...] = get_args(ColdStart)
+SEA_LANGUAGES: tuple[str, ...] = ("id", "vi", "th", "ta", "tl", "ms", "my")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a run that reads keys.
+
+    Attributes:
+        what: What it is, for people.
+        there: Whether a run with these values has it.
+        switches: The keys that decide it.
+    """
+
+    what: str
+    there: Callable[[Values], bool]
+    switches: tuple[str, ...] = ("method",)
+
+
+def _signals(names: str, what: str, how: Callable[[Iterable[object]], bool] = any) -> Part:
+    return Part(what, lambda values: how(name in _row(values).signals for name in names.split()))
+
+
+def _row(values: Values) -> Method:
+    return METHODS[values["method"]]
+
+
+PARTS: dict[str, Part] = {
+    "sequence": _signals("sequence", "the sequence signal"),
+    "off_policy": _signals("off_policy", "the off-policy signal"),
+    "on_policy": _signals("on_policy", "the on-policy signal"),
+    "rollouts": _signals("sequence on_policy", "the student's rollouts"),
+    "both_rollouts": _signals("sequence on_policy", "a method with both kinds of rollout", all),
+    "both_tokens": _signals("off_policy on_policy", "a method with both token signals", all),
+    "divergence": Part("a divergence from a teacher", lambda values: _row(values).teacher != "none"),
+    "jsd": Part(
+        "`divergence: jsd`",
+        lambda values: _row(values).teacher != "none" and values["divergence"] == "jsd",
+        ("method", "divergence"),
+    ),
+    "average": Part("a teacher that is the student's average", lambda values: _row(values).teacher == "ema"),
+    "iterations": Part("a method in iterations", lambda values: _row(values).iterated),
+    "epochs": Part(
+        "methods that run in one go (spin has `spin_iterations`, its cold start `cold_start_epochs`)",
+        lambda values: not _row(values).iterated,
+    ),
+    "written": Part(
+        "answers that the teacher writes",
+        lambda values: values["targets"] == "teacher" or values["cold_start"] == "teacher_sft",
+        ("method", "targets", "cold_start"),
+    ),
+    "start": Part("a cold start", lambda values: values["cold_start"] != "none", ("method", "cold_start")),
+}
+_any = functools.partial(key, stage="any", resume="binding")
+_method = functools.partial(key, stage="method", resume="binding")
+_quiet = functools.partial(key, stage="method", resume="free", read_by="rollouts")
+
+
+@dataclass
+class DudiKeys(RunKeys):
+    """What `DudiTrainer` can be told, beside the other fields of `TrainingArguments`.
+
+    None for a key with a `common` value takes the method's own default, and where the method names none, that value.
+    The types are those of a constructed `DudiConfig`.
+    """
+
+    method: MethodName = _any("dudi", "Which row of Table 1: sft, dft, spin, sdft, seqkd, gkd or dudi.")
+    alpha: float = _any(None, "Weight of the sequence signal (Eq. 8).", common=0.0, read_by="sequence", at_least=0)
+    lmbda: float = _any(
+        None,
+        "Weight of the on-policy token signal; the off-policy one has 1 - lambda (Eq. 8).",
+        common=0.0,
+        read_by="off_policy on_policy",
+        at_least=0,
+        at_most=1,
+    )
+    divergence: Divergence = _any(
+        None, "D of the token signals: forward_kl, reverse_kl or jsd.", common="reverse_kl", read_by="divergence"
+    )
+    beta: float = _method(
+        0.5, "Weight of the teacher in the mixture of the Jensen-Shannon divergence.", read_by="jsd", above=0, below=1
+    )
+    temperature: float = _method(0.9, "Sampling temperature of rollouts.", read_by="rollouts written", above=0)
+    kd_temperature: float = _method(
+        1.0, "Temperature of both distributions inside the divergence.", read_by="divergence", above=0
+    )
+    max_new_tokens: int = _method(256, "Longest rollout, in tokens.", read_by="rollouts written", at_least=1)
+    max_length: int = _any(1024, "Longest prompt plus ground truth of the student, in tokens.", above=16)
+    teacher_max_length: int = _method(
+        2560, "Longest verbalized prompt of the teacher; a longer one leaves out the ground truth.", read_by="on_policy"
+    )
+    verbalizer: VerbalizerMode = _any(
+        None, "none, english, multilingual, cross_lingual or mix.", common="none", read_by="on_policy"
+    )
+    languages: list[str] = _method(list(SEA_LANGUAGES), "The training languages; English joins the targets by itself.")
+    exclude_targets: list[str] = _method([], "Languages that the verbalizer never asks for.", read_by="on_policy")
+    without: list[SignalName] = _any([], "Signals to leave out; the others keep their weights (Table 4).")
+    targets: Literal["gold", "teacher"] = _any(
+        None, "gold, or teacher: answers that the teacher writes once before training (SeqKD).", common="gold"
+    )
+    off_policy_loss: OffPolicyLoss = _any(
+        None, "divergence, cross_entropy or dft: the loss on the targets.", common="divergence", read_by="off_policy"
+    )
+    cold_start: Place = _any(None, "none, sft, dft, teacher_sft, or a folder to start the method from.", common="sft")
+    cold_start_epochs: float | None = _any(
+        None, "Epochs of the cold start; null: as many as the method's.", read_by="start", above=0
+    )
+    cold_start_learning_rate: float | None = _method(
+        None, "Learning rate of the cold start; null: the method's.", read_by="start", above=0
+    )
+    cold_start_adapter: Literal["merge", "continue"] = _method(
+        "merge", "With LoRA: merge the cold start's adapter, or continue training it.", read_by="start"
+    )
+    share_rollouts: bool = _method(
+        False, "Without a verbalizer: let the on-policy signal reuse the sequence signal's y'.", read_by="both_rollouts"
+    )
+    mixing: Literal["sum", "sample"] = _any(
+        None,
+        "sum: Eq. 8; sample: one coin a step chooses the off- or the on-policy signal.",
+        common="sum",
+        read_by="both_tokens",
+    )
+    spin_beta: float = _any(
+        None, "Regularisation of the sequence signal (lambda of Eq. 2).", common=0.1, read_by="sequence", above=0
+    )
+    spin_iterations: int = _method(
+        3, "Iterations of the method spin, one epoch each.", read_by="iterations", at_least=1
+    )
+    spin_learning_rates: list[float] | None = _method(
+        None, "One learning rate per iteration of spin; else learning_rate.", read_by="iterations"
+    )
+    loss_average: Literal["token", "sequence"] = _any(
+        None,
+        "token: mean over trained tokens; sequence: mean of the sequences' means.",
+        common="token",
+        read_by="off_policy on_policy",
+    )
+    skip_completion_tokens: int = _any(
+        None,
+        "First tokens of a rollout that the on-policy signal leaves out.",
+        common=0,
+        read_by="on_policy",
+        at_least=0,
+    )
+    ema_rate: float = _method(
+        0.01,
+        "Share of the student in each update of the moving-average teacher (SDFT).",
+        read_by="average",
+        above=0,
+        at_most=1,
+    )
+    chat_template_kwargs: dict[str, Any] = _any({}, "Arguments of the chat templates, beside the defaults.")
+    overlap_k: int = _quiet(16, "k of the overlap ratio (Figure 5).", read_by="on_policy", at_least=1)
+    eval_rollouts: bool = _quiet(
+        False, "Let evaluation during training roll out too; seeded apart.", read_by="on_policy"
+    )
+    rollout_batch_size: int = _method(
+        64, "Most rollouts decoded together on one device.", read_by="rollouts written", at_least=1
+    )
+    use_vllm: bool = _method(
+        False, "Let vLLM write the student's rollouts (docs/vllm.md); else transformers.", read_by="rollouts"
+    )
+    vllm_mode: Literal["colocate", "server"] = _quiet(
+        "colocate", "colocate: vLLM in each training process, on its device; server: one of its own."
+    )
+    vllm_gpu_memory_utilization: float = _quiet(
+        0.3, "Share of the device's memory that a colocated vLLM may take.", above=0, at_most=1
+    )
+    vllm_max_model_length: int | None = _quiet(
+        None, "Longest prompt plus rollout; null: both limits plus 512.", at_least=1
+    )
+    vllm_enable_sleep_mode: bool = _quiet(False, "Give a colocated vLLM's memory back between rollouts (CUDA only).")
+    vllm_model_impl: Literal["auto", "vllm", "transformers"] = _quiet(
+        "auto", "vLLM's own model code, or that of transformers: auto, vllm, transformers."
+    )
+    vllm_server_base_url: str | None = _quiet(None, "The server's URL; it wins over host and port.")
+    vllm_server_host: str = _quiet("127.0.0.1", "The server's host.")
+    vllm_server_port: int = _quiet(8000, "The server's port.", at_least=1)
+    vllm_server_timeout: float = _quiet(240.0, "Seconds to wait for the server to be up.", above=0)
+    vllm_group_port: int = _quiet(51216, "Port over which NCCL sends the weights to the server.", at_least=1)
+    vllm_weight_sync: Literal["auto", "nccl", "disk"] = _quiet(
+        "auto", "How a server gets the weights: nccl, disk (a file that it can read), or auto: nccl on CUDA."
+    )
+    loss_kernel: Kernel = _any(
+        "auto", "dense, chunked or fused (neither holds the logits), or auto: by device and size."
+    )
+    samples_per_step: int = _quiet(2, "Rollouts written to samples.jsonl each optimizer step.", at_least=0)
+    alarm_steps: int = _quiet(10, "Optimizer steps over which the rates of the alarms below are averaged.", at_least=1)
+    alarm_empty_rate: float = _quiet(
+        0.2, "A warning when more rollouts than this share are empty.", at_least=0, at_most=1
+    )
+    alarm_repetition_rate: float = _quiet(
+        0.2, "A warning when more rollouts than this end in a loop.", at_least=0, at_most=1
+    )
+    alarm_unended_rate: float = _quiet(
+        0.8, "A warning when more rollouts than this reach max_new_tokens.", at_least=0, at_most=1
+    )
+    alarm_wrong_language_rate: float = _quiet(
+        0.6, "A warning when more rollouts than this are in a wrong language.", at_least=0, at_most=1
+    )
+    cache_dir: Place | None = key(
+        None, "Where cold starts and teacher-written answers are shared between runs.", stage="any", resume="free"
+    )
+
+    learning_rate: float = _any(2e-5, "The paper's learning rate.", at_least=0)
+    num_train_epochs: float = key(3.0, "Passes over the rows.", stage="any", resume="open", read_by="epochs", above=0)
+    per_device_train_batch_size: int = _any(8, "Rows a device reads at a time.", at_least=1)
+    gradient_accumulation_steps: int = _any(
+        4, "Micro-batches of one optimizer step: 8 x 4 is the paper's batch of 32.", at_least=1
+    )
+    train_sampling_strategy: Literal["random", "sequential"] = _any(
+        "random", "The order of the rows: random, or sequential."
+    )
+
+
+RULES = rules_of(DudiKeys)
+METHOD_KEYS: frozenset[str] = frozenset(name for name, rule in RULES.items() if rule.common is not None)
+"""The keys whose default depends on the method."""
+METHOD_STAGE_KEYS: frozenset[str] = frozenset(name for name, rule in RULES.items() if rule.stage == "method")
+"""Keys that a cold start on the ground truth does not read, so that it is shared by runs that differ in them."""
+_DEFAULTS: dict[str, Any] = {field.name: default_of(field) for field in dataclasses.fields(DudiKeys)}
+
+
+def method_default(method: str, name: str) -> Any:
+    """The value that a method gives to a key of `METHOD_KEYS` when the user does not."""
+    return METHODS[method].defaults.get(name, RULES[name].common)
+
+
+def unread(values: Values, given: Iterable[str]) -> dict[str, list[Part]]:
+    """The given keys that no part of the run reads, each with the parts that would.
+
+    A key that has the value that it would have anyway says nothing, and is not among them.
+
+    Args:
+        values: The value of every key of `DudiKeys`, by its Python name.
+        given: Names of keys that somebody gave.
+    """
+    found = {}
+    for name in given:
+        parts = [PARTS[part] for part in RULES[name].read_by] if name in RULES else []
+        anyway = [_DEFAULTS.get(name), method_default(values["method"], name) if name in METHOD_KEYS else None]
+        if name == "num_train_epochs":
+            anyway.append(values["spin_iterations"])
+        if parts and not any(part.there(values) for part in parts) and values[name] not in anyway:
+            found[name] = parts
+    return found
+
+
+def unread_message(name: str, values: Values, parts: Iterable[Part]) -> str:
+    """What to tell a person who gave a key that nothing reads."""
+    belongs = " or ".join(part.what for part in parts)
+    return f"{name}: method {values['method']} does not read it: it belongs to {belongs}; take it out"
+
+
+def check_cold_start(start: str) -> None:
+    """Hold `cold_start` against its words, where it is no folder.
+
+    Raises:
+        ConfigError: it is nearly one of them.
+    """
+    if start not in COLD_STARTS and nearest(start, COLD_STARTS) and not Path(start).exists():
+        hint = did_you_mean(start, COLD_STARTS)
+        raise ConfigError(f"cold_start: '{start}' is neither one of {', '.join(COLD_STARTS)} nor a folder{hint}")

@@ -1,0 +1,194 @@
+"""What a key of a run is, declared once in its field; and what the fields that `transformers` declares are to us.
+
+Whoever wants a list of keys asks for it here: which ones a resumed run may change, which ones a cold start reads, which
+ones a recipe refuses. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from dudi.errors import ConfigError
+
+Stage = Literal["any", "method"]
+Resume = Literal["binding", "open", "free"]
+YAML_NAMES: dict[str, str] = {"lmbda": "lambda"}
+"""Fields whose name in YAML is no Python name."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rule:
+    """What a key is, beside its type, its default and its line of help.
+
+    Attributes:
+        stage: `method`: a cold start does not read it, so that runs that differ in it share one; else `any`.
+        resume: `binding`: a run goes on with the same value or not at all; `open`: another one is what one resumes for
+            (lengths), and another model comes out; `free`: it moves no weight.
+        above: The number is larger.
+        at_least: It is not smaller.
+        below: It is smaller.
+        at_most: It is not larger.
+        read_by: Parts of a run (`distill/keys.py`), one of which has to be there; empty: every run reads it.
+        common: For a key whose default is the method's: what holds for a method that does not name it.
+        refused: Why no value but the default has an effect, and what to do instead.
+        elsewhere: Where a person says it who writes a recipe; Python takes it.
+    """
+
+    stage: Stage
+    resume: Resume
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    read_by: tuple[str, ...] = ()
+    common: Any = None
+    refused: str = ""
+    elsewhere: str = ""
+
+    def check_range(self, value: Any, name: str) -> None:
+        """Hold a number against the range; anything else has none.
+
+        Raises:
+            ConfigError: it lies outside.
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return
+        inside = (
+            (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+        if not inside:
+            words = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
+            wanted = " and ".join(f"{word} {limit}" for word, limit in words.items() if limit is not None)
+            raise ConfigError(f"{name}: must be {wanted}, got {value}")
+
+
+def key(default: Any, help: str, *, stage: Stage, resume: Resume, read_by: str = "", **more: Any) -> Any:
+    """A field with its line of help and its `Rule`; a list or a mapping is made anew for each object."""
+    metadata = {"help": help, "rule": Rule(stage, resume, read_by=tuple(read_by.split()), **more)}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _each(names: str, resume: Resume, **more: Any) -> dict[str, Rule]:
+    return dict.fromkeys(names.split(), Rule("any", resume, **more))
+
+
+_OWN_EVALUATION = "evaluation during training measures losses and bits per byte, and nothing else"
+_NO_COMPILE = "the passes of a step have other shapes each time, and are not compiled"
+
+INHERITED: dict[str, Rule] = {
+    **_each("lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules full_determinism", "binding"),
+    **_each("tf32 activation_checkpointing activation_checkpointing_kwargs use_liger_kernel use_cpu", "binding"),
+    **_each("gradient_checkpointing gradient_checkpointing_kwargs liger_kernel_config ignore_data_skip", "binding"),
+    **_each("accelerator_config dataloader_drop_last dataloader_in_order train_sampling_strategy", "binding"),
+    **_each("ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph", "binding"),
+    **_each("ddp_backend fsdp fsdp_config deepspeed restore_callback_states_from_checkpoint", "binding"),
+    **_each(
+        "learning_rate weight_decay max_grad_norm warmup_steps neftune_noise_alpha data_seed", "binding", at_least=0
+    ),
+    **_each("seed", "binding", at_least=0, below=2**32),
+    **_each("adam_beta1 adam_beta2", "binding", at_least=0, below=1),
+    **_each("adam_epsilon", "binding", above=0),
+    **_each("per_device_train_batch_size gradient_accumulation_steps", "binding", at_least=1),
+    **_each("num_train_epochs", "open", above=0),
+    **_each("max_steps", "open", at_least=-1),
+    **_each("load_best_model_at_end metric_for_best_model greater_is_better", "open"),
+    **_each("run_name project trackio_space_id trackio_bucket_id trackio_static_space_id disable_tqdm", "free"),
+    **_each("logging_strategy logging_first_step log_on_each_node log_level log_level_replica", "free"),
+    **_each("eval_strategy eval_on_start save_strategy save_on_each_node debug skip_memory_metrics", "free"),
+    **_each("push_to_hub hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision", "free"),
+    **_each("dataloader_persistent_workers dataloader_multiprocessing_context use_cache do_train", "free"),
+    **_each("do_eval do_predict", "free"),
+    **_each("eval_steps eval_delay dataloader_num_workers dataloader_prefetch_factor", "free", at_least=0),
+    **_each("save_steps ddp_timeout torch_empty_cache_steps", "free", above=0),
+    **_each("per_device_eval_batch_size", "free", at_least=1),
+    **_each("output_dir", "free", elsewhere="the run's folder is given with --output DIR"),
+    **_each("resume_from_checkpoint", "free", elsewhere="write --resume PATH"),
+    **_each("hub_token", "free", elsewhere="a recipe is no place for a secret; run `hf auth login` or set HF_TOKEN"),
+    **_each("local_rank", "free", elsewhere="the launcher (torchrun, accelerate launch) sets it"),
+    **_each("bf16", "binding", elsewhere="write dtype: bfloat16"),
+    **_each("fp16", "binding", elsewhere="write dtype: float16"),
+    **_each("parallelism_config", "binding", elsewhere="it is a Python object; use accelerate's config file"),
+    **_each(
+        "label_smoothing_factor",
+        "binding",
+        refused="the losses are those of the method's signals, and have no labels to smooth",
+    ),
+    **_each(
+        "average_tokens_across_devices", "binding", refused="each signal is a mean over the tokens of all processes"
+    ),
+    **_each("bf16_full_eval fp16_full_eval", "binding", refused="evaluation has the precision of training (dtype)"),
+    **_each("torch_compile torch_compile_backend torch_compile_mode", "binding", refused=_NO_COMPILE),
+    **_each(
+        "auto_find_batch_size",
+        "binding",
+        refused="another batch is another run; `dudi plan` says which one fits into memory",
+    ),
+    **_each("include_num_input_tokens_seen", "free", refused="`tokens/*` in metrics.jsonl count what is trained"),
+    **_each("prediction_loss_only eval_do_concat_batches eval_use_gather_object", "free", refused=_OWN_EVALUATION),
+    **_each(
+        "eval_accumulation_steps include_for_metrics batch_eval_metrics label_names", "free", refused=_OWN_EVALUATION
+    ),
+    **_each(
+        "save_only_model", "free", refused="a checkpoint is all that a run goes on from; save_total_limit keeps few"
+    ),
+    **_each("enable_jit_checkpoint", "free", refused="`dudi train` saves a checkpoint at SIGTERM by itself"),
+    **_each("length_column_name", "free", refused="lengths are found out, and no column holds them"),
+}
+"""What each field of `transformers.TrainingArguments` is that we do not declare ourselves. A test wants all of them."""
+
+
+@dataclasses.dataclass
+class RunKeys:
+    """The keys that every trainer of the house declares anew."""
+
+    logging_steps: float = key(
+        1, "Optimizer steps between two reports to the bar and to `report_to`.", stage="any", resume="free", at_least=0
+    )
+    save_total_limit: int | None = key(
+        2, "Checkpoints that are kept; the newest always is.", stage="any", resume="free", at_least=1
+    )
+    dataloader_pin_memory: bool = key(
+        False, "Rows arrive as ids, not as tensors: there is nothing to pin.", stage="any", resume="free"
+    )
+    # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
+    report_to: None | str | list[str] = key(  # noqa: RUF036
+        "none", "tensorboard, trackio and the other integrations of Trainer.", stage="any", resume="free"
+    )
+    remove_unused_columns: bool = key(
+        False,
+        "Must stay off.",
+        stage="any",
+        resume="binding",
+        refused="it must stay off, since rows carry their text to the verbalizer",
+    )
+    logging_nan_inf_filter: bool = key(
+        False,
+        "Must stay off.",
+        stage="any",
+        resume="binding",
+        refused="it must stay off, so that a non-finite loss stops the run",
+    )
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default, made anew."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def rules_of(kind: type[Any]) -> dict[str, Rule]:
+    """The rule of each field of a class of arguments, by its Python name.
+
+    A field that only a later `transformers` has binds a resumed run, as the careful answer.
+    """
+    unknown = Rule("any", "binding")
+    fields = [field for field in dataclasses.fields(kind) if field.init]
+    return {field.name: field.metadata.get("rule") or INHERITED.get(field.name, unknown) for field in fields}
+
+
+FREE_INHERITED: frozenset[str] = frozenset(name for name, rule in INHERITED.items() if rule.resume == "free")
