@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from transformers import IntervalStrategy
 
 from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
 from dudi.errors import ConfigError
 from dudi.objective.heads import Distance
-from dudi.objective.methods import METHODS, MethodName, SignalName
+from dudi.objective.methods import METHODS, SIGNALS, MethodName
 from dudi.objective.signals import OffPolicySignal, OnPolicySignal, SequenceSignal, Signal
 from dudi.training.arguments import RunArguments
 from dudi.training.keys import YAML_NAMES
 from dudi.training.values import fit
-
-SIGNALS: tuple[SignalName, ...] = get_args(SignalName)
 
 
 @dataclass
@@ -129,10 +127,13 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
 
 def build_signals(args: DudiConfig) -> dict[str, Signal]:
     """The signals that a config runs; one of weight 0 is left out, and so never rolled out or scored."""
-    distance = Distance(args.divergence, args.beta, args.kd_temperature)
+    off_policy, on_policy = (
+        Distance(kind or args.divergence, args.beta, args.kd_temperature)
+        for kind in (args.off_policy_divergence, args.on_policy_divergence)
+    )
     everything: dict[str, Signal] = {
         "sequence": SequenceSignal(args.spin_beta),
-        "off_policy": OffPolicySignal(args.off_policy_loss, distance),
-        "on_policy": OnPolicySignal(distance, args.on_policy_kind),
+        "off_policy": OffPolicySignal(args.off_policy_loss, off_policy, args.gold_loss),
+        "on_policy": OnPolicySignal(on_policy, args.on_policy_kind),
     }
     return {name: everything[name] for name in args.signals}
