@@ -102,6 +102,7 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
         rows = [place for place, own in enumerate(languages) if own == language]
         gaps = [teacher[place] - student[place] for place in rows]
         spread = statistics.stdev(gaps) if len(gaps) > 1 else 1.0
+        # Rows that all differ alike do not make the error zero: it is at least that of one row.
         error = max(spread, 1 / len(gaps)) / math.sqrt(len(gaps))
         found[language] = {
             "rows": len(rows),
