@@ -60,6 +60,12 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
             raise ConfigError(f"spin_learning_rates: {len(rates)} values for {self.spin_iterations} iterations")
         if self.share_rollouts and self.verbalizer != "none":
             raise ConfigError("share_rollouts: needs `verbalizer: none`, since y' answers the plain prompt")
+        weights = self.teacher_weight.values() if isinstance(self.teacher_weight, dict) else [self.teacher_weight]
+        for weight in weights:
+            if weight != "auto" and not 0 <= float(weight) <= 1:
+                raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
+        if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
+            raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
         if not self.signals:
             raise ConfigError(
                 f"method {self.method}: no signal is left (without={self.without}, alpha={self.alpha}, "

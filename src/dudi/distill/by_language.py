@@ -69,7 +69,7 @@ def loss_table(batch: MicroBatch, rows: Mapping[Kind, Rows], languages: Sequence
     for kind, part in rows.items():
         owner = owners(batch, kind, languages)
         for name, values in part.values.items():
-            column = 2 * SIGNALS.index(name)  # type: ignore[arg-type]  # a signal's name
+            column = 2 * SIGNALS.index(name)
             by_pair = len(values) != len(owner) or name == "sequence"
             weights = torch.ones(len(values)) if by_pair else part.weights.cpu()
             of_value = owner[torch.tensor(part.lengths).cumsum(0) - 1] if by_pair else owner

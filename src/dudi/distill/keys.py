@@ -138,7 +138,7 @@ class DudiKeys(RunKeys):
     )
     probe_rows: int = _method(
         48,
-        "`teacher_weight: auto`: rows of each language for the probe, held out of training if there are none to evaluate.",
+        "`teacher_weight: auto`: rows of each language for the probe, held out of training without evaluation rows.",
         read_by="hybrid",
         at_least=2,
     )

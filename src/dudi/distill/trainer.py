@@ -30,6 +30,7 @@ from dudi.distill.setup import Records, build_setup
 from dudi.distill.stages.answers import write_targets
 from dudi.distill.stages.cold_start import COLD_START, cold_start
 from dudi.distill.stages.iterations import begin_iteration, opponents, repeated
+from dudi.distill.stages.probe import describe_probe, probe_teacher
 from dudi.distill.stages.reference import (
     make_moving_average,
     make_reference,
@@ -41,6 +42,7 @@ from dudi.distill.state import Run
 from dudi.distill.step import Step, language_table, rank_sums, step_record, weights_of_step, what_is_bad
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError, DataError
+from dudi.languages.registry import check_codes, load_languages
 from dudi.models.adapters import with_adapter
 from dudi.models.frozen import FrozenModel, MovingAverage
 from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
@@ -177,6 +179,9 @@ class DudiTrainer(LoggedTrainer):
         """The stages that come first: cold start, teacher-written targets, reference, moving average."""
         run, args = self.run, self.args
         adapter = self.run_cold_start()
+        run.trust = self._trust()
+        if args.verbalizer_targets == "teacher":
+            self.setup.verbalizer.target_weights = run.trust
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
         if reference_needed(args):
@@ -187,6 +192,21 @@ class DudiTrainer(LoggedTrainer):
             run.teacher = make_moving_average(run)
         # A cached stage draws nothing from the global generators: without this, dropout would depend on the cache.
         set_seed(args.seed)
+
+    def _trust(self) -> dict[str, float]:
+        """The share of the teacher in each language: given, or found by the probe."""
+        weight, probe = self.args.teacher_weight, self.setup.probe
+        if isinstance(weight, dict):
+            check_codes(weight, load_languages(), "teacher_weight")
+            return dict(weight)
+        if isinstance(weight, float):
+            return {} if weight == 1 else dict.fromkeys(self.setup.languages, weight)
+        if probe is None:
+            return {}
+        found = probe_teacher(self.run, probe)
+        if self.args.process_index == 0:
+            self.progress.say(describe_probe(found))
+        return {language: float(one["weight"]) for language, one in found.items()}
 
     def run_cold_start(self) -> str:
         """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
