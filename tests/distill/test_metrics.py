@@ -79,36 +79,41 @@ def make_rows(teacher=True):
     return Rows(hidden, torch.tensor([0, 1, 2]), [3], torch.ones(3), teacher_hidden=hidden if teacher else None)
 
 
+def watch(places, k, rows=3):
+    """A watch of rows that are all of the first of two languages, and whose labels are the first ids."""
+    return Watch(places, torch.arange(rows) % 3, torch.zeros(rows, dtype=torch.int64), 2, k)
+
+
 class TestAgreement:
     def test_sums_over_the_places(self):
         student = Head(torch.tensor([[9.0, 0.0, 0.0], [8.0, 0.0, 0.0], [0.0, 9.0, 0.0], [0.0, 8.0, 0.0]]))
         teacher = Head(torch.tensor([[9.0, 9.0, 0.0], [8.0, 8.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
         rows, heads = make_rows(), Heads(student, teacher, "auto")
-        sums = agreement(rows, heads, Watch([0, 1], 2, CPU))
+        sums = agreement(rows, heads, watch([0, 1], 2))[0]
         assert sums[0] == 1.0  # the same two tokens at place 0, none at place 1
         assert sums[1].item() == pytest.approx(entropy(student.logits(rows.hidden[:2])).sum().item(), abs=1e-6)
         assert sums[2].item() == pytest.approx(entropy(teacher.logits(rows.hidden[:2])).sum().item(), abs=1e-6)
         assert sums[3] == 2.0
-        last = agreement(rows, heads, Watch([2], 2, CPU))
+        last = agreement(rows, heads, watch([2], 2))[0]
         assert last[1].item() == pytest.approx(math.log(4), abs=1e-6)
 
     def test_nothing_to_watch(self):
         head = Head(torch.zeros(4, 3))
-        nothing, one = Watch([], 2, CPU), Watch([0], 2, CPU)
-        assert agreement(make_rows(), Heads(head, head, "auto"), nothing).tolist() == [0, 0, 0, 0]
-        assert agreement(make_rows(teacher=False), Heads(head, None, "auto"), one).tolist() == [0, 0, 0, 0]
+        nothing, one = watch([], 2), watch([0], 2)
+        assert agreement(make_rows(), Heads(head, head, "auto"), nothing).tolist() == [[0] * 7] * 2
+        assert agreement(make_rows(teacher=False), Heads(head, None, "auto"), one).tolist() == [[0] * 7] * 2
 
     def test_what_a_loss_has_shown_in_pieces_is_not_made_again(self):
         draw = torch.Generator().manual_seed(0)
         student, teacher = torch.randn(90, 300, generator=draw), torch.randn(90, 300, generator=draw)
         places = [*range(0, 40), 50, 51, 88]
-        pieces, whole = Watch(places, 16, CPU), Watch(places, 16, CPU)
+        pieces, whole = watch(places, 16, 90), watch(places, 16, 90)
         for start in range(0, 90, 37):
             rows = slice(start, min(start + 37, 90))
             pieces.observe(rows, student[rows], teacher[rows])
         whole.observe(slice(0, 90), student, teacher)
         torch.testing.assert_close(pieces.sums, whole.sums)
-        assert pieces.sums[3] == len(places)
+        assert pieces.sums[0, 3] == len(places) and not pieces.sums[1].any()
         head = Head(torch.zeros(4, 3))
         assert agreement(make_rows(), Heads(head, head, "auto"), pieces) is pieces.sums
 

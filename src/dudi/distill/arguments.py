@@ -5,20 +5,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from transformers import IntervalStrategy
 
 from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
 from dudi.errors import ConfigError
 from dudi.objective.heads import Distance
-from dudi.objective.methods import METHODS, MethodName, SignalName
+from dudi.objective.methods import METHODS, SIGNALS, MethodName
 from dudi.objective.signals import OffPolicySignal, OnPolicySignal, SequenceSignal, Signal
 from dudi.training.arguments import RunArguments
 from dudi.training.keys import YAML_NAMES
 from dudi.training.values import fit
-
-SIGNALS: tuple[SignalName, ...] = get_args(SignalName)
 
 
 @dataclass
@@ -62,6 +60,12 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
             raise ConfigError(f"spin_learning_rates: {len(rates)} values for {self.spin_iterations} iterations")
         if self.share_rollouts and self.verbalizer != "none":
             raise ConfigError("share_rollouts: needs `verbalizer: none`, since y' answers the plain prompt")
+        weights = self.teacher_weight.values() if isinstance(self.teacher_weight, dict) else [self.teacher_weight]
+        for weight in weights:
+            if weight != "auto" and not 0 <= float(weight) <= 1:
+                raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
+        if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
+            raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
         if not self.signals:
             raise ConfigError(
                 f"method {self.method}: no signal is left (without={self.without}, alpha={self.alpha}, "
@@ -129,10 +133,13 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
 
 def build_signals(args: DudiConfig) -> dict[str, Signal]:
     """The signals that a config runs; one of weight 0 is left out, and so never rolled out or scored."""
-    distance = Distance(args.divergence, args.beta, args.kd_temperature)
+    off_policy, on_policy = (
+        Distance(kind or args.divergence, args.beta, args.kd_temperature)
+        for kind in (args.off_policy_divergence, args.on_policy_divergence)
+    )
     everything: dict[str, Signal] = {
         "sequence": SequenceSignal(args.spin_beta),
-        "off_policy": OffPolicySignal(args.off_policy_loss, distance),
-        "on_policy": OnPolicySignal(distance, args.on_policy_kind),
+        "off_policy": OffPolicySignal(args.off_policy_loss, off_policy, args.gold_loss),
+        "on_policy": OnPolicySignal(on_policy, args.on_policy_kind),
     }
     return {name: everything[name] for name in args.signals}

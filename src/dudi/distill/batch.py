@@ -7,6 +7,7 @@ student's, so that the two slices of hidden states start at different columns, a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -50,12 +51,18 @@ class MicroBatch:
         per_sequence: Whether a token's weight is the inverse of its sequence's trained length.
         gold_reference: (B,) stored log-probabilities of the ground truth under the reference, or None.
         watched: Places (kind's row numbers) at which overlap and entropies are measured.
+        shares: What each token of a kind and a language counts in its signal's mean; 1 where nothing is said.
+        trust: Share of the teacher in each language; 1 where nothing is said.
+        balance: Factor on each language's divergence on rollouts; 1 where nothing is said.
     """
 
     sequences: dict[Kind, list[Scored]]
     per_sequence: bool = False
     gold_reference: Tensor | None = None
     watched: list[int] = dataclasses.field(default_factory=list)
+    shares: Mapping[tuple[Kind, str], float] = dataclasses.field(default_factory=dict)
+    trust: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    balance: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
@@ -68,8 +75,20 @@ class MicroBatch:
         for scored in self.sequences[kind]:
             weight = torch.ones(len(scored.completion))
             weight[: scored.trained] = 0
-            parts.append(weight / weight.sum().clamp_min(1) if self.per_sequence else weight)
+            share = self.shares.get((kind, scored.language), 1.0)
+            parts.append(weight / weight.sum().clamp_min(1) if self.per_sequence else weight * share)
         return torch.cat(parts)
+
+    def trusted(self, kind: Kind) -> Tensor | None:
+        """(N,) share of the teacher in each completion token, on rollouts times the balance; None: 1 everywhere."""
+        factors = [
+            self.trust.get(scored.language, 1.0) * (1.0 if kind == "gold" else self.balance.get(scored.language, 1.0))
+            for scored in self.sequences[kind]
+        ]
+        if all(factor == 1.0 for factor in factors):
+            return None
+        lengths = torch.tensor([len(scored.completion) for scored in self.sequences[kind]])
+        return torch.repeat_interleave(torch.tensor(factors), lengths)
 
     def summed_weights(self) -> dict[Kind, float]:
         """Each kind's part in its denominator."""

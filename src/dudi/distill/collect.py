@@ -35,12 +35,14 @@ class Collected:
         batches: One for each micro-batch.
         health: Counts over the rollouts.
         samples: Some rollouts as text, for `samples.jsonl`.
+        spoken: For each known language, rollouts whose language could be told, and those of them in a wrong one.
         without_example: Verbalized prompts that were too long for the teacher and lost their example.
     """
 
     batches: list[MicroBatch]
     health: RolloutHealth
     samples: list[dict[str, Any]]
+    spoken: list[list[int]]
     without_example: int = 0
 
 
@@ -87,7 +89,7 @@ class Collector:
             purpose: `train` or `eval`: evaluation draws from noise of its own.
         """
         kinds = sorted({kind for signal in signals.values() for kind in signal.reads})
-        collected = Collected([], RolloutHealth(), [])
+        collected = Collected([], RolloutHealth(), [], [[0, 0] for _ in self.known_languages])
         prompted = [
             [self._prompt(kind, example, epoch, collected) for kind in kinds if kind != "gold" for example in examples]
             for examples in micro_batches
@@ -138,6 +140,10 @@ class Collector:
     def _rolled_out(self, item: Prompted, rollout: Rollout, collected: Collected) -> Scored:
         text = self.student.text(rollout.ids)
         found = collected.health.add(rollout.ids, rollout.ended, text, item.language, self.known_languages)
+        if found != "und" and item.language in self.known_languages:
+            counts = collected.spoken[self.known_languages.index(item.language)]
+            counts[0] += 1
+            counts[1] += found != item.language
         if len(collected.samples) < self.args.samples_per_step:
             collected.samples.append(
                 {

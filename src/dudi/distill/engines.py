@@ -30,9 +30,15 @@ SCORED_AT_ONCE = 128
 
 def student_engine(run: Run) -> Engine:
     """Rollouts of the student as it is at the time of the call."""
-    if run.args.use_vllm:
-        return _vllm_engine(run)
+    return _vllm_engine(run) if run.args.use_vllm else _students(run, run.args.temperature)
 
+
+def greedy_student(run: Run) -> TransformersEngine:
+    """The student's likeliest answers."""
+    return _students(run, 0.0)
+
+
+def _students(run: Run, temperature: float) -> TransformersEngine:
     @contextlib.contextmanager
     def opened() -> Iterator[PreTrainedModel]:
         wrapped, accelerator = run.wrapped(), run.accelerator
@@ -46,15 +52,24 @@ def student_engine(run: Run) -> Engine:
             yield innermost(model)
         wrapped.train(training)
 
-    return _engine(run, opened, run.setup.student_format.stop_ids)
+    return _engine(run, opened, run.setup.student_format.stop_ids, temperature)
 
 
 def teacher_engine(run: Run) -> TransformersEngine:
-    """Answers of the teacher.
+    """Answers of the teacher, sampled as rollouts are.
 
     Raises:
         ConfigError: there is none.
     """
+    return _teachers(run, run.args.temperature)
+
+
+def greedy_teacher(run: Run) -> TransformersEngine:
+    """The teacher's likeliest answers; raises as `teacher_engine` does."""
+    return _teachers(run, 0.0)
+
+
+def _teachers(run: Run, temperature: float) -> TransformersEngine:
     teacher = run.setup.teacher
     if teacher is None:
         raise ConfigError(f"method {run.args.method}: there is no teacher to write answers")
@@ -64,11 +79,14 @@ def teacher_engine(run: Run) -> TransformersEngine:
         with gathered(teacher, run.accelerator), run.accelerator.autocast():
             yield teacher
 
-    return _engine(run, opened, run.setup.teacher_format.stop_ids)
+    return _engine(run, opened, run.setup.teacher_format.stop_ids, temperature)
 
 
 def _engine(
-    run: Run, model: Callable[[], AbstractContextManager[PreTrainedModel]], stop_ids: Sequence[int]
+    run: Run,
+    model: Callable[[], AbstractContextManager[PreTrainedModel]],
+    stop_ids: Sequence[int],
+    temperature: float,
 ) -> TransformersEngine:
     """An engine with this run's sampling."""
     args = run.args
@@ -77,7 +95,7 @@ def _engine(
         stop_ids=stop_ids,
         pad_id=run.setup.student_format.end_of_turn,
         max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
+        temperature=temperature,
         vocabulary=run.setup.vocabulary,
         batch_size=args.rollout_batch_size,
     )

@@ -65,10 +65,19 @@ PARTS: dict[str, Part] = {
     "both_tokens": _signals("off_policy on_policy", "a method with both token signals", all),
     "divergence": Part("a divergence from a teacher", lambda values: _row(values).teacher != "none"),
     "jsd": Part(
-        "`divergence: jsd`",
-        lambda values: _row(values).teacher != "none" and values["divergence"] == "jsd",
-        ("method", "divergence"),
+        "a divergence that is jsd",
+        lambda values: (
+            _row(values).teacher != "none"
+            and "jsd" in (values["divergence"], values["off_policy_divergence"], values["on_policy_divergence"])
+        ),
+        ("method", "divergence", "off_policy_divergence", "on_policy_divergence"),
     ),
+    "hybrid": Part(
+        "a teacher that is not trusted with everything (`teacher_weight`)",
+        lambda values: _row(values).teacher == "model" and values["teacher_weight"] != 1,
+        ("method", "teacher_weight"),
+    ),
+    "second_model": Part("a second model as teacher", lambda values: _row(values).teacher == "model"),
     "average": Part("a teacher that is the student's average", lambda values: _row(values).teacher == "ema"),
     "iterations": Part("a method in iterations", lambda values: _row(values).iterated),
     "epochs": Part(
@@ -107,6 +116,44 @@ class DudiKeys(RunKeys):
     )
     divergence: Divergence = _any(
         None, "D of the token signals: forward_kl, reverse_kl or jsd.", common="reverse_kl", read_by="divergence"
+    )
+    off_policy_divergence: Divergence | None = _method(
+        None, "D on the targets; null: `divergence`.", read_by="off_policy"
+    )
+    on_policy_divergence: Divergence | None = _method(
+        None, "D on what the student writes; null: `divergence`.", read_by="on_policy"
+    )
+    teacher_weight: float | dict[str, float] | Literal["auto"] = _method(
+        None,
+        "Share w of the teacher in the token signals, w D + (1 - w) gold_loss: a number, {my: 0, ta: 0.2}, or auto "
+        "(from a probe before training).",
+        common=1.0,
+        read_by="second_model",
+    )
+    gold_loss: Literal["dft", "sft"] = _method(
+        None,
+        "The loss on the targets for the share 1 - w that the teacher is not trusted with.",
+        common="dft",
+        read_by="hybrid",
+    )
+    probe_rows: int = _method(
+        48,
+        "`teacher_weight: auto`: rows of each language for the probe, held out of training without evaluation rows.",
+        read_by="hybrid",
+        at_least=2,
+    )
+    language_balance: bool = _method(
+        None,
+        "Scale each language's divergence on rollouts by clip(sigma_all / sigma_l, 1/4, 4) of log p_T - log p_S, "
+        "measured over the first steps.",
+        common=False,
+        read_by="on_policy",
+    )
+    verbalizer_targets: Literal["uniform", "teacher"] = _method(
+        None,
+        "uniform: any language to answer in is as likely; teacher: in proportion to `teacher_weight`.",
+        common="uniform",
+        read_by="on_policy",
     )
     beta: float = _method(
         0.5, "Weight of the teacher in the mixture of the Jensen-Shannon divergence.", read_by="jsd", above=0, below=1
@@ -160,9 +207,10 @@ class DudiKeys(RunKeys):
     spin_learning_rates: list[float] | None = _method(
         None, "One learning rate per iteration of spin; else learning_rate.", read_by="iterations"
     )
-    loss_average: Literal["token", "sequence"] = _any(
+    loss_average: Literal["token", "sequence", "language"] = _any(
         None,
-        "token: mean over trained tokens; sequence: mean of the sequences' means.",
+        "token: mean over trained tokens; sequence: mean of the sequences' means; language: mean over the tokens of "
+        "each language, weighed by its rows.",
         common="token",
         read_by="off_policy on_policy",
     )

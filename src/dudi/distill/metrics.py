@@ -69,9 +69,14 @@ def _top_ids(logits: Tensor, k: int) -> Tensor:
     return ids.gather(-1, best)
 
 
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities in fp32 at least: (..., V) -> (..., V) in nats."""
+    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of the next-token distribution: (..., V) -> (...) in nats."""
-    log_probs = F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+    log_probs = log_softmax(logits)
     return -(log_probs.exp() * log_probs).sum(-1)
 
 
@@ -87,16 +92,19 @@ class Watch:
 
     Args:
         places: Row numbers, in order.
+        labels: (N,) the ids of all rows.
+        owner: (N,) the language of each row, as its place among the languages.
+        languages: How many languages there are.
         k: Of the overlap.
-        device: Where the sums are kept.
 
     Attributes:
-        sums: (4,) overlap, student's entropy, teacher's entropy, number of positions.
+        sums: (L, 7) in each language: overlap, student's entropy, teacher's entropy, number of positions, and the sums
+            of log p_T - log p_S of the labels, of its square, and of its number.
     """
 
-    def __init__(self, places: Sequence[int], k: int, device: torch.device) -> None:
-        self.places, self.k = places, k
-        self.sums = torch.zeros(4, device=device)
+    def __init__(self, places: Sequence[int], labels: Tensor, owner: Tensor, languages: int, k: int) -> None:
+        self.places, self.labels, self.owner, self.k = places, labels, owner.to(labels.device), k
+        self.sums = torch.zeros(languages, 7, dtype=torch.float64, device=labels.device)
 
     @torch.no_grad()
     def observe(self, rows: slice, student: Tensor, teacher: Tensor) -> None:
@@ -104,23 +112,29 @@ class Watch:
         first, last = bisect.bisect_left(self.places, rows.start), bisect.bisect_left(self.places, rows.stop)
         for start in range(first, last, WATCHED_AT_ONCE):
             chosen = self.places[start : min(start + WATCHED_AT_ONCE, last)]
-            index = torch.tensor([place - rows.start for place in chosen], device=student.device)
-            self._add(student[index], teacher[index])
+            places = torch.tensor(chosen, device=student.device)
+            self._add(student[places - rows.start], teacher[places - rows.start], places)
 
-    def _add(self, student: Tensor, teacher: Tensor) -> None:
+    def _add(self, student: Tensor, teacher: Tensor, places: Tensor) -> None:
+        """Logits (R, V) of both models at R places."""
         overlap = top_k_overlap(student, teacher, min(self.k, student.shape[-1]))
-        entropies = entropy(student).sum().float(), entropy(teacher).sum().float()
-        self.sums += torch.stack([overlap.sum(), *entropies, overlap.new_tensor(float(len(overlap)))])
+        ours, theirs = log_softmax(student), log_softmax(teacher)
+        entropies = [-(log_probs.exp() * log_probs).sum(-1) for log_probs in (ours, theirs)]
+        label = self.labels[places].unsqueeze(1)
+        ratio = (theirs.gather(1, label) - ours.gather(1, label)).squeeze(1)
+        ones = torch.ones_like(overlap)
+        found = torch.stack([overlap, *entropies, ones, ratio, ratio.square(), ones], dim=1)
+        self.sums.index_add_(0, self.owner[places], found.double())
 
 
 @torch.no_grad()
 def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
-    """The sums of a watch -> (4,); where no loss has shown it any logits, they are made for its positions alone."""
-    if not watch.places or watch.sums[3] > 0 or rows.teacher_hidden is None or heads.teacher is None:
+    """The sums of a watch -> (L, 7); where no loss has shown it any logits, they are made for its positions alone."""
+    if not watch.places or watch.sums[:, 3].sum() > 0 or rows.teacher_hidden is None or heads.teacher is None:
         return watch.sums
     index = torch.tensor(watch.places, device=rows.hidden.device)
     student, teacher = heads.student.logits(rows.hidden[index]), heads.teacher.logits(rows.teacher_hidden[index])
-    alone = Watch(range(len(index)), watch.k, watch.sums.device)
+    alone = Watch(range(len(index)), watch.labels[index], watch.owner[index], len(watch.sums), watch.k)
     alone.observe(slice(0, len(index)), student, teacher)
     return alone.sums
 

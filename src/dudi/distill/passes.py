@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dudi.distill.batch import MicroBatch, Scored
+from dudi.distill.by_language import loss_table, owners
 from dudi.distill.metrics import Watch, agreement
 from dudi.distill.state import Run
 from dudi.distill.step import Step
@@ -31,10 +32,11 @@ def losses_of(
         step: Whose clock runs.
 
     Returns:
-        `sums`: each signal's summed loss, a scalar with a gradient to the student; `agreement`: (4,) sums over the
-        watched positions (`metrics.agreement`); `teacher_states`: what the teacher gave, by kind.
+        `sums`: each signal's summed loss, a scalar with a gradient to the student; `losses`: (L, LOSSES) the same in
+        each language (`by_language.loss_table`); `agreement`: (L, 7) sums over the watched positions
+        (`metrics.agreement`); `teacher_states`: what the teacher gave, by kind.
     """
-    args, vocabulary = run.args, run.setup.vocabulary
+    args, vocabulary, languages = run.args, run.setup.vocabulary, run.setup.languages
     states, teacher_head = _teacher_pass(run, batch, signals, step)
     reference = _reference_pass(run, batch, signals, step)
 
@@ -42,12 +44,17 @@ def losses_of(
         head = head_of(student).shared_with(vocabulary)
         heads = Heads(head, teacher_head, args.loss_kernel)
         rows = student_rows(student, batch, states, reference)
-        watch = Watch(batch.watched, args.overlap_k, head.weight.device)
-        if batch.watched:
-            rows[args.on_policy_kind].observer = watch.observe
-        sums = signal_sums(signals, rows, heads)
-        measured = agreement(rows[args.on_policy_kind], heads, watch) if batch.watched else watch.sums
-        return {"sums": sums, "agreement": measured}
+        measured = torch.zeros(len(languages), 7, dtype=torch.float64)
+        if not batch.watched:
+            sums = signal_sums(signals, rows, heads)
+        else:
+            watched = rows[args.on_policy_kind]
+            owner = owners(batch, args.on_policy_kind, languages)
+            watch = Watch(batch.watched, watched.labels, owner, len(languages), args.overlap_k)
+            watched.observer = watch.observe
+            sums = signal_sums(signals, rows, heads)
+            measured = agreement(watched, heads, watch).cpu()
+        return {"sums": sums, "losses": loss_table(batch, rows, languages), "agreement": measured}
 
     return {**inside(model, work), "teacher_states": states}
 
@@ -121,6 +128,7 @@ def student_rows(
         lengths = [len(scored.completion) for scored in sequences]
         part = slice(start, start + sum(lengths))
         start = part.stop
+        trust = batch.trusted(kind)
         rows[kind] = Rows(
             hidden[part],
             labels[part],
@@ -128,6 +136,7 @@ def student_rows(
             batch.weights(kind).to(hidden.device),
             None if kind not in teacher else teacher[kind].to(hidden.device),
             None if kind not in reference else reference[kind].to(hidden.device),
+            None if trust is None else trust.to(hidden.device),
         )
     return rows
 

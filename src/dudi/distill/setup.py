@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping, Sized
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
-from dudi.data.examples import ExampleSet, tokenise
+from dudi.data.examples import Example, ExampleSet, digest_of, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
 from dudi.data.sources import rows_from_records
@@ -42,6 +43,7 @@ class Setup:
         languages: All languages that are known, as candidates for detection.
         train: Tokenised training rows.
         eval: Tokenised evaluation rows, or None.
+        probe: Rows that the probe of `teacher_weight: auto` asks, none of them trained on; None without a probe.
         rejections: Rows that were not taken.
         notes: What a person should know before it starts.
     """
@@ -56,6 +58,7 @@ class Setup:
     languages: tuple[str, ...]
     train: ExampleSet | None
     eval: ExampleSet | None
+    probe: ExampleSet | None
     rejections: Rejections
     notes: list[str]
 
@@ -92,6 +95,11 @@ def build_setup(
     _make_scorable(innermost(student))
     languages = tuple(load_languages())
     rejections = Rejections() if rejections is None else rejections
+    train = _examples(train_dataset, own, theirs, args, languages, rejections)
+    evaluation = _examples(eval_dataset, own, theirs, args, languages, rejections)
+    probe = None
+    if args.teacher_weight == "auto" and train is not None:
+        train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed)
     return Setup(
         model=student,
         tokenizer=tokenizer,
@@ -101,8 +109,9 @@ def build_setup(
         vocabulary=vocabulary,
         verbalizer=Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets),
         languages=languages,
-        train=_examples(train_dataset, own, theirs, args, languages, rejections),
-        eval=_examples(eval_dataset, own, theirs, args, languages, rejections),
+        train=train,
+        eval=evaluation,
+        probe=probe,
         rejections=rejections,
         notes=notes,
     )
@@ -185,6 +194,35 @@ def _teacher_format(
             "an ending it never writes; set student.chat_template: teacher"
         )
     return own
+
+
+def rows_for_probe(
+    train: ExampleSet, evaluation: ExampleSet | None, per_language: int, seed: int
+) -> tuple[ExampleSet, ExampleSet]:
+    """The rows to train on, and those that a probe asks: of the evaluation rows, or held out of the training rows.
+
+    Which rows they are hangs on the seed and their ids alone. A language never gives more than half of its rows away.
+
+    Args:
+        train: The training rows.
+        evaluation: Evaluation rows, or None.
+        per_language: Most rows of a language.
+        seed: Of the run.
+    """
+    source = train.examples if evaluation is None else evaluation.examples
+    of_language: dict[str, list[Example]] = {}
+    for example in source:
+        of_language.setdefault(example.row.language, []).append(example)
+    chosen: set[str] = set()
+    for examples in of_language.values():
+        drawn = sorted(examples, key=lambda one: hashlib.sha256(f"probe/{seed}/{one.row.id}".encode()).digest())
+        limit = per_language if evaluation is not None else min(per_language, len(examples) // 2)
+        chosen |= {example.row.id for example in drawn[:limit]}
+    probe = [example for example in source if example.row.id in chosen]
+    if evaluation is not None:
+        return train, ExampleSet(probe, {}, digest_of(probe))
+    kept = [example for example in train.examples if example.row.id not in chosen]
+    return ExampleSet(kept, train.truncated, digest_of(kept)), ExampleSet(probe, {}, digest_of(probe))
 
 
 def _examples(

@@ -41,6 +41,9 @@ class Run:
         teacher: The model that divergences read, or None.
         reference: The frozen policy of the sequence signal, or None.
         gold_reference: log pi_ref(y | x) of each training row, by row id.
+        trust: Share of the teacher in each language (`teacher_weight`); 1 where nothing is said.
+        balance: Factor on each language's divergence on rollouts (`language_balance`); 1 where nothing is said.
+        ratios: (L, 3) what the balance is made of, summed over the first steps (`by_language.balance`).
         collector: Rolls out; set once its engine can be made.
     """
 
@@ -56,6 +59,9 @@ class Run:
     teacher: Policy | None = None
     reference: Policy | None = None
     gold_reference: dict[str, float] = dataclasses.field(default_factory=dict)
+    trust: dict[str, float] = dataclasses.field(default_factory=dict)
+    balance: dict[str, float] = dataclasses.field(default_factory=dict)
+    ratios: Tensor | None = None
     collector: Collector = dataclasses.field(init=False)
 
     @property

@@ -15,6 +15,7 @@ from torch.profiler import record_function
 
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import MicroBatch
+from dudi.distill.by_language import LOSSES, SPOKEN, WIDTH, language_metrics
 from dudi.distill.collect import Collected
 from dudi.distill.metrics import RolloutHealth, health_metrics
 from dudi.environment import peak_memory
@@ -34,7 +35,7 @@ class Step:
         collected: The sequences of this rank.
         counts: Each signal's denominator, over all micro-batches and ranks.
         sums: Each signal's summed loss so far, on this rank.
-        agreement: Sums of overlap, both entropies and the number of positions.
+        languages: (L, WIDTH) what happened in each language so far, on this rank (`by_language`).
         scored: Completion tokens that the student was scored on, on this rank.
         seconds: Wall time of each phase.
         bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
@@ -44,10 +45,10 @@ class Step:
     number: int
     signals: dict[str, Signal]
     weights: dict[str, float]
-    collected: Collected = dataclasses.field(default_factory=lambda: Collected([], RolloutHealth(), []))
+    collected: Collected = dataclasses.field(default_factory=lambda: Collected([], RolloutHealth(), [], []))
     counts: dict[str, float] = dataclasses.field(default_factory=dict)
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    agreement: Tensor | None = None
+    languages: Tensor | None = None
     scored: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -65,11 +66,12 @@ class Step:
                 torch.cuda.synchronize()
             self.seconds[phase] += time.perf_counter() - begin
 
-    def add(self, sums: Mapping[str, Tensor], agreement: Tensor) -> None:
-        """Take in one micro-batch."""
+    def add(self, sums: Mapping[str, Tensor], losses: Tensor, agreement: Tensor) -> None:
+        """Take in one micro-batch: each signal's sum, and the tables of its languages."""
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach()
-        self.agreement = agreement if self.agreement is None else self.agreement + agreement
+        table = torch.cat([losses, agreement, torch.zeros(len(losses), SPOKEN, dtype=torch.float64)], dim=1)
+        self.languages = table if self.languages is None else self.languages + table
 
     def note_bad_number(self, what: str, *batches: MicroBatch) -> None:
         """Remember the rows of micro-batches in which something was not finite."""
@@ -114,28 +116,37 @@ def what_is_bad(teacher_states: Mapping[Kind, Tensor]) -> str:
 
 
 def rank_sums(step: Step, device: torch.device) -> Tensor:
-    """What has to be summed over the ranks, fp64: each signal's loss, the agreement, the rollouts' health, tokens."""
-    agreement = torch.zeros(4) if step.agreement is None else step.agreement
+    """What has to be summed over the ranks, fp64: each signal's loss, the rollouts' health, tokens, the languages."""
+    if step.languages is None:
+        raise RuntimeError("rank_sums is asked for after the step's last micro-batch")
+    step.languages[:, -SPOKEN:] = torch.tensor(step.collected.spoken, dtype=torch.float64)
     return torch.cat(
         [
             torch.stack([value.double() for value in step.sums.values()]),
-            agreement.double().to(device),
             torch.tensor([*step.collected.health.as_list(), step.scored], device=device).double(),
+            step.languages.flatten().to(device),
         ]
     )
 
 
-def step_record(step: Step, total: list[float], args: DudiConfig) -> dict[str, Any]:
+def language_table(total: Tensor, languages: Sequence[str]) -> Tensor:
+    """(L, WIDTH) of a step's summed `rank_sums`."""
+    return total[len(total) - len(languages) * WIDTH :].reshape(len(languages), WIDTH).cpu()
+
+
+def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence[str]) -> dict[str, Any]:
     """The metrics of a step.
 
     Args:
         step: The step, after its last micro-batch.
         total: `rank_sums`, summed.
         args: The run's config.
+        languages: Codes of the languages that are told apart.
     """
-    names = list(step.sums)
-    losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total, strict=False)}
-    overlap, student, teacher, positions, *health, scored = total[len(names) :]
+    names, table = list(step.sums), language_table(total, languages)
+    losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total.tolist(), strict=False)}
+    *health, scored = total[len(names) : len(total) - table.numel()].tolist()
+    overlap, student, teacher, positions = table.sum(0)[LOSSES : LOSSES + 4].tolist()
     record: dict[str, Any] = {
         "loss": sum(step.weights[name] * value for name, value in losses.items()),
         **{f"loss/{name}": value for name, value in losses.items()},
@@ -144,6 +155,7 @@ def step_record(step: Step, total: list[float], args: DudiConfig) -> dict[str, A
         record[f"overlap@{args.overlap_k}"] = overlap / positions
         record |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
     record |= health_metrics(health)
+    record["languages"] = language_metrics(table, languages, args.overlap_k)
     if args.loss_average == "token":
         record |= {f"tokens/{name}": int(step.counts[name]) for name in names if name != "sequence"}
     record |= step.timings(scored)

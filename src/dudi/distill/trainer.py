@@ -21,6 +21,7 @@ from dudi.data.sources import fingerprint
 from dudi.distill.alarms import CollapseAlarm
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.batch import MicroBatch
+from dudi.distill.by_language import AGREEMENT, LOSSES, balance, language_shares, token_table
 from dudi.distill.collect import Collector
 from dudi.distill.engines import student_engine
 from dudi.distill.metrics import WATCHED_POSITIONS, watched_positions
@@ -29,6 +30,7 @@ from dudi.distill.setup import Records, build_setup
 from dudi.distill.stages.answers import write_targets
 from dudi.distill.stages.cold_start import COLD_START, cold_start
 from dudi.distill.stages.iterations import begin_iteration, opponents, repeated
+from dudi.distill.stages.probe import describe_probe, probe_teacher
 from dudi.distill.stages.reference import (
     make_moving_average,
     make_reference,
@@ -37,20 +39,25 @@ from dudi.distill.stages.reference import (
     store_gold_reference,
 )
 from dudi.distill.state import Run
-from dudi.distill.step import Step, rank_sums, step_record, weights_of_step, what_is_bad
+from dudi.distill.step import Step, language_table, rank_sums, step_record, weights_of_step, what_is_bad
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError, DataError
+from dudi.languages.registry import check_codes, load_languages
 from dudi.models.adapters import with_adapter
 from dudi.models.frozen import FrozenModel, MovingAverage
 from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
-from dudi.objective.signals import Signal
+from dudi.objective.signals import Kind, Signal
 from dudi.rollouts import VLLMEngine
 from dudi.training.checkpoints import random_states, restore_random_states
 from dudi.training.identity import hash_of_model, hash_of_tokenizer
 from dudi.training.interrupts import Interrupts
 from dudi.training.logged import LoggedTrainer
 from dudi.training.runlog import RunLog
+
+BALANCE_STEPS = 8
+"""Steps after which the languages' balance is frozen."""
+RATIOS = "language_ratios"
 
 
 class DudiTrainer(LoggedTrainer):
@@ -160,6 +167,8 @@ class DudiTrainer(LoggedTrainer):
             student_engine(self.run),
             parts.languages,
         )
+        if args.language_balance:
+            self.run.ratios = torch.zeros(len(parts.languages), 3, dtype=torch.float64)
         self.step: Step | None = None
         self.epoch = 0
         self.interrupts = interrupts
@@ -170,6 +179,9 @@ class DudiTrainer(LoggedTrainer):
         """The stages that come first: cold start, teacher-written targets, reference, moving average."""
         run, args = self.run, self.args
         adapter = self.run_cold_start()
+        run.trust = self._trust()
+        if args.verbalizer_targets == "teacher":
+            self.setup.verbalizer.target_weights = run.trust
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
         if reference_needed(args):
@@ -180,6 +192,21 @@ class DudiTrainer(LoggedTrainer):
             run.teacher = make_moving_average(run)
         # A cached stage draws nothing from the global generators: without this, dropout would depend on the cache.
         set_seed(args.seed)
+
+    def _trust(self) -> dict[str, float]:
+        """The share of the teacher in each language: given, or found by the probe."""
+        weight, probe = self.args.teacher_weight, self.setup.probe
+        if isinstance(weight, dict):
+            check_codes(weight, load_languages(), "teacher_weight")
+            return dict(weight)
+        if isinstance(weight, float):
+            return {} if weight == 1 else dict.fromkeys(self.setup.languages, weight)
+        if probe is None:
+            return {}
+        found = probe_teacher(self.run, probe)
+        if self.args.process_index == 0:
+            self.progress.say(describe_probe(found))
+        return {language: float(one["weight"]) for language, one in found.items()}
 
     def run_cold_start(self) -> str:
         """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
@@ -244,18 +271,24 @@ class DudiTrainer(LoggedTrainer):
         return opponents(self.run, self.epoch) if METHODS[self.args.method].iterated else []
 
     def has_extra_tensors(self) -> bool:
-        """The moving average is state of the run."""
-        return moving_average_needed(self.args)
+        """The moving average and the languages' balance are state of the run."""
+        return moving_average_needed(self.args) or self.run.ratios is not None
 
     def extra_tensors(self) -> dict[str, Tensor]:
-        """The moving average's weights."""
-        teacher = self.run.teacher
-        return teacher.state_dict() if isinstance(teacher, MovingAverage) else {}
+        """The moving average's weights, and what the balance is made of."""
+        teacher, ratios = self.run.teacher, self.run.ratios
+        average = teacher.state_dict() if isinstance(teacher, MovingAverage) else {}
+        return average | ({} if ratios is None else {RATIOS: ratios})
 
     def load_extra_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put the moving average back."""
-        if isinstance(self.run.teacher, MovingAverage):
-            self.run.teacher.load_state_dict(dict(tensors))
+        """Put the moving average and the balance back."""
+        run = self.run
+        if run.ratios is not None:
+            run.ratios = tensors[RATIOS]
+            if self.state.global_step >= BALANCE_STEPS:
+                run.balance = balance(run.ratios, self.setup.languages)
+        if isinstance(run.teacher, MovingAverage):
+            run.teacher.load_state_dict({name: tensor for name, tensor in tensors.items() if name != RATIOS})
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of `Trainer`; a method in iterations runs it once per iteration."""
@@ -294,6 +327,7 @@ class DudiTrainer(LoggedTrainer):
         step = Step(number, {name: self.signals[name] for name in weights}, weights)
         with step.clock("rollout"):
             step.collected = self.run.collector.collect(micro_batches, step.signals, self.epoch)
+        self._weigh(step.collected.batches)
         step.counts = self.count(step.signals, step.collected.batches)
         if not any(step.counts.values()):
             ids = [example.row.id for examples in micro_batches for example in examples]
@@ -301,6 +335,25 @@ class DudiTrainer(LoggedTrainer):
         self._attach(step)
         self.step = step
         return [{"batch": batch} for batch in step.collected.batches], 1
+
+    def _weigh(self, batches: Sequence[MicroBatch]) -> None:
+        """Say what each token counts, and how far its teacher is trusted."""
+        languages = self.setup.languages
+        shares: dict[tuple[Kind, str], float] = {}
+        if self.args.loss_average == "language":
+            own = token_table(batches, languages).to(self.args.device)
+            shares = language_shares(self.accelerator.reduce(own, "sum"), languages)
+        for batch in batches:
+            batch.trust, batch.balance, batch.shares = self.run.trust, self.run.balance, shares
+
+    def _settle_balance(self, step: Step, total: Tensor) -> None:
+        """Find the languages' balance in the first steps, and leave it alone from then on."""
+        run = self.run
+        if run.ratios is None or step.number > BALANCE_STEPS:
+            return
+        run.ratios += language_table(total, self.setup.languages)[:, LOSSES + 4 : LOSSES + AGREEMENT]
+        if step.number == BALANCE_STEPS:
+            run.balance = balance(run.ratios, self.setup.languages)
 
     def count(self, signals: Mapping[str, Signal], batches: Sequence[MicroBatch]) -> dict[str, float]:
         """Each signal's denominator, over all micro-batches and all ranks."""
@@ -357,7 +410,7 @@ class DudiTrainer(LoggedTrainer):
         loss = torch.zeros((), device=self.args.device)
         for name, total in out["sums"].items():
             loss = loss + step.weights[name] * total / max(step.counts[name], 1.0)
-        step.add(out["sums"], out["agreement"])
+        step.add(out["sums"], out["losses"], out["agreement"])
         step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
         loss = loss * self.args.world_size
         if not torch.isfinite(loss):
@@ -379,11 +432,12 @@ class DudiTrainer(LoggedTrainer):
         step = self.step
         if step is None or step.number != self.state.global_step:
             return None
-        total = self.accelerator.reduce(rank_sums(step, self.args.device), "sum").tolist()
+        total = self.accelerator.reduce(rank_sums(step, self.args.device), "sum")
+        self._settle_balance(step, total)
         for sample in step.collected.samples:
             self.samples_log.append({"stage": self.stage, "step": step.number, **sample})
         self.step = None
-        return step_record(step, total, self.args) | self._rollout_gap()
+        return step_record(step, total, self.args, self.setup.languages) | self._rollout_gap()
 
     def warnings_of(self, record: dict[str, Any]) -> list[str]:
         """Signs that rollouts have collapsed."""

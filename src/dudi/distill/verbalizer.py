@@ -6,8 +6,10 @@ resuming. docs/verbalizer.md explains the modes and the templates.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +78,8 @@ class Verbalizer:
         self.exclude_targets = _codes(exclude_targets, self.known, "exclude_targets")
         excluded = set(self.exclude_targets)
         self.targets = tuple(code for code in sorted({*self.languages, _ENGLISH}) if code not in excluded)
+        self.target_weights: Mapping[str, float] = {}
+        """How often each language is asked for (`verbalizer_targets: teacher`); empty: all alike."""
         if self.mode in _CHOOSES_TARGET:
             for language in self.languages:
                 self._options(language)
@@ -117,7 +121,9 @@ class Verbalizer:
         )
 
     def target(self, row_id: str, language: str, epoch: int = 0) -> str:
-        """The target language of `cross_lingual`, uniform over the training languages and English without `language`.
+        """The target language of `cross_lingual`, one of the training languages and English without `language`.
+
+        Drawn uniformly, or in proportion to `target_weights` where they are set.
 
         Args:
             row_id: The row's id.
@@ -128,7 +134,13 @@ class Verbalizer:
             ConfigError: no target is left for `language`.
         """
         options = self._options(language)
-        return options[_draw("target", self.seed, epoch, row_id) % len(options)]
+        drawn = _draw("target", self.seed, epoch, row_id)
+        weights = [self.target_weights.get(code, 1.0) for code in options] if self.target_weights else []
+        if not any(weights):
+            return options[drawn % len(options)]
+        places = itertools.accumulate(weights)
+        chosen = bisect.bisect_right(list(places), drawn / 2**64 * sum(weights))
+        return options[min(chosen, len(options) - 1)]
 
     def _options(self, language: str) -> list[str]:
         options = [code for code in self.targets if code != language]

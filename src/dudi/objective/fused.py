@@ -52,6 +52,7 @@ def weighted_divergence(
     teacher: tuple[Tensor, Tensor, Tensor | None],
     row_weights: Tensor,
     observer: Observer | None = None,
+    values: Tensor | None = None,
 ) -> Tensor:
     """The sum over rows of weight times divergence.
 
@@ -61,11 +62,14 @@ def weighted_divergence(
         teacher: The same of the teacher, with as many rows in its head; gets no gradient.
         row_weights: (N,) the rows' share in the sum; gets no gradient.
         observer: Is shown all logits in passing.
+        values: (N,) is filled with each row's divergence, without a gradient.
 
     Returns:
         A scalar in nats, fp32 at least, with a gradient to the student's tensors.
     """
-    total: Tensor = _WeightedDivergence.apply(*student, *teacher, row_weights, what, observer, torch.is_grad_enabled())
+    total: Tensor = _WeightedDivergence.apply(
+        *student, *teacher, row_weights, what, observer, values, torch.is_grad_enabled()
+    )
     return total
 
 
@@ -179,6 +183,7 @@ class _WeightedDivergence(torch.autograd.Function):
         row_weights: Tensor,
         what: Divergence,
         observer: Observer | None,
+        values: Tensor | None,
         grad: bool,
     ) -> Tensor:
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
@@ -195,7 +200,10 @@ class _WeightedDivergence(torch.autograd.Function):
                 ours, theirs = student.logits(rows, ours_room), teacher.logits(rows, theirs_room)
                 if observer is not None:
                     observer(rows, ours, theirs)
-                total += (work.divergence(ours, theirs) * factor[rows]).sum()
+                found = work.divergence(ours, theirs)
+                total += (found * factor[rows]).sum()
+                if values is not None:
+                    values[rows] = found
                 if any(needs):
                     gradient.add(rows, ours, factor[rows] * (what.student_scale / what.temperature))
         ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
@@ -207,7 +215,7 @@ class _WeightedDivergence(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if saved is None else saved.mul_(upstream) for saved in ctx.saved_tensors)
         grads = [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
-        return (*grads, *(None,) * 7)
+        return (*grads, *(None,) * 8)
 
 
 class _Blocks:

@@ -107,6 +107,7 @@ def weighted_divergence(
     distance: Distance,
     kernel: Kernel = "auto",
     observer: fused.Observer | None = None,
+    values: Tensor | None = None,
 ) -> Tensor:
     """The sum over aligned rows of weight times divergence, with a gradient to the student's tensors only.
 
@@ -119,6 +120,7 @@ def weighted_divergence(
         distance: Which divergence.
         kernel: How the heads are applied.
         observer: Shown the logits where they are made row by row anyway (`fused`); else never called.
+        values: (N,) is filled with each row's divergence, without a gradient.
 
     Returns:
         A scalar in nats.
@@ -134,6 +136,8 @@ def weighted_divergence(
             distance.temperature,
             kernel,
         )
+        if values is not None:
+            values.copy_(rows.detach())
         return (rows * weights).sum()
     what = fused.Divergence(distance.kind, distance.beta, distance.temperature, student.scale, teacher.scale)
     return fused.weighted_divergence(
@@ -142,6 +146,7 @@ def weighted_divergence(
         (teacher_hidden, teacher.weight, teacher.bias),
         weights,
         observer,
+        values,
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-MethodName = Literal["sft", "dft", "spin", "sdft", "seqkd", "gkd", "dudi"]
+MethodName = Literal["sft", "dft", "spin", "sdft", "seqkd", "gkd", "dudi", "gated"]
 SignalName = Literal["sequence", "off_policy", "on_policy"]
+SIGNALS: tuple[SignalName, ...] = ("sequence", "off_policy", "on_policy")
 TeacherKind = Literal["none", "model", "ema"]
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
@@ -104,6 +105,24 @@ METHODS: dict[str, Method] = {
             signals=frozenset({"sequence", "off_policy", "on_policy"}),
             teacher="model",
             defaults={"alpha": 0.1, "lmbda": 0.5, "divergence": "reverse_kl", "verbalizer": "cross_lingual"},
+        ),
+        Method(
+            name="gated",
+            title="dudi with a teacher that each language trusts as far as a probe allows",
+            source="docs/method.md, When the teacher is weak",
+            signals=frozenset({"sequence", "off_policy", "on_policy"}),
+            teacher="model",
+            defaults={
+                "alpha": 0.1,
+                "lmbda": 0.5,
+                "divergence": "reverse_kl",
+                "verbalizer": "cross_lingual",
+                "teacher_weight": "auto",
+                "gold_loss": "dft",
+                "loss_average": "language",
+                "language_balance": True,
+                "verbalizer_targets": "teacher",
+            },
         ),
     )
 }

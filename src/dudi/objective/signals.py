@@ -31,7 +31,10 @@ class Rows:
         weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
         teacher_hidden: (N, H_t) states of the teacher for the same labels, or None.
         reference: (S,) summed log-probabilities under the reference, or None.
+        trust: (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1 everywhere.
         observer: Wants to see both models' logits, or None; told nothing where they are never made row by row.
+        values: Filled by the signals, by their names: the loss of each token (N,), or of each pair (S,), unweighted and
+            without a gradient.
     """
 
     hidden: Tensor
@@ -40,7 +43,9 @@ class Rows:
     weights: Tensor
     teacher_hidden: Tensor | None = None
     reference: Tensor | None = None
+    trust: Tensor | None = None
     observer: Observer | None = None
+    values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     _log_probs: Tensor | None = None
 
     def log_probs(self, head: Head, kernel: Kernel) -> Tensor:
@@ -124,40 +129,52 @@ class SequenceSignal:
         gold, plain = rows["gold"], rows["plain"]
         if gold.reference is None or plain.reference is None:
             raise RuntimeError("the sequence signal was asked for without a reference's pass")
-        return spin(
+        pairs = spin(
             gold.sequence_log_probs(heads.student, heads.kernel),
             plain.sequence_log_probs(heads.student, heads.kernel),
             gold.reference,
             plain.reference,
             self.beta,
-        ).sum()
+        )
+        gold.values[self.name] = pairs.detach()
+        return pairs.sum()
 
 
-def _total(distance: Distance, rows: Rows, heads: Heads) -> Tensor:
-    """Weighted sum of the divergence of student and teacher over aligned rows."""
+def _total(name: str, distance: Distance, rows: Rows, heads: Heads) -> Tensor:
+    """Sum over aligned rows of their weight, the teacher's share in them, and the divergence of student and teacher."""
     if rows.teacher_hidden is None or heads.teacher is None:
         raise RuntimeError("a divergence was asked for without a teacher's pass")
+    rows.values[name] = values = torch.zeros(len(rows.labels), device=rows.hidden.device)
     return weighted_divergence(
         heads.student,
         rows.hidden,
         heads.teacher,
         rows.teacher_hidden,
-        rows.weights,
+        rows.weights if rows.trust is None else rows.weights * rows.trust,
         distance,
         heads.kernel,
         rows.observer,
+        values,
     )
 
 
 class OffPolicySignal:
-    """The loss on the targets y: cross-entropy (Eq. 1), or KD with teacher and student both reading (x, y) (Eq. 5)."""
+    """The loss on the targets y: cross-entropy (Eq. 1), or KD with teacher and student both reading (x, y) (Eq. 5).
+
+    Where a teacher is trusted with w only (`Rows.trust`), the token's loss is w D + (1 - w) CE.
+
+    Args:
+        loss: What is computed on the targets.
+        distance: D.
+        gold_loss: The cross-entropy of the share that the teacher is not trusted with.
+    """
 
     name = "off_policy"
     reads: frozenset[Kind] = frozenset({"gold"})
     reference_reads: frozenset[Kind] = frozenset()
 
-    def __init__(self, loss: OffPolicyLoss, distance: Distance) -> None:
-        self.kind, self.distance = loss, distance
+    def __init__(self, loss: OffPolicyLoss, distance: Distance, gold_loss: Weighting = "dft") -> None:
+        self.kind, self.distance, self.gold_loss = loss, distance, gold_loss
         self.teacher_reads: frozenset[Kind] = frozenset({"gold"}) if loss == "divergence" else frozenset()
 
     def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
@@ -167,10 +184,20 @@ class OffPolicySignal:
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y."""
         gold = rows["gold"]
-        if self.kind == "divergence":
-            return _total(self.distance, gold, heads)
-        weighting: Weighting = "dft" if self.kind == "dft" else "sft"
-        return (weigh_cross_entropy(gold.log_probs(heads.student, heads.kernel), weighting) * gold.weights).sum()
+        if self.kind != "divergence":
+            return self._cross_entropy(gold, heads, "dft" if self.kind == "dft" else "sft", gold.weights)
+        total = _total(self.name, self.distance, gold, heads)
+        if gold.trust is None:
+            return total
+        divergences = gold.values[self.name]
+        total = total + self._cross_entropy(gold, heads, self.gold_loss, gold.weights * (1 - gold.trust))
+        gold.values[self.name] = torch.lerp(gold.values[self.name], divergences, gold.trust)
+        return total
+
+    def _cross_entropy(self, gold: Rows, heads: Heads, weighting: Weighting, weights: Tensor) -> Tensor:
+        tokens = weigh_cross_entropy(gold.log_probs(heads.student, heads.kernel), weighting)
+        gold.values[self.name] = tokens.detach()
+        return (tokens * weights).sum()
 
 
 class OnPolicySignal:
@@ -190,4 +217,4 @@ class OnPolicySignal:
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y~."""
-        return _total(self.distance, rows[self.kind], heads)
+        return _total(self.name, self.distance, rows[self.kind], heads)

@@ -71,10 +71,14 @@ class RunProgress(TrainerCallback):
 
     def warn(self, text: str) -> None:
         """Tell a person something that must not be missed, above the bar."""
+        self.say(f"warning: {text}", style="bold")
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Tell a person something, above the bar."""
         if self.bar is not None:
-            self.bar.console.print(f"warning: {text}", style="bold", markup=False, highlight=False)
+            self.bar.console.print(text, style=style, markup=False, highlight=False)
             return
-        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

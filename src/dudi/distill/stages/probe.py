@@ -1,0 +1,130 @@
+"""The probe: how good the teacher's answers are in each language, beside the student's, before anything is distilled.
+
+On held-out rows both answer greedily, and the answers are held against the ground truth. A language's share of the
+teacher is w = sigmoid(q / tau): q is the mean difference of the two scores, tau its standard error. A teacher that is
+clearly worse is left out, one as good as the student counts half. Likelihood and entropy do not tell a weak teacher:
+confident ones are wrong as often (TGOPD, arXiv 2609.02998).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from sacrebleu.metrics import CHRF
+
+from dudi.data.chat import ChatFormat, Tokens
+from dudi.data.examples import Example, ExampleSet
+from dudi.distill.engines import greedy_student, greedy_teacher
+from dudi.distill.stages.cache import hash_of, stands, teacher_hash
+from dudi.distill.state import Run
+from dudi.rollouts import Engine, NoiseKey, Request
+from dudi.training import checkpoints
+
+PROBE = "probe"
+FILE = "probe.json"
+
+
+def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
+    """What the probe found, by language; read from the run's folder where it stands there.
+
+    Args:
+        run: The run, its student where stage 2 starts.
+        held_out: Rows that are not trained on.
+
+    Returns:
+        For each language of the rows: `rows`, `teacher` and `student` (mean scores between 0 and 1), `error` (the
+        standard error of their difference), and `weight`.
+    """
+    key = hash_of(
+        {
+            "rows": held_out.digest,
+            "student": checkpoints.hash_parameters(run.model()),
+            "teacher": teacher_hash(run),
+            "templates": [run.setup.student_format.digest, run.setup.teacher_format.digest],
+            "max_new_tokens": run.args.max_new_tokens,
+        }
+    )
+    folder = run.args.folder / "stages" / PROBE
+    if not stands(folder, key):
+        rows = held_out.examples
+        students = _answers(run, greedy_student(run), run.setup.student_format, [row.prompt for row in rows], rows)
+        teachers = _answers(
+            run, greedy_teacher(run), run.setup.teacher_format, [row.teacher_prompt for row in rows], rows
+        )
+        found = weigh(
+            [row.row.language for row in rows],
+            [score(answer, row.row.completion) for answer, row in zip(teachers, rows, strict=True)],
+            [score(answer, row.row.completion) for answer, row in zip(students, rows, strict=True)],
+        )
+
+        def fill(partial: Path) -> None:
+            (partial / FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+        run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+    loaded: dict[str, dict[str, Any]] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return loaded
+
+
+def _answers(
+    run: Run, engine: Engine, chat: ChatFormat, prompts: Sequence[Tokens], rows: Sequence[Example]
+) -> list[str]:
+    """Each row's answer as text; each rank writes its share."""
+    own = range(run.args.process_index, len(rows), run.args.world_size)
+    requests = [Request(prompts[i], NoiseKey(run.args.seed, rows[i].row.id, 0, PROBE)) for i in own]
+    written = [(i, chat.text(rollout.ids)) for i, rollout in zip(own, engine.generate(requests), strict=True)]
+    return [text for _, text in sorted(gather_object(written))]
+
+
+def score(answer: str, gold: str) -> float:
+    """The mean of exact match and chrF (as a share) of one answer, both in the same normal form."""
+    ours, theirs = (unicodedata.normalize("NFC", text).strip() for text in (answer, gold))
+    chrf = CHRF().sentence_score(ours, [theirs]).score / 100
+    return (float(ours == theirs) + chrf) / 2
+
+
+def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """Shares of the teacher from the scores of single rows.
+
+    Args:
+        languages: The language of each row.
+        teacher: The teacher's score of each row, between 0 and 1.
+        student: The student's.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for language in sorted(set(languages)):
+        rows = [place for place, own in enumerate(languages) if own == language]
+        gaps = [teacher[place] - student[place] for place in rows]
+        spread = statistics.stdev(gaps) if len(gaps) > 1 else 1.0
+        # Rows that all differ alike do not make the error zero: it is at least that of one row.
+        error = max(spread, 1 / len(gaps)) / math.sqrt(len(gaps))
+        found[language] = {
+            "rows": len(rows),
+            "teacher": statistics.fmean(teacher[place] for place in rows),
+            "student": statistics.fmean(student[place] for place in rows),
+            "error": error,
+            "weight": sigmoid(statistics.fmean(gaps) / error),
+        }
+    return found
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + e^-value), also far from zero."""
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
+
+
+def describe_probe(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """The probe as lines for a person."""
+    lines = ["teacher_weight: auto, from held-out rows (exact match and chrF, their mean):"]
+    lines += [
+        f"  {language}: teacher {one['teacher']:.3f}, student {one['student']:.3f} (error of the difference "
+        f"{one['error']:.3f}, {one['rows']} rows) -> {one['weight']:.2f}"
+        for language, one in found.items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""A teacher that each language trusts as far as it deserves: the hybrid, the shares, the balance, the probe."""
+
+import math
+
+import pytest
+import torch
+from test_trainer import make_trainer, metrics_of
+
+from dudi.data.examples import ExampleSet
+from dudi.distill.batch import MicroBatch, Scored
+from dudi.distill.by_language import balance, language_shares, token_table
+from dudi.distill.setup import rows_for_probe
+from dudi.distill.stages.probe import FILE, PROBE, score, weigh
+from dudi.distill.verbalizer import Verbalizer
+from dudi.errors import ConfigError
+from dudi.objective.heads import Distance, Head
+from dudi.objective.losses import token_divergence, token_log_probs
+from dudi.objective.signals import Heads, OffPolicySignal, OnPolicySignal, Rows
+
+PLAIN = {"teacher_weight": 1.0, "loss_average": "token", "language_balance": False, "verbalizer_targets": "uniform"}
+
+
+def losses(folder, name="loss"):
+    return [record[name] for record in metrics_of(folder, None) if record["stage"] != "cold_start"]
+
+
+def weights(trainer):
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def test_with_weights_of_one_it_is_dudi_to_the_bit(tmp_path, tokenizer):
+    trainers = {}
+    for name, keys in (("dudi", {}), ("gated", PLAIN)):
+        trainers[name] = make_trainer(tmp_path / name, name, tokenizer=tokenizer, **keys)
+        trainers[name].train()
+    assert losses(tmp_path / "gated") == losses(tmp_path / "dudi")
+    assert all(map(torch.equal, weights(trainers["gated"]), weights(trainers["dudi"])))
+
+
+@pytest.mark.parametrize(("gold_loss", "method"), [("dft", "dft"), ("sft", "sft")])
+def test_with_weights_of_zero_the_targets_loss_is_the_gold_loss(tmp_path, tokenizer, gold_loss, method):
+    alone = {"cold_start": "none", "without": ["sequence", "on_policy"], "lmbda": 0.0, "loss_average": "token"}
+    keys = {"teacher_weight": 0.0, "gold_loss": gold_loss, "verbalizer_targets": "uniform", "language_balance": False}
+    hybrid = make_trainer(tmp_path / "hybrid", "gated", tokenizer=tokenizer, **alone, **keys)
+    plain = make_trainer(tmp_path / "plain", method, tokenizer=tokenizer)
+    hybrid.train(), plain.train()
+    assert losses(tmp_path / "hybrid") == pytest.approx(losses(tmp_path / "plain"), rel=1e-6)
+    for ours, theirs in zip(weights(hybrid), weights(plain), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernel", ["dense", "fused"])
+def test_each_token_is_w_of_the_divergence_and_the_rest_of_the_gold_loss(kernel):
+    draw = torch.Generator().manual_seed(0)
+    hidden, teacher = torch.randn(3, 4, generator=draw), torch.randn(3, 5, generator=draw)
+    ours, theirs = Head(torch.randn(9, 4, generator=draw)), Head(torch.randn(9, 5, generator=draw))
+    labels, trust = torch.tensor([1, 8, 3]), torch.tensor([0.2, 0.2, 1.0])
+    rows = Rows(hidden, labels, [2, 1], torch.tensor([1.0, 1.0, 0.5]), teacher, trust=trust)
+    distance = Distance("reverse_kl", 0.5, 1.0)
+    heads = Heads(ours, theirs, kernel)
+    found = OffPolicySignal("divergence", distance, "dft").loss({"gold": rows}, heads)
+    divergence = token_divergence(ours.logits(hidden), theirs.logits(teacher), "reverse_kl")
+    log_probs = token_log_probs(ours.logits(hidden), labels)
+    by_hand = trust * divergence - (1 - trust) * log_probs.exp() * log_probs
+    torch.testing.assert_close(found, (by_hand * rows.weights).sum())
+    torch.testing.assert_close(rows.values["off_policy"], by_hand)
+    on_policy = OnPolicySignal(distance, "verbalized").loss({"verbalized": rows}, heads)
+    torch.testing.assert_close(on_policy, (trust * divergence * rows.weights).sum())
+
+
+def scored(kind, language, length, trained=0):
+    return Scored(kind, None, [1], list(range(length)), [1], language, True, trained)
+
+
+def test_each_language_counts_by_its_rows():
+    batches = [
+        MicroBatch({"gold": [scored("gold", "my", 30), scored("gold", "id", 4)]}),
+        MicroBatch({"gold": [scored("gold", "id", 6), scored("gold", "id", 10, trained=2)]}),
+    ]
+    shares = language_shares(token_table(batches, ["id", "my"]), ["id", "my"])
+    assert shares == {("gold", "my"): 1 / 30, ("gold", "id"): 3 / 18}
+    for batch in batches:
+        batch.shares = shares
+    assert sum(batch.summed_weights()["gold"] for batch in batches) == pytest.approx(4)  # rows
+    assert float(batches[0].weights("gold")[:30].sum()) == pytest.approx(1)  # Burmese: one row of four
+
+
+def test_the_balance_is_clipped():
+    counts = torch.tensor([100.0, 100.0, 100.0])
+    deviations = torch.tensor([1.0, 0.01, 20.0])
+    ratios = torch.stack([torch.zeros(3), counts * deviations.square(), counts], dim=1)
+    whole = math.sqrt(float((counts * deviations.square()).sum() / counts.sum()))
+    found = balance(ratios, ["id", "th", "my"])
+    assert found == {"id": 4.0, "th": 4.0, "my": pytest.approx(max(whole / 20, 0.25))}
+
+
+class TestTheProbe:
+    def test_weights_by_hand(self):
+        teacher, student = [0.9, 0.7, 0.8, 0.1, 0.2], [0.2, 0.4, 0.3, 0.1, 0.2]
+        found = weigh(["id"] * 3 + ["ta"] * 2, teacher, student)
+        gaps = [0.7, 0.3, 0.5]
+        error = max(0.2, 1 / 3) / math.sqrt(3)
+        assert found["id"]["weight"] == pytest.approx(1 / (1 + math.exp(-(sum(gaps) / 3) / error)))
+        assert found["ta"]["weight"] == 0.5  # as good as the student
+        worse = weigh(["my"] * 50, [0.0] * 50, [0.5] * 50)
+        assert worse["my"]["weight"] < 1e-6
+
+    def test_scores(self):
+        assert score("กรุงเทพ", "กรุงเทพ") == 1.0
+        assert 0 < score("Jakarta Selatan", "Jakarta") < 1
+        assert score("xyz", "กรุงเทพ") == 0.0
+        assert score("e\u0301t\u00e9", "\u00e9te\u0301") == 1.0  # one text in two normal forms
+
+    def test_held_out_rows_are_not_trained_on(self, tmp_path, tokenizer):
+        trainer = make_trainer(tmp_path, "gated", tokenizer=tokenizer, probe_rows=2)
+        train, probe = trainer.setup.train.examples, trainer.setup.probe.examples
+        assert probe and not {one.row.id for one in train} & {one.row.id for one in probe}
+        again = rows_for_probe(ExampleSet([*train, *probe], {}, ""), None, 2, seed=3)
+        assert {one.row.id for one in again[1].examples} == {one.row.id for one in probe}
+
+    def test_it_is_sealed_and_read_again(self, tmp_path, tokenizer):
+        first = make_trainer(tmp_path, "gated", tokenizer=tokenizer, probe_rows=2)
+        first.train()
+        file = tmp_path / "stages" / PROBE / FILE
+        before, modified = file.read_bytes(), file.stat().st_mtime_ns
+        again = make_trainer(tmp_path, "gated", tokenizer=tokenizer, probe_rows=2)
+        again.prepare()
+        assert file.read_bytes() == before and file.stat().st_mtime_ns == modified
+        assert again.run.trust == first.run.trust and set(first.run.trust) == {
+            one.row.language for one in first.setup.probe.examples
+        }
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, tokenizer):
+    keys = {"probe_rows": 2, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    whole = make_trainer(tmp_path / "whole", "gated", tokenizer=tokenizer, **keys)
+    whole.train()
+    again = make_trainer(tmp_path / "whole", "gated", tokenizer=tokenizer, **keys)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoints" / "step-2"))
+    assert all(map(torch.equal, weights(whole), weights(again)))
+    assert torch.equal(whole.run.ratios, again.run.ratios)
+
+
+def test_a_language_of_weight_zero_is_never_asked_for():
+    verbalizer = Verbalizer("cross_lingual", ["id", "th", "my"], seed=0)
+    uniform = [verbalizer.target(f"r{i}", "id") for i in range(900)]
+    verbalizer.target_weights = {"th": 1.0, "my": 0.0, "en": 0.5}
+    drawn = [verbalizer.target(f"r{i}", "id") for i in range(900)]
+    assert set(uniform) == {"th", "my", "en"} and set(drawn) == {"th", "en"}
+    assert drawn.count("th") / 900 == pytest.approx(2 / 3, abs=0.06)
+    verbalizer.target_weights = {"th": 0.0, "my": 0.0, "en": 0.0}
+    assert [verbalizer.target(f"r{i}", "id") for i in range(900)] == uniform
+
+
+def test_metrics_of_each_language_add_up(tmp_path, tokenizer):
+    make_trainer(tmp_path, "dudi", tokenizer=tokenizer).train()
+    record = metrics_of(tmp_path, "dudi")[0]
+    for name in ("sequence", "off_policy", "on_policy"):
+        parts = [one for one in record["languages"].values() if f"loss/{name}" in one]
+        assert sum(one[f"share/{name}"] for one in parts) == pytest.approx(1)
+        whole = sum(one[f"share/{name}"] * one[f"loss/{name}"] for one in parts)
+        assert whole == pytest.approx(record[f"loss/{name}"], rel=1e-5)
+
+
+def test_each_signal_may_have_its_divergence(tmp_path, tokenizer):
+    both = {"cold_start": "none", "max_steps": 1}
+    make_trainer(tmp_path / "a", "dudi", tokenizer=tokenizer, off_policy_divergence="forward_kl", **both).train()
+    make_trainer(tmp_path / "b", "dudi", tokenizer=tokenizer, divergence="forward_kl", **both).train()
+    make_trainer(tmp_path / "c", "dudi", tokenizer=tokenizer, **both).train()
+    (a,), (b,), (c,) = (metrics_of(tmp_path / name) for name in "abc")
+    assert a["loss/off_policy"] == b["loss/off_policy"] != c["loss/off_policy"]
+    assert a["loss/on_policy"] == c["loss/on_policy"] != b["loss/on_policy"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"teacher_weight": 1.5}, "teacher_weight: must"),
+        ({"teacher_weight": {"my": -0.1}}, "teacher_weight: must lie between 0 and 1, got -0.1"),
+        ({"verbalizer": "none"}, "verbalizer_targets: needs"),
+    ],
+)
+def test_what_is_refused(tmp_path, tokenizer, keys, words):
+    with pytest.raises(ConfigError, match=words):
+        make_trainer(tmp_path, "gated", tokenizer=tokenizer, **keys)
+
+
+def test_an_unknown_language_is_refused(tmp_path, tokenizer):
+    trainer = make_trainer(
+        tmp_path, "gated", tokenizer=tokenizer, teacher_weight={"mm": 0.0}, cold_start="none", max_steps=1
+    )
+    with pytest.raises(ConfigError, match="teacher_weight"):
+        trainer.train()
