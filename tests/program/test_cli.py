@@ -2,6 +2,8 @@
 
 import errno
 import importlib.metadata
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dudi.command import Parser, Verb
-from dudi.errors import ConfigError, DataError, EnvironmentFault, NumericError
+from dudi.errors import ConfigError, DataError, EnvironmentFault, NumericError, nearest
 from dudi.program import cli
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,14 @@ def failing(error: BaseException) -> Verb:
 @pytest.fixture
 def verb_that_fails(monkeypatch):
     return lambda error: monkeypatch.setitem(cli.VERBS, "fail", failing(error))
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("vn", "vi"), ("tha", "th"), ("de", None), ("en", None), ("jv", None), ("idd", "id"), ("fr", None), ("", None)],
+)
+def test_a_hint_names_what_was_meant_or_nothing(word, near):
+    assert nearest(word, ["id", "vi", "th", "ta", "tl", "ms", "my"]) == near
 
 
 # --- help and lists
@@ -289,3 +299,34 @@ def test_env_prints_text_or_json(capsys):
     assert "precision" in capsys.readouterr().out
     assert cli.main(["env", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["packages"]["torch"]
+
+
+SAYS_THAI = """
+import sys
+from dudi.command import guarded, say
+def run():
+    with open(sys.argv[1], "w") as file:
+        say("ไทย")
+        file.write(f"number {file.fileno()}, whole")
+    return 0
+sys.exit(guarded(run, False))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "tis-620", "utf-8"])
+def test_an_encoding_that_cannot_say_it_ends_nothing(tmp_path, encoding):
+    # cp1252 and ASCII know no Thai, TIS-620 no Burmese.
+    code = SAYS_THAI.replace("ไทย", "ไทย မြန်မာ")
+    words = [sys.executable, "-c", code, str(tmp_path / "file")]
+    done = subprocess.run(words, capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0
+    said = done.stdout.decode(encoding)
+    assert said.strip() == "ไทย မြန်မာ".encode(encoding, "backslashreplace").decode(encoding)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_ends_nothing(tmp_path, closed):
+    shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(SAYS_THAI)} {tmp_path}/file {closed}"
+    assert subprocess.run(shell, shell=True, capture_output=True, check=False).returncode == 0
+    number = (tmp_path / "file").read_text().removeprefix("number ").removesuffix(", whole")
+    assert int(number) not in (1, 2)
