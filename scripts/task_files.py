@@ -36,6 +36,17 @@ FLORES = {
     "en": "eng_Latn",
 }
 NTREX = FLORES | {"tl": "fil_Latn", "ms": "msa_Latn"}
+LICENCES = {
+    "sib200": "CC BY-SA 4.0 (SIB-200, its text from FLORES-200)",
+    "belebele": "CC BY-SA 4.0 (Belebele)",
+    "global_mmlu_lite": "Apache-2.0 (Global-MMLU)",
+    "xcopa": "CC BY 4.0 (XCOPA; Tagalog: Batayan)",
+    "ntrex128": "CC BY-SA 4.0 (NTREX-128)",
+    "nusax_senti": "CC BY-SA 4.0 (NusaX)",
+    "indonli": "CC BY-SA 4.0 (IndoNLI)",
+    "xnli_noncommercial": "CC BY-NC 4.0 (XNLI): for evaluation, not for training what is sold",
+}
+"""By the stem of the local file."""
 ACCURACY = {"metric": "acc", "aggregation": "mean", "higher_is_better": True}
 ACCURACY_A_CHARACTER = {"metric": "acc_norm", "aggregation": "mean", "higher_is_better": True}
 Files = Iterator[tuple[str, dict[str, Any]]]
@@ -314,7 +325,8 @@ def family(name: str, base: dict[str, Any], leaves: Mapping[str, dict[str, Any]]
             own["dataset_kwargs"] = {"data_files": {split: f"{stem}.{code}.{split}.parquet" for split in splits}}
         local = {key: value for key, value in local.items() if value}
         task = f"dudi_{name}_{code}"
-        metadata = {"version": VERSION, "language": code, "data": local}
+        licence = LICENCES[Path(local["file"]).stem]
+        metadata = {"version": VERSION, "language": code, "licence": licence, "data": local}
         yield f"{name}/{task}.yaml", {"include": f"_{name}_yaml", "task": task, **own, "metadata": metadata}
 
 
