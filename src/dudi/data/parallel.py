@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dudi.languages.registry import Language, check_codes, load_languages
 from dudi.languages.translation import translation_prompt
 
 ALL = "all"
+LOOKED_AT = 20
+"""Rows from which the form of a file is found out."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -153,9 +156,10 @@ class _Reader:
     ) -> None:
         self.file, self.source, self.split, self.known = file, source, split, known
         self._targets = None if targets is None else [code for code in targets if code != source]
-        first = next((one.value for one in self._records() if isinstance(one.value, Mapping)), None)
-        if first is None:
+        first = list(itertools.islice((one.value for one in self._records() if one.problem is None), LOOKED_AT))
+        if not first:
             raise DataError(f"{file}: has no rows{f' of the split {split}' if split else ''}")
+        self._columns: list[str] = []
         self._form = self._form_of(first)
 
     def languages(self) -> list[str]:
@@ -179,13 +183,17 @@ class _Reader:
             if located.problem is None and located.value.language in self.known:
                 yield located.value.language
 
-    def _form_of(self, first: Mapping[str, Any]) -> Callable[[], Iterator[Located]]:
-        if "lang" not in first or "text" not in first:
-            others = [name for name in first if name in self.known and name != self.source]
-            if self.source in first and others:
+    def _form_of(self, first: Sequence[Mapping[str, Any]]) -> Callable[[], Iterator[Located]]:
+        columns = list(first[0])
+        if "lang" not in columns or "text" not in columns:
+            self._columns = [name for name in columns if name in self.known and name != self.source]
+            # `id` is Indonesian, and what people call a row's key: a key is one word.
+            if "id" in self._columns and not any(" " in str(record["id"]).strip() for record in first):
+                self._columns.remove("id")
+            if self.source in columns and self._columns:
                 return self._wide
             raise ConfigError(
-                f"{self.file}: its columns are {', '.join(map(str, first))}; expected lang, row and text, or lang, "
+                f"{self.file}: its columns are {', '.join(map(str, columns))}; expected lang, row and text, or lang, "
                 f"text and {self.source}, or a column for each language ({self.source}, ...) (docs/data.md)"
             )
         return self._long
@@ -222,10 +230,10 @@ class _Reader:
             if located.problem is not None:
                 yield located
                 continue
-            key = str(record.get("id") or record.get("row") or located.line)
-            for name, text in record.items():
-                if name in self.known and name != self.source and text and record.get(self.source):
-                    yield _pair(located, key, record[self.source], text, name)
+            key = record.get("row") or (None if "id" in self._columns else record.get("id")) or located.line
+            for name in self._columns:
+                if record.get(name) and record.get(self.source):
+                    yield _pair(located, str(key), record[self.source], record[name], name)
 
 
 def _pair(located: Located, key: str, source: Any, target: Any, language: str) -> Located:
