@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from task_sets import SIB, write_parquet, write_sets
 
 from dudi.data.overlap import Grams, grams
 from dudi.data.parallel import _spread, prepare_parallel
 from dudi.data.sources import load_rows
 from dudi.data.task_rows import prepare_task
 from dudi.errors import ConfigError, DataError
+from task_sets import SIB, write_parquet, write_sets
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 

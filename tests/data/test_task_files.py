@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from task_sets import NEWS, SIB, write_parquet, write_sets
 
 from dudi.data.task_data import documents, has_split, local_data
 from dudi.data.task_files import Prompts, TaskFile, find_tasks, read_task, shipped_tasks
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import BUILT_IN, LANGUAGES
 from dudi.languages.translation import translation_prompt
+from task_sets import NEWS, SIB, write_parquet, write_sets
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parents[1] / "shared" / "data"

@@ -71,9 +71,10 @@ class TaskFile:
         return str(found)
 
 
-def shipped_tasks() -> list[TaskFile]:
+@functools.cache
+def shipped_tasks() -> tuple[TaskFile, ...]:
     """The tasks that come with the package, in the order of their names."""
-    return list(_of_folder(tasks_folder()))
+    return tuple(_of_folder(tasks_folder()))
 
 
 def tasks_folder() -> Path:
@@ -157,11 +158,11 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merged | content
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
     """Plain YAML, and the names of functions as names."""
 
 
-def _function(loader: yaml.SafeLoader, node: yaml.Node) -> Function:
+def _function(loader: _Loader, node: yaml.Node) -> Function:
     return Function(loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else "")
 
 
