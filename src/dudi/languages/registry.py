@@ -34,7 +34,7 @@ _PLACEHOLDERS: dict[str, tuple[str, ...]] = {
 }
 _ENGLISH_ONLY = ("sdft", "sdft_without_answer")
 _TEXT_KEYS = ("code", "name", "autonym", "script")
-_OPTIONAL_KEYS = ("cldr_name", "named_by")
+_OPTIONAL_KEYS = ("cldr_name", "named_by", "translation")
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 _BRACE = re.compile(r"\{[^{}]*\}|[{}]")
 
@@ -71,6 +71,7 @@ class Language:
         wording: The verbalizer's templates.
         cldr_name: How a bare CLDR name becomes one for `names`, for a language this file does not name.
         named_by: Code of another language to what that one calls this one: how a new file names itself to the others.
+        translation: The wish for a translation into `{language}`; empty where the file has none.
     """
 
     code: str
@@ -81,6 +82,7 @@ class Language:
     wording: Wording
     cldr_name: str = "{name}"
     named_by: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    translation: str = ""
 
 
 def load_languages(extra_dir: Path | None = None) -> dict[str, Language]:
@@ -206,6 +208,9 @@ def _parse(content: bytes, where: str, stem: str) -> Language:
     absent = [known for known in (*BUILT_IN, code) if known not in names]
     if absent:
         raise ConfigError(f"{where}: key 'names' lacks {', '.join(absent)}: how is it called in {name}?")
+    translation = _text(table["translation"], where, "translation") if "translation" in table else ""
+    if translation:
+        _check_placeholders(translation, ("language",), where, "translation")
     return Language(
         code=code,
         name=name,
@@ -215,6 +220,7 @@ def _parse(content: bytes, where: str, stem: str) -> Language:
         wording=_wording(table["wording"], where, code),
         cldr_name=cldr_name,
         named_by=_names(table.get("named_by", {}), where, "named_by"),
+        translation=translation,
     )
 
 

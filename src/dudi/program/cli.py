@@ -25,6 +25,7 @@ PROGRAM = "dudi"
 ABOUT = "Distil a large multilingual language model into a small one."
 DEFAULT_SEA_INSTRUCT = Path("data/sea-instruct.parquet")
 STUDY = "dudi.program.study"
+PREPARE = "dudi.program.prepare"
 DEFAULT_CLDR = Path("data/cldr.jsonl")
 
 
@@ -297,6 +298,8 @@ VERBS: dict[str, Verb | Kinds] = {
             "convert": Verb("alpaca, sharegpt or CSV into rows", _convert_arguments, _convert),
             "sea-instruct": Verb("a stratified sample of SEA-Instruct-2602", _sea_instruct_arguments, _sea_instruct),
             "cldr": Verb("instruction rows made from CLDR, in eight languages", _cldr_arguments, _cldr),
+            "task": _verb("rows from a task file of lm-evaluation-harness", PREPARE, "task_arguments", "task"),
+            "parallel": _verb("translation rows from parallel text", PREPARE, "parallel_arguments", "parallel"),
         },
     ),
     "train": Verb("train a student as a recipe says", _train_arguments, _train),

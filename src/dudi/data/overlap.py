@@ -1,0 +1,113 @@
+"""Whether a training text shares n-grams with a benchmark: 8 words, or 20 characters where words are not parted.
+
+Eight words are what most reports on contamination count (PaLM, Chowdhery et al. 2022, counts 8-grams, GPT-3 8 to 13).
+Thai, Lao, Burmese and Khmer have no spaces between words; 20 of their characters are about four or five words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.data.task_data import documents
+from dudi.data.task_files import TaskFile, find_tasks
+
+WORDS, CHARACTERS = 8, 20
+SHORT_WORDS, SHORT_CHARACTERS = 4, 10
+"""A text shorter than one n-gram counts whole, from this length on: a headline does, a label does not."""
+
+_UNPARTED = re.compile("[\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff]")
+"""Thai and Lao, Burmese with its extensions, Khmer."""
+
+
+class Grams:
+    """The n-grams of a benchmark's texts.
+
+    Args:
+        texts: The texts.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._known: set[int] = set()
+        for text in texts:
+            self._known.update(map(hash, grams(text)))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def shares(self, texts: Iterable[str]) -> bool:
+        """Whether one of some texts has an n-gram of the benchmark."""
+        return any(hash(gram) in self._known for text in texts for gram in grams(text))
+
+
+def grams(text: str) -> Iterator[str]:
+    """The n-grams of a text, in NFC, one case, and without punctuation.
+
+    Yields:
+        Eight words in a row, or twenty characters where most letters are of a script that parts no words; the whole
+        text where it is shorter than that and not a mere word or three.
+    """
+    words = unicodedata.normalize("NFC", text).casefold().translate(_LETTERS).split()
+    joined = "".join(words)
+    unparted = 2 * len(_UNPARTED.findall(joined)) > len(joined)
+    pieces: Sequence[str] = joined if unparted else words
+    size, least = (CHARACTERS, SHORT_CHARACTERS) if unparted else (WORDS, SHORT_WORDS)
+    glue = "" if unparted else " "
+    if least <= len(pieces) < size:
+        yield glue.join(pieces)
+    for start in range(len(pieces) - size + 1):
+        yield glue.join(pieces[start : start + size])
+
+
+class _Letters(dict[int, int | None]):
+    """What `str.translate` does with a character: letters, marks and digits stay, the rest parts words."""
+
+    def __missing__(self, code: int) -> int | None:
+        category = unicodedata.category(chr(code))
+        # Format characters (zero-width space, joiners) stand inside words: they go without a trace.
+        kept = code if category[0] in "LMN" else None if category == "Cf" else ord(" ")
+        self[code] = kept
+        return kept
+
+
+_LETTERS = _Letters()
+
+
+def benchmark_grams(
+    words: Sequence[str], languages: Sequence[str] | None, folder: Path | None
+) -> tuple[Grams, list[TaskFile]]:
+    """The n-grams of what some tasks ask, and these tasks.
+
+    The documents' own texts are read and not the prompts: what is said around them is the same in every row.
+
+    Args:
+        words: Task files, folders or names, as `find_tasks` takes them.
+        languages: Those of the rows; None takes all.
+        folder: Where local Parquet files are; None reads what the tasks name.
+
+    Raises:
+        ConfigError: a task or its data is not there.
+        DataError: a file cannot be read.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    tasks = [task for word in words for task in find_tasks(word, languages)]
+    texts = (
+        text
+        for task in tasks
+        for located in documents(task, task.split("test"), folder)
+        if isinstance(located.value, Mapping)
+        for text in texts_of(located.value)
+    )
+    return Grams(texts), tasks
+
+
+def texts_of(document: Mapping[str, Any]) -> Iterator[str]:
+    """Every text in a document, those in lists too."""
+    for value in document.values():
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (part for part in value if isinstance(part, str))

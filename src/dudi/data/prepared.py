@@ -1,0 +1,220 @@
+"""Rows made from what people have: judged, held against benchmarks, balanced, written, and described on a card.
+
+Two passes over the source: the first judges every row and notes a random number for each good one, eight bytes; the
+second writes those whose number is among the smallest of their group. So memory does not grow with the texts.
+"""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dudi.data.convert import clear
+from dudi.data.files import Located
+from dudi.data.overlap import CHARACTERS, WORDS, Grams, benchmark_grams
+from dudi.data.rejections import Rejections
+from dudi.data.rows import Row, RowError, parse_row
+from dudi.data.sea.sampling import hash_rank
+from dudi.data.sources import RowIds, content_digest, reject
+from dudi.data.writers import row_writer
+from dudi.errors import DataError
+from dudi.files import atomic_file, sha256_of
+
+CARD, REJECTED = "data_card.json", "rejected.jsonl"
+
+Group = tuple[str, ...]
+"""What is balanced: a language, or a language and the one it was translated from."""
+Quotas = Callable[[Mapping[Group, int]], Mapping[Group, int]]
+"""From how many good rows each group has to how many of them are written."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """A row before it is judged.
+
+    Attributes:
+        record: `id`, `language`, `prompt` and `completion`.
+        group: What it is counted under.
+        texts: What is held against a benchmark: the source's own texts, without the words around them.
+    """
+
+    record: Mapping[str, Any]
+    group: Group
+    texts: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was written.
+
+    Attributes:
+        output: The file of rows; `data_card.json` is beside it.
+        card: The card.
+        rejections: The rows that could not be used.
+    """
+
+    output: Path
+    card: Mapping[str, Any]
+    rejections: Rejections
+
+    def __str__(self) -> str:
+        card, written = self.card, self.card["languages"]
+        counts = ", ".join(f"{code} {own['written']:,}" for code, own in written.items())
+        lines = [f"{self.output}: {card['output']['rows']:,} of {card['rows_read']:,} rows ({counts})"]
+        if card["not_in"] is not None:
+            left_out = ", ".join(f"{code} {own['overlap']:,}" for code, own in written.items() if own["overlap"])
+            total = sum(own["overlap"] for own in written.values())
+            named = ", ".join(card["not_in"]["named"])
+            lines.append(
+                f"left out, since they share n-grams with {named}: {total:,}{f' ({left_out})' if total else ''}"
+            )
+        if self.rejections:
+            lines += [f"{len(self.rejections):,} rejected, each in {REJECTED}:", *self.rejections.summary()]
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What rows must share nothing with.
+
+    Attributes:
+        grams: The n-grams of its texts.
+        named: What was named.
+        tasks: The tasks that this stands for.
+    """
+
+    grams: Grams
+    named: list[str]
+    tasks: list[str]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For the card."""
+        return {"named": self.named, "tasks": self.tasks, "words": WORDS, "characters": CHARACTERS}
+
+
+def prepare(
+    drafts: Callable[[], Iterator[Located]],
+    output: Path,
+    about: Mapping[str, Any],
+    *,
+    quotas: Quotas = dict,
+    benchmark: Benchmark | None = None,
+    seed: int = 0,
+    max_rejected_share: float = 0.05,
+) -> Prepared:
+    """Judge, balance and write rows, and their card.
+
+    Args:
+        drafts: Starts a pass: located `Draft`s, or what kept a record from being one.
+        output: The `.jsonl` or `.parquet` file; `data_card.json` and `rejected.jsonl` go beside it.
+        about: What the card says of the source.
+        quotas: How many rows each group gives; all of them where nothing is said.
+        benchmark: Rows that share an n-gram with it are left out and counted.
+        seed: Of the choice within a group.
+        max_rejected_share: Nothing is written when more rows than this share are bad.
+
+    Raises:
+        ConfigError: the output is of no known kind, or the source is not there.
+        DataError: no good row, or too many bad ones.
+        EnvironmentFault: the output cannot be written.
+    """
+    judge = _Judge(benchmark, seed)
+    ranks: dict[Group, array.array[int]] = {}
+    for group, _, rank in judge.passed(drafts()):
+        ranks.setdefault(group, array.array("q")).append(rank)
+    rejected = output.with_name(REJECTED)
+    if judge.rejections:
+        judge.rejections.write(rejected)
+        judge.rejections.check_share(judge.total, max_rejected_share)
+    else:
+        clear(rejected)
+    if not ranks:
+        why = f"; {judge.overlap.total():,} share n-grams with the benchmark" if judge.overlap else ""
+        raise DataError(f"{output.name}: no good row among {judge.total:,}{why}")
+    limits = _limits(ranks, quotas({group: len(own) for group, own in ranks.items()}))
+    written: Counter[str] = Counter()
+    with row_writer(output) as write:
+        for group, row, rank in _Judge(benchmark, seed).passed(drafts()):
+            if rank <= limits[group]:
+                written[row.language] += 1
+                write({"id": row.id, "language": row.language, "messages": row.messages})
+    card = {
+        **about,
+        "seed": seed,
+        "not_in": None if benchmark is None else benchmark.described,
+        "rows_read": judge.total,
+        "rejected": dict(judge.rejections.counts),
+        "languages": {
+            code: {"read": judge.read[code], "overlap": judge.overlap[code], "written": written[code]}
+            for code in sorted(judge.read)
+        },
+        "output": {"file": output.name, "rows": written.total(), "sha256": sha256_of(output)},
+    }
+    with atomic_file(output.with_name(CARD)) as temporary:
+        temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return Prepared(output, card, judge.rejections)
+
+
+def _limits(ranks: Mapping[Group, array.array[int]], wanted: Mapping[Group, int]) -> dict[Group, float]:
+    """The largest rank of each group that is written; none where nothing is wanted."""
+    limits: dict[Group, float] = {}
+    for group, own in ranks.items():
+        count = min(wanted.get(group, 0), len(own))
+        limits[group] = int(np.partition(np.frombuffer(own, np.int64), count - 1)[count - 1]) if count else -np.inf
+    return limits
+
+
+class _Judge:
+    """One pass: which drafts are good rows, and what became of the others."""
+
+    def __init__(self, benchmark: Benchmark | None, seed: int) -> None:
+        self.benchmark, self.seed = benchmark, seed
+        self.total = 0
+        self.read: Counter[str] = Counter()
+        self.overlap: Counter[str] = Counter()
+        self.rejections = Rejections()
+        self._ids = RowIds()
+
+    def passed(self, drafts: Iterator[Located]) -> Iterator[tuple[Group, Row, int]]:
+        """The good rows with their groups and random numbers."""
+        for located in drafts:
+            draft = located.value
+            self.total += 1
+            try:
+                if located.problem is not None:
+                    raise RowError(*located.problem)
+                self.read[draft.record["language"]] += 1
+                row = self._ids.unique(parse_row(draft.record, fallback_id=f"{located.file}:{located.line}"))
+            except RowError as error:
+                record = None if located.problem else draft.record
+                reject(self.rejections, dataclasses.replace(located, value=record), error)
+                continue
+            if self.benchmark is not None and self.benchmark.grams.shares(draft.texts):
+                self.overlap[row.language] += 1
+                continue
+            yield draft.group, row, hash_rank(self.seed, row.id, content_digest(row))
+
+
+def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path | None) -> Benchmark | None:
+    """What rows in some languages must share nothing with; arguments and errors as those of `benchmark_grams`."""
+    if not words:
+        return None
+    grams, tasks = benchmark_grams(words, list(dict.fromkeys(languages)), folder)
+    return Benchmark(grams, list(words), [task.name for task in tasks])
+
+
+def at_most(count: int | None) -> Quotas:
+    """At most so many rows of each group; all where None."""
+
+    def quotas(counts: Mapping[Group, int]) -> Mapping[Group, int]:
+        return {group: own if count is None else min(own, count) for group, own in counts.items()}
+
+    return quotas

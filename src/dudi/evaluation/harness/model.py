@@ -1,0 +1,129 @@
+"""A loaded model as lm_eval asks it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.evaluation.likelihood import Question, costs, text_nats
+from dudi.models.frozen import evaluating
+
+Tokenised = tuple[tuple[str, str], list[int], list[int]]
+
+
+class LoadedModel(HFLM):
+    """`HFLM` with three differences, each of which moves numbers of some tokenizers or saves work.
+
+    - A context is read once for all its choices, and the head is applied to the choices' positions only.
+    - Where a tokenizer merges the end of a context with the beginning of a choice, the choice is tokenised by itself:
+      cutting the tokens of both at the context's length would take some of the one for the other. Thai, which writes
+      no space there, is full of this.
+    - The bits of a whole text do not hold those of a beginning-of-sequence token behind the first one, which some
+      tokenizers (Gemma, Llama) add.
+
+    What `generation_config.json` says of sampling and of penalties has no say; the ids that end an answer have.
+
+    Args:
+        model: Any causal language model, on its device.
+        tokenizer: Its tokenizer.
+        stop_ids: The tokens that end an answer.
+        batch_size: Requests that are answered together.
+        template_kwargs: What the chat template is rendered with.
+        done: Told how many more questions or texts are through.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stop_ids: Sequence[int],
+        batch_size: int,
+        template_kwargs: Mapping[str, Any],
+        done: Callable[[int], None],
+    ) -> None:
+        super().__init__(
+            pretrained=model,
+            backend="causal",
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            chat_template_args=dict(template_kwargs),
+        )
+        self._stop_ids, self._done = list(stop_ids), done
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Eval mode, no gradients, and a plain generation config; all as it was afterwards."""
+        model = self.model
+        own = model.generation_config
+        model.generation_config = GenerationConfig(
+            eos_token_id=self._stop_ids or None, bos_token_id=self.tokenizer.bos_token_id
+        )
+        try:
+            with evaluating(model):
+                yield
+        finally:
+            model.generation_config = own
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        before, after = super()._encode_pair(context, continuation)
+        whole = self.tok_encode(context + continuation)
+        if after and whole[: len(before)] == before:
+            return before, after
+        spaces = len(context) - len(context.rstrip())
+        moved = context[len(context) - spaces :] + continuation
+        return before, self.tok_encode(moved, add_special_tokens=False)
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation, and whether it is the greedy one."""
+        found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return found
+
+    def _loglikelihood_tokens(
+        self, requests: list[Tokenised], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        grouped: dict[tuple[int, ...], list[int]] = {}
+        for place, (_, context, continuation) in enumerate(requests):
+            room = max(1, self.max_length + 1 - len(continuation))  # the last token is predicted and not read
+            grouped.setdefault(tuple(context[-room:]), []).append(place)
+        questions = [
+            Question(context, [requests[place][2][-self.max_length :] for place in places])
+            for context, places in grouped.items()
+        ]
+        found: dict[int, tuple[float, bool]] = {}
+        for places, own in zip(grouped.values(), costs(self.model, questions, self._done), strict=True):
+            found |= {place: (-cost.nats, cost.greedy) for place, cost in zip(places, own, strict=True)}
+        return [found[place] for place in range(len(requests))]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood of each text behind one prefix token; longer texts in windows, each token once."""
+        windows: list[tuple[list[int], list[int]]] = []
+        counts = []
+        for request in requests:
+            own = get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            before = len(windows)
+            windows += [make_disjoint_window(window) for window in own]
+            counts.append(len(windows) - before)
+        nats = iter(text_nats(self.model, windows, int(self.batch_size), self._done))
+        return [-sum(next(nats) for _ in range(count)) for count in counts]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers, until a stop string or the end of the turn."""
+        written: list[str] = []
+        size = int(self.batch_size) * 8  # sorted by length within so many, and told of afterwards
+        for start in range(0, len(requests), size):
+            part = requests[start : start + size]
+            written += super().generate_until(part, disable_tqdm=True)
+            self._done(len(part))
+        return written

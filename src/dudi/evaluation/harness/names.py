@@ -1,0 +1,187 @@
+"""Which tasks are meant: names of dudi's and lm_eval's, completed by the languages that are asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.data.task_files import TaskFile, find_tasks, read_task, shipped_tasks
+from dudi.errors import ConfigError, did_you_mean
+
+FLORES = {
+    "id": "ind_Latn",
+    "vi": "vie_Latn",
+    "th": "tha_Thai",
+    "ta": "tam_Taml",
+    "tl": "tgl_Latn",
+    "ms": "zsm_Latn",
+    "my": "mya_Mymr",
+    "en": "eng_Latn",
+}
+"""The names of languages in FLORES-200, which many sets have taken over."""
+_WORDS = {
+    "id": "indonesian",
+    "vi": "vietnamese",
+    "th": "thai",
+    "ta": "tamil",
+    "tl": "tagalog",
+    "ms": "malay",
+    "my": "burmese",
+    "en": "english",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Named:
+    """A task that is asked.
+
+    Attributes:
+        name: As lm_eval knows it, or as its file says.
+        language: Its code; empty where nobody knows.
+        family: The name without its language: what is one task in several languages.
+        file: Its file, where it is one of dudi's own or of a user's that was named by path.
+    """
+
+    name: str
+    language: str
+    family: str
+    file: TaskFile | None = None
+
+
+def suffixes(language: str) -> list[str]:
+    """How names of tasks say a language: `th`, `tha_Thai`, `tha`, `thai`, in lower case."""
+    flores = FLORES.get(language, "")
+    found = [language, flores, flores.partition("_")[0], _WORDS.get(language, "")]
+    return [one.lower() for one in found if one]
+
+
+def language_of(name: str) -> tuple[str, str]:
+    """The language that a task's name tells, and the name without it: `belebele_tha_Thai` is Thai, of `belebele`.
+
+    Returns:
+        Code and rest; an empty code where the name tells nothing.
+    """
+    parts = name.split("_")
+    said = {suffix: code for code in FLORES for suffix in suffixes(code)}
+    for length in (2, 1):
+        for start in range(len(parts) - length, 0, -1):
+            code = said.get("_".join(parts[start : start + length]).lower())
+            if code:
+                return code, "_".join(parts[:start] + parts[start + length :])
+    return "", name
+
+
+def named_tasks(
+    words: Sequence[str], languages: Sequence[str] | None, include: Sequence[Path] = ()
+) -> tuple[list[Named], list[str]]:
+    """The tasks that a command line or a recipe names.
+
+    A word is a task file; a shipped task (`dudi_sib200_th`) or set (`sib200`); a task, group, tag or pattern of
+    lm_eval's or of a user's folder; or the beginning of such a name, which each language completes (`xstorycloze`
+    with Indonesian and Burmese). A set of dudi's goes before one of lm_eval's under the same name.
+
+    Args:
+        words: The names.
+        languages: Their codes; None takes every language of a set.
+        include: Folders of task files, as lm_eval's `--include_path`.
+
+    Returns:
+        The tasks, each once, in the order of the words; and a line for each language that a word has no task in.
+
+    Raises:
+        ConfigError: no task has that name, or none in these languages.
+    """
+    found: dict[str, Named] = {}
+    missing = []
+    for word in words:
+        own = _of_word(word, languages, include)
+        found |= {one.name: one for one in own if one.name not in found}
+        there = {one.language for one in own}
+        if absent := [code for code in languages or () if code not in there and there != {""}]:
+            missing.append(f"{word}: no task in {', '.join(absent)}")
+    return list(found.values()), missing
+
+
+def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]) -> list[Named]:
+    path = Path(word)
+    if path.suffix in (".yaml", ".yml") or path.is_dir():
+        if not path.exists():
+            raise ConfigError(f"{word}: no such task file")
+        return [_of_file(task) for task in (find_tasks(word, languages) if path.is_dir() else [read_task(path)])]
+    shipped = {task.name: task for task in shipped_tasks()}
+    if word in shipped:
+        return [_of_file(shipped[word])]
+    if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
+        return [_of_file(task) for task in find_tasks(word, languages)]
+    return _of_index(word, languages, include, shipped)
+
+
+def _of_file(task: TaskFile) -> Named:
+    return Named(task.name, task.language, task.family, task)
+
+
+def _of_index(
+    word: str, languages: Sequence[str] | None, include: Sequence[Path], shipped: Iterable[str]
+) -> list[Named]:
+    """Names in a user's folders, then among all that lm_eval brings (which takes it half a minute to read)."""
+    for defaults in (False, True) if include else (True,):
+        index = task_index(tuple(include), defaults)
+        exact = [name for name in index if fnmatch.fnmatchcase(name, word)]
+        completed = list(_completed(word, languages or FLORES, index))
+        if completed and (languages is not None or not exact):
+            return completed
+        if exact:
+            return [_of_name(name, index) for name in exact]
+    names = [*shipped, *index]
+    families = {language_of(name)[1] for name in names}
+    raise ConfigError(
+        f"--tasks: there is no '{word}'{did_you_mean(word, [*families, *names])} (docs/tasks.md; lm_eval ls tasks)"
+    )
+
+
+def _completed(word: str, languages: Iterable[str], index: Mapping[str, Any]) -> Iterator[Named]:
+    by_lower = {name.lower(): name for name in index}
+    for code in languages:
+        name = next(
+            (by_lower[key] for suffix in suffixes(code) if (key := f"{word}_{suffix}".lower()) in by_lower), None
+        )
+        if name is not None:
+            yield Named(name, code, word)
+
+
+def _of_name(name: str, index: Mapping[str, Any]) -> Named:
+    told, family = language_of(name)
+    config = getattr(index[name], "cfg", None)
+    metadata = config.get("metadata") if isinstance(config, Mapping) else None
+    stated = metadata.get("language") if isinstance(metadata, Mapping) else None
+    if stated and str(stated) != told:
+        family = re.sub(f"_{re.escape(str(stated))}$", "", name)
+    return Named(name, str(stated or told), family)
+
+
+_INDICES: dict[tuple[tuple[Path, ...], bool], Mapping[str, Any]] = {}
+
+
+def task_index(include: tuple[Path, ...], defaults: bool) -> Mapping[str, Any]:
+    """What lm_eval finds in folders of task files, by name; read once.
+
+    Raises:
+        ConfigError: a folder is not there.
+    """
+    for folder in include:
+        if not folder.is_dir():
+            raise ConfigError(f"--include-path {folder}: no such folder")
+    if (include, defaults) not in _INDICES:
+        _INDICES[include, defaults] = task_manager(include, defaults).task_index
+    return _INDICES[include, defaults]
+
+
+def task_manager(include: Sequence[Path], defaults: bool) -> Any:
+    """lm_eval's `TaskManager` over some folders."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=[str(folder) for folder in include], include_defaults=defaults)

@@ -1,0 +1,274 @@
+"""Tasks of lm_eval as a benchmark: chosen and checked before a model is there, then put to any."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from dudi.errors import ConfigError, DataError
+from dudi.evaluation.harness.names import Named, named_tasks
+from dudi.evaluation.records import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NAME = "lm-eval"
+SEED = 1234
+"""lm_eval's own, for examples and sampling."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the tasks are asked; names and meanings are those of lm_eval's command line.
+
+    Attributes:
+        num_fewshot: Examples in front of each question; None leaves it to the task.
+        limit: Only so many questions of each task, or this share of them when below 1.
+        apply_chat_template: Whether prompts go through the model's chat template.
+        fewshot_as_multiturn: With it: whether examples are turns of their own.
+        system_instruction: A system turn, or what stands in front without a template.
+        gen_kwargs: Of generation, over the tasks' own: `do_sample=true,temperature=0.7`.
+        include_path: Folders of task files.
+        data: A folder of local Parquet files, for tasks that say how they read one.
+        batch_size: Requests that are answered together.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+
+    num_fewshot: int | None = None
+    limit: float | None = None
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = True
+    system_instruction: str | None = None
+    gen_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    include_path: tuple[Path, ...] = ()
+    data: Path | None = None
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise ConfigError(f"--num-fewshot must not be negative, got {self.num_fewshot}")
+        if self.limit is not None and self.limit <= 0:
+            raise ConfigError(f"--limit must be above 0: a number of questions, or a share below 1; got {self.limit}")
+        if self.data is not None and not self.data.is_dir():
+            raise ConfigError(f"--data {self.data}: no such folder")
+
+    def described(self) -> dict[str, Any]:
+        """As records keep it: what decides the numbers."""
+        multiturn = self.apply_chat_template and self.fewshot_as_multiturn
+        return {
+            "num_fewshot": self.num_fewshot,
+            "apply_chat_template": self.apply_chat_template,
+            "fewshot_as_multiturn": multiturn,
+            "system_instruction": self.system_instruction,
+            "gen_kwargs": dict(self.gen_kwargs),
+        }
+
+
+class Questions:
+    """Chosen tasks with their data.
+
+    Args:
+        tasks: By name, each with lm_eval's object.
+        options: How they are asked.
+        notes: What a person should know of the choice.
+    """
+
+    def __init__(self, tasks: Mapping[str, tuple[Named, Any]], options: Options, notes: Sequence[str] = ()) -> None:
+        self.tasks, self.options, self.notes = tasks, options, list(notes)
+        if options.gen_kwargs:
+            for _, task in tasks.values():
+                if task.OUTPUT_TYPE == "generate_until":
+                    task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
+        counts, digest = [], hashlib.sha256()
+        for name, (_, task) in tasks.items():
+            documents = list(itertools.islice(task.eval_docs, self._size(task)))
+            counts.append(len(documents))
+            for number, document in enumerate(documents):
+                try:
+                    digest.update(_canonical(name, task, document))
+                except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+                    raise DataError(f"{name}: question {number}: a template fails: {str(error)[:200]}") from error
+        self.total = sum(counts)
+        self._fingerprint = digest.hexdigest()
+
+    def _size(self, task: Any) -> int | None:
+        from lm_eval.evaluator_utils import get_sample_size
+
+        size: int | None = get_sample_size(task, self.options.limit)
+        return size
+
+    @property
+    def benchmark(self) -> dict[str, Any]:
+        """What is asked and how: two evaluations compare where this is the same."""
+        return {
+            "name": NAME,
+            "version": metadata.version("lm_eval"),
+            "tasks": [f"{name} {task.VERSION}" for name, (_, task) in self.tasks.items()],
+            "languages": list(dict.fromkeys(one.language for one, _ in self.tasks.values() if one.language)),
+            "limit": self.options.limit,
+            "questions": self.total,
+            "fingerprint": self._fingerprint,
+            "decoding": self.options.described(),
+        }
+
+    def check_seeds(self, seeds: Sequence[int]) -> None:
+        """Refuse seeds that make no sense.
+
+        Raises:
+            ConfigError: none, one twice, or several where nothing is drawn.
+        """
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ConfigError(f"give at least one seed, and each once; got {', '.join(map(str, seeds)) or 'none'}")
+        if len(seeds) > 1 and not any(map(self._draws, self.tasks.values())):
+            raise ConfigError(
+                f"{len(seeds)} seeds would give {len(seeds)} times the same: no example is drawn and nothing is "
+                "sampled; set --num-fewshot or --gen-kwargs do_sample=true, or leave one seed"
+            )
+
+    def _draws(self, pair: tuple[Named, Any]) -> bool:
+        task = pair[1]
+        sampler = task.fewshot_cfg.sampler if hasattr(task, "fewshot_cfg") else "default"
+        sampled = (task.get_config("generation_kwargs") or {}).get("do_sample", False)
+        return bool(sampled) or (bool(task.get_config("num_fewshot")) and sampler != "first_n")
+
+    def ask(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        seeds: Sequence[int],
+        *,
+        stop_ids: Sequence[int] = (),
+        template_kwargs: Mapping[str, Any] | None = None,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> tuple[tuple[Run, ...], list[dict[str, Any]], dict[str, Any]]:
+        """Put everything to a model, once for each seed.
+
+        Args:
+            model: Any causal language model, on its device.
+            tokenizer: Its tokenizer.
+            seeds: Of the examples that are drawn and of sampling.
+            stop_ids: The tokens that end an answer beside the tokenizer's own.
+            template_kwargs: What the chat template is rendered with.
+            done: Told how many more questions are through.
+
+        Returns:
+            Scores by seed, seeds ascending; a line for each question and seed; further facts.
+
+        Raises:
+            ConfigError: a chat template is wanted and not there, or a task that lm_eval refuses.
+        """
+        from lm_eval.evaluator import evaluate
+        from transformers import set_seed
+
+        from dudi.evaluation.harness.model import LoadedModel
+        from dudi.evaluation.harness.results import question_lines, summed_up
+
+        if self.options.apply_chat_template and not tokenizer.chat_template:
+            raise ConfigError(
+                "--apply-chat-template: the tokenizer has no chat template; give one with --chat-template"
+            )
+        stops = dict.fromkeys([*stop_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
+        runs, lines = [], []
+        with quiet():
+            lm = LoadedModel(
+                model,
+                tokenizer,
+                stop_ids=list(stops),
+                batch_size=self.options.batch_size,
+                template_kwargs=template_kwargs or {},
+                done=done,
+            )
+            for seed in sorted(seeds):
+                set_seed(seed)
+                for _, task in self.tasks.values():
+                    task.set_fewshot_seed(seed=seed)
+                with lm.opened():
+                    results = self._evaluated(evaluate, lm)
+                runs.append(Run(seed, summed_up(self.tasks, results)))
+                lines += question_lines(self.tasks, results, seed)
+        about = {"tasks": {name: _source(task) for name, (_, task) in self.tasks.items()}, "notes": self.notes}
+        return tuple(runs), lines, about
+
+    def _evaluated(self, evaluate: Callable[..., Any], lm: Any) -> Mapping[str, Any]:
+        try:
+            found: Mapping[str, Any] = evaluate(
+                lm=lm,
+                task_dict={"tasks": {name: task for name, (_, task) in self.tasks.items()}},
+                limit=self.options.limit,
+                bootstrap_iters=0,  # standard errors are `results.standard_error`'s
+                system_instruction=self.options.system_instruction,
+                apply_chat_template=self.options.apply_chat_template,
+                fewshot_as_multiturn=self.options.apply_chat_template and self.options.fewshot_as_multiturn,
+            )
+        except (ValueError, AssertionError) as error:  # what lm_eval says of tasks that it cannot ask
+            raise ConfigError(f"lm_eval: {str(error).partition(chr(10))[0][:300]}") from error
+        return found
+
+
+def choose_tasks(
+    words: Sequence[str] | None, languages: Sequence[str] | None, options: Options, trained: Sequence[str] | None = None
+) -> Questions:
+    """The tasks that are wanted, their data loaded.
+
+    Args:
+        words: Names of tasks, as `named_tasks` takes them.
+        languages: Those that are wanted; None: those that the model was trained in.
+        options: How they are asked.
+        trained: The languages that the model was trained in, where that is known; English is asked beside them.
+
+    Raises:
+        ConfigError: no task, an unknown one, or lm_eval is not installed.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    try:
+        metadata.version("lm_eval")
+    except metadata.PackageNotFoundError:
+        raise ConfigError("benchmark lm-eval: the package lm_eval is missing: pip install 'dudi[lm-eval]'") from None
+    if not words:
+        raise ConfigError("benchmark lm-eval: name what is asked: --tasks sib200,belebele (docs/tasks.md lists them)")
+    wanted = languages or (None if trained is None else list(dict.fromkeys([*trained, "en"])))
+    named, missing = named_tasks(words, wanted, options.include_path)
+    if languages and missing and not named:
+        raise ConfigError(f"--tasks: {'; '.join(missing)}")
+    from dudi.evaluation.harness.tasks import build_tasks
+
+    with quiet():
+        tasks = build_tasks(named, options.include_path, options.data, options.num_fewshot)
+        return Questions(tasks, options, missing)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """lm_eval's warnings and bars are for its own command line."""
+    logger, level = logging.getLogger("lm_eval"), logging.getLogger("lm_eval").level
+    logger.setLevel(logging.ERROR)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _canonical(name: str, task: Any, document: Mapping[str, Any]) -> bytes:
+    """A question as it is told from others: its document, its wording and what is right."""
+    choices = task.doc_to_choice(document) if task.config.doc_to_choice is not None else None
+    content = [name, document, task.doc_to_text(document), choices, task.doc_to_target(document)]
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, default=str).encode() + b"\n"
+
+
+def _source(task: Any) -> dict[str, Any]:
+    keys = ("dataset_path", "dataset_name", "num_fewshot", "output_type")
+    return {"version": task.VERSION, **{key: task.get_config(key) for key in keys}}

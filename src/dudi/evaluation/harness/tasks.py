@@ -1,0 +1,132 @@
+"""lm_eval's task objects: the shipped files over local data or the hub, and lm_eval's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from jinja2 import TemplateError
+from lm_eval.api.task import ConfigurableTask, Task
+
+from dudi.data.task_data import FILES, has_split, local_data, local_documents
+from dudi.data.task_files import Function, TaskFile
+from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.evaluation.harness.names import Named, language_of, task_manager
+from dudi.models.hub_errors import explain_hub_error
+
+_SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
+
+
+def build_tasks(
+    named: Sequence[Named], include: Sequence[Path], data: Path | None, num_fewshot: int | None
+) -> dict[str, tuple[Named, Task]]:
+    """The tasks, their data loaded.
+
+    Args:
+        named: Which ones; a group or a tag stands for all its tasks.
+        include: Folders of task files.
+        data: A folder of local Parquet files, for tasks with `metadata.data`.
+        num_fewshot: Examples in front of each question; None leaves it to the task.
+
+    Returns:
+        By name, in their order.
+
+    Raises:
+        ConfigError: no data, no examples, or a task that cannot be read.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    found: dict[str, tuple[Named, Task]] = {}
+    for one in named:
+        if one.file is not None:
+            found[one.name] = one, _of_file(one.file, data, num_fewshot)
+        else:
+            for name, task in _of_lm_eval(one, include).items():
+                language, family = (one.language, one.family) if name == one.name else language_of(name)
+                found[name] = Named(name, language, family), task
+    for _, task in found.values():
+        _set_fewshot(task, num_fewshot)
+    return found
+
+
+def _set_fewshot(task: Task, num_fewshot: int | None) -> None:
+    """As lm_eval does it: a task that says 0 keeps it."""
+    own = task.get_config("num_fewshot")
+    if num_fewshot is not None and own != 0:
+        task.set_config(key="num_fewshot", value=num_fewshot)
+    elif own is None:
+        task.set_config(key="num_fewshot", value=0)
+
+
+def _of_lm_eval(one: Named, include: Sequence[Path]) -> dict[str, Task]:
+    try:
+        loaded = task_manager(include, defaults=True).load([one.name])
+    except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError) as error:
+        raise _explained(one.name, error) from error
+    return dict(loaded["tasks"])
+
+
+def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None) -> Task:
+    config = {key: value for key, value in file.config.items() if key not in ("tag", "group")}
+    functions = [key for key, value in config.items() if isinstance(value, Function)]
+    described = local_data(file)
+    if functions and (data is None or described is None):  # lm_eval knows how to find them
+        return _of_lm_eval_file(file)
+    if functions:
+        raise ConfigError(f"{file.path}: {functions[0]} is a function; --data needs templates")
+    if data is not None and described is not None:
+        splits = {key: config[key] for key in _SPLITS if config.get(key)}
+        if not (num_fewshot or config.get("num_fewshot")):  # examples that nobody asks for need no reading
+            splits = {key: splits[key] for key in splits if key in ("test_split", "validation_split")}
+            splits = {"test_split": splits["test_split"]} if "test_split" in splits else splits
+        elif splits.get("fewshot_split") and not has_split(described, splits["fewshot_split"], data):
+            raise ConfigError(
+                f"{file.name}: {data / described.file} has no split '{splits['fewshot_split']}' to take examples from; "
+                "leave out --num-fewshot"
+            )
+        config = {key: value for key, value in config.items() if key not in _SPLITS} | splits
+        loaded = datasets.DatasetDict({split: _dataset(file, split, data) for split in dict.fromkeys(splits.values())})
+        config["custom_dataset"] = lambda **metadata: loaded
+    try:
+        return ConfigurableTask(config=config)
+    except TemplateError as error:
+        raise ConfigError(f"{file.path}: a template fails: {str(error).partition(chr(10))[0][:200]}") from error
+    except (OSError, datasets.exceptions.DatasetsError, ValueError) as error:
+        if config["dataset_path"] in FILES and described is not None:
+            hint = f"--data DIR reads {described.file} of a folder"
+            raise ConfigError(f"{file.name}: its set is on no hub; {hint} (docs/tasks.md)") from error
+        raise _explained(str(config["dataset_path"]), error) from error
+
+
+def _dataset(file: TaskFile, split: str, data: Path) -> datasets.Dataset:
+    described = local_data(file)
+    if described is None:
+        raise ConfigError(f"{file.path}: has no metadata.data")
+    documents = []
+    for located in local_documents(file, described, split, data):
+        if located.problem is not None:
+            raise DataError(f"{located.file}:{located.line}: {located.problem[1]}")
+        documents.append(located.value)
+    return datasets.Dataset.from_list(documents)
+
+
+def _of_lm_eval_file(file: TaskFile) -> Task:
+    try:
+        (task,) = task_manager((), defaults=False).load([str(file.path)])["tasks"].values()
+    except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError, ImportError, AttributeError) as error:
+        raise _explained(str(file.path), error) from error
+    return task
+
+
+def _explained(name: str, error: Exception) -> ConfigError | EnvironmentFault | Any:
+    """What a person should read of a set that cannot be loaded."""
+    found = explain_hub_error(name, "dataset", error)
+    what = str(error).partition("\n")[0][:200] or type(error).__name__
+    if found is not None:
+        return found
+    if isinstance(error, ConnectionError) or "offline" in what.lower() or "reach" in what.lower():
+        return EnvironmentFault(
+            f"{name}: its data cannot be had from the hub ({what}); for shipped tasks see --data DIR"
+        )
+    return ConfigError(f"{name}: cannot be loaded: {what}")

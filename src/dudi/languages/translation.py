@@ -1,0 +1,37 @@
+"""The wish for a translation, worded in the language of the text that is to be translated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dudi.languages.registry import LANGUAGES, Language, load_languages
+
+
+def translation_prompt(text: str, source: str, target: str, languages: Mapping[str, Language] | None = None) -> str:
+    """What is asked of one who shall translate.
+
+    The wish comes first, then the text behind the name of its language, then the name of the other language and a
+    colon: a chat model reads a question, and a model without a template finds the place where it has to go on.
+
+    Args:
+        text: The text, or a template's placeholder for it.
+        source: Its language: the prompt is worded in it, or in English where the language's file has no `translation`.
+        target: The language that is wanted.
+        languages: All that are known; None loads them.
+
+    Raises:
+        KeyError: a code is not known.
+    """
+    known = load_languages() if languages is None else languages
+    speaker = known[source] if known[source].translation else LANGUAGES["en"]
+    own, wanted = (_name_of(known[code], speaker) for code in (source, target))
+    wish = speaker.translation.format(language=wanted)
+    return f"{wish}\n\n{_capital(own)}: {text}\n{_capital(wanted)}:"
+
+
+def _name_of(language: Language, speaker: Language) -> str:
+    return speaker.names.get(language.code, language.name)
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]

@@ -1,0 +1,112 @@
+"""The words of `dudi prepare task` and `dudi prepare parallel`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from dudi.command import say
+
+FOLDER = Path("data")
+
+
+def task_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `dudi prepare task`."""
+    parser.usage = "%(prog)s TASK [options]"  # the name first: options that take several words would take it
+    add = parser.add_argument
+    add(
+        "task", metavar="TASK", help="a task file of lm_eval, a folder of them, or a shipped one: sib200, dudi_xcopa_th"
+    )
+    add("--split", default="train", metavar="NAME", help="train (default), validation, test, or the set's own name")
+    _shared_arguments(parser)
+
+
+def task(given: argparse.Namespace) -> int:
+    """Write rows of a task.
+
+    Returns:
+        0.
+
+    Raises:
+        DudiError: with the exit code that belongs to it.
+    """
+    from dudi.data.task_rows import prepare_task
+
+    prepared = prepare_task(
+        given.task,
+        given.output or FOLDER / f"{Path(given.task).stem}.jsonl",
+        split=given.split,
+        languages=_words(given.languages),
+        folder=given.data,
+        not_in=_words(given.not_in) or (),
+        per_language=given.per_language,
+        seed=given.seed,
+    )
+    return say(str(prepared))
+
+
+def parallel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the words of `dudi prepare parallel`."""
+    parser.usage = "%(prog)s FILE [options]"
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="texts in several languages: .parquet, .jsonl, .json, .csv or .tsv")
+    add("--from", dest="source", default="en", metavar="CODE", help="the language on one side (default: en)")
+    add("--to", nargs="+", default=["all"], metavar="all|CODE", help="the languages on the other side (default: all)")
+    add("--split", metavar="NAME", help="only rows whose column `split` says so")
+    add("--one-way", action="store_true", help="no translations back into --from")
+    add("--no-balance", action="store_true", help="all rows: not as many in each language")
+    add("--licence", metavar="TEXT", help="what the texts' own page says, for the card")
+    _shared_arguments(parser, languages=False)
+
+
+def parallel(given: argparse.Namespace) -> int:
+    """Write translation rows.
+
+    Returns:
+        0.
+
+    Raises:
+        DudiError: with the exit code that belongs to it.
+    """
+    from dudi.data.parallel import ALL, prepare_parallel
+
+    targets = _words(given.to)
+    prepared = prepare_parallel(
+        given.file,
+        given.output or FOLDER / f"{given.file.stem}.jsonl",
+        source=given.source,
+        targets=None if targets == [ALL] else targets,
+        split=given.split,
+        both=not given.one_way,
+        balance=not given.no_balance,
+        per_language=given.per_language,
+        not_in=_words(given.not_in) or (),
+        folder=given.data,
+        seed=given.seed,
+        licence=given.licence,
+    )
+    return say(str(prepared))
+
+
+def _shared_arguments(parser: argparse.ArgumentParser, languages: bool = True) -> None:
+    add = parser.add_argument
+    if languages:
+        add("--languages", nargs="+", metavar="CODE", help="only these languages")
+    add("--not-in", nargs="+", metavar="TASK", help="leave out rows that share n-grams with what these tasks test")
+    add("--data", type=Path, metavar="DIR", help="a folder of local Parquet files for tasks (docs/tasks.md)")
+    add("--per-language", type=_count, metavar="N", help="at most N rows of each language, drawn by the seed")
+    add("--seed", type=int, default=0, help="default: 0")
+    add("--output", type=Path, metavar="FILE", help=f"the .jsonl or .parquet file (default: {FOLDER}/NAME.jsonl)")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _words(given: Iterable[str] | None) -> list[str] | None:
+    """`--languages id th`, `--languages id,th`: the words."""
+    return [word for words in given for word in words.split(",") if word] if given else None

@@ -1,0 +1,405 @@
+"""lm_eval over a loaded model: its numbers, our names, languages, questions and standard errors."""
+
+import json
+import math
+import statistics
+
+import pytest
+import torch
+from tokenizers.processors import TemplateProcessing
+
+from dudi.errors import ConfigError, EnvironmentFault
+from dudi.evaluation.harness.names import language_of, named_tasks, suffixes
+from dudi.evaluation.harness.questions import Options, choose_tasks
+from helpers import CHATML, make_model, make_tokenizer
+from task_sets import NEWS, SIB, write_parquet, write_sets
+
+pytest.importorskip("lm_eval")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model("qwen2", seed=3).eval()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    return write_sets(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def asked(model, tokenizer, sets):
+    """Sets of every kind in Thai and English, asked once."""
+    words = ["sib200", "belebele", "ntrex_bits", "ntrex_bits_from_en", "ntrex_to_en"]
+    options = Options(data=sets, gen_kwargs={"max_gen_toks": 4}, batch_size=3)
+    questions = choose_tasks(words, ["th", "en"], options)
+    runs, lines, about = questions.ask(model, tokenizer, [1234])
+    return questions, runs, lines, about
+
+
+def of_task(lines, task, language):
+    return [line for line in lines if (line["task"], line["language"]) == (task, language)]
+
+
+def nats(model, tokenizer, before, after):
+    """The cost of a text behind another, from the model's own logits."""
+    ids, text = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (before, after))
+    with torch.no_grad():
+        rows = model(input_ids=torch.tensor([[*ids, *text]])).logits[0, len(ids) - 1 : -1].double().log_softmax(-1)
+    return -float(rows.gather(-1, torch.tensor(text)[:, None]).sum())
+
+
+# what is measured
+
+
+def test_multiple_choice_by_likelihood(asked, model, tokenizer):
+    _, runs, lines, _ = asked
+    own = of_task(lines, "sib200", "th")
+    assert [line["reference"] for line in own] == ["สุขภาพ", "ภูมิศาสตร์"] and SIB["th"]["test"][0][0] in own[0]["question"]
+    topics = ["วิทยาศาสตร์/เทคโนโลยี", "การท่องเที่ยว", "การเมือง", "กีฬา", "สุขภาพ", "บันเทิง", "ภูมิศาสตร์"]
+    for line in own:
+        costs = [nats(model, tokenizer, line["question"], f" {topic}") for topic in topics]
+        assert line["log_likelihoods"] == pytest.approx([-cost for cost in costs], abs=2e-3)
+        assert line["answer"] == topics[costs.index(min(costs))]
+        assert line["scores"]["acc"] == float(line["answer"] == line["reference"])
+    leaf = runs[0].scores["by_language_and_task"]["th"]["sib200"]
+    assert leaf["acc"] == statistics.fmean(line["scores"]["acc"] for line in own) and leaf["questions"] == 2
+
+
+def test_bits_per_byte_of_a_text_and_of_a_translation(asked, model, tokenizer):
+    _, runs, lines, _ = asked
+    leaves = runs[0].scores["by_language_and_task"]["th"]
+    bos = tokenizer.eos_token  # no bos: lm_eval takes the end of text
+    bits = [nats(model, tokenizer, bos, text) / math.log(2) for text in NEWS["th"]]
+    sizes = [len(text.encode()) for text in NEWS["th"]]
+    assert leaves["ntrex_bits"]["bits_per_byte"] == pytest.approx(sum(bits) / sum(sizes), rel=1e-4)
+    own = of_task(lines, "ntrex_bits", "th")
+    assert [line["scores"]["bits_per_byte"] for line in own] == pytest.approx(
+        [b / s for b, s in zip(bits, sizes, strict=True)], rel=1e-4
+    )
+    assert [line["weights"]["bits_per_byte"] for line in own] == sizes
+    given = [
+        nats(model, tokenizer, f"Translate into Thai.\n\nEnglish: {en}\nThai:", f" {th}") / math.log(2)
+        for en, th in zip(NEWS["en"], NEWS["th"], strict=True)
+    ]
+    assert leaves["ntrex_bits_from_en"]["bits_per_byte"] == pytest.approx(sum(given) / sum(sizes), rel=1e-4)
+    assert "acc" not in leaves["ntrex_bits_from_en"]
+
+
+def test_translations_are_scored_by_chrf(asked):
+    from sacrebleu import corpus_chrf, sentence_chrf
+
+    _, runs, lines, _ = asked
+    own = of_task(lines, "ntrex_to_en", "th")
+    answers, references = [line["answer"] for line in own], [line["reference"] for line in own]
+    assert references == NEWS["en"] and any(answers)
+    leaf = runs[0].scores["by_language_and_task"]["th"]["ntrex_to_en"]
+    assert leaf["chrf++"] == pytest.approx(corpus_chrf(answers, [references], word_order=2).score)
+    assert leaf["chrf"] == pytest.approx(corpus_chrf(answers, [references]).score)
+    expected = [
+        sentence_chrf(answer, [right], word_order=2).score for answer, right in zip(answers, references, strict=True)
+    ]
+    assert [line["scores"]["chrf++"] for line in own] == pytest.approx(expected)
+
+
+def test_means_of_cells_and_their_errors(asked):
+    _, runs, _, _ = asked
+    scores = runs[0].scores
+    cells = [leaf for own in scores["by_language_and_task"].values() for leaf in own.values()]
+    assert len(cells) == 8 and scores["overall"]["questions"] == sum(leaf["questions"] for leaf in cells) == 14
+    accuracies = [leaf["acc"] for leaf in cells if "acc" in leaf]
+    assert len(accuracies) == 4 and scores["overall"]["acc"] == pytest.approx(statistics.fmean(accuracies))
+    thai = scores["by_language_and_task"]["th"]
+    assert scores["by_language"]["th"]["bits_per_byte"] == pytest.approx(
+        (thai["ntrex_bits"]["bits_per_byte"] + thai["ntrex_bits_from_en"]["bits_per_byte"]) / 2
+    )
+    errors = [thai[name]["stderr"]["bits_per_byte"] for name in ("ntrex_bits", "ntrex_bits_from_en")]
+    assert scores["by_language"]["th"]["stderr"]["bits_per_byte"] == pytest.approx(math.hypot(*errors) / 2)
+    assert set(scores["by_task"]) == {"sib200", "belebele", "ntrex_bits", "ntrex_bits_from_en", "ntrex_to_en"}
+
+
+def test_the_record_says_what_was_asked_and_with_what(asked):
+    questions, _, lines, about = asked
+    how = questions.benchmark
+    assert how["name"] == "lm-eval" and how["version"].startswith("0.4.") and how["languages"] == ["en", "th"]
+    assert "dudi_sib200_th 1.0" in how["tasks"] and how["questions"] == len(lines) == questions.total
+    assert about["tasks"]["dudi_belebele_th"]["dataset_path"] == "facebook/belebele"
+    assert any("ntrex_to_en: no task in en" in note for note in about["notes"])
+    assert all(json.loads(json.dumps(line)) == line for line in lines)
+
+
+def test_standard_errors():
+    from lm_eval.api.metrics import bits_per_byte, f1_score, mean
+
+    from dudi.evaluation.harness.results import standard_error
+
+    assert standard_error("acc", [1.0, 0.0, 1.0, 1.0], mean) == pytest.approx(math.sqrt(0.25 / 4))
+    assert standard_error("acc", [1.0], mean) is None
+    draw = torch.Generator().manual_seed(0)
+    sizes = torch.randint(20, 200, (400,), generator=draw).double()
+    costs = sizes * (0.7 + 0.1 * torch.randn(400, generator=draw))
+    pairs = [(-float(cost), float(size)) for cost, size in zip(costs, sizes, strict=True)]
+    resampled = []
+    for _ in range(400):
+        rows = torch.randint(0, 400, (400,), generator=draw).tolist()
+        resampled.append(bits_per_byte([pairs[row] for row in rows]))
+    assert standard_error("bits_per_byte", pairs, bits_per_byte) == pytest.approx(statistics.stdev(resampled), rel=0.15)
+    texts = [(f"the cat number {n} sat down", f"the cat {n} sat {'up' if n % 3 else 'down'}") for n in range(60)]
+    assert 0.1 < standard_error("chrf++", texts, None) < 5
+    assert standard_error("chrf", [("abc", ""), ("def", "")], None) == 0
+    assert standard_error("f1", [(n % 2, n % 3 == 0) for n in range(60)], f1_score) > 0
+
+
+# as lm_eval has it
+
+OWN = """
+task: mine_th
+dataset_path: json
+dataset_kwargs: {data_files: {train: FILE, test: FILE}}
+training_split: train
+test_split: test
+fewshot_split: train
+output_type: multiple_choice
+doc_to_text: "{{ q }} ="
+doc_to_choice: "{{ choices }}"
+doc_to_target: "{{ right }}"
+metric_list:
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+  - {metric: acc_norm, aggregation: mean, higher_is_better: true}
+metadata: {version: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder of a user's tasks: one YAML, and questions as JSONL."""
+    folder = tmp_path_factory.mktemp("own")
+    rows = [{"q": f"{n} + {n}", "choices": [f"{2 * n}", "ห้า", f"{n} {n}"], "right": n % 3} for n in range(6)]
+    (folder / "rows.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+    (folder / "mine.yaml").write_text(OWN.replace("FILE", str(folder / "rows.jsonl")), encoding="utf-8")
+    (folder / "again.yaml").write_text("include: mine.yaml\ntask: mine_ind_Latn\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("shots", [0, 2])
+def test_the_numbers_of_lm_eval_itself(model, tokenizer, own, chat, shots):
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    loaded = TaskManager(include_defaults=False).load([str(own / "mine.yaml")])
+    loaded["tasks"]["mine_th"].set_config(key="num_fewshot", value=shots)
+    loaded["tasks"]["mine_th"].set_fewshot_seed(seed=7)
+    theirs = evaluate(
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2),
+        loaded,
+        apply_chat_template=chat,
+        fewshot_as_multiturn=chat,
+        bootstrap_iters=10,
+    )
+    questions = choose_tasks([str(own / "mine.yaml")], None, Options(num_fewshot=shots, apply_chat_template=chat))
+    runs, lines, _ = questions.ask(model, tokenizer, [7])
+    leaf = runs[0].scores["by_language_and_task"]["th"]["mine"]
+    their = theirs["results"]["mine_th"]
+    assert leaf["acc"] == their["acc,none"] and leaf["acc_norm"] == their["acc_norm,none"]
+    assert leaf["stderr"]["acc"] == pytest.approx(their["acc_stderr,none"])
+    for line, sample in zip(lines, theirs["samples"]["mine_th"], strict=True):
+        assert line["log_likelihoods"] == pytest.approx([resp[0] for resp in sample["filtered_resps"]], abs=2e-3)
+    again, _, _ = questions.ask(model, tokenizer, [7])
+    assert again == runs
+
+
+def test_examples_are_drawn_by_the_seed(model, tokenizer, own):
+    questions = choose_tasks([str(own / "mine.yaml")], None, Options(num_fewshot=2))
+    questions.check_seeds([0, 1, 2])
+    _, lines, _ = questions.ask(model, tokenizer, [0, 1])
+    by_seed = [[line["log_likelihoods"] for line in lines if line["seed"] == seed] for seed in (0, 1)]
+    assert len(by_seed[0]) == 6 and by_seed[0] != by_seed[1]
+    assert questions.benchmark["decoding"]["num_fewshot"] == 2
+    with pytest.raises(ConfigError, match="2 seeds would give 2 times the same"):
+        choose_tasks([str(own / "mine.yaml")], None, Options()).check_seeds([0, 1])
+
+
+def test_limit_chat_and_system_turn_change_what_is_asked(model, tokenizer, own):
+    def asked(**options):
+        questions = choose_tasks([str(own / "mine.yaml")], None, Options(**options))
+        _, lines, _ = questions.ask(model, tokenizer, [0])
+        return questions.benchmark, [line["log_likelihoods"] for line in lines]
+
+    plain, costs = asked()
+    few, fewer = asked(limit=2)
+    share, third = asked(limit=0.34)
+    assert (few["questions"], share["questions"]) == (2, 3) and fewer == costs[:2] and third == costs[:3]
+    assert few["fingerprint"] != plain["fingerprint"]
+    chat, in_turns = asked(apply_chat_template=True)
+    assert chat["fingerprint"] == plain["fingerprint"] and chat["decoding"] != plain["decoding"] and in_turns != costs
+    _, instructed = asked(apply_chat_template=True, system_instruction="ตอบสั้น ๆ")
+    assert instructed != in_turns
+
+
+def test_a_template_that_is_not_there(model, own):
+    bare = make_tokenizer(template=None)
+    questions = choose_tasks([str(own / "mine.yaml")], None, Options(apply_chat_template=True))
+    with pytest.raises(ConfigError, match="--apply-chat-template: the tokenizer has no chat template"):
+        questions.ask(model, bare, [0])
+    choose_tasks([str(own / "mine.yaml")], None, Options()).ask(model, bare, [0])  # without one none is needed
+
+
+# tokenizers
+
+
+def loaded(model, tokenizer):
+    from dudi.evaluation.harness.model import LoadedModel
+
+    return LoadedModel(model, tokenizer, stop_ids=[0], batch_size=2, template_kwargs={}, done=lambda count: None)
+
+
+def request(kind, *arguments):
+    from lm_eval.api.instance import Instance
+
+    return Instance(kind, {}, arguments, 0)
+
+
+def test_a_choice_that_a_tokenizer_would_merge_with_its_context(model, tokenizer):
+    """A Thai word cut in two: cut at the context's length, its tokens would be neither the one part nor the other."""
+    word = "กรุงเทพมหานคร"
+    lm = loaded(model, tokenizer)
+    cuts = [(word[:cut], word[cut:]) for cut in range(1, len(word))]
+    merged = [pair for pair in cuts if lm.tok_encode(word)[: len(lm.tok_encode(pair[0]))] != lm.tok_encode(pair[0])]
+    assert merged
+    for before, after in cuts:
+        ids = lm._encode_pair(before, after)
+        assert tokenizer.decode(ids[0]) == before and tokenizer.decode(ids[1]) == after
+    with lm.opened():
+        ((found, _),) = lm.loglikelihood([request("loglikelihood", *merged[0])])
+    assert -found == pytest.approx(nats(model, tokenizer, *merged[0]), abs=1e-3)
+
+
+def test_a_beginning_of_text_is_counted_for_nothing(model):
+    """Tokenizers such as Gemma's put it in front of every text by themselves."""
+    tokenizer = make_tokenizer(template=CHATML)
+    tokenizer.bos_token = "<|im_start|>"
+    bos = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)]
+    )
+    assert tokenizer("a")["input_ids"][0] == bos
+    lm = loaded(model, tokenizer)
+    with lm.opened():
+        (found,) = lm.loglikelihood_rolling([request("loglikelihood_rolling", NEWS["en"][0])])
+    assert -found == pytest.approx(nats(model, make_tokenizer(), "<|im_start|>", NEWS["en"][0]), rel=1e-5)
+
+
+def test_texts_longer_than_the_model_are_read_in_windows(tokenizer):
+    short = make_model("qwen2", seed=3, max_position_embeddings=16).eval()
+    text = " ".join(NEWS["en"] * 3)
+    ids = tokenizer(text)["input_ids"]
+    lm = loaded(short, tokenizer)
+    with lm.opened():
+        (found,) = lm.loglikelihood_rolling([request("loglikelihood_rolling", text)])
+        ((cut, _),) = lm.loglikelihood([request("loglikelihood", text, " ok")])
+    assert lm.max_length == 16 and len(ids) > 32 and math.isfinite(found) and math.isfinite(cut)
+    with torch.no_grad():
+        first = short(input_ids=torch.tensor([[tokenizer.eos_token_id, *ids[:15]]])).logits[0].double().log_softmax(-1)
+    assert found < float(first.gather(-1, torch.tensor(ids[:16])[:, None]).sum())  # the others cost too
+
+
+def test_a_models_own_sampling_has_no_say(tokenizer):
+    wild = make_model("qwen2", seed=3).eval()
+    wild.generation_config.update(do_sample=True, temperature=5.0, repetition_penalty=3.0, eos_token_id=None)
+    calm = make_model("qwen2", seed=3).eval()
+    answers = []
+    for one in (wild, calm):
+        lm = loaded(one, tokenizer)
+        with lm.opened():
+            answers.append(lm.generate_until([request("generate_until", "Apa", {"until": ["\n"], "max_gen_toks": 8})]))
+    assert answers[0] == answers[1] and wild.generation_config.repetition_penalty == 3.0
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "family"),
+    [
+        ("belebele_tha_Thai", "th", "belebele"),
+        ("xcopa_id", "id", "xcopa"),
+        ("dudi_ntrex_from_en_my", "my", "dudi_ntrex_from_en"),
+        ("mmlu_prox_th_biology", "th", "mmlu_prox_biology"),
+        ("include_base_44_indonesian", "id", "include_base_44"),
+        ("global_piqa_parallel_cloze_tha_thai", "th", "global_piqa_parallel_cloze"),
+        ("hellaswag", "", "hellaswag"),
+        ("id", "", "id"),
+    ],
+)
+def test_the_language_in_a_name(name, language, family):
+    assert language_of(name) == (language, family)
+
+
+def test_names_are_completed_by_the_languages(own):
+    assert suffixes("th") == ["th", "tha_thai", "tha", "thai"]
+    found, missing = named_tasks(["mine"], ["th", "id", "my"], [own])
+    assert [(one.name, one.language, one.family) for one in found] == [
+        ("mine_th", "th", "mine"),
+        ("mine_ind_Latn", "id", "mine"),
+    ]
+    assert missing == ["mine: no task in my"]
+    found, _ = named_tasks(["mine_*", "xcopa", "dudi_nusax_id"], ["th"], [own])
+    assert [one.name for one in found] == ["mine_ind_Latn", "mine_th", "dudi_xcopa_th", "dudi_nusax_id"]
+
+
+def test_a_users_folder_is_asked_by_name(model, tokenizer, own):
+    questions = choose_tasks(["mine"], ["id", "th"], Options(include_path=(own,), limit=1))
+    runs, lines, _ = questions.ask(model, tokenizer, [0])
+    assert set(runs[0].scores["by_language"]) == {"id", "th"} and len(lines) == 2
+
+
+@pytest.mark.slow  # lm_eval reads its 14,000 tasks
+def test_names_of_lm_evals_own_tasks():
+    found, _ = named_tasks(["belebele_tha_Thai", "xstorycloze", "xcopa_vi"], ["id", "my", "th"])
+    assert [(one.name, one.language) for one in found] == [
+        ("belebele_tha_Thai", "th"),
+        ("xstorycloze_id", "id"),
+        ("xstorycloze_my", "my"),
+        ("xcopa_vi", "vi"),
+    ]
+    with pytest.raises(ConfigError, match=r"there is no 'beleble' .did you mean 'belebele'"):
+        named_tasks(["beleble"], None)
+
+
+# what is refused
+
+
+def test_what_is_refused(sets, tmp_path, own):
+    with pytest.raises(ConfigError, match="name what is asked: --tasks"):
+        choose_tasks(None, None, Options())
+    with pytest.raises(ConfigError, match="--limit must be above 0"):
+        Options(limit=0)
+    with pytest.raises(ConfigError, match="--num-fewshot must not be negative"):
+        Options(num_fewshot=-1)
+    with pytest.raises(ConfigError, match=r"--data .*nowhere: no such folder"):
+        Options(data=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"--include-path .*nowhere: no such folder"):
+        choose_tasks(["mine"], None, Options(include_path=(tmp_path / "nowhere",)))
+    with pytest.raises(ConfigError, match=r"has no split 'dev' to take examples from; leave out --num-fewshot"):
+        write_parquet(tmp_path / "global_mmlu_lite.parquet", [{"lang": "id", "split": "test", "row": 0}])
+        choose_tasks(["global_mmlu_lite"], ["id"], Options(data=tmp_path, num_fewshot=1))
+    with pytest.raises(ConfigError, match=r"dudi_xcopa_tl: its set is on no hub; --data DIR reads xcopa.parquet"):
+        choose_tasks(["xcopa"], ["tl"], Options())
+    with pytest.raises(ConfigError, match="no such task file"):
+        choose_tasks([str(own / "no.yaml")], None, Options())
+    with pytest.raises(ConfigError, match="no task in my; there is"):
+        choose_tasks(["xcopa"], ["my"], Options(data=sets))
+    with pytest.raises((ConfigError, EnvironmentFault), match="sib200"):
+        choose_tasks(["sib200"], ["th"], Options())  # the hub cannot be reached from a test
+
+
+def test_a_doc_that_breaks_a_template_names_the_task(tmp_path, own):
+    (tmp_path / "bad.yaml").write_text(
+        (own / "mine.yaml").read_text().replace("{{ q }}", "{{ question }}"), encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=r"bad.yaml: a template fails: 'question' is undefined"):
+        choose_tasks([str(tmp_path / "bad.yaml")], None, Options())
