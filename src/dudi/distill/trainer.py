@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
+from dudi.data.chat import ChatFormat
 from dudi.data.examples import Example, ExampleSet, ListedExamples
 from dudi.data.rejections import Rejections
 from dudi.data.sources import fingerprint
@@ -212,6 +213,10 @@ class DudiTrainer(LoggedTrainer):
         if not resumed:
             optimizer, _ = self.built_optimizer()
             optimizer.state.clear()
+
+    def chat(self) -> ChatFormat:
+        """The student's, which says where `generate` has to stop."""
+        return self.setup.student_format
 
     def logs(self) -> Sequence[RunLog]:
         """The samples beside the metrics."""

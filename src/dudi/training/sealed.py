@@ -16,12 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import ExportableState
 
+from dudi.data.chat import ChatFormat
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
 from dudi.models.adapters import innermost
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
 from dudi.training.arguments import RunArguments
 from dudi.training.identity import check_identity
+from dudi.training.published import published_tokenizer, stop_at
 from dudi.training.ranks import from_first, together
 
 IDENTITY = "identity.json"
@@ -61,6 +63,20 @@ class SealedTrainer(Trainer):
     allow_changed: frozenset[str] = frozenset()
     """Names of an identity that a resumed run may change (`--allow-changed`)."""
     _identity: dict[str, Any] | None = None
+
+    def __init__(self, model: PreTrainedModel | nn.Module, **options: Any) -> None:
+        config = innermost(model).config
+        before = {name: value for name, value in vars(config).items() if name == "use_cache"}
+        super().__init__(model=model, **options)
+        # `Trainer` switches the cache off in what will be published; passes that want none say so themselves.
+        vars(config).pop("use_cache", None)
+        vars(config).update(before)
+        if (chat := self.chat()) is not None:
+            stop_at(innermost(model), chat.stop_ids)
+
+    def chat(self) -> ChatFormat | None:
+        """How the trained model reads a conversation and ends its turn, if it is one that talks."""
+        return None
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint belongs to: a subclass adds its data, tokenizers and models."""
@@ -180,12 +196,22 @@ class SealedTrainer(Trainer):
             return
         folder = output_dir or str(self.args.folder)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if (chat := self.chat()) is not None:  # whatever changed it since
+            stop_at(innermost(model), chat.stop_ids)
         if isinstance(model, PreTrainedModel):
             model.save_pretrained(folder, state_dict=state_dict)
         else:  # a PeftModel would also save the reference's and the average's adapters
             model.save_pretrained(folder, state_dict=state_dict, selected_adapters=[model.active_adapter])
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
+        self._save_beside(folder)
+
+    def _save_beside(self, folder: str | Path) -> None:
+        """What goes with the weights: the tokenizer, with the template of training, and where `generate` stops."""
+        chat, tokenizer = self.chat(), self.processing_class
+        if chat is not None:
+            tokenizer = published_tokenizer(chat)
+            self.inner_model().generation_config.save_pretrained(folder)  # an adapter would bring none
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
 
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save the student and its tokenizer as a folder that appears whole or not at all."""
@@ -207,8 +233,7 @@ class SealedTrainer(Trainer):
 
         def fill(partial: Path) -> None:
             copy.deepcopy(model).merge_and_unload().save_pretrained(partial)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(partial)
+            self._save_beside(partial)
 
         self.refuse_bad_weights()
         self.write_once(lambda: checkpoints.seal(folder, fill, about))
