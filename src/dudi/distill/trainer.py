@@ -28,7 +28,7 @@ from dudi.distill.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.distill.passes import losses_of
 from dudi.distill.setup import Records, build_setup
 from dudi.distill.stages.answers import write_targets
-from dudi.distill.stages.cold_start import COLD_START, cold_start
+from dudi.distill.stages.cold_start import COLD_START, cold_start, start_folder_hash
 from dudi.distill.stages.iterations import begin_iteration, opponents, repeated
 from dudi.distill.stages.reference import (
     make_moving_average,
@@ -41,7 +41,7 @@ from dudi.distill.state import Run
 from dudi.distill.step import Step, rank_sums, step_record, weights_of_step, what_is_bad
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError, DataError
-from dudi.models.adapters import with_adapter
+from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
 from dudi.models.frozen import FrozenModel, MovingAverage
 from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
@@ -233,16 +233,17 @@ class DudiTrainer(LoggedTrainer):
             "token_ids": rows.digest,
             "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
             "chat_templates": [one.digest for one in formats],
-            "student": hash_of_model(self.model, "the student", self._new_adapter),
+            "student": hash_of_model(self.model, "the student", self._is_new),
+            "adapter": adapter_settings(self.model),
+            "start": start_folder_hash(self.args),
             "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
             "stage": self.stage,
             **super().describe(),
         }
 
-    @property
-    def _new_adapter(self) -> str | None:
-        """A part of the names of the weights that this run has made itself, and that no run comes from."""
-        return None if self.peft_config is None else ".lora_"
+    def _is_new(self, name: str) -> bool:
+        """Whether this run made a weight itself, from its seed: where it comes from says nothing of it."""
+        return self.peft_config is not None and in_adapter(name, self.run.peft_model.active_adapter)
 
     def needs(self) -> list[Path]:
         """The opponents of SPIN, which their iteration alone could write."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 
 REFERENCE_ADAPTER = "reference"
 TEACHER_ADAPTER = "teacher"
+WITHOUT_EFFECT: dict[str, str] = {
+    "task_type": "names the class around the model, which computes the same",
+    "auto_mapping": "names the base's class for those who load the adapter",
+    "peft_version": "of no library the version is part of a run's identity",
+    "base_model_name_or_path": "the base's weights are part of it, whatever they are called",
+    "revision": "likewise",
+    "inference_mode": "an adapter in this mode is not trained",
+    "runtime_config": "where matrices are computed, not what",
+}
+"""The fields of adapters' configs that change no number, and why; every other one is part of what a run is."""
 
 
 def is_adapted(model: nn.Module) -> TypeGuard[PeftModel]:
@@ -61,6 +72,34 @@ def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
 
     with drawn_from(seed):
         return get_peft_model(model, copy.deepcopy(peft_config))
+
+
+def adapter_settings(model: nn.Module) -> dict[str, Any] | None:
+    """What decides how an adapter learns, beside its weights: kind, rank, alpha, dropout, targets, initialisation ...
+
+    Returns:
+        The fields of the active adapter's config but those `WITHOUT_EFFECT`, as JSON values; None without an adapter.
+    """
+    if not is_adapted(model):
+        return None
+    config = model.peft_config[model.active_adapter]
+    return {name: _plain(value) for name, value in config.to_dict().items() if name not in WITHOUT_EFFECT}
+
+
+def _plain(value: Any) -> Any:
+    """A config's value as JSON, the same whatever order a set has."""
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def in_adapter(name: str, adapter: str) -> bool:
+    """Whether the parameter of this name belongs to an adapter: `...lora_A.default.weight`, `...ia3_l.default`."""
+    return adapter in name.split(".")
 
 
 def copy_adapter(peft_model: PeftModel, name: str) -> None:

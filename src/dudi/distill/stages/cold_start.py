@@ -19,7 +19,7 @@ from dudi.distill.arguments import COLD_STARTS, METHOD_STAGE_KEYS, DudiConfig
 from dudi.distill.stages.cache import fetch, hash_of, share, stands, teacher_hash
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
-from dudi.models.adapters import innermost, is_adapted, with_adapter
+from dudi.models.adapters import adapter_settings, innermost, is_adapted, with_adapter
 from dudi.training import checkpoints
 from dudi.training.logged import LoggedTrainer
 from dudi.training.ranks import from_first
@@ -76,7 +76,7 @@ def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started
 
 
 def cold_start_key(run: Run) -> str:
-    """Hash of all that a cold start depends on: data, student, templates, world size, and its own keys."""
+    """Hash of all that a cold start depends on: data, student, adapter, templates, world size, and its own keys."""
     args = run.args
     sampling = {"temperature", "max_new_tokens"} if args.cold_start == "teacher_sft" else set()
     unread = METHOD_STAGE_KEYS - sampling
@@ -90,7 +90,23 @@ def cold_start_key(run: Run) -> str:
         "template": run.setup.student_format.digest,
         "world_size": args.world_size,
     }
+    if is_adapted(run.model()):
+        own["adapter"] = adapter_settings(run.model())
+    if args.cold_start == "teacher_sft":
+        own["teacher_template"] = run.setup.teacher_format.digest
     return hash_of(own)
+
+
+def start_folder_hash(args: DudiConfig) -> str | None:
+    """Hash of the weights in the folder that `cold_start` names; None where it names none.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if args.cold_start in COLD_STARTS:
+        return None
+    files = sorted(_existing(Path(args.cold_start)).glob("*.safetensors"))
+    return hash_of({file.name: checkpoints.sha256_of(file) for file in files})
 
 
 def _train_cold_start(run: Run, folder: Path, key: str, make_trainer: MakeTrainer) -> None:

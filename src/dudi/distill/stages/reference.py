@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -13,11 +14,20 @@ from dudi.data.examples import ExampleSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.stages.cache import hash_of, stands
 from dudi.distill.state import Run
-from dudi.models.adapters import REFERENCE_ADAPTER, TEACHER_ADAPTER, adapter_pairs, copy_adapter, innermost, is_adapted
+from dudi.models.adapters import (
+    REFERENCE_ADAPTER,
+    TEACHER_ADAPTER,
+    adapter_pairs,
+    adapter_settings,
+    copy_adapter,
+    innermost,
+    is_adapted,
+)
 from dudi.models.frozen import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
 from dudi.models.sharding import whole
 from dudi.objective.methods import METHODS
 from dudi.training import checkpoints
+from dudi.training.arguments import training_dtype
 
 
 def reference_needed(args: DudiConfig) -> bool:
@@ -62,7 +72,14 @@ def store_gold_reference(run: Run) -> dict[str, float]:
         The log-probabilities by row id.
     """
     examples = run.rows
-    key = hash_of({"data": examples.digest, "reference": _reference_hash(run)})
+    parts: dict[str, Any] = {
+        "data": examples.digest,
+        "reference": _reference_hash(run),
+        "precision": training_dtype(run.args),
+    }
+    if isinstance(run.reference, OtherAdapter):
+        parts["adapter"] = adapter_settings(run.model())
+    key = hash_of(parts)
     folder = run.args.folder / "stages" / "reference"
     if not stands(folder, key):
         batch = run.args.per_device_train_batch_size
