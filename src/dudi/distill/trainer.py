@@ -185,6 +185,7 @@ class DudiTrainer(LoggedTrainer):
     def run_cold_start(self) -> str:
         """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
         started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start)
+        self.base_changed = started.base_changed
         if started.model is not self.model:
             self.model = self.model_wrapped = started.model
         return started.adapter

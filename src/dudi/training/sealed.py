@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from transformers.trainer_callback import ExportableState
 
 from dudi.data.chat import ChatFormat
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
-from dudi.models.adapters import innermost
+from dudi.models.adapters import base_weights, check_adapter, innermost, is_adapted, merged, save_adapter
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
 from dudi.training.arguments import RunArguments
@@ -62,9 +61,13 @@ class SealedTrainer(Trainer):
     """One of them holds a checkpoint's weights."""
     allow_changed: frozenset[str] = frozenset()
     """Names of an identity that a resumed run may change (`--allow-changed`)."""
+    base_changed: bool = False
+    """Whether this run has changed what lies under the trained adapter: a cold start was merged into it."""
     _identity: dict[str, Any] | None = None
+    _base_beside: Path | None = None
 
     def __init__(self, model: PreTrainedModel | nn.Module, **options: Any) -> None:
+        check_adapter(model)
         config = innermost(model).config
         before = {name: value for name, value in vars(config).items() if name == "use_cache"}
         super().__init__(model=model, **options)
@@ -130,6 +133,7 @@ class SealedTrainer(Trainer):
         moments = optimizer.state_dict()
         if self.is_fsdp_enabled:
             moments = whole_optimizer_state(moments)
+        self._write_base()
 
         def fill(partial: Path) -> None:
             self.save_weights(partial, weights)
@@ -181,8 +185,8 @@ class SealedTrainer(Trainer):
             raise NumericError(f"step {self.state.global_step}: the weights are not finite{where}; nothing was saved")
 
     def save_weights(self, folder: Path, weights: dict[str, Any] | None) -> None:
-        """What a checkpoint holds of the model: all of it."""
-        self._save(str(folder), state_dict=weights)
+        """What a checkpoint holds of the model: all of it, or its adapter and where its base lies."""
+        self._save_trained(folder, weights)
 
     def _export_callbacks(self) -> None:
         states: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`
@@ -191,18 +195,60 @@ class SealedTrainer(Trainer):
                 states[type(callback).__name__] = callback.state()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As `Trainer` does, without its pickle of the arguments."""
+        """What `save_model` and the hub hold: a model, or an adapter of a base that others can have as well.
+
+        An adapter whose base this run has changed is merged into it. No pickle of the arguments is written.
+        """
         if not self.args.should_save:
             return
-        folder = output_dir or str(self.args.folder)
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if (chat := self.chat()) is not None:  # whatever changed it since
-            stop_at(innermost(model), chat.stop_ids)
+        folder = Path(output_dir or self.args.folder)
+        if self.lost_base():
+            self._save_merged(folder)
+        else:
+            self._save_trained(folder, state_dict)
+
+    def _save_trained(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
+        """The whole model or, of one with adapters, the one that is trained: never those of reference and average."""
+        model = self._stopping_model()
         if isinstance(model, PreTrainedModel):
             model.save_pretrained(folder, state_dict=state_dict)
-        else:  # a PeftModel would also save the reference's and the average's adapters
-            model.save_pretrained(folder, state_dict=state_dict, selected_adapters=[model.active_adapter])
+        else:
+            save_adapter(model, folder, state_dict, self._base_beside)
         self._save_beside(folder)
+
+    def _save_merged(self, folder: Path) -> None:
+        merged(self._stopping_model()).save_pretrained(folder)
+        self._save_beside(folder)
+
+    def _stopping_model(self) -> Any:
+        """The model with its adapters, which `generate` stops where training did, whatever has changed it since."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if (chat := self.chat()) is not None:
+            stop_at(innermost(model), chat.stop_ids)
+        return model
+
+    def lost_base(self) -> bool:
+        """Whether the trained adapter's base cannot be had under the name that the adapter's config gives it."""
+        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if not is_adapted(model):
+            return False
+        return self.base_changed or not model.peft_config[model.active_adapter].base_model_name_or_path
+
+    def _write_base(self) -> None:
+        """Let the adapters of checkpoints lie on a base that can be loaded, once a process: `stages/base`."""
+        if self._base_beside is not None or self.is_fsdp_enabled or not self.lost_base():
+            return
+        folder = (self.args.folder / "stages" / "base").resolve()
+        model: Any = self._stopping_model()
+        weights, inner = innermost(model).state_dict(), innermost(model)
+        plain = {name: weights[inside] for name, inside in base_weights(model).items()}
+
+        def fill(partial: Path) -> None:
+            inner.save_pretrained(partial, state_dict=plain)
+            self._save_beside(partial)
+
+        self.write_once(lambda: checkpoints.seal(folder, fill, {}))
+        self._base_beside = folder
 
     def _save_beside(self, folder: str | Path) -> None:
         """What goes with the weights: the tokenizer, with the template of training, and where `generate` stops."""
@@ -214,29 +260,21 @@ class SealedTrainer(Trainer):
             tokenizer.save_pretrained(folder)
 
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Save the student and its tokenizer as a folder that appears whole or not at all."""
+        """Save the student, or its adapter, and its tokenizer as a folder that appears whole or not at all."""
         weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
         self.refuse_bad_weights()
-        self.write_once(
-            lambda: checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)
-        )
+        self.write_once(lambda: checkpoints.seal(folder, lambda partial: self._save_trained(partial, weights), about))
 
     def save_final(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save what people use: the whole model, an adapter merged into the weights it was trained on.
 
         An adapter on a merged cold start means nothing on the original student, and `from_pretrained` should just work.
         """
-        model = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
-        if isinstance(model, PreTrainedModel):
+        if not is_adapted(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)):
             self.save_sealed(folder, about)
             return
-
-        def fill(partial: Path) -> None:
-            copy.deepcopy(model).merge_and_unload().save_pretrained(partial)
-            self._save_beside(partial)
-
         self.refuse_bad_weights()
-        self.write_once(lambda: checkpoints.seal(folder, fill, about))
+        self.write_once(lambda: checkpoints.seal(folder, self._save_merged, about))
 
     def check_resume(self, folder: Path) -> dict[str, Any]:
         """Refuse a checkpoint that is damaged, lacks a part of the state, or belongs to another run.
