@@ -29,6 +29,7 @@ class RunArguments(TrainingArguments):
     dataloader_pin_memory: bool = key(False, "Rows arrive as ids, not as tensors: there is nothing to pin.")
     remove_unused_columns: bool = key(False, "Must stay off: rows carry their text to the verbalizer.")
     logging_nan_inf_filter: bool = key(False, "Must stay off: a non-finite loss stops the run.")
+    hub_logs: bool = key(False, "Let `push_to_hub` send metrics.jsonl and eval.jsonl beside model, card and recipe.")
     # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
     report_to: None | str | list[str] = key(  # noqa: RUF036
         "none", "tensorboard, trackio and the other integrations of Trainer."

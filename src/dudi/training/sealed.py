@@ -12,18 +12,16 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import ExportableState
 
-from dudi.data.chat import ChatFormat
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
-from dudi.models.adapters import base_weights, check_adapter, innermost, is_adapted, merged, save_adapter
+from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
 from dudi.training.arguments import RunArguments
 from dudi.training.identity import check_identity
-from dudi.training.published import published_tokenizer, stop_at
-from dudi.training.ranks import from_first, together
+from dudi.training.publishing import PublishingTrainer
+from dudi.training.ranks import from_first
 
 IDENTITY = "identity.json"
 
@@ -33,12 +31,20 @@ FREE_TO_CHANGE = frozenset(
         *("logging_strategy", "logging_steps", "logging_first_step", "logging_dir", "log_on_each_node"),
         *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "per_device_eval_batch_size", "eval_rollouts"),
         *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node"),
-        *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
+        *(
+            "push_to_hub",
+            "hub_token",
+            "hub_private_repo",
+            "hub_model_id",
+            "hub_strategy",
+            "hub_always_push",
+            "hub_logs",
+        ),
         *("hub_revision", "resume_from_checkpoint", "local_rank", "ddp_timeout", "do_train", "do_eval", "do_predict"),
         *("max_steps", "num_train_epochs", "cache_dir", "samples_per_step", "skip_memory_metrics", "debug"),
         *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
         *("dataloader_prefetch_factor", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-        *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "overlap_k"),
+        *("hub_logs", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "overlap_k"),
     }
 )
 """Keys that a resumed run may change: they move no weight, or (the lengths) are what one resumes for."""
@@ -51,35 +57,14 @@ def binding_keys(args: RunArguments) -> dict[str, Any]:
     return {name: values[name] for name in sorted(names) if not name.startswith("_")}
 
 
-class SealedTrainer(Trainer):
+class SealedTrainer(PublishingTrainer):
     """A `Trainer` whose checkpoints are `checkpoints/step-N`, whole or absent."""
 
-    args: RunArguments
-    model: nn.Module
-    model_wrapped: nn.Module
     weight_files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
     """One of them holds a checkpoint's weights."""
     allow_changed: frozenset[str] = frozenset()
     """Names of an identity that a resumed run may change (`--allow-changed`)."""
-    base_changed: bool = False
-    """Whether this run has changed what lies under the trained adapter: a cold start was merged into it."""
     _identity: dict[str, Any] | None = None
-    _base_beside: Path | None = None
-
-    def __init__(self, model: PreTrainedModel | nn.Module, **options: Any) -> None:
-        check_adapter(model)
-        config = innermost(model).config
-        before = {name: value for name, value in vars(config).items() if name == "use_cache"}
-        super().__init__(model=model, **options)
-        # `Trainer` switches the cache off in what will be published; passes that want none say so themselves.
-        vars(config).pop("use_cache", None)
-        vars(config).update(before)
-        if (chat := self.chat()) is not None:
-            stop_at(innermost(model), chat.stop_ids)
-
-    def chat(self) -> ChatFormat | None:
-        """How the trained model reads a conversation and ends its turn, if it is one that talks."""
-        return None
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint belongs to: a subclass adds its data, tokenizers and models."""
@@ -168,10 +153,6 @@ class SealedTrainer(Trainer):
             self.checkpoint_root, self.args.save_total_limit, {folder} | ({Path(best)} if best is not None else set())
         )
 
-    def write_once(self, call: Callable[[], None]) -> None:
-        """Let the rank that saves write, and all ranks wait; if it cannot, all stop with its message."""
-        together(call if self.args.should_save else lambda: None)
-
     def refuse_bad_weights(self) -> None:
         """Never save weights that are not finite: the last checkpoint would be one that nobody can go on from.
 
@@ -193,71 +174,6 @@ class SealedTrainer(Trainer):
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
                 states[type(callback).__name__] = callback.state()
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """What `save_model` and the hub hold: a model, or an adapter of a base that others can have as well.
-
-        An adapter whose base this run has changed is merged into it. No pickle of the arguments is written.
-        """
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.folder)
-        if self.lost_base():
-            self._save_merged(folder)
-        else:
-            self._save_trained(folder, state_dict)
-
-    def _save_trained(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
-        """The whole model or, of one with adapters, the one that is trained: never those of reference and average."""
-        model = self._stopping_model()
-        if isinstance(model, PreTrainedModel):
-            model.save_pretrained(folder, state_dict=state_dict)
-        else:
-            save_adapter(model, folder, state_dict, self._base_beside)
-        self._save_beside(folder)
-
-    def _save_merged(self, folder: Path) -> None:
-        merged(self._stopping_model()).save_pretrained(folder)
-        self._save_beside(folder)
-
-    def _stopping_model(self) -> Any:
-        """The model with its adapters, which `generate` stops where training did, whatever has changed it since."""
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if (chat := self.chat()) is not None:
-            stop_at(innermost(model), chat.stop_ids)
-        return model
-
-    def lost_base(self) -> bool:
-        """Whether the trained adapter's base cannot be had under the name that the adapter's config gives it."""
-        model: Any = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if not is_adapted(model):
-            return False
-        return self.base_changed or not model.peft_config[model.active_adapter].base_model_name_or_path
-
-    def _write_base(self) -> None:
-        """Let the adapters of checkpoints lie on a base that can be loaded, once a process: `stages/base`."""
-        if self._base_beside is not None or self.is_fsdp_enabled or not self.lost_base():
-            return
-        folder = (self.args.folder / "stages" / "base").resolve()
-        model: Any = self._stopping_model()
-        weights, inner = innermost(model).state_dict(), innermost(model)
-        plain = {name: weights[inside] for name, inside in base_weights(model).items()}
-
-        def fill(partial: Path) -> None:
-            inner.save_pretrained(partial, state_dict=plain)
-            self._save_beside(partial)
-
-        self.write_once(lambda: checkpoints.seal(folder, fill, {}))
-        self._base_beside = folder
-
-    def _save_beside(self, folder: str | Path) -> None:
-        """What goes with the weights: the tokenizer, with the template of training, and where `generate` stops."""
-        chat, tokenizer = self.chat(), self.processing_class
-        if chat is not None:
-            tokenizer = published_tokenizer(chat)
-            self.inner_model().generation_config.save_pretrained(folder)  # an adapter would bring none
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
 
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save the student, or its adapter, and its tokenizer as a folder that appears whole or not at all."""
@@ -342,10 +258,6 @@ class SealedTrainer(Trainer):
             states = checkpoints.read_json(Path(checkpoint) / "random.json")
             # There are others only if another world size was allowed.
             checkpoints.restore_random_states(states[self.args.process_index % len(states)])
-
-    def inner_model(self) -> PreTrainedModel:
-        """The causal language model inside every wrapper and adapter."""
-        return innermost(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False))
 
 
 def _read_identity(file: Path) -> dict[str, Any]:
