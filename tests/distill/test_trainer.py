@@ -402,9 +402,10 @@ def test_rows_that_are_not_taken_are_written_and_said(tmp_path, tokenizer):
         {"id": "x", "language": "xx", "prompt": "?", "completion": "!"},
         {"id": "y", "language": "id", "prompt": "?"},
     ]
+    good = [row | {"id": f"{row['id']}-{n}"} for n in range(2) for row in ROWS]
     with pytest.warns(UserWarning, match="unknown_language"):
-        trainer = make_trainer(tmp_path, "sft", rows=[*ROWS, *bad], tokenizer=tokenizer)
-    assert len(trainer.setup.train.examples) == len(ROWS)
+        trainer = make_trainer(tmp_path, "dudi", rows=[*good, *bad], tokenizer=tokenizer)
+    assert len(trainer.setup.train.examples) == len(good)
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "rejected.jsonl").read_text().splitlines()]
     assert reasons == ["unknown_language", "missing_key"]
 

@@ -23,6 +23,8 @@ DEFAULT_TEMPLATE_KWARGS: dict[str, Any] = {
 Tokens = Sequence[int] | np.ndarray
 """(T,) token ids: a list, or int32."""
 
+STOP_TOKENS = "stop_tokens"
+"""Where a tokenizer that was saved after training names every token that ended a turn: `eos_token` holds one alone."""
 _PROBE = "dudi-probe-answer"
 
 
@@ -35,7 +37,7 @@ class ChatFormat:
         kwargs: What the template is rendered with.
         lead: Text between the generation prompt and the answer (a space, in some templates).
         end_of_turn: The token that ends an answer.
-        stop_ids: The tokens that end a rollout: the end of turn and the tokenizer's EOS.
+        stop_ids: The tokens that end a rollout: the end of turn, the tokenizer's EOS and those that it names itself.
         digest: Hash of the template, the special ids and a rendered probe; part of cache keys and of resume checks.
         special: Finds the special tokens in a text.
     """
@@ -105,8 +107,8 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
             f"{model_name}: its chat template ends an answer with {after[:20]!r}, which is no special token; "
             "rollouts could never end. Use a template with an end-of-turn token (student.chat_template)"
         )
-    eos = tokenizer.eos_token_id
-    stops = (end_of_turn,) if eos in (None, end_of_turn) else (end_of_turn, eos)
+    named = [tokenizer.convert_tokens_to_ids(token) for token in tokenizer.init_kwargs.get(STOP_TOKENS, [])]
+    stops = tuple(dict.fromkeys(i for i in (end_of_turn, tokenizer.eos_token_id, *named) if i is not None))
     lead = before[len(prompt) :] if before.startswith(prompt) else ""
     digest = hashlib.sha256(repr((tokenizer.chat_template, prompt, full, stops, used)).encode()).hexdigest()
     return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest, _special_tokens(tokenizer))

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from dudi.data.convert import clear
 from dudi.data.files import Located
 from dudi.data.overlap import CHARACTERS, WORDS, Grams, benchmark_grams
 from dudi.data.rejections import Rejections
@@ -130,12 +129,8 @@ def prepare(
     ranks: dict[Group, array.array[int]] = {}
     for group, _, rank in judge.passed(drafts()):
         ranks.setdefault(group, array.array("q")).append(rank)
-    rejected = output.with_name(REJECTED)
-    if judge.rejections:
-        judge.rejections.write(rejected)
-        judge.rejections.check_share(judge.total, max_rejected_share)
-    else:
-        clear(rejected)
+    judge.rejections.settle(output.with_suffix(f".{REJECTED}"))
+    judge.rejections.check_share(judge.total, max_rejected_share)
     if not ranks:
         why = f"; {judge.overlap.total():,} share n-grams with the benchmark" if judge.overlap else ""
         raise DataError(f"{output.name}: no good row among {judge.total:,}{why}")

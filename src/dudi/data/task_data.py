@@ -108,7 +108,7 @@ def _named_files(task: TaskFile, split: str) -> Iterator[Located]:
             found = find_files(str(word), split)
         except ConfigError as error:
             raise ConfigError(f"{task.path}: {error}{hint}") from error
-        for path, shown in found:
+        for path, shown in found.files:
             yield from read_records(path, shown)
 
 

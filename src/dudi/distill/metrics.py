@@ -176,14 +176,17 @@ class RolloutHealth:
     looping: int = 0
 
     def add(self, ids: Sequence[int], ended: bool, text: str, wanted: str, candidates: Sequence[str]) -> str:
-        """Count one rollout; returns its detected language (`und` when the text is too short to tell)."""
+        """Count one rollout; returns its detected language (`und` when the text is too short to tell).
+
+        One that was asked for in a language which nobody could detect counts as neither right nor wrong.
+        """
         found = detect(text, candidates)
         self.rollouts += 1
         self.tokens += len(ids)
         self.ended += ended
         self.empty += not text.strip()
         self.looping += ends_in_a_loop(ids[: len(ids) - ended])
-        if found != "und":
+        if found != "und" and wanted in candidates:
             self.detected += 1
             self.wrong += found != wanted
         return found

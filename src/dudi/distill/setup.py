@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sized
-from typing import Any
+from collections.abc import Mapping
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
-from dudi.data.examples import Example, ExampleSet, digest_of, tokenise
+from dudi.data.examples import Example, ExampleSet, digest_of
 from dudi.data.rejections import Rejections
-from dudi.data.rows import Row
-from dudi.data.sources import rows_from_records
 from dudi.distill.arguments import DudiConfig
+from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
 from dudi.distill.verbalizer import Verbalizer
-from dudi.errors import ConfigError, DudiError
+from dudi.errors import ConfigError, DataError, DudiError
 from dudi.languages.registry import load_languages
 from dudi.models.adapters import innermost
 from dudi.models.limits import check_ids, check_length
@@ -25,8 +23,6 @@ from dudi.models.load import load_model, load_tokenizer, move
 from dudi.models.vocabulary import shared_vocabulary
 from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head, head_of
-
-Records = Iterable[Mapping[str, Any] | Row]
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,8 +38,9 @@ class Setup:
         vocabulary: The ids that both heads share.
         verbalizer: Writes z and p_z.
         languages: All languages that are known, as candidates for detection.
+        reader: Reads further rows.
         train: Tokenised training rows.
-        eval: Tokenised evaluation rows, or None.
+        eval: Tokenised evaluation rows, by name where there are several datasets; or None.
         probe: Rows that the probe of `teacher_weight: auto` asks, none of them trained on; None without a probe.
         rejections: Rows that were not taken.
         notes: What a person should know before it starts.
@@ -57,8 +54,9 @@ class Setup:
     vocabulary: int
     verbalizer: Verbalizer
     languages: tuple[str, ...]
+    reader: RowReader
     train: ExampleSet | None
-    eval: ExampleSet | None
+    eval: ExampleSet | dict[str, ExampleSet] | None
     probe: ExampleSet | None
     rejections: Rejections
     notes: list[str]
@@ -69,12 +67,15 @@ def build_setup(
     teacher: PreTrainedModel | str | None,
     args: DudiConfig,
     train_dataset: Records | ExampleSet | None,
-    eval_dataset: Records | ExampleSet | None,
+    eval_dataset: Records | ExampleSet | Mapping[str, Records] | None,
     tokenizer: PreTrainedTokenizerBase | None,
     teacher_tokenizer: PreTrainedTokenizerBase | None,
     rejections: Rejections | None = None,
+    max_rejected_share: float = MAX_REJECTED_SHARE,
 ) -> Setup:
     """Load what is named, hold student against teacher, and tokenise the rows.
+
+    Rows that are not taken are told here, and stop the run when they are too many, unless a caller counts them itself.
 
     Raises:
         ConfigError: a missing teacher, different tokenizers, a template without an end of turn.
@@ -98,9 +99,17 @@ def build_setup(
     if loaded is not None and teacher_tokenizer is not None:
         check_ids(loaded, teacher_tokenizer, "teacher")
     languages = tuple(load_languages())
-    rejections = Rejections() if rejections is None else rejections
-    train = _examples(train_dataset, own, theirs, args, languages, rejections)
-    evaluation = _examples(eval_dataset, own, theirs, args, languages, rejections)
+    taken = Rejections() if rejections is None else rejections
+    reader = RowReader(args, own, theirs, vocabulary, languages)
+    try:
+        train, rows = _read(reader, train_dataset, "train_dataset", taken)
+        evaluation, more = _read_evaluation(reader, eval_dataset, taken)
+    except DataError:
+        if rejections is None and len(taken):
+            tell_rejections(taken, 0, args, share=1.0)
+        raise
+    if rejections is None:
+        tell_rejections(taken, rows + more, args, max_rejected_share)
     probe = None
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed)
@@ -115,9 +124,10 @@ def build_setup(
         verbalizer=Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets),
         languages=languages,
         train=train,
+        reader=reader,
         eval=evaluation,
         probe=probe,
-        rejections=rejections,
+        rejections=taken,
         notes=notes,
     )
 
@@ -136,6 +146,27 @@ def _check_lengths(
         longest = max(longest, args.teacher_max_length if args.verbalizer != "none" and rolled_out else 0)
         check_length(teacher, args.max_length, "the teacher", "max_length")
         check_length(teacher, longest + rolled_out, "the teacher", "max_new_tokens after its longest prompt")
+
+
+def _read(
+    reader: RowReader, dataset: Records | ExampleSet | None, name: str, rejections: Rejections
+) -> tuple[ExampleSet | None, int]:
+    """The examples of a dataset, and how many rows it had; None for none, and examples as they are."""
+    if dataset is None or isinstance(dataset, ExampleSet):
+        return dataset, 0 if dataset is None else len(dataset.examples)
+    return reader.read(dataset, name, rejections)
+
+
+def _read_evaluation(
+    reader: RowReader,
+    dataset: Records | ExampleSet | Mapping[str, Records] | None,
+    rejections: Rejections,
+) -> tuple[ExampleSet | dict[str, ExampleSet] | None, int]:
+    """The same for evaluation, where several datasets may have names (a dict, a `DatasetDict`)."""
+    if not isinstance(dataset, Mapping):
+        return _read(reader, dataset, "eval_dataset", rejections)
+    found = {name: reader.read(one, f"eval_dataset[{name!r}]", rejections) for name, one in dataset.items()}
+    return {name: examples for name, (examples, _) in found.items()}, sum(rows for _, rows in found.values())
 
 
 def _teacher_that_is_read(
@@ -218,7 +249,7 @@ def _teacher_format(
 
 
 def rows_for_probe(
-    train: ExampleSet, evaluation: ExampleSet | None, per_language: int, seed: int
+    train: ExampleSet, evaluation: ExampleSet | Mapping[str, ExampleSet] | None, per_language: int, seed: int
 ) -> tuple[ExampleSet, ExampleSet]:
     """The rows to train on, and those that a probe asks: of the evaluation rows, or held out of the training rows.
 
@@ -226,11 +257,15 @@ def rows_for_probe(
 
     Args:
         train: The training rows.
-        evaluation: Evaluation rows, or None.
+        evaluation: Evaluation rows, of one dataset or of several, or None.
         per_language: Most rows of a language.
         seed: Of the run.
     """
-    source = train.examples if evaluation is None else evaluation.examples
+    if evaluation is None:
+        source = train.examples
+    else:
+        sets = evaluation.values() if isinstance(evaluation, Mapping) else [evaluation]
+        source = [example for one in sets for example in one.examples]
     of_language: dict[str, list[Example]] = {}
     for example in source:
         of_language.setdefault(example.row.language, []).append(example)
@@ -244,27 +279,3 @@ def rows_for_probe(
         return train, ExampleSet(probe, {}, digest_of(probe))
     kept = [example for example in train.examples if example.row.id not in chosen]
     return ExampleSet(kept, train.truncated, digest_of(kept)), ExampleSet(probe, {}, digest_of(probe))
-
-
-def _examples(
-    dataset: Records | ExampleSet | None,
-    student: ChatFormat,
-    teacher: ChatFormat | None,
-    args: DudiConfig,
-    languages: tuple[str, ...],
-    rejections: Rejections,
-) -> ExampleSet | None:
-    if dataset is None or isinstance(dataset, ExampleSet):
-        return dataset
-    if not isinstance(dataset, Sized):
-        raise ConfigError(
-            "streaming datasets are not supported: the reference reads every row once, before the first step; "
-            "save the rows with `dudi prepare` and give the file"
-        )
-    given = list(dataset)
-    rows = [row for row in given if isinstance(row, Row)]
-    records = [record for record in given if not isinstance(record, Row)]
-    if records:
-        fixed = args.languages[0] if len(args.languages) == 1 else None
-        rows += rows_from_records(records, languages=languages, language=fixed, rejections=rejections).rows
-    return tokenise(rows, student, teacher, args.max_length, rejections)

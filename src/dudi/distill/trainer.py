@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
-from dudi.data.examples import Example, ExampleSet, ListedExamples
+from dudi.data.chat import ChatFormat
+from dudi.data.examples import Example, ExampleSet
 from dudi.data.rejections import Rejections
 from dudi.data.sources import fingerprint
 from dudi.distill.alarms import CollapseAlarm
@@ -23,12 +22,15 @@ from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.batch import MicroBatch
 from dudi.distill.by_language import AGREEMENT, LOSSES, balance, language_shares, token_table
 from dudi.distill.collect import Collector
+from dudi.distill.dataset import MAX_REJECTED_SHARE, Records
 from dudi.distill.engines import student_engine
+from dudi.distill.habits import as_config, as_name, refuse_habits
 from dudi.distill.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.distill.passes import losses_of
-from dudi.distill.setup import Records, build_setup
+from dudi.distill.row_trainer import RowTrainer, listed
+from dudi.distill.setup import build_setup
 from dudi.distill.stages.answers import write_targets
-from dudi.distill.stages.cold_start import COLD_START, cold_start
+from dudi.distill.stages.cold_start import COLD_START, cold_start, start_folder_hash
 from dudi.distill.stages.iterations import begin_iteration, opponents, repeated
 from dudi.distill.stages.probe import describe_probe, probe_teacher
 from dudi.distill.stages.reference import (
@@ -43,7 +45,7 @@ from dudi.distill.step import Step, language_table, rank_sums, step_record, weig
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import check_codes, load_languages
-from dudi.models.adapters import with_adapter
+from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
 from dudi.models.frozen import FrozenModel, MovingAverage
 from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
@@ -52,7 +54,6 @@ from dudi.rollouts import VLLMEngine
 from dudi.training.checkpoints import random_states, restore_random_states
 from dudi.training.identity import hash_of_model, hash_of_tokenizer
 from dudi.training.interrupts import Interrupts
-from dudi.training.logged import LoggedTrainer
 from dudi.training.runlog import RunLog
 
 BALANCE_STEPS = 8
@@ -60,7 +61,7 @@ BALANCE_STEPS = 8
 RATIOS = "language_ratios"
 
 
-class DudiTrainer(LoggedTrainer):
+class DudiTrainer(RowTrainer):
     """Distils a student with the signals of a method.
 
     It is used as TRL's trainers are:
@@ -69,11 +70,12 @@ class DudiTrainer(LoggedTrainer):
         trainer.train()
 
     Args:
-        model: The student: a model, a `PeftModel`, or a name to load.
-        teacher_model: The teacher, or a name; None for methods without one.
-        args: The run's keys.
-        train_dataset: Rows with `id`, `language`, and `messages` or `prompt` + `completion`.
-        eval_dataset: The same, for evaluation during training.
+        model: The student: a model, a `PeftModel`, or a name or folder to load.
+        teacher_model: The teacher, or a name or folder; None for methods without one.
+        args: The run's keys; plain `TrainingArguments` are converted, as TRL's SFT trainer does.
+        train_dataset: Rows with `id`, `language`, and `messages` or `prompt` + `completion`. A method without a
+            verbalizer takes rows of any language, and rows that name none.
+        eval_dataset: The same, for evaluation during training; several of them as a dict or a `DatasetDict`.
         processing_class: The student's tokenizer; loaded from the student's name when None.
         callbacks: As in `Trainer`.
         peft_config: Train an adapter of this kind.
@@ -81,13 +83,15 @@ class DudiTrainer(LoggedTrainer):
         optimizers: As in `Trainer`.
         stage: How metrics name this part of a run; the method's name when None.
         log_dir: Where `metrics.jsonl` and `samples.jsonl` go; `output_dir` when None.
-        rejections: Where rows that are not taken are counted, by a caller who shows them; when None they are written to
-            `output_dir/rejected.jsonl` and a warning says how many and why.
+        rejections: Where rows that are not taken are counted, by a caller who shows and judges them; when None they are
+            written to `output_dir/rejected.jsonl` and a warning says how many and why.
+        max_rejected_share: Largest share of rows that may be rejected, where no caller judges them.
         interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
+        unknown: Arguments of other trainers, each refused with what to do instead (`dudi.distill.habits.REFUSED`).
 
     Raises:
         ConfigError: the method's teacher is missing, the tokenizers differ, a template has no end of turn.
-        DataError: no row is left.
+        DataError: no row is left, or too many are bad.
     """
 
     _tag_names = ("dudi",)
@@ -95,11 +99,11 @@ class DudiTrainer(LoggedTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | nn.Module | str,
-        teacher_model: PreTrainedModel | str | None = None,
-        args: DudiConfig | None = None,
+        model: PreTrainedModel | nn.Module | str | Path,
+        teacher_model: PreTrainedModel | str | Path | None = None,
+        args: DudiConfig | TrainingArguments | None = None,
         train_dataset: Records | ExampleSet | None = None,
-        eval_dataset: Records | ExampleSet | None = None,
+        eval_dataset: Records | ExampleSet | Mapping[str, Records] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         callbacks: list[TrainerCallback] | None = None,
         peft_config: Any = None,
@@ -109,29 +113,33 @@ class DudiTrainer(LoggedTrainer):
         stage: str | None = None,
         log_dir: Path | None = None,
         rejections: Rejections | None = None,
+        max_rejected_share: float = MAX_REJECTED_SHARE,
         interrupts: Interrupts | None = None,
+        **unknown: Any,
     ) -> None:
-        args = args if args is not None else DudiConfig(output_dir="dudi-run")
+        refuse_habits(unknown)
+        args = as_config(args)
         check_deepspeed(args)
         parts = build_setup(
-            model,
-            teacher_model,
+            as_name(model),
+            as_name(teacher_model),
             args,
             train_dataset,
             eval_dataset,
             processing_class,
             teacher_processing_class,
             rejections,
+            max_rejected_share,
         )
-        self.setup = parts
+        self.setup, self.max_rejected_share = parts, max_rejected_share
         self.peft_config = peft_config
         self.signals = build_signals(args)
         super().__init__(
             model=with_adapter(parts.model, peft_config, args.seed),
             args=args,
             data_collator=_as_they_are,
-            train_dataset=None if parts.train is None else ListedExamples(parts.train.examples),
-            eval_dataset=None if parts.eval is None else ListedExamples(parts.eval.examples),
+            train_dataset=listed(parts.train),
+            eval_dataset=listed(parts.eval),
             processing_class=parts.tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -144,9 +152,6 @@ class DudiTrainer(LoggedTrainer):
         folder = args.folder if log_dir is None else log_dir
         self.open_log(stage or args.method, folder)
         self.samples_log = self.run_log(folder / "samples.jsonl")
-        first = rejections is None and args.process_index == 0
-        if first and parts.rejections.settle(folder / "rejected.jsonl"):
-            warnings.warn("\n".join(parts.rejections.summary()), stacklevel=2)
         self.run = Run(
             args,
             parts,
@@ -211,6 +216,7 @@ class DudiTrainer(LoggedTrainer):
     def run_cold_start(self) -> str:
         """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
         started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start)
+        self.base_changed = started.base_changed
         if started.model is not self.model:
             self.model = self.model_wrapped = started.model
         return started.adapter
@@ -240,6 +246,10 @@ class DudiTrainer(LoggedTrainer):
             optimizer, _ = self.built_optimizer()
             optimizer.state.clear()
 
+    def chat(self) -> ChatFormat:
+        """The student's, which says where `generate` has to stop."""
+        return self.setup.student_format
+
     def logs(self) -> Sequence[RunLog]:
         """The samples beside the metrics."""
         return (*super().logs(), self.samples_log)
@@ -255,16 +265,17 @@ class DudiTrainer(LoggedTrainer):
             "token_ids": rows.digest,
             "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
             "chat_templates": [one.digest for one in formats],
-            "student": hash_of_model(self.model, "the student", self._new_adapter),
+            "student": hash_of_model(self.model, "the student", self._is_new),
+            "adapter": adapter_settings(self.model),
+            "start": start_folder_hash(self.args),
             "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
             "stage": self.stage,
             **super().describe(),
         }
 
-    @property
-    def _new_adapter(self) -> str | None:
-        """A part of the names of the weights that this run has made itself, and that no run comes from."""
-        return None if self.peft_config is None else ".lora_"
+    def _is_new(self, name: str) -> bool:
+        """Whether this run made a weight itself, from its seed: where it comes from says nothing of it."""
+        return self.peft_config is not None and in_adapter(name, self.run.peft_model.active_adapter)
 
     def needs(self) -> list[Path]:
         """The opponents of SPIN, which their iteration alone could write."""
@@ -301,11 +312,6 @@ class DudiTrainer(LoggedTrainer):
         rates = self.args.spin_learning_rates or [self.args.learning_rate] * self.args.spin_iterations
         self.lr_scheduler = repeated(one, per_iteration, rates, self.args.learning_rate)
         return self.lr_scheduler
-
-    def use_examples(self, examples: ExampleSet) -> None:
-        """Train on other targets for the same rows."""
-        self.setup.train = examples
-        self.train_dataset = ListedExamples(examples.examples)
 
     # ---- one optimizer step
 
@@ -483,7 +489,7 @@ class DudiTrainer(LoggedTrainer):
         states = random_states()  # opening a data loader draws a number
         metrics, rows = evaluate_examples(self.run, dataloader, metric_key_prefix)
         restore_random_states(states)
-        return EvalLoopOutput(predictions=np.empty(0), label_ids=None, metrics=metrics, num_samples=rows)
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)  # type: ignore[arg-type]
 
 
 def _as_they_are(examples: list[Any]) -> Any:

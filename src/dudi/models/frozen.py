@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from dudi.models.sharding import whole
 
@@ -54,8 +53,8 @@ class FrozenModel:
             yield self.module
 
 
-def frozen_copy(model: PreTrainedModel) -> FrozenModel:
-    """A frozen copy of a model that is trained on."""
+def frozen_copy(model: nn.Module) -> FrozenModel:
+    """A frozen copy of a model that is trained on, with its adapters."""
     return FrozenModel(copy.deepcopy(model))
 
 

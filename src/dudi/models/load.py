@@ -220,6 +220,7 @@ def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedM
     if len(set(layers)) < len(layers):
         raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers; name each layer once")
     values = model.config.to_dict() | {"num_hidden_layers": len(layers)}
+    values.pop("_name_or_path", None)  # an adapter of the cut model would be put on the whole one
     if isinstance(values.get("layer_types"), list):
         values["layer_types"] = [values["layer_types"][i] for i in layers]
     twin = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=model.dtype)

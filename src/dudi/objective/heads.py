@@ -192,10 +192,11 @@ def head_of(model: PreTrainedModel) -> Head:
         ConfigError: the output layer is not a plain linear map.
     """
     layer = model.get_output_embeddings()
-    if layer is None or "lora" in type(layer).__module__ or layer.weight.dim() != 2:
+    # A wrapper of whole modules or of single tokens shows the weight in force; an adapter's layer its base's.
+    if layer is None or type(layer).__module__.startswith("peft.tuners") or layer.weight.dim() != 2:
         raise ConfigError(
             f"{type(model).__name__}: its output layer is {type(layer).__name__}, and dudi needs a plain linear one; "
-            "leave lm_head out of the LoRA target modules"
+            "leave lm_head out of the adapter's target modules"
         )
     config = model.config.get_text_config()
     softcap = config.to_dict().get("final_logit_softcapping")

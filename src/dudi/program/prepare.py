@@ -15,9 +15,7 @@ def task_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the words of `dudi prepare task`."""
     parser.usage = "%(prog)s TASK [options]"  # the name first: options that take several words would take it
     add = parser.add_argument
-    add(
-        "task", metavar="TASK", help="a task file of lm_eval, a folder of them, or a shipped one: sib200, dudi_xcopa_th"
-    )
+    add("task", metavar="TASK", help="a task file of lm_eval, a folder of them, or a shipped one: sib200, xcopa")
     add("--split", default="train", metavar="NAME", help="train (default), validation, test, or the set's own name")
     _shared_arguments(parser)
 

@@ -15,6 +15,7 @@ from dudi.distill.run import default_output
 from dudi.distill.run import train as train_student
 from dudi.environment import quiet_libraries
 from dudi.training.interrupts import Interrupts
+from dudi.training.publishing import push_run
 from dudi.training.ranks import from_first
 from dudi.training.run_folder import is_finished, is_reported
 from dudi.training.runlog import read_jsonl
@@ -66,6 +67,8 @@ def train(
         train_student(config, args, interrupts, resume=resume, show=show, allow_changed=allow_changed)
         if first:
             finish(folder, config, args)
+            if args.push_to_hub:
+                say(f"hub      {push_run(folder, args)}")
     return 0
 
 

@@ -327,16 +327,16 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state_all([torch.tensor(s, dtype=torch.uint8) for s in states["cuda"]])
 
 
-def hash_parameters(model: torch.nn.Module, leave_out: str | None = None) -> str:
+def hash_parameters(model: torch.nn.Module, leave_out: Callable[[str], bool] | None = None) -> str:
     """SHA-256 over the names and bytes of a model's state: the identity of its weights.
 
     Args:
         model: The model.
-        leave_out: A part of the names of tensors that do not count.
+        leave_out: Whether the tensor of a name does not count.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        if leave_out is not None and leave_out in name:
+        if leave_out is not None and leave_out(name):
             continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)

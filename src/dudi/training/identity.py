@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -30,13 +30,13 @@ def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def hash_of_model(model: nn.Module, name: str, leave_out: str | None = None) -> str:
+def hash_of_model(model: nn.Module, name: str, leave_out: Callable[[str], bool] | None = None) -> str:
     """Hash of a model's weights, which are looked at on the way.
 
     Args:
         model: The model.
         name: What to call it.
-        leave_out: A part of the names of tensors that do not count.
+        leave_out: Whether the tensor of a name does not count.
 
     Raises:
         NumericError: a weight is NaN or infinite.
@@ -75,9 +75,10 @@ def check_identity(saved: Mapping[str, Any], own: Mapping[str, Any], what: str, 
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of an identity by name, keys of the config among them, as they read back from JSON."""
+    """The parts of an identity by name, as they read back from JSON: keys of the config, fields of the adapter's."""
     parts = json.loads(json.dumps(dict(identity), default=str))
-    return {**{name: value for name, value in parts.items() if name != "keys"}, **parts.get("keys", {})}
+    keys, adapter = parts.pop("keys", {}), parts.pop("adapter", None)
+    return parts | {f"adapter.{name}": value for name, value in (adapter or {}).items()} | keys
 
 
 def _short(value: Any) -> str:

@@ -156,6 +156,12 @@ class RunKeys:
     dataloader_pin_memory: bool = key(
         False, "Rows arrive as ids, not as tensors: there is nothing to pin.", stage="any", resume="free"
     )
+    hub_logs: bool = key(
+        False,
+        "Let `push_to_hub` send metrics.jsonl and eval.jsonl beside model, card and recipe.",
+        stage="any",
+        resume="free",
+    )
     # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
     report_to: None | str | list[str] = key(  # noqa: RUF036
         "none", "tensorboard, trackio and the other integrations of Trainer.", stage="any", resume="free"

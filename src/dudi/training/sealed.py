@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,23 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import ExportableState
 
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
-from dudi.models.adapters import innermost
+from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
-from dudi.training.arguments import RunArguments, binding_keys
+from dudi.training.arguments import binding_keys
 from dudi.training.identity import check_identity
-from dudi.training.ranks import from_first, together
+from dudi.training.publishing import PublishingTrainer
+from dudi.training.ranks import from_first
 
 IDENTITY = "identity.json"
 
 
-class SealedTrainer(Trainer):
+class SealedTrainer(PublishingTrainer):
     """A `Trainer` whose checkpoints are `checkpoints/step-N`, whole or absent."""
 
-    args: RunArguments
-    model: nn.Module
-    model_wrapped: nn.Module
     weight_files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
     """One of them holds a checkpoint's weights."""
     allow_changed: frozenset[str] = frozenset()
@@ -90,6 +86,7 @@ class SealedTrainer(Trainer):
         moments = optimizer.state_dict()
         if self.is_fsdp_enabled:
             moments = whole_optimizer_state(moments)
+        self._write_base()
 
         def fill(partial: Path) -> None:
             self.save_weights(partial, weights)
@@ -124,10 +121,6 @@ class SealedTrainer(Trainer):
             self.checkpoint_root, self.args.save_total_limit, {folder} | ({Path(best)} if best is not None else set())
         )
 
-    def write_once(self, call: Callable[[], None]) -> None:
-        """Let the rank that saves write, and all ranks wait; if it cannot, all stop with its message."""
-        together(call if self.args.should_save else lambda: None)
-
     def refuse_bad_weights(self) -> None:
         """Never save weights that are not finite: the last checkpoint would be one that nobody can go on from.
 
@@ -141,8 +134,8 @@ class SealedTrainer(Trainer):
             raise NumericError(f"step {self.state.global_step}: the weights are not finite{where}; nothing was saved")
 
     def save_weights(self, folder: Path, weights: dict[str, Any] | None) -> None:
-        """What a checkpoint holds of the model: all of it."""
-        self._save(str(folder), state_dict=weights)
+        """What a checkpoint holds of the model: all of it, or its adapter and where its base lies."""
+        self._save_trained(folder, weights)
 
     def _export_callbacks(self) -> None:
         states: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`
@@ -150,44 +143,22 @@ class SealedTrainer(Trainer):
             if isinstance(callback, ExportableState):
                 states[type(callback).__name__] = callback.state()
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As `Trainer` does, without its pickle of the arguments."""
-        if not self.args.should_save:
-            return
-        folder = output_dir or str(self.args.folder)
-        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if isinstance(model, PreTrainedModel):
-            model.save_pretrained(folder, state_dict=state_dict)
-        else:  # a PeftModel would also save the reference's and the average's adapters
-            model.save_pretrained(folder, state_dict=state_dict, selected_adapters=[model.active_adapter])
-        if self.processing_class is not None:
-            self.processing_class.save_pretrained(folder)
-
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Save the student and its tokenizer as a folder that appears whole or not at all."""
+        """Save the student, or its adapter, and its tokenizer as a folder that appears whole or not at all."""
         weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
         self.refuse_bad_weights()
-        self.write_once(
-            lambda: checkpoints.seal(folder, lambda partial: self._save(str(partial), state_dict=weights), about)
-        )
+        self.write_once(lambda: checkpoints.seal(folder, lambda partial: self._save_trained(partial, weights), about))
 
     def save_final(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save what people use: the whole model, an adapter merged into the weights it was trained on.
 
         An adapter on a merged cold start means nothing on the original student, and `from_pretrained` should just work.
         """
-        model = self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)
-        if isinstance(model, PreTrainedModel):
+        if not is_adapted(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False)):
             self.save_sealed(folder, about)
             return
-
-        def fill(partial: Path) -> None:
-            copy.deepcopy(model).merge_and_unload().save_pretrained(partial)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(partial)
-
         self.refuse_bad_weights()
-        self.write_once(lambda: checkpoints.seal(folder, fill, about))
+        self.write_once(lambda: checkpoints.seal(folder, self._save_merged, about))
 
     def check_resume(self, folder: Path) -> dict[str, Any]:
         """Refuse a checkpoint that is damaged, lacks a part of the state, or belongs to another run.
@@ -255,10 +226,6 @@ class SealedTrainer(Trainer):
             states = checkpoints.read_json(Path(checkpoint) / "random.json")
             # There are others only if another world size was allowed.
             checkpoints.restore_random_states(states[self.args.process_index % len(states)])
-
-    def inner_model(self) -> PreTrainedModel:
-        """The causal language model inside every wrapper and adapter."""
-        return innermost(self.accelerator.unwrap_model(self.model_wrapped, keep_torch_compile=False))
 
 
 def _read_identity(file: Path) -> dict[str, Any]:

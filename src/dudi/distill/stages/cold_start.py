@@ -20,7 +20,7 @@ from dudi.distill.keys import COLD_STARTS, METHOD_STAGE_KEYS
 from dudi.distill.stages.cache import fetch, hash_of, share, stands, teacher_hash
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
-from dudi.models.adapters import innermost, is_adapted, with_adapter
+from dudi.models.adapters import CONFIG, adapter_settings, is_adapted, with_adapter
 from dudi.training import checkpoints
 from dudi.training.arguments import binding_keys
 from dudi.training.logged import LoggedTrainer
@@ -37,10 +37,12 @@ class Started:
     Attributes:
         model: The student, with its adapters.
         adapter: `merge`: a new adapter on a merged cold start; `continue`: the adapter of before; `none`: no adapter.
+        base_changed: Whether the weights under the adapter are others than before.
     """
 
     model: nn.Module
     adapter: Literal["merge", "continue", "none"]
+    base_changed: bool = False
 
 
 class MakeTrainer(Protocol):
@@ -63,8 +65,7 @@ def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started
     if wanted == "none":
         return Started(model, "continue" if peft_config is None and is_adapted(model) else "none")
     if wanted not in COLD_STARTS:
-        _load_student(model, _existing(Path(wanted)))
-        return _settle_adapter(run, peft_config)
+        return _from_folder(run, peft_config, _existing(Path(wanted)))
     folder = run.args.folder / "stages" / COLD_START
     key = cold_start_key(run)
     if stands(folder / "model", key) or fetch(run, COLD_START, key, folder):
@@ -77,7 +78,7 @@ def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started
 
 
 def cold_start_key(run: Run) -> str:
-    """Hash of all that a cold start depends on: data, student, templates, world size, and its own keys."""
+    """Hash of all that a cold start depends on: data, student, adapter, templates, world size, and its own keys."""
     args = run.args
     sampling = {"temperature", "max_new_tokens"} if args.cold_start == "teacher_sft" else set()
     unread = METHOD_STAGE_KEYS - sampling
@@ -91,7 +92,23 @@ def cold_start_key(run: Run) -> str:
         "template": run.setup.student_format.digest,
         "world_size": args.world_size,
     }
+    if is_adapted(run.model()):
+        own["adapter"] = adapter_settings(run.model())
+    if args.cold_start == "teacher_sft":
+        own["teacher_template"] = run.setup.teacher_format.digest
     return hash_of(own)
+
+
+def start_folder_hash(args: DudiConfig) -> str | None:
+    """Hash of the weights in the folder that `cold_start` names; None where it names none.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if args.cold_start in COLD_STARTS:
+        return None
+    files = sorted(_existing(Path(args.cold_start)).glob("*.safetensors"))
+    return hash_of({file.name: checkpoints.sha256_of(file) for file in files})
 
 
 def _train_cold_start(run: Run, folder: Path, key: str, make_trainer: MakeTrainer) -> None:
@@ -141,16 +158,38 @@ def _repeat_metrics(run: Run, folder: Path) -> None:
 
 def _existing(folder: Path) -> Path:
     inside = folder / "model"
-    if (inside / "config.json").is_file() or (inside / "adapter_config.json").is_file():
+    if (inside / "config.json").is_file() or (inside / CONFIG).is_file():
         return inside
     if not folder.is_dir():
         raise ConfigError(f"cold_start: '{folder}' is neither a folder nor one of {', '.join(COLD_STARTS)}")
     return folder
 
 
+def _from_folder(run: Run, peft_config: Any, folder: Path) -> Started:
+    """Start from somebody's model, or from an adapter on the student.
+
+    Raises:
+        ConfigError: the folder's model is not shaped as the student is, or nothing says which adapter it shall get.
+    """
+    model: Any = run.model()
+    if not is_adapted(model) or (folder / CONFIG).is_file():
+        _load_student(model, folder)
+        return _settle_adapter(run, peft_config)
+    if peft_config is None:
+        raise ConfigError(
+            f"cold_start: {folder} holds a whole model, and the student is a PeftModel; give the model alone, and its "
+            "adapter as peft_config"
+        )
+    base = model.unload()  # some adapters hold copies of the base's weights
+    _load_student(base, folder)
+    renewed = with_adapter(base, peft_config, run.args.seed)
+    how: Literal["merge", "continue"] = "continue" if run.args.cold_start_adapter == "continue" else "merge"
+    return Started(renewed.to(run.args.device), how, base_changed=True)
+
+
 def _load_student(model: nn.Module, folder: Path) -> None:
-    """Put the weights of a folder into the student: an adapter's into its adapter, a model's into its base."""
-    if (folder / "adapter_config.json").is_file():
+    """Put the weights of a folder into the student: an adapter's into its adapter, a model's into the model."""
+    if (folder / CONFIG).is_file():
         if not is_adapted(model):
             raise ConfigError(f"cold_start: {folder} holds an adapter, and the student has none; set lora")
         from peft import load_peft_weights, set_peft_model_state_dict
@@ -158,13 +197,10 @@ def _load_student(model: nn.Module, folder: Path) -> None:
         set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), model.active_adapter)
         return
     source = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    target = innermost(model)
-    state = source.state_dict()
-    own = target.state_dict()
-    plain = {name.replace(".base_layer.", "."): name for name in own if ".lora_" not in name}
-    if plain.keys() != state.keys() or any(own[plain[n]].shape != t.shape for n, t in state.items()):
+    state, own = source.state_dict(), model.state_dict()
+    if own.keys() != state.keys() or any(own[name].shape != tensor.shape for name, tensor in state.items()):
         raise ConfigError(f"cold_start: the model in {folder} is not shaped as the student is")
-    target.load_state_dict({plain[name]: tensor for name, tensor in state.items()}, strict=False)
+    model.load_state_dict(state)
 
 
 def _settle_adapter(run: Run, peft_config: Any) -> Started:
@@ -176,4 +212,4 @@ def _settle_adapter(run: Run, peft_config: Any) -> Started:
         return Started(model, "continue")
     set_seed(run.args.seed)  # nothing after it must depend on whether the cold start was cached
     renewed = with_adapter(model.merge_and_unload(), peft_config, run.args.seed)
-    return Started(renewed.to(run.args.device), "merge")
+    return Started(renewed.to(run.args.device), "merge", base_changed=True)

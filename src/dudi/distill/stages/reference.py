@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.stages.cache import hash_of, stands
 from dudi.distill.state import Run
-from dudi.models.adapters import REFERENCE_ADAPTER, TEACHER_ADAPTER, adapter_pairs, copy_adapter, innermost, is_adapted
+from dudi.models.adapters import (
+    REFERENCE_ADAPTER,
+    TEACHER_ADAPTER,
+    adapter_pairs,
+    adapter_settings,
+    copy_adapter,
+    innermost,
+    is_adapted,
+    lies_in_adapter,
+    starts_as_its_base,
+    trained,
+)
 from dudi.models.frozen import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
 from dudi.models.sharding import whole
 from dudi.objective.methods import METHODS
 from dudi.training import checkpoints
+from dudi.training.arguments import training_dtype
 
 
 def reference_needed(args: DudiConfig) -> bool:
@@ -32,27 +45,39 @@ def moving_average_needed(args: DudiConfig) -> bool:
 
 def make_reference(run: Run, on_new_adapter: bool) -> FrozenModel | AdapterOff | OtherAdapter:
     """The policy that stage 2 starts from, frozen: a copy, the student without its adapter, or a copied adapter."""
-    if not is_adapted(run.model()):
-        return frozen_copy(innermost(run.model()))
-    if on_new_adapter and not METHODS[run.args.method].iterated:
+    model = run.model()
+    if not is_adapted(model):
+        return frozen_copy(innermost(model))
+    if not lies_in_adapter(model):
+        return frozen_copy(model)
+    if on_new_adapter and not METHODS[run.args.method].iterated and starts_as_its_base(model):
         return AdapterOff(run.wrapped, lambda: run.peft_model)
-    copy_adapter(run.model(), REFERENCE_ADAPTER)
-    return OtherAdapter(run.wrapped, lambda: run.peft_model, REFERENCE_ADAPTER)
+    name = copy_adapter(model, REFERENCE_ADAPTER)
+    return OtherAdapter(run.wrapped, lambda: run.peft_model, name)
 
 
 def make_moving_average(run: Run) -> MovingAverage:
     """The teacher of SDFT, equal to the student at first."""
-    if is_adapted(run.model()):
-        own: str = run.peft_model.active_adapter
-        copy_adapter(run.model(), TEACHER_ADAPTER)
-        adapter = OtherAdapter(run.wrapped, lambda: run.peft_model, TEACHER_ADAPTER)
-        return MovingAverage(adapter, run.args.ema_rate, lambda: adapter_pairs(run.peft_model, own, TEACHER_ADAPTER))
-    twin = frozen_copy(innermost(run.model()))
-    return MovingAverage(twin, run.args.ema_rate, lambda: _paired(run.inner_model, twin.module))
+    model = run.model()
+    if is_adapted(model) and lies_in_adapter(model):
+        adapter = OtherAdapter(run.wrapped, lambda: run.peft_model, copy_adapter(model, TEACHER_ADAPTER))
+        return MovingAverage(adapter, run.args.ema_rate, lambda: _pairs_with(run, adapter))
+    twin = frozen_copy(model if is_adapted(model) else innermost(model))
+    return MovingAverage(twin, run.args.ema_rate, lambda: _pairs_with(run, twin))
 
 
-def _paired(model: nn.Module, twin: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(model.parameters(), twin.parameters(), strict=True))
+def _pairs_with(run: Run, other: FrozenModel | OtherAdapter) -> list[tuple[Tensor, Tensor]]:
+    """The student's parameters beside those of a policy that was copied from it: an adapter's, or all that a copy has.
+
+    A copy of a student with adapters is paired in what is trained; the rest never differs.
+    """
+    own: Any = run.peft_model
+    if isinstance(other, OtherAdapter):
+        return adapter_pairs(own, own.active_adapter, other.name)
+    if not is_adapted(own):
+        return list(zip(run.inner_model.parameters(), other.module.parameters(), strict=True))
+    twins = dict(other.module.named_parameters())
+    return [(parameter, twins[name]) for name, parameter in trained(own)]
 
 
 def store_gold_reference(run: Run) -> dict[str, float]:
@@ -62,7 +87,14 @@ def store_gold_reference(run: Run) -> dict[str, float]:
         The log-probabilities by row id.
     """
     examples = run.rows
-    key = hash_of({"data": examples.digest, "reference": _reference_hash(run)})
+    parts: dict[str, Any] = {
+        "data": examples.digest,
+        "reference": _reference_hash(run),
+        "precision": training_dtype(run.args),
+    }
+    if isinstance(run.reference, OtherAdapter):
+        parts["adapter"] = adapter_settings(run.model())
+    key = hash_of(parts)
     folder = run.args.folder / "stages" / "reference"
     if not stands(folder, key):
         batch = run.args.per_device_train_batch_size
@@ -91,9 +123,9 @@ def _pairs(examples: ExampleSet, start: int, size: int) -> list[tuple[Tokens, To
 
 def reference_pairs(run: Run) -> list[tuple[Tensor, Tensor]]:
     """The student's trainable parameters beside the reference's."""
-    if isinstance(run.reference, FrozenModel):
-        return _paired(run.inner_model, run.reference.module)
-    return adapter_pairs(run.peft_model, run.peft_model.active_adapter, REFERENCE_ADAPTER)
+    if not isinstance(run.reference, FrozenModel | OtherAdapter):
+        raise RuntimeError("the reference has no weights of its own")
+    return _pairs_with(run, run.reference)
 
 
 @torch.no_grad()

@@ -1,0 +1,158 @@
+"""Rows that are given in Python: what they may be, which of them are taken, and what is said about the others."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+from dudi.data.chat import ChatFormat
+from dudi.data.examples import Example, ExampleSet, digest_of, tokenise
+from dudi.data.files import Located
+from dudi.data.rejections import Rejections
+from dudi.data.rows import Row, RowError
+from dudi.data.sources import RowIds, check, reject
+from dudi.distill.arguments import DudiConfig
+from dudi.errors import ConfigError, DataError
+
+Records = Iterable[Mapping[str, Any] | Row]
+UNKNOWN = "und"
+"""The language of a row that does not say it, where nothing asks for it (BCP 47's word for undetermined)."""
+MAX_REJECTED_SHARE = 0.05
+
+
+class RowReader:
+    """Reads the rows of one run: checks them, makes their ids unique, tokenises them.
+
+    Args:
+        args: The run's keys: a method without a verbalizer takes rows of any language, and of none.
+        student: The student's chat format.
+        teacher: The teacher's, or None.
+        vocabulary: The ids that both heads share: a completion with another one cannot be judged.
+        languages: The languages that are known.
+    """
+
+    def __init__(
+        self,
+        args: DudiConfig,
+        student: ChatFormat,
+        teacher: ChatFormat | None,
+        vocabulary: int,
+        languages: Sequence[str],
+    ) -> None:
+        self.args, self.student, self.teacher = args, student, teacher
+        self.vocabulary, self.languages = vocabulary, tuple(languages)
+
+    def read(self, dataset: Records, name: str, rejections: Rejections) -> tuple[ExampleSet, int]:
+        """The examples of a dataset, and how many rows it had.
+
+        Args:
+            dataset: Rows, as `Row`s or as mappings that users write.
+            name: What messages call it.
+            rejections: Where rows that are not taken are counted.
+
+        Raises:
+            ConfigError: it is no list of rows.
+            DataError: no row is left.
+        """
+        given = _listed(dataset, name)
+        rows = self._rows(given, name, rejections)
+        if not rows:
+            raise DataError(_nothing_left(name, len(given), rejections))
+        examples = tokenise(rows, self.student, self.teacher, self.args.max_length, rejections)
+        kept = [example for example in examples.examples if self._is_judged(example, rejections)]
+        if not kept:
+            raise DataError(_nothing_left(name, len(given), rejections))
+        if len(kept) < len(examples.examples):
+            cut = Counter(example.row.language for example in kept if not example.ended)
+            examples = ExampleSet(kept, dict(cut), digest_of(kept))
+        return examples, len(given)
+
+    def _rows(self, given: Sequence[Any], name: str, rejections: Rejections) -> list[Row]:
+        ids, rows = RowIds(), []
+        for number, record in enumerate(given, start=1):
+            located = Located(name, number, record)
+            try:
+                row = record if isinstance(record, Row) else self._checked(located)
+                rows.append(ids.unique(row))
+            except RowError as error:
+                reject(rejections, located, error)
+        return rows
+
+    def _checked(self, located: Located) -> Row:
+        languages = self.args.languages
+        if self.args.verbalizer != "none":
+            return check(located, self.languages, languages[0] if len(languages) == 1 else None, "language")
+        record = located.value
+        silent = isinstance(record, Mapping) and record.get("language") in (None, "")
+        return check(located, None, UNKNOWN if silent else None, "language")
+
+    def _is_judged(self, example: Example, rejections: Rejections) -> bool:
+        """Whether both heads know every token of the completion: a student may have tokens that its teacher lacks."""
+        highest = int(example.completion.max())
+        if highest < self.vocabulary:
+            return True
+        token = self.student.tokenizer.convert_ids_to_tokens(highest)
+        rejections.add(
+            "token_beyond_the_teacher",
+            where=example.row.file or "the dataset",
+            line=example.row.line,
+            row_id=example.row.id,
+            detail=f"its answer needs token {highest} ({token!r}), and student and teacher share {self.vocabulary} ids",
+            excerpt=example.row.completion,
+        )
+        return False
+
+
+def _listed(dataset: Records, name: str) -> Sequence[Any]:
+    """All rows of what may be a dataset.
+
+    Raises:
+        ConfigError: it is several datasets, a stream, or a name.
+        DataError: it has no rows.
+    """
+    if isinstance(dataset, str | Path):
+        raise ConfigError(f"{name}: '{dataset}' is a name; give its rows, as dudi.data.sources.load_rows reads them")
+    if isinstance(dataset, Mapping):
+        splits = ", ".join(map(str, list(dataset)[:6]))
+        raise ConfigError(f"{name}: several datasets ({splits}); give one of them, as in dataset['train']")
+    if not isinstance(dataset, Sized):
+        raise ConfigError(
+            f"{name}: streaming datasets are not supported: the reference reads every row once, before the first step; "
+            "save the rows with `dudi prepare` and give the file"
+        )
+    given = list(dataset)
+    if not given:
+        raise DataError(f"{name}: the dataset has no rows")
+    return given
+
+
+def _nothing_left(name: str, total: int, rejections: Rejections) -> str:
+    reasons = "; ".join(line.strip() for line in rejections.summary()[:3])
+    return f"{name}: no row is left of {total}: {reasons}"
+
+
+def tell_rejections(
+    rejections: Rejections, total: int, args: DudiConfig, share: float, file: str = "rejected.jsonl"
+) -> None:
+    """Write down what was not taken, warn with the reasons, and stop when it is too much.
+
+    Args:
+        rejections: The rows that were not taken.
+        total: Rows that were given.
+        args: The run's keys.
+        share: Largest share of rejected rows.
+        file: Where in the run's folder they are written.
+
+    Raises:
+        DataError: more were rejected.
+    """
+    if not len(rejections):
+        return
+    if args.process_index == 0:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        rejections.write(args.folder / file)
+        warnings.warn("rows that were not taken:\n" + "\n".join(rejections.summary()), stacklevel=4)
+    rejections.check_share(total, share)
