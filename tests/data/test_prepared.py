@@ -105,7 +105,7 @@ def test_documents_that_fit_no_template_are_rejected(sets, tmp_path):
     write_parquet(sets / "sib200.parquet", rows)
     result = prepare_task("sib200", tmp_path / "r.jsonl", languages=["th"], folder=sets)
     assert result.card["output"]["rows"] == 29 and result.card["rejected"] == {"template_fails": 1}
-    (bad,) = lines(tmp_path / "rejected.jsonl")
+    (bad,) = lines(tmp_path / "r.rejected.jsonl")
     assert bad["line"] == 4 and "doc_to_target cannot be made" in bad["detail"]
 
 
@@ -202,7 +202,7 @@ def test_texts_that_are_no_translation_are_rejected(tmp_path):
     result = prepare_parallel(path, tmp_path / "rows.jsonl")
     assert (
         result.card["rejected"] == {"not_translated": 1}
-        and "Run ls. | Run ls." in (tmp_path / "rejected.jsonl").read_text()
+        and "Run ls. | Run ls." in (tmp_path / "rows.rejected.jsonl").read_text()
     )
 
 

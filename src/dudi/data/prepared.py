@@ -75,7 +75,10 @@ class Prepared:
                 f"left out, since they share n-grams with {named}: {total:,}{f' ({left_out})' if total else ''}"
             )
         if self.rejections:
-            lines += [f"{len(self.rejections):,} rejected, each in {REJECTED}:", *self.rejections.summary()]
+            lines += [
+                f"{len(self.rejections):,} rejected, each in {self.output.with_suffix(f'.{REJECTED}').name}:",
+                *self.rejections.summary(),
+            ]
         return "\n".join(lines)
 
 
