@@ -54,10 +54,8 @@ def inherited_fields():
 
 def test_every_field_of_training_arguments_is_honoured_or_refused():
     """A field that a new version of transformers brings has to be looked at: does it have an effect here?"""
-    declared = {field.name for kind in (DudiKeys, StackArguments) for field in dataclasses.fields(kind)}
-    ours = {name for name in declared if name not in inherited_fields()} | set(RunKeys.__annotations__)
-    assert inherited_fields() - ours == INHERITED.keys() - ours
-    assert not INHERITED.keys() & RunKeys.__annotations__.keys(), "declared in one place"
+    own = {field.name for field in dataclasses.fields(RunKeys) if "rule" in field.metadata}
+    assert inherited_fields() - own == INHERITED.keys()
 
 
 def test_a_field_that_nobody_has_classified_is_noticed(monkeypatch):
@@ -75,7 +73,7 @@ def test_an_own_key_says_its_stage_and_what_a_resume_makes_of_it():
     for kind in (DudiConfig, StackArguments):
         added = set().union(*(c.__annotations__ for c in kind.__mro__ if c.__module__.startswith("dudi.")))
         for field in dataclasses.fields(kind):
-            if field.init and field.name in added:
+            if field.init and field.name in added and not (field.name in INHERITED and INHERITED[field.name].refused):
                 assert isinstance(field.metadata.get("rule"), Rule), f"{field.name} is declared without key()"
                 assert field.metadata["help"].endswith(".")
 
@@ -138,14 +136,14 @@ UNREAD = [
     ("dft", "spin_iterations", 5, "a method in iterations"),
     ("dft", "divergence", "jsd", "a divergence from a teacher"),
     ("dft", "cold_start_epochs", 2, "a cold start"),
-    ("spin", "lambda", 0.3, "the off-policy signal or the on-policy signal"),
+    ("spin", "lambda", 0.3, "a token signal"),
     ("spin", "num_train_epochs", 7, "spin_iterations"),
     ("spin", "exclude_targets", ["en"], "the on-policy signal"),
-    ("sdft", "mixing", "sample", "a method with both token signals"),
+    ("sdft", "mixing", "sample", "both token signals"),
     ("sdft", "spin_beta", 0.3, "the sequence signal"),
     ("seqkd", "teacher_max_length", 100, "the on-policy signal"),
     ("seqkd", "use_vllm", True, "the student's rollouts"),
-    ("gkd", "share_rollouts", True, "a method with both kinds of rollout"),
+    ("gkd", "share_rollouts", True, "both kinds of rollout"),
     ("gkd", "ema_rate", 0.5, "a teacher that is the student's average"),
     ("dudi", "beta", 0.3, "`divergence: jsd`"),
 ]

@@ -9,17 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from dudi.config.sections import Dtype, Section
-from dudi.training.keys import INHERITED, YAML_NAMES, Rule, RunKeys, default_of, rules_of
+from dudi.training.keys import INHERITED, YAML_NAMES, Rule, default_of, rules_of
 from dudi.training.values import fit
 
 if TYPE_CHECKING:
     from dudi.training.arguments import RunArguments
 
-REFUSED: dict[str, str] = {
-    name: rule.elsewhere or rule.refused
-    for name, rule in (INHERITED | rules_of(RunKeys)).items()
-    if rule.elsewhere or rule.refused
-}
+REFUSED: dict[str, str] = {name: text for name, rule in INHERITED.items() if (text := rule.elsewhere or rule.refused)}
 """Fields of `TrainingArguments` that a recipe does not set, with what to do instead."""
 
 

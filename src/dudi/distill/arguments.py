@@ -24,22 +24,20 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
     """Everything `DudiTrainer` can be told: the keys of `DudiKeys`, and the fields of `TrainingArguments`.
 
     `__post_init__` fills in the method's own defaults (`docs/method.md`), so that a constructed config holds the values
-    that the run will use. `given_keys` remembers which of them were set by hand, `stage_epochs` the epochs of a stage
-    before `spin_iterations` took their place.
+    that the run will use. `stage_epochs` are the epochs of a stage before `spin_iterations` took their place.
 
     Raises:
-        ConfigError: a value is outside its choices or range, keys contradict each other, or the method reads a key not
-            that was given.
+        ConfigError: a value is outside its choices or range, keys contradict each other, or a key was given that the
+            method does not read.
     """
 
-    given_keys: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
     stage_epochs: float = field(default=3.0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.method = fit(self.method, MethodName, "method")
-        self.given_keys = frozenset(key for key in METHOD_KEYS if getattr(self, key) is not None)
-        for key in METHOD_KEYS - self.given_keys:
-            setattr(self, key, method_default(self.method, key))
+        for key in METHOD_KEYS:
+            if getattr(self, key) is None:
+                setattr(self, key, method_default(self.method, key))
         super().__post_init__()
         self._check_together()
         if METHODS[self.method].iterated:

@@ -39,61 +39,55 @@ class Part:
 
     Attributes:
         what: What it is, for people.
-        there: Whether a run with these values has it.
+        there: Whether a run of this method, with these values, has it.
         switches: The keys that decide it.
     """
 
     what: str
-    there: Callable[[Values], bool]
+    there: Callable[[Method, Values], bool]
     switches: tuple[str, ...] = ("method",)
 
 
-def _signals(names: str, what: str, how: Callable[[Iterable[object]], bool] = any) -> Part:
-    return Part(what, lambda values: how(name in _row(values).signals for name in names.split()))
-
-
-def _row(values: Values) -> Method:
-    return METHODS[values["method"]]
-
-
 PARTS: dict[str, Part] = {
-    "sequence": _signals("sequence", "the sequence signal"),
-    "off_policy": _signals("off_policy", "the off-policy signal"),
-    "on_policy": _signals("on_policy", "the on-policy signal"),
-    "rollouts": _signals("sequence on_policy", "the student's rollouts"),
-    "both_rollouts": _signals("sequence on_policy", "a method with both kinds of rollout", all),
-    "both_tokens": _signals("off_policy on_policy", "a method with both token signals", all),
-    "divergence": Part("a divergence from a teacher", lambda values: _row(values).teacher != "none"),
+    "sequence": Part("the sequence signal", lambda method, _: "sequence" in method.signals),
+    "off_policy": Part("the off-policy signal", lambda method, _: "off_policy" in method.signals),
+    "on_policy": Part("the on-policy signal", lambda method, _: "on_policy" in method.signals),
+    "tokens": Part("a token signal", lambda method, _: bool(method.signals & {"off_policy", "on_policy"})),
+    "both_tokens": Part("both token signals", lambda method, _: method.signals >= {"off_policy", "on_policy"}),
+    "rollouts": Part("the student's rollouts", lambda method, _: bool(method.signals & {"sequence", "on_policy"})),
+    "both_rollouts": Part("both kinds of rollout", lambda method, _: method.signals >= {"sequence", "on_policy"}),
+    "divergence": Part("a divergence from a teacher", lambda method, _: method.teacher != "none"),
     "jsd": Part(
         "a divergence that is jsd",
-        lambda values: (
-            _row(values).teacher != "none"
+        lambda method, values: (
+            method.teacher != "none"
             and "jsd" in (values["divergence"], values["off_policy_divergence"], values["on_policy_divergence"])
         ),
         ("method", "divergence", "off_policy_divergence", "on_policy_divergence"),
     ),
+    "taught_targets": Part(
+        "a divergence on the targets", lambda method, _: method.teacher != "none" and "off_policy" in method.signals
+    ),
     "hybrid": Part(
         "a teacher that is not trusted with everything (`teacher_weight`)",
-        lambda values: _row(values).teacher == "model" and values["teacher_weight"] != 1,
+        lambda method, values: method.teacher == "model" and values["teacher_weight"] != 1,
         ("method", "teacher_weight"),
     ),
-    "second_model": Part("a second model as teacher", lambda values: _row(values).teacher == "model"),
-    "average": Part("a teacher that is the student's average", lambda values: _row(values).teacher == "ema"),
-    "iterations": Part("a method in iterations", lambda values: _row(values).iterated),
-    "epochs": Part(
-        "methods that run in one go (spin has `spin_iterations`, its cold start `cold_start_epochs`)",
-        lambda values: not _row(values).iterated,
-    ),
+    "second_model": Part("a second model as teacher", lambda method, _: method.teacher == "model"),
+    "average": Part("a teacher that is the student's average", lambda method, _: method.teacher == "ema"),
+    "iterations": Part("a method in iterations", lambda method, _: method.iterated),
+    "epochs": Part("methods without iterations: set spin_iterations", lambda method, _: not method.iterated),
     "written": Part(
         "answers that the teacher writes",
-        lambda values: values["targets"] == "teacher" or values["cold_start"] == "teacher_sft",
+        lambda _, values: values["targets"] == "teacher" or values["cold_start"] == "teacher_sft",
         ("method", "targets", "cold_start"),
     ),
-    "start": Part("a cold start", lambda values: values["cold_start"] != "none", ("method", "cold_start")),
+    "start": Part("a cold start", lambda _, values: values["cold_start"] != "none", ("method", "cold_start")),
 }
 _any = functools.partial(key, stage="any", resume="binding")
 _method = functools.partial(key, stage="method", resume="binding")
 _quiet = functools.partial(key, stage="method", resume="free", read_by="rollouts")
+_SHARE: Any = {"at_least": 0, "at_most": 1}
 
 
 @dataclass
@@ -107,18 +101,13 @@ class DudiKeys(RunKeys):
     method: MethodName = _any("dudi", "Which row of Table 1: sft, dft, spin, sdft, seqkd, gkd or dudi.")
     alpha: float = _any(None, "Weight of the sequence signal (Eq. 8).", common=0.0, read_by="sequence", at_least=0)
     lmbda: float = _any(
-        None,
-        "Weight of the on-policy token signal; the off-policy one has 1 - lambda (Eq. 8).",
-        common=0.0,
-        read_by="off_policy on_policy",
-        at_least=0,
-        at_most=1,
+        None, "Weight of the on-policy signal; the off-policy one has 1 - it.", common=0.0, read_by="tokens", **_SHARE
     )
     divergence: Divergence = _any(
         None, "D of the token signals: forward_kl, reverse_kl or jsd.", common="reverse_kl", read_by="divergence"
     )
     off_policy_divergence: Divergence | None = _method(
-        None, "D on the targets; null: `divergence`.", read_by="off_policy"
+        None, "D on the targets; null: `divergence`.", read_by="taught_targets"
     )
     on_policy_divergence: Divergence | None = _method(
         None, "D on what the student writes; null: `divergence`.", read_by="on_policy"
@@ -165,7 +154,7 @@ class DudiKeys(RunKeys):
     max_new_tokens: int = _method(256, "Longest rollout, in tokens.", read_by="rollouts written", at_least=1)
     max_length: int = _any(1024, "Longest prompt plus ground truth of the student, in tokens.", above=16)
     teacher_max_length: int = _method(
-        2560, "Longest verbalized prompt of the teacher; a longer one leaves out the ground truth.", read_by="on_policy"
+        2560, "Longest prompt z; a longer one leaves out the ground truth.", read_by="on_policy", at_least=1
     )
     verbalizer: VerbalizerMode = _any(
         None, "none, english, multilingual, cross_lingual or mix.", common="none", read_by="on_policy"
@@ -193,10 +182,7 @@ class DudiKeys(RunKeys):
         False, "Without a verbalizer: let the on-policy signal reuse the sequence signal's y'.", read_by="both_rollouts"
     )
     mixing: Literal["sum", "sample"] = _any(
-        None,
-        "sum: Eq. 8; sample: one coin a step chooses the off- or the on-policy signal.",
-        common="sum",
-        read_by="both_tokens",
+        None, "sum: Eq. 8; sample: one coin a step chooses a token signal.", common="sum", read_by="both_tokens"
     )
     spin_beta: float = _any(
         None, "Regularisation of the sequence signal (lambda of Eq. 2).", common=0.1, read_by="sequence", above=0
@@ -209,24 +195,15 @@ class DudiKeys(RunKeys):
     )
     loss_average: Literal["token", "sequence", "language"] = _any(
         None,
-        "token: mean over trained tokens; sequence: mean of the sequences' means; language: mean over the tokens of "
-        "each language, weighed by its rows.",
+        "Mean over trained tokens, of the means of sequences, or of those of languages, weighed by their rows.",
         common="token",
-        read_by="off_policy on_policy",
+        read_by="tokens",
     )
     skip_completion_tokens: int = _any(
-        None,
-        "First tokens of a rollout that the on-policy signal leaves out.",
-        common=0,
-        read_by="on_policy",
-        at_least=0,
+        None, "First tokens of a rollout that are not trained.", common=0, read_by="on_policy", at_least=0
     )
     ema_rate: float = _method(
-        0.01,
-        "Share of the student in each update of the moving-average teacher (SDFT).",
-        read_by="average",
-        above=0,
-        at_most=1,
+        0.01, "Share of the student in each update of its average.", read_by="average", above=0, at_most=1
     )
     chat_template_kwargs: dict[str, Any] = _any({}, "Arguments of the chat templates, beside the defaults.")
     overlap_k: int = _quiet(16, "k of the overlap ratio (Figure 5).", read_by="on_policy", at_least=1)
@@ -265,17 +242,11 @@ class DudiKeys(RunKeys):
     )
     samples_per_step: int = _quiet(2, "Rollouts written to samples.jsonl each optimizer step.", at_least=0)
     alarm_steps: int = _quiet(10, "Optimizer steps over which the rates of the alarms below are averaged.", at_least=1)
-    alarm_empty_rate: float = _quiet(
-        0.2, "A warning when more rollouts than this share are empty.", at_least=0, at_most=1
-    )
-    alarm_repetition_rate: float = _quiet(
-        0.2, "A warning when more rollouts than this end in a loop.", at_least=0, at_most=1
-    )
-    alarm_unended_rate: float = _quiet(
-        0.8, "A warning when more rollouts than this reach max_new_tokens.", at_least=0, at_most=1
-    )
+    alarm_empty_rate: float = _quiet(0.2, "A warning when more rollouts than this share are empty.", **_SHARE)
+    alarm_repetition_rate: float = _quiet(0.2, "A warning when more rollouts than this end in a loop.", **_SHARE)
+    alarm_unended_rate: float = _quiet(0.8, "A warning when more rollouts than this reach max_new_tokens.", **_SHARE)
     alarm_wrong_language_rate: float = _quiet(
-        0.6, "A warning when more rollouts than this are in a wrong language.", at_least=0, at_most=1
+        0.6, "A warning when more rollouts than this are in a wrong language.", **_SHARE
     )
     cache_dir: Place | None = key(
         None, "Where cold starts and teacher-written answers are shared between runs.", stage="any", resume="free"
@@ -314,13 +285,13 @@ def unread(values: Values, given: Iterable[str]) -> dict[str, list[Part]]:
         values: The value of every key of `DudiKeys`, by its Python name.
         given: Names of keys that somebody gave.
     """
-    found = {}
+    found, method = {}, METHODS[values["method"]]
     for name in given:
         parts = [PARTS[part] for part in RULES[name].read_by] if name in RULES else []
-        anyway = [_DEFAULTS.get(name), method_default(values["method"], name) if name in METHOD_KEYS else None]
+        anyway = [_DEFAULTS.get(name), method_default(method.name, name) if name in METHOD_KEYS else None]
         if name == "num_train_epochs":
             anyway.append(values["spin_iterations"])
-        if parts and not any(part.there(values) for part in parts) and values[name] not in anyway:
+        if parts and not any(part.there(method, values) for part in parts) and values[name] not in anyway:
             found[name] = parts
     return found
 

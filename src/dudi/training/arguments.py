@@ -42,7 +42,11 @@ class RunArguments(RunKeys, TrainingArguments):
             raise ConfigError("max_steps: 0 steps train nothing; take it out for num_train_epochs, or set at least 1")
         self.disable_tqdm = bool(self.disable_tqdm)  # left open, transformers hides the bar with its own warnings
         for name in ("deepspeed", "fsdp_config", "accelerator_config"):
-            self._find_file(name)
+            given = getattr(self, name)
+            if isinstance(given, str) and not given.lstrip().startswith("{"):
+                setattr(self, name, os.path.expanduser(given))
+                if not Path(getattr(self, name)).is_file():  # it is read once models are loaded
+                    raise ConfigError(f"{name}: there is no file {given}")
         self.use_cpu = self.use_cpu or (self.bf16 and device_type() == "cpu")  # transformers wants to be told
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             # transformers gives `ddp_timeout` to processes on GPUs alone; those on CPUs would wait half an hour for one
@@ -55,26 +59,24 @@ class RunArguments(RunKeys, TrainingArguments):
             raise ConfigError(f"ACCELERATE_MIXED_PRECISION: {self.mixed_precision} is not one of no, bf16, fp16")
         self._try_out()
 
-    def _find_file(self, name: str) -> None:
-        """Expand the path of a config file, which must be there: what reads it does so after the models are loaded."""
-        given = getattr(self, name)
-        if isinstance(given, str) and not given.lstrip().startswith("{"):
-            setattr(self, name, os.path.expanduser(given))
-            if not Path(os.path.expanduser(given)).is_file():
-                raise ConfigError(f"{name}: there is no file {given}")
-
     def _try_out(self) -> None:
         """Make what `Trainer` will make once models are loaded, to find out now what is missing or contradictory."""
         if self.use_liger_kernel and not is_liger_kernel_available():
             raise ConfigError("use_liger_kernel: needs the package liger-kernel")
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-        if not self.optim_target_modules and "lomo" not in self.optim:  # these look for their parts in the model
-            _told("optim", lambda: Trainer.get_optimizer_cls_and_kwargs(self))
-        _told(
-            "lr_scheduler_type",
-            lambda: get_scheduler(self.lr_scheduler_type, optimizer, 1, 10, self.lr_scheduler_kwargs),  # type: ignore[arg-type]
-        )
-        _told("report_to", lambda: get_reporting_integration_callbacks(self.report_to))
+        kwargs: Any = self.lr_scheduler_kwargs
+        made: dict[str, Callable[[], Any]] = {
+            "optim": lambda: Trainer.get_optimizer_cls_and_kwargs(self),
+            "lr_scheduler_type": lambda: get_scheduler(self.lr_scheduler_type, optimizer, 1, 10, kwargs),
+            "report_to": lambda: get_reporting_integration_callbacks(self.report_to),
+        }
+        for name, make in made.items():
+            if name == "optim" and (self.optim_target_modules or "lomo" in self.optim):
+                continue  # these look for their parts in the model
+            try:
+                make()
+            except (ImportError, ValueError, TypeError, KeyError, RuntimeError) as error:
+                raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
         missing = sorted({*(self.report_to or [])} - {*get_available_reporting_integrations()})
         if missing:
             raise ConfigError(f"report_to: {missing[0]} is not installed; install it, or set report_to: none")
@@ -83,14 +85,6 @@ class RunArguments(RunKeys, TrainingArguments):
     def folder(self) -> Path:
         """`output_dir` as a path; `TrainingArguments` gives it a name where nobody did."""
         return Path(self.output_dir or "trainer_output")
-
-
-def _told(name: str, call: Callable[[], Any]) -> None:
-    """Call, and say which key is to blame for what is missing or wrong."""
-    try:
-        call()
-    except (ImportError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
 
 
 @functools.cache

@@ -66,6 +66,10 @@ class Rule:
             raise ConfigError(f"{name}: must be {wanted}, got {value}")
 
 
+def _refused(why: str) -> Rule:
+    return Rule("any", "free", refused=why)
+
+
 def key(default: Any, help: str, *, stage: Stage, resume: Resume, read_by: str = "", **more: Any) -> Any:
     """A field with its line of help and its `Rule`; a list or a mapping is made anew for each object."""
     metadata = {"help": help, "rule": Rule(stage, resume, read_by=tuple(read_by.split()), **more)}
@@ -74,72 +78,71 @@ def key(default: Any, help: str, *, stage: Stage, resume: Resume, read_by: str =
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _each(names: str, resume: Resume, **more: Any) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), Rule("any", resume, **more))
-
-
-_OWN_EVALUATION = "evaluation during training measures losses and bits per byte, and nothing else"
-_NO_COMPILE = "the passes of a step have other shapes each time, and are not compiled"
-
-INHERITED: dict[str, Rule] = {
-    **_each("lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules full_determinism", "binding"),
-    **_each("tf32 activation_checkpointing activation_checkpointing_kwargs use_liger_kernel use_cpu", "binding"),
-    **_each("gradient_checkpointing gradient_checkpointing_kwargs liger_kernel_config ignore_data_skip", "binding"),
-    **_each("accelerator_config dataloader_drop_last dataloader_in_order train_sampling_strategy", "binding"),
-    **_each("ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph", "binding"),
-    **_each("ddp_backend fsdp fsdp_config deepspeed restore_callback_states_from_checkpoint", "binding"),
-    **_each(
-        "learning_rate weight_decay max_grad_norm warmup_steps neftune_noise_alpha data_seed", "binding", at_least=0
+_RULES: tuple[tuple[Rule, str], ...] = (
+    (
+        Rule("any", "binding"),
+        """lr_scheduler_type lr_scheduler_kwargs optim optim_args optim_target_modules full_determinism tf32 use_cpu
+        activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs
+        use_liger_kernel liger_kernel_config ignore_data_skip accelerator_config dataloader_drop_last
+        dataloader_in_order train_sampling_strategy ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers
+        ddp_static_graph ddp_backend fsdp fsdp_config deepspeed restore_callback_states_from_checkpoint""",
     ),
-    **_each("seed", "binding", at_least=0, below=2**32),
-    **_each("adam_beta1 adam_beta2", "binding", at_least=0, below=1),
-    **_each("adam_epsilon", "binding", above=0),
-    **_each("per_device_train_batch_size gradient_accumulation_steps", "binding", at_least=1),
-    **_each("num_train_epochs", "open", above=0),
-    **_each("max_steps", "open", at_least=-1),
-    **_each("load_best_model_at_end metric_for_best_model greater_is_better", "open"),
-    **_each("run_name project trackio_space_id trackio_bucket_id trackio_static_space_id disable_tqdm", "free"),
-    **_each("logging_strategy logging_first_step log_on_each_node log_level log_level_replica", "free"),
-    **_each("eval_strategy eval_on_start save_strategy save_on_each_node debug skip_memory_metrics", "free"),
-    **_each("push_to_hub hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision", "free"),
-    **_each("dataloader_persistent_workers dataloader_multiprocessing_context use_cache do_train", "free"),
-    **_each("do_eval do_predict", "free"),
-    **_each("eval_steps eval_delay dataloader_num_workers dataloader_prefetch_factor", "free", at_least=0),
-    **_each("save_steps ddp_timeout torch_empty_cache_steps", "free", above=0),
-    **_each("per_device_eval_batch_size", "free", at_least=1),
-    **_each("output_dir", "free", elsewhere="the run's folder is given with --output DIR"),
-    **_each("resume_from_checkpoint", "free", elsewhere="write --resume PATH"),
-    **_each("hub_token", "free", elsewhere="a recipe is no place for a secret; run `hf auth login` or set HF_TOKEN"),
-    **_each("local_rank", "free", elsewhere="the launcher (torchrun, accelerate launch) sets it"),
-    **_each("bf16", "binding", elsewhere="write dtype: bfloat16"),
-    **_each("fp16", "binding", elsewhere="write dtype: float16"),
-    **_each("parallelism_config", "binding", elsewhere="it is a Python object; use accelerate's config file"),
-    **_each(
-        "label_smoothing_factor",
-        "binding",
-        refused="the losses are those of the method's signals, and have no labels to smooth",
+    (
+        Rule("any", "binding", at_least=0),
+        "learning_rate weight_decay max_grad_norm warmup_steps neftune_noise_alpha data_seed",
     ),
-    **_each(
-        "average_tokens_across_devices", "binding", refused="each signal is a mean over the tokens of all processes"
+    (Rule("any", "binding", at_least=0, below=2**32), "seed"),
+    (Rule("any", "binding", at_least=0, below=1), "adam_beta1 adam_beta2"),
+    (Rule("any", "binding", above=0), "adam_epsilon"),
+    (Rule("any", "binding", at_least=1), "per_device_train_batch_size gradient_accumulation_steps"),
+    (Rule("any", "open", above=0), "num_train_epochs"),
+    (Rule("any", "open", at_least=-1), "max_steps"),
+    (Rule("any", "open"), "load_best_model_at_end metric_for_best_model greater_is_better"),
+    (
+        Rule("any", "free"),
+        """run_name project trackio_space_id trackio_bucket_id trackio_static_space_id disable_tqdm log_level
+        log_level_replica log_on_each_node logging_strategy logging_first_step eval_strategy eval_on_start
+        save_strategy save_on_each_node push_to_hub hub_private_repo hub_model_id hub_strategy hub_always_push
+        hub_revision dataloader_persistent_workers dataloader_multiprocessing_context use_cache debug
+        skip_memory_metrics do_train do_eval do_predict""",
     ),
-    **_each("bf16_full_eval fp16_full_eval", "binding", refused="evaluation has the precision of training (dtype)"),
-    **_each("torch_compile torch_compile_backend torch_compile_mode", "binding", refused=_NO_COMPILE),
-    **_each(
-        "auto_find_batch_size",
-        "binding",
-        refused="another batch is another run; `dudi plan` says which one fits into memory",
+    (Rule("any", "free", at_least=0), "eval_steps eval_delay dataloader_num_workers dataloader_prefetch_factor"),
+    (Rule("any", "free", above=0), "save_steps ddp_timeout torch_empty_cache_steps"),
+    (Rule("any", "free", at_least=1), "per_device_eval_batch_size"),
+    (Rule("any", "free", elsewhere="the run's folder is given with --output DIR"), "output_dir"),
+    (Rule("any", "free", elsewhere="write --resume PATH"), "resume_from_checkpoint"),
+    (
+        Rule("any", "free", elsewhere="a recipe is no place for a secret; run `hf auth login` or set HF_TOKEN"),
+        "hub_token",
     ),
-    **_each("include_num_input_tokens_seen", "free", refused="`tokens/*` in metrics.jsonl count what is trained"),
-    **_each("prediction_loss_only eval_do_concat_batches eval_use_gather_object", "free", refused=_OWN_EVALUATION),
-    **_each(
-        "eval_accumulation_steps include_for_metrics batch_eval_metrics label_names", "free", refused=_OWN_EVALUATION
+    (Rule("any", "free", elsewhere="the launcher (torchrun, accelerate launch) sets it"), "local_rank"),
+    (Rule("any", "binding", elsewhere="write dtype: bfloat16"), "bf16"),
+    (Rule("any", "binding", elsewhere="write dtype: float16"), "fp16"),
+    (
+        Rule("any", "binding", elsewhere="it is a Python object; use accelerate's config file"),
+        "parallelism_config",
     ),
-    **_each(
-        "save_only_model", "free", refused="a checkpoint is all that a run goes on from; save_total_limit keeps few"
+    (_refused("the losses are those of the method's signals, and have no labels to smooth"), "label_smoothing_factor"),
+    (_refused("each signal is a mean over the tokens of all processes"), "average_tokens_across_devices"),
+    (_refused("evaluation has the precision of training (dtype)"), "bf16_full_eval fp16_full_eval"),
+    (
+        _refused("the passes of a step have other shapes each time, and are not compiled"),
+        "torch_compile torch_compile_backend torch_compile_mode",
     ),
-    **_each("enable_jit_checkpoint", "free", refused="`dudi train` saves a checkpoint at SIGTERM by itself"),
-    **_each("length_column_name", "free", refused="lengths are found out, and no column holds them"),
-}
+    (_refused("another batch is another run; `dudi plan` says which one fits into memory"), "auto_find_batch_size"),
+    (_refused("`tokens/*` in metrics.jsonl count what is trained"), "include_num_input_tokens_seen"),
+    (
+        _refused("evaluation during training measures losses and bits per byte, and nothing else"),
+        """prediction_loss_only eval_do_concat_batches eval_use_gather_object eval_accumulation_steps
+        include_for_metrics batch_eval_metrics label_names""",
+    ),
+    (_refused("a checkpoint is all that a run goes on from; save_total_limit keeps few"), "save_only_model"),
+    (_refused("`dudi train` saves a checkpoint at SIGTERM by itself"), "enable_jit_checkpoint"),
+    (_refused("lengths are found out, and no column holds them"), "length_column_name"),
+    (_refused("it must stay off, since rows carry their text to the verbalizer"), "remove_unused_columns"),
+    (_refused("it must stay off, so that a non-finite loss stops the run"), "logging_nan_inf_filter"),
+)
+INHERITED: dict[str, Rule] = {name: rule for rule, names in _RULES for name in names.split()}
 """What each field of `transformers.TrainingArguments` is that we do not declare ourselves. A test wants all of them."""
 
 
@@ -166,20 +169,8 @@ class RunKeys:
     report_to: None | str | list[str] = key(  # noqa: RUF036
         "none", "tensorboard, trackio and the other integrations of Trainer.", stage="any", resume="free"
     )
-    remove_unused_columns: bool = key(
-        False,
-        "Must stay off.",
-        stage="any",
-        resume="binding",
-        refused="it must stay off, since rows carry their text to the verbalizer",
-    )
-    logging_nan_inf_filter: bool = key(
-        False,
-        "Must stay off.",
-        stage="any",
-        resume="binding",
-        refused="it must stay off, so that a non-finite loss stops the run",
-    )
+    remove_unused_columns: bool = False
+    logging_nan_inf_filter: bool = False
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -195,6 +186,3 @@ def rules_of(kind: type[Any]) -> dict[str, Rule]:
     unknown = Rule("any", "binding")
     fields = [field for field in dataclasses.fields(kind) if field.init]
     return {field.name: field.metadata.get("rule") or INHERITED.get(field.name, unknown) for field in fields}
-
-
-FREE_INHERITED: frozenset[str] = frozenset(name for name, rule in INHERITED.items() if rule.resume == "free")
