@@ -59,6 +59,13 @@ def device_type(use_cpu: bool = False) -> str:
     return accelerator.type if accelerator is not None else "cpu"
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has products of bfloat16 numbers; torch makes them one at a time where it has not."""
+    tell = vars(torch.cpu).get("get_capabilities")  # not in every version of torch that we take
+    found = {} if tell is None else tell()
+    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
+
+
 def choose_precision(requested: str = "auto", use_cpu: bool = False) -> Precision:
     """Bfloat16 where the device has it in hardware, else float16 with loss scaling, else float32.
 

@@ -10,6 +10,7 @@ from typing import Literal
 from transformers import IntervalStrategy
 
 from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
+from dudi.environment import multiplies_bfloat16
 from dudi.errors import ConfigError
 from dudi.objective.heads import Distance
 from dudi.objective.methods import METHODS, SIGNALS, MethodName
@@ -79,6 +80,11 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         weights = {"sequence": self.alpha, "off_policy": 1.0 - self.lmbda, "on_policy": self.lmbda}
         has = METHODS[self.method].signals
         return {name: weights[name] for name in SIGNALS if name in has and name not in self.without and weights[name]}
+
+    @property
+    def widens_frozen(self) -> bool:
+        """Whether frozen weights in 16 bits are computed with in fp32: on a CPU that has no 16-bit products."""
+        return self.device.type == "cpu" and not (self.bf16 or self.fp16) and not multiplies_bfloat16()
 
     @property
     def on_policy_kind(self) -> Literal["plain", "verbalized"]:

@@ -187,6 +187,12 @@ class DudiKeys(RunKeys):
     spin_beta: float = _any(
         None, "Regularisation of the sequence signal (lambda of Eq. 2).", common=0.1, read_by="sequence", above=0
     )
+    reference_dtype: Literal["float32", "bfloat16"] = _method(
+        "float32",
+        "Precision of the copy of the student that the sequence signal compares it with; bfloat16 halves its memory, "
+        "and rounds what the cold start has learned.",
+        read_by="sequence",
+    )
     spin_iterations: int = _method(
         3, "Iterations of the method spin, one epoch each.", read_by="iterations", at_least=1
     )

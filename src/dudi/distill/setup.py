@@ -21,6 +21,7 @@ from dudi.models.adapters import innermost
 from dudi.models.limits import check_ids, check_length
 from dudi.models.load import load_model, load_tokenizer, move
 from dudi.models.vocabulary import shared_vocabulary
+from dudi.models.widening import compute_in_float32
 from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head, head_of
 
@@ -93,6 +94,8 @@ def build_setup(
         theirs = _teacher_format(loaded, teacher_tokenizer, args, own)
         vocabulary = shared_vocabulary(tokenizer, teacher_tokenizer, vocabulary, _head_size(loaded))
         _freeze(loaded, args)
+        if args.widens_frozen and compute_in_float32(loaded):
+            notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
         _make_scorable(loaded)
     _make_scorable(innermost(student))
     check_ids(innermost(student), tokenizer, "student")

@@ -34,6 +34,7 @@ from dudi.distill.stages.cold_start import COLD_START, cold_start, start_folder_
 from dudi.distill.stages.iterations import begin_iteration, opponents, repeated
 from dudi.distill.stages.probe import describe_probe, probe_teacher
 from dudi.distill.stages.reference import (
+    check_reference,
     make_moving_average,
     make_reference,
     moving_average_needed,
@@ -145,6 +146,7 @@ class DudiTrainer(RowTrainer):
             optimizers=optimizers,
         )
         check_sharding(self.accelerator)
+        check_reference(args, self.model)
         if self.is_fsdp_enabled and parts.teacher is not None:
             shard_frozen(parts.teacher, self.accelerator)
         self.add_callback(StepHooks(self))

@@ -53,9 +53,17 @@ class FrozenModel:
             yield self.module
 
 
-def frozen_copy(model: nn.Module) -> FrozenModel:
-    """A frozen copy of a model that is trained on, with its adapters."""
-    return FrozenModel(copy.deepcopy(model))
+def frozen_copy(model: nn.Module, dtype: torch.dtype = torch.float32) -> FrozenModel:
+    """A frozen copy of a model that is trained on, with its adapters.
+
+    Args:
+        model: The model, in fp32.
+        dtype: Of the copy: rounded weight by weight, so that there is no second copy in fp32 on the way.
+    """
+    if dtype == torch.float32:
+        return FrozenModel(copy.deepcopy(model))
+    rounded = {id(p): nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in model.parameters()}
+    return FrozenModel(copy.deepcopy(model, rounded))  # what stands in the memo is taken, and not copied
 
 
 class AdapterOff:

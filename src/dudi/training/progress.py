@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+TOKENS = ("tokens/off_policy", "tokens/on_policy")
+"""What a step's loss is a mean over: of few tokens it swings."""
 SECONDS_BETWEEN_LINES = 10.0
 """Where there is no terminal, a line appears this often, and for the first and the last step."""
 
@@ -55,6 +57,8 @@ class RunProgress(TrainerCallback):
         if not logs or "loss" not in logs or self.quiet or not state.is_world_process_zero:
             return
         note = f"loss {logs['loss']:.4g}"
+        if trained := [f"{logs[key]:,.0f}" for key in TOKENS if key in logs]:
+            note += f" on {' + '.join(trained)} tokens"
         if "tokens_per_second" in logs:
             note += f"  {logs['tokens_per_second']:.0f} tok/s"
         if self.bar is not None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.stages.cache import hash_of, stands
 from dudi.distill.state import Run
+from dudi.errors import ConfigError
 from dudi.models.adapters import (
     REFERENCE_ADAPTER,
     TEACHER_ADAPTER,
@@ -28,6 +29,7 @@ from dudi.models.adapters import (
 )
 from dudi.models.frozen import AdapterOff, FrozenModel, MovingAverage, OtherAdapter, frozen_copy
 from dudi.models.sharding import whole
+from dudi.models.widening import compute_in_float32
 from dudi.objective.methods import METHODS
 from dudi.training import checkpoints
 from dudi.training.arguments import training_dtype
@@ -38,6 +40,19 @@ def reference_needed(args: DudiConfig) -> bool:
     return "sequence" in args.signals
 
 
+def check_reference(args: DudiConfig, model: nn.Module) -> None:
+    """Refuse a precision for a copy that is not made.
+
+    Raises:
+        ConfigError: the reference is the student without its adapter, or with another one.
+    """
+    if args.reference_dtype != "float32" and is_adapted(model) and lies_in_adapter(model):
+        raise ConfigError(
+            f"reference_dtype: {args.reference_dtype} has no effect on an adapter, whose reference is the student's "
+            "own weights and no copy of them; take it out"
+        )
+
+
 def moving_average_needed(args: DudiConfig) -> bool:
     """Whether the teacher is the student's moving average."""
     return METHODS[args.method].teacher == "ema" and "on_policy" in args.signals
@@ -46,10 +61,11 @@ def moving_average_needed(args: DudiConfig) -> bool:
 def make_reference(run: Run, on_new_adapter: bool) -> FrozenModel | AdapterOff | OtherAdapter:
     """The policy that stage 2 starts from, frozen: a copy, the student without its adapter, or a copied adapter."""
     model = run.model()
-    if not is_adapted(model):
-        return frozen_copy(innermost(model))
-    if not lies_in_adapter(model):
-        return frozen_copy(model)
+    if not is_adapted(model) or not lies_in_adapter(model):
+        copied = frozen_copy(model if is_adapted(model) else innermost(model), getattr(torch, run.args.reference_dtype))
+        if run.args.widens_frozen:
+            compute_in_float32(copied.module)
+        return copied
     if on_new_adapter and not METHODS[run.args.method].iterated and starts_as_its_base(model):
         return AdapterOff(run.wrapped, lambda: run.peft_model)
     name = copy_adapter(model, REFERENCE_ADAPTER)
