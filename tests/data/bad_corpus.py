@@ -263,11 +263,14 @@ CSV_FILES: list[tuple[str, bytes, int, str]] = [
     ("a header in Latin-1", "prompt,compl\xe9tion\na,b\n".encode("latin-1"), 2, "no column 'completion'"),
     ("fields too few", b"prompt,completion\na\nb\n", 3, "wrong_column_count 2"),
     ("fields too many", b"prompt,completion\na,b,c\n", 3, "wrong_column_count 1"),
-    ("a quote that never ends", b'prompt,completion\n"a,b\nc,d\n', 3, "rejected"),
+    ("a quote that never ends", b'prompt,completion\nc,d\n"a,b\nc\n', 3, "line 3: a cell begins with a quotation mark"),
+    ("a quote that ends in another row", b'prompt,completion\n"a,b\nc",d\n', 3, "lines 2 to 3"),
+    ("a quote in a quoted cell", b'prompt,completion\n"a "b" c\nd",e\n', 3, "line 2: a cell begins"),
+    ("a quoted cell of more than 64 MiB", b'prompt,completion\n"' + b"x\n" * (33 << 20) + b'",b\n', 3, "limit"),
     ("Latin-1", "prompt,completion\ncaf\xe9,b\n".encode("latin-1"), 3, "invalid_utf8 1"),
     ("NUL", b"prompt,completion\na\x00,b\n", 3, "rejected"),
     ("broken JSON in messages", b"messages\n[{\n", 3, "broken_json 1"),
     ("UTF-16", "prompt,completion\na,b\n".encode("utf-16"), 2, "no column 'prompt'"),
-    ("a field of 200 KiB", b"prompt,completion\n" + b"x" * 200_000 + b",b\n", 3, "broken_csv 1"),
+    ("a field of a million characters", b"prompt,completion\n" + b"x" * 1_000_001 + b",b\n", 3, "too_many_characters"),
 ]
 """(what it is, the file, exit code, words of the message), for `dudi prepare convert`."""

@@ -1,10 +1,17 @@
 """alpaca, sharegpt, CSV and dudi's own rows into rows with ids and languages."""
 
+import csv
+import io
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dudi.data.convert import convert
+from dudi.data.csv_files import open_csv
 from dudi.data.formats import Columns
 from dudi.data.sources import load_rows
 from dudi.errors import ConfigError, DataError
@@ -60,7 +67,7 @@ def test_sharegpt_as_jsonl(tmp_path):
 
 
 def test_csv_with_quotes_and_newlines(tmp_path):
-    report = run(tmp_path, 'prompt,completion,language\n"Satu,\ndua?","Ya ""benar"""  ,id\n', name="in.csv")
+    report = run(tmp_path, 'prompt,completion,language\n"Satu,\ndua?","Ya ""benar""  ",id\n', name="in.csv")
     (row,) = written(report)
     assert report.format == "csv" and row.prompt[0]["content"] == "Satu,\ndua?"
     assert row.completion == 'Ya "benar"  ' and row.id == "in.csv:3"
@@ -84,15 +91,78 @@ def test_csv_with_a_column_of_messages(tmp_path):
 
 def test_bad_csv_records_have_their_line(tmp_path):
     good = b"a,b,id\n" * 20
-    bad = b"a,b\n" + b"\xff\xfe,b,id\n" + b",b,id\n" + b"x" * 140_000 + b",b,id\n"
+    bad = b"a,b\n" + b"\xff\xfe,b,id\n" + b",b,id\n"
     report = run(tmp_path, b"prompt,completion,language\n" + good + bad, name="in.csv", max_rejected_share=0.9)
     assert report.rows == 20
     assert [(found.line, found.reason) for found in report.rejections.items()] == [
         (22, "wrong_column_count"),
         (23, "invalid_utf8"),
         (24, "empty_prompt"),
-        (25, "broken_csv"),
     ]
+
+
+def tsv(*prompts):
+    return "prompt\tcompletion\n" + "".join(f"{prompt}\tJawapan {n}.\n" for n, prompt in enumerate(prompts))
+
+
+@pytest.mark.parametrize("opened", ['"Siapa itu, tanya Siti', '"Apa kabar?" kata Ali', '"ya" dan "tidak'])
+def test_a_quotation_mark_that_begins_a_cell_costs_no_row(tmp_path, opened):
+    prompts = [f"Soalan {n}?" for n in range(40)]
+    prompts[7] = prompts[30] = opened
+    report = run(tmp_path, tsv(*prompts), name="in.tsv", language="id")
+    assert [row.prompt[0]["content"] for row in written(report)] == prompts
+    assert "cells are not quoted" in str(report)
+
+
+def test_a_quotation_mark_that_closes_in_another_row_is_asked_about(tmp_path):
+    text = tsv("a", '"Siapa itu', "b", 'lima inci 5"', "c")
+    with pytest.raises(DataError, match=r"lines 3 to 5 are one row .*, and a row each"):
+        run(tmp_path, text, name="in.tsv", language="id")
+    assert run(tmp_path, text, name="in.tsv", language="id", quoted=False).rows == 5
+    assert run(tmp_path, text, name="in.tsv", language="id", quoted=True).rows == 3
+    with pytest.raises(ConfigError, match="is no CSV file"):
+        run(tmp_path, [{"instruction": "a", "output": "b"}], language="id", quoted=False)
+
+
+def test_a_long_cell_of_many_lines_is_one_cell(tmp_path):
+    table = "nama,negeri\n" + f"bandar,{'x' * 13_000}\n" * 15
+    rows = [("prompt", "completion"), ("Satu?", "1,\ndua"), ("Jadual?", table), ("Dua?", "2,\ntiga")]
+    content = io.StringIO()
+    csv.writer(content).writerows(rows)
+    report = run(tmp_path, content.getvalue().encode(), name="in.csv", language="id")
+    assert [(row.prompt[0]["content"], row.completion) for row in written(report)] == rows[1:]
+
+
+CELL = st.text(alphabet='",;\t\n a"', min_size=1, max_size=6).map(lambda text: f"{text}.")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=5), st.sampled_from(",;\t"), st.booleans())
+def test_a_csv_file_is_read_as_it_was_written_or_refused(cells, delimiter, all_quoted):
+    content = io.StringIO()
+    quoting = csv.QUOTE_ALL if all_quoted else csv.QUOTE_MINIMAL
+    csv.writer(content, delimiter=delimiter, quoting=quoting).writerows([("prompt", "completion"), *cells])
+    found = csv_rows(content.getvalue())
+    assert found is None or found == cells
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=5))
+def test_no_quotation_mark_of_a_plain_tsv_costs_a_row(cells):
+    flat = [tuple(cell.translate({9: " ", 10: " "}) for cell in row) for row in cells]
+    found = csv_rows("".join("\t".join(row) + "\n" for row in [("prompt", "completion"), *flat]))
+    assert found is None or len(found) == len(flat)
+
+
+def csv_rows(content):
+    """The rows of a CSV file, or None where it is refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "in.csv"
+        path.write_bytes(content.encode())
+        try:
+            return [tuple(located.value.values()) for located in open_csv(path).records()]
+        except DataError:
+            return None
 
 
 def test_languages_are_detected_where_they_are_missing(tmp_path):

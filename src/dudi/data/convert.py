@@ -30,6 +30,7 @@ class ConvertReport:
         total: Records read.
         languages: Rows written, by language.
         rejections: The records that were not written.
+        note: What a person should know of how the file was read.
     """
 
     output: Path
@@ -38,6 +39,7 @@ class ConvertReport:
     total: int
     languages: dict[str, int]
     rejections: Rejections
+    note: str = ""
 
     @property
     def rows(self) -> int:
@@ -47,6 +49,7 @@ class ConvertReport:
     def __str__(self) -> str:
         counts = ", ".join(f"{code} {count:,}" for code, count in sorted(self.languages.items()))
         lines = [f"{self.output}: {self.rows:,} of {self.total:,} rows, read as {self.format} ({counts})"]
+        lines += [f"note: {self.note}"] if self.note else []
         if self.rejected is not None:
             lines += [f"{len(self.rejections):,} rejected, each in {self.rejected}:", *self.rejections.summary()]
         return "\n".join(lines)
@@ -61,6 +64,7 @@ def convert(
     detect_language: bool = False,
     languages: Sequence[str] | None = None,
     columns: Columns | None = None,
+    quoted: bool | None = None,
     max_rejected_share: float = 0.05,
 ) -> ConvertReport:
     """Convert a file of another format to rows with `id`, `language` and `messages`.
@@ -73,6 +77,7 @@ def convert(
         detect_language: Find out the language of records that do not name theirs, from their text.
         languages: The codes that rows may have; None allows every known one.
         columns: The names of columns, where they are not the usual ones.
+        quoted: Whether the cells of a CSV file are quoted; None finds out.
         max_rejected_share: Nothing is written over `output` when more records than this share are bad.
 
     Returns:
@@ -91,7 +96,7 @@ def convert(
         raise ConfigError(f"{output}: input and output are the same file; name another output")
     known = _known_languages(languages, language)
     columns = columns or Columns()
-    kind, records = open_format(input, format, columns)
+    kind, records, note = open_format(input, format, columns, quoted)
     read = _Reader(FORMATS[kind], columns, language, detect_language, known)
     rejections = Rejections()
     rejected = output.with_name("rejected.jsonl")
@@ -108,7 +113,7 @@ def convert(
             written[row.language] += 1
             write({"id": row.id, "language": row.language, "messages": row.messages})
         _finish(rejections, rejected, total, written, max_rejected_share, input)
-    return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections)
+    return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections, note)
 
 
 def _finish(

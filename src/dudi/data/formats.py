@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
+from dudi.data.csv_files import CSV_SUFFIXES, open_csv
 from dudi.data.files import Located, read_records
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError, did_you_mean
 
-CSV_SUFFIXES = (".csv", ".tsv")
 SHAREGPT_ROLES = {
     "human": "user",
     "user": "user",
@@ -29,7 +27,6 @@ SHAREGPT_ROLES = {
     "observation": "tool",
     "tool": "tool",
 }
-_ESCAPED_BYTE = re.compile(r"[\udc80-\udcff]")  # what errors="surrogateescape" leaves of bytes that are not UTF-8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,20 +40,57 @@ class Columns:
     language: str = "language"
 
 
-def open_format(path: Path, format: str, columns: Columns) -> tuple[str, Iterator[Located]]:
-    """The format of a file (found out for `auto`) and its records."""
+class Opened(NamedTuple):
+    """A file whose format is known.
+
+    Attributes:
+        format: One of `FORMATS`.
+        records: Its records.
+        note: What a person should know of how it is read.
+    """
+
+    format: str
+    records: Iterator[Located]
+    note: str = ""
+
+
+def open_format(path: Path, format: str, columns: Columns, quoted: bool | None = None) -> Opened:
+    """Find out a file's format.
+
+    Args:
+        path: The file.
+        format: One of `FORMATS`, or `auto`.
+        columns: The names of the columns.
+        quoted: As in `dudi.data.csv_files.open_csv`.
+
+    Raises:
+        ConfigError: the file is not in this format, or lacks a column.
+        DataError: it cannot be read, or its format cannot be told.
+    """
     if format != "auto" and format not in FORMATS:
         raise ConfigError(f"format: '{format}' is not one of auto, {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     is_csv = path.suffix.lower() in CSV_SUFFIXES
     if is_csv != (format == "csv") and format != "auto":
         raise ConfigError(f"{path}: is {'a' if is_csv else 'no'} CSV file, but the format is '{format}'")
+    if quoted is not None and not is_csv:
+        raise ConfigError(f"{path}: is no CSV file, whose cells could be quoted")
     if is_csv:
-        return "csv", _csv_records(path, columns)
+        file = open_csv(path, quoted)
+        _check_columns(path, file.names, columns)
+        plain = quoted is None and not file.quoted
+        note = "its cells are not quoted: a quotation mark at the start of one is text" if plain else ""
+        return Opened("csv", file.records(), note)
     records = read_records(path)
     if format != "auto":
-        return format, records
+        return Opened(format, records)
     looked_at = list(itertools.islice(records, 100))
-    return _guess(path, looked_at), itertools.chain(looked_at, records)
+    return Opened(_guess(path, looked_at), itertools.chain(looked_at, records))
+
+
+def _check_columns(path: Path, names: Sequence[str], columns: Columns) -> None:
+    for name in (columns.prompt, columns.completion) if columns.messages not in names else ():
+        if name not in names:
+            raise ConfigError(f"{path}: no column '{name}'{did_you_mean(name, names)}; it has {', '.join(names)[:200]}")
 
 
 def _guess(path: Path, records: Sequence[Located]) -> str:
@@ -135,55 +169,3 @@ FORMATS: dict[str, Callable[[Mapping[str, Any], Columns], dict[str, Any]]] = {
     "csv": _csv_row,
     "rows": _own_row,
 }
-
-
-def _csv_records(path: Path, columns: Columns) -> Iterator[Located]:
-    """The records of a CSV file; `line` is the record's last line, as editors count."""
-    try:
-        yield from _csv_fields(path, columns)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _csv_fields(path: Path, columns: Columns) -> Iterator[Located]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
-        header = handle.readline()
-        handle.seek(0)
-        delimiter = max(",;\t", key=header.count)  # the comma where there is a tie
-        reader = csv.reader(handle, delimiter=delimiter)
-        names = _header(path, reader, columns)
-        while True:
-            try:
-                fields = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Located(str(path), reader.line_num, problem=("broken_csv", str(error)))
-                continue
-            if fields:
-                yield _csv_record(path, reader.line_num, names, fields)
-
-
-def _header(path: Path, reader: Iterator[list[str]], columns: Columns) -> list[str]:
-    try:
-        names = next(reader)
-    except StopIteration:
-        raise DataError(f"{path}: the file is empty") from None
-    except csv.Error as error:
-        raise DataError(f"{path}, line 1: not a CSV header: {error}") from error
-    if columns.messages in names:
-        return names
-    for name in (columns.prompt, columns.completion):
-        if name not in names:
-            raise ConfigError(f"{path}: no column '{name}'{did_you_mean(name, names)}; it has {', '.join(names)[:200]}")
-    return names
-
-
-def _csv_record(path: Path, line: int, names: list[str], fields: list[str]) -> Located:
-    text = ",".join(fields)[:400]
-    if any(_ESCAPED_BYTE.search(field) for field in fields):
-        return Located(str(path), line, problem=("invalid_utf8", "a field is not UTF-8"), excerpt=text)
-    if len(fields) != len(names):
-        problem = ("wrong_column_count", f"{len(fields)} fields for {len(names)} columns")
-        return Located(str(path), line, problem=problem, excerpt=text)
-    return Located(str(path), line, dict(zip(names, fields, strict=True)))

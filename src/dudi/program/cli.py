@@ -167,6 +167,9 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     language.add_argument("--language", metavar="CODE", help="the language of every row")
     language.add_argument("--detect-language", action="store_true", help="find out each row's language")
     _languages_argument(parser)
+    parser.add_argument(
+        "--quotes", choices=["yes", "no"], help="whether a CSV file quotes its cells (default: found out)"
+    )
 
 
 def _languages_argument(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +186,7 @@ def _convert(given: argparse.Namespace) -> int:
         language=given.language,
         detect_language=given.detect_language,
         languages=_codes(given.languages),
+        quoted=None if given.quotes is None else given.quotes == "yes",
     )
     return say(str(result))
 
