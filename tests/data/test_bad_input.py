@@ -98,6 +98,18 @@ def test_every_bad_file_is_refused_in_a_line_or_two(tmp_path, capsys, make, code
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize(("more", "trained"), [((), {"id": 6}), (("languages=[id, my, vi]",), {"id": 6, "vi": 2})])
+def test_languages_says_which_rows_of_a_file_are_trained(tmp_path, capsys, more, trained):
+    rows = [*map(good, range(6)), *(good(number) | {"language": "vi"} for number in (6, 7))]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(line_of, rows)))
+    recipe = write_recipe(tmp_path, tmp_path / "rows.jsonl")
+    assert main(["train", str(recipe), *more, "method=sft", "max_steps=1", "--output", str(tmp_path / "run")]) == 0
+    data = json.loads((tmp_path / "run" / "data.json").read_text(encoding="utf-8"))
+    left_out = {} if more else {"vi": 2}
+    assert (data["rows"], data["left_out"], data["rejected"]) == (trained, left_out, {})
+    assert ("other languages than id, my are left out: vi 2" in capsys.readouterr().out) == bool(left_out)
+
+
 @pytest.mark.parametrize(("content", "code", "words"), [f[1:] for f in CSV_FILES], ids=[f[0] for f in CSV_FILES])
 def test_every_bad_csv_is_refused_in_a_line_or_two(tmp_path, capsys, content, code, words):
     (tmp_path / "in.csv").write_bytes(content)

@@ -17,6 +17,7 @@ from dudi.data.rows import Rejections
 from dudi.data.sources import fingerprint, load_rows, rows_from_records
 from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.files import atomic_file
+from dudi.stacking.reading import read_rows as stack_rows
 
 CODES = ["id", "vi", "th", "en"]
 
@@ -164,10 +165,63 @@ def test_a_folder_with_splits(tmp_path):
     write_lines(tmp_path / "test-00000.jsonl", [record(2)])
     write_lines(tmp_path / "validation" / "x.jsonl", [record(3)])
     write_lines(tmp_path / "trainers.jsonl", [record(4)])
-    assert [row.id for row in load(tmp_path).rows] == ["r1", "r4"]
+    loaded = load(tmp_path)
+    assert [row.id for row in loaded.rows] == ["r1", "r4"]
+    assert "2 of 4 files are read" in loaded.notes[0] and "test-00000.jsonl, x.jsonl" in loaded.notes[0]
     assert [row.id for row in load(tmp_path, split="validation").rows] == ["r3"]
-    with pytest.raises(ConfigError, match="none of its 4 data files belongs to the split 'dev'"):
-        load(tmp_path, split="dev")
+    assert [row.id for row in load(tmp_path, split="dev").rows] == ["r3"]
+    with pytest.raises(ConfigError, match=r"none of its 4 data files belongs to the split 'eval'.*\(test, train, vali"):
+        load(tmp_path, split="eval")
+
+
+HELD_OUT = [
+    *(
+        "val.jsonl",
+        "th.test.jsonl",
+        "th_test.jsonl",
+        "Test.jsonl",
+        "testing.jsonl",
+        "TEST-00000-of-00002.parquet.jsonl",
+    ),
+    *("my-dev.jsonl", "devSet.jsonl", "testset.jsonl", "flores_devtest.jsonl", "Dev/th.jsonl", "a/Valid/b/th.jsonl"),
+    *("eval_th.jsonl", "th heldout.jsonl", "train_dev.jsonl", "thTest2.jsonl", "validation.v2.jsonl"),
+]
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_held_out_rows_of_a_folder_or_a_glob_are_not_trained_on(tmp_path, name):
+    write_lines(tmp_path / "th.jsonl", [record(1)])
+    write_lines(tmp_path / name, [record(2)])
+    for source in (tmp_path, tmp_path / "**" / "*.jsonl"):
+        loaded = load(source)
+        assert [row.id for row in loaded.rows] == ["r1"]
+        assert "1 of 2 files are read" in loaded.notes[0] and Path(name).name in loaded.notes[0]
+    assert [row.text for row in stack_rows(str(tmp_path), columns={"text": "prompt"})] == ["Soal 1?"]
+    assert [row.id for row in load(tmp_path / name).rows] == ["r2"]  # who names a file means it
+
+
+@pytest.mark.parametrize(
+    "name", ["latest.jsonl", "contest.jsonl", "validated.jsonl", "evaluator.jsonl", "train/a.jsonl"]
+)
+def test_words_that_are_no_split(tmp_path, name):
+    write_lines(tmp_path / "th.jsonl", [record(1)])
+    write_lines(tmp_path / name, [record(2)])
+    assert len(load(tmp_path).rows) == 2 and load(tmp_path).notes == ()
+
+
+def test_a_glob_of_one_split_says_which(tmp_path):
+    for name in ("en.test.jsonl", "th.test.jsonl", "th.train.jsonl"):
+        write_lines(tmp_path / "test" / name, [record(name)])
+    assert len(load(tmp_path / "test" / "*.test.jsonl").rows) == 2
+    assert len(load(tmp_path / "test").rows) == 1  # the folder that is named does not make its files a split
+
+
+def test_rows_in_other_languages_are_left_out_and_counted(tmp_path):
+    codes = ["id", "vi", "id", "th", "vi"]
+    path = write_lines(tmp_path / "a.jsonl", [record(n, language=code) for n, code in enumerate(codes)])
+    loaded = load(path, only=["id"], max_rows=2)
+    assert [row.id for row in loaded.rows] == ["r0", "r2"] and loaded.total == 2 and not loaded.rejections
+    assert loaded.left_out == {"vi": 1} and "other languages than id are left out: vi 1" in loaded.notes[0]
 
 
 def test_max_rows_stops_reading(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import itertools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,18 @@ from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
 FOLDER_SUFFIXES = (*JSON_LINES, ".parquet")
 """What is read from a folder. A `.json` file there is as likely a card or a config."""
-SPLITS = ("train", "validation", "valid", "dev", "test", "eval")
+SPLITS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "valid", "val", "dev", "devel", "development"),
+    "test": ("test", "testing", "tst", "devtest"),
+    "eval": ("eval", "evaluation", "heldout", "holdout"),
+}
+"""The splits that names tell, each with its words."""
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+?)(:(?P<config>[\w.\- ]+))?")
-_SPLIT_NAME = re.compile(rf"({'|'.join(SPLITS)})([-_.].*)?")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_GROUPS = {word: group for group, words in SPLITS.items() for word in words}
+_SPLIT_WORD = re.compile(rf"({'|'.join(_GROUPS)})(s|set|split|data)?")
 _BATCH = 1_000
 
 
@@ -42,58 +52,111 @@ def records_of(source: str, split: str) -> Iterator[Located]:
         return _saved_dataset(path, split)
     if not path.exists() and (hub := _hub_name(source)):
         return _hub_dataset(*hub, split)
-    return itertools.chain.from_iterable(read_records(file, shown) for file, shown in find_files(source, split))
+    return itertools.chain.from_iterable(read_records(file, shown) for file, shown in find_files(source, split).files)
 
 
-def find_files(
-    source: str, split: str = "train", suffixes: tuple[str, ...] = FOLDER_SUFFIXES
-) -> list[tuple[Path, str]]:
-    """The files that a path, a folder or a glob names, sorted, each with the name it is shown by.
+def note_of(source: str, split: str) -> str:
+    """Which files of a folder or a glob `records_of` leaves out; empty where it reads all, and for other sources."""
+    path = Path(source).expanduser()
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return ""
+    note = find_files(source, split).note if path.is_dir() or glob.has_magic(source) else ""
+    return f"{source}: {note}" if note else ""
 
-    A folder is searched to its bottom; `rejected.jsonl`, hidden files and the files of other splits are left out.
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FoundFiles:
+    """The files of a source.
+
+    Attributes:
+        files: Those of the split, sorted, each with the name it is shown by.
+        others: Those of other splits, each with its split.
+    """
+
+    files: list[tuple[Path, str]]
+    others: dict[Path, str]
+
+    @property
+    def note(self) -> str:
+        """What a person should know of the files that are left out; empty where there are none."""
+        counts = Counter(self.others.values())
+        parts = ", ".join(f"{count} of '{split}'" for split, count in counts.items())
+        some = ", ".join(path.name for path in list(self.others)[:4])
+        more = ", ..." if len(self.others) > 4 else ""
+        read = f"{len(self.files)} of {len(self.files) + len(self.others)} files are read"
+        return f"{read}: left out by their names are {parts} ({some}{more})" if self.others else ""
+
+
+def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FOLDER_SUFFIXES) -> FoundFiles:
+    """The files that a path, a folder or a glob names.
+
+    A folder is searched to its bottom; rejected rows, hidden files and the files of other splits are left out. So are
+    the files of other splits that a glob matches together with some of `split`.
 
     Args:
         source: A file, a folder or a glob.
-        split: The split to take where a folder's files are named by split (`train-00000-of-00002.parquet`).
+        split: The split to take where files or folders are named by split (`th.test.jsonl`, `Dev/a.parquet`).
         suffixes: What counts as a data file in a folder.
 
     Raises:
-        ConfigError: nothing is there.
+        ConfigError: nothing is there, or nothing of this split.
     """
     path = Path(os.path.expanduser(source))
     if path.is_file():
-        return [(path, str(path))]
+        return FoundFiles([(path, str(path))], {})
     if path.is_dir():
-        return [(file, str(file)) for file in _folder_files(path, split, suffixes)]
+        found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
+        found = [file for file in found if not (_is_rejected(file) or _hidden(file.relative_to(path)))]
+        if not found:
+            raise ConfigError(f"{path}: no data files in it (looked for {', '.join(suffixes)})")
+        return _of_split(path, {file: _splits_of(file.relative_to(path)) for file in found}, split)
     if glob.has_magic(source):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
         if not found:
             raise ConfigError(f"{source}: no file matches")
-        return [(file, str(file)) for file in found]
+        fixed = len(list(itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)))
+        splits = {file: _splits_of(Path(*file.parts[fixed:])) for file in found}
+        one = len(set(splits.values())) == 1  # then the glob says which, and not the split
+        return FoundFiles([(file, str(file)) for file in found], {}) if one else _of_split(path, splits, split)
     raise ConfigError(f"{source}: no such file or folder{_nearest_file(path)}")
 
 
-def _folder_files(folder: Path, split: str, suffixes: tuple[str, ...]) -> list[Path]:
-    every = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
-    files = [file for file in every if file.name != "rejected.jsonl" and not _hidden(file.relative_to(folder))]
-    chosen = [file for file in files if _split_of(file.relative_to(folder), default="train") == split]
-    if chosen:
-        return chosen
-    if files:
-        raise ConfigError(f"{folder}: none of its {len(files)} data files belongs to the split '{split}'")
-    raise ConfigError(f"{folder}: no data files in it (looked for {', '.join(suffixes)})")
+def _of_split(place: Path, splits: dict[Path, tuple[str, str]], split: str) -> FoundFiles:
+    """The files whose names have the split's own word; without any, those with another word for it."""
+    group = _GROUPS.get(split.lower(), split)
+    files = [file for file, (word, _) in splits.items() if word == split.lower()]
+    files = files if files and group != "train" else [file for file, (_, own) in splits.items() if own == group]
+    if not files:
+        there = ", ".join(dict.fromkeys(own for _, own in splits.values()))
+        raise ConfigError(
+            f"{place}: none of its {len(splits)} data files belongs to the split '{split}', by their names ({there})"
+        )
+    chosen = set(files)
+    return FoundFiles(
+        [(file, str(file)) for file in files], {file: own for file, (_, own) in splits.items() if file not in chosen}
+    )
+
+
+def _is_rejected(path: Path) -> bool:
+    return path.name == "rejected.jsonl" or path.name.endswith(".rejected.jsonl")
 
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _split_of(path: Path, default: str) -> str:
-    """The split that a file's name or one of its folders tells, as in `data/test-00000.parquet` or `test/a.jsonl`."""
+def _splits_of(path: Path) -> tuple[str, str]:
+    """The word for a split in a file's name, else in that of the nearest folder, and the split it stands for.
+
+    `th.test-00000.parquet`, `Test.jsonl`, `devSet.jsonl` and `val/a.jsonl` tell one. Of a name with words for several
+    that of held-out rows counts, so that nobody trains on them. No word at all means `train`.
+    """
     for part in reversed(path.parts):
-        if found := _SPLIT_NAME.fullmatch(part):
-            return found.group(1)
-    return default
+        words = [found[1] for word in _WORD.findall(part) if (found := _SPLIT_WORD.fullmatch(word.lower()))]
+        if words:
+            word = next((word for word in words if _GROUPS[word] != "train"), words[0])
+            return word, _GROUPS[word]
+    return "train", "train"
 
 
 def _nearest_file(path: Path) -> str:

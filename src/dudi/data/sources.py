@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.data.files import Located
-from dudi.data.locate import records_of
+from dudi.data.locate import note_of, records_of
 from dudi.data.rejections import Rejection, Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.errors import ConfigError, did_you_mean
@@ -29,15 +30,19 @@ class RowSet:
 
     Attributes:
         rows: The good rows, in the source's order, their ids unique.
-        total: Records read, good and bad.
+        total: Records read, good and bad, without those that were left out.
         fingerprint: SHA-256 over the rows' canonical JSON, in order.
         rejections: The bad ones.
+        left_out: Good rows in languages that were not asked for, by language.
+        notes: What a person should know of what was not read.
     """
 
     rows: list[Row]
     total: int
     fingerprint: str
     rejections: Rejections
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def load_rows(
@@ -52,6 +57,7 @@ def load_rows(
     rows_per_language: int | None = None,
     tasks: Sequence[str] | None = None,
     seed: int = 0,
+    only: Collection[str] | None = None,
 ) -> RowSet:
     """Read and check the rows of a source.
 
@@ -69,6 +75,7 @@ def load_rows(
             `cldr-qa-1` has.
         tasks: For `cldr-qa-1`: which tasks; None takes all.
         seed: For `cldr`: which ones.
+        only: Leave rows in other languages out, and count them; None takes all of `languages`.
 
     Returns:
         The rows. Too many bad ones are the caller's to judge, with `rejections.check_share(total, share)`.
@@ -88,14 +95,20 @@ def load_rows(
 
         made = training_rows(list(languages), tuple(TASKS) if tasks is None else tasks, rows_per_language)
         return _made(made[:max_rows], rejections)
-    return collect(
+    rows = collect(
         records_of(source, split),
         languages=languages,
         language=language,
         language_column=language_column,
         rejections=rejections,
         max_rows=max_rows,
+        only=only,
     )
+    notes = [note_of(source, split)]
+    if rows.left_out:
+        counts = ", ".join(f"{code} {count:,}" for code, count in sorted(rows.left_out.items()))
+        notes.append(f"{source}: rows in other languages than {', '.join(only or ())} are left out: {counts}")
+    return dataclasses.replace(rows, notes=tuple(note for note in notes if note))
 
 
 def _made(rows: list[Row], rejections: Rejections) -> RowSet:
@@ -141,6 +154,7 @@ def collect(
     language_column: str,
     rejections: Rejections,
     max_rows: int | None,
+    only: Collection[str] | None = None,
 ) -> RowSet:
     """Check located records one after the other; arguments as in `load_rows`.
 
@@ -152,6 +166,7 @@ def collect(
             f"language: '{language}' is not one of {', '.join(languages)}{did_you_mean(language, languages)}"
         )
     rows: list[Row] = []
+    left_out: Counter[str] = Counter()
     ids = RowIds()
     total = 0
     for located in records:
@@ -159,12 +174,14 @@ def collect(
             break
         total += 1
         try:
-            row = ids.unique(check(located, languages, language, language_column))
+            row = check(located, languages, language, language_column)
+            if only is not None and row.language not in only:
+                left_out[row.language] += 1
+                continue
+            rows.append(ids.unique(row))
         except RowError as error:
             reject(rejections, located, error)
-            continue
-        rows.append(row)
-    return RowSet(rows, total, fingerprint(rows), rejections)
+    return RowSet(rows, total - left_out.total(), fingerprint(rows), rejections, dict(left_out))
 
 
 def check(located: Located, languages: Collection[str] | None, language: str | None, language_column: str) -> Row:

@@ -40,7 +40,9 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
         "tasks": data.tasks,
         "seed": args.seed,
     }
-    rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args, known), **options)
+    # Without the key, every language of the data is trained: its default is that of the verbalizer's targets.
+    only = None if config.origin("languages") == "default" else args.languages
+    rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args, known), only=only, **options)
     evaluation = None
     if data.eval is not None or data.eval_split is not None:
         source = data.eval or data.train
@@ -48,9 +50,12 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
             source, split=data.eval_split or "train", languages=_asked(source, args, known), **options
         )
     total = rows.total + (evaluation.total if evaluation else 0)
+    notes = dict.fromkeys((*rows.notes, *(evaluation.notes if evaluation else ())))
+    if notes and args.process_index == 0:
+        say("\n".join(f"note: {note}" for note in notes))
     show_rejections(rejections, total, config, args, folder)
     if not rows.rows:
-        raise DataError(f"{data.train}: no good row is left of {rows.total}")
+        raise DataError("; ".join([f"{data.train}: no good row is left of {rows.total}", *rows.notes]))
     return rows, evaluation
 
 

@@ -98,6 +98,7 @@ def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[
         "fingerprint": rows.fingerprint,
         "rows": dict(Counter(example.row.language for example in _examples(trainer))),
         "rejected": dict(rows.rejections.counts),
+        "left_out": rows.left_out,
         "truncated": {} if trainer.setup.train is None else trainer.setup.train.truncated,
     }
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
+from dudi.data.locate import note_of
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.files import atomic_file
@@ -69,6 +70,8 @@ def _rows(given: argparse.Namespace, task: Task) -> list[StackRow]:
     rows = read_rows(
         given.rows, task, split=given.split, language=given.language, columns=columns, max_rows=given.max_rows
     )
+    if note := note_of(given.rows, given.split):
+        say(f"note: {note}")
     if given.languages:
         there = list(dict.fromkeys(row.language for row in rows))
         for code in given.languages:

@@ -57,6 +57,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
     if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
         say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
         return 0
+    from dudi.data.locate import note_of
     from dudi.stacking import stored
     from dudi.stacking.reading import parallel_rows, training_rows
     from dudi.stacking.rows import fingerprint
@@ -73,6 +74,8 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         data = {"source": config.data.train, "fingerprint": fingerprint(rows), "rows": counts, "rejected": {}}
         write_records(folder, config.resolved_yaml(), data)
         say(f"note: {len(rows)} rows: {', '.join(f'{code} {count}' for code, count in counts.items())}")
+        if note := note_of(str(config.data.train), config.data.split):
+            say(f"note: {note}")
         go_on(folder, start, resume)
     made = STAGES[config.stage](Job(config, args, rows, eval_rows, parallel, start))
     if first:

@@ -51,7 +51,7 @@ def find_sea_files(sources: Sequence[str], languages: Collection[str]) -> list[S
     for source in sources or [HUB_NAME]:
         here = str(_download(languages)) if source == HUB_NAME and not Path(source).exists() else source
         root = Path(here).expanduser()
-        for path, _ in find_files(here, suffixes=_PARQUET):
+        for path, _ in find_files(here, suffixes=_PARQUET).files:
             file = _sea_file(path, root if root.is_dir() else None)
             if file.language is None or file.language in languages:
                 found[path.resolve()] = file
