@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import select
 import sys
@@ -113,6 +114,7 @@ def guarded(run: Callable[[], int], debug: bool) -> int:
     Returns:
         The exit code. Errors that are bugs of ours pass through, with their traceback.
     """
+    make_streams_usable()
     try:
         code = run()
         sys.stdout.flush()
@@ -132,6 +134,23 @@ def guarded(run: Callable[[], int], debug: bool) -> int:
             traceback.print_exc()
         sys.stderr.write(f"{plain(message, keep=chr(10))}\n")
         return code
+
+
+def make_streams_usable() -> None:
+    """Let output never end a run: what an encoding cannot say is escaped, a closed stream leads nowhere.
+
+    The number of a closed stream is taken, too, or the next file that is opened would get it and what is printed.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            if nowhere > 2:
+                os.close(nowhere)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _reader_has_gone() -> bool:

@@ -98,6 +98,18 @@ def test_every_bad_file_is_refused_in_a_line_or_two(tmp_path, capsys, make, code
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+def test_rejected_rows_are_those_of_the_run_that_is_in_the_folder(tmp_path):
+    (tmp_path / "bad.jsonl").write_bytes(b"\n".join([*(line_of(good(n)) for n in range(6)), b"{"]))
+    (tmp_path / "good.jsonl").write_bytes(b"\n".join(line_of(good(n)) for n in range(6)))
+    short = ["method=sft", "max_steps=1", "--output", str(tmp_path / "run")]
+    assert main(["train", str(write_recipe(tmp_path, tmp_path / "bad.jsonl", 0.0)), *short]) == 3
+    assert [record["reason"] for record in rejected(tmp_path)] == ["broken_json"]
+    assert main(["train", str(write_recipe(tmp_path, tmp_path / "good.jsonl")), *short, "--dry-run"]) == 0
+    assert (tmp_path / "run" / "rejected.jsonl").exists()
+    assert main(["train", str(write_recipe(tmp_path, tmp_path / "good.jsonl")), *short]) == 0
+    assert not (tmp_path / "run" / "rejected.jsonl").exists()
+
+
 @pytest.mark.parametrize(("more", "trained"), [((), {"id": 6}), (("languages=[id, my, vi]",), {"id": 6, "vi": 2})])
 def test_languages_says_which_rows_of_a_file_are_trained(tmp_path, capsys, more, trained):
     rows = [*map(good, range(6)), *(good(number) | {"language": "vi"} for number in (6, 7))]

@@ -381,8 +381,8 @@ def test_prepare_writes_rows_and_card(tmp_path):
     assert card["sha256"] == hashlib.sha256(data).hexdigest()
     assert card["languages"] == {"th": 30, "en": 30}
     assert sum(card["kinds"].values()) == card["rows"] == 60
-    assert card == json.loads((output.parent / "data_card.json").read_text(encoding="utf-8"))
-    assert sorted(path.name for path in output.parent.iterdir()) == ["data_card.json", "rows.jsonl"]
+    assert card == json.loads((output.parent / "rows.card.json").read_text(encoding="utf-8"))
+    assert sorted(path.name for path in output.parent.iterdir()) == ["rows.card.json", "rows.jsonl"]
 
 
 def test_prepare_says_when_the_disk_refuses(tmp_path):

@@ -201,14 +201,16 @@ def test_parquet_as_output(tmp_path):
 def test_too_many_bad_records_leave_the_old_output(tmp_path):
     run(tmp_path, [{"instruction": "a", "output": "b"}], language="id")
     before = (tmp_path / "out.jsonl").read_bytes()
-    with pytest.raises(DataError, match=r"1 of 2 rows were rejected.*empty_completion 1\n.*rejected\.jsonl"):
+    with pytest.raises(DataError, match=r"1 of 2 rows were rejected.*empty_completion 1\n.*out\.rejected\.jsonl"):
         run(tmp_path, [{"instruction": "a", "output": "b"}, {"instruction": "a", "output": ""}], language="id")
     assert (tmp_path / "out.jsonl").read_bytes() == before
-    (rejected,) = map(json.loads, (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines())
+    (rejected,) = map(json.loads, (tmp_path / "out.rejected.jsonl").read_text(encoding="utf-8").splitlines())
     assert (rejected["reason"], rejected["line"]) == ("empty_completion", 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "out.jsonl", "rejected.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "out.jsonl", "out.rejected.jsonl"]
+    run(tmp_path, [{"instruction": "a", "output": "b"}], out="other.jsonl", language="id")
+    assert (tmp_path / "out.rejected.jsonl").exists()  # another file's
     run(tmp_path, [{"instruction": "a", "output": "b"}], language="id")
-    assert not (tmp_path / "rejected.jsonl").exists()
+    assert not (tmp_path / "out.rejected.jsonl").exists()
 
 
 BAD = [

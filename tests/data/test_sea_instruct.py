@@ -91,7 +91,7 @@ def test_a_sample_of_two_languages_with_its_card(tmp_path):
         ("Thai/train-00000-of-00001.parquet", 30),
         ("Vietnamese/train-00000-of-00001.parquet", 20),
     ]
-    on_disk = json.loads((tmp_path / "out" / "data_card.json").read_text(encoding="utf-8"))
+    on_disk = json.loads((tmp_path / "out" / "sample.card.json").read_text(encoding="utf-8"))
     assert on_disk == {key: value for key, value in card.items() if key != "text"}
     assert on_disk["output"]["sha256"] == hashlib.sha256((tmp_path / "out" / "sample.parquet").read_bytes()).hexdigest()
     assert (
@@ -192,7 +192,9 @@ def test_bad_rows_are_written_with_file_and_row(tmp_path):
         prepare(tmp_path / "Thai", tmp_path)
     assert not (tmp_path / "out" / "sample.parquet").exists()
     card = prepare(tmp_path / "Thai", tmp_path, max_rejected_share=1.0)
-    written = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text("utf-8").splitlines()]
+    written = [
+        json.loads(line) for line in (tmp_path / "out" / "sample.rejected.jsonl").read_text("utf-8").splitlines()
+    ]
     assert [(line["reason"], line["line"]) for line in written] == [(r, n) for n, r in enumerate(bad, start=2)]
     assert written[0]["file"] == "Thai/a.parquet" and card["rejected"] == dict.fromkeys(bad, 1)
 
@@ -254,7 +256,7 @@ def test_an_earlier_sample_in_the_same_folder_is_not_read(tmp_path):
     for _ in range(2):
         card = prepare_sea_instruct(str(tmp_path), tmp_path, languages=["th"])
     assert card["rows_read"] == 3 and card["output"]["file"] == "train.parquet"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["Thai", "data_card.json", "train.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["Thai", "train.card.json", "train.parquet"]
 
 
 def test_wrong_usage(tmp_path):

@@ -121,6 +121,8 @@ def test_rejected_rows_are_told_and_too_many_stop_it(model, tmp_path, capsys):
     assert not (tmp_path / "out" / "evaluation.json").exists()
     assert of_file(model, file, *SAMPLED, "--output", "out", "--max-rejected-share", "0.3") == 0
     assert read_evaluation(tmp_path / "out" / "evaluation.json").about["rejected"] == {"missing_key": 1}
+    assert of_file(model, write_rows(tmp_path / "r.jsonl", many), *SAMPLED, "--output", "out", "--force") == 0
+    assert not (tmp_path / "out" / "rejected.jsonl").exists()
 
 
 # Once more

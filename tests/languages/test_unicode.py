@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+from collections import Counter
 
 import pytest
 from babel import Locale
@@ -12,6 +13,7 @@ from zawgyi_writer import to_zawgyi
 
 from dudi.data.chat import chat_format
 from dudi.data.cldr import cldr_rows
+from dudi.data.convert import convert
 from dudi.data.examples import SMALLEST_COMPLETION, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
@@ -72,6 +74,20 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         loaded = load_rows(str(tmp_path / name), languages=list(LANGUAGES))
         assert not loaded.rejections.counts
         assert [(row.prompt[0]["content"], row.completion) for row in loaded.rows] == [(t, t) for _, t in EVERY]
+        other = Counter(code for code, text in EVERY if unicodedata.normalize("NFC", text) != text)
+        assert (
+            f"{other.total()} rows are not in Unicode's NFC" in loaded.notes[0]
+            and f"vi {other['vi']}" in loaded.notes[0]
+        )
+
+
+def test_convert_writes_nfc_and_says_so(tmp_path):
+    lines = [json.dumps({"language": code, "prompt": t, "completion": t}) for code, t in EVERY]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    report = convert(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+    loaded = load_rows(str(report.output), languages=list(LANGUAGES))
+    assert [row.completion for row in loaded.rows] == [unicodedata.normalize("NFC", t) for _, t in EVERY]
+    assert loaded.notes == () and "were not in Unicode's NFC, and are now" in str(report)
 
 
 @pytest.mark.parametrize(("code", "text"), EVERY, ids=IDS)

@@ -2,6 +2,8 @@
 
 import errno
 import importlib.metadata
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -289,3 +291,34 @@ def test_env_prints_text_or_json(capsys):
     assert "precision" in capsys.readouterr().out
     assert cli.main(["env", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["packages"]["torch"]
+
+
+SAYS_THAI = """
+import sys
+from dudi.command import guarded, say
+def run():
+    with open(sys.argv[1], "w") as file:
+        say("ไทย")
+        file.write(f"number {file.fileno()}, whole")
+    return 0
+sys.exit(guarded(run, False))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "tis-620", "utf-8"])
+def test_an_encoding_that_cannot_say_it_ends_nothing(tmp_path, encoding):
+    # cp1252 and ASCII know no Thai, TIS-620 no Burmese.
+    code = SAYS_THAI.replace("ไทย", "ไทย မြန်မာ")
+    words = [sys.executable, "-c", code, str(tmp_path / "file")]
+    done = subprocess.run(words, capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0
+    said = done.stdout.decode(encoding)
+    assert said.strip() == "ไทย မြန်မာ".encode(encoding, "backslashreplace").decode(encoding)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_ends_nothing(tmp_path, closed):
+    shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(SAYS_THAI)} {tmp_path}/file {closed}"
+    assert subprocess.run(shell, shell=True, capture_output=True, check=False).returncode == 0
+    number = (tmp_path / "file").read_text().removeprefix("number ").removesuffix(", whole")
+    assert int(number) not in (1, 2)

@@ -162,10 +162,11 @@ def test_licences_of_folders_and_of_prepared_rows(make, tmp_path):
     teacher = card_in(tmp_path / "teacher", "---\nlicense: [mit, cc-by-4.0]\n---\n")
     rows = card_in(tmp_path / "data", "") / "rows.jsonl"
     rows.write_text("")
-    (rows.parent / "data_card.json").write_text(json.dumps({"licence": "ODC-By 1.0", "output": {"file": rows.name}}))
+    (rows.parent / "rows.card.json").write_text(json.dumps({"licence": "ODC-By 1.0"}))
     told = licence_rows(with_models(make(), student, teacher, rows))
     assert [row.split(" | ")[-1] for row in told] == ["other, mine, LICENSE |", "mit, cc-by-4.0 |", "ODC-By 1.0 |"]
-    (rows.parent / "data_card.json").write_text(json.dumps({"license": "MIT", "file": "other.jsonl"}))
+    assert licence_rows(with_models(make("c"), student, teacher, rows.parent))[-1].endswith("ODC-By 1.0 |")
+    (rows.parent / "rows.card.json").rename(rows.parent / "other.card.json")
     assert "not stated here" in licence_rows(with_models(make("b"), student, teacher, rows))[-1]
 
 

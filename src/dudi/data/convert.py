@@ -12,9 +12,9 @@ from dudi.data.files import Located
 from dudi.data.formats import FORMATS, Columns, open_format
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row, refuse_zawgyi
-from dudi.data.sources import RowIds, reject
+from dudi.data.sources import RowIds, by_language, reject
 from dudi.data.writers import row_writer
-from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.errors import ConfigError, DataError
 
 UNDETERMINED = "und"
 
@@ -25,12 +25,12 @@ class ConvertReport:
 
     Attributes:
         output: The file written.
-        rejected: `rejected.jsonl` beside it, or None when no row was rejected.
+        rejected: `NAME.rejected.jsonl` beside `NAME.jsonl`, or None when no row was rejected.
         format: The format that was read.
         total: Records read.
         languages: Rows written, by language.
         rejections: The records that were not written.
-        note: What a person should know of how the file was read.
+        notes: What a person should know of how the file was read.
     """
 
     output: Path
@@ -39,7 +39,7 @@ class ConvertReport:
     total: int
     languages: dict[str, int]
     rejections: Rejections
-    note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -47,9 +47,9 @@ class ConvertReport:
         return sum(self.languages.values())
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{code} {count:,}" for code, count in sorted(self.languages.items()))
+        counts = by_language(self.languages)
         lines = [f"{self.output}: {self.rows:,} of {self.total:,} rows, read as {self.format} ({counts})"]
-        lines += [f"note: {self.note}"] if self.note else []
+        lines += [f"note: {note}" for note in self.notes]
         if self.rejected is not None:
             lines += [f"{len(self.rejections):,} rejected, each in {self.rejected}:", *self.rejections.summary()]
         return "\n".join(lines)
@@ -71,7 +71,7 @@ def convert(
 
     Args:
         input: JSON (an array), JSONL, Parquet, CSV or TSV.
-        output: The `.jsonl` or `.parquet` file to write; `rejected.jsonl` goes beside it.
+        output: The `.jsonl` or `.parquet` file to write; `NAME.rejected.jsonl` goes beside it.
         format: `alpaca`, `sharegpt`, `csv`, `rows` (dudi's own, to add languages or to check), or `auto`.
         language: The language of records that do not name theirs.
         detect_language: Find out the language of records that do not name theirs, from their text.
@@ -99,9 +99,9 @@ def convert(
     kind, records, note = open_format(input, format, columns, quoted)
     read = _Reader(FORMATS[kind], columns, language, detect_language, known)
     rejections = Rejections()
-    rejected = output.with_name("rejected.jsonl")
     total = 0
     written: Counter[str] = Counter()
+    other_form: Counter[str] = Counter()
     with row_writer(output) as write:
         for located in records:
             total += 1
@@ -110,31 +110,19 @@ def convert(
             except RowError as error:
                 reject(rejections, located, error)
                 continue
+            if not row.is_nfc:
+                row = row.in_nfc()
+                other_form[row.language] += 1
             written[row.language] += 1
             write({"id": row.id, "language": row.language, "messages": row.messages})
-        _finish(rejections, rejected, total, written, max_rejected_share, input)
-    return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections, note)
-
-
-def _finish(
-    rejections: Rejections, path: Path, total: int, written: Counter[str], max_share: float, input: Path
-) -> None:
-    """Write or clear `rejected.jsonl`; stop before the output is put in place when there is too little good in it."""
-    if rejections:
-        rejections.write(path)
-        rejections.check_share(total, max_share)
-    else:
-        clear(path)
-    if not written:
-        raise DataError(f"{input}: no good row in it ({total:,} read)")
-
-
-def clear(path: Path) -> None:
-    """Remove the `rejected.jsonl` of an earlier run, which would tell of rows that are now good."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot remove {path}: {error.strerror}") from error
+        rejected = rejections.settle(output.with_suffix(".rejected.jsonl"))
+        rejections.check_share(total, max_rejected_share)
+        if not written:
+            raise DataError(f"{input}: no good row in it ({total:,} read)")
+    notes = [note] if note else []
+    if other_form:
+        notes.append(f"{other_form.total():,} rows were not in Unicode's NFC, and are now ({by_language(other_form)})")
+    return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections, tuple(notes))
 
 
 def _known_languages(languages: Sequence[str] | None, fixed: str | None) -> list[str]:

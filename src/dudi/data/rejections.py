@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from dudi.errors import DataError, plain
+from dudi.errors import DataError, EnvironmentFault, plain
 from dudi.files import atomic_file
 
 EXCERPT_LENGTH = 200
@@ -108,6 +108,23 @@ class Rejections:
         self._lines.seek(0, 2)
         self.path = path
         return path
+
+    def settle(self, path: Path) -> Path | None:
+        """Write `rejected.jsonl`, or remove that of an earlier attempt, which would tell of rows that are now good.
+
+        Returns:
+            `path`, or None where no row was rejected.
+
+        Raises:
+            EnvironmentFault: the file cannot be written or removed.
+        """
+        if self:
+            return self.write(path)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise EnvironmentFault(f"cannot remove {path}: {error.strerror}") from error
+        return None
 
     def summary(self) -> list[str]:
         """One line a reason, the commonest at the top: count, reason and the earliest place."""

@@ -65,6 +65,16 @@ class Row:
         """Prompt and completion as one conversation, in TRL's form."""
         return [*self.prompt, Message(role="assistant", content=self.completion)]
 
+    @property
+    def is_nfc(self) -> bool:
+        """Whether its text is in Unicode's normal form C; a model reads another form as other words."""
+        return all(unicodedata.is_normalized("NFC", turn["content"]) for turn in self.messages)
+
+    def in_nfc(self) -> Row:
+        """The row with its text in normal form C."""
+        prompt = tuple(Message(role=t["role"], content=unicodedata.normalize("NFC", t["content"])) for t in self.prompt)
+        return dataclasses.replace(self, prompt=prompt, completion=unicodedata.normalize("NFC", self.completion))
+
 
 class RowError(ValueError):
     """A row that cannot be trained on.

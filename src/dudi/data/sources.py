@@ -106,9 +106,19 @@ def load_rows(
     )
     notes = [note_of(source, split)]
     if rows.left_out:
-        counts = ", ".join(f"{code} {count:,}" for code, count in sorted(rows.left_out.items()))
+        counts = by_language(rows.left_out)
         notes.append(f"{source}: rows in other languages than {', '.join(only or ())} are left out: {counts}")
+    if other_form := Counter(row.language for row in rows.rows if not row.is_nfc):
+        notes.append(
+            f"{source}: {other_form.total():,} rows are not in Unicode's NFC, in which the same words may be other "
+            f"tokens ({by_language(other_form)}); `dudi prepare convert` writes NFC"
+        )
     return dataclasses.replace(rows, notes=tuple(note for note in notes if note))
+
+
+def by_language(counts: Mapping[str, int]) -> str:
+    """`id 2, vi 1,024`."""
+    return ", ".join(f"{code} {count:,}" for code, count in sorted(counts.items()))
 
 
 def _made(rows: list[Row], rejections: Rejections) -> RowSet:

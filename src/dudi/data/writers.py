@@ -17,6 +17,11 @@ ROWS_A_GROUP = 1_000
 Write = Callable[[dict[str, Any]], None]
 
 
+def card_beside(rows: Path) -> Path:
+    """Where the card of a file of rows stands: `NAME.card.json` beside `NAME.parquet`."""
+    return rows.with_suffix(".card.json")
+
+
 def row_schema(extra: tuple[str, ...] = ()) -> Any:
     """The Arrow schema of written rows: `id`, `language`, `messages`, and columns of text named by `extra`."""
     import pyarrow as pa

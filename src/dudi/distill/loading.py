@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet, RowSet | None]:
-    """The training and the evaluation rows; rejected ones are written to `rejected.jsonl` and shown.
+    """The training and the evaluation rows; rejected ones are shown.
 
     Raises:
         DataError: too many rows are bad, or none is left.
@@ -60,15 +60,15 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
 
 
 def show_rejections(rejections: Rejections, total: int, config: RunConfig, args: DudiConfig, folder: Path) -> None:
-    """Write `rejected.jsonl`, say what was rejected and why, and stop when it is too much.
+    """Say what was rejected and why, and stop when it is too much, each row in `rejected.jsonl`.
 
     Raises:
         DataError: more than `data.max_rejected_share` of the rows are bad.
     """
-    if len(rejections) and args.process_index == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        rejections.write(folder / "rejected.jsonl")
+    if rejections and args.process_index == 0:
         say("\n".join(rejections.summary()))
+        if len(rejections) > config.data.max_rejected_share * total:
+            rejections.write(folder / "rejected.jsonl")
     rejections.check_share(total, config.data.max_rejected_share)
 
 

@@ -60,6 +60,7 @@ def train(
     if start is not None:
         trainer.check_resume(start)
     if first:
+        train_rows.rejections.settle(folder / "rejected.jsonl")
         write_records(folder, config.resolved_yaml(), data_summary(train_rows, trainer, config))
         say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
         show_examples(trainer, show)

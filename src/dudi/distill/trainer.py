@@ -144,8 +144,8 @@ class DudiTrainer(LoggedTrainer):
         folder = args.folder if log_dir is None else log_dir
         self.open_log(stage or args.method, folder)
         self.samples_log = self.run_log(folder / "samples.jsonl")
-        if rejections is None and len(parts.rejections) and args.process_index == 0:
-            parts.rejections.write(folder / "rejected.jsonl")
+        first = rejections is None and args.process_index == 0
+        if first and parts.rejections.settle(folder / "rejected.jsonl"):
             warnings.warn("\n".join(parts.rejections.summary()), stacklevel=2)
         self.run = Run(
             args,

@@ -163,8 +163,7 @@ def _settle(asked: Asked, folder: Path, max_share: float) -> None:
     Raises:
         DataError: they are too many.
     """
-    if len(asked.rejections):
-        asked.rejections.write(folder / REJECTED)
+    if asked.rejections.settle(folder / REJECTED):
         sys.stderr.write("".join(f"{line}\n" for line in asked.rejections.summary()))
     asked.rejections.check_share(asked.total, max_share)
 

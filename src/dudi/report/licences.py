@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
+from dudi.data.writers import card_beside
 from dudi.errors import DudiError
 from dudi.report.run_folder import RunFolder
 
-CARD, DATA_CARD = "README.md", "data_card.json"
+CARD = "README.md"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _BUILT_IN = dict.fromkeys(("cldr", "cldr-qa-1"), "Unicode-3.0 (names and formats of Unicode CLDR)")
 _PACKAGE = "package:"
@@ -45,8 +46,8 @@ def data_licence(run: RunFolder) -> str:
     if source in _BUILT_IN:
         return _BUILT_IN[source]
     path = Path(source).expanduser()
-    beside = path if path.is_dir() else path.parent
-    stated = _data_card(beside / DATA_CARD, path) if path.exists() else ""
+    cards = [card_beside(path)] if path.is_file() else sorted(path.glob("*.card.json"))
+    stated = next(filter(None, map(_data_card, cards)), "")
     hub = source.partition(":")[0]
     stated = stated or _stated(_card(hub, None, "dataset"))
     if stated:
@@ -104,16 +105,11 @@ def _stated(card: Path | None) -> str:
     return ", ".join(named)[:_LONGEST]
 
 
-def _data_card(card: Path, rows: Path) -> str:
-    """What `dudi prepare` wrote beside its rows, as long as it is about these rows."""
+def _data_card(card: Path) -> str:
+    """What `dudi prepare` wrote beside its rows."""
     try:
         content = json.loads(card.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return ""
-    if not isinstance(content, Mapping):
-        return ""
-    output = content.get("output")
-    file = content.get("file") or (output.get("file") if isinstance(output, Mapping) else None)
-    if rows.is_file() and file not in (None, rows.name):
-        return ""
-    return str(content.get("license") or content.get("licence") or "")[:_LONGEST]
+    stated = (content.get("license") or content.get("licence")) if isinstance(content, Mapping) else None
+    return str(stated or "")[:_LONGEST]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ import babel
 
 from dudi.data.cldr.items import Item, cldr_items
 from dudi.data.cldr.locales import AS_OF, cldr_version
-from dudi.errors import EnvironmentFault
-
-CARD_NAME = "data_card.json"
+from dudi.data.writers import card_beside
+from dudi.files import atomic_file
 
 
 def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int, seed: int = 0) -> dict[str, Any]:
-    """Write CLDR rows as JSONL, and `data_card.json` beside them.
+    """Write CLDR rows as JSONL, and `NAME.card.json` beside them.
 
     A row is `id`, `language`, `prompt` and `completion`, the last two as lists of messages, as TRL reads them. Each
     file appears whole or not at all.
@@ -44,12 +42,9 @@ def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int,
     card = _card(items, hashlib.sha256(data).hexdigest())
     card = {"file": output.name, **card, "rows_per_language": rows_per_language, "seed": seed}
     text = json.dumps(card, ensure_ascii=False, indent=2) + "\n"
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _replace(output, data)
-        _replace(output.with_name(CARD_NAME), text.encode())
-    except OSError as error:
-        raise EnvironmentFault(f"{output}: cannot write: {error.strerror}; check the folder and its space") from error
+    for path, content in ((output, data), (card_beside(output), text.encode())):
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(content)
     return card
 
 
@@ -80,16 +75,3 @@ def _card(items: list[Item], sha256: str) -> dict[str, Any]:
         "kinds": dict(sorted(Counter(fact.kind for fact, _ in items).items())),
         "kinds_by_language": {language: dict(sorted(kinds.items())) for language, kinds in by_language.items()},
     }
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside, then move into place: a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.convert import clear
 from dudi.data.files import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import RowError
@@ -24,7 +23,7 @@ from dudi.data.sea.filter import DEFAULT_EXCLUDED_SOURCES, METADATA, MIX_COLUMNS
 from dudi.data.sea.inputs import HUB_NAME, SeaFile, columns_of, find_sea_files, read_file
 from dudi.data.sea.sampling import hash_rank
 from dudi.data.sources import RowIds, content_digest, reject
-from dudi.data.writers import row_writer
+from dudi.data.writers import card_beside, row_writer
 from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.files import atomic_file
 
@@ -54,8 +53,8 @@ def prepare_sea_instruct(
 
     Args:
         sources: Parquet files, folders or globs, or the dataset's name on the hub; empty means the hub.
-        output: The `.parquet` file to write, or a folder for `train.parquet`. `data_card.json`, and `rejected.jsonl`
-            where rows were bad, go beside it.
+        output: The `.parquet` file to write, or a folder for `train.parquet`. `NAME.card.json`, and
+            `NAME.rejected.jsonl` where rows were bad, go beside it.
         per_language: Rows of each language; where there are fewer good ones, all are taken and the card says so.
         seed: Another seed draws another sample.
         languages: The codes wanted; None means the dataset's seven.
@@ -84,13 +83,14 @@ def prepare_sea_instruct(
     with open_candidates(target.parent) as candidates, warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # literal_eval warns of "\d" in a row's text
         tally = _Counting(judge, candidates, seed, rejections).run(files, progress)
-        _settle_rejections(rejections, target.with_name("rejected.jsonl"), tally.read, max_rejected_share)
+        rejections.settle(target.with_suffix(".rejected.jsonl"))
+        rejections.check_share(tally.read, max_rejected_share)
         samples = {code: _draw(candidates, code, per_language) for code in wanted}
         if not any(sample.chosen for sample in samples.values()):
             raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; {tally.reasons()}")
         _write(target, files, judge, samples)
     card = build_card(target, files, tally, samples, rejections, per_language, seed, excluded, revision)
-    with atomic_file(target.with_name("data_card.json")) as temporary:
+    with atomic_file(card_beside(target)) as temporary:
         temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return card | {"text": mix_text(card, rejections)}
 
@@ -150,14 +150,6 @@ class _Counting:
         rank = hash_rank(self.seed, row.id, content_digest(row))
         if not self.candidates.add(row.language, rank, candidate.cell, index, located.line):
             self.tally.leave_out(file.language, "duplicate")
-
-
-def _settle_rejections(rejections: Rejections, path: Path, total: int, max_share: float) -> None:
-    if not rejections:
-        clear(path)
-        return
-    rejections.write(path)
-    rejections.check_share(total, max_share)
 
 
 def _draw(candidates: Candidates, language: str, per_language: int) -> Sample:
