@@ -20,6 +20,7 @@ from dudi.distill.verbalizer import Verbalizer
 from dudi.errors import ConfigError, DudiError
 from dudi.languages.registry import load_languages
 from dudi.models.adapters import innermost
+from dudi.models.limits import check_ids, check_length
 from dudi.models.load import load_model, load_tokenizer, move
 from dudi.models.vocabulary import shared_vocabulary
 from dudi.objective.forward import open_forward
@@ -93,6 +94,9 @@ def build_setup(
         _freeze(loaded, args)
         _make_scorable(loaded)
     _make_scorable(innermost(student))
+    check_ids(innermost(student), tokenizer, "student")
+    if loaded is not None and teacher_tokenizer is not None:
+        check_ids(loaded, teacher_tokenizer, "teacher")
     languages = tuple(load_languages())
     rejections = Rejections() if rejections is None else rejections
     train = _examples(train_dataset, own, theirs, args, languages, rejections)
@@ -100,6 +104,7 @@ def build_setup(
     probe = None
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed)
+    _check_lengths(innermost(student), loaded, train, args)
     return Setup(
         model=student,
         tokenizer=tokenizer,
@@ -115,6 +120,22 @@ def build_setup(
         rejections=rejections,
         notes=notes,
     )
+
+
+def _check_lengths(
+    student: PreTrainedModel, teacher: PreTrainedModel | None, train: ExampleSet | None, args: DudiConfig
+) -> None:
+    """Hold what the keys make as long as it gets against models with so many positions and no more."""
+    examples = [] if train is None else train.examples
+    check_length(student, args.max_length, "the student", "max_length")
+    rolled_out = args.max_new_tokens if {"on_policy", "sequence"} & set(args.signals) else 0
+    longest = max((len(example.prompt) for example in examples), default=0)
+    check_length(student, longest + rolled_out, "the student", "max_new_tokens after the longest prompt")
+    if teacher is not None:
+        longest = max((len(example.teacher_prompt) for example in examples), default=0)
+        longest = max(longest, args.teacher_max_length if args.verbalizer != "none" and rolled_out else 0)
+        check_length(teacher, args.max_length, "the teacher", "max_length")
+        check_length(teacher, longest + rolled_out, "the teacher", "max_new_tokens after its longest prompt")
 
 
 def _teacher_that_is_read(

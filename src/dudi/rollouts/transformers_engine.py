@@ -23,6 +23,7 @@ from transformers import (
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from dudi.errors import ConfigError
+from dudi.models.limits import check_length
 from dudi.rollouts.cache import attends_to_all
 from dudi.rollouts.decoding import Decoding, Written
 from dudi.rollouts.engine import Request, Rollout
@@ -112,11 +113,17 @@ class TransformersEngine:
 
     @torch.no_grad()
     def generate(self, requests: Sequence[Request]) -> list[Rollout]:
-        """One rollout for each request, in their order."""
+        """One rollout for each request, in their order.
+
+        Raises:
+            ConfigError: the model has no positions for prompts and answers as long.
+        """
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         rollouts: dict[int, Rollout] = {}
         with self.model() as model:
+            longest = max((len(request.prompt) for request in requests), default=0)
+            check_length(model, longest + self.max_new_tokens, "the model", "max_new_tokens after the longest prompt")
             self._check_decoding(model, requests)
             for batch in batches:
                 rollouts |= dict(zip(batch, self._decode(model, [requests[i] for i in batch]), strict=True))

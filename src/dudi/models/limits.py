@@ -1,0 +1,68 @@
+"""What a model can read: ids that its embeddings have, and as many tokens as it has positions for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.errors import ConfigError
+
+MOST_OFFSET = 4
+"""Rows that a table of positions has beside its positions, for padding: 2 in OPT."""
+
+
+def check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, who: str) -> None:
+    """Refuse a tokenizer that makes ids of ordinary text which the model's embeddings do not have.
+
+    A special token beyond them is let pass, as Gemma 3 has one for images: no row may spell one out.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        who: `student` or `teacher`, for the message.
+
+    Raises:
+        ConfigError: there is such a token, or the end of text is one.
+    """
+    words: Any = model.get_input_embeddings()
+    size = words.weight.shape[0]
+    added = tokenizer.added_tokens_decoder
+    beyond = sorted(
+        (index, token)
+        for token, index in tokenizer.get_vocab().items()
+        if index >= size and not (index in added and added[index].special and index != tokenizer.eos_token_id)
+    )
+    if beyond:
+        shown = ", ".join(f"{token!r} ({index})" for index, token in beyond[:3])
+        raise ConfigError(
+            f"{who}: its tokenizer has {len(beyond)} tokens beyond the {size} rows of the model's embeddings, such as "
+            f"{shown}; resize the embeddings (model.resize_token_embeddings) and save, or take the model's own"
+        )
+
+
+def learned_positions(model: PreTrainedModel) -> int | None:
+    """How many positions a model has a learned vector for; None where it computes them, as rotary ones."""
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    words = model.get_input_embeddings()
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module is not words]
+    learned = any(most is not None and 0 <= table.num_embeddings - most <= MOST_OFFSET for table in tables)
+    return most if learned else None
+
+
+def check_length(model: PreTrainedModel, tokens: int, who: str, what: str) -> None:
+    """Refuse a length for which a model has no positions.
+
+    Args:
+        model: The model.
+        tokens: The longest sequence that it would read.
+        who: The model, for the message.
+        what: What makes sequences as long, and is to be changed.
+
+    Raises:
+        ConfigError: the model has fewer positions.
+    """
+    most = learned_positions(model)
+    if most is not None and tokens > most:
+        raise ConfigError(f"{who} has {most:,} positions, and {what} makes sequences of {tokens:,} tokens; lower it")
