@@ -146,6 +146,16 @@ def test_dry_run_shows_prompts_and_trains_nothing(folders, tmp_path, capsys):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_dry_run_looks_for_the_weights(role, folders, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    shutil.copytree(folders / architecture("table2/dudi") / role, bare)
+    (bare / "model.safetensors").unlink()
+    command = words("table2/dudi", folders, tmp_path / "run")
+    assert main([*command, f"{role}.model={bare}", "--dry-run"]) == 2
+    assert f"{bare}: holds no weights" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
     [

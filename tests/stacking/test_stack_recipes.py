@@ -215,6 +215,26 @@ def check_error(capsys, said):
     assert len(error.splitlines()) <= 2, error
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "wrong", "said"),
+    [
+        ("align", "stack/nllb-llm2vec/align", "encoder={}/nowhere", "no such folder of a model"),
+        ("align", "stack/nllb-llm2vec/align", "llm.model={}/nowhere", "no such folder of a model"),
+        ("align", "stack/nllb-llm2vec/align", "data.train={}/nowhere.jsonl", "no such file or folder"),
+        ("align", "stack/nllb-llm2vec/align", "data.parallel={}/nowhere.jsonl", "no such file or folder"),
+        ("distill", "stack/nllb-llm2vec/mnli", "teacher={}/nowhere", "no such folder"),
+        ("finetune", "stack/nllb-llm2vec/mnli", "start={}/nowhere", "no such folder"),
+        ("finetune", "stack/nllb-llm2vec/mnli", "data.eval={}/nowhere.jsonl", "no such file or folder"),
+    ],
+)
+def test_a_dry_run_looks_for_what_is_named(stage, name, wrong, said, place, tmp_path, capsys):
+    command = words(stage, name, place, tmp_path / "run", "--dry-run")
+    more = [] if wrong.startswith("start") else ["start=null"]
+    assert main([*command, *more, wrong.format(place)]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_dry_run_and_the_flavours_of_stage_1(place, tmp_path, capsys):
     command = words("align", "stack/nllb-llm2vec/align", place, tmp_path / "run", "--dry-run")
     assert main(command) == 0

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
 from dudi.models.hub_errors import explain_hub_error
-from dudi.models.screening import SETTINGS, no_pickles, screen, screen_settings
+from dudi.models.screening import ADAPTER_WEIGHTS, INDEX, SETTINGS, WEIGHTS, no_pickles, screen, screen_settings
 
 PACKAGE = "package:"
 
@@ -121,6 +121,25 @@ def load_model(
     if keep_layers is not None:
         model = cut_layers(model, keep_layers)
     return model
+
+
+def find_model(
+    name: str, *, revision: str | None = None, gguf_file: str | None = None, trust_remote_code: bool = False
+) -> None:
+    """Look for a model without loading it: its settings, and in a folder its weights.
+
+    Raises:
+        ConfigError: there is none.
+        EnvironmentFault: the hub cannot be asked.
+        DataError: a file of it is damaged or hostile; the message names it.
+    """
+    place = Path(locate(name))
+    if name.startswith((".", "/", PACKAGE)) and not place.is_dir():
+        raise ConfigError(f"{name}: no such folder of a model")
+    _screen(name, "model", revision, gguf_file is not None, trust_remote_code)
+    weights = (WEIGHTS, INDEX, ADAPTER_WEIGHTS) if gguf_file is None else (gguf_file,)
+    if place.is_dir() and not any((place / file).is_file() for file in weights):
+        raise ConfigError(f"{name}: holds no weights ({', '.join(weights)})")
 
 
 def _screen(name: str, what: str, revision: str | None, gguf: bool, trust_remote_code: bool) -> None:

@@ -16,6 +16,7 @@ from dudi.data.rows import Row
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.errors import EnvironmentFault
+from dudi.models.load import find_model
 from dudi.plan import plan
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     from dudi.distill.loading import read_rows
 
     rows, _ = read_rows(config, args, args.folder)
+    for section in (config.student, *([config.teacher] if args.needs_teacher and config.teacher.model else [])):
+        find_model(
+            section.model,
+            revision=section.revision,
+            gguf_file=section.gguf_file,
+            trust_remote_code=section.trust_remote_code,
+        )
     formats = read_formats(config, args)
     rejections = Rejections()
     examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
 from dudi.environment import choose_precision, quiet_libraries
-from dudi.errors import ConfigError
 from dudi.stacking.recipe import StackConfig
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first
@@ -97,7 +96,11 @@ def default_output(config: StackConfig) -> Path:
 
 
 def describe(config: StackConfig, folder: Path) -> str:
-    """What a run would do: its keys that are no defaults, and where each is from."""
+    """What a run would do: its keys that are no defaults, where each is from, and what it finds at the names in them.
+
+    Raises:
+        DudiError: a model or rows that it names are not there, or cannot be used.
+    """
     lines = [f"dudi stack {config.stage} -> {folder}", ""]
     kept = [line for line in config.resolved_yaml().splitlines()[1:] if line and not line.endswith("# default")]
     sections = [line for line in kept if not line.startswith("#")]
@@ -106,9 +109,28 @@ def describe(config: StackConfig, folder: Path) -> str:
         if line.endswith(":") and not following.startswith("  "):
             continue  # a section that holds nothing but defaults
         lines.append(line)
-    if not config.stage:
-        raise ConfigError("stage: the verb names it")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_found(config), "dry run: nothing was trained"])
+
+
+def _found(config: StackConfig) -> list[str]:
+    """The models and rows that a stage would read, each looked for."""
+    from dudi.models.load import find_model
+    from dudi.stacking import stored
+    from dudi.stacking.reading import parallel_rows, training_rows
+    from dudi.stacking.stages import WITH_TASK, task_of
+
+    alone = config.stage in ("adapt", "teach")
+    earlier = {"start": None if alone else config.start.model}
+    earlier |= {"teacher": config.teacher.model if config.stage == "distill" else None}
+    parts = {"encoder": None if alone else config.encoder, "llm": config.llm}
+    lines = [f"{role:<9}{stored.model_folder(name)}" for role, name in earlier.items() if name is not None]
+    for role, part in parts.items() if earlier["start"] is None else ():
+        if part is not None and part.model is not None:
+            find_model(part.model, revision=part.revision)
+            lines.append(f"{role:<9}{part.model}")
+    rows, held_out = training_rows(config, task_of(config) if config.stage in WITH_TASK else None)
+    counts = {"rows": rows, "held out": held_out, "parallel": parallel_rows(config) if config.stage == "align" else []}
+    return [*lines, *(f"{name:<9}{len(found):,}" for name, found in counts.items() if found)]
 
 
 def finish(folder: Path, config: StackConfig) -> None:

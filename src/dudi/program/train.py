@@ -49,6 +49,10 @@ def train(
     folder = output if output is not None else default_output(config)
     args = config.dudi_config(folder)
     args.require_teacher(config.teacher.model is not None)
+    if config.benchmark is not None:
+        from dudi.evaluation.after_training import asked_questions
+
+        asked_questions(config, args.languages)  # what is wrong with them is better said before training
     if dry_run:
         from dudi.program.dry_run import describe
 
@@ -59,10 +63,6 @@ def train(
             if first and not is_reported(folder, _reports(config)):
                 finish(folder, config, args)  # it was stopped between its last step and its report
             return say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
-        if config.benchmark is not None:
-            from dudi.evaluation.after_training import asked_questions
-
-            asked_questions(config, args.languages)  # what is wrong with them is better said before training
         train_student(config, args, interrupts, resume=resume, show=show, allow_changed=allow_changed)
         if first:
             finish(folder, config, args)
