@@ -70,9 +70,13 @@ def _moves(character: str) -> bool:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:
-    """The member of `valid` closest to `word`, or None when nothing is close."""
-    names = {name.lower(): name for name in valid}
-    found = difflib.get_close_matches(str(word).lower(), names, n=1, cutoff=0.5)
+    """The member of `valid` closest to `word`, or None when nothing is close.
+
+    Of two codes of two letters, one in common says little: `de` is no slip for `id`, but `vn` is one for `vi`.
+    """
+    asked = str(word).lower()
+    names = {name.lower(): name for name in valid if len(asked) > 2 or name[:1].lower() == asked[:1]}
+    found = difflib.get_close_matches(asked, names, n=1, cutoff=0.6 if len(asked) > 2 else 0.5)
     return names[found[0]] if found else None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dudi.command import Parser, Verb
-from dudi.errors import ConfigError, DataError, EnvironmentFault, NumericError
+from dudi.errors import ConfigError, DataError, EnvironmentFault, NumericError, nearest
 from dudi.program import cli
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,14 @@ def failing(error: BaseException) -> Verb:
 @pytest.fixture
 def verb_that_fails(monkeypatch):
     return lambda error: monkeypatch.setitem(cli.VERBS, "fail", failing(error))
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("vn", "vi"), ("tha", "th"), ("de", None), ("en", None), ("jv", None), ("idd", "id"), ("fr", None), ("", None)],
+)
+def test_a_hint_names_what_was_meant_or_nothing(word, near):
+    assert nearest(word, ["id", "vi", "th", "ta", "tl", "ms", "my"]) == near
 
 
 # --- help and lists
