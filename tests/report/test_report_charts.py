@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import struct
 import sys
 import xml.etree.ElementTree as ET
 
@@ -11,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dudi.errors import ConfigError
+from dudi.report import plots
 from dudi.report.bars import Bar, Bars
 from dudi.report.charts import Key, inline, key_mark
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.lines import Lines, Series
-from dudi.report.plots import bar_chart, line_chart, save, score_against_size, standalone, style
-from dudi.report.png import save_png
+from dudi.report.plots import bar_chart, line_chart, png, save, score_against_size, standalone, style
 from dudi.report.scales import log_ticks, nice_ticks, short, thinned
 from report_helpers import HOSTILE, Page
 
@@ -175,10 +176,18 @@ def test_characters_that_xml_forbids_cost_no_file(tmp_path):
 # --- PNG
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+def test_without_resvg_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
     with pytest.raises(ConfigError, match=r"pip install 'dudi\[plots\]'"):
-        save_png(Lines("x", [Series("a", [(1, 2)])]), tmp_path / "x.png")
+        png(standalone(Lines("x", [Series("a", [(1, 2)])])))
+
+
+def test_without_a_font_letters_are_not_left_out_in_silence(monkeypatch):
+    pytest.importorskip("resvg_py", reason="the extra plots is not installed")
+    monkeypatch.setattr(plots, "FONTS", ("No Such Font",))
+    plots._font.cache_clear()
+    with pytest.raises(ConfigError, match="none of the fonts No Such Font here; install one"):
+        png(standalone(Lines("x", [Series("a", [(1, 2)])])))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +201,12 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path):
     ],
     ids=lambda chart: chart.title,
 )
-def test_every_chart_becomes_a_png(chart, tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra plots is not installed")
-    assert save_png(chart, tmp_path / "x.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+def test_every_chart_becomes_a_png_of_its_size_with_its_words(chart):
+    pytest.importorskip("resvg_py", reason="the extra plots is not installed")
+    svg = standalone(chart)
+    drawn = png(svg)
+    assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", drawn[16:24])
+    root = ET.fromstring(svg)
+    assert (width, height) == (2 * int(root.get("width")), 2 * int(root.get("height")))
+    assert drawn != png(svg.replace(f">{chart.title}<", ">other<"))  # letters are drawn, too

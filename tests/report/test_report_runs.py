@@ -323,10 +323,10 @@ def test_the_verb_writes_a_page_above_several_runs_and_keeps_each_runs_own(make,
     assert read_run(runs[0]).name == "a"
 
 
-def test_png_without_matplotlib_writes_nothing(make, monkeypatch):
+def test_png_without_resvg_writes_nothing(make, monkeypatch):
     import sys
 
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
     folder = make()
     with pytest.raises(ConfigError, match="plots"):
         write_report([folder], png=True)
@@ -334,7 +334,7 @@ def test_png_without_matplotlib_writes_nothing(make, monkeypatch):
 
 
 def test_png_lies_beside_every_svg(make):
-    pytest.importorskip("matplotlib", reason="the extra plots is not installed")
+    pytest.importorskip("resvg_py", reason="the extra plots is not installed")
     folder = make(records=[{"stage": "dudi", "step": step, "loss": 1.0 / step} for step in (1, 2)])
     write_report([folder], png=True)
     assert {file.name for file in (folder / "figures").iterdir()} == {"weighted-sum.svg", "weighted-sum.png"}

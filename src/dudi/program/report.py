@@ -26,7 +26,7 @@ def run(given: argparse.Namespace) -> int:
     """Write the report and say where it is.
 
     Raises:
-        ConfigError: a folder is no run; `--png` without matplotlib.
+        ConfigError: a folder is no run; `--png` without resvg-py or a font.
         EnvironmentFault: a file cannot be written.
     """
     from dudi.report import write_report

@@ -11,15 +11,14 @@ from pathlib import Path
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
-from dudi.files import write_text
-from dudi.report import answers, facts, samples
+from dudi.files import atomic_file, write_text
+from dudi.report import answers, facts, plots, samples
 from dudi.report.benchmark import Benchmark, benchmark_section
 from dudi.report.charts import inline, key_mark
 from dudi.report.cost import cost_table, total_seconds
 from dudi.report.figures import Figure, Section, sections
 from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
-from dudi.report.plots import standalone
 from dudi.report.run_folder import ANSWERS, RESULT, RunFolder, last, overlap_key, read_runs
 from dudi.report.stack_figures import is_stack, stacked
 from dudi.report.wording import Row, Table, gibibytes, in_order, lasted, percent, said, shown
@@ -41,17 +40,15 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
         The page.
 
     Raises:
-        ConfigError: a folder is not there, or holds nothing of a run; `png` without matplotlib.
+        ConfigError: a folder is not there, or holds nothing of a run; `png` without resvg-py or a font.
         EnvironmentFault: a file cannot be written.
     """
-    if png:
-        from dudi.report.png import require
-
-        require()
     runs = read_runs(run_dirs)
     groups = grouped(runs)
     target = Path(output) if output is not None else _default_output(runs)
     drawn, benchmark = sections(groups), benchmark_section(groups)
+    if png:
+        plots.png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')  # what it lacks is said at once
     folder = target.parent / (FIGURES if target.stem == "report" else f"{target.stem}-{FIGURES}")
     write_text(target, render_page(groups, drawn, benchmark, folder.name))
     write_figures(list(_figures(drawn, benchmark)), folder, png=png)
@@ -76,7 +73,7 @@ def write_figures(figures: Sequence[Figure], folder: Path, *, png: bool = False)
     A chart that has nothing to show any more loses its file of an earlier report.
 
     Raises:
-        ConfigError: `png` without matplotlib.
+        ConfigError: `png` without resvg-py or a font.
         EnvironmentFault: a file cannot be written.
     """
     written = []
@@ -85,11 +82,12 @@ def write_figures(figures: Sequence[Figure], folder: Path, *, png: bool = False)
         if figure.svg is None:
             _remove(file)
             continue
-        written.append(write_text(file, standalone(figure.chart)))
+        svg = plots.standalone(figure.chart)
+        written.append(write_text(file, svg))
         if png:
-            from dudi.report.png import save_png
-
-            written.append(save_png(figure.chart, file.with_suffix(".png")))
+            with atomic_file(file.with_suffix(".png")) as temporary:
+                temporary.write_bytes(plots.png(svg))
+            written.append(file.with_suffix(".png"))
     return written
 
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -26,6 +27,8 @@ LETTER = 6.4
 """Mean width of a letter of the legend: an SVG cannot measure its text."""
 SCALE = 2
 """The size that a viewer shows first, in pixels for each unit of the drawing."""
+FONTS = ("Noto Sans", "DejaVu Sans", "Liberation Sans", "Arial", "Helvetica", "Segoe UI")
+"""What PNG files are written with, where the style's own fonts are missing."""
 
 
 def line_chart(
@@ -123,6 +126,36 @@ def standalone(chart: Chart) -> str:
     ).format(SCALE * width, SCALE * height, width, height, drawn.said, Markup(style()), _light()["page"])
     body = Markup('<g transform="translate({} {})">{}</g>\n').format(MARGIN, top, Markup("\n").join(drawn.parts))
     return _clean(f"{head}{text(MARGIN, MARGIN + 12, chart.title, 'title')}\n{legend}{body}</svg>\n")
+
+
+def png(svg: str) -> bytes:
+    """The chart of an SVG file as PNG, 2 x `SCALE` pixels for each unit of the drawing.
+
+    Letters are drawn with this computer's fonts: one of `FONTS`, and any other for a letter that it lacks. A letter in
+    none of them becomes a box.
+
+    Raises:
+        ConfigError: resvg-py is not installed, or there is none of the fonts.
+    """
+    try:
+        import resvg_py
+    except ImportError:
+        raise ConfigError("report --png: needs the package resvg-py; run: pip install 'dudi[plots]'") from None
+    return resvg_py.svg_to_bytes(svg_string=svg, zoom=2, sans_serif_family=_font(resvg_py.svg_to_bytes))
+
+
+@functools.cache
+def _font(draw: Callable[..., bytes]) -> str:
+    """The first of `FONTS` that leaves a mark: without a font, resvg leaves letters out and says nothing."""
+    letter = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><text y="9" font-family="{}">a</text></svg>'
+    blank = draw(svg_string=letter.format("no such font"))
+    for name in FONTS:
+        if draw(svg_string=letter.format(name)) != blank:
+            return name
+    raise ConfigError(
+        f"report --png: there is none of the fonts {', '.join(FONTS)} here; install one (Debian: fonts-dejavu-core, or "
+        "fonts-noto-core, which has Thai, Tamil and Burmese)"
+    )
 
 
 def style() -> str:
