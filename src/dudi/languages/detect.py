@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+import regex
 from py3langid.langid import MODEL_FILE, RAW_FLOOR, LanguageIdentifier
 
 from dudi.languages.registry import Language, check_codes, load_languages
@@ -26,12 +27,11 @@ FOREIGN_SHARE = 0.5
 MAX_CHARACTERS = 4000
 """Longer texts are judged by their beginning."""
 
-_LATIN = "LATIN"
-_NAME_OF_SCRIPT = {"HAN": "CJK"}  # Unicode's characters say CJK UNIFIED IDEOGRAPH
+_LATIN = "Latin"
 _MODEL_LABELS = {"fil": "tl"}
 _NO_LANGUAGE = "zxx"
-_NO_SCRIPT = frozenset({"", "COMBINING", "VARIATION", "MATHEMATICAL"})
-"""Beginnings of the names of characters that belong to no script: accents, emoji selectors, letters of formulas."""
+_LETTER = regex.compile(r"[[\p{L}\p{M}]--[\p{Script=Common}\p{Script=Inherited}]]", regex.V1)
+"""Marks count: vowels and tones of Thai, Tamil and Burmese are marks. Accents and formulas' letters have no script."""
 
 
 def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Language] | None = None) -> str:
@@ -58,11 +58,13 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
     known = load_languages() if languages is None else languages
     check_codes(candidates, known, "candidates")
     cleaned = _clean(text[:MAX_CHARACTERS])
-    letters = _letters_by_script(cleaned)
-    if letters.total() < MIN_LETTERS:
+    letters = "".join(_LETTER.findall(cleaned))
+    if len(letters) < MIN_LETTERS:
         return UNDETERMINED
-    groups = _by_script(candidates, known)
-    script = _deciding_script(letters, groups)
+    groups: dict[str, list[str]] = defaultdict(list)
+    for code in sorted(set(candidates)):
+        groups[known[code].script].append(code)
+    script = _deciding_script({script: _share(letters, script) for script in groups})
     if script is None:
         return _classify(cleaned, _labels() - {_model_label(code) for code in candidates})
     group = groups[script]
@@ -88,36 +90,19 @@ def same_language(detected: str, wanted: str, merge_malay: bool = False) -> bool
 
 def _clean(text: str) -> str:
     # Composed, so that a Vietnamese letter written as base and accents is one Latin letter.
-    composed = unicodedata.normalize("NFC", text)
-    return "".join(" " if unicodedata.category(char)[0] == "C" else char for char in composed)
+    return regex.sub(r"\p{C}", " ", unicodedata.normalize("NFC", text))
 
 
-def _letters_by_script(text: str) -> Counter[str]:
-    counts = Counter(_script_word(char) for char in text)
-    return Counter({script: count for script, count in counts.items() if script not in _NO_SCRIPT})
+def _share(letters: str, script: str) -> float:
+    """The share of letters that are of a script; of none where Unicode knows no such script."""
+    try:
+        return len(regex.findall(rf"\p{{Script={script}}}", letters)) / len(letters)
+    except regex.error:
+        return 0.0
 
 
-@functools.lru_cache(maxsize=4096)
-def _script_word(char: str) -> str:
-    """The beginning of a letter's Unicode name, which is its script's: `THAI`, `LATIN`, `CJK`; empty for others."""
-    # Marks count: vowels and tones of Thai, Tamil and Burmese are marks.
-    if unicodedata.category(char)[0] not in "LM":
-        return ""
-    return unicodedata.name(char, "").partition(" ")[0]
-
-
-def _by_script(candidates: Iterable[str], known: Mapping[str, Language]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for code in sorted(set(candidates)):
-        script = known[code].script.upper().partition(" ")[0]
-        groups[_NAME_OF_SCRIPT.get(script, script)].append(code)
-    return dict(groups)
-
-
-def _deciding_script(letters: Mapping[str, int], groups: Mapping[str, list[str]]) -> str | None:
+def _deciding_script(shares: Mapping[str, float]) -> str | None:
     """The candidates' script that the text is in; None where it is mostly in a script of none of them."""
-    total = sum(letters.values())
-    shares = {script: letters.get(script, 0) / total for script in groups}
     distinctive = {script: share for script, share in shares.items() if script != _LATIN and share >= SCRIPT_SHARE}
     if distinctive:
         return max(distinctive, key=lambda script: distinctive[script])
