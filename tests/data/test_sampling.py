@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dudi.data.sea.sampling import hash_rank, largest_remainder, total_variation
+from dudi.data.sea.sampling import Candidates, hash_rank, largest_remainder, total_variation
 
 COUNTS = st.dictionaries(st.text(max_size=3), st.integers(0, 1000), min_size=1, max_size=30)
 
@@ -59,6 +59,31 @@ def test_ranks_fit_a_signed_word_and_are_spread_evenly():
     ranks = [hash_rank(0, str(number)) for number in range(4000)]
     assert all(-(2**63) <= rank < 2**63 for rank in ranks)
     assert 0.45 < sum(rank < 0 for rank in ranks) / len(ranks) < 0.55
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from([-(2**63), -5, 0, 7, 2**63 - 1, *range(20, 40)]), st.sampled_from("abc")), max_size=40
+)
+
+
+@given(ROWS, st.integers(0, 50))
+def test_the_smallest_ranks_of_each_cell_are_taken_and_what_comes_again_is_counted(rows, total):
+    candidates = Candidates()
+    first: dict[int, tuple[str, int]] = {}
+    for line, (rank, cell) in enumerate(rows, start=1):
+        candidates.add("th", rank, (cell,), line % 3, line)
+        first.setdefault(rank, (cell, line))
+    counts = {(cell,): [own for own, _ in first.values()].count(cell) for cell in "abc"}
+    quotas = largest_remainder({cell: count for cell, count in counts.items() if count}, total)
+    wanted, left = [], dict(quotas)
+    for _, (cell, line) in sorted(first.items()):
+        if left[cell,]:
+            left[cell,] -= 1
+            wanted.append((line % 3, line))
+    sample = candidates.choose("th", total)
+    assert sample.places == wanted and sample.after == quotas and candidates.choose("id", 5).places == []
+    assert sample.before == {cell: count for cell, count in counts.items() if count}
+    assert sample.duplicates.total() == len(rows) - len(first)
 
 
 def test_total_variation():

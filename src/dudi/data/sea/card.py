@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.rejections import Rejections
-from dudi.data.sea.candidates import Cell, Chosen
 from dudi.data.sea.filter import MIX_COLUMNS
 from dudi.data.sea.inputs import HUB_NAME, SeaFile
-from dudi.data.sea.sampling import total_variation
+from dudi.data.sea.sampling import Cell, Sample, total_variation
 from dudi.files import sha256_of
 
 LICENCE = (
@@ -28,10 +27,14 @@ _UNKNOWN_LANGUAGE = "by text"
 class Tally:
     """What the counting pass saw."""
 
-    read: int = 0
     per_file: Counter[str] = dataclasses.field(default_factory=Counter)
     left_out: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)
     missing_columns: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    @property
+    def read(self) -> int:
+        """Rows of all files."""
+        return self.per_file.total()
 
     def leave_out(self, language: str | None, reason: str) -> None:
         """Count a sound row that is not wanted, under the language that its folder names."""
@@ -41,15 +44,6 @@ class Tally:
         """How many rows were left out for which reason, over all languages."""
         total = sum(self.left_out.values(), Counter[str]())
         return "left out: " + (", ".join(f"{reason} {count:,}" for reason, count in total.most_common()) or "nothing")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
-    """The sample of one language, and its mix before and after."""
-
-    chosen: list[Chosen]
-    before: Counter[Cell]
-    after: Counter[Cell]
 
 
 def build_card(
@@ -75,11 +69,19 @@ def build_card(
             "language": "the text is in its folder's language (Indonesian and Malay are not told apart here)",
             "excluded_sources": list(excluded),
         },
-        "inputs": [_input_card(file, tally) for file in files],
+        "inputs": [
+            {
+                "file": file.label,
+                "bytes": file.path.stat().st_size,
+                "rows": tally.per_file[file.label],
+                "sha256": sha256_of(file.path),
+            }
+            for file in files
+        ],
         "output": {
             "file": target.name,
             "sha256": sha256_of(target),
-            "rows": sum(len(sample.chosen) for sample in samples.values()),
+            "rows": sum(len(sample.places) for sample in samples.values()),
         },
         "rows_read": tally.read,
         "missing_columns": dict(tally.missing_columns),
@@ -89,13 +91,8 @@ def build_card(
     }
 
 
-def _input_card(file: SeaFile, tally: Tally) -> dict[str, Any]:
-    size = file.path.stat().st_size
-    return {"file": file.label, "bytes": size, "rows": tally.per_file[file.label], "sha256": sha256_of(file.path)}
-
-
 def _language_card(sample: Sample, asked: int) -> dict[str, Any]:
-    good, taken = sample.before.total(), len(sample.chosen)
+    good, taken = sample.before.total(), len(sample.places)
     card: dict[str, Any] = {"asked": asked, "good": good, "taken": taken, "cells": len(sample.before)}
     if taken < asked:
         card["note"] = f"{good} good rows for {asked} asked: all were taken"
@@ -126,24 +123,16 @@ def mix_text(card: dict[str, Any], rejections: Rejections | None = None) -> str:
         lines.append(f"{code}: {language['taken']:,} of {language['good']:,} good rows, {moved}")
         if "note" in language:
             lines.append(f"  note: {language['note']}")
-        for name, values in language["mix"].items():
-            lines += _shares(name, values, language["good"], language["taken"])
+        good, taken = language["good"], language["taken"]
+        for name, values in language["mix"].items() if taken else ():
+            shares = [f"{value} {b / good:.1%} → {a / taken:.1%}" for value, (b, a) in values.items()]
+            rest = f", and {len(shares) - SHOWN_VALUES} more" if len(shares) > SHOWN_VALUES else ""
+            lines.append(f"  {name}: {', '.join(shares[:SHOWN_VALUES])}{rest}")
     for code, reasons in card["left_out"].items():
         lines.append(f"left out, {code}: " + ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()))
     if card["missing_columns"]:
         missing = ", ".join(f"{name} (in {count} files)" for name, count in card["missing_columns"].items())
         lines.append(f"columns that were not there, so not filtered by and counted as 'unknown': {missing}")
     if rejections:
-        lines += ["rejected, each in rejected.jsonl:", *rejections.summary()]
+        lines += ["rejected:", *rejections.summary()]
     return "\n".join(lines)
-
-
-def _shares(name: str, values: dict[str, list[int]], good: int, taken: int) -> list[str]:
-    if not taken:
-        return []
-    shown = [
-        f"{value} {before / good:.1%} → {after / taken:.1%}"
-        for value, (before, after) in list(values.items())[:SHOWN_VALUES]
-    ]
-    rest = len(values) - len(shown)
-    return [f"  {name}: {', '.join(shown)}" + (f", and {rest} more" if rest else "")]

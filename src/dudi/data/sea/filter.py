@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -117,7 +118,7 @@ class SeaFilter:
         self._refuse_unwanted(record)
         written = {"id": record.get(ID), "messages": parse_conversations(record.get(CONVERSATIONS))}
         row = parse_row(written, fallback_id="", language=expected or UNKNOWN)
-        row = dataclasses.replace(row, language=self._language(row, expected))
+        row = dataclasses.replace(row.in_nfc(), language=self._language(row, expected))
         refuse_zawgyi(row)
         domain, task, complexity = (_category(record.get(column)) for column in MIX_COLUMNS.values())
         return Candidate(row, (domain, task, complexity), _category(record.get(SOURCE)))
@@ -125,10 +126,9 @@ class SeaFilter:
     def _refuse_unwanted(self, record: Mapping[str, Any]) -> None:
         if QUALITY in record and str(record[QUALITY]).strip().lower() not in _GOOD_QUALITY:
             raise LeftOut("quality_not_excellent")
-        if COHERENT in record and not _is_yes(record[COHERENT]):
-            raise LeftOut("not_coherent")
-        if NATURAL in record and not _is_yes(record[NATURAL]):
-            raise LeftOut("not_natural")
+        for column, reason in ((COHERENT, "not_coherent"), (NATURAL, "not_natural")):
+            if column in record and str(record[column]).strip().lower() not in _YES:
+                raise LeftOut(reason)
         source = _folded(_category(record.get(SOURCE)))
         if any(name in source for name in self._excluded):
             raise LeftOut("excluded_source")
@@ -159,38 +159,24 @@ def parse_conversations(value: Any) -> Any:
         return value
     if len(value) > MAX_CHARACTERS:
         raise RowError("too_many_characters", f"`{CONVERSATIONS}` has {len(value):,} characters")
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         return json.loads(value)
-    except (ValueError, RecursionError):
-        pass
+    text = value.strip()
+    # Hostile nesting is refused before the parser: turns begin with two brackets, a bomb with thousands.
+    if not text.startswith("[") or len(text) - len(text.lstrip("[{(-+~ \t\n")) > _DEEPEST:
+        raise RowError("broken_conversations", f"`{CONVERSATIONS}` is neither JSON nor a Python list of turns")
     try:
-        return _literal(value)
+        return ast.literal_eval(text)  # it builds literals and runs nothing
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
         raise RowError(
             "broken_conversations", f"`{CONVERSATIONS}` is neither JSON nor a Python list ({type(error).__name__})"
         ) from error
 
 
-def _literal(text: str) -> Any:
-    """`ast.literal_eval`, which builds literals and runs nothing; hostile nesting is refused before the parser."""
-    if not text.lstrip().startswith("[") or _opening_run(text) > _DEEPEST:
-        raise ValueError("not a list of turns")
-    return ast.literal_eval(text.strip())
-
-
-def _opening_run(text: str) -> int:
-    """The longest run of brackets and signs at the beginning: turns have two, a bomb has thousands."""
-    return len(text) - len(text.lstrip("[{(-+~ \t\n"))
-
-
 def _category(value: Any) -> str:
     if value is None or value == "":
         return UNKNOWN
     return str(value)[:100].encode("utf-8", "replace").decode("utf-8")
-
-
-def _is_yes(value: Any) -> bool:
-    return value is True or str(value).strip().lower() in _YES
 
 
 def _folded(name: str) -> str:

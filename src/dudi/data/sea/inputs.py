@@ -63,10 +63,9 @@ def find_sea_files(sources: Sequence[str], languages: Collection[str]) -> list[S
 def _sea_file(path: Path, root: Path | None) -> SeaFile:
     if path.suffix.lower() not in _PARQUET:
         raise ConfigError(f"{path}: SEA-Instruct is read from Parquet files")
-    named_folder = path.parent.name.lower() in LANGUAGE_NAMES
-    label = Path(path.parent.name, path.name) if named_folder or root is None else path.relative_to(root)
-    if root is None and not named_folder:
-        label = Path(path.name)
+    label = Path(path.name) if root is None else path.relative_to(root)
+    if path.parent.name.lower() in LANGUAGE_NAMES:
+        label = Path(path.parent.name, path.name)
     revision = _REVISION.search(path.absolute().as_posix())
     return SeaFile(label.as_posix(), path, _language_of(label), revision.group(1) if revision else None)
 
@@ -86,18 +85,15 @@ def _language_of(label: Path) -> str | None:
 def _download(languages: Collection[str]) -> Path:
     """The hub's snapshot, with the folders of the wanted languages."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
+
+    from dudi.models.hub_errors import explain_hub_error
 
     names = [name.capitalize() for name, code in LANGUAGE_NAMES.items() if code in languages]
     try:
         return Path(snapshot_download(HUB_NAME, repo_type="dataset", allow_patterns=[f"{name}/*" for name in names]))
-    except RepositoryNotFoundError as error:  # a gated dataset, too
-        raise ConfigError(
-            f"{HUB_NAME}: the hub does not open it to you; accept its terms on its page and run `hf auth login`"
-        ) from error
     except OSError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise EnvironmentFault(
+        raise explain_hub_error(HUB_NAME, "dataset", error) or EnvironmentFault(
             f"{HUB_NAME}: the hub cannot give it ({reason}); check the network, or name local Parquet files"
         ) from error
 

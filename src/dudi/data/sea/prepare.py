@@ -1,8 +1,7 @@
 """`dudi prepare sea-instruct`: a sample of SEA-Instruct-2602 that keeps its mix of domain, task and complexity.
 
-Two passes over the Parquet files. The pass that counts judges every row and notes where the good ones lie, in a table
-on disk; the pass that writes reads the chosen rows again. So memory depends on how many rows are asked for, not on how
-many there are.
+Two passes over the Parquet files. The pass that counts judges every row and notes where the good ones lie, 24 bytes for
+each; the pass that writes reads the chosen rows again.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import RowError
-from dudi.data.sea.candidates import Candidates, Chosen, open_candidates
-from dudi.data.sea.card import Sample, Tally, build_card, mix_text
+from dudi.data.sea.card import Tally, build_card, mix_text
 from dudi.data.sea.filter import DEFAULT_EXCLUDED_SOURCES, METADATA, MIX_COLUMNS, Candidate, LeftOut, SeaFilter
 from dudi.data.sea.inputs import HUB_NAME, SeaFile, columns_of, find_sea_files, read_file
-from dudi.data.sea.sampling import hash_rank
+from dudi.data.sea.sampling import Candidates, Sample, hash_rank
 from dudi.data.sources import RowIds, content_digest, reject
 from dudi.data.writers import card_beside, row_writer
-from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.errors import ConfigError, DataError
 from dudi.files import atomic_file
 
 __all__ = ["DEFAULT_EXCLUDED_SOURCES", "HUB_NAME", "SEA_LANGUAGES", "mix_text", "prepare_sea_instruct"]
@@ -77,16 +74,20 @@ def prepare_sea_instruct(
     target = output if output.suffix else output / "train.parquet"
     named = [sources] if isinstance(sources, str) else list(sources)
     files = [file for file in find_sea_files(named, wanted) if file.path.resolve() != target.resolve()]
-    _make_folder(target.parent)
-    judge = SeaFilter(wanted, excluded)
-    rejections = Rejections()
-    with open_candidates(target.parent) as candidates, warnings.catch_warnings():
+    judge, rejections, tally = SeaFilter(wanted, excluded), Rejections(), Tally()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # literal_eval warns of "\d" in a row's text
-        tally = _Counting(judge, candidates, seed, rejections).run(files, progress)
+        candidates = Candidates()
+        for index, file in enumerate(files):
+            _note(file, index, judge, seed, candidates, tally, rejections)
+            if progress is not None:
+                progress(f"{file.label}: {tally.per_file[file.label]:,} rows ({index + 1} of {len(files)} files)")
         rejections.settle(target.with_suffix(".rejected.jsonl"))
         rejections.check_share(tally.read, max_rejected_share)
-        samples = {code: _draw(candidates, code, per_language) for code in wanted}
-        if not any(sample.chosen for sample in samples.values()):
+        samples = {code: candidates.choose(code, per_language) for code in wanted}
+        for index in (index for sample in samples.values() for index in sample.duplicates.elements()):
+            tally.leave_out(files[index].language, "duplicate")
+        if not any(sample.places for sample in samples.values()):
             raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; {tally.reasons()}")
         _write(target, files, judge, samples)
     card = build_card(target, files, tally, samples, rejections, per_language, seed, excluded, revision)
@@ -107,54 +108,30 @@ def _checked_languages(languages: Sequence[str] | None, per_language: int) -> li
     return wanted
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFault(f"cannot make the folder {folder}: {error.strerror}") from error
-
-
-@dataclasses.dataclass
-class _Counting:
-    """The pass that judges every row of every file, and notes the good ones."""
-
-    judge: SeaFilter
-    candidates: Candidates
-    seed: int
-    rejections: Rejections
-    tally: Tally = dataclasses.field(default_factory=Tally)
-
-    def run(self, files: Sequence[SeaFile], progress: Progress | None) -> Tally:
-        for index, file in enumerate(files):
-            columns = columns_of(file)
-            self.tally.missing_columns.update(name for name in METADATA if name not in columns)
-            for located in read_file(file, columns):
-                self._note(located, index, file)
-            if progress is not None:
-                rows = self.tally.per_file[file.label]
-                progress(f"{file.label}: {rows:,} rows ({index + 1} of {len(files)} files)")
-        return self.tally
-
-    def _note(self, located: Located, index: int, file: SeaFile) -> None:
-        self.tally.read += 1
-        self.tally.per_file[file.label] += 1
+def _note(
+    file: SeaFile,
+    index: int,
+    judge: SeaFilter,
+    seed: int,
+    candidates: Candidates,
+    tally: Tally,
+    rejections: Rejections,
+) -> None:
+    """Judge every row of a file, and note the good ones."""
+    columns = columns_of(file)
+    tally.missing_columns.update(name for name in METADATA if name not in columns)
+    for located in read_file(file, columns):
+        tally.per_file[file.label] += 1
         try:
-            candidate = self.judge(located, file.language)
+            candidate = judge(located, file.language)
         except LeftOut as verdict:
-            self.tally.leave_out(file.language, verdict.reason)
-            return
+            tally.leave_out(file.language, verdict.reason)
         except RowError as error:
-            reject(self.rejections, located, error)
-            return
-        row = candidate.row
-        rank = hash_rank(self.seed, row.id, content_digest(row))
-        if not self.candidates.add(row.language, rank, candidate.cell, index, located.line):
-            self.tally.leave_out(file.language, "duplicate")
-
-
-def _draw(candidates: Candidates, language: str, per_language: int) -> Sample:
-    chosen, after = candidates.choose(language, per_language)
-    return Sample(chosen, candidates.counts(language), after)
+            reject(rejections, located, error)
+        else:
+            row = candidate.row
+            rank = hash_rank(seed, row.id, content_digest(row))
+            candidates.add(row.language, rank, candidate.cell, index, located.line)
 
 
 def _write(target: Path, files: Sequence[SeaFile], judge: SeaFilter, samples: dict[str, Sample]) -> None:
@@ -162,10 +139,9 @@ def _write(target: Path, files: Sequence[SeaFile], judge: SeaFilter, samples: di
     ids = RowIds()
     with row_writer(target, EXTRA_COLUMNS) as write:
         for sample in samples.values():
-            found = _read_again(files, judge, sample.chosen)
-            for place in sample.chosen:
-                candidate = found[place.file, place.line]
-                fallback = f"{files[place.file].label}:{place.line}"
+            found = _read_again(files, judge, sample.places)
+            for place in sample.places:
+                candidate, fallback = found[place], f"{files[place[0]].label}:{place[1]}"
                 row = ids.unique(dataclasses.replace(candidate.row, id=candidate.row.id or fallback))
                 tags = dict(zip(MIX_COLUMNS, candidate.cell, strict=True))
                 written = {"id": row.id, "language": row.language, "messages": row.messages}
@@ -173,13 +149,13 @@ def _write(target: Path, files: Sequence[SeaFile], judge: SeaFilter, samples: di
 
 
 def _read_again(
-    files: Sequence[SeaFile], judge: SeaFilter, chosen: Sequence[Chosen]
+    files: Sequence[SeaFile], judge: SeaFilter, places: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], Candidate]:
     lines: dict[int, list[int]] = {}
-    for place in chosen:
-        lines.setdefault(place.file, []).append(place.line)
+    for index, line in sorted(places):
+        lines.setdefault(index, []).append(line)
     return {
         (index, located.line): judge(located, files[index].language)
-        for index in sorted(lines)
-        for located in read_file(files[index], columns_of(files[index]), sorted(lines[index]))
+        for index, wanted in lines.items()
+        for located in read_file(files[index], columns_of(files[index]), wanted)
     }
