@@ -16,7 +16,6 @@ import bisect
 import dataclasses
 import functools
 import itertools
-import os
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -202,7 +201,7 @@ class SharedEvents:
         """
         ours = self._path("student", student_ids, "teacher")
         theirs = self._path("teacher", teacher_ids, "student")
-        common = len(os.path.commonprefix([ours.text, theirs.text]))
+        common = _common_length(ours.text, theirs.text)
         places = sorted(place for place in ours.rows.keys() & theirs.rows.keys() if place <= common)
         student_borders = np.array([ours.rows[place] for place in places], dtype=np.int64)
         teacher_borders = np.array([theirs.rows[place] for place in places], dtype=np.int64)
@@ -251,9 +250,7 @@ class SharedEvents:
         shorter = min(self.cells[one], self.cells[other], key=len)
         return bisect.bisect_left(self.cells, shorter), bisect.bisect_left(self.cells, shorter + _LAST)
 
-    def _covers(
-        self, side: Side, path: _Path, places: Sequence[int], realised: dict[int, tuple[int, int]]
-    ) -> Covers:
+    def _covers(self, side: Side, path: _Path, places: Sequence[int], realised: dict[int, tuple[int, int]]) -> Covers:
         """All tokens that begin on a path, pass over common borders and agree with what was realised up to there."""
         found: list[tuple[int, int, int, int]] = []
         for row, start in enumerate(path.starts):
@@ -297,6 +294,12 @@ class SharedEvents:
         return found
 
 
+def _common_length(one: str, other: str) -> int:
+    """Length of the beginning that two strings share."""
+    shorter = min(len(one), len(other))
+    return next((place for place in range(shorter) if one[place] != other[place]), shorter)
+
+
 def _stops(tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None) -> list[int]:
     if given is not None:
         return list(given)
@@ -313,7 +316,9 @@ def _paired_specials(
     """
     sides = (student, teacher)
     ends = [set(own[:1]) for own in stops]
-    seconds = [{name for name, i in side.specials.items() if i in own[1:]} for side, own in zip(sides, stops, strict=True)]
+    seconds = [
+        {name for name, i in side.specials.items() if i in own[1:]} for side, own in zip(sides, stops, strict=True)
+    ]
     pairs: tuple[dict[int, str], dict[int, str]] = ({}, {})
     names = sorted(student.specials.keys() & teacher.specials.keys())
     free = itertools.count(FIRST_SPECIAL + 1)

@@ -213,6 +213,8 @@ def _without_unicode(normalizer: dict[str, Any] | None) -> dict[str, Any] | None
 
 
 def _difference(given: str, expected: str) -> str:
-    place = next((i for i, (a, b) in enumerate(zip(given, expected, strict=False)) if a != b), min(len(given), len(expected)))
+    place = next(
+        (i for i, (a, b) in enumerate(zip(given, expected, strict=False)) if a != b), min(len(given), len(expected))
+    )
     shown = [text[max(0, place - 8) : place + 8].encode("latin-1", "replace") for text in (expected, given)]
     return f"{shown[0]!r} became {shown[1]!r}"
