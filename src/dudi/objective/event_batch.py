@@ -1,4 +1,4 @@
-"""Aligned completions cut into tiles: which rows of logits, which tokens and which cells some chunks need."""
+"""Aligned completions cut into tiles: which rows of logits, which tokens and which cells some places need."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dudi.objective.shared_events import Alignment, Covers
+from dudi.objective.shared_events import Alignment, Covers, Track
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TileRows:
-    """What one side contributes to P chunks: R rows of logits, those of the chunks' first borders first.
+    """What one side contributes to the P places of a tile: R rows of logits.
 
     Attributes:
-        rows: (R,) their numbers.
+        rows: (R,) their numbers; first those at whose border a place lies, in the order of the places.
         labels: (R,) the ids that came.
-        order: (R,) places of the rows in ascending order.
-        starts: (P,) rows, in ascending order, before each chunk.
-        ends: (P,) rows before the next chunk.
-        covers: (E,) rows, in ascending order, before each cover.
-        columns: (E,) place of its row.
+        order: (R,) positions in `rows`, in ascending order of the rows.
+        borders: (D,) places at a border of this side.
+        insides: (I,) places inside a token of this side.
+        starts: (P,) rows, in ascending order, before the token that begins at a place or passes over it.
+        ends: (S,) rows before the end of each chunk that is split.
+        cover_starts: (E,) rows, in ascending order, before each cover.
+        columns: (E,) position of its row in `rows`.
         tokens: (E,) its id.
         cells: (E,) its cell.
-        owners: (E,) chunk whose first border it passes, or P plus that of the chunk whose last border it passes.
+        owners: (E,) the place that it reaches, or P plus the number of the split chunk whose end it reaches.
     """
 
     rows: Tensor
     labels: Tensor
     order: Tensor
+    borders: Tensor
+    insides: Tensor
     starts: Tensor
     ends: Tensor
-    covers: Tensor
+    cover_starts: Tensor
     columns: Tensor
     tokens: Tensor
     cells: Tensor
@@ -43,69 +47,71 @@ class TileRows:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tile:
-    """Some chunks with the rows that they need.
+    """Some places with the rows that they need.
 
     Attributes:
-        chunks: Their numbers in the batch.
+        places: Their numbers in the batch.
         student: The student's rows.
         teacher: The teacher's.
         first_cell: (P,) realised event, as in `Alignment`.
         last_cell: (P,) likewise.
-        split: Chunks that are not one token on both sides.
-        merged: Chunks whose realised event is several cells.
+        split: (S,) places at which a chunk begins that is not one token on both sides.
+        merged: Whether some realised event is several cells.
     """
 
-    chunks: np.ndarray
+    places: np.ndarray
     student: TileRows
     teacher: TileRows
     first_cell: Tensor
     last_cell: Tensor
     split: Tensor
-    merged: Tensor
+    merged: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _SideOfBatch:
-    """One side of a batch: borders (rows before each, of all completions), covers by border, labels."""
+class _Side:
+    """One side of all completions, one after the other, with its covers in the order of their borders."""
 
-    borders: np.ndarray
+    rows: np.ndarray
+    inside: np.ndarray
     labels: np.ndarray
     covers: Covers
-    cover_starts: np.ndarray
+    first_cover: np.ndarray
 
     @classmethod
-    def of(cls, borders: Sequence[np.ndarray], covers: Sequence[Covers], ids: Sequence[Sequence[int]]) -> _SideOfBatch:
+    def of(cls, tracks: Sequence[Track], ids: Sequence[Sequence[int] | np.ndarray]) -> _Side:
         """Number the rows and borders of completions one after the other."""
-        rows = np.cumsum([0, *map(len, ids)])
-        places = np.cumsum([0, *map(len, borders)])
-        joined = Covers(
-            np.concatenate([c.border + place for c, place in zip(covers, places, strict=False)]),
-            np.concatenate([c.row + row for c, row in zip(covers, rows, strict=False)]),
-            np.concatenate([c.token for c in covers]),
-            np.concatenate([c.cell for c in covers]),
+        rows = np.cumsum([0, *(track.length for track in tracks)])
+        borders = np.cumsum([0, *(len(track.rows) for track in tracks)])
+        placed = list(zip(tracks, rows, borders, strict=False))
+        border = np.concatenate([track.covers.border + first for track, _, first in placed])
+        order = np.argsort(border, kind="stable")
+        covers = Covers(
+            border[order],
+            np.concatenate([track.covers.row + first for track, first, _ in placed])[order],
+            np.concatenate([track.covers.token for track in tracks])[order],
+            np.concatenate([track.covers.cell for track in tracks])[order],
         )
-        order = np.argsort(joined.border, kind="stable")
-        joined = Covers(joined.border[order], joined.row[order], joined.token[order], joined.cell[order])
         return cls(
-            np.concatenate([border + row for border, row in zip(borders, rows, strict=False)]),
+            np.concatenate([track.rows + first for track, first, _ in placed]),
+            np.concatenate([track.inside for track in tracks]),
             np.concatenate([np.asarray(one, dtype=np.int64) for one in ids]),
-            joined,
-            np.searchsorted(joined.border, np.arange(places[-1] + 1)),
+            covers,
+            np.searchsorted(covers.border, np.arange(borders[-1] + 1)),
         )
 
-    def covers_of(self, borders: np.ndarray) -> list[np.ndarray]:
-        """Numbers of the covers of some borders."""
-        return [np.arange(self.cover_starts[border], self.cover_starts[border + 1]) for border in borders]
+    def covers_of(self, border: int) -> slice:
+        """The covers of a border."""
+        return slice(self.first_cover[border], self.first_cover[border + 1])
 
-    def spans(self, first_borders: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First and last row that each chunk needs: its covers' too, and all of a chunk that is split."""
-        starts, ends = self.borders[first_borders].copy(), self.borders[first_borders].copy()
-        for place, border in enumerate(first_borders):
-            needed = range(border, border + 1 + bool(split[place]))
-            covering = [self.covers.row[self.cover_starts[b] : self.cover_starts[b + 1]] for b in needed]
-            starts[place] = min([starts[place], *(int(rows.min()) for rows in covering if len(rows))])
-            ends[place] = self.borders[border + 1] - 1 if split[place] else ends[place]
-        return starts, ends
+    def needed(self, border: int, end: int) -> np.ndarray:
+        """Rows that a place needs: its own, its covers' and, where a chunk is split, all up to its end."""
+        rows = [self.covers.row[self.covers_of(border)]]
+        last = self.rows[border]
+        if end >= 0:
+            rows.append(self.covers.row[self.covers_of(end)])
+            last = self.rows[end] - 1
+        return np.arange(min([self.rows[border], *(part.min() for part in rows if len(part))]), last + 1)
 
 
 class EventBatch:
@@ -117,104 +123,81 @@ class EventBatch:
         teacher_ids: The teacher's.
 
     Attributes:
-        chunks: Number of chunks that are compared.
+        student_rows: (P,) the student's row at each place that is compared.
     """
 
     def __init__(
         self,
         alignments: Sequence[Alignment],
-        student_ids: Sequence[Sequence[int]],
-        teacher_ids: Sequence[Sequence[int]],
+        student_ids: Sequence[Sequence[int] | np.ndarray],
+        teacher_ids: Sequence[Sequence[int] | np.ndarray],
     ) -> None:
-        self._student = _SideOfBatch.of(
-            [a.student_borders for a in alignments], [a.student_covers for a in alignments], student_ids
-        )
-        self._teacher = _SideOfBatch.of(
-            [a.teacher_borders for a in alignments], [a.teacher_covers for a in alignments], teacher_ids
-        )
-        before = np.cumsum([0, *(len(a.student_borders) for a in alignments)])
-        numbers = [np.flatnonzero(a.used) + place for a, place in zip(alignments, before, strict=False)]
-        self._borders = np.concatenate(numbers)
-        self._first_cell = np.concatenate([a.first_cell[a.used] for a in alignments])
-        self._last_cell = np.concatenate([a.last_cell[a.used] for a in alignments])
-        sides = (self._student.borders, self._teacher.borders)
-        lengths = [borders[self._borders + 1] - borders[self._borders] for borders in sides]
-        self._split = np.maximum(*lengths) > 1
-        self._lengths = lengths[0]
+        self._student = _Side.of([alignment.student for alignment in alignments], student_ids)
+        self._teacher = _Side.of([alignment.teacher for alignment in alignments], teacher_ids)
+        before = np.cumsum([0, *(len(alignment.used) for alignment in alignments)])
+        ends = [np.where(a.ends < 0, -1, a.ends + first) for a, first in zip(alignments, before, strict=False)]
+        self._borders = np.flatnonzero(np.concatenate([a.used for a in alignments]))
+        self._ends = np.concatenate(ends)[self._borders]
+        self._first_cell = np.concatenate([a.first_cell for a in alignments])[self._borders]
+        self._last_cell = np.concatenate([a.last_cell for a in alignments])[self._borders]
+        self.student_rows = self._student.rows[self._borders]
 
-    @property
-    def chunks(self) -> int:
-        """Number of chunks that are compared."""
+    def __len__(self) -> int:
         return len(self._borders)
 
-    def chunk_weights(self, row_weights: Tensor) -> Tensor:
-        """(N,) weights of the student's rows -> (P,) each chunk's mean."""
-        device, dtype = row_weights.device, row_weights.dtype
-        summed = torch.cat([row_weights.new_zeros(1, dtype=torch.float64), row_weights.double().cumsum(0)])
-        starts = torch.as_tensor(self._student.borders[self._borders], device=device)
-        lengths = torch.as_tensor(self._lengths, device=device)
-        return ((summed[starts + lengths] - summed[starts]) / lengths).to(dtype)
-
-    def tiles(self, rows: int, device: torch.device) -> Iterator[Tile]:
-        """Chunks in order, as many at a time as need about so many rows of either side."""
-        student = self._student.spans(self._borders, self._split)
-        teacher = self._teacher.spans(self._borders, self._split)
+    def tiles(self, rows: int, device: torch.device | str) -> Iterator[Tile]:
+        """The places in order, as many at a time as need no more than so many rows of either side (one at least)."""
         start = 0
-        while start < self.chunks:
-            stop = start + 1
-            ours, theirs = self._needed(student, start, stop), self._needed(teacher, start, stop)
-            while stop < self.chunks:
-                more = [np.union1d(known, _range(side, stop)) for known, side in ((ours, student), (theirs, teacher))]
-                if max(map(len, more)) > rows:
-                    break
-                ours, theirs = more
-                stop += 1
-            chunks = np.arange(start, stop)
-            yield self._tile(chunks, ours, theirs, device)
-            start = stop
+        ours: set[int] = set()
+        theirs: set[int] = set()
+        for place, (border, end) in enumerate(zip(self._borders.tolist(), self._ends.tolist(), strict=True)):
+            mine, other = self._student.needed(border, end).tolist(), self._teacher.needed(border, end).tolist()
+            if place > start and max(len(ours.union(mine)), len(theirs.union(other))) > rows:
+                yield self._tile(slice(start, place), ours, theirs, device)
+                start, ours, theirs = place, set(), set()
+            ours.update(mine)
+            theirs.update(other)
+        if start < len(self):
+            yield self._tile(slice(start, len(self)), ours, theirs, device)
 
-    def _needed(self, side: tuple[np.ndarray, np.ndarray], start: int, stop: int) -> np.ndarray:
-        return np.unique(np.concatenate([_range(side, chunk) for chunk in range(start, stop)]))
-
-    def _tile(self, chunks: np.ndarray, ours: np.ndarray, theirs: np.ndarray, device: torch.device) -> Tile:
-        borders, split = self._borders[chunks], self._split[chunks]
-        width = self._last_cell[chunks] - self._first_cell[chunks]
-        tensors = (self._first_cell[chunks], self._last_cell[chunks], np.flatnonzero(split), np.flatnonzero(width > 1))
+    def _tile(self, places: slice, ours: set[int], theirs: set[int], device: torch.device | str) -> Tile:
+        borders, ends = self._borders[places], self._ends[places]
+        split = np.flatnonzero(ends >= 0)
+        first, last = self._first_cell[places], self._last_cell[places]
         return Tile(
-            chunks,
-            _rows_of(self._student, borders, split, ours, device),
-            _rows_of(self._teacher, borders, split, theirs, device),
-            *(torch.as_tensor(part, device=device) for part in tensors),
+            np.arange(places.start, places.stop),
+            _rows_of(self._student, borders, ends[split], ours, device),
+            _rows_of(self._teacher, borders, ends[split], theirs, device),
+            torch.as_tensor(first, device=device),
+            torch.as_tensor(last, device=device),
+            torch.as_tensor(split, device=device),
+            bool((last - first > 1).any()),
         )
-
-
-def _range(side: tuple[np.ndarray, np.ndarray], chunk: int) -> np.ndarray:
-    return np.arange(side[0][chunk], side[1][chunk] + 1)
 
 
 def _rows_of(
-    side: _SideOfBatch, borders: np.ndarray, split: np.ndarray, needed: np.ndarray, device: torch.device
+    side: _Side, borders: np.ndarray, ends: np.ndarray, needed: set[int], device: torch.device | str
 ) -> TileRows:
-    firsts = side.borders[borders]
-    others = np.setdiff1d(needed, firsts)
-    rows = np.concatenate([firsts, others])
+    inside = side.inside[borders]
+    own = side.rows[borders]
+    rows = np.concatenate([own[~inside], np.setdiff1d(np.array(sorted(needed)), own[~inside])])
     order = np.argsort(rows, kind="stable")
-    covers = side.covers_of(borders) + side.covers_of(borders[split] + 1)
-    owners = np.concatenate([np.arange(len(borders)), len(borders) + np.flatnonzero(split)])
-    owners = np.repeat(owners, [len(part) for part in covers])
-    chosen = np.concatenate(covers).astype(np.int64)
     ascending = rows[order]
-    places = np.searchsorted(ascending, side.covers.row[chosen])
-    parts = (
+    parts = [side.covers_of(border) for border in [*borders, *ends]]
+    lengths = [part.stop - part.start for part in parts]
+    places = np.searchsorted(ascending, np.concatenate([side.covers.row[part] for part in parts]))
+    arrays = (
         rows,
         side.labels[rows],
         order,
-        np.searchsorted(ascending, firsts),
-        np.searchsorted(ascending, side.borders[borders + 1]),
+        np.flatnonzero(~inside),
+        np.flatnonzero(inside),
+        np.searchsorted(ascending, own),
+        np.searchsorted(ascending, side.rows[ends]),
         places,
         order[places],
-        side.covers.token[chosen],
-        side.covers.cell[chosen],
-        owners,
+        np.concatenate([side.covers.token[part] for part in parts]),
+        np.concatenate([side.covers.cell[part] for part in parts]),
+        np.repeat(np.arange(len(parts)), lengths),
     )
-    return TileRows(*(torch.as_tensor(part, dtype=torch.int64, device=device) for part in parts))
+    return TileRows(*(torch.as_tensor(array, dtype=torch.int64, device=device) for array in arrays))

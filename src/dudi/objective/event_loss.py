@@ -1,13 +1,15 @@
 """The divergence of two models with different tokenizers, over their shared events.
 
-For a chunk between two common borders, with the events of `shared_events`:
+At every place where a side has a border, and the models' cells after the same bytes are known:
 
-    D  =  D(P_T, P_S)  +  D(p_T, p_S)
+    D  =  D(P_T, P_S)                      P: the distribution over the cells of `shared_events`
+    D  =  min over R of D(P_T + R, P_S)    inside a token of the teacher's: P_T is what its longer tokens tell, and R
+                                           whatever else the teacher may hold. Inside the student's, the other way round
 
-P is a model's distribution over the cells after the chunk's first border, and p, where the chunk is not one token on
-both sides, that of two events: the bytes go on as the whole chunk does or they do not, given the first event. With what
-the next chunk adds it is the chain rule, so that at most one thing is never judged twice. Each D is one of the three
-divergences; cells are summed at temperature 1 and only then tempered, because (sum p)^(1/T) is not sum p^(1/T).
+and where a chunk between two common borders is not one token on both sides, one more D on two events: the bytes go on
+as the whole chunk does, or they do not, given the first event. Every D is one of the three divergences, is at least 0,
+and is 0 where both models agree on the bytes. Cells are summed at temperature 1 and only then tempered, because
+(sum p)^(1/T) is not sum p^(1/T).
 
 Logits are laid out (V, N) here, tokens first: sums over a cell's tokens then run along memory.
 """
@@ -26,12 +28,14 @@ from torch.autograd.function import once_differentiable
 from dudi.objective import fused
 from dudi.objective.event_batch import EventBatch, Tile, TileRows
 from dudi.objective.heads import Distance, Head
-from dudi.objective.shared_events import SharedEvents
+from dudi.objective.shared_events import ENDS_HERE, SharedEvents
 
 EMPTY = -87.0
 """Log-probability of a cell without a token (OTHER, on a side that has no such token)."""
 NOTHING = -1e4
 """That of a cell that has been merged into another: exactly 0 as a probability."""
+UNKNOWN = 1e-3
+"""Least share of what may follow that is left unknown inside a token: its longer tokens are not all of the paths."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,43 +112,141 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Judged:
-    """One side's view of P chunks.
+class _Part:
+    """What is known of some events inside a token: U of them, at I places.
 
     Attributes:
-        cells: (C, P) log-probabilities of the events.
-        chunk: (P,) log-probability of the whole chunk's bytes, before a division by that of the realised event.
+        cells: (U,) their cells.
+        places: (U,) their places among the I.
+        log_probs: (U,) in fp64; at each place they sum to less than 1.
     """
 
     cells: Tensor
-    chunk: Tensor
+    places: Tensor
+    log_probs: Tensor
 
 
-def _judge(logits: Tensor, side: TileRows, cells: Cells) -> _Judged:
-    """Logits (V, R) -> log-probabilities of what follows the first borders' bytes."""
-    points = len(side.starts)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Judged:
+    """One side's view of P places.
+
+    Attributes:
+        cells: (C, P) log-probabilities of the events, at places inside a token 0.
+        part: What is known at these.
+        chunks: (S,) log-probability of each split chunk's bytes, in fp64.
+    """
+
+    cells: Tensor
+    part: _Part
+    chunks: Tensor
+
+
+def _judge(logits: Tensor, side: TileRows, tile: Tile, cells: Cells) -> _Judged:
+    """Logits (V, R) -> log-probabilities of what follows the same bytes."""
+    count, split = len(tile.places), len(tile.split)
     log_probs = _log_softmax(logits)
-    events = _CellLogProbs.apply(log_probs[:, :points], cells)
+    events = _CellLogProbs.apply(log_probs[:, : len(side.borders)], cells)
     realised = log_probs.gather(0, side.labels.unsqueeze(0)).squeeze(0)[side.order].double()
     path = torch.cat([realised.new_zeros(1), realised.cumsum(0)])
-    chunk = path[side.ends] - path[side.starts]
-    if not len(side.owners):
-        return _Judged(events, chunk)
-    at = torch.cat([side.starts, side.ends])[side.owners]
-    weights = path[side.covers] - path[at] + log_probs[side.tokens, side.columns].double()
-    # What longer tokens promise beside the path that came, which has a share of 1.
-    total = torch.ones(2 * points, dtype=torch.float64, device=logits.device)
-    total = total.index_add(0, side.owners, weights.exp()).log()
-    before, after = total[:points], total[points:]
-    first = side.owners < points
-    owners, numbers = side.owners[first], side.cells[first]
-    keys, pair = torch.unique(owners * cells.count + numbers, return_inverse=True)
-    added = keys.new_zeros(len(keys), dtype=torch.float64)
-    added = added.index_add(0, pair, (weights[first] - before[owners]).exp()).clamp_min(math.exp(EMPTY)).log()
-    place = (keys % cells.count, keys // cells.count)
-    events = events - before.to(events.dtype)
-    events = events.index_put(place, torch.logaddexp(events[place], added.to(events.dtype)))
-    return _Judged(events, chunk + after - before)
+    chunks = path[side.ends] - path[side.starts[tile.split]]
+    part = _Part(side.insides[:0], side.insides[:0], realised[:0])
+    if len(side.owners):
+        at = torch.cat([side.starts, side.ends])
+        beside = path[side.cover_starts] - path[at][side.owners] + log_probs[side.tokens, side.columns].double()
+        on_path = torch.zeros(count + split, dtype=torch.float64, device=logits.device)
+        on_path[side.insides] = -math.inf
+        total = _logsumexp_by(beside, side.owners, on_path)
+        chunks = chunks + total[count:] - total[:count][tile.split]
+        events = _add_covers(events, beside - total[side.owners], total, side, count)
+        part = _known_part(beside - total[side.owners], side, tile, cells.count)
+    return _Judged(_merge(events, side, tile) if tile.merged else events, part, chunks)
+
+
+def _logsumexp_by(values: Tensor, owners: Tensor, beside: Tensor) -> Tensor:
+    """Log of a sum by owner: values (E,) of owners (E,), each beside a value (P,)."""
+    top = beside.scatter_reduce(0, owners, values, "amax").detach()
+    summed = (beside - top).exp().index_add(0, owners, (values - top[owners]).exp())
+    return top + summed.log()
+
+
+def _by_pair(numbers: Tensor, owners: Tensor, values: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum probabilities of one cell and owner: cells (U,), owners (U,), log-probabilities (U,)."""
+    keys, pair = torch.unique(owners * count + numbers, return_inverse=True)
+    summed = values.new_zeros(len(keys)).index_add(0, pair, values.exp())
+    return keys % count, keys // count, summed.clamp_min(math.exp(EMPTY)).log()
+
+
+def _add_covers(events: Tensor, values: Tensor, total: Tensor, side: TileRows, count: int) -> Tensor:
+    """Add what longer tokens promise to what the model says at its own borders; both are shares of one total."""
+    column = torch.full((len(total),), -1, dtype=torch.int64, device=events.device)
+    column[side.borders] = torch.arange(len(side.borders), device=events.device)
+    owners = column[side.owners]
+    chosen = owners >= 0
+    events = events - total[:count][side.borders].to(events.dtype)
+    if not chosen.any():
+        return events
+    cells, columns, added = _by_pair(side.cells[chosen], owners[chosen], values[chosen], len(events))
+    place = (cells, columns)
+    return events.index_put(place, torch.logaddexp(events[place], added.to(events.dtype)))
+
+
+def _known_part(values: Tensor, side: TileRows, tile: Tile, count: int) -> _Part:
+    """What longer tokens tell inside a token. Some mass is always left unknown: `UNKNOWN` at least."""
+    number = torch.full((len(tile.places) + len(tile.split),), -1, dtype=torch.int64, device=values.device)
+    number[side.insides] = torch.arange(len(side.insides), device=values.device)
+    chosen = (number[side.owners] >= 0) & (side.cells != ENDS_HERE)
+    owners, cells = side.owners[chosen], side.cells[chosen]
+    first, last = tile.first_cell[owners], tile.last_cell[owners]
+    cells = torch.where((cells >= first) & (cells < last), first, cells)
+    cells, places, log_probs = _by_pair(cells, number[owners], values[chosen], count)
+    known = values.new_zeros(len(side.insides)).index_add(0, places, log_probs.exp())
+    scale = (math.log1p(-UNKNOWN) - known.clamp_min(math.exp(EMPTY)).log()).clamp_max(0.0)
+    return _Part(cells, places, log_probs + scale[places])
+
+
+def _merge(events: Tensor, side: TileRows, tile: Tile) -> Tensor:
+    """Count the realised event's cells as one, where it is several."""
+    first, last = tile.first_cell[side.borders], tile.last_cell[side.borders]
+    merged = torch.nonzero(last - first > 1).squeeze(1)
+    number = torch.arange(events.shape[0], device=events.device).unsqueeze(1)
+    chosen = events[:, merged]
+    inside = (number >= first[merged]) & (number < last[merged])
+    whole = chosen.masked_fill(~inside, -math.inf).logsumexp(0, keepdim=True)
+    chosen = chosen.masked_fill(inside, NOTHING).scatter(0, first[merged].unsqueeze(0), whole)
+    return events.index_copy(1, merged, chosen)
+
+
+def _complete(part: _Part, other: Tensor) -> Tensor:
+    """The distribution that holds a known part and is nearest to another one.
+
+    Of all distributions that are nowhere below the part, max(part, share * other) has the least divergence of any of
+    the three kinds, with the share that makes it sum to 1: where the other is nowhere below the part either, it is the
+    other itself.
+
+    Args:
+        part: What is known at I places.
+        other: (C, I) log-probabilities.
+
+    Returns:
+        (C, I) log-probabilities.
+    """
+    place = (part.cells, part.places)
+    theirs = other[place].double()
+    share = torch.ones(other.shape[1], dtype=torch.float64, device=other.device)
+    above = torch.zeros_like(part.cells, dtype=torch.bool)
+    while True:
+        more = above | (part.log_probs.detach() > theirs.detach() + share.detach().log()[part.places])
+        if torch.equal(more, above):
+            break
+        above = more
+        masses = [
+            torch.zeros_like(share).index_add(0, part.places[above], values[above].exp())
+            for values in (part.log_probs, theirs)
+        ]
+        share = ((1 - masses[0]).clamp_min(UNKNOWN / 2) / (1 - masses[1]).clamp_min(UNKNOWN / 2)).clamp_max(1.0)
+    completed = other + share.log().to(other.dtype)
+    place = (part.cells[above], part.places[above])
+    return completed.index_put(place, part.log_probs[above].to(other.dtype))
 
 
 def _divergence(student: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
@@ -165,39 +267,42 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(0)
 
 
-def _merge(cells: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
-    """Count the realised event's cells as one, in the chunks where it is several.
-
-    Returns:
-        (C, M) of the merged chunks; (P,) log-probability of each chunk's realised event.
-    """
-    event = cells.gather(0, tile.first_cell.unsqueeze(0)).squeeze(0)
-    number = torch.arange(cells.shape[0], device=cells.device).unsqueeze(1)
-    chosen = cells[:, tile.merged]
-    first = tile.first_cell[tile.merged]
-    inside = (number >= first) & (number < tile.last_cell[tile.merged])
-    whole = chosen.masked_fill(~inside, -math.inf).logsumexp(0)
-    chosen = chosen.masked_fill(inside, NOTHING).scatter(0, first.unsqueeze(0), whole.unsqueeze(0))
-    return chosen, event.index_put((tile.merged,), whole)
-
-
-def _two_events(judged: _Judged, event: Tensor, split: Tensor) -> Tensor:
+def _two_events(judged: _Judged, tile: Tile, side: TileRows) -> Tensor:
     """(2, S) log-probabilities that the bytes go on as the chunk does, and that they do not, given its first event."""
+    columns = torch.searchsorted(side.borders, tile.split)
+    event = judged.cells[tile.first_cell[tile.split], columns]
     least = 1e-12 if event.dtype == torch.float64 else 1e-6
-    goes_on = (judged.chunk[split] - event[split].double()).clamp_max(-least)
+    goes_on = (judged.chunks - event.double()).clamp_max(-least)
     return torch.stack([goes_on, torch.log(-torch.expm1(goes_on))]).to(event.dtype)
 
 
-def _chunk_divergence(student: _Judged, teacher: _Judged, tile: Tile, distance: Distance) -> Tensor:
+def _place_divergence(student: _Judged, teacher: _Judged, tile: Tile, distance: Distance) -> Tensor:
     """(P,) in nats."""
-    values = _divergence(student.cells, teacher.cells, distance)
-    if not len(tile.split):
-        return values
-    ours, theirs = _merge(student.cells, tile), _merge(teacher.cells, tile)
-    if len(tile.merged):
-        values = values.index_put((tile.merged,), _divergence(ours[0], theirs[0], distance))
-    chunks = [_two_events(judged, event[1], tile.split) for judged, event in ((student, ours), (teacher, theirs))]
-    return values.index_add(0, tile.split, _divergence(chunks[0], chunks[1], distance))
+    if not len(tile.student.owners) + len(tile.teacher.owners) + len(tile.split):
+        return _divergence(student.cells, teacher.cells, distance)
+    values = student.cells.new_zeros(len(tile.places))
+    ours, theirs = tile.student, tile.teacher
+    both = _common(ours.borders, theirs.borders)
+    columns = torch.searchsorted(ours.borders, both), torch.searchsorted(theirs.borders, both)
+    values = values.index_put(
+        (both,), _divergence(student.cells[:, columns[0]], teacher.cells[:, columns[1]], distance)
+    )
+    if len(theirs.insides):
+        other = student.cells[:, torch.searchsorted(ours.borders, theirs.insides)]
+        completed = _complete(teacher.part, other.detach())
+        values = values.index_put((theirs.insides,), _divergence(other, completed, distance))
+    if len(ours.insides):
+        other = teacher.cells[:, torch.searchsorted(theirs.borders, ours.insides)]
+        values = values.index_put((ours.insides,), _divergence(_complete(student.part, other), other, distance))
+    if len(tile.split):
+        chunks = _two_events(student, tile, ours), _two_events(teacher, tile, theirs)
+        values = values.index_add(0, tile.split, _divergence(*chunks, distance))
+    return values
+
+
+def _common(one: Tensor, other: Tensor) -> Tensor:
+    """Numbers that are in both of two sorted lists."""
+    return one[torch.isin(one, other)]
 
 
 class EventLoss:
@@ -217,7 +322,7 @@ class EventLoss:
         self.teacher = Cells.of(events.teacher_cells, count, device)
 
     def from_logits(self, batch: EventBatch, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Every chunk's divergence, all logits held at once: (N, V), (M, V') -> (P,) in nats.
+        """Every place's divergence, all logits held at once: (N, V), (M, V') -> (P,) in nats.
 
         The gradient goes to both; detach the teacher's.
         """
@@ -229,9 +334,9 @@ class EventLoss:
 
     def judge(self, tile: Tile, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """Logits (V, R), (V', R') of a tile's rows -> (P,)."""
-        student = _judge(student_logits, tile.student, self.student)
-        teacher = _judge(teacher_logits, tile.teacher, self.teacher)
-        return _chunk_divergence(student, teacher, tile, self.distance)
+        student = _judge(student_logits, tile.student, tile, self.student)
+        teacher = _judge(teacher_logits, tile.teacher, tile, self.teacher)
+        return _place_divergence(student, teacher, tile, self.distance)
 
     def weighted(
         self,
@@ -242,7 +347,7 @@ class EventLoss:
         teacher_hidden: Tensor,
         row_weights: Tensor,
     ) -> Tensor:
-        """The sum over chunks of weight times divergence, tile by tile, with a gradient to the student's tensors only.
+        """The sum over places of weight times divergence, tile by tile, with a gradient to the student's tensors only.
 
         Args:
             batch: The completions.
@@ -250,7 +355,7 @@ class EventLoss:
             student_hidden: (N, H_s).
             teacher: The teacher's head.
             teacher_hidden: (M, H_t).
-            row_weights: (N,) weights of the student's tokens; a chunk counts with the mean of its own.
+            row_weights: (N,) weights of the student's tokens; a place counts with that of the token it belongs to.
 
         Returns:
             A scalar in nats, fp32 at least.
@@ -286,10 +391,10 @@ class _WeightedEvents(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False), torch.no_grad():
             ours, theirs = _Side(student, hidden), _Side(teacher, teacher_hidden)
             gradient = _Gradients(ours, needs)
-            chunk_weights = batch.chunk_weights(row_weights)
+            place_weights = row_weights[torch.as_tensor(batch.student_rows, device=hidden.device)].to(ours.result)
             total = torch.zeros((), dtype=ours.result, device=hidden.device)
             for tile in batch.tiles(_tile_rows(hidden.device, max(len(student), len(teacher))), hidden.device):
-                weights = chunk_weights[torch.as_tensor(tile.chunks, device=hidden.device)].to(ours.result)
+                weights = place_weights[torch.as_tensor(tile.places, device=hidden.device)]
                 raw = ours.product(tile.student.rows)
                 teachers = teacher.finished(theirs.product(tile.teacher.rows))
                 with torch.set_grad_enabled(any(needs)):

@@ -1,13 +1,14 @@
 """Events that two models with different tokenizers both know, and where their sequences can be compared.
 
-A position can be compared where both token sequences have a border. What comes after it is one of these events, the
-cells: a byte string that is a token on both sides, the end of the turn, a special token that both name alike, or OTHER.
-Every token of either model falls into the cell that is its longest prefix ("201" into "2" where one side splits
-digits), so that nothing is left over and nothing has to be renormalised.
+What comes after some bytes is one of these events, the cells: a byte string that is a token on both sides, the end of
+the turn, a special token that both name alike, or OTHER. Every token of either model falls into the cell that is its
+longest prefix ("201" into "2" where one side splits digits), so that nothing is left over and nothing has to be
+renormalised.
 
-A border tells a model more than the bytes before it: after `the|` a model with a token `there` does not expect `re`.
-The other, without that token, does. What the longer tokens promised one position earlier is therefore added back
-(`Covers`): both models are asked what follows the same bytes. See `docs/cross-tokenizer.md`.
+A token sequence tells a model more than its bytes do: after `the|` a model with a token `there` does not expect `re`,
+and one without that token does. Both are therefore asked what follows the same *bytes*. What longer tokens promised
+before a border is added to what the model says at it (`Covers`); and inside a token, where a model says nothing, its
+longer tokens alone tell what they can. See `docs/cross-tokenizer.md`.
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ from dudi.objective.token_bytes import FIRST_SPECIAL, TokenBytes, token_bytes
 END = chr(FIRST_SPECIAL)
 """Stands for the end of the turn."""
 
+ENDS_HERE = -1
+"""In place of a cell: the token ends exactly here, and what comes after it is not known."""
+
 _LAST = chr(0x10FFFF)
 Side = Literal["student", "teacher"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Covers:
-    """Tokens that begin before a border and go on after it: what the border alone would hide. E of them.
+    """Tokens that begin before a border and reach it: E of them.
 
     Attributes:
         border: (E,) number of the border.
         row: (E,) completion position at which the token was an alternative.
         token: (E,) its id.
-        cell: (E,) the event that its bytes after the border begin.
+        cell: (E,) the event that its bytes after the border begin, or `ENDS_HERE`.
     """
 
     border: np.ndarray
@@ -50,43 +54,57 @@ class Covers:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Alignment:
-    """One completion in both models' tokens. K chunks lie between K + 1 common borders.
+class Track:
+    """One side of a completion along the B borders of either side.
 
     Attributes:
-        student_length: Tokens of the student's completion.
-        teacher_length: Tokens of the teacher's.
-        student_borders: (K + 1,) student tokens before each common border.
-        teacher_borders: (K + 1,) teacher tokens.
-        first_cell: (K,) the realised event: cells `first_cell` to `last_cell`, one of them where both sides agree.
-        last_cell: (K,) one past its last.
-        used: (K,) whether the chunk is compared.
-        sizes: (K,) bytes of each chunk; a special token counts as one.
-        total: Bytes of the student's completion.
-        agreeing: (K,) whether both sides' first tokens are in one cell.
-        student_covers: Of the common borders.
-        teacher_covers: Likewise.
+        length: Tokens of the completion.
+        rows: (B,) the token that begins at each border, or the one that passes over it.
+        inside: (B,) whether it passes over it: then the model says nothing at this place.
+        covers: Other tokens that pass over a border; where `inside`, all of them, and those that end there.
     """
 
-    student_length: int
-    teacher_length: int
-    student_borders: np.ndarray
-    teacher_borders: np.ndarray
+    length: int
+    rows: np.ndarray
+    inside: np.ndarray
+    covers: Covers
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Alignment:
+    """One completion in both models' tokens, along all B places where either side has a border.
+
+    Attributes:
+        student: The student's side.
+        teacher: The teacher's.
+        first_cell: (B,) the realised event: cells `first_cell` to `last_cell`, one of them where both sides agree.
+        last_cell: (B,) one past its last.
+        used: (B,) whether what follows is compared.
+        agreeing: (B,) whether both sides' tokens go on with one cell.
+        ends: (B,) number of the next border of both sides, where what lies between is not one token on both; else -1.
+        places: (B,) bytes before each border; a special token counts as one.
+        total: Bytes of the student's completion.
+    """
+
+    student: Track
+    teacher: Track
     first_cell: np.ndarray
     last_cell: np.ndarray
     used: np.ndarray
-    sizes: np.ndarray
-    total: int
     agreeing: np.ndarray
-    student_covers: Covers
-    teacher_covers: Covers
+    ends: np.ndarray
+    places: np.ndarray
+    total: int
 
     def used_tokens(self) -> np.ndarray:
-        """(student_length,) whether a student's token is in a chunk that is compared."""
-        found = np.zeros(self.student_length, dtype=bool)
-        for chunk in np.flatnonzero(self.used):
-            found[self.student_borders[chunk] : self.student_borders[chunk + 1]] = True
+        """(N,) whether something is compared at a student's token."""
+        found = np.zeros(self.student.length, dtype=bool)
+        found[self.student.rows[self.used]] = True
         return found
+
+    def used_bytes(self) -> int:
+        """Bytes between a border at which something is compared and the next."""
+        return int(np.diff(self.places)[self.used[:-1]].sum())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,13 +113,17 @@ class _Path:
 
     Attributes:
         text: Its bytes.
-        starts: Where each token begins in them; -1 for one that begins with a dummy space.
-        rows: Border -> tokens before it.
+        starts: Where each token begins in them; -1 for one that begins with a dummy space; last, where all end.
+        ids: The tokens.
     """
 
     text: str
     starts: list[int]
-    rows: dict[int, int]
+    ids: list[int]
+
+    def row_at(self, place: int) -> int:
+        """The token that begins at some place or passes over it; the number of tokens at the end."""
+        return max(0, bisect.bisect_right(self.starts, place) - 1)
 
 
 class _Vocabulary:
@@ -112,6 +134,10 @@ class _Vocabulary:
         self.tokens = dataclasses.replace(tokens, spellings=spellings)
         self.specials = {character: index for index, character in reversed(specials.items())}
         self.cells = np.zeros(0, dtype=np.int64)
+
+    def spelling(self, token: int) -> str:
+        """The bytes of a token that has some."""
+        return self.tokens.spellings[token] or ""
 
 
 class SharedEvents:
@@ -193,55 +219,53 @@ class SharedEvents:
         return ids
 
     def align(self, student_ids: Sequence[int], teacher_ids: Sequence[int]) -> Alignment:
-        """Line a completion up with the teacher's tokens for it.
+        """Line a completion up with the teacher's tokens for it, as far as both have the same bytes.
 
-        Bytes are compared as far as both sides have the same. A chunk between two common borders is used where both
-        sides' first tokens begin a known event; where one event is the beginning of the other, all events with that
-        beginning count as one.
+        Where one side's realised event is the beginning of the other's, all events with that beginning count as one.
         """
         ours = self._path("student", student_ids, "teacher")
         theirs = self._path("teacher", teacher_ids, "student")
         common = _common_length(ours.text, theirs.text)
-        places = sorted(place for place in ours.rows.keys() & theirs.rows.keys() if place <= common)
-        student_borders = np.array([ours.rows[place] for place in places], dtype=np.int64)
-        teacher_borders = np.array([theirs.rows[place] for place in places], dtype=np.int64)
-        student = self.student_cells[np.asarray(student_ids, dtype=np.int64)[student_borders[:-1]]]
-        teacher = self.teacher_cells[np.asarray(teacher_ids, dtype=np.int64)[teacher_borders[:-1]]]
-        used = np.maximum(student, teacher) < len(self.cells)
-        if len(used) and min(path.starts[path.rows[places[0]]] for path in (ours, theirs)) < 0:
-            used[0] = False
-        groups = np.array([self._group(*pair) for pair in zip(student, teacher, strict=True)]).reshape(-1, 2)
-        realised = {place: tuple(group) for place, group, u in zip(places, groups.tolist(), used, strict=False) if u}
+        places = [p for p in sorted({0, *ours.starts, *theirs.starts}) if 0 <= p <= common]
+        realised = [
+            (self._realised("student", ours, p, common), self._realised("teacher", theirs, p, common)) for p in places
+        ]
+        used = np.array([max(pair) < len(self.cells) for pair in realised])
+        groups = np.array([self._group(*pair) for pair in realised])
+        known = {place: tuple(group) for place, group, u in zip(places, groups.tolist(), used, strict=True) if u}
+        student, teacher = (
+            self._track("student", ours, len(student_ids), places, known),
+            self._track("teacher", theirs, len(teacher_ids), places, known),
+        )
         return Alignment(
-            len(student_ids),
-            len(teacher_ids),
-            student_borders,
-            teacher_borders,
+            student,
+            teacher,
             groups[:, 0],
             groups[:, 1],
             used,
-            np.diff(places),
+            np.array([one == other for one, other in realised]),
+            _chunk_ends(student, teacher),
+            np.array(places),
             len(ours.text),
-            student == teacher,
-            self._covers("student", ours, places, realised),
-            self._covers("teacher", theirs, places, realised),
         )
 
     def _path(self, side: Side, ids: Sequence[int], other: Side) -> _Path:
         tokens = self._sides[side].tokens
-        text = tokens.spell(ids)
+        spelled = [tokens.spellings[int(index)] for index in ids]
+        known = [spelling for spelling in itertools.takewhile(lambda one: one is not None, spelled) if spelling]
+        text = "".join(known)
         stripped = tokens.dummy_prefix and not self._sides[other].tokens.dummy_prefix and text.startswith(" ")
-        place, starts, rows = -1 if stripped else 0, [], {}
-        for row, index in enumerate(ids):
-            rows[max(place, 0)] = row
-            spelling = tokens.spellings[int(index)]
-            if spelling is None:
-                break
-            starts.append(place)
-            place += len(spelling)
-        else:
-            rows[max(place, 0)] = len(ids)
-        return _Path(text[1:] if stripped else text, starts, rows)
+        starts = list(itertools.accumulate(map(len, known), initial=-stripped))
+        return _Path(text[stripped:], starts, [int(index) for index in ids[: len(known)]])
+
+    def _realised(self, side: Side, path: _Path, place: int, common: int) -> int:
+        """The cell of what a path's token goes on with at some place; OTHER where it is not known."""
+        row = path.row_at(place)
+        if row == len(path.ids) or path.starts[row] < 0 or path.starts[row + 1] > common:
+            return len(self.cells)
+        vocabulary, offset = self._sides[side], place - path.starts[row]
+        token = path.ids[row]
+        return self._cell_of(vocabulary.spelling(token)[offset:]) if offset else int(vocabulary.cells[token])
 
     def _group(self, one: int, other: int) -> tuple[int, int]:
         """The cells that count as the realised event: all that begin with the shorter of two."""
@@ -250,26 +274,29 @@ class SharedEvents:
         shorter = min(self.cells[one], self.cells[other], key=len)
         return bisect.bisect_left(self.cells, shorter), bisect.bisect_left(self.cells, shorter + _LAST)
 
-    def _covers(self, side: Side, path: _Path, places: Sequence[int], realised: dict[int, tuple[int, int]]) -> Covers:
-        """All tokens that begin on a path, pass over common borders and agree with what was realised up to there."""
-        found: list[tuple[int, int, int, int]] = []
-        for row, start in enumerate(path.starts):
-            first = bisect.bisect_right(places, start)
-            for border in range(first if start >= 0 else len(places), len(places)):
-                text = path.text[start : places[border]]
+    def _track(
+        self, side: Side, path: _Path, length: int, places: Sequence[int], known: dict[int, tuple[int, int]]
+    ) -> Track:
+        rows = np.array([path.row_at(place) for place in places])
+        inside = np.array([path.starts[row] != place for row, place in zip(rows, places, strict=True)])
+        parts = [(np.zeros(0, dtype=np.int64),) * 4]
+        for row, start in enumerate(path.starts[:-1]):
+            first = bisect.bisect_right(places, start) if start >= 0 else len(places)
+            for border in range(first, len(places)):
                 between = [place for place in places[max(first - 1, 0) : border] if place >= start]
-                conditions = tuple((place - start, *realised[place]) for place in between if place in realised)
-                tokens = self._find(side, text, conditions)
-                if tokens is None:
+                conditions = tuple((place - start, *known[place]) for place in between if place in known)
+                tokens, cells, more = self._find(side, path.text[start : places[border]], conditions)
+                chosen = slice(None) if inside[border] else cells != ENDS_HERE
+                tokens, cells = tokens[chosen], cells[chosen]
+                parts.append((np.full(len(tokens), border), np.full(len(tokens), row), tokens, cells))
+                if not more:
                     break
-                found += [(border, row, token, cell) for token, cell in tokens]
-        columns = np.array(found, dtype=np.int64).reshape(-1, 4)
-        return Covers(*columns.T)
+        return Track(length, rows, inside, Covers(*map(np.concatenate, zip(*parts, strict=True))))
 
     def _find_covers(
         self, side: Side, text: str, conditions: tuple[tuple[int, int, int], ...]
-    ) -> list[tuple[int, int]] | None:
-        """Tokens that begin with some bytes and go on, and the cells of what they go on with.
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Tokens that begin with some bytes.
 
         Args:
             side: Whose tokens.
@@ -277,21 +304,31 @@ class SharedEvents:
             conditions: Offsets at which the rest of a token has to be in a range of cells.
 
         Returns:
-            Pairs of token and cell; None where no token is longer, whatever the conditions.
+            Tokens, the cells of what they go on with or `ENDS_HERE`, and whether any token is longer than the bytes.
         """
         vocabulary = self._sides[side]
-        longer = vocabulary.tokens.longer_than(text)
-        if not longer:
-            return None
-        found = []
-        for token in longer:
-            spelling = vocabulary.tokens.spellings[token]
-            if spelling is not None and all(
-                first <= (self._cell_of(spelling[offset:]) if offset else vocabulary.cells[token]) < last
-                for offset, first, last in conditions
-            ):
-                found.append((token, self._cell_of(spelling[len(text) :])))
-        return found
+        candidates = vocabulary.tokens.beginning_with(text)
+        found: np.ndarray = np.asarray(candidates, dtype=np.int64)
+        for offset, first, last in conditions:
+            if offset:
+                cells = [self._cell_of(vocabulary.spelling(token)[offset:]) for token in found]
+            else:
+                cells = vocabulary.cells[found].tolist()
+            found = found[(np.asarray(cells) >= first) & (np.asarray(cells) < last)]
+        rest = [vocabulary.spelling(token)[len(text) :] for token in found]
+        cells = [self._cell_of(one) if one else ENDS_HERE for one in rest]
+        longer = any(len(vocabulary.spelling(token)) > len(text) for token in reversed(candidates))
+        return found, np.asarray(cells, dtype=np.int64), longer
+
+
+def _chunk_ends(student: Track, teacher: Track) -> np.ndarray:
+    """By border: the next that both sides have, where the chunk up to it is not one token on both; else -1."""
+    ends = np.full(len(student.rows), -1)
+    both = np.flatnonzero(~student.inside & ~teacher.inside)
+    for start, end in itertools.pairwise(both):
+        if max(side.rows[end] - side.rows[start] for side in (student, teacher)) > 1:
+            ends[start] = end
+    return ends
 
 
 def _common_length(one: str, other: str) -> int:

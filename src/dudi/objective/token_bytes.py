@@ -69,10 +69,10 @@ class TokenBytes:
         pairs = sorted((spelling, index) for index, spelling in enumerate(self.spellings) if spelling)
         return [spelling for spelling, _ in pairs], [index for _, index in pairs]
 
-    def longer_than(self, prefix: str) -> list[int]:
-        """Ids of the tokens that begin with some bytes and go on after them."""
+    def beginning_with(self, prefix: str) -> list[int]:
+        """Ids of the tokens that begin with some bytes, in the order of their spellings."""
         spellings, ids = self._sorted
-        start = bisect.bisect_right(spellings, prefix)
+        start = bisect.bisect_left(spellings, prefix)
         return ids[start : bisect.bisect_left(spellings, prefix + chr(0x10FFFF), start)]
 
     @functools.cached_property
