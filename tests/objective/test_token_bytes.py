@@ -1,14 +1,14 @@
 """The bytes of tokens: every kind of tokenizer, characters cut in the middle, bytes that are no text."""
 
 import pytest
-from helpers import make_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizer_kinds import ANSWERS, byte_bpe, sentence_piece, smollm2, word_piece
 from tokenizers import Tokenizer, models, normalizers
 
 from dudi.errors import ConfigError
 from dudi.objective.token_bytes import PROBE, spelling_of, token_bytes
+from helpers import make_tokenizer
+from tokenizer_kinds import ANSWERS, byte_bpe, sentence_piece, smollm2, word_piece
 
 KINDS = {
     "byte-level": make_tokenizer,
@@ -127,7 +127,9 @@ def test_word_pieces_are_refused():
 def test_a_tokenizer_that_changes_text_is_refused():
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
-    with pytest.raises(ConfigError, match=r"does not give a text back byte for byte \(b'Apa kaba' became b'apa kaba'\)"):
+    with pytest.raises(
+        ConfigError, match=r"does not give a text back byte for byte \(b'Apa kaba' became b'apa kaba'\)"
+    ):
         token_bytes(tokenizer)
 
 

@@ -34,6 +34,8 @@ EMPTY = -87.0
 """Log-probability of a cell without a token (OTHER, on a side that has no such token)."""
 NOTHING = -1e4
 """That of a cell that has been merged into another: exactly 0 as a probability."""
+LEAST = 1e-6
+"""Least probability that bytes go on otherwise than a chunk does: below it is rounding."""
 UNKNOWN = 1e-3
 """Least share of what may follow that is left unknown inside a token: its longer tokens are not all of the paths."""
 
@@ -271,8 +273,7 @@ def _two_events(judged: _Judged, tile: Tile, side: TileRows) -> Tensor:
     """(2, S) log-probabilities that the bytes go on as the chunk does, and that they do not, given its first event."""
     columns = torch.searchsorted(side.borders, tile.split)
     event = judged.cells[tile.first_cell[tile.split], columns]
-    least = 1e-12 if event.dtype == torch.float64 else 1e-6
-    goes_on = (judged.chunks - event.double()).clamp_max(-least)
+    goes_on = (judged.chunks - event.double()).clamp_max(-LEAST)
     return torch.stack([goes_on, torch.log(-torch.expm1(goes_on))]).to(event.dtype)
 
 

@@ -179,14 +179,15 @@ class SharedEvents:
         spelled = [set(filter(None, side.tokens.spellings)) for side in self._sides.values()]
         self.cells = sorted(spelled[0] & spelled[1])
         self._numbers = {spelling: number for number, spelling in enumerate(self.cells)}
-        self._longest = max(map(len, self.cells))
+        self._longest = max(map(len, self.cells), default=0)
+        self._cell_of = functools.lru_cache(maxsize=2**18)(self._longest_cell)
+        self._find = functools.lru_cache(maxsize=2**16)(self._find_covers)
         for side in self._sides.values():
-            cells = [len(self.cells) if s is None else self._cell_of(s) for s in side.tokens.spellings]
+            cells = [len(self.cells) if s is None else self._longest_cell(s) for s in side.tokens.spellings]
             side.cells = np.asarray(cells, dtype=np.int64)
         self.student_cells, self.teacher_cells = (side.cells for side in self._sides.values())
-        self._find = functools.lru_cache(maxsize=2**16)(self._find_covers)
 
-    def _cell_of(self, spelling: str) -> int:
+    def _longest_cell(self, spelling: str) -> int:
         """The longest shared spelling that some bytes begin with; OTHER where there is none."""
         for length in range(min(len(spelling), self._longest), 0, -1):
             number = self._numbers.get(spelling[:length])
