@@ -35,7 +35,12 @@ class Pair:
         self.teacher = [self.events.encode(ids) for ids in self.student]
         self.aligned = [self.events.align(*both) for both in zip(self.student, self.teacher, strict=True)]
         self.batch = EventBatch(self.aligned, self.student, self.teacher)
-        self.loss = EventLoss(self.events, Distance(kind, beta, temperature))
+        self.loss = EventLoss(self.events)
+        self.distance = Distance(kind, beta, temperature)
+
+    def divergence(self, student, teacher, batch=None):
+        """Of all logits at once."""
+        return self.loss.from_logits(batch or self.batch, student, teacher, self.distance)
 
     def states(self, width=12, dtype=torch.float64):
         """Hidden states and head weights of both sides."""
@@ -65,7 +70,7 @@ def test_with_one_tokenizer_it_is_the_divergence_of_tokens(tokenizers, kind, tem
     logits = (hidden @ weight.t()).requires_grad_()
     other = teacher_hidden @ teacher_weight.t()
     today = token_divergence(logits, other, kind, 0.3, temperature)
-    ours = pair.loss.from_logits(pair.batch, logits, other)
+    ours = pair.divergence(logits, other)
     torch.testing.assert_close(ours, today, rtol=1e-12, atol=1e-12)
     shares = torch.rand(len(today), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = [torch.autograd.grad((values * shares).sum(), logits)[0] for values in (ours, today)]
@@ -79,7 +84,7 @@ def test_ends_of_other_names_change_nothing(tokenizers):
     hidden, weight, teacher_hidden, teacher_weight = pair.states()
     logits, other = hidden @ weight.t(), teacher_hidden @ teacher_weight.t()
     today = token_divergence(logits, other, "reverse_kl")
-    torch.testing.assert_close(pair.loss.from_logits(pair.batch, logits, other), today, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(pair.divergence(logits, other), today, rtol=1e-12, atol=1e-12)
 
 
 PAIRS = [("large", "small"), ("small", "large"), ("large", "sentencepiece"), ("sentencepiece", "large")]
@@ -98,9 +103,9 @@ def test_tile_by_tile_it_is_the_loss_of_all_logits(tokenizers, monkeypatch, name
     student, teacher = Head(weight, bias, 0.5, softcap=6.0), Head(teacher_weight, None, 2.0)
     shares = torch.rand(len(hidden), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     shares[3] = 0
-    places = pair.loss.from_logits(pair.batch, student.logits(hidden), teacher.logits(teacher_hidden))
+    places = pair.divergence(student.logits(hidden), teacher.logits(teacher_hidden))
     dense = (places * shares[torch.as_tensor(pair.batch.student_rows)]).sum()
-    tiled = pair.loss.weighted(pair.batch, student, hidden, teacher, teacher_hidden, shares)
+    tiled = pair.loss.weighted(pair.batch, student, hidden, teacher, teacher_hidden, shares, pair.distance)
     assert places.min() >= -1e-9
     torch.testing.assert_close(tiled, dense, rtol=1e-10, atol=1e-12)
     for ours, other in zip(*(torch.autograd.grad(1.7 * value, inputs) for value in (tiled, dense)), strict=True):
@@ -111,11 +116,17 @@ def test_in_fp32_and_under_autocast_it_is_near_the_truth(tokenizers):
     pair = Pair(tokenizers["large"], tokenizers["sentencepiece"], ANSWERS)
     exact = pair.states()
     truth = pair.loss.weighted(
-        pair.batch, Head(exact[1]), exact[0], Head(exact[3]), exact[2], torch.ones(len(exact[0]))
+        pair.batch, Head(exact[1]), exact[0], Head(exact[3]), exact[2], torch.ones(len(exact[0])), pair.distance
     )
     coarse = [tensor.float() for tensor in exact]
     value = pair.loss.weighted(
-        pair.batch, Head(coarse[1]), coarse[0].requires_grad_(), Head(coarse[3]), coarse[2], torch.ones(len(exact[0]))
+        pair.batch,
+        Head(coarse[1]),
+        coarse[0].requires_grad_(),
+        Head(coarse[3]),
+        coarse[2],
+        torch.ones(len(exact[0])),
+        pair.distance,
     )
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(truth.item(), rel=1e-5)
@@ -156,7 +167,7 @@ def test_gradients_are_those_of_finite_differences(kind, merges, temperature):
         wide = [
             full.index_copy(1, torch.tensor(own), part) for full, own, part in zip(wide, extra, logits, strict=True)
         ]
-        return pair.loss.from_logits(pair.batch, wide[0], wide[1].detach())
+        return pair.divergence(wide[0], wide[1].detach())
 
     assert torch.autograd.gradcheck(losses, [few[0], few[1].detach()], eps=1e-6, atol=1e-5)
 
@@ -187,11 +198,11 @@ LEFT_TO_RIGHT = ([("a", "b"), ("ab", "c")], [("b", "c"), ("c", "a")])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_two_models_that_know_the_bytes_agree_whatever_their_tokens(kind, swapped):
     pair, logits = perfect(*map(byte_bpe, LEFT_TO_RIGHT[:: -1 if swapped else 1]), byte_source(length=5), kind)
-    values = pair.loss.from_logits(pair.batch, *logits)
+    values = pair.divergence(*logits)
     assert len(values) > 1000
     assert values.abs().max() < 1e-9
     bare = EventBatch([without_covers(one) for one in pair.aligned], pair.student, pair.teacher)
-    assert pair.loss.from_logits(bare, *logits).mean() > 0.1
+    assert pair.divergence(*logits, bare).mean() > 0.1
 
 
 @pytest.mark.parametrize("merges", LEFT_TO_RIGHT)
@@ -234,7 +245,7 @@ def learn(pair, source, student, teacher_logits, batch, steps=150):
     for step in range(steps):
         if step == 2 * steps // 3:
             optimizer.param_groups[0]["lr"] = 0.02
-        loss = (pair.loss.from_logits(batch, (table + hidden)[index], teacher_logits) * weights).sum()
+        loss = (pair.divergence((table + hidden)[index], teacher_logits, batch) * weights).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -268,7 +279,7 @@ def test_inside_a_token_only_what_its_longer_tokens_say_counts():
     ours[0, a], ours[2, end] = 0, 0
     for chance, expected in ((0.6, 0.0), (0.9, 0.0), (0.3, 0.6 * math.log(2) + 0.4 * math.log(0.4 / 0.7))):
         ours[1, b], ours[1, a] = math.log(chance), math.log(1 - chance)
-        inside = pair.loss.from_logits(pair.batch, ours, logits)[1]
+        inside = pair.divergence(ours, logits)[1]
         assert inside.item() == pytest.approx(expected, abs=1e-9)
     assert 0 < UNKNOWN < 0.01
 
@@ -283,6 +294,6 @@ def test_digits_keep_their_mass():
     theirs = torch.full((5, pair.sizes[1]), -60.0, dtype=torch.float64)
     for row, name in enumerate(["2", "0", "1", "7", "<|im_end|>"]):
         theirs[row, teacher.get_vocab()[name]] = 0
-    values = pair.loss.from_logits(pair.batch, ours, theirs)
+    values = pair.divergence(ours, theirs)
     assert len(values) == 5
     assert values.max() < 2 * UNKNOWN

@@ -48,6 +48,7 @@ METHOD_STAGE_KEYS: frozenset[str] = frozenset(
         *("beta", "temperature", "kd_temperature", "max_new_tokens", "teacher_max_length", "languages"),
         *("exclude_targets", "share_rollouts", "cold_start_adapter", "spin_iterations", "spin_learning_rates"),
         *("ema_rate", "rollout_batch_size", "eval_rollouts", "overlap_k", "cold_start_learning_rate"),
+        "min_shared_bytes",
         *("use_vllm", *VLLM_KEYS),
         *("alarm_steps", *ALARM_RATES),
     }
@@ -120,6 +121,9 @@ class DudiConfig(RunArguments):
     loss_kernel: Kernel = _key(
         "auto", "dense, chunked or fused (neither holds the logits), or auto: by device and size."
     )
+    min_shared_bytes: float = _key(
+        0.5, "With a teacher of another tokenizer: least share of a language's bytes that has to be comparable."
+    )
     samples_per_step: int = _key(2, "Rollouts written to samples.jsonl each optimizer step.")
     alarm_steps: int = _key(10, "Optimizer steps over which the rates of the alarms below are averaged.")
     alarm_empty_rate: float = _key(0.2, "A warning when more rollouts than this share are empty.")
@@ -170,6 +174,7 @@ class DudiConfig(RunArguments):
             ("max_length", self.max_length > 16, "above 16"),
             ("skip_completion_tokens", self.skip_completion_tokens >= 0, "at least 0"),
             ("overlap_k", self.overlap_k >= 1, "at least 1"),
+            ("min_shared_bytes", 0 <= self.min_shared_bytes <= 1, "between 0 and 1"),
             ("rollout_batch_size", self.rollout_batch_size >= 1, "at least 1"),
             (
                 "vllm_gpu_memory_utilization",
@@ -236,8 +241,7 @@ class DudiConfig(RunArguments):
         """
         if self.needs_teacher and not given:
             raise ConfigError(
-                f"method {self.method} needs a teacher: set teacher (teacher_model in Python) to a larger model with "
-                "the student's vocabulary"
+                f"method {self.method} needs a teacher: set teacher (teacher_model in Python) to a larger model"
             )
 
     @property
@@ -248,6 +252,11 @@ class DudiConfig(RunArguments):
         if METHODS[self.method].teacher != "model":
             return False
         return "on_policy" in self.signals or ("off_policy" in self.signals and self.off_policy_loss == "divergence")
+
+    @property
+    def reads_teacher_tokens(self) -> bool:
+        """Whether a second model's probabilities are read: not where it only writes targets."""
+        return METHODS[self.method].teacher == "model" and any(s.teacher_reads for s in build_signals(self).values())
 
     def for_cold_start(self, output_dir: str) -> DudiConfig:
         """The config of the cold-start stage: the same keys, with SFT or DFT as the method.

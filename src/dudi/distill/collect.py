@@ -12,6 +12,7 @@ from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.metrics import RolloutHealth
 from dudi.distill.verbalizer import Verbalizer
+from dudi.objective.shared_events import SharedEvents
 from dudi.objective.signals import Kind, Signal
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
 
@@ -54,6 +55,7 @@ class Collector:
         teacher: The teacher's chat format (the student's own for SDFT).
         engine: Writes rollouts.
         known_languages: Candidates when a rollout's language is detected.
+        events: Of the two tokenizers; None where the teacher reads the student's ids.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Collector:
         teacher: ChatFormat,
         engine: Engine,
         known_languages: Sequence[str],
+        events: SharedEvents | None = None,
     ) -> None:
         self.args, self.verbalizer, self.engine = args, verbalizer, engine
         self.student, self.teacher = student, teacher
-        self.known_languages = tuple(known_languages)
+        self.known_languages, self.events = tuple(known_languages), events
         self.pool: Mapping[str, Rollout] | None = None
         """SPIN: the answers that an earlier iterate wrote, by row id, instead of the live student's."""
 
@@ -87,6 +90,7 @@ class Collector:
             purpose: `train` or `eval`: evaluation draws from noise of its own.
         """
         kinds = sorted({kind for signal in signals.values() for kind in signal.reads})
+        read_twice = {kind for signal in signals.values() for kind in signal.teacher_reads}
         collected = Collected([], RolloutHealth(), [])
         prompted = [
             [self._prompt(kind, example, epoch, collected) for kind in kinds if kind != "gold" for example in examples]
@@ -100,6 +104,8 @@ class Collector:
                 sequences["gold"] = [self._gold(example) for example in examples]
             for item in items:
                 sequences.setdefault(item.kind, []).append(self._rolled_out(item, next(answers), collected))
+            if self.events is not None:
+                sequences |= {kind: [_aligned(s, self.events) for s in sequences[kind]] for kind in read_twice}
             collected.batches.append(MicroBatch(sequences, per_sequence=self.args.loss_average == "sequence"))
         return collected
 
@@ -164,3 +170,9 @@ class Collector:
             rollout.ended,
             trained,
         )
+
+
+def _aligned(scored: Scored, events: SharedEvents) -> Scored:
+    """The sequence with the teacher's tokens for its bytes."""
+    theirs = events.encode(scored.completion)
+    return dataclasses.replace(scored, teacher_completion=theirs, alignment=events.align(scored.completion, theirs))

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl.models import unwrap_model_for_generation
 
-from dudi.data.chat import Tokens
+from dudi.data.chat import ChatFormat, Tokens
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
 from dudi.models.adapters import innermost
@@ -46,7 +46,7 @@ def student_engine(run: Run) -> Engine:
             yield innermost(model)
         wrapped.train(training)
 
-    return _engine(run, opened, run.setup.student_format.stop_ids)
+    return _engine(run, opened, run.setup.student_format, run.setup.vocabulary)
 
 
 def teacher_engine(run: Run) -> TransformersEngine:
@@ -64,21 +64,23 @@ def teacher_engine(run: Run) -> TransformersEngine:
         with gathered(teacher, run.accelerator), run.accelerator.autocast():
             yield teacher
 
-    return _engine(run, opened, run.setup.teacher_format.stop_ids)
+    own = teacher.get_output_embeddings().weight.shape[0]
+    vocabulary = own if run.setup.own_tokens else run.setup.vocabulary
+    return _engine(run, opened, run.setup.teacher_format, vocabulary)
 
 
 def _engine(
-    run: Run, model: Callable[[], AbstractContextManager[PreTrainedModel]], stop_ids: Sequence[int]
+    run: Run, model: Callable[[], AbstractContextManager[PreTrainedModel]], chat: ChatFormat, vocabulary: int
 ) -> TransformersEngine:
     """An engine with this run's sampling."""
     args = run.args
     return TransformersEngine(
         model,
-        stop_ids=stop_ids,
-        pad_id=run.setup.student_format.end_of_turn,
+        stop_ids=chat.stop_ids,
+        pad_id=chat.end_of_turn,
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,
-        vocabulary=run.setup.vocabulary,
+        vocabulary=vocabulary,
         batch_size=args.rollout_batch_size,
     )
 

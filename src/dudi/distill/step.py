@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.batch import MicroBatch
+from dudi.distill.batch import MicroBatch, event_counts
 from dudi.distill.collect import Collected
-from dudi.distill.metrics import RolloutHealth, health_metrics
+from dudi.distill.metrics import RolloutHealth, event_metrics, health_metrics
 from dudi.environment import peak_memory
 from dudi.objective.signals import Kind, Signal
 
@@ -35,6 +35,7 @@ class Step:
         counts: Each signal's denominator, over all micro-batches and ranks.
         sums: Each signal's summed loss so far, on this rank.
         agreement: Sums of overlap, both entropies and the number of positions.
+        masses: Sums of both models' ends and of what is outside their common events.
         scored: Completion tokens that the student was scored on, on this rank.
         seconds: Wall time of each phase.
         bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
@@ -48,6 +49,7 @@ class Step:
     counts: dict[str, float] = dataclasses.field(default_factory=dict)
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     agreement: Tensor | None = None
+    masses: Tensor | None = None
     scored: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -65,11 +67,12 @@ class Step:
                 torch.cuda.synchronize()
             self.seconds[phase] += time.perf_counter() - begin
 
-    def add(self, sums: Mapping[str, Tensor], agreement: Tensor) -> None:
+    def add(self, sums: Mapping[str, Tensor], agreement: Tensor, masses: Tensor) -> None:
         """Take in one micro-batch."""
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach()
         self.agreement = agreement if self.agreement is None else self.agreement + agreement
+        self.masses = masses if self.masses is None else self.masses + masses
 
     def note_bad_number(self, what: str, *batches: MicroBatch) -> None:
         """Remember the rows of micro-batches in which something was not finite."""
@@ -114,13 +117,19 @@ def what_is_bad(teacher_states: Mapping[Kind, Tensor]) -> str:
 
 
 def rank_sums(step: Step, device: torch.device) -> Tensor:
-    """What has to be summed over the ranks, fp64: each signal's loss, the agreement, the rollouts' health, tokens."""
+    """What has to be summed over the ranks, in fp64.
+
+    Each signal's loss, the agreement, the rollouts' health, tokens, and what two tokenizers have in common.
+    """
     agreement = torch.zeros(4) if step.agreement is None else step.agreement
+    masses = torch.zeros(5) if step.masses is None else step.masses
     return torch.cat(
         [
             torch.stack([value.double() for value in step.sums.values()]),
             agreement.double().to(device),
             torch.tensor([*step.collected.health.as_list(), step.scored], device=device).double(),
+            torch.tensor(event_counts(step.collected.batches), device=device).double(),
+            masses.double().to(device),
         ]
     )
 
@@ -135,7 +144,7 @@ def step_record(step: Step, total: list[float], args: DudiConfig) -> dict[str, A
     """
     names = list(step.sums)
     losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total, strict=False)}
-    overlap, student, teacher, positions, *health, scored = total[len(names) :]
+    overlap, student, teacher, positions, *health, scored = total[len(names) : -9]
     record: dict[str, Any] = {
         "loss": sum(step.weights[name] * value for name, value in losses.items()),
         **{f"loss/{name}": value for name, value in losses.items()},
@@ -144,6 +153,7 @@ def step_record(step: Step, total: list[float], args: DudiConfig) -> dict[str, A
         record[f"overlap@{args.overlap_k}"] = overlap / positions
         record |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
     record |= health_metrics(health)
+    record |= event_metrics(total[-9:])
     if args.loss_average == "token":
         record |= {f"tokens/{name}": int(step.counts[name]) for name in names if name != "sequence"}
     record |= step.timings(scored)

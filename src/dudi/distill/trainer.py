@@ -159,6 +159,7 @@ class DudiTrainer(LoggedTrainer):
             parts.teacher_format,
             student_engine(self.run),
             parts.languages,
+            None if parts.events is None else parts.events.events,
         )
         self.step: Step | None = None
         self.epoch = 0
@@ -357,7 +358,7 @@ class DudiTrainer(LoggedTrainer):
         loss = torch.zeros((), device=self.args.device)
         for name, total in out["sums"].items():
             loss = loss + step.weights[name] * total / max(step.counts[name], 1.0)
-        step.add(out["sums"], out["agreement"])
+        step.add(out["sums"], out["agreement"], out["masses"])
         step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
         loss = loss * self.args.world_size
         if not torch.isfinite(loss):

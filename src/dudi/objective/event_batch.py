@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dudi.data.chat import Tokens
 from dudi.objective.shared_events import Alignment, Covers, Track
 
 
@@ -79,7 +80,7 @@ class _Side:
     first_cover: np.ndarray
 
     @classmethod
-    def of(cls, tracks: Sequence[Track], ids: Sequence[Sequence[int] | np.ndarray]) -> _Side:
+    def of(cls, tracks: Sequence[Track], ids: Sequence[Tokens]) -> _Side:
         """Number the rows and borders of completions one after the other."""
         rows = np.cumsum([0, *(track.length for track in tracks)])
         borders = np.cumsum([0, *(len(track.rows) for track in tracks)])
@@ -129,8 +130,8 @@ class EventBatch:
     def __init__(
         self,
         alignments: Sequence[Alignment],
-        student_ids: Sequence[Sequence[int] | np.ndarray],
-        teacher_ids: Sequence[Sequence[int] | np.ndarray],
+        student_ids: Sequence[Tokens],
+        teacher_ids: Sequence[Tokens],
     ) -> None:
         self._student = _Side.of([alignment.student for alignment in alignments], student_ids)
         self._teacher = _Side.of([alignment.teacher for alignment in alignments], teacher_ids)

@@ -283,8 +283,7 @@ def _place_divergence(student: _Judged, teacher: _Judged, tile: Tile, distance: 
         return _divergence(student.cells, teacher.cells, distance)
     values = student.cells.new_zeros(len(tile.places))
     ours, theirs = tile.student, tile.teacher
-    both = _common(ours.borders, theirs.borders)
-    columns = torch.searchsorted(ours.borders, both), torch.searchsorted(theirs.borders, both)
+    both, columns = _common_borders(tile)
     values = values.index_put(
         (both,), _divergence(student.cells[:, columns[0]], teacher.cells[:, columns[1]], distance)
     )
@@ -301,9 +300,11 @@ def _place_divergence(student: _Judged, teacher: _Judged, tile: Tile, distance: 
     return values
 
 
-def _common(one: Tensor, other: Tensor) -> Tensor:
-    """Numbers that are in both of two sorted lists."""
-    return one[torch.isin(one, other)]
+def _common_borders(tile: Tile) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Places that are borders of both sides, and each side's columns for them."""
+    ours, theirs = tile.student.borders, tile.teacher.borders
+    both = ours[torch.isin(ours, theirs)]
+    return both, (torch.searchsorted(ours, both), torch.searchsorted(theirs, both))
 
 
 class EventLoss:
@@ -311,33 +312,50 @@ class EventLoss:
 
     Args:
         events: Of the two tokenizers.
-        distance: Which divergence.
         device: Where the models' heads are.
+
+    Attributes:
+        events: As given.
+        student: The student's tokens by cell.
+        teacher: The teacher's.
     """
 
-    def __init__(self, events: SharedEvents, distance: Distance, device: torch.device | str = "cpu") -> None:
+    def __init__(self, events: SharedEvents, device: torch.device | str = "cpu") -> None:
         other = len(events.cells)
         count = other + bool((events.student_cells == other).any() or (events.teacher_cells == other).any())
-        self.distance = distance
+        self.events = events
         self.student = Cells.of(events.student_cells, count, device)
         self.teacher = Cells.of(events.teacher_cells, count, device)
 
-    def from_logits(self, batch: EventBatch, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def from_logits(
+        self, batch: EventBatch, student_logits: Tensor, teacher_logits: Tensor, distance: Distance
+    ) -> Tensor:
         """Every place's divergence, all logits held at once: (N, V), (M, V') -> (P,) in nats.
 
         The gradient goes to both; detach the teacher's.
         """
         parts = [
-            self.judge(tile, student_logits[tile.student.rows].t(), teacher_logits[tile.teacher.rows].t())
+            self.judge(tile, student_logits[tile.student.rows].t(), teacher_logits[tile.teacher.rows].t(), distance)
             for tile in batch.tiles(2**62, student_logits.device)
         ]
         return torch.cat(parts) if parts else student_logits.new_zeros(0)
 
-    def judge(self, tile: Tile, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def judge(
+        self,
+        tile: Tile,
+        student_logits: Tensor,
+        teacher_logits: Tensor,
+        distance: Distance,
+        observer: fused.Observer | None = None,
+    ) -> Tensor:
         """Logits (V, R), (V', R') of a tile's rows -> (P,)."""
         student = _judge(student_logits, tile.student, tile, self.student)
         teacher = _judge(teacher_logits, tile.teacher, tile, self.teacher)
-        return _place_divergence(student, teacher, tile, self.distance)
+        if observer is not None:
+            _, columns = _common_borders(tile)
+            rows = tile.student.rows[columns[0]]
+            observer(rows, student.cells.detach()[:, columns[0]].t(), teacher.cells.detach()[:, columns[1]].t())
+        return _place_divergence(student, teacher, tile, distance)
 
     def weighted(
         self,
@@ -347,6 +365,8 @@ class EventLoss:
         teacher: Head,
         teacher_hidden: Tensor,
         row_weights: Tensor,
+        distance: Distance,
+        observer: fused.Observer | None = None,
     ) -> Tensor:
         """The sum over places of weight times divergence, tile by tile, with a gradient to the student's tensors only.
 
@@ -357,6 +377,9 @@ class EventLoss:
             teacher: The teacher's head.
             teacher_hidden: (M, H_t).
             row_weights: (N,) weights of the student's tokens; a place counts with that of the token it belongs to.
+            distance: Which divergence.
+            observer: Is shown (n,) rows of the student at which both sides have a border, and both sides'
+                log-probabilities (n, C) of the cells.
 
         Returns:
             A scalar in nats, fp32 at least.
@@ -367,10 +390,22 @@ class EventLoss:
             student.bias,
             teacher_hidden,
             row_weights,
-            (self, batch, student, teacher),
+            _Call(self, batch, student, teacher, distance, observer),
             torch.is_grad_enabled(),
         )
         return total
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Call:
+    """What `weighted` was asked for, beside the tensors that autograd has to see."""
+
+    loss: EventLoss
+    batch: EventBatch
+    student: Head
+    teacher: Head
+    distance: Distance
+    observer: fused.Observer | None
 
 
 class _WeightedEvents(torch.autograd.Function):
@@ -384,10 +419,10 @@ class _WeightedEvents(torch.autograd.Function):
         bias: Tensor | None,
         teacher_hidden: Tensor,
         row_weights: Tensor,
-        parts: tuple[EventLoss, EventBatch, Head, Head],
+        call: _Call,
         grad: bool,
     ) -> Tensor:
-        loss, batch, student, teacher = parts
+        batch, student, teacher = call.batch, call.student, call.teacher
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
         with torch.autocast(hidden.device.type, enabled=False), torch.no_grad():
             ours, theirs = _Side(student, hidden), _Side(teacher, teacher_hidden)
@@ -399,9 +434,9 @@ class _WeightedEvents(torch.autograd.Function):
                 raw = ours.product(tile.student.rows)
                 teachers = teacher.finished(theirs.product(tile.teacher.rows))
                 with torch.set_grad_enabled(any(needs)):
-                    value = (
-                        loss.judge(tile, student.finished(raw.requires_grad_(any(needs))), teachers) * weights
-                    ).sum()
+                    students = student.finished(raw.requires_grad_(any(needs)))
+                    values = call.loss.judge(tile, students, teachers, call.distance, call.observer)
+                    value = (values * weights).sum()
                 total += value.detach()
                 if any(needs):
                     gradient.add(tile.student.rows, torch.autograd.grad(value, raw)[0])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Observer = Callable[[slice, Tensor, Tensor], None]
+Observer = Callable[[slice | Tensor, Tensor, Tensor], None]
 """Is shown rows, and the student's and the teacher's logits (R, V) of these, before they are overwritten."""
 
 CPU_TILE, DEVICE_TILE = 2**23, 2**27

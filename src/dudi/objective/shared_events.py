@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from dudi.data.chat import Tokens
 from dudi.objective.token_bytes import FIRST_SPECIAL, TokenBytes, token_bytes
 
 END = chr(FIRST_SPECIAL)
@@ -187,6 +188,11 @@ class SharedEvents:
             side.cells = np.asarray(cells, dtype=np.int64)
         self.student_cells, self.teacher_cells = (side.cells for side in self._sides.values())
 
+    @property
+    def end(self) -> int:
+        """The cell of the end of the turn."""
+        return self._numbers[END]
+
     def _longest_cell(self, spelling: str) -> int:
         """The longest shared spelling that some bytes begin with; OTHER where there is none."""
         for length in range(min(len(spelling), self._longest), 0, -1):
@@ -195,7 +201,7 @@ class SharedEvents:
                 return number
         return len(self.cells)
 
-    def encode(self, student_ids: Sequence[int]) -> list[int]:
+    def encode(self, student_ids: Tokens) -> list[int]:
         """The teacher's tokens for a completion that the student wrote or read.
 
         The student's ids are taken as they are: the same bytes are handed to the teacher's tokenizer, a special token
@@ -219,7 +225,7 @@ class SharedEvents:
                 break
         return ids
 
-    def align(self, student_ids: Sequence[int], teacher_ids: Sequence[int]) -> Alignment:
+    def align(self, student_ids: Tokens, teacher_ids: Tokens) -> Alignment:
         """Line a completion up with the teacher's tokens for it, as far as both have the same bytes.
 
         Where one side's realised event is the beginning of the other's, all events with that beginning count as one.
@@ -250,7 +256,7 @@ class SharedEvents:
             len(ours.text),
         )
 
-    def _path(self, side: Side, ids: Sequence[int], other: Side) -> _Path:
+    def _path(self, side: Side, ids: Tokens, other: Side) -> _Path:
         tokens = self._sides[side].tokens
         spelled = [tokens.spellings[int(index)] for index in ids]
         known = [spelling for spelling in itertools.takewhile(lambda one: one is not None, spelled) if spelling]

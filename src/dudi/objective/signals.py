@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from dudi.objective.event_batch import EventBatch
+from dudi.objective.event_loss import EventLoss
 from dudi.objective.fused import Observer
 from dudi.objective.heads import Distance, Head, Kernel, weighted_divergence
 from dudi.objective.losses import Weighting, spin, weigh_cross_entropy
@@ -29,9 +31,12 @@ class Rows:
         labels: (N,) the completion's ids.
         lengths: S completion lengths; they sum to N.
         weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
-        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None.
+        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None; across tokenizers (M, H_t), for the
+            same bytes in its own tokens.
         reference: (S,) summed log-probabilities under the reference, or None.
-        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row.
+        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row. Across
+            tokenizers it is shown the cells of the shared events instead.
+        events: The completions in both models' tokens, or None where one tokenizer is enough.
     """
 
     hidden: Tensor
@@ -41,6 +46,7 @@ class Rows:
     teacher_hidden: Tensor | None = None
     reference: Tensor | None = None
     observer: Observer | None = None
+    events: EventBatch | None = None
     _log_probs: Tensor | None = None
 
     def log_probs(self, head: Head, kernel: Kernel) -> Tensor:
@@ -62,17 +68,19 @@ def sum_by_sequence(values: Tensor, lengths: list[int]) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Heads:
-    """The heads that a micro-batch is scored with, cut to the shared vocabulary.
+    """The heads that a micro-batch is scored with, cut to the shared vocabulary where there is one.
 
     Attributes:
         student: The student's head, inside its wrapped forward.
         teacher: The teacher's head, or None.
         kernel: How a head is applied.
+        events: The loss across tokenizers, or None where one is enough.
     """
 
     student: Head
     teacher: Head | None
     kernel: Kernel
+    events: EventLoss | None = None
 
 
 class Signal(Protocol):
@@ -137,6 +145,17 @@ def _total(distance: Distance, rows: Rows, heads: Heads) -> Tensor:
     """Weighted sum of the divergence of student and teacher over aligned rows."""
     if rows.teacher_hidden is None or heads.teacher is None:
         raise RuntimeError("a divergence was asked for without a teacher's pass")
+    if heads.events is not None and rows.events is not None:
+        return heads.events.weighted(
+            rows.events,
+            heads.student,
+            rows.hidden,
+            heads.teacher,
+            rows.teacher_hidden,
+            rows.weights,
+            distance,
+            rows.observer,
+        )
     return weighted_divergence(
         heads.student,
         rows.hidden,

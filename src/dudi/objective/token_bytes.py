@@ -15,12 +15,12 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from dudi.data.chat import Tokens
 from dudi.errors import ConfigError
 
 FIRST_SPECIAL = 256
@@ -28,6 +28,9 @@ FIRST_SPECIAL = 256
 
 PROBE = "Apa kabar? Xin chào, 12,345.67 €\n\n\tสวัสดี வணக்கம் Kumusta  မင်္ဂလာပါ 😀 end"
 """What every tokenizer must give back byte for byte; it is in NFC."""
+
+TEXT_ALONE = "seqkd with off_policy_loss: cross_entropy, which needs a teacher's text alone"
+"""What works under any teacher, for messages."""
 
 _UNICODE_NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled"})
 _INVALID = re.compile("([\udc80-\udcff])")
@@ -80,7 +83,7 @@ class TokenBytes:
         """The token of each single byte, where there is one."""
         return {spelling: i for i, spelling in enumerate(self.spellings) if spelling is not None and len(spelling) == 1}
 
-    def spell(self, ids: Sequence[int]) -> str:
+    def spell(self, ids: Tokens) -> str:
         """The bytes of tokens, up to the first that has none."""
         parts = []
         for index in ids:
@@ -145,7 +148,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int | None = None, nam
     if given != expected:
         raise ConfigError(
             f"{name}: its tokenizer does not give a text back byte for byte ({_difference(given, expected)}), so that "
-            "it cannot be lined up with another; take a teacher of the student's family, or seqkd"
+            f"it cannot be lined up with another; take a teacher of the student's family, or {TEXT_ALONE}"
         )
     return found
 
@@ -156,7 +159,7 @@ def _speller(described: dict[str, Any], name: str) -> Any:
     if model in ("WordPiece", "WordLevel") or "WordPiece" in kinds:
         raise ConfigError(
             f"{name}: a {model} tokenizer's tokens do not say where spaces are; take a teacher with a byte-level or "
-            "SentencePiece tokenizer, or seqkd"
+            f"SentencePiece tokenizer, or {TEXT_ALONE}"
         )
     if "ByteLevel" in kinds or "ByteLevel" in _kinds(described.get("pre_tokenizer")):
         return _byte_level
@@ -164,7 +167,7 @@ def _speller(described: dict[str, Any], name: str) -> Any:
         return functools.partial(_sentence_piece, fallback=bool(described["model"].get("byte_fallback")))
     raise ConfigError(
         f"{name}: a {model} tokenizer that is neither byte-level nor SentencePiece; the bytes of its tokens cannot be "
-        "read. Take a teacher of another family, or seqkd"
+        f"read. Take a teacher of another family, or {TEXT_ALONE}"
     )
 
 
