@@ -8,6 +8,8 @@ import torch
 
 from dudi import DudiTrainer
 from dudi.errors import ConfigError
+from dudi.objective.shared_events import SharedEvents
+from dudi.program.cli import main
 from helpers import ROWS, SPECIALS, make_args, make_model, make_tokenizer
 from tokenizer_kinds import sentence_piece, word_piece
 
@@ -62,8 +64,6 @@ def test_what_it_covers_is_noted_before_training(other, tmp_path):
 
 
 def test_too_little_coverage_is_refused_with_the_table(other, tmp_path, monkeypatch):
-    from dudi.objective.shared_events import SharedEvents
-
     monkeypatch.setattr(SharedEvents, "encode", lambda self, ids: [])
     with pytest.raises(ConfigError, match=r"less than 50% of the bytes could be compared: en 0%.*\n.*\n.*bytes used"):
         make_trainer(tmp_path, "gkd", other)
@@ -151,3 +151,48 @@ def test_evaluation_during_training_reads_it_too(other, tmp_path):
 def test_the_student_writes_with_all_of_its_own_ids(tmp_path):
     trainer = make_trainer(tmp_path, "gkd", make_tokenizer(vocab_size=300))
     assert trainer.setup.vocabulary == 448 > 300 + 28
+
+
+@pytest.fixture
+def recipe(other, tmp_path):
+    """The words of `dudi train` for two saved models with tokenizers of their own."""
+    student = make_tokenizer()
+    for name, tokenizer, width in (("student", student, 32), ("teacher", other, 48)):
+        make_model(seed=width, hidden_size=width, vocab_size=len(tokenizer)).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in ROWS))
+    keys = {
+        "student": "student",
+        "teacher": "teacher",
+        "data": "rows.jsonl",
+        "method": "dudi",
+        "cold_start": "none",
+        "max_steps": 2,
+        "max_new_tokens": 8,
+        "use_cpu": True,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+    }
+    (tmp_path / "recipe.yaml").write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in keys.items()))
+    return ["train", "recipe.yaml", "--output", "run"]
+
+
+def test_the_dry_run_and_the_run_say_what_can_be_compared(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*recipe, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "common events" in said and "bytes used" in said
+    assert main(recipe) == 0
+    said = capsys.readouterr()
+    assert "their shared events are compared" in said.out + said.err
+    assert records_of(tmp_path / "run", "dudi")[-1]["events/bytes_used"] > 0.5
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+def test_the_dry_run_refuses_what_the_run_would(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(SharedEvents, "encode", lambda self, ids: [])
+    for words in ([*recipe, "--dry-run"], recipe):
+        assert main(words) == 2
+        said = capsys.readouterr()
+        assert "less than 50% of the bytes could be compared" in said.out + said.err
