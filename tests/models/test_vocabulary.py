@@ -6,8 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from dudi.errors import ConfigError
-from dudi.models.vocabulary import shared_vocabulary
+from dudi.models.vocabulary import vocabulary_difference
 from helpers import SPECIALS, make_tokenizer
 
 
@@ -24,31 +23,29 @@ def edited(change):
 
 
 def refusal(student, teacher, student_size=448, teacher_size=448):
-    with pytest.raises(ConfigError) as caught:
-        shared_vocabulary(student, teacher, student_size, teacher_size)
-    message = str(caught.value)
-    assert message.count("\n") <= 1
+    message = vocabulary_difference(student, teacher, student_size, teacher_size)
+    assert message is not None and "\n" not in message
     return message
 
 
 def test_equal_tokenizers(tokenizer):
-    assert shared_vocabulary(tokenizer, make_tokenizer(), 448, 448) == 448
+    assert vocabulary_difference(tokenizer, make_tokenizer(), 448, 448) is None
 
 
 def test_an_edit_that_changes_nothing_is_accepted(tokenizer):
     """So that the refusals below are due to their edits."""
-    assert shared_vocabulary(tokenizer, edited(lambda described: None), 448, 448) == 448
+    assert vocabulary_difference(tokenizer, edited(lambda described: None), 448, 448) is None
 
 
 @pytest.mark.parametrize(("student_size", "teacher_size"), [(151936, 152064), (152064, 151936)])
-def test_padded_sizes_give_the_smaller(tokenizer, student_size, teacher_size):
-    assert shared_vocabulary(tokenizer, make_tokenizer(), student_size, teacher_size) == 151936
+def test_sizes_that_differ_by_padding_are_no_difference(tokenizer, student_size, teacher_size):
+    assert vocabulary_difference(tokenizer, make_tokenizer(), student_size, teacher_size) is None
 
 
 def test_a_chat_template_and_a_pad_token_of_ones_own_do_no_harm(tokenizer):
     other = make_tokenizer(template=None)
     other.pad_token = SPECIALS[2]
-    assert shared_vocabulary(tokenizer, other, 448, 448) == 448
+    assert vocabulary_difference(tokenizer, other, 448, 448) is None
 
 
 def test_one_changed_id_is_named(tokenizer):
@@ -60,7 +57,6 @@ def test_one_changed_id_is_named(tokenizer):
 
     message = refusal(tokenizer, edited(swap))
     assert f"2 ids differ, from 300: {names[300]!r} / {names[301]!r}" in message
-    assert "choose a teacher of the student's family" in message
 
 
 def test_ids_beyond_the_shared_size_do_not_matter(tokenizer):
@@ -77,17 +73,13 @@ def test_ids_beyond_the_shared_size_do_not_matter(tokenizer):
 
 
 def refusal_or_none(student, teacher, size):
-    try:
-        shared_vocabulary(student, teacher, size, size)
-    except ConfigError as error:
-        return str(error)
-    return ""
+    return vocabulary_difference(student, teacher, size, size) or ""
 
 
 def test_another_family_is_refused(tokenizer):
     other = make_tokenizer(texts=["the quick brown fox jumps over the lazy dog " * 3, "pack my box with liquor jugs"])
     message = refusal(tokenizer, other)
-    assert "ids differ, from " in message and "Distillation on logits needs one vocabulary" in message
+    assert "ids differ, from " in message
 
 
 def test_special_tokens_in_another_order_are_refused(tokenizer):
@@ -115,8 +107,8 @@ def test_a_special_token_under_two_ids_is_refused():
 def test_a_few_tokens_that_one_of_them_has_alone_are_accepted(tokenizer):
     teacher = make_tokenizer()
     teacher.add_tokens([f"<extra-{i}>" for i in range(20)])
-    assert shared_vocabulary(tokenizer, teacher, 448, 448) == 448
-    assert shared_vocabulary(teacher, tokenizer, 448, 448) == 448
+    assert vocabulary_difference(tokenizer, teacher, 448, 448) is None
+    assert vocabulary_difference(teacher, tokenizer, 448, 448) is None
 
 
 def test_many_tokens_that_one_of_them_has_alone_are_refused(tokenizer):

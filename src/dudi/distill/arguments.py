@@ -99,8 +99,7 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         """
         if self.needs_teacher and not given:
             raise ConfigError(
-                f"method {self.method} needs a teacher: set teacher (teacher_model in Python) to a larger model with "
-                "the student's vocabulary"
+                f"method {self.method} needs a teacher: set teacher (teacher_model in Python) to a larger model"
             )
 
     @property
@@ -111,6 +110,11 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         if METHODS[self.method].teacher != "model":
             return False
         return "on_policy" in self.signals or ("off_policy" in self.signals and self.off_policy_loss == "divergence")
+
+    @property
+    def reads_teacher_tokens(self) -> bool:
+        """Whether a second model's probabilities are read: not where it only writes targets."""
+        return METHODS[self.method].teacher == "model" and any(s.teacher_reads for s in build_signals(self).values())
 
     def for_cold_start(self, output_dir: str) -> DudiConfig:
         """The config of the cold-start stage: the same keys, with SFT or DFT as the method.

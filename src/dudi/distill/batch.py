@@ -1,19 +1,22 @@
 """Sequences to tensors, and the passes over them.
 
 A completion is one list of ids, appended to whichever prompt reads it. The teacher's prompt is longer than the
-student's, so that the two slices of hidden states start at different columns, and have the same length.
+student's, so that the two slices of hidden states start at different columns, and have the same length. A teacher with
+another tokenizer reads the same bytes in its own tokens, and an alignment says where the two meet.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example
+from dudi.objective.shared_events import Alignment
 from dudi.objective.signals import Kind
 
 
@@ -30,6 +33,8 @@ class Scored:
         language: The language that the completion should be in.
         ended: Whether the completion has its end of turn.
         trained: First token of the completion that counts in a token signal.
+        teacher_completion: The same bytes in the teacher's tokens; None where both share a tokenizer.
+        alignment: Where the two can be compared, likewise.
     """
 
     kind: Kind
@@ -40,6 +45,21 @@ class Scored:
     language: str
     ended: bool
     trained: int = 0
+    teacher_completion: Tokens | None = None
+    alignment: Alignment | None = None
+
+    @property
+    def read_by_teacher(self) -> Tokens:
+        """The completion in the teacher's tokens."""
+        return self.completion if self.teacher_completion is None else self.teacher_completion
+
+    def counted(self) -> Tensor:
+        """(T,) fp32: 1 for each token of the completion that counts in a token signal, 0 for the others."""
+        weight = torch.ones(len(self.completion))
+        weight[: self.trained] = 0
+        if self.alignment is not None:
+            weight[torch.from_numpy(~self.alignment.used_tokens())] = 0
+        return weight
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,8 +93,7 @@ class MicroBatch:
         """(N,) fp32 share of each completion token in its signal's mean."""
         parts = []
         for scored in self.sequences[kind]:
-            weight = torch.ones(len(scored.completion))
-            weight[: scored.trained] = 0
+            weight = scored.counted()
             share = self.shares.get((kind, scored.language), 1.0)
             parts.append(weight / weight.sum().clamp_min(1) if self.per_sequence else weight * share)
         return torch.cat(parts)
@@ -93,3 +112,14 @@ class MicroBatch:
     def summed_weights(self) -> dict[Kind, float]:
         """Each kind's part in its denominator."""
         return {kind: float(self.weights(kind).sum()) for kind in self.sequences}
+
+
+def event_counts(batches: Sequence[MicroBatch]) -> list[float]:
+    """Across tokenizers: bytes used and all, places at which both sides go on with one event and all compared."""
+    counts = [0.0] * 4
+    for batch in batches:
+        for scored in itertools.chain.from_iterable(batch.sequences.values()):
+            if (found := scored.alignment) is not None:
+                own = (found.used_bytes(), found.total, int((found.used & found.agreeing).sum()), int(found.used.sum()))
+                counts = [total + count for total, count in zip(counts, own, strict=True)]
+    return counts

@@ -41,7 +41,7 @@ def token_table(batches: Sequence[MicroBatch], languages: Sequence[str]) -> Tens
     for batch in batches:
         for kind, sequences in batch.sequences.items():
             for scored in sequences:
-                trained = len(scored.completion) - scored.trained
+                trained = float(scored.counted().sum())
                 if trained > 0:
                     here = table[KINDS.index(kind), places.get(scored.language, -1)]
                     here += torch.tensor([trained, 1.0], dtype=torch.float64)

@@ -12,6 +12,7 @@ from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.metrics import RolloutHealth
 from dudi.distill.verbalizer import Verbalizer
+from dudi.objective.shared_events import SharedEvents
 from dudi.objective.signals import Kind, Signal
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
 
@@ -56,6 +57,7 @@ class Collector:
         teacher: The teacher's chat format (the student's own for SDFT).
         engine: Writes rollouts.
         known_languages: Candidates when a rollout's language is detected.
+        events: Of the two tokenizers; None where the teacher reads the student's ids.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class Collector:
         teacher: ChatFormat,
         engine: Engine,
         known_languages: Sequence[str],
+        events: SharedEvents | None = None,
     ) -> None:
         self.args, self.verbalizer, self.engine = args, verbalizer, engine
         self.student, self.teacher = student, teacher
-        self.known_languages = tuple(known_languages)
+        self.known_languages, self.events = tuple(known_languages), events
         self.pool: Mapping[str, Rollout] | None = None
         """SPIN: the answers that an earlier iterate wrote, by row id, instead of the live student's."""
 
@@ -90,6 +93,7 @@ class Collector:
         """
         kinds = sorted({kind for signal in signals.values() for kind in signal.reads})
         collected = Collected([], RolloutHealth(), [], [[0, 0] for _ in self.known_languages])
+        read_twice = {kind for signal in signals.values() for kind in signal.teacher_reads}
         prompted = [
             [self._prompt(kind, example, epoch, collected) for kind in kinds if kind != "gold" for example in examples]
             for examples in micro_batches
@@ -102,6 +106,8 @@ class Collector:
                 sequences["gold"] = [self._gold(example) for example in examples]
             for item in items:
                 sequences.setdefault(item.kind, []).append(self._rolled_out(item, next(answers), collected))
+            if self.events is not None:
+                sequences |= {kind: [_aligned(s, self.events) for s in sequences[kind]] for kind in read_twice}
             collected.batches.append(MicroBatch(sequences, per_sequence=self.args.loss_average == "sequence"))
         return collected
 
@@ -170,3 +176,9 @@ class Collector:
             rollout.ended,
             trained,
         )
+
+
+def _aligned(scored: Scored, events: SharedEvents) -> Scored:
+    """The sequence with the teacher's tokens for its bytes."""
+    theirs = events.encode(scored.completion)
+    return dataclasses.replace(scored, teacher_completion=theirs, alignment=events.align(scored.completion, theirs))

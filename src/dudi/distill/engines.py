@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl.models import unwrap_model_for_generation
 
-from dudi.data.chat import Tokens
+from dudi.data.chat import ChatFormat, Tokens
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
 from dudi.models.adapters import innermost
@@ -52,7 +52,7 @@ def _students(run: Run, temperature: float) -> TransformersEngine:
             yield innermost(model)
         wrapped.train(training)
 
-    return _engine(run, opened, run.setup.student_format.stop_ids, temperature)
+    return _engine(run, opened, run.setup.student_format, run.setup.vocabulary, temperature)
 
 
 def teacher_engine(run: Run) -> TransformersEngine:
@@ -79,24 +79,27 @@ def _teachers(run: Run, temperature: float) -> TransformersEngine:
         with gathered(teacher, run.accelerator), run.accelerator.autocast():
             yield teacher
 
-    return _engine(run, opened, run.setup.teacher_format.stop_ids, temperature)
+    own = teacher.get_output_embeddings().weight.shape[0]
+    vocabulary = own if run.setup.own_tokens else run.setup.vocabulary
+    return _engine(run, opened, run.setup.teacher_format, vocabulary, temperature)
 
 
 def _engine(
     run: Run,
     model: Callable[[], AbstractContextManager[PreTrainedModel]],
-    stop_ids: Sequence[int],
+    chat: ChatFormat,
+    vocabulary: int,
     temperature: float,
 ) -> TransformersEngine:
     """An engine with this run's sampling."""
     args = run.args
     return TransformersEngine(
         model,
-        stop_ids=stop_ids,
-        pad_id=run.setup.student_format.end_of_turn,
+        stop_ids=chat.stop_ids,
+        pad_id=chat.end_of_turn,
         max_new_tokens=args.max_new_tokens,
         temperature=temperature,
-        vocabulary=run.setup.vocabulary,
+        vocabulary=vocabulary,
         batch_size=args.rollout_batch_size,
     )
 

@@ -246,6 +246,13 @@ class DudiKeys(RunKeys):
     loss_kernel: Kernel = _any(
         "auto", "dense, chunked or fused (neither holds the logits), or auto: by device and size."
     )
+    min_shared_bytes: float = _method(
+        0.5,
+        "With a teacher of another tokenizer: least share of a language's bytes that has to be comparable.",
+        read_by="second_model",
+        at_least=0,
+        at_most=1,
+    )
     samples_per_step: int = _quiet(2, "Rollouts written to samples.jsonl each optimizer step.", at_least=0)
     alarm_steps: int = _quiet(10, "Optimizer steps over which the rates of the alarms below are averaged.", at_least=1)
     alarm_empty_rate: float = _quiet(0.2, "A warning when more rollouts than this share are empty.", **_SHARE)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dudi.languages.detect import detect
+from dudi.objective.fused import Observer
 from dudi.objective.signals import Heads, Rows
 
 LONGEST_LOOP = 8
@@ -107,30 +108,86 @@ class Watch:
         self.sums = torch.zeros(languages, 7, dtype=torch.float64, device=labels.device)
 
     @torch.no_grad()
-    def observe(self, rows: slice, student: Tensor, teacher: Tensor) -> None:
-        """Look at the logits (R, V) of rows `rows.start` to `rows.stop`."""
+    def observe(self, rows: slice | Tensor, student: Tensor, teacher: Tensor) -> None:
+        """Look at the logits (R, V) of rows `rows.start` to `rows.stop`, or of the rows (R,)."""
+        if isinstance(rows, Tensor):
+            watched = torch.isin(rows, torch.tensor(self.places, device=rows.device)).nonzero().squeeze(1)
+            for part in watched.split(WATCHED_AT_ONCE):
+                self._add(student[part], teacher[part], rows[part], labelled=False)
+            return
         first, last = bisect.bisect_left(self.places, rows.start), bisect.bisect_left(self.places, rows.stop)
         for start in range(first, last, WATCHED_AT_ONCE):
             chosen = self.places[start : min(start + WATCHED_AT_ONCE, last)]
             places = torch.tensor(chosen, device=student.device)
             self._add(student[places - rows.start], teacher[places - rows.start], places)
 
-    def _add(self, student: Tensor, teacher: Tensor, places: Tensor) -> None:
-        """Logits (R, V) of both models at R places."""
+    def _add(self, student: Tensor, teacher: Tensor, places: Tensor, labelled: bool = True) -> None:
+        """Logits (R, V) of both models at R places; those of cells have no label among the ids."""
         overlap = top_k_overlap(student, teacher, min(self.k, student.shape[-1]))
         ours, theirs = log_softmax(student), log_softmax(teacher)
         entropies = [-(log_probs.exp() * log_probs).sum(-1) for log_probs in (ours, theirs)]
-        label = self.labels[places].unsqueeze(1)
-        ratio = (theirs.gather(1, label) - ours.gather(1, label)).squeeze(1)
-        ones = torch.ones_like(overlap)
-        found = torch.stack([overlap, *entropies, ones, ratio, ratio.square(), ones], dim=1)
+        ones, ratio = torch.ones_like(overlap), torch.zeros_like(overlap)
+        if labelled:
+            label = self.labels[places].unsqueeze(1)
+            ratio = (theirs.gather(1, label) - ours.gather(1, label)).squeeze(1)
+        found = torch.stack([overlap, *entropies, ones, ratio, ratio.square(), ones * labelled], dim=1)
         self.sums.index_add_(0, self.owner[places], found.double())
+
+
+class Masses:
+    """What two models with different tokenizers hold of the end of the turn, and outside of their common events.
+
+    Args:
+        end: Number of the cell of the end of turn; OTHER is the one after the last shared spelling.
+        device: Where the sums are kept.
+
+    Attributes:
+        sums: (5,) probabilities of the end (student, teacher) and of OTHER (student, teacher), number of positions.
+    """
+
+    def __init__(self, end: int, device: torch.device) -> None:
+        self.end = end
+        self.sums = torch.zeros(5, device=device)
+
+    def observing(self, then: Observer | None) -> Observer:
+        """Add what is shown, and show it to somebody else."""
+
+        def observe(rows: slice | Tensor, student: Tensor, teacher: Tensor) -> None:
+            parts = [side[:, self.end].exp().sum() for side in (student, teacher)]
+            parts += [side[:, self.end + 1 :].exp().sum() for side in (student, teacher)]
+            self.sums += torch.stack([*parts, parts[0].new_tensor(float(len(student)))]).float()
+            if then is not None:
+                then(rows, student, teacher)
+
+        return observe
+
+
+def event_metrics(sums: Sequence[float]) -> dict[str, float]:
+    """The `events/*` metrics of summed counts (`event_counts`) and masses; empty where one tokenizer is enough."""
+    used, total, agreeing, compared, *masses, positions = sums
+    if not total:
+        return {}
+    names = ("end_student", "end_teacher", "other_student", "other_teacher")
+    return {
+        "events/bytes_used": used / total,
+        "events/same_event": agreeing / max(compared, 1.0),
+        **{f"events/{name}": mass / max(positions, 1.0) for name, mass in zip(names, masses, strict=True)},
+    }
 
 
 @torch.no_grad()
 def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
-    """The sums of a watch -> (L, 7); where no loss has shown it any logits, they are made for its positions alone."""
-    if not watch.places or watch.sums[:, 3].sum() > 0 or rows.teacher_hidden is None or heads.teacher is None:
+    """The sums of a watch -> (L, 7); where no loss has shown it any logits, they are made for its positions alone.
+
+    Across tokenizers the loss has shown it the cells of the common borders among its positions, and no others exist.
+    """
+    if (
+        not watch.places
+        or watch.sums[:, 3].sum() > 0
+        or rows.events is not None
+        or rows.teacher_hidden is None
+        or heads.teacher is None
+    ):
         return watch.sums
     index = torch.tensor(watch.places, device=rows.hidden.device)
     student, teacher = heads.student.logits(rows.hidden[index]), heads.teacher.logits(rows.teacher_hidden[index])

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel
 
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.by_language import loss_table, owners
-from dudi.distill.metrics import Watch, agreement
+from dudi.distill.metrics import Masses, Watch, agreement
 from dudi.distill.state import Run
 from dudi.distill.step import Step
+from dudi.objective.event_batch import EventBatch
 from dudi.objective.forward import completion_states, inside
 from dudi.objective.heads import Head, head_of
 from dudi.objective.signals import Heads, Kind, Rows, Signal
@@ -34,27 +35,33 @@ def losses_of(
     Returns:
         `sums`: each signal's summed loss, a scalar with a gradient to the student; `losses`: (L, LOSSES) the same in
         each language (`by_language.loss_table`); `agreement`: (L, 7) sums over the watched positions
-        (`metrics.agreement`); `teacher_states`: what the teacher gave, by kind.
+        (`metrics.agreement`); `masses`: (5,) sums over the borders that two tokenizers both have; `teacher_states`:
+        what the teacher gave, by kind.
     """
-    args, vocabulary, languages = run.args, run.setup.vocabulary, run.setup.languages
+    args, vocabulary, languages, events = run.args, run.setup.vocabulary, run.setup.languages, run.setup.events
     states, teacher_head = _teacher_pass(run, batch, signals, step)
     reference = _reference_pass(run, batch, signals, step)
 
     def work(student: PreTrainedModel) -> dict[str, Any]:
         head = head_of(student).shared_with(vocabulary)
-        heads = Heads(head, teacher_head, args.loss_kernel)
+        heads = Heads(head, teacher_head, args.loss_kernel, events)
         rows = student_rows(student, batch, states, reference)
-        measured = torch.zeros(len(languages), 7, dtype=torch.float64)
-        if not batch.watched:
-            sums = signal_sums(signals, rows, heads)
-        else:
+        watch = None
+        if batch.watched:
             watched = rows[args.on_policy_kind]
             owner = owners(batch, args.on_policy_kind, languages)
             watch = Watch(batch.watched, watched.labels, owner, len(languages), args.overlap_k)
             watched.observer = watch.observe
-            sums = signal_sums(signals, rows, heads)
-            measured = agreement(watched, heads, watch).cpu()
-        return {"sums": sums, "losses": loss_table(batch, rows, languages), "agreement": measured}
+        masses = Masses(0 if events is None else events.events.end, head.weight.device)
+        for own in rows.values():
+            if own.events is not None:
+                own.observer = masses.observing(own.observer)
+        sums = signal_sums(signals, rows, heads)
+        measured = torch.zeros(len(languages), 7, dtype=torch.float64)
+        if watch is not None:
+            measured = agreement(rows[args.on_policy_kind], heads, watch).cpu()
+        losses = loss_table(batch, rows, languages)
+        return {"sums": sums, "losses": losses, "agreement": measured, "masses": masses.sums}
 
     return {**inside(model, work), "teacher_states": states}
 
@@ -66,7 +73,7 @@ def _teacher_pass(
     if not kinds or run.teacher is None:
         return {}, None
     with step.clock("teacher"), run.teacher.opened() as module, run.accelerator.autocast():
-        return teacher_states(module, batch, kinds, run.setup.vocabulary)
+        return teacher_states(module, batch, kinds, run.setup.vocabulary if run.setup.events is None else None)
 
 
 def _reference_pass(run: Run, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[Kind, Tensor]:
@@ -87,21 +94,23 @@ def labels_of(sequences: Sequence[Scored], device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def teacher_states(
-    module: nn.Module, batch: MicroBatch, kinds: Sequence[Kind], vocabulary: int
+    module: nn.Module, batch: MicroBatch, kinds: Sequence[Kind], vocabulary: int | None
 ) -> tuple[dict[Kind, Tensor], Head]:
     """The teacher's states for the completions of some kinds, in one pass, and its head.
 
     Returns:
-        By kind (N, H_t), aligned with the student's rows; the head, cut to the vocabulary.
+        By kind (N, H_t), aligned with the student's rows, or (M, H_t) for the teacher's own tokens; the head, cut to
+        the vocabulary where there is a common one.
     """
     chosen = [scored for kind in kinds for scored in batch.sequences[kind]]
 
     def work(model: PreTrainedModel) -> tuple[Tensor, Head]:
-        states = completion_states(model, [(s.teacher_prompt, s.completion) for s in chosen])
-        return states, head_of(model).shared_with(vocabulary)
+        states = completion_states(model, [(s.teacher_prompt, s.read_by_teacher) for s in chosen])
+        head = head_of(model)
+        return states, head if vocabulary is None else head.shared_with(vocabulary)
 
     states, head = inside(module, work)
-    sizes = [sum(len(s.completion) for s in batch.sequences[kind]) for kind in kinds]
+    sizes = [sum(len(s.read_by_teacher) for s in batch.sequences[kind]) for kind in kinds]
     return dict(zip(kinds, states.split(sizes), strict=True)), head
 
 
@@ -137,8 +146,17 @@ def student_rows(
             None if kind not in teacher else teacher[kind].to(hidden.device),
             None if kind not in reference else reference[kind].to(hidden.device),
             None if trust is None else trust.to(hidden.device),
+            events=_events_of(sequences) if kind in teacher else None,
         )
     return rows
+
+
+def _events_of(sequences: Sequence[Scored]) -> EventBatch | None:
+    """The completions in both models' tokens, where these differ."""
+    alignments = [scored.alignment for scored in sequences if scored.alignment is not None]
+    if not alignments:
+        return None
+    return EventBatch(alignments, [s.completion for s in sequences], [s.read_by_teacher for s in sequences])
 
 
 def signal_sums(signals: Mapping[str, Signal], rows: Mapping[Kind, Rows], heads: Heads) -> dict[str, Tensor]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
+from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet, digest_of
 from dudi.data.rejections import Rejections
-from dudi.distill.arguments import DudiConfig
+from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
 from dudi.distill.verbalizer import Verbalizer
 from dudi.errors import ConfigError, DataError, DudiError
@@ -20,10 +20,13 @@ from dudi.languages.registry import load_languages
 from dudi.models.adapters import innermost
 from dudi.models.limits import check_ids, check_length
 from dudi.models.load import load_model, load_tokenizer, move
-from dudi.models.vocabulary import shared_vocabulary
+from dudi.models.vocabulary import vocabulary_difference
 from dudi.models.widening import compute_in_float32
+from dudi.objective.coverage import measure_coverage
+from dudi.objective.event_loss import EventLoss
 from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head, head_of
+from dudi.objective.shared_events import SharedEvents
 
 
 @dataclasses.dataclass(slots=True)
@@ -36,7 +39,9 @@ class Setup:
         teacher: The second model, frozen, or None.
         student_format: The student's chat format.
         teacher_format: The teacher's; the student's own where there is no second model.
-        vocabulary: The ids that both heads share.
+        vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
+        events: The loss across tokenizers, where they differ and a divergence is read; else None.
+        own_tokens: Whether the teacher's tokenizer is its own: its answers are then taken over as text.
         verbalizer: Writes z and p_z.
         languages: All languages that are known, as candidates for detection.
         reader: Reads further rows.
@@ -53,6 +58,8 @@ class Setup:
     student_format: ChatFormat
     teacher_format: ChatFormat
     vocabulary: int
+    events: EventLoss | None
+    own_tokens: bool
     verbalizer: Verbalizer
     languages: tuple[str, ...]
     reader: RowReader
@@ -79,7 +86,7 @@ def build_setup(
     Rows that are not taken are told here, and stop the run when they are too many, unless a caller counts them itself.
 
     Raises:
-        ConfigError: a missing teacher, different tokenizers, a template without an end of turn.
+        ConfigError: a missing teacher, a template without an end of turn, tokenizers that cannot be lined up.
         DataError: no row is left.
     """
     notes: list[str] = []
@@ -89,10 +96,13 @@ def build_setup(
     if borrow_template(tokenizer, teacher_tokenizer):
         notes.append(f"{name} has no chat template: it takes its teacher's")
     own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
-    theirs, vocabulary = None, _head_size(innermost(student))
+    theirs, different, vocabulary = None, None, _head_size(innermost(student))
     if loaded is not None and teacher_tokenizer is not None:
         theirs = _teacher_format(loaded, teacher_tokenizer, args, own)
-        vocabulary = shared_vocabulary(tokenizer, teacher_tokenizer, vocabulary, _head_size(loaded))
+        different = vocabulary_difference(tokenizer, teacher_tokenizer, vocabulary, _head_size(loaded))
+        if different is None:
+            check_ends(own, theirs)
+            vocabulary = min(vocabulary, _head_size(loaded))
         _freeze(loaded, args)
         if args.widens_frozen and compute_in_float32(loaded):
             notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
@@ -117,6 +127,13 @@ def build_setup(
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed)
     _check_lengths(innermost(student), loaded, train, args)
+    events = None
+    if different is not None and loaded is not None and theirs is not None:
+        _check_own_teacher(args, different)
+        notes.append(different)
+        if args.reads_teacher_tokens:
+            sizes = vocabulary, _head_size(loaded)
+            events = _common_events(own, theirs, sizes, args, [] if train is None else train.examples, notes)
     return Setup(
         model=student,
         tokenizer=tokenizer,
@@ -124,6 +141,8 @@ def build_setup(
         student_format=own,
         teacher_format=own if theirs is None else theirs,
         vocabulary=vocabulary,
+        events=events,
+        own_tokens=different is not None,
         verbalizer=Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets),
         languages=languages,
         train=train,
@@ -241,14 +260,63 @@ def _teacher_format(
     name = str(teacher.config.name_or_path or "the teacher")
     if not tokenizer.chat_template:
         tokenizer.chat_template = student.tokenizer.chat_template
-    own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
-    if own.end_of_turn != student.end_of_turn:
-        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, own.end_of_turn))
+    return chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
+
+
+def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
+    """Hold the ends of turn of two models with one tokenizer against each other.
+
+    Raises:
+        ConfigError: they are different tokens.
+    """
+    if teacher.end_of_turn != student.end_of_turn:
+        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, teacher.end_of_turn))
         raise ConfigError(
             f"the student's template ends a turn with {ours!r}, the teacher's with {theirs!r}: the teacher would judge "
             "an ending it never writes; set student.chat_template: teacher"
         )
-    return own
+
+
+def _check_own_teacher(args: DudiConfig, different: str) -> None:
+    """Refuse a method whose teacher is the student's own average, and whose cold start's teacher speaks other tokens.
+
+    Raises:
+        ConfigError: the prompts of both would be read by one of them.
+    """
+    if not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values()):
+        raise ConfigError(
+            f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
+            "teacher_sft, or a teacher with the student's tokenizer"
+        )
+
+
+def _common_events(
+    student: ChatFormat,
+    teacher: ChatFormat,
+    sizes: tuple[int, int],
+    args: DudiConfig,
+    examples: Sequence[Example],
+    notes: list[str],
+) -> EventLoss:
+    """What both tokenizers know, once it covers enough of the rows."""
+    events = shared_events(student, teacher, sizes)
+    coverage = measure_coverage(events, completions_by_language(examples))
+    coverage.check(args.min_shared_bytes)
+    notes.append(f"their shared events are compared:\n{coverage.table()}")
+    return EventLoss(events, args.device)
+
+
+def shared_events(student: ChatFormat, teacher: ChatFormat, sizes: tuple[int | None, int | None]) -> SharedEvents:
+    """The common events of two chat formats, for heads of so many rows."""
+    return SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
+
+
+def completions_by_language(examples: Sequence[Example]) -> dict[str, list[Tokens]]:
+    """The targets of each language."""
+    found: dict[str, list[Tokens]] = {}
+    for example in examples:
+        found.setdefault(example.row.language, []).append(example.completion)
+    return found
 
 
 def rows_for_probe(

@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.batch import MicroBatch
+from dudi.distill.batch import MicroBatch, event_counts
 from dudi.distill.by_language import LOSSES, SPOKEN, WIDTH, language_metrics
 from dudi.distill.collect import Collected
-from dudi.distill.metrics import RolloutHealth, health_metrics
+from dudi.distill.metrics import RolloutHealth, event_metrics, health_metrics
 from dudi.environment import peak_memory
 from dudi.objective.signals import Kind, Signal
 
+EVENTS = 9
+"""Numbers of what two tokenizers have in common: `event_counts` and `Masses`."""
 PHASES = ("rollout", "teacher", "reference", "student")
 
 
@@ -36,6 +38,7 @@ class Step:
         counts: Each signal's denominator, over all micro-batches and ranks.
         sums: Each signal's summed loss so far, on this rank.
         languages: (L, WIDTH) what happened in each language so far, on this rank (`by_language`).
+        masses: Sums of both models' ends and of what is outside their common events.
         scored: Completion tokens that the student was scored on, on this rank.
         seconds: Wall time of each phase.
         bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
@@ -49,6 +52,7 @@ class Step:
     counts: dict[str, float] = dataclasses.field(default_factory=dict)
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     languages: Tensor | None = None
+    masses: Tensor | None = None
     scored: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -66,12 +70,13 @@ class Step:
                 torch.cuda.synchronize()
             self.seconds[phase] += time.perf_counter() - begin
 
-    def add(self, sums: Mapping[str, Tensor], losses: Tensor, agreement: Tensor) -> None:
-        """Take in one micro-batch: each signal's sum, and the tables of its languages."""
+    def add(self, sums: Mapping[str, Tensor], losses: Tensor, agreement: Tensor, masses: Tensor) -> None:
+        """Take in one micro-batch: each signal's sum, the tables of its languages, what two tokenizers share."""
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach()
         table = torch.cat([losses, agreement, torch.zeros(len(losses), SPOKEN, dtype=torch.float64)], dim=1)
         self.languages = table if self.languages is None else self.languages + table
+        self.masses = masses if self.masses is None else self.masses + masses
 
     def note_bad_number(self, what: str, *batches: MicroBatch) -> None:
         """Remember the rows of micro-batches in which something was not finite."""
@@ -116,14 +121,19 @@ def what_is_bad(teacher_states: Mapping[Kind, Tensor]) -> str:
 
 
 def rank_sums(step: Step, device: torch.device) -> Tensor:
-    """What has to be summed over the ranks, fp64: each signal's loss, the rollouts' health, tokens, the languages."""
-    if step.languages is None:
+    """What has to be summed over the ranks, in fp64.
+
+    Each signal's loss, the rollouts' health, tokens, what two tokenizers have in common, and the languages.
+    """
+    if step.languages is None or step.masses is None:
         raise RuntimeError("rank_sums is asked for after the step's last micro-batch")
     step.languages[:, -SPOKEN:] = torch.tensor(step.collected.spoken, dtype=torch.float64)
     return torch.cat(
         [
             torch.stack([value.double() for value in step.sums.values()]),
             torch.tensor([*step.collected.health.as_list(), step.scored], device=device).double(),
+            torch.tensor(event_counts(step.collected.batches), device=device).double(),
+            step.masses.double().to(device),
             step.languages.flatten().to(device),
         ]
     )
@@ -145,7 +155,8 @@ def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence
     """
     names, table = list(step.sums), language_table(total, languages)
     losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total.tolist(), strict=False)}
-    *health, scored = total[len(names) : len(total) - table.numel()].tolist()
+    rest = total[len(names) : len(total) - table.numel()].tolist()
+    *health, scored = rest[:-EVENTS]
     overlap, student, teacher, positions = table.sum(0)[LOSSES : LOSSES + 4].tolist()
     record: dict[str, Any] = {
         "loss": sum(step.weights[name] * value for name, value in losses.items()),
@@ -155,6 +166,7 @@ def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence
         record[f"overlap@{args.overlap_k}"] = overlap / positions
         record |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
     record |= health_metrics(health)
+    record |= event_metrics(rest[-EVENTS:])
     record["languages"] = language_metrics(table, languages, args.overlap_k)
     if args.loss_average == "token":
         record |= {f"tokens/{name}": int(step.counts[name]) for name in names if name != "sequence"}

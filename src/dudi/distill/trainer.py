@@ -173,6 +173,7 @@ class DudiTrainer(RowTrainer):
             parts.teacher_format,
             student_engine(self.run),
             parts.languages,
+            None if parts.events is None else parts.events.events,
         )
         if args.language_balance:
             self.run.ratios = torch.zeros(len(parts.languages), 3, dtype=torch.float64)
@@ -418,7 +419,7 @@ class DudiTrainer(RowTrainer):
         loss = torch.zeros((), device=self.args.device)
         for name, total in out["sums"].items():
             loss = loss + step.weights[name] * total / max(step.counts[name], 1.0)
-        step.add(out["sums"], out["losses"], out["agreement"])
+        step.add(out["sums"], out["losses"], out["agreement"], out["masses"])
         step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
         loss = loss * self.args.world_size
         if not torch.isfinite(loss):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Observer = Callable[[slice, Tensor, Tensor], None]
+Observer = Callable[[slice | Tensor, Tensor, Tensor], None]
 """Is shown rows, and the student's and the teacher's logits (R, V) of these, before they are overwritten."""
 
 CPU_TILE, DEVICE_TILE = 2**23, 2**27
@@ -79,7 +79,7 @@ def label_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels:
     return values
 
 
-def _precision(hidden: Tensor) -> tuple[torch.dtype, torch.dtype]:
+def precision_of(hidden: Tensor) -> tuple[torch.dtype, torch.dtype]:
     """The dtypes of a product's factors and of its result."""
     kind = hidden.device.type
     factors = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
@@ -88,14 +88,14 @@ def _precision(hidden: Tensor) -> tuple[torch.dtype, torch.dtype]:
     return (factors if kind == "cuda" else torch.float32), torch.float32
 
 
-def _product(rows: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
+def multiply(rows: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
     """Out = rows @ matrix, kept in fp32 where the factors have 16 bits."""
     if rows.dtype == out.dtype:
         return torch.mm(rows, matrix, out=out)
     return torch.mm(rows, matrix, out_dtype=out.dtype, out=out)
 
 
-def _add_product(total: Tensor, rows: Tensor, matrix: Tensor) -> None:
+def add_product(total: Tensor, rows: Tensor, matrix: Tensor) -> None:
     """Total += rows @ matrix, likewise."""
     if rows.dtype == total.dtype:
         total.addmm_(rows, matrix)
@@ -140,7 +140,7 @@ class _Head:
     def logits(self, rows: slice, room: Tensor) -> Tensor:
         """(R, V), written into the first rows of some room."""
         out = room[: rows.stop - rows.start]
-        _product(self.hidden[rows], self.weight.t(), out)
+        multiply(self.hidden[rows], self.weight.t(), out)
         if self.bias is not None:
             out.add_(self.bias)
         return out if self.scale == 1.0 else out.mul_(self.scale)
@@ -161,11 +161,11 @@ class _Gradient:
         """Take in the gradient of some logits (R, V), whose rows still have to be multiplied by their factors (R,)."""
         head, small = self.head, logits.to(self.head.factors)
         if self.hidden is not None:
-            _product(small, head.weight, self.hidden[rows])
+            multiply(small, head.weight, self.hidden[rows])
             self.hidden[rows] *= factor.unsqueeze(1)
         weighed = head.hidden[rows] * factor.unsqueeze(1).to(head.factors)
         if self.weight is not None:
-            _add_product(self.weight, small.t(), weighed)
+            add_product(self.weight, small.t(), weighed)
         if self.bias is not None:
             self.bias += factor @ logits
 
@@ -187,7 +187,7 @@ class _WeightedDivergence(torch.autograd.Function):
         grad: bool,
     ) -> Tensor:
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
-        precision = _precision(hidden)
+        precision = precision_of(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             student = _Head(precision, hidden, weight, bias, what.student_scale)
             teacher = _Head(precision, teacher_hidden, teacher_weight, teacher_bias, what.teacher_scale)
@@ -284,7 +284,7 @@ class _LabelLogProbs(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float, grad: bool
     ) -> Tensor:
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
-        precision, held = _precision(hidden), any(needs)
+        precision, held = precision_of(hidden), any(needs)
         with torch.autocast(hidden.device.type, enabled=False):
             head = _Head(precision, hidden, weight, bias, scale)
             count, vocabulary = hidden.shape[0], weight.shape[0]

@@ -48,16 +48,17 @@ class Head:
         logits = F.linear(
             hidden, self.weight.to(hidden.dtype), None if self.bias is None else self.bias.to(hidden.dtype)
         )
-        return self._finished(logits)
+        return self.finished(logits)
 
     def logits_of_few(self, hidden: Tensor) -> Tensor:
         """`logits` of a few rows, without a gradient: the product that a CPU is faster at has the weights in front."""
         if hidden.device.type != "cpu" or hidden.dtype != torch.float32 or self.weight.dtype != torch.float32:
             return self.logits(hidden)
         logits = torch.mm(self.weight, hidden.t()).t().contiguous()
-        return self._finished(logits if self.bias is None else logits.add_(self.bias))
+        return self.finished(logits if self.bias is None else logits.add_(self.bias))
 
-    def _finished(self, logits: Tensor) -> Tensor:
+    def finished(self, logits: Tensor) -> Tensor:
+        """The plain product's logits, scaled and capped."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.scale != 1.0:
             logits = logits * self.scale

@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from dudi.objective.event_batch import EventBatch
+from dudi.objective.event_loss import EventLoss
 from dudi.objective.fused import Observer
 from dudi.objective.heads import Distance, Head, weighted_divergence
 from dudi.objective.losses import Weighting, spin, weigh_cross_entropy
@@ -29,12 +31,15 @@ class Rows:
         labels: (N,) the completion's ids.
         lengths: S completion lengths; they sum to N.
         weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
-        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None.
+        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None; across tokenizers (M, H_t), for the
+            same bytes in its own tokens.
         reference: (S,) summed log-probabilities under the reference, or None.
         trust: (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1 everywhere.
-        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row.
         values: Filled by the signals, by their names: the loss of each token (N,), or of each pair (S,), unweighted and
-            without a gradient.
+            without a gradient; not across tokenizers, where a loss belongs to bytes.
+        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row. Across
+            tokenizers it is shown the cells of the shared events instead.
+        events: The completions in both models' tokens, or None where one tokenizer is enough.
     """
 
     hidden: Tensor
@@ -46,6 +51,7 @@ class Rows:
     trust: Tensor | None = None
     observer: Observer | None = None
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    events: EventBatch | None = None
     _log_probs: Tensor | None = None
 
     def log_probs(self, head: Head, kernel: Kernel) -> Tensor:
@@ -67,17 +73,19 @@ def sum_by_sequence(values: Tensor, lengths: list[int]) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Heads:
-    """The heads that a micro-batch is scored with, cut to the shared vocabulary.
+    """The heads that a micro-batch is scored with, cut to the shared vocabulary where there is one.
 
     Attributes:
         student: The student's head, inside its wrapped forward.
         teacher: The teacher's head, or None.
         kernel: How a head is applied.
+        events: The loss across tokenizers, or None where one is enough.
     """
 
     student: Head
     teacher: Head | None
     kernel: Kernel
+    events: EventLoss | None = None
 
 
 class Signal(Protocol):
@@ -144,13 +152,25 @@ def _total(name: str, distance: Distance, rows: Rows, heads: Heads) -> Tensor:
     """Sum over aligned rows of their weight, the teacher's share in them, and the divergence of student and teacher."""
     if rows.teacher_hidden is None or heads.teacher is None:
         raise RuntimeError("a divergence was asked for without a teacher's pass")
+    weights = rows.weights if rows.trust is None else rows.weights * rows.trust
+    if heads.events is not None and rows.events is not None:
+        return heads.events.weighted(
+            rows.events,
+            heads.student,
+            rows.hidden,
+            heads.teacher,
+            rows.teacher_hidden,
+            weights,
+            distance,
+            rows.observer,
+        )
     rows.values[name] = values = torch.zeros(len(rows.labels), device=rows.hidden.device)
     return weighted_divergence(
         heads.student,
         rows.hidden,
         heads.teacher,
         rows.teacher_hidden,
-        rows.weights if rows.trust is None else rows.weights * rows.trust,
+        weights,
         distance,
         heads.kernel,
         rows.observer,
@@ -189,9 +209,11 @@ class OffPolicySignal:
         total = _total(self.name, self.distance, gold, heads)
         if gold.trust is None:
             return total
-        divergences = gold.values[self.name]
+        divergences = gold.values.get(self.name)
         total = total + self._cross_entropy(gold, heads, self.gold_loss, gold.weights * (1 - gold.trust))
-        gold.values[self.name] = torch.lerp(gold.values[self.name], divergences, gold.trust)
+        tokens = gold.values.pop(self.name)
+        if divergences is not None:
+            gold.values[self.name] = torch.lerp(tokens, divergences, gold.trust)
         return total
 
     def _cross_entropy(self, gold: Rows, heads: Heads, weighting: Weighting, weights: Tensor) -> Tensor:

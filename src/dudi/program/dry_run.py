@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from dudi.data.chat import borrow_template, chat_format, template_kwargs
+from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import ExampleSet, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
@@ -17,6 +17,7 @@ from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.errors import EnvironmentFault
 from dudi.models.load import find_model
+from dudi.models.vocabulary import vocabulary_difference
 from dudi.plan import plan
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     )
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
+    if formats.teacher is not None:
+        _tokenizers(console, args, examples, formats.student, formats.teacher)
     show_rows(console, args, first_of_each(examples.examples), formats)
     try:
         console.print(shown(plan(config)))
@@ -65,6 +68,28 @@ def read_formats(config: RunConfig, args: DudiConfig) -> Formats:
         return Formats(own, None)
     kwargs = template_kwargs(args.chat_template_kwargs, "teacher")
     return Formats(own, chat_format(teacher, kwargs, config.teacher.model))
+
+
+def _tokenizers(
+    console: Console, args: DudiConfig, examples: ExampleSet, student: ChatFormat, teacher: ChatFormat
+) -> None:
+    """Where student and teacher have different tokenizers: how much of each language can be compared.
+
+    Raises:
+        ConfigError: too little of it.
+    """
+    from dudi.distill.setup import completions_by_language, shared_events
+    from dudi.objective.coverage import measure_coverage
+
+    sizes = len(student.tokenizer), len(teacher.tokenizer)
+    different = vocabulary_difference(student.tokenizer, teacher.tokenizer, *sizes)
+    if different is None:
+        return
+    console.print(shown(different))
+    if args.reads_teacher_tokens:
+        coverage = measure_coverage(shared_events(student, teacher, sizes), completions_by_language(examples.examples))
+        coverage.check(args.min_shared_bytes)
+        console.print(shown(coverage.table()))
 
 
 def _languages(console: Console, rows: Sequence[Row], examples: ExampleSet, rejections: Rejections) -> None:

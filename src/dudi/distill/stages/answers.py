@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet, digest_of, with_completion
 from dudi.distill.engines import teacher_engine
+from dudi.distill.setup import Setup
 from dudi.distill.stages.cache import fetch, hash_of, share, stands, teacher_hash
 from dudi.distill.state import Run
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
@@ -42,11 +43,22 @@ def write_targets(run: Run) -> ExampleSet:
         write_answers(run, engine, prompts, "teacher", 0, folder / "answers", {"key": key})
         share(run, "targets", key, folder, "answers")
     answers = read_answers(folder / "answers")
+    if run.setup.own_tokens:
+        answers = {row: _in_students_tokens(run.setup, answer) for row, answer in answers.items()}
     replaced = [
         with_completion(example, answers[example.row.id].ids, answers[example.row.id].ended, run.args.max_length)
         for example in examples.examples
     ]
     return ExampleSet(replaced, examples.truncated, digest_of(replaced))
+
+
+def _in_students_tokens(setup: Setup, answer: Rollout) -> Rollout:
+    """An answer of a teacher with another tokenizer, taken over as text without anybody's special tokens."""
+    text = setup.student_format.special.sub("", setup.teacher_format.text(answer.ids))
+    if not answer.ended:
+        text = text.rstrip("\ufffd")  # it was cut inside a character
+    ids = setup.student_format.answer_ids(text)
+    return Rollout(ids if answer.ended or len(ids) == 1 else ids[:-1], answer.ended)
 
 
 def write_answers(

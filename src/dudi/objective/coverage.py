@@ -1,0 +1,123 @@
+"""How much of a text two tokenizers let two models be compared on, before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dudi.data.chat import Tokens
+from dudi.errors import ConfigError
+from dudi.objective.shared_events import SharedEvents
+from dudi.objective.token_bytes import TEXT_ALONE
+
+ROWS = 32
+"""Completions of each language that are looked at."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LanguageCoverage:
+    """One language's line.
+
+    Attributes:
+        language: Its code.
+        bytes: Bytes of the completions, each end of turn counted as one.
+        used: Bytes before whose token something is compared.
+        places: Borders of either side.
+        compared: Those at which something is compared.
+        agreeing: Those of them at which both sides go on with the same event.
+        common: Those of them that are borders of both sides.
+        student_tokens: Tokens of the student's completions.
+        teacher_tokens: The teacher's for the same bytes.
+    """
+
+    language: str
+    bytes: int
+    used: int
+    places: int
+    compared: int
+    agreeing: int
+    common: int
+    student_tokens: int
+    teacher_tokens: int
+
+    @property
+    def share(self) -> float:
+        """Share of the bytes that is used."""
+        return self.used / max(self.bytes, 1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a pair of tokenizers covers, by language.
+
+    Attributes:
+        languages: One line each.
+        cells: Events that both sides know.
+        student_ids: Ids of the student.
+        teacher_ids: Ids of the teacher.
+    """
+
+    languages: list[LanguageCoverage]
+    cells: int
+    student_ids: int
+    teacher_ids: int
+
+    def table(self) -> str:
+        """The lines as text."""
+        tokens = "tokens (student / teacher)"
+        head = f"{'language':10}{'bytes used':>12}{'same event':>12}{'common borders':>16}{tokens:>28}"
+        lines = [
+            f"{one.language:10}{one.share:>12.1%}{one.agreeing / max(one.compared, 1):>12.1%}"
+            f"{one.common / max(one.compared, 1):>16.1%}{f'{one.student_tokens:,} / {one.teacher_tokens:,}':>28}"
+            for one in self.languages
+        ]
+        events = f"{self.cells:,} common events of {self.student_ids:,} / {self.teacher_ids:,} tokens"
+        return "\n".join([events, head, *lines])
+
+    def check(self, least: float) -> None:
+        """Refuse a pair that leaves too much of some language out.
+
+        Args:
+            least: Share of a language's bytes that has to be used.
+
+        Raises:
+            ConfigError: with the table.
+        """
+        low = [f"{one.language} {one.share:.0%}" for one in self.languages if one.share < least]
+        if low:
+            raise ConfigError(
+                f"student and teacher have different tokenizers, and of some languages less than {least:.0%} of the "
+                f"bytes could be compared: {', '.join(low)}. Take another teacher, or {TEXT_ALONE}; or lower "
+                f"min_shared_bytes\n{self.table()}"
+            )
+
+
+def measure_coverage(events: SharedEvents, completions: Mapping[str, Sequence[Tokens]]) -> Coverage:
+    """Align some completions of each language.
+
+    Args:
+        events: Of the two tokenizers.
+        completions: By language, the student's token ids; the first `ROWS` are looked at.
+    """
+    lines = [_line(events, language, own[:ROWS]) for language, own in sorted(completions.items())]
+    return Coverage(lines, len(events.cells), len(events.student_cells), len(events.teacher_cells))
+
+
+def _line(events: SharedEvents, language: str, completions: Sequence[Tokens]) -> LanguageCoverage:
+    counts = np.zeros(8, dtype=np.int64)
+    for completion in completions:
+        aligned = events.align(completion, events.encode(completion))
+        both = ~aligned.student.inside & ~aligned.teacher.inside
+        counts += [
+            aligned.total,
+            aligned.used_bytes(),
+            len(aligned.used) - 1,
+            aligned.used.sum(),
+            (aligned.used & aligned.agreeing).sum(),
+            (aligned.used & both).sum(),
+            aligned.student.length,
+            aligned.teacher.length,
+        ]
+    return LanguageCoverage(language, *counts.tolist())

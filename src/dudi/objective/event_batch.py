@@ -1,0 +1,204 @@
+"""Aligned completions cut into tiles: which rows of logits, which tokens and which cells some places need."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dudi.data.chat import Tokens
+from dudi.objective.shared_events import Alignment, Covers, Track
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TileRows:
+    """What one side contributes to the P places of a tile: R rows of logits.
+
+    Attributes:
+        rows: (R,) their numbers; first those at whose border a place lies, in the order of the places.
+        labels: (R,) the ids that came.
+        order: (R,) positions in `rows`, in ascending order of the rows.
+        borders: (D,) places at a border of this side.
+        insides: (I,) places inside a token of this side.
+        starts: (P,) rows, in ascending order, before the token that begins at a place or passes over it.
+        ends: (S,) rows before the end of each chunk that is split.
+        cover_starts: (E,) rows, in ascending order, before each cover.
+        columns: (E,) position of its row in `rows`.
+        tokens: (E,) its id.
+        cells: (E,) its cell.
+        owners: (E,) the place that it reaches, or P plus the number of the split chunk whose end it reaches.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    order: Tensor
+    borders: Tensor
+    insides: Tensor
+    starts: Tensor
+    ends: Tensor
+    cover_starts: Tensor
+    columns: Tensor
+    tokens: Tensor
+    cells: Tensor
+    owners: Tensor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tile:
+    """Some places with the rows that they need.
+
+    Attributes:
+        places: Their numbers in the batch.
+        student: The student's rows.
+        teacher: The teacher's.
+        first_cell: (P,) realised event, as in `Alignment`.
+        last_cell: (P,) likewise.
+        split: (S,) places at which a chunk begins that is not one token on both sides.
+        merged: Whether some realised event is several cells.
+    """
+
+    places: np.ndarray
+    student: TileRows
+    teacher: TileRows
+    first_cell: Tensor
+    last_cell: Tensor
+    split: Tensor
+    merged: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Side:
+    """One side of all completions, one after the other, with its covers in the order of their borders."""
+
+    rows: np.ndarray
+    inside: np.ndarray
+    labels: np.ndarray
+    covers: Covers
+    first_cover: np.ndarray
+
+    @classmethod
+    def of(cls, tracks: Sequence[Track], ids: Sequence[Tokens]) -> _Side:
+        """Number the rows and borders of completions one after the other."""
+        rows = np.cumsum([0, *(track.length for track in tracks)])
+        borders = np.cumsum([0, *(len(track.rows) for track in tracks)])
+        placed = list(zip(tracks, rows, borders, strict=False))
+        border = np.concatenate([track.covers.border + first for track, _, first in placed])
+        order = np.argsort(border, kind="stable")
+        covers = Covers(
+            border[order],
+            np.concatenate([track.covers.row + first for track, first, _ in placed])[order],
+            np.concatenate([track.covers.token for track in tracks])[order],
+            np.concatenate([track.covers.cell for track in tracks])[order],
+        )
+        return cls(
+            np.concatenate([track.rows + first for track, first, _ in placed]),
+            np.concatenate([track.inside for track in tracks]),
+            np.concatenate([np.asarray(one, dtype=np.int64) for one in ids]),
+            covers,
+            np.searchsorted(covers.border, np.arange(borders[-1] + 1)),
+        )
+
+    def covers_of(self, border: int) -> slice:
+        """The covers of a border."""
+        return slice(self.first_cover[border], self.first_cover[border + 1])
+
+    def needed(self, border: int, end: int) -> np.ndarray:
+        """Rows that a place needs: its own, its covers' and, where a chunk is split, all up to its end."""
+        rows = [self.covers.row[self.covers_of(border)]]
+        last = self.rows[border]
+        if end >= 0:
+            rows.append(self.covers.row[self.covers_of(end)])
+            last = self.rows[end] - 1
+        return np.arange(min([self.rows[border], *(part.min() for part in rows if len(part))]), last + 1)
+
+
+class EventBatch:
+    """The completions of a pass, aligned.
+
+    Args:
+        alignments: One for each completion.
+        student_ids: The student's completions.
+        teacher_ids: The teacher's.
+
+    Attributes:
+        student_rows: (P,) the student's row at each place that is compared.
+    """
+
+    def __init__(
+        self,
+        alignments: Sequence[Alignment],
+        student_ids: Sequence[Tokens],
+        teacher_ids: Sequence[Tokens],
+    ) -> None:
+        self._student = _Side.of([alignment.student for alignment in alignments], student_ids)
+        self._teacher = _Side.of([alignment.teacher for alignment in alignments], teacher_ids)
+        before = np.cumsum([0, *(len(alignment.used) for alignment in alignments)])
+        ends = [np.where(a.ends < 0, -1, a.ends + first) for a, first in zip(alignments, before, strict=False)]
+        self._borders = np.flatnonzero(np.concatenate([a.used for a in alignments]))
+        self._ends = np.concatenate(ends)[self._borders]
+        self._first_cell = np.concatenate([a.first_cell for a in alignments])[self._borders]
+        self._last_cell = np.concatenate([a.last_cell for a in alignments])[self._borders]
+        self.student_rows = self._student.rows[self._borders]
+
+    def __len__(self) -> int:
+        return len(self._borders)
+
+    def tiles(self, rows: int, device: torch.device | str) -> Iterator[Tile]:
+        """The places in order, as many at a time as need no more than so many rows of either side (one at least)."""
+        start = 0
+        ours: set[int] = set()
+        theirs: set[int] = set()
+        for place, (border, end) in enumerate(zip(self._borders.tolist(), self._ends.tolist(), strict=True)):
+            mine, other = self._student.needed(border, end).tolist(), self._teacher.needed(border, end).tolist()
+            if place > start and max(len(ours.union(mine)), len(theirs.union(other))) > rows:
+                yield self._tile(slice(start, place), ours, theirs, device)
+                start, ours, theirs = place, set(), set()
+            ours.update(mine)
+            theirs.update(other)
+        if start < len(self):
+            yield self._tile(slice(start, len(self)), ours, theirs, device)
+
+    def _tile(self, places: slice, ours: set[int], theirs: set[int], device: torch.device | str) -> Tile:
+        borders, ends = self._borders[places], self._ends[places]
+        split = np.flatnonzero(ends >= 0)
+        first, last = self._first_cell[places], self._last_cell[places]
+        return Tile(
+            np.arange(places.start, places.stop),
+            _rows_of(self._student, borders, ends[split], ours, device),
+            _rows_of(self._teacher, borders, ends[split], theirs, device),
+            torch.as_tensor(first, device=device),
+            torch.as_tensor(last, device=device),
+            torch.as_tensor(split, device=device),
+            bool((last - first > 1).any()),
+        )
+
+
+def _rows_of(
+    side: _Side, borders: np.ndarray, ends: np.ndarray, needed: set[int], device: torch.device | str
+) -> TileRows:
+    inside = side.inside[borders]
+    own = side.rows[borders]
+    rows = np.concatenate([own[~inside], np.setdiff1d(np.array(sorted(needed)), own[~inside])])
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    parts = [side.covers_of(border) for border in [*borders, *ends]]
+    lengths = [part.stop - part.start for part in parts]
+    places = np.searchsorted(ascending, np.concatenate([side.covers.row[part] for part in parts]))
+    arrays = (
+        rows,
+        side.labels[rows],
+        order,
+        np.flatnonzero(~inside),
+        np.flatnonzero(inside),
+        np.searchsorted(ascending, own),
+        np.searchsorted(ascending, side.rows[ends]),
+        places,
+        order[places],
+        np.concatenate([side.covers.token[part] for part in parts]),
+        np.concatenate([side.covers.cell[part] for part in parts]),
+        np.repeat(np.arange(len(parts)), lengths),
+    )
+    return TileRows(*(torch.as_tensor(array, dtype=torch.int64, device=device) for array in arrays))
