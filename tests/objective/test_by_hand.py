@@ -54,7 +54,7 @@ def trained(by_hand, tmp_path_factory):
         max_new_tokens=16,
         logging_steps=STEPS,
     )
-    trainer = DudiTrainer(student, teacher, args, ROWS, processing_class=make_tokenizer())
+    trainer = DudiTrainer(student, teacher, args, ROWS, processing_class=make_tokenizer(), max_rejected_share=0.2)
     steps, collect = [], trainer.run.collector.collect
 
     def listening(micro_batches, signals, epoch, **keys):

@@ -127,7 +127,7 @@ def test_lora_on_the_head_is_refused():
     from peft import LoraConfig, get_peft_model
 
     wrapped = get_peft_model(build("llama"), LoraConfig(target_modules=["lm_head", "q_proj"], task_type="CAUSAL_LM"))
-    with pytest.raises(ConfigError, match="leave lm_head out of the LoRA target modules"):
+    with pytest.raises(ConfigError, match="leave lm_head out of the adapter's target modules"):
         head_of(wrapped.get_base_model())
 
 
