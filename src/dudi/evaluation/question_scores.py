@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from dudi.evaluation.metrics import OVERALL
 
@@ -65,7 +65,7 @@ def _score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
     return QuestionScore(float(value), float(weight), cell) if _is_number(value) and _is_number(weight) else None
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, bool | int | float)
 
 
