@@ -1,0 +1,81 @@
+"""What single questions scored: the lines of `answers.jsonl` as numbers that can be held against another model's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+from dudi.evaluation.metrics import OVERALL
+
+_FIELDS = {"exact_match": "exact"}
+"""Metrics whose field in a line has another name."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QuestionScore:
+    """One question in one metric.
+
+    Attributes:
+        value: Its score, in the stored unit.
+        weight: What it weighs among the questions of its cell: bytes for bits per byte, else 1.
+        cell: Language and task, where the benchmark averages cells; else empty: all questions weigh alike.
+    """
+
+    value: float
+    weight: float
+    cell: tuple[str, str] | tuple[()] = ()
+
+
+def question_scores(
+    lines: Iterable[Mapping[str, Any]], metric: str, by: str = OVERALL, column: str = OVERALL
+) -> dict[str, QuestionScore]:
+    """The scores of single questions in one column of a table.
+
+    Args:
+        lines: Lines of `answers.jsonl`, of one model, benchmark and seed.
+        metric: Such as `exact_match` or `acc`.
+        by: `language`, `split`, `task`: what a line must say.
+        column: What it must say there; `overall` takes every line.
+
+    Returns:
+        By the question's id, those that have the metric.
+    """
+    found = {}
+    for line in lines:
+        if column == OVERALL or line.get(by) == column:
+            score = _score(line, metric)
+            if score is not None:
+                found[str(line.get("id"))] = score
+    return found
+
+
+def _score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
+    own = line.get("scores")
+    if isinstance(own, Mapping):
+        value, weights = own.get(metric), line.get("weights")
+        weight = weights.get(metric, 1.0) if isinstance(weights, Mapping) else 1.0
+        cell: tuple[str, str] | tuple[()] = (str(line.get("language")), str(line.get("task")))
+    elif metric == "bits_per_byte":
+        bits, weight, cell = line.get("bits"), line.get("bytes"), ()
+        value = bits / weight if _is_number(bits) and _is_number(weight) and weight else None
+    else:
+        value, weight, cell = line.get(_FIELDS.get(metric, metric)), 1.0, ()
+    return QuestionScore(float(value), float(weight), cell) if _is_number(value) and _is_number(weight) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, bool | int | float)
+
+
+def weights_of(scores: Sequence[QuestionScore]) -> list[float]:
+    """What each question weighs in the column's mean; they sum to 1.
+
+    Within a cell the weights of its questions, and all cells alike: the mean of the cells' means. Without cells all
+    questions are one.
+    """
+    sums: Counter[tuple[str, ...]] = Counter()
+    for score in scores:
+        sums[score.cell] += score.weight  # type: ignore[assignment]  # a Counter of floats
+    return [score.weight / sums[score.cell] / len(sums) for score in scores]
