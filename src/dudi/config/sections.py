@@ -23,7 +23,7 @@ class ModelSection(Section):
     model: Place = Field(description="A hub name, a folder, or `package:NAME`: an installed Python package's folder.")
     revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
     dtype: Dtype = Field(
-        default="auto", description="Precision of the weights; auto follows the precision of training."
+        default="auto", description="Precision of the weights; auto: the student float32, a teacher that of training."
     )
     attn_implementation: str | None = Field(
         default=None, description="sdpa, flash_attention_2, eager; null: transformers'."
