@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dudi.data import files
 from dudi.data.cldr import cldr_rows
 from dudi.data.rows import Rejections
 from dudi.data.sources import fingerprint, load_rows, rows_from_records

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ import babel
 
 from dudi.data.cldr.items import Item, cldr_items
 from dudi.data.cldr.locales import AS_OF, cldr_version
-from dudi.errors import EnvironmentFault
+from dudi.files import sha256_of, write_json, write_text
 
 CARD_NAME = "data_card.json"
 
@@ -40,16 +38,10 @@ def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int,
         EnvironmentFault: the disk refuses.
     """
     items = cldr_items(languages, rows_per_language, seed)
-    data = "".join(_line(item) for item in items).encode()
-    card = _card(items, hashlib.sha256(data).hexdigest())
+    write_text(output, "".join(map(_line, items)))
+    card = _card(items, sha256_of(output))
     card = {"file": output.name, **card, "rows_per_language": rows_per_language, "seed": seed}
-    text = json.dumps(card, ensure_ascii=False, indent=2) + "\n"
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _replace(output, data)
-        _replace(output.with_name(CARD_NAME), text.encode())
-    except OSError as error:
-        raise EnvironmentFault(f"{output}: cannot write: {error.strerror}; check the folder and its space") from error
+    write_json(output.with_name(CARD_NAME), card)
     return card
 
 
@@ -80,16 +72,3 @@ def _card(items: list[Item], sha256: str) -> dict[str, Any]:
         "kinds": dict(sorted(Counter(fact.kind for fact, _ in items).items())),
         "kinds_by_language": {language: dict(sorted(kinds.items())) for language, kinds in by_language.items()},
     }
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside, then move into place: a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
