@@ -117,7 +117,7 @@ def collect_environment(folder: Path | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "commit": git_commit(),
         "device": {"type": device, "count": max(1, torch.accelerator.device_count()), "names": _device_names(device)},
         "cuda": torch.version.cuda,
@@ -172,7 +172,8 @@ def _git(root: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

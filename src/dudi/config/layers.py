@@ -159,9 +159,11 @@ def _lay_training(settings: Settings, written: dict[str, str], key: str, setting
 def _lay_section(settings: Settings, section: str, node: Node, origin: Origin, name: str, schema: Schema) -> None:
     place = name if origin == COMMAND_LINE else f"{name}:{node.line}"
     given = node.value
-    if isinstance(given, str) and section in schema.shorthand:
+    if isinstance(given, str | list) and section in schema.shorthand:
         _drop(settings, section)
-        settings[f"{section}.{schema.shorthand[section]}"] = Setting(str(given), origin, place)
+        settings[f"{section}.{schema.shorthand[section]}"] = Setting(
+            str(given) if isinstance(given, str) else node.plain(), origin, place
+        )
     elif given is None:
         _drop(settings, section)
         settings[section] = Setting(None, origin, place)

@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
+from dudi.data.built_in import SOURCES
 from dudi.errors import DudiError
 from dudi.report.run_folder import RunFolder
 
 CARD, DATA_CARD = "README.md", "data_card.json"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_BUILT_IN = dict.fromkeys(("cldr", "cldr-qa-1"), "Unicode-3.0 (names and formats of Unicode CLDR)")
 _PACKAGE = "package:"
 _LONGEST = 300
 
@@ -42,8 +42,8 @@ def data_licence(run: RunFolder) -> str:
     source = run.value("data.train") or run.data.get("source")
     if not isinstance(source, str) or not source:
         return "not stated here"
-    if source in _BUILT_IN:
-        return _BUILT_IN[source]
+    if source in SOURCES:
+        return SOURCES[source].licence
     path = Path(source).expanduser()
     beside = path if path.is_dir() else path.parent
     stated = _data_card(beside / DATA_CARD, path) if path.exists() else ""

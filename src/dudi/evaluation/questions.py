@@ -1,24 +1,23 @@
-"""A model's answers, question by question: to the built-in benchmark, and to any other questions."""
+"""Questions with references: put to a model, judged, and summed."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import babel
 from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat
-from dudi.data.cldr.benchmark import NAME, Question, guess_rate
-from dudi.data.cldr.locales import cldr_version
-from dudi.data.cldr.speaker import LANGUAGES
+from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
-from dudi.evaluation.asking import Decoding, Written, reference_nats, write
+from dudi.evaluation.benchmarks import Outcome
+from dudi.evaluation.generate import Decoding, Generated, generate, reference_bits
+from dudi.evaluation.records import Run
 from dudi.evaluation.scores import chrf, exact_match, in_language, repetition, token_f1
+from dudi.evaluation.summary import floor, scores, tabulate
+from dudi.languages.registry import LANGUAGES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,15 +48,14 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answered:
-    """One question with what a model made of it; a line of `answers.jsonl`.
+    """One question with what a model made of it; with `benchmark` and `subject`, a line of `answers.jsonl`.
 
     Attributes:
-        subject: Who answered: `base`, `cold_start`, `student`, `teacher`, or any name.
         id: The question's row id.
         language: Its language.
         task: Its task.
         kind: Its kind within the task.
-        split: `seen`, `transfer` or `unseen`; what a file says; or empty.
+        split: What its benchmark or its file says; or empty.
         question: The last user turn.
         reference: What is right.
         answer: What the model wrote.
@@ -77,7 +75,6 @@ class Answered:
         seed: Of the sampling.
     """
 
-    subject: str
     id: str
     language: str
     task: str
@@ -102,32 +99,6 @@ class Answered:
 
 
 def ask(
-    subject: str,
-    model: PreTrainedModel,
-    chat: ChatFormat,
-    questions: Sequence[Question],
-    *,
-    max_new_tokens: int,
-    batch_size: int = 64,
-    done: Callable[[int], None] = lambda count: None,
-) -> list[Answered]:
-    """Put the benchmark's questions to a model; answers are greedy.
-
-    Args:
-        subject: Who answers, for the records.
-        model: Any causal language model.
-        chat: Its chat format.
-        questions: What is asked.
-        max_new_tokens: Longest answer; the rest is cut and then wrong.
-        batch_size: Questions that are decoded together.
-        done: Told how many more are through, batch by batch.
-    """
-    items, decoding = [item_of(question) for question in questions], Decoding(max_new_tokens)
-    return put(subject, model, chat, items, decoding, batch_size=batch_size, done=done)
-
-
-def put(
-    subject: str,
     model: PreTrainedModel,
     chat: ChatFormat,
     items: Sequence[Item],
@@ -139,10 +110,9 @@ def put(
     bits: Mapping[str, float] | None = None,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[Answered]:
-    """Put any questions to a model.
+    """Put questions to a model.
 
     Args:
-        subject: Who answers, for the records.
         model: Any causal language model.
         chat: Its chat format.
         items: What is asked.
@@ -161,50 +131,22 @@ def put(
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
         rows = [item.row for item in batch]
-        written = write(model, chat, rows, decoding, seed=seed, batch_size=batch_size)
-        costs = _costs(model, chat, rows) if bits is None else [bits[row.id] for row in rows]
+        written = generate(model, chat, rows, decoding, seed=seed, batch_size=batch_size)
+        costs = reference_bits(model, chat, rows) if bits is None else [bits[row.id] for row in rows]
         for item, one, cost in zip(batch, written, costs, strict=True):
-            by_id[item.row.id] = dataclasses.replace(_judged(subject, item, one, cost, candidates), seed=seed)
+            by_id[item.row.id] = judge(item, one, cost, candidates, seed)
         done(len(batch))
     return [by_id[item.row.id] for item in items]
 
 
-def item_of(question: Question) -> Item:
-    """A question of the built-in benchmark as an item."""
-    guess = guess_rate(question.fact, question.row.language)
-    return Item(question.row, (), question.task, question.fact.kind, question.split, guess)
-
-
-def fingerprint(questions: Sequence[Question]) -> str:
-    """SHA-256 over questions, references and splits: two results compare only where it is the same."""
-    lines = [[q.row.id, q.split, q.row.prompt[-1]["content"], q.row.completion] for q in questions]
-    return hashlib.sha256(json.dumps(lines, ensure_ascii=False).encode()).hexdigest()
-
-
-def described(questions: Sequence[Question], *, part: str, max_new_tokens: int) -> dict[str, Any]:
-    """What was asked and how, so that results can be told apart."""
-    return {
-        "name": NAME,
-        "part": part,
-        "questions": len(questions),
-        "languages": list(dict.fromkeys(question.row.language for question in questions)),
-        "tasks": list(dict.fromkeys(question.task for question in questions)),
-        "fingerprint": fingerprint(questions),
-        "decoding": Decoding(max_new_tokens).described(),
-        "cldr_version": cldr_version(),
-        "babel_version": babel.__version__,
-    }
-
-
-def _costs(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]) -> list[float]:
-    """What each row's completion costs in bits."""
-    return [nats / math.log(2) for nats in reference_nats(model, chat, rows)]
-
-
-def _judged(subject: str, item: Item, written: Written, bits: float, candidates: Sequence[str]) -> Answered:
-    row, answer = item.row, written.text
+def judge(item: Item, written: Generated, bits: float, candidates: Sequence[str], seed: int = 0) -> Answered:
+    """An answer against its references; arguments as of `ask`."""
+    row, answer, references = item.row, written.text, item.references
+    inside: dict[bool, bool | None] = {}
+    for merged in (True, False):
+        tests = (in_language(answer, one, row.language, candidates, merge_malay=merged) for one in references)
+        inside[merged] = any(tests) if row.language in candidates else None
     return Answered(
-        subject=subject,
         id=row.id,
         language=row.language,
         task=item.task,
@@ -213,23 +155,91 @@ def _judged(subject: str, item: Item, written: Written, bits: float, candidates:
         question=row.prompt[-1]["content"],
         reference=row.completion,
         answer=answer,
-        exact=any(exact_match(answer, reference) for reference in item.references),
-        chrf=max(chrf(answer, reference) for reference in item.references),
-        in_language=_in_language(item, answer, candidates, merge_malay=True),
+        exact=any(exact_match(answer, reference) for reference in references),
+        chrf=max(chrf(answer, reference) for reference in references),
+        in_language=inside[True],
         bits=bits,
         bytes=len(row.completion.encode("utf-8")),
         guess=item.guess,
-        in_language_strict=_in_language(item, answer, candidates, merge_malay=False),
-        token_f1=max(token_f1(answer, reference) for reference in item.references),
+        in_language_strict=inside[False],
+        token_f1=max(token_f1(answer, reference) for reference in references),
         repetition=repetition(answer),
         length=written.length,
         ended=written.ended,
         alternatives=item.alternatives,
+        seed=seed,
     )
 
 
-def _in_language(item: Item, answer: str, candidates: Sequence[str], *, merge_malay: bool) -> bool | None:
-    language = item.row.language
-    if language not in candidates:
-        return None
-    return any(in_language(answer, right, language, candidates, merge_malay=merge_malay) for right in item.references)
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """Chosen questions, ready for any model: `dudi.evaluation.benchmarks.Asked`.
+
+    Attributes:
+        items: The questions, their ids unique.
+        about: What they are, for the record; the decoding is added.
+        decoding: How answers are decoded.
+        candidates: The languages that an answer can be in.
+        batch_size: Questions that are decoded together.
+        rows: Rows read from a file, good and bad.
+        rejections: The bad ones.
+    """
+
+    items: Sequence[Item]
+    about: Mapping[str, Any]
+    decoding: Decoding
+    candidates: Sequence[str] = tuple(LANGUAGES)
+    batch_size: int = 64
+    rows: int = 0
+    rejections: Rejections = dataclasses.field(default_factory=Rejections)
+
+    @property
+    def benchmark(self) -> Mapping[str, Any]:
+        """What is asked and how."""
+        return {**self.about, "decoding": self.decoding.described()}
+
+    @property
+    def total(self) -> int:
+        """How many questions one seed asks."""
+        return len(self.items)
+
+    def check_seeds(self, seeds: Sequence[int]) -> None:
+        """As `Decoding.check_seeds`."""
+        self.decoding.check_seeds(seeds)
+
+    def settle(self, file: Path, max_share: float) -> list[str]:
+        """Write the rejected rows, or take away those of an earlier attempt; returns a line a reason."""
+        if len(self.rejections):
+            self.rejections.write(file)
+        else:
+            file.unlink(missing_ok=True)
+        self.rejections.check_share(self.rows, max_share)
+        return self.rejections.summary()
+
+    def ask(
+        self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]
+    ) -> Outcome:
+        """Ask everything once for each seed, seeds ascending; what references cost is found out once."""
+        self.check_seeds(seeds)
+        runs: list[Run] = []
+        every: list[Answered] = []
+        bits: dict[str, float] | None = None
+        for seed in sorted(seeds):
+            answered = ask(
+                model,
+                chat,
+                self.items,
+                self.decoding,
+                seed=seed,
+                candidates=self.candidates,
+                batch_size=self.batch_size,
+                bits=bits,
+                done=done,
+            )
+            bits = {one.id: one.bits for one in answered}
+            runs.append(Run(seed, tabulate(answered, scores)))
+            every += answered
+        about: dict[str, Any] = {"rejected": dict(self.rejections.counts)} if len(self.rejections) else {}
+        if all(item.guess is not None for item in self.items):
+            about["guessing"] = tabulate(every[: self.total], floor)
+        return Outcome(tuple(runs), [dataclasses.asdict(one) for one in every], about)
