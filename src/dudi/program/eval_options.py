@@ -118,7 +118,7 @@ def check_numbers(given: argparse.Namespace) -> None:
     """
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
-    for name in ("seeds", "per_split", "batch_size", "max_new_tokens", "top_k"):
+    for name in ("seeds", "per_split", "batch_size", "max_new_tokens", "top_k", "limit"):
         value = getattr(given, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
