@@ -9,6 +9,7 @@ import pytest
 
 from dudi.config.recipe_files import list_recipes
 from dudi.distill.recipe import load_run_config
+from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
 from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer
 
@@ -78,9 +79,10 @@ def test_a_mini_recipe_runs_two_steps_with_the_models_of_the_package(name, tmp_p
     small += ["languages=[id, my]", "data.tasks=[currency]", "data.rows_per_language=66"]  # an answer to each row costs
     assert main(["train", name, *small, "use_cpu=true", "--output", str(tmp_path / "run")]) == 0
     check_run(tmp_path / "run", load_run_config(name).method)
-    scores = json.loads((tmp_path / "run" / "benchmark.json").read_text(encoding="utf-8"))["scores"]
+    found = read_evaluations(tmp_path / "run" / "evaluation.json")
     cold = load_run_config(name).settings["cold_start"] == "sft"
-    assert list(scores) == ["floor", "base", *["cold_start"] * cold, "student", "teacher"]
+    assert [one.subject for one in found] == ["base", *["cold_start"] * cold, "student", "teacher"]
+    assert all(one.seeds == [42] and one.guessing() for one in found)
 
 
 def run_as_a_process(name, folders, output):
