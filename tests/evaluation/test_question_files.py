@@ -13,7 +13,7 @@ from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import Trained, Wanted, choose
 from dudi.evaluation.cldr_qa import fingerprint as built_in_fingerprint
-from dudi.evaluation.question_files import choose_from_file, chosen, fingerprint, parse_question, read_questions
+from dudi.evaluation.question_files import chosen, fingerprint, parse_question, read_questions
 
 GOOD = [
     {
@@ -60,7 +60,7 @@ def good(tmp_path):
 
 
 def from_file(path, languages=None, tasks=None):
-    return choose_from_file(path, Wanted(languages=languages, tasks=tasks))
+    return choose(str(path), Wanted(languages=languages, tasks=tasks))
 
 
 def parsed(record, language=None):

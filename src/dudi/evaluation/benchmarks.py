@@ -133,8 +133,8 @@ class Benchmark:
 
     Attributes:
         name: As recipes and `--benchmark` say it.
-        choose: `module:function`, imported when it is asked for: from `Wanted` to `Asked`. Empty for one that asks
-            a server, and no loaded model.
+        choose: `module:function`, imported when it is asked for: from a name and `Wanted` to `Asked`. Empty for one
+            that asks a server, and no loaded model.
         orders: The order of a table's columns, by what they are: `split`, `competency` ...
         meanings: What each split means, in words for people.
     """
@@ -181,16 +181,12 @@ def choose(name: str, wanted: Wanted) -> Asked:
         ConfigError: no such benchmark or file, or something wanted that it has not.
         DataError: a file without a good question.
     """
-    if name in BENCHMARKS:
-        if not BENCHMARKS[name].choose:
-            raise ConfigError(f"benchmark: {name} asks a server: dudi eval MODEL --benchmark {name}")
-        module, _, function = BENCHMARKS[name].choose.partition(":")
-        asked: Asked = getattr(importlib.import_module(module), function)(wanted)
-        return asked
-    from dudi.evaluation.question_files import choose_from_file
-
-    path = Path(name)
-    if not path.suffix and not path.exists():
+    if name not in BENCHMARKS and not Path(name).suffix and not Path(name).exists():
         hint = did_you_mean(name, BENCHMARKS)
         raise ConfigError(f"benchmark: '{name}' is neither {', '.join(BENCHMARKS)} nor a file{hint}")
-    return choose_from_file(path, wanted)
+    chooser = BENCHMARKS[name].choose if name in BENCHMARKS else "dudi.evaluation.question_files:choose"
+    if not chooser:
+        raise ConfigError(f"benchmark: {name} asks a server: dudi eval MODEL --benchmark {name}")
+    module, _, function = chooser.partition(":")
+    asked: Asked = getattr(importlib.import_module(module), function)(name, wanted)
+    return asked

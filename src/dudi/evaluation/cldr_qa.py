@@ -20,7 +20,7 @@ from dudi.evaluation.questions import Item, Questions
 MAX_NEW_TOKENS = 64
 
 
-def choose(wanted: Wanted) -> Questions:
+def choose(name: str, wanted: Wanted) -> Questions:
     """The questions that are wanted.
 
     Languages and tasks that nobody names are those that the student was trained in, and so are the splits; of a model

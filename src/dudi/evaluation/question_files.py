@@ -29,17 +29,18 @@ MAX_LABEL = 100
 MAX_NEW_TOKENS = 256
 
 
-def choose_from_file(path: Path, wanted: Wanted) -> Questions:
+def choose(name: str, wanted: Wanted) -> Questions:
     """The questions of a file, or some of them.
 
     Args:
-        path: As in `read_questions`.
+        name: The file, as in `read_questions`.
         wanted: Which ones, and how they are asked.
 
     Raises:
         ConfigError: no such file, language or task.
         DataError: the file cannot be read, or holds no good question.
     """
+    path = Path(name)
     if wanted.part is not None:
         raise ConfigError(f"--part is for benchmarks that have parts; choose from {path} with --tasks and --languages")
     items, total, rejections = read_questions(path, wanted.language)

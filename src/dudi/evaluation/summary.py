@@ -1,13 +1,62 @@
-"""From single answers to scores: overall, and by split, language, task and kind."""
+"""From judged answers to scores: overall, and by split, language, task and kind."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from dudi.evaluation.questions import Answered
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answered:
+    """One question with what a model made of it; with `benchmark` and `subject`, a line of `answers.jsonl`.
+
+    Attributes:
+        id: The question's row id.
+        language: Its language.
+        task: Its task.
+        kind: Its kind within the task.
+        split: What its benchmark or its file says; or empty.
+        question: The last user turn.
+        reference: What is right.
+        answer: What the model wrote.
+        exact: Whether the answer and a reference are the same after normalisation.
+        chrf: 0 to 100, against the best reference.
+        in_language: Whether the answer is in the question's language, Indonesian and Malay counted as one; None where
+            dudi does not know the language.
+        bits: What the (first) reference costs the model, the end of turn included.
+        bytes: Length of that reference in UTF-8.
+        guess: The chance that one who knows the habits of this kind, and no fact, is right.
+        in_language_strict: As `in_language`, with Indonesian and Malay told apart.
+        token_f1: 0 to 1, against the best reference.
+        repetition: Share of repeated 4-grams, 0 to 1.
+        length: Tokens of the answer, its end not counted.
+        ended: Whether the model ended it by itself.
+        alternatives: Further references.
+        seed: Of the sampling.
+    """
+
+    id: str
+    language: str
+    task: str
+    kind: str
+    split: str
+    question: str
+    reference: str
+    answer: str
+    exact: bool
+    chrf: float
+    in_language: bool | None
+    bits: float
+    bytes: int
+    guess: float | None
+    in_language_strict: bool | None = None
+    token_f1: float | None = None
+    repetition: float | None = None
+    length: int | None = None
+    ended: bool | None = None
+    alternatives: tuple[str, ...] = ()
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

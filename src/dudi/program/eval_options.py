@@ -19,8 +19,6 @@ FOLDER = Path("evals")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi eval`."""
-    from dudi.program import seahelm
-
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model's folder, a hub name, package:NAME, or the folder of a run")
     known = ", ".join(BENCHMARKS)
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--benchmark", action="append", metavar="NAME|FILE", help=f"{known}, or a file (default: {DEFAULT}); may repeat"
     )
     groups = [parser.add_argument_group(title) for title in ("what is asked", "how it answers", "the model")]
-    seahelm.add_arguments(parser)
+    _seahelm_arguments(parser.add_argument_group(f"SEA-HELM (--benchmark {SEAHELM.name}; docs/seahelm.md)"))
     add("--name", help="what tables call the model (default: from its folder)")
     add("--output", type=Path, metavar="DIR", help=f"where the results go (default: {FOLDER}/NAME)")
     add("--force", action="store_true", help="replace another evaluation that is there")
@@ -65,6 +63,21 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
     add("--chat-template", type=Path, metavar="FILE", help="a jinja file instead of the model's own template")
     add("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
+
+
+def _seahelm_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--seahelm", type=Path, metavar="DIR", help="a checkout of SEA-HELM")
+    add("--seahelm-python", type=Path, metavar="PY", help="its interpreter (default: DIR/.venv/bin/python)")
+    add("--base-url", metavar="URL", help="the model's server; MODEL is its name for the model. Else vLLM is started")
+    add("--server-python", type=Path, metavar="PY", help="the interpreter that has vLLM (default: this one)")
+    add("--server-args", default="", metavar="WORDS", help="more words for vLLM, in one string")
+    add("--startup-timeout", type=float, default=900.0, metavar="S", help="seconds for vLLM (default: %(default).0f)")
+    add("--limit", type=int, metavar="N", help="only so many examples per task: a trial")
+    add("--skip-tasks", nargs="+", default=[], metavar="TASK", help="leave these out")
+    add("--judges", action="store_true", help="also what another language model judges (MT-Bench ...)")
+    add("--count-all", action="store_true", help="count cultural and multi-turn tasks in the totals too")
+    add("--workers", type=int, default=64, metavar="N", help="requests at a time (default: %(default)s)")
 
 
 def benchmarks_of(given: argparse.Namespace) -> list[str]:

@@ -1,4 +1,4 @@
-"""The words of `dudi eval --benchmark seahelm`."""
+"""`dudi eval --benchmark seahelm`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,19 @@ from types import FrameType
 
 from dudi.command import say
 from dudi.errors import ConfigError
+from dudi.evaluation.records import FILE
+from dudi.evaluation.seahelm.catalogue import DEFAULT_SET, read_catalogue, select
+from dudi.evaluation.seahelm.evaluate import SeaHelm
+from dudi.evaluation.seahelm.server import Server
+from dudi.evaluation.seahelm.table import seahelm_table
+from dudi.evaluation.seahelm.vllm import StartedServer
+from dudi.program.eval_options import FOLDER, check_numbers, seeds_of, words_of
 
 NOT_OURS = (
     *("part", "per_split", "language", "top_p", "top_k", "max_new_tokens"),
     *("revision", "device", "chat_template", "trust_remote_code"),
 )
 """Options of `dudi eval` that a server or SEA-HELM decides."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that only SEA-HELM has; the others are `dudi.program.eval_options`'."""
-    add = parser.add_argument_group("SEA-HELM (--benchmark seahelm; docs/seahelm.md)").add_argument
-    add("--seahelm", type=Path, metavar="DIR", help="a checkout of SEA-HELM")
-    add("--seahelm-python", type=Path, metavar="PY", help="its interpreter (default: DIR/.venv/bin/python)")
-    add("--base-url", metavar="URL", help="the model's server; MODEL is its name for the model. Else vLLM is started")
-    add("--server-python", type=Path, metavar="PY", help="the interpreter that has vLLM (default: this one)")
-    add("--server-args", default="", metavar="WORDS", help="more words for vLLM, in one string")
-    add("--startup-timeout", type=float, default=900.0, metavar="S", help="seconds for vLLM (default: %(default).0f)")
-    add("--limit", type=int, metavar="N", help="only so many examples per task: a trial")
-    add("--skip-tasks", nargs="+", default=[], metavar="TASK", help="leave these out")
-    add("--judges", action="store_true", help="also what another language model judges (MT-Bench ...)")
-    add("--count-all", action="store_true", help="count cultural and multi-turn tasks in the totals too")
-    add("--workers", type=int, default=64, metavar="N", help="requests at a time (default: %(default)s)")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -45,14 +36,6 @@ def run(given: argparse.Namespace) -> int:
         ConfigError: an option that is missing, wrong or does nothing here; results under other settings.
         EnvironmentFault: the server or SEA-HELM ended.
     """
-    from dudi.evaluation.records import FILE
-    from dudi.evaluation.seahelm.catalogue import DEFAULT_SET, read_catalogue, select
-    from dudi.evaluation.seahelm.evaluate import SeaHelm
-    from dudi.evaluation.seahelm.server import Server
-    from dudi.evaluation.seahelm.table import seahelm_table
-    from dudi.evaluation.seahelm.vllm import StartedServer
-    from dudi.program.eval_options import FOLDER, check_numbers, seeds_of, words_of
-
     if given.seahelm is None:
         raise ConfigError("--benchmark seahelm: name a checkout of SEA-HELM with --seahelm DIR (docs/seahelm.md)")
     served = [*NOT_OURS, *(["temperature", "server_args"] if given.base_url is not None else [])]

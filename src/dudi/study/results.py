@@ -106,8 +106,7 @@ def _kept(scores: Mapping[str, Any]) -> dict[str, Any]:
             return {METRIC: round(tree[METRIC], 5)} if tree.get(METRIC) is not None else {}
         return {name: inside(own) for name, own in tree.items()}
 
-    parts = {name: own for name, own in scores.items() if name.startswith("by_")}
-    return {"overall": scores["overall"]} | {name: inside(own) for name, own in parts.items()}
+    return {name: inside(own) if name.startswith("by_") else own for name, own in scores.items()}
 
 
 def _shortened(values: Sequence[float | None]) -> list[float | None]:
