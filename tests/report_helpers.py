@@ -164,14 +164,33 @@ def four_kinds(language, each=4):
                 yield answer(subject, name, split, language, exact=exact)
 
 
+def told(subject, share, shares, asked, method):
+    """An evaluation of a run as JSON has it."""
+    guessing = {"guessing": scores_of("floor", shares["floor"])} if "floor" in shares else {}
+    return {
+        "name": method if subject == "student" else subject.replace("_", " "),
+        "model": subject,
+        "benchmark": asked,
+        "runs": [{"seed": 0, "scores": scores_of(subject, share)}],
+        "about": {"method": method, **guessing},
+        "subject": subject,
+    }
+
+
 def build_asked(folder, *, asked=None, shares=SHARES, records=None, without=(), method="dudi", **options):
     """A run directory with a benchmark."""
     section = "benchmark:\n  name: cldr-qa-1  # default\n"
     build_run(folder, method=method, more=options.pop("more", "") + section, **options)
-    result = {"benchmark": ASKED | (asked or {}), "method": method}
-    result["scores"] = {subject: scores_of(subject, share) for subject, share in shares.items()}
+    result = {
+        "format": "dudi-evaluation-2",
+        "evaluations": [
+            told(subject, share, shares, ASKED | (asked or {}), method)
+            for subject, share in shares.items()
+            if subject != "floor"
+        ],
+    }
     given = [one for code in ("my", "id") for one in four_kinds(code)] if records is None else records
-    files = {"benchmark.json": json.dumps(result), "answers.jsonl": lines(given)}
+    files = {"evaluation.json": json.dumps(result), "answers.jsonl": lines(given)}
     for file, text in files.items():
         if file not in without:
             (folder / file).write_text(text, encoding="utf-8")

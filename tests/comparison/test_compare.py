@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 import re
 import subprocess
 import sys
@@ -11,13 +10,13 @@ import sys
 import pytest
 
 from dudi.command import Parser, guarded
-from dudi.comparison.comparability import differences
-from dudi.comparison.comparing import compare
-from dudi.comparison.gathering import gather
-from dudi.comparison.rendering import render
+from dudi.comparison.load import load_evaluations
+from dudi.comparison.render import render
+from dudi.comparison.same import differences
 from dudi.comparison.significance import aso
+from dudi.comparison.table import compare
 from dudi.errors import ConfigError, DataError
-from dudi.evaluation.records import Evaluation, Run, write_evaluation
+from dudi.evaluation.records import Evaluation, Run, read_evaluations, write_evaluations
 from dudi.languages.registry import LANGUAGES
 from dudi.program import compare as verb
 
@@ -241,12 +240,15 @@ def test_columns_stand_in_the_papers_order():
     comparison = compare([evaluation("a", [0.1], xx=[0.1], **{code: [0.1] for code in reversed(codes)})])
     assert comparison.columns == (*codes, "xx", "overall")
     splits = Run(0, {"overall": {"chrf": 1}, "by_split": {key: {"chrf": 1} for key in ("unseen", "seen", "transfer")}})
-    assert compare([Evaluation("a", "a", {}, (splits,))], by="split").columns[:3] == ("seen", "transfer", "unseen")
+    own = Evaluation("a", "a", {"name": "cldr-qa-1"}, (splits,))
+    assert compare([own], by="split").columns[:3] == ("seen", "transfer", "unseen")
+    somebody_elses = dataclasses.replace(own, benchmark={"name": "questions"})  # as they come
+    assert compare([somebody_elses], by="split").columns[:3] == ("unseen", "seen", "transfer")
 
 
 def test_any_by_of_the_scores():
     run = Run(0, {"overall": {"score": 1.0}, "by_competency": {"if": {"score": 2.0}, "nlu": {"score": 3.0}}})
-    one = Evaluation("a", "a", {}, (run,))
+    one = Evaluation("a", "a", {"name": "seahelm"}, (run,))
     assert compare([one], by="competency").columns == ("nlu", "if", "overall")
     with pytest.raises(ConfigError, match=r"by: .* 'by_competence'.*did you mean 'competency'"):
         compare([one], by="competence")
@@ -582,20 +584,28 @@ def make_run(tmp_path):
             f"student:\n  model: package:base  # default\nmethod: {method}  # recipe x:1\nseed: {seed}  # default\n"
         )
         (folder / "resolved.yaml").write_text(recipe, encoding="utf-8")
-        subjects = {"floor": 0.1, "base": 0.01, "cold_start": value / 2, "student": value, "teacher": 0.9}
-        content = {
-            "benchmark": BENCHMARK | benchmark,
-            "method": method,
-            "scores": {subject: leaf(score) for subject, score in subjects.items()},
-        }
-        (folder / "benchmark.json").write_text(json.dumps(content), encoding="utf-8")
+        subjects = {"base": 0.01, "cold_start": value / 2, "student": value, "teacher": 0.9}
+        models = {"base": "package:base", "student": f"{folder}/model"}
+        about = {"method": method, "guessing": leaf(0.1)}
+        found = [
+            Evaluation(
+                method if subject == "student" else subject.replace("_", " "),
+                models.get(subject, subject),
+                BENCHMARK | benchmark,
+                (Run(seed, leaf(score)),),
+                about,
+                subject,
+            )
+            for subject, score in subjects.items()
+        ]
+        write_evaluations(found, folder / "evaluation.json")
         return folder
 
     return make
 
 
 def test_a_run_folder_is_its_student(make_run):
-    (one,) = gather([str(make_run("r", seed=3))])
+    (one,) = load_evaluations([str(make_run("r", seed=3))])
     assert (one.name, one.seeds, one.values("exact_match", "overall")) == ("dudi", [3], [0.5])
     assert one.benchmark["fingerprint"] == BENCHMARK["fingerprint"]
     assert one.model.endswith("r/model")
@@ -606,7 +616,7 @@ def test_a_run_folder_is_its_student(make_run):
     [("cold_start", "cold start", 0.25), ("teacher", "teacher", 0.9), ("base", "base", 0.01), ("floor", "floor", 0.1)],
 )
 def test_other_subjects_of_a_run(make_run, subject, name, value):
-    (one,) = gather([f"{make_run('r')}:{subject}"])
+    (one,) = load_evaluations([f"{make_run('r')}:{subject}"])
     assert (one.name, one.values("exact_match", "overall")) == (name, [value])
     assert one.values("chrf", "overall") == []
     assert subject != "base" or one.model == "package:base"
@@ -615,44 +625,44 @@ def test_other_subjects_of_a_run(make_run, subject, name, value):
 def test_seeds_join_under_a_name(make_run):
     folders = [make_run(f"d{seed}", seed=seed, value=seed / 10) for seed in (2, 0, 1)]
     for word in (f"DuDi={','.join(map(str, folders))}", f"DuDi={folders[0].parent}/d*"):
-        (one,) = gather([word])
+        (one,) = load_evaluations([word])
         assert (one.name, one.seeds, one.values("exact_match", "overall")) == ("DuDi", [0, 1, 2], [0.0, 0.1, 0.2])
-    assert gather([f"{folders[0].parent}/d*"])[0].name == "dudi"
-    assert gather([f"{folders[0].parent}/d*:teacher"])[0].values("exact_match", "overall") == [0.9] * 3
+    assert load_evaluations([f"{folders[0].parent}/d*"])[0].name == "dudi"
+    assert load_evaluations([f"{folders[0].parent}/d*:teacher"])[0].values("exact_match", "overall") == [0.9] * 3
 
 
 def test_names_may_hold_a_slash_and_paths_an_equals_sign(make_run):
     folder = make_run("lr=1e-3")
-    named, plain = gather([f"w/o sequence={folder}", str(folder)])
+    named, plain = load_evaluations([f"w/o sequence={folder}", str(folder)])
     assert (named.name, plain.name) == ("w/o sequence", "dudi")
 
 
 def test_equal_names_become_those_of_the_folders(make_run):
     one, two = make_run("short"), make_run("long")
-    assert [e.name for e in gather([str(one), f"{two}/benchmark.json"])] == ["short", "long"]
-    assert [e.name for e in gather([f"{one}:teacher", f"{two}:teacher"])] == ["short:teacher", "long:teacher"]
-    assert [e.name for e in gather([f"dudi={one}", str(two)])] == ["dudi", "long"]
+    assert [e.name for e in load_evaluations([str(one), f"{two}/evaluation.json"])] == ["short", "long"]
+    assert [e.name for e in load_evaluations([f"{one}:teacher", f"{two}:teacher"])] == ["short:teacher", "long:teacher"]
+    assert [e.name for e in load_evaluations([f"dudi={one}", str(two)])] == ["dudi", "long"]
     with pytest.raises(ConfigError, match="are both called 'a'"):
-        gather([f"a={one}", f"a={two}"])
+        load_evaluations([f"a={one}", f"a={two}"])
     with pytest.raises(ConfigError, match="are both called 'short'"):
-        gather([str(one), str(one)])
+        load_evaluations([str(one), str(one)])
 
 
 def test_evaluation_files(tmp_path):
-    file = write_evaluation(evaluation("dudi", HIGH), tmp_path / "e")
-    assert gather([str(file)]) == gather([str(file.parent)]) == [evaluation("dudi", HIGH)]
-    write_evaluation(evaluation("other", LOW, seeds=[8, 9, 6, 7]), tmp_path / "f")
+    file = write_evaluations([evaluation("dudi", HIGH)], tmp_path / "e" / "evaluation.json")
+    assert load_evaluations([str(file)]) == load_evaluations([str(file.parent)]) == [evaluation("dudi", HIGH)]
+    write_evaluations([evaluation("other", LOW, seeds=[8, 9, 6, 7])], tmp_path / "f" / "evaluation.json")
     with pytest.raises(ConfigError, match="have different names; write NAME="):
-        gather([f"{tmp_path}/e,{tmp_path}/f"])
-    assert gather([f"both={tmp_path}/e,{tmp_path}/f"])[0].seeds == [0, 1, 2, 3, 6, 7, 8, 9]
+        load_evaluations([f"{tmp_path}/e,{tmp_path}/f"])
+    assert load_evaluations([f"both={tmp_path}/e,{tmp_path}/f"])[0].seeds == [0, 1, 2, 3, 6, 7, 8, 9]
 
 
 def test_greedy_evaluations_of_several_models_take_the_trainings_seeds(make_run, tmp_path):
     for seed in (4, 5):
         folder = make_run(f"r{seed}", seed=seed)
         one = dataclasses.replace(evaluation("model", [seed / 10], seeds=[0]), model=f"{folder}/model")
-        write_evaluation(one, tmp_path / f"e{seed}")
-    (joined,) = gather([f"dudi={tmp_path}/e*"])
+        write_evaluations([one], tmp_path / f"e{seed}" / "evaluation.json")
+    (joined,) = load_evaluations([f"dudi={tmp_path}/e*"])
     assert (joined.seeds, joined.values("exact_match", "overall")) == ([4, 5], [0.4, 0.5])
 
 
@@ -660,13 +670,13 @@ def test_what_does_not_join(make_run, tmp_path):
     a, same, sft = make_run("a"), make_run("same"), make_run("sft", seed=1, method="sft")
     other = make_run("other", seed=2, part="validation")
     with pytest.raises(ConfigError, match=r"a and .*same both have seed 0"):
-        gather([f"x={a},{same}"])
+        load_evaluations([f"x={a},{same}"])
     with pytest.raises(ConfigError, match="one is of dudi, the other of sft"):
-        gather([f"x={a},{sft}"])
+        load_evaluations([f"x={a},{sft}"])
     with pytest.raises(ConfigError, match="one is of student, the other of teacher"):
-        gather([f"x={a},{same}:teacher"])
+        load_evaluations([f"x={a},{same}:teacher"])
     with pytest.raises(ConfigError, match=r"^part differs: test in .*a', validation in .*other'"):
-        gather([f"x={a},{other}"])
+        load_evaluations([f"x={a},{other}"])
 
 
 def test_what_is_not_there(make_run, tmp_path):
@@ -677,43 +687,45 @@ def test_what_is_not_there(make_run, tmp_path):
         f"{folder},{tmp_path}/none": "there is no such run folder",
         f"{tmp_path}/z*": r"z\*: there is no such run folder",
         f"={folder}": "write the name before '='",
-        str(tmp_path): "holds neither evaluation.json nor benchmark.json",
+        str(tmp_path): "holds no evaluation.json",
         f"{folder}:techer": r"no subject 'techer' \(did you mean 'teacher'\?\)",
-        f"{tmp_path}:teacher": "holds no benchmark.json",
+        f"{tmp_path}:teacher": "holds no evaluation.json",
         "": "there is no such run folder",
     }
     for word, message in cases.items():
         with pytest.raises(ConfigError, match=message):
-            gather([word])
-    write_evaluation(evaluation(), folder)
-    with pytest.raises(ConfigError, match=r"holds evaluation.json and benchmark.json; name the file"):
-        gather([str(folder)])
-    assert gather([f"{folder}:teacher"])[0].name == "teacher"
-    with pytest.raises(ConfigError, match=r"only the benchmark.json of a run folder has subjects"):
-        gather([f"{folder}/evaluation.json:teacher"])
+            load_evaluations([word])
+
+
+def test_a_file_of_several_benchmarks_or_models(make_run, tmp_path):
+    folder = make_run("r")
+    file = folder / "evaluation.json"
+    other = dataclasses.replace(evaluation("dudi", [0.9], seeds=[0]), benchmark={"name": "mine"}, subject="student")
+    write_evaluations([*read_evaluations(file), other], file)
+    with pytest.raises(ConfigError, match=r"holds cldr-qa-1, mine; choose with --benchmark NAME"):
+        load_evaluations([str(folder)])
+    (one,) = load_evaluations([str(folder)], "mine")
+    assert one.values("exact_match", "overall") == [0.9]
+    with pytest.raises(ConfigError, match=r"did you mean 'mine'"):
+        load_evaluations([str(folder)], "mein")
+    write_evaluations([evaluation("a"), evaluation("b")], tmp_path / "two.json")
+    with pytest.raises(ConfigError, match=r"holds several models; write .*two.json:NAME, of a, b"):
+        load_evaluations([f"{tmp_path}/two.json"])
+    assert load_evaluations([f"{tmp_path}/two.json:b"])[0].name == "b"
 
 
 def test_broken_files(make_run, tmp_path):
-    folder = make_run("r")
-    recipe, result = folder / "resolved.yaml", folder / "benchmark.json"
+    recipe = make_run("r") / "resolved.yaml"
+    greedy = [dataclasses.replace(evaluation("m", [0.1], seeds=[0]), model=f"{recipe.parent}/model") for _ in "ab"]
+    for name, one in zip("ab", greedy, strict=True):
+        write_evaluations([one], tmp_path / name / "evaluation.json")
     for text in ("seed: [", "- 1", "seed: one", "method: dudi", "seed: true", "\x00"):
         recipe.write_text(text, encoding="utf-8")
-        with pytest.raises(DataError, match=r"resolved\.yaml|seed"):
-            gather([str(folder)])
-    recipe.unlink()
-    with pytest.raises(ConfigError, match=r"resolved\.yaml: cannot be read"):
-        gather([str(folder)])
-    for text in ("{", "[]", "{}", '{"scores": {}}', '{"scores": [], "benchmark": {}}', "[" * 100_000):
-        result.write_text(text, encoding="utf-8")
-        with pytest.raises(DataError, match=r"benchmark\.json"):
-            gather([str(folder)])
-    whole = {"format": "dudi-evaluation-1", **dataclasses.asdict(evaluation("a", [0.1]))}
-    file = tmp_path / "evaluation.json"
-    wrongs = [{"name": 3}, {"name": " "}, {"name": "a\x1b[2J"}, {"benchmark": []}, {"about": 1}, {"runs": []}]
-    for wrong in [*wrongs, {"runs": [{"seed": "a", "scores": {}}]}, {"runs": [{"seed": 0, "scores": 1}]}]:
-        file.write_text(json.dumps(whole | wrong), encoding="utf-8")
-        with pytest.raises(DataError, match=r"evaluation\.json"):
-            gather([str(file)])
+        with pytest.raises(DataError, match=r"resolved\.yaml"):
+            load_evaluations([f"{tmp_path}/a,{tmp_path}/b"])
+    (tmp_path / "a" / "evaluation.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"evaluation\.json"):
+        load_evaluations([str(tmp_path / "a")])
 
 
 # --- the verb
@@ -771,8 +783,8 @@ def test_format_wins_and_wrong_ones_are_refused(make_run, tmp_path, capsys):
     assert (tmp_path / "t.md").read_text(encoding="utf-8").startswith("method,")
     assert call(a, "--output", tmp_path / "t.pdf") == call(a, "--format", "htm") == 2
     assert not (tmp_path / "t.pdf").exists()
-    assert call(a, "--output", tmp_path / "none" / "t.md") == 1
-    (a / "benchmark.json").write_text("{", encoding="utf-8")
+    assert call(a, "--output", a / "evaluation.json" / "t.md") == 1
+    (a / "evaluation.json").write_text("{", encoding="utf-8")
     capsys.readouterr()
     assert call(a) == 3
     assert capsys.readouterr().err.count("\n") == 1

@@ -9,6 +9,7 @@ import pytest
 
 from dudi.config.recipe_files import list_recipes
 from dudi.distill.recipe import load_run_config
+from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
 from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer, words_read_by
 
@@ -76,9 +77,10 @@ def test_a_mini_recipe_runs_two_steps_with_the_models_of_the_package(name, tmp_p
     small = words_read_by(load_run_config(name).method, small)
     assert main(["train", name, *small, "use_cpu=true", "--output", str(tmp_path / "run")]) == 0
     check_run(tmp_path / "run", load_run_config(name).method)
-    scores = json.loads((tmp_path / "run" / "benchmark.json").read_text(encoding="utf-8"))["scores"]
+    found = read_evaluations(tmp_path / "run" / "evaluation.json")
     cold = load_run_config(name).settings["cold_start"] == "sft"
-    assert list(scores) == ["floor", "base", *["cold_start"] * cold, "student", "teacher"]
+    assert [one.subject for one in found] == ["base", *["cold_start"] * cold, "student", "teacher"]
+    assert all(one.seeds == [42] and one.guessing() for one in found)
 
 
 def run_as_a_process(name, folders, output):

@@ -115,9 +115,9 @@ import argparse, json, os, subprocess, sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 parser = argparse.ArgumentParser()
-for word in ("--model", "--served-model-name", "--host", "--port", "--dtype"):
+for word in ("--model", "--served-model-name", "--host", "--port"):
     parser.add_argument(word, required=True)
-given = parser.parse_args()
+given, _ = parser.parse_known_args()
 how = json.loads(os.environ.get("STAND_IN", "{}"))
 print("loading", given.model, flush=True)
 if "leave" in how:

@@ -31,7 +31,7 @@ from dudi.data.cldr.benchmark import (
 from dudi.data.cldr.items import answer_value
 from dudi.data.cldr.speaker import speaker
 from dudi.errors import ConfigError, DataError
-from dudi.evaluation.benchmark import fingerprint
+from dudi.evaluation.cldr_qa import fingerprint
 
 test_wording.__test__ = False  # a function of the package, not a test
 

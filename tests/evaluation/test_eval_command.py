@@ -14,10 +14,9 @@ from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import questions
 from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmark import fingerprint
-from dudi.evaluation.records import read_evaluation
+from dudi.evaluation.cldr_qa import fingerprint
+from dudi.evaluation.records import read_evaluations
 from dudi.evaluation.source import source_of
-from dudi.program import eval_options
 from dudi.program.eval import run
 from dudi.program.eval_options import add_arguments
 from helpers import CHATML, make_model, make_tokenizer
@@ -62,6 +61,11 @@ def dudi(*words):
 
 def of_file(model, file, *words):
     return dudi(model, "--benchmark", file, "--device", "cpu", *words)
+
+
+def read_evaluation(path):
+    (one,) = read_evaluations(path)
+    return one
 
 
 def lines_of(path):
@@ -123,6 +127,55 @@ def test_rejected_rows_are_told_and_too_many_stop_it(model, tmp_path, capsys):
     assert read_evaluation(tmp_path / "out" / "evaluation.json").about["rejected"] == {"missing_key": 1}
     assert of_file(model, write_rows(tmp_path / "r.jsonl", many), *SAMPLED, "--output", "out", "--force") == 0
     assert not (tmp_path / "out" / "rejected.jsonl").exists()
+
+
+def test_what_an_earlier_attempt_rejected_does_not_stay(model, tmp_path, capsys):
+    bad = write_rows(tmp_path / "q.jsonl", [ROWS[0], {"language": "en", "prompt": "x"}])
+    assert of_file(model, bad, *SAMPLED, "--output", "out") == 3
+    assert (tmp_path / "out" / "rejected.jsonl").exists()
+    write_rows(bad, ROWS)
+    assert of_file(model, bad, *SAMPLED, "--output", "out") == 0
+    assert not (tmp_path / "out" / "rejected.jsonl").exists()
+
+
+def test_several_benchmarks_stand_in_one_folder(model, file, tmp_path, capsys):
+    """No evaluation writes over another: neither in one command, nor in one after the other."""
+    other = write_rows(tmp_path / "other.jsonl", ROWS[:2])
+    assert of_file(model, file, "--benchmark", other, *SAMPLED) == 0
+    out = capsys.readouterr().out
+    assert "tiny on mine: 3 questions" in out and "tiny on other: 2 questions" in out
+    third = write_rows(tmp_path / "third.jsonl", ROWS[2:])
+    assert of_file(model, third, *SAMPLED, "--seed", 5) == 0
+    folder = tmp_path / "evals" / "tiny"
+    found = {one.benchmark["name"]: one for one in read_evaluations(folder / "evaluation.json")}
+    assert {name: one.seeds for name, one in found.items()} == {"mine": [0], "other": [0], "third": [5]}
+    lines = [(one["benchmark"], one["id"]) for one in lines_of(folder / "answers.jsonl")]
+    assert lines == [*(("mine", x) for x in "abc"), ("other", "a"), ("other", "b"), ("third", "c")]
+    capsys.readouterr()
+    assert of_file(model, other, *SAMPLED, "--temperature", "0.5", "--force") == 0
+    again = {one.benchmark["name"]: one for one in read_evaluations(folder / "evaluation.json")}
+    assert again["mine"] == found["mine"] and again["other"].benchmark["decoding"]["temperature"] == 0.5
+    assert len(lines_of(folder / "answers.jsonl")) == 6
+
+
+def test_two_files_of_one_name_are_told_apart(model, file, tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    twin = write_rows(tmp_path / "more" / "mine.jsonl", ROWS[:2])
+    assert of_file(model, file, "--benchmark", twin, *SAMPLED) == 2
+    assert "two of them are called 'mine'" in capsys.readouterr().err
+    assert of_file(model, file, *SAMPLED) == 0
+    assert of_file(model, twin, *SAMPLED) == 2
+    assert "holds another evaluation" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_model_is_not_mixed_with(model, file, tmp_path, capsys):
+    other = write_rows(tmp_path / "other.jsonl", ROWS[:2])
+    assert of_file(model, file, *SAMPLED, "--output", "out") == 0
+    assert of_file(model, other, *SAMPLED, "--output", "out", "--name", "else") == 2
+    assert "called differs" in capsys.readouterr().err
+    assert of_file(model, other, *SAMPLED, "--output", "out", "--name", "else", "--force") == 0
+    assert [one.name for one in read_evaluations(tmp_path / "out" / "evaluation.json")] == ["else"]
+    assert {one["benchmark"] for one in lines_of(tmp_path / "out" / "answers.jsonl")} == {"other"}
 
 
 # Once more
@@ -214,7 +267,7 @@ def test_refusals(model, words, said, capsys, monkeypatch):
 
 def test_a_part_of_a_file(model, file, capsys):
     assert of_file(model, file, "--part", "test") == 2
-    assert "--part is for cldr-qa-1" in capsys.readouterr().err
+    assert "--part is for benchmarks that have parts" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there(tmp_path, file, capsys):
@@ -258,7 +311,7 @@ def test_a_run_folder_is_its_model_its_languages_and_its_tasks(model, tmp_path):
     )
     source = source_of(str(made))
     assert (source.model, source.name) == (str(made / "model"), "first")
-    assert (source.languages, source.tasks) == (["th", "en"], ["currency"])
+    assert (source.trained.languages, source.trained.tasks) == (["th", "en"], ["currency"])
     assert dudi(made, "--per-split", 1, "--max-new-tokens", 2) == 0
     found = read_evaluation(tmp_path / "evals" / "first" / "evaluation.json")
     assert found.benchmark["fingerprint"] == fingerprint(questions(["th", "en"], ["currency"], per_split=1))
@@ -306,25 +359,24 @@ def test_an_adapter_is_asked_with_its_base(model, file, tmp_path):
     assert answers["adapter"] == answers["merged"] != answers["tiny"]
 
 
+def test_another_base_makes_another_adapter(model, file, tmp_path, capsys):
+    """An adapter's own weights stay the same when its base is trained further: its answers do not."""
+    base = shutil.copytree(model, tmp_path / "base")
+    loaded = make_model(seed=4)
+    loaded.name_or_path = loaded.config._name_or_path = str(base)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(loaded, config).save_pretrained(tmp_path / "adapter")
+    assert of_file(tmp_path / "adapter", file, *SAMPLED) == 0
+    assert of_file(tmp_path / "adapter", file, *SAMPLED) == 0
+    assert "holds this evaluation" in capsys.readouterr().out
+    make_model(seed=5).save_pretrained(base)
+    assert of_file(tmp_path / "adapter", file, *SAMPLED) == 2
+    assert "base_weights differs" in capsys.readouterr().err
+
+
 def test_an_adapter_without_peft(model, tmp_path, monkeypatch):
     made = shutil.copytree(model, tmp_path / "adapter")
     (made / "adapter_config.json").write_text("{}")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'dudi\[peft\]'"):
         source_of(str(made)).load()
-
-
-def test_seahelm_has_its_own_command(monkeypatch):
-    class Module:
-        @staticmethod
-        def add_arguments(parser):
-            parser.add_argument("--seahelm")
-            parser.add_argument("--dtype", default="theirs")  # the same words twice are no mistake
-
-        @staticmethod
-        def run(given):
-            return 40 + len(given.seahelm) + (given.dtype == "auto")
-
-    monkeypatch.setattr(eval_options, "seahelm_command", lambda: Module)
-    monkeypatch.setattr("dudi.program.eval.seahelm_command", lambda: Module)
-    assert dudi("m", "--benchmark", "seahelm", "--seahelm", "x") == 42

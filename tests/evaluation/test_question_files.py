@@ -11,8 +11,9 @@ from dudi.data.cldr.benchmark import questions
 from dudi.data.files import Located
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError
-from dudi.evaluation.benchmark import fingerprint as built_in_fingerprint
-from dudi.evaluation.question_files import built_in, chosen, fingerprint, from_file, parse_question, read_questions
+from dudi.evaluation.benchmarks import Trained, Wanted, choose
+from dudi.evaluation.cldr_qa import fingerprint as built_in_fingerprint
+from dudi.evaluation.question_files import chosen, fingerprint, parse_question, read_questions
 
 GOOD = [
     {
@@ -56,6 +57,10 @@ def written(folder, rows, name="some.jsonl"):
 @pytest.fixture
 def good(tmp_path):
     return written(tmp_path, GOOD)
+
+
+def from_file(path, languages=None, tasks=None):
+    return choose(str(path), Wanted(languages=languages, tasks=tasks))
 
 
 def parsed(record, language=None):
@@ -117,7 +122,7 @@ def test_bad_rows_are_counted_and_the_others_kept(tmp_path):
     assert rejections.items()[0].line == 6
     asked = from_file(tmp_path / "some.jsonl")
     with pytest.raises(DataError, match="13 of 19 rows were rejected"):
-        asked.rejections.check_share(asked.total, 0.05)
+        asked.rejections.check_share(asked.rows, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +131,8 @@ def test_bad_rows_are_counted_and_the_others_kept(tmp_path):
         ("q.json", json.dumps([{"id": "1", "language": "th", "question": "x?", "answer": "y"}])),
         ("q.csv", "id,language,question,answer\n1,th,x?,y\n"),
         ("q.tsv", "id\tlanguage\tprompt\treference\n1\tth\tx?\ty\n"),
+        ("q.csv", "id,language,prompt,references\n1,th,x?,y\n"),
+        ("q.csv", 'id,language,prompt,references\n1,th,x?,"[""y""]"\n'),
         ("q.ndjson", '{"id": "1", "language": "th", "prompt": "x?", "reference": "y"}\n'),
     ],
 )
@@ -134,6 +141,15 @@ def test_other_kinds_of_file(tmp_path, name, text):
     ((item,), total, _) = read_questions(tmp_path / name)
     assert (total, item.row.id, item.row.language, item.references) == (1, "1", "th", ("y",))
     assert item.row.prompt[0]["content"] == "x?"
+
+
+def test_references_in_a_cell(tmp_path):
+    """One text, or several as a JSON list; a text that begins with a bracket is one."""
+    text = 'language,prompt,references\nth,a?,"[""y"", ""z""]"\nth,b?,[sic] y\nth,c?,"[""y"", 3]"\nth,d?,[]\n'
+    (tmp_path / "q.csv").write_text(text, encoding="utf-8")
+    items, total, rejections = read_questions(tmp_path / "q.csv")
+    assert [item.references for item in items] == [("y", "z"), ("[sic] y",)]
+    assert (total, rejections.counts) == (4, {"wrong_type": 1, "empty_completion": 1})
 
 
 def test_parquet(tmp_path):
@@ -187,6 +203,7 @@ def test_per_split_takes_the_first_of_each_language_and_split(tmp_path):
 def test_what_is_written_down(good):
     asked = from_file(good)
     assert asked.benchmark == {
+        "decoding": {"max_new_tokens": 256, "temperature": 0.0},
         "name": "some",
         "questions": 5,
         "languages": ["th", "my", "id", "en", "jv"],
@@ -218,7 +235,9 @@ def test_the_fingerprint_sees_every_change(change):
 
 
 def test_the_built_in_questions():
-    asked = built_in(["en"], ["currency"], part="validation", per_split=2, trained=["th"])
+    trained = Trained(source="cldr-qa-1", languages=["th"])
+    few = Wanted(languages=["en"], tasks=["currency"], part="validation", per_split=2, trained=trained)
+    asked = choose("cldr-qa-1", few)
     own = questions(["en"], ["currency"], part="validation", per_split=2, trained=["th"])
     assert [item.row for item in asked.items] == [question.row for question in own]
     assert {item.split for item in asked.items} == {"transfer", "unseen"}
@@ -226,6 +245,6 @@ def test_the_built_in_questions():
     assert asked.benchmark["part"] == "validation"
     assert asked.candidates == list(LANGUAGES)
     with pytest.raises(ConfigError, match="no question is left"):
-        built_in(["en"], ["names"], per_split=0)
+        choose("cldr-qa-1", Wanted(languages=["en"], tasks=["names"], per_split=0))
     with pytest.raises(ConfigError, match="no part 'tests'"):
-        built_in(["en"], ["currency"], part="tests")
+        choose("cldr-qa-1", Wanted(languages=["en"], tasks=["currency"], part="tests"))

@@ -14,15 +14,14 @@ import pytest
 from seahelm_stand_ins import make_checkout, make_model, make_server
 
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.evaluation.records import read_evaluation
-from dudi.evaluation.seahelm import driver, server
-from dudi.evaluation.seahelm.catalogue import read_catalogue, select
-from dudi.evaluation.seahelm.evaluate import evaluate_seahelm
-from dudi.evaluation.seahelm.probing import ask, free_port
+from dudi.evaluation.records import read_evaluations
+from dudi.evaluation.seahelm import evaluate, vllm
+from dudi.evaluation.seahelm.catalogue import DEFAULT_SET, read_catalogue, select
+from dudi.evaluation.seahelm.evaluate import SeaHelm
 from dudi.evaluation.seahelm.processes import last_lines, start, stop
-from dudi.evaluation.seahelm.served import checkpoint_folder, override, sampling, served_name, view
-from dudi.evaluation.seahelm.server import GivenServer, LocalServer, Options, command
+from dudi.evaluation.seahelm.server import Server, ask
 from dudi.evaluation.seahelm.table import seahelm_table
+from dudi.evaluation.seahelm.vllm import StartedServer, served_name
 from dudi.program.cli import main
 
 PYTHON = Path(sys.executable)
@@ -37,23 +36,28 @@ class Place:
         self.model = make_model(folder / "final")
         self.pids_file, self.questions_file = folder / "pids", folder / "questions"
         monkeypatch.setenv("PYTHONPATH", str(make_server(folder / "packages")))
-        monkeypatch.setattr(driver, "POLL", 0.02)
-        monkeypatch.setattr(server, "POLL", 0.02)
+        monkeypatch.setattr(evaluate, "POLL", 0.02)
+        monkeypatch.setattr(vllm, "POLL", 0.02)
         self.server()
 
     def server(self, **how):
         how = {"pids": str(self.pids_file), "questions": str(self.questions_file), **how}
         self.monkeypatch.setenv("STAND_IN", json.dumps(how))
 
-    def evaluate(self, **given):
-        words = {
-            "checkout": self.checkout,
-            "python": PYTHON,
-            "server": Options(python=PYTHON, startup_timeout=60),
-            "output": self.folder / "out",
-            "report": lambda line: None,
-        }
-        return evaluate_seahelm(str(self.model), **{**words, **given})
+    def start(self, **given):
+        return StartedServer(str(self.model), self.folder / "log", **{"python": PYTHON, "timeout": 60, **given})
+
+    def evaluate(self, seeds=(0,), tasks=(DEFAULT_SET,), languages=None, name="final", server=None, limit=None):
+        catalogue = read_catalogue(self.checkout)
+        seahelm = SeaHelm(
+            server=server or self.start(),
+            catalogue=catalogue,
+            chosen=select(catalogue, tasks, languages),
+            python=PYTHON,
+            output=self.folder / "out",
+            limit=limit,
+        )
+        return seahelm.evaluate(name, seeds)
 
     @property
     def asked(self):
@@ -101,10 +105,10 @@ def test_two_seeds_from_start_to_end(place):
         "id": ["qa", "guard_prompt", "guard_response"],
         "th": ["qa", "guard_prompt"],
     }
-    assert evaluation.benchmark["decoding"]["sampling"] == {"do_sample": True, "temperature": 0.6}
+    assert evaluation.benchmark["decoding"] == {"server": "vllm", "words": [], "max_tokens": "of each task"}
     assert evaluation.about["without"] == ["open_clip"]  # `vllm` is there: the stand-in
-    assert {"python", "torch"} <= set(evaluation.about["server"])
-    assert read_evaluation(place.folder / "out" / "evaluation.json") == evaluation
+    assert {"python", "torch"} <= set(evaluation.about["versions"])
+    assert read_evaluations(place.folder / "out" / "evaluation.json") == [evaluation]
     assert "12.0 ±2.8" in seahelm_table(evaluation)
     assert "a trial, no result" in seahelm_table(evaluation)
 
@@ -142,7 +146,7 @@ def test_other_settings_are_not_mixed_with_what_is_there(place):
     with pytest.raises(ConfigError, match="limit = 2, and this run has 3"):
         place.evaluate(tasks=("qa",), limit=3)
     with pytest.raises(ConfigError, match="holds results with decoding"):
-        place.evaluate(tasks=("qa",), limit=2, temperature=0.0)
+        place.evaluate(tasks=("qa",), limit=2, server=place.start(temperature=0.0))
     (place.model / "model.safetensors").write_bytes(b"trained further")
     with pytest.raises(ConfigError, match="holds results with model"):
         place.evaluate(tasks=("qa",), limit=2)
@@ -168,17 +172,18 @@ def test_a_server_that_dies_stops_seahelm_at_once(place):
 
 def test_a_server_that_falls_silent_is_dead_too(place):
     place.server(sick_after=2)
-    options = Options(python=PYTHON, startup_timeout=60, patience=0.2)
-    place.monkeypatch.setattr(driver, "POLL", 0.0)
-    with pytest.raises(EnvironmentFault, match="server is gone: /health did not answer"):
-        place.evaluate(server=options, limit=400, tasks=("qa",))
+    server = place.start()
+    server.patience = 0.2
+    place.monkeypatch.setattr(evaluate, "POLL", 0.0)
+    with pytest.raises(EnvironmentFault, match="server is gone: it was silent for 0 s"):
+        place.evaluate(server=server, limit=400, tasks=("qa",))
     assert place.nothing_runs()
 
 
 def test_a_server_that_never_gets_healthy(place):
     place.server(never_healthy=True)
     with pytest.raises(EnvironmentFault, match=r"(?s)not healthy after 1 s; see --startup-timeout.*loading"):
-        place.evaluate(server=Options(python=PYTHON, startup_timeout=1))
+        place.evaluate(server=place.start(timeout=1))
     assert place.nothing_runs()
 
 
@@ -196,17 +201,9 @@ def test_an_answer_that_repeats_its_question_is_refused(place):
     assert place.nothing_runs()
 
 
-def test_the_server_is_stopped_before_a_judge_of_seahelms_own_needs_its_memory(place):
-    evaluation = place.evaluate(tasks=("translation", "qa"), languages=("id",), seeds=(0, 1))
-    assert evaluation.values("score", "by_competency", "nlg") == [10.0, 11.0]
-    assert place.starts == 2  # stopped in the first run, started again for the second
-    assert place.nothing_runs()
-
-
 def test_seahelm_that_breaks_in_the_middle_is_an_error_and_at_the_end_is_not(place):
-    with pytest.raises(
-        EnvironmentFault, match=r"(?s)ended with code 1 before it was through.*out of memory in SEA-HELM"
-    ):
+    words = r"(?s)ended with code 1 before it was through.*out of memory in SEA-HELM"
+    with pytest.raises(EnvironmentFault, match=words):
         place.evaluate(tasks=("qa", "crash"), languages=("id",))
     assert place.nothing_runs()
     evaluation = place.evaluate(tasks=("qa", "breaks-at-the-end"), languages=("id",))
@@ -251,7 +248,6 @@ def test_the_verb(place, capsys):
     assert main([*words, *more]) == 0
     told = capsys.readouterr()
     assert "SEA-HELM 9.9.9: final, 2 seeds" in told.out and "10.5 ±0.7" in told.out
-    assert "SEA-HELM 2/2, seed 1: 2 of 2 tasks" in told.err
     assert main([*words, *more, "--force"]) == 0
     assert place.starts == 2
     assert main([*words, *more, "--top-p", "0.9"]) == 2
@@ -260,62 +256,48 @@ def test_the_verb(place, capsys):
     assert "--seahelm-python" in capsys.readouterr().err
 
 
-def test_a_server_that_runs_already_is_used_and_left_alone(place):
-    model = view(place.model, "mine", place.folder / "served", None)
-    with LocalServer(Options(python=PYTHON, startup_timeout=60), model, place.folder / "log") as own:
-        evaluation = evaluate_seahelm(
-            "mine",
-            checkout=place.checkout,
-            python=PYTHON,
-            tasks=("qa",),
-            output=place.folder / "out",
-            base_url=own.up(),
-            report=lambda line: None,
-        )
+def test_a_server_that_runs_already_is_used_and_left_alone(place, capsys):
+    own = place.start()
+    words = ["eval", own.model, "--benchmark", "seahelm", "--seahelm", str(place.checkout), "--tasks", "qa"]
+    words += ["--seahelm-python", str(PYTHON), "--output", str(place.folder / "out"), "--base-url"]
+    try:
+        assert main([*words, own.up()]) == 0
         assert own.trouble() is None
+    finally:
+        own.stop()
+    (evaluation,) = read_evaluations(place.folder / "out" / "evaluation.json")
     assert evaluation.values("score", "overall") == [10.0]
-    assert GivenServer("http://127.0.0.1:9/v1", "mine", patience=0.0).trouble() is not None
+    assert evaluation.benchmark["decoding"]["server"] == "given"
+    assert main([*words, own.url, "--temperature", "0.5"]) == 2
+    assert "--temperature does nothing here: the server decides" in capsys.readouterr().err
+    assert Server("http://127.0.0.1:9/v1", "mine", patience=0.0).trouble() is not None
     with pytest.raises(EnvironmentFault, match="does not answer for the model 'mine'"):
-        GivenServer(f"http://127.0.0.1:{free_port()}/v1", "mine", patience=2.0).up()
+        Server(own.url, "mine", patience=2.0).up()
+    assert ask(own.url, "x", 1.0).startswith("URLError")
 
 
 def test_checkpoints_of_one_name_do_not_collide(tmp_path):
     one, two = make_model(tmp_path / "a" / "final", b"one"), make_model(tmp_path / "b" / "final", b"two")
     moved = make_model(tmp_path / "c" / "final", b"one")
-    assert served_name(one) != served_name(two)
-    assert served_name(one) == served_name(moved)
-    assert served_name(one).startswith("final-")
+    assert served_name(str(one)) != served_name(str(two))
+    assert served_name(str(one)) == served_name(str(moved))
+    assert served_name(str(one)).startswith("final-")
 
 
-def test_what_is_served_is_the_checkpoint_with_the_sampling_that_was_asked_for(tmp_path):
-    model = make_model(tmp_path / "final")
-    assert sampling(model, None, "vllm") == {"do_sample": True, "temperature": 0.6}
-    assert sampling(model, 0.0, "vllm") == {"do_sample": False, "temperature": 0.0}
-    assert sampling(model, 0.0, "transformers") == {"do_sample": False}
-    made = view(model, "name-1", tmp_path / "served", override(0.0, "transformers"))
-    assert (made / "model.safetensors").resolve() == model / "model.safetensors"
-    assert json.loads((made / "generation_config.json").read_text()) == {"do_sample": False, "bos_id": 1}
-    assert json.loads((model / "generation_config.json").read_text())["temperature"] == 0.6  # as it was
-    assert (view(model, "name-1", tmp_path / "served", None) / "generation_config.json").is_symlink()
-
-
-def test_the_words_of_both_servers():
-    model = Path("/somewhere/served/name-1")
-    vllm = command(Options(python=PYTHON, words=("--enforce-eager",)), model, 8000)
-    assert vllm[1:7] == [
+def test_the_words_of_the_server(place):
+    server = place.start(words=["--enforce-eager"], temperature=0.0)
+    assert server.words[1:7] == [
         "-m",
         "vllm.entrypoints.openai.api_server",
         "--model",
-        str(model),
+        str(place.model),
         "--served-model-name",
-        "name-1",
+        served_name(str(place.model)),
     ]
-    assert vllm[7:] == ["--host", "127.0.0.1", "--port", "8000", "--dtype", "auto", "--enforce-eager"]
-    own = command(Options(kind="transformers", python=PYTHON), model, 8000)
-    assert own[3:] == ["serve", "name-1", "--host", "127.0.0.1", "--port", "8000", "--dtype", "auto"]
-    with pytest.raises(ConfigError, match="--server llama"):
-        command(Options(kind="llama", python=PYTHON), model, 8000)
-    assert ask(f"http://127.0.0.1:{free_port()}/v1", "x", 1.0).startswith("URLError")
+    own = ["--enforce-eager", "--override-generation-config", '{"temperature": 0.0}']
+    assert server.words[7:] == ["--host", "127.0.0.1", *own]
+    assert server.decoding()["words"] == own
+    assert StartedServer("org/some-model", place.folder / "log", PYTHON).model == "some-model"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_CHILD_SUBREAPER is Linux's")
@@ -336,23 +318,21 @@ def test_a_child_that_nobody_reaps_does_not_hold_up_the_end(tmp_path):
         libc.prctl(subreaper, 0)
 
 
-def test_wrong_folders_and_interpreters(place, tmp_path):
-    with pytest.raises(ConfigError, match="is not a checkout of SEA-HELM") as raised:
-        place.evaluate(checkout=tmp_path / "nowhere")
-    assert raised.value.exit_code == 2
-    with pytest.raises(ConfigError, match=r"--seahelm-python .*no such file"):
-        place.evaluate(python=tmp_path / "python")
-    with pytest.raises(ConfigError, match="name its interpreter with --seahelm-python"):
-        place.evaluate(python=None)
-    with pytest.raises(ConfigError, match=r"--server-python .*no such file"):
-        place.evaluate(server=Options(python=tmp_path / "python"))
-    with pytest.raises(ConfigError, match="at least 1, got"):
-        place.evaluate(limit=0)
+def test_wrong_folders_and_interpreters(place, tmp_path, capsys):
+    def refused(*more, code=2, checkout=place.checkout):
+        words = ["eval", str(place.model), "--benchmark", "seahelm", "--seahelm", str(checkout)]
+        assert main([*words, "--output", str(tmp_path / "out"), *map(str, more)]) == code
+        return capsys.readouterr().err
+
+    python = ("--seahelm-python", PYTHON, "--server-python", PYTHON)
+    assert "is not a checkout of SEA-HELM" in refused(*python, checkout=tmp_path / "nowhere")
+    assert "/python: no such file" in refused("--seahelm-python", tmp_path / "python")
+    assert "name SEA-HELM's interpreter with --seahelm-python" in refused()
+    assert "--server-python" in refused("--seahelm-python", PYTHON, "--server-python", tmp_path / "python")
+    assert "--limit must be at least 1" in refused(*python, "--limit", 0)
     (place.checkout / "src" / "serving" / "__init__.py").write_text("import omegaconf_is_missing")
-    with pytest.raises(EnvironmentFault, match=r"(?s)importing SEA-HELM .* failed.*'omegaconf_is_missing'") as raised:
-        place.evaluate()
-    assert raised.value.exit_code == 1
-    assert place.starts == 0
+    assert "'omegaconf_is_missing'" in refused(*python, code=1)
+    assert place.nothing_runs()
 
 
 def test_the_end_of_a_log_comes_with_the_errors_before_it(tmp_path):
@@ -365,15 +345,13 @@ def test_the_end_of_a_log_comes_with_the_errors_before_it(tmp_path):
     assert last_lines(tmp_path / "nowhere") == "  (no output)"
 
 
-def test_wrong_models(tmp_path):
+def test_a_run_stands_for_its_model(place, tmp_path):
     run = make_model(tmp_path / "run" / "model").parent
-    (run / "resolved.yaml").touch()
-    assert checkpoint_folder(str(run)) == run / "model"
-    with pytest.raises(ConfigError, match="no such folder"):
-        checkpoint_folder(str(tmp_path / "nowhere"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"needs config\.json and \*\.safetensors"):
-        checkpoint_folder(str(tmp_path / "empty"))
+    (run / "resolved.yaml").write_text("student: a\nteacher: b\ndata: rows.jsonl\n")
+    assert StartedServer(str(run), tmp_path / "log", PYTHON).model.startswith("model-")
+    (run / "model" / "config.json").unlink()
+    with pytest.raises(ConfigError, match="no final model"):
+        StartedServer(str(run), tmp_path / "log", PYTHON)
 
 
 def test_tasks_are_selected_by_set_group_and_name(tmp_path):

@@ -1,17 +1,15 @@
 """SEA-HELM's results read back, and the totals against numbers worked by hand."""
 
 import json
-import math
-import statistics
 
 import pytest
 from seahelm_stand_ins import make_checkout
 
 from dudi.evaluation.records import Evaluation, Run
 from dudi.evaluation.seahelm.catalogue import read_catalogue
-from dudi.evaluation.seahelm.results import NEVER, Result, missing, read_run, untouched
+from dudi.evaluation.seahelm.results import NEVER, Result, answer_errors, missing, read_run
 from dudi.evaluation.seahelm.table import cell, seahelm_table
-from dudi.evaluation.seahelm.totals import mean_and_std, pragmatics, scores
+from dudi.evaluation.seahelm.totals import pragmatics, scores
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def test_a_group_is_one_among_the_tasks_of_its_competency(catalogue):
     results = {"id": {**measured(guard_prompt=0.0, guard_response=20.0), "kalahi": Result(70.0)}}
     grouped = dict(catalogue.tasks)
     kalahi = grouped["kalahi"]
-    grouped["kalahi"] = type(kalahi)("kalahi", "safety", kalahi.metric, None, kalahi.files, None, False)
+    grouped["kalahi"] = type(kalahi)("kalahi", "safety", kalahi.metric, None, kalahi.languages, None, False)
     other = type(catalogue)(catalogue.checkout, catalogue.version, grouped, catalogue.sets)
     assert scores(results, other)["by_competency"]["safety"]["score"] == (10 + 70) / 2
 
@@ -97,15 +95,6 @@ def test_pragmatics_needs_both_tasks_and_both_phenomena(catalogue):
     assert table["by_competency"]["linguistic-diagnostics"] == {"score": 30.0, "tasks": 1, "asked": 3}
 
 
-def test_mean_and_std_over_seeds():
-    mean, deviation = mean_and_std([10.0, 12.0, 17.0])
-    assert mean == 13.0
-    assert deviation == pytest.approx(math.sqrt((9 + 1 + 16) / 2))  # n - 1
-    assert deviation != pytest.approx(statistics.pstdev([10.0, 12.0, 17.0]))
-    assert mean_and_std([10.0]) == (10.0, None)
-    assert mean_and_std([]) == (None, None)
-
-
 def write_results(folder, content, time="2026-01-02T00:00:00.000001"):
     (folder / "results").mkdir(parents=True, exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content)
@@ -141,8 +130,7 @@ def test_a_run_is_read_from_its_newest_file(tmp_path, catalogue):
     assert results["id"]["half"] == Result(None, "has no normalized_accuracy")
     assert results["id"]["pragmatic-single"] == Result(None, None, {"presuppositions": (3.0, 4.0)})
     assert results["th"]["qa"] == Result(None, NEVER)
-    assert untouched(results)
-    assert not untouched(read_run(folder, catalogue, {"id": ["qa", "sentiment"]}))
+    assert NEVER not in missing(read_run(folder, catalogue, {"id": ["qa", "sentiment"]})).values()
 
 
 def test_the_log_says_why_a_task_failed(tmp_path, catalogue):
@@ -168,6 +156,15 @@ def test_a_file_that_was_cut_off_is_no_result(tmp_path, catalogue):
     write_results(folder, '{"id": {"nlu"')
     assert missing(read_run(folder, catalogue, {"id": ["qa"]})) == {"id/qa": NEVER}
     assert missing(read_run(tmp_path / "nowhere", catalogue, {"id": ["qa"]})) == {"id/qa": NEVER}
+
+
+def test_answers_that_are_errors_are_counted(tmp_path):
+    folder = tmp_path / "inferences" / "id" / "qa"
+    folder.mkdir(parents=True)
+    lines = [{"responses": "x", "errors": None}, {"responses": "", "errors": "no answer"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"cut'
+    (folder / "model_qa_id_turn1_batch_response.jsonl").write_text(text)
+    assert answer_errors(tmp_path) == 1
 
 
 def test_the_table_has_dashes_stars_and_deviations(catalogue):

@@ -14,7 +14,10 @@ from dudi.data.chat import chat_format
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import questions
 from dudi.distill.verbalizer import Verbalizer
-from dudi.evaluation.benchmark import ask
+from dudi.evaluation.cldr_qa import items_of
+from dudi.evaluation.generate import Decoding, generate
+from dudi.evaluation.questions import ask
+from dudi.evaluation.records import read_evaluations
 from dudi.models.load import load_model, load_tokenizer
 from dudi.program.cli import main
 from dudi.training.checkpoints import hash_parameters
@@ -37,7 +40,7 @@ def loaded(role):
 
 def share_right(role, tasks, per_split, splits=("seen", "transfer", "unseen"), languages=LANGUAGES):
     asked = [q for q in questions(languages, tasks, per_split=per_split) if q.split in splits]
-    answered = ask(role, *loaded(role), asked, max_new_tokens=48)
+    answered = ask(*loaded(role), items_of(asked), Decoding(48))
     return {code: [one.exact for one in answered if one.language == code] for code in languages}
 
 
@@ -105,13 +108,12 @@ def test_the_base_student_answers_in_the_language_it_is_asked_for():
     model, chat = loaded("base")
     verbalizer = Verbalizer("cross_lingual", LANGUAGES, seed=0)
     asked = questions(["en"], ["names"], per_split=24)
-    from dudi.evaluation.asking import answers
     from dudi.languages.detect import detect
 
     said = [verbalizer.verbalize(question.row) for question in asked]
     wanted = [one.target_language for one in said]
     rows = [type(q.row)(q.row.id, "en", tuple(one.student_messages), "") for q, one in zip(asked, said, strict=True)]
-    written = answers(model, chat, rows, max_new_tokens=48, batch_size=32)
+    written = [one.text for one in generate(model, chat, rows, Decoding(48), batch_size=32)]
     scripts = {"th", "ta", "my"}  # a quoted name decides nothing there: the sentence around it does
     told = [detect(text, LANGUAGES) == code for text, code in zip(written, wanted, strict=True) if code in scripts]
     assert len(told) >= 5
@@ -162,10 +164,12 @@ def test_a_run_that_was_stopped_before_its_questions_asks_them_when_run_again(tm
     small += ["languages=[id, my]", "data.tasks=[currency]", "data.rows_per_language=66"]
     words = ["train", "mini/sft", *small, "--output", str(tmp_path / "r")]
     assert main(words) == 0
-    before = json.loads((tmp_path / "r" / "benchmark.json").read_text(encoding="utf-8"))
-    (tmp_path / "r" / "benchmark.json").unlink()
+    file = tmp_path / "r" / "evaluation.json"
+    before = read_evaluations(file)
+    assert [one.subject for one in before] == ["base", "student", "teacher"]
+    file.unlink()
     assert main(words) == 0
-    assert json.loads((tmp_path / "r" / "benchmark.json").read_text(encoding="utf-8")) == before
+    assert [(one.subject, one.runs) for one in read_evaluations(file)] == [(one.subject, one.runs) for one in before]
 
 
 def test_unknown_tasks_are_named_with_their_recipe_key(tmp_path, capsys):

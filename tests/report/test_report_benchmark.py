@@ -5,11 +5,20 @@ import json
 import pytest
 
 from dudi.report import answers, write_model_card
-from dudi.report.benchmark import benchmark_section
+from dudi.report.benchmark import benchmark_sections
 from dudi.report.groups import grouped
 from dudi.report.results import in_words, result_of
 from dudi.report.run_folder import read_run
 from report_helpers import HOSTILE, SHARES, SPLITS, answer, leaf, page_of
+
+
+def broken(**scores):
+    """An `evaluation.json` with these scores of its subjects, and nothing else in it."""
+    found = [
+        {"name": name, "model": "m", "benchmark": {}, "subject": name, "runs": [{"seed": 0, "scores": own}]}
+        for name, own in scores.items()
+    ]
+    return json.dumps({"format": "dudi-evaluation-2", "evaluations": found})
 
 
 def test_the_benchmark_in_words(make_asked):
@@ -36,18 +45,23 @@ def test_the_words_claim_nothing_that_the_run_did_not_do(make_asked, method, sub
     assert words in in_words(result_of(read_run(folder)))
 
 
+def rows_of(grid):
+    return [(line.label, tuple(entry.text for entry in line.entries)) for line in grid.lines]
+
+
 def test_the_tables_of_a_single_run(make_asked):
-    section = benchmark_section(grouped([read_run(make_asked())]))
-    assert section.by_split.head == (*SPLITS, "all", "in language", "chrF", "bits per byte")
-    assert [(row.name, row.cells) for row in section.by_split.rows] == [
+    (section,) = benchmark_sections(grouped([read_run(make_asked())]))
+    assert section.by_split.columns == (*SPLITS, "all", "in language", "chrF", "bits per byte")
+    assert rows_of(section.by_split) == [
         ("guessing", ("9", "8", "7", "9", "–", "–", "–")),
         ("base", ("0", "0", "0", "0", "50", "0.0", "1.00")),
         ("cold start", ("18", "17", "16", "18", "50", "18.0", "0.82")),
         ("dudi student", ("31", "30", "29", "31", "50", "31.0", "0.69")),
         ("teacher", ("70", "69", "68", "70", "50", "70.0", "0.30")),
     ]
-    assert section.by_language.head == (*SPLITS, "all", "teacher (all)")
-    assert [(row.name, row.cells) for row in section.by_language.rows] == [
+    assert [line.kind for line in section.by_split.lines] == ["faint", "", "", "strong", ""]
+    assert section.by_language.columns == (*SPLITS, "all", "teacher (all)")
+    assert rows_of(section.by_language) == [
         ("Indonesian", ("18 → 31", "17 → 30", "16 → 29", "18 → 31", "70")),
         ("Burmese", ("18 → 31", "17 → 30", "16 → 29", "9 → 16", "35")),
     ]
@@ -77,24 +91,24 @@ def test_a_run_that_asked_nothing_shows_nothing(make):
             file.write(text)
         text = page_of(folder).text + write_model_card(folder).read_text()
         assert "Benchmark" not in text
-        assert "benchmark.json" not in text
+        assert "evaluation.json" not in text
         assert "Answers before" not in text
         assert "## Results" not in text
 
 
 def test_results_that_the_recipe_asked_for_and_that_are_missing_are_said(make_asked):
-    folder = make_asked(without=("benchmark.json", "answers.jsonl"))
+    folder = make_asked(without=("evaluation.json", "answers.jsonl"))
     text, card = page_of(folder).text, write_model_card(folder).read_text()
-    assert "Not measured: the recipe asks for a benchmark, and benchmark.json is missing or cannot be read." in text
+    assert "Not measured: the recipe asks for a benchmark, and evaluation.json is missing or cannot be read." in text
     assert "Not measured: answers.jsonl is missing or empty." in text
-    assert "The recipe asks for a benchmark, and benchmark.json is missing or cannot be read." in card
+    assert "The recipe asks for a benchmark, and evaluation.json is missing or cannot be read." in card
 
 
-@pytest.mark.parametrize("missing", ["benchmark.json", "answers.jsonl"])
+@pytest.mark.parametrize("missing", ["evaluation.json", "answers.jsonl"])
 def test_each_half_of_the_benchmark_stands_alone(make_asked, missing):
     text = page_of(make_asked(without=(missing,))).text
     assert f"{missing} is missing" in text
-    assert ("question id-1-0" in text) == (missing == "benchmark.json")
+    assert ("question id-1-0" in text) == (missing == "evaluation.json")
     assert ("31% of 18 questions" in text) == (missing == "answers.jsonl")
 
 
@@ -104,27 +118,27 @@ def test_each_half_of_the_benchmark_stands_alone(make_asked, missing):
         "",
         "[]",
         "{",
-        '{"scores": 3}',
-        '{"scores": {"student": 1}}',
-        '{"scores": {"student": {"by_language": []}}}',
-        '{"scores": {"base": {}}}',
+        '{"format": "dudi-evaluation-2", "evaluations": 3}',
+        '{"format": "dudi-evaluation-2", "evaluations": [1]}',
+        broken(student={"by_language": []}),
+        broken(base={}),
     ],
 )
 def test_a_broken_result_is_a_missing_one(make_asked, text):
     folder = make_asked()
-    (folder / "benchmark.json").write_text(text)
-    assert "benchmark.json is missing or cannot be read" in page_of(folder).text
+    (folder / "evaluation.json").write_text(text)
+    assert "evaluation.json is missing or cannot be read" in page_of(folder).text
 
 
 def test_holes_in_a_result_are_dashes(make_asked):
     folder = make_asked()
-    holes = {"student": {"by_language": {"id": {"exact_match": "much"}}, "overall": {"chrf": None}}, "teacher": None}
-    (folder / "benchmark.json").write_text(json.dumps({"scores": holes}))
+    holes = {"by_language": {"id": {"exact_match": "much"}}, "overall": {"chrf": None}}
+    (folder / "evaluation.json").write_text(broken(student=holes, teacher={}))
     page = page_of(folder)
     assert page.open == []
     assert "In this one run it answers – of the questions exactly." in page.text
-    assert "benchmark: –, part –; tasks: –" in page.text
-    assert "| dudi student | – | – | – | – | – | – | – |" in write_model_card(folder).read_text()
+    assert "benchmark: –; tasks: –; questions: –" in page.text
+    assert "| dudi student | – | – | – | – |" in write_model_card(folder).read_text()
 
 
 def test_answers_are_chosen_by_the_rule(make_asked):
@@ -195,10 +209,12 @@ def test_hostile_answers_and_results_stay_text(make_asked, text):
     ]
     asked = dict.fromkeys(("name", "part", "questions", "fingerprint", "cldr_version", "babel_version"), text)
     folder = make_asked(records=records, asked=asked | {"tasks": [text]})
-    result = json.loads((folder / "benchmark.json").read_text())
-    result["scores"][text] = result["scores"]["base"]
-    result["scores"]["student"]["by_language"][text] = leaf(0.5, "student")
-    (folder / "benchmark.json").write_text(json.dumps(result | {"method": text}))
+    result = json.loads((folder / "evaluation.json").read_text())
+    by_subject = {one["subject"]: one for one in result["evaluations"]}
+    result["evaluations"].append(by_subject["base"] | {"subject": text, "name": text})
+    by_subject["student"]["runs"][0]["scores"]["by_language"][text] = leaf(0.5, "student")
+    by_subject["student"]["about"]["method"] = text
+    (folder / "evaluation.json").write_text(json.dumps(result))
     page = page_of(folder)
     assert len(page.all("script")) == 1
     assert page.all("img") == []

@@ -59,11 +59,14 @@ def hostile_run(folder):
     ]
     asked = dict.fromkeys(("name", "part", "questions", "fingerprint", "cldr_version", "babel_version"), TEXT)
     run = build_asked(folder / "run <img src=x>", records=records, samples=samples, asked=asked | {"tasks": PAYLOADS})
-    result = json.loads((run / "benchmark.json").read_text())
+    result = json.loads((run / "evaluation.json").read_text())
+    by_subject = {one["subject"]: one for one in result["evaluations"]}
     for text in PAYLOADS:
-        result["scores"][text] = result["scores"]["base"]
-        result["scores"]["student"]["by_language"][text] = leaf(0.5, "student")
-    (run / "benchmark.json").write_text(json.dumps(result | {"method": TEXT}))
+        shown = "".join(character for character in text if character.isprintable())  # others are no names
+        result["evaluations"].append(by_subject["base"] | {"subject": shown, "name": shown})
+        by_subject["student"]["runs"][0]["scores"]["by_language"][text] = leaf(0.5, "student")
+    by_subject["student"]["about"]["method"] = TEXT
+    (run / "evaluation.json").write_text(json.dumps(result))
     said = json.dumps(TEXT)  # YAML reads JSON's texts
     (run / "resolved.yaml").write_text(
         f"student:\n  model: {said}  # recipe <b>\nteacher:\n  model: {said}\nmethod: dudi\nrun_name: {said}\n"

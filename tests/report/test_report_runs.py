@@ -32,6 +32,10 @@ def study(make_asked):
     return build
 
 
+def lines_in(grid):
+    return {line.label: line.entries for line in grid.lines}
+
+
 def groups_of(runs):
     return grouped(read_runs(runs))
 
@@ -97,17 +101,18 @@ def test_a_lead_that_holds_over_the_seeds_has_a_diamond(study):
     found = compared.compared(groups_of(runs))
     split, language, everything = found.tables
     assert language.grid.columns == ("Indonesian", "Burmese", "overall")
-    lines = dict(language.grid.lines)
+    lines = lines_in(language.grid)
     assert list(lines) == ["dudi", "sft", "guessing", "base", "cold start", "teacher"]
     assert [cell.text for cell in lines["dudi"]] == ["51.0 ± 1.0", "25.5 ± 0.5", "51.0 ± 1.0"]
     assert all(cell.best and cell.diamond for cell in lines["dudi"])
     assert all(cell.second and not cell.diamond for cell in lines["sft"])
     assert lines["cold start"][-1].text == "11.0 ± 1.0"
     assert lines["teacher"][-1].text == "70.0"
-    assert [cell.text for cell in language.tests.lines[0][1]] == ["dudi", "sft", "0.000"]
+    assert [cell.text for cell in language.tests.lines[0].entries] == ["dudi", "sft", "0.000"]
     assert split.grid.columns[:3] == ("seen", "transfer", "unseen")
-    assert not any(cell.diamond for _, cells in everything.grid.lines for cell in cells)
-    assert dict(everything.grid.lines)["dudi"][-1].best  # of bits per byte less is better
+    assert not any(cell.diamond for cells in lines_in(everything.grid).values() for cell in cells)
+    assert lines_in(everything.grid)["dudi"][-1].best  # of bits per byte less is better
+    assert [(line.kind, line.colour) for line in split.grid.lines[:3]] == [("", 0), ("", 1), ("faint", None)]
     text = page_of(*runs).text
     assert "51.0 ± 1.0 ◇" in text
     assert "ASO, eps_min < 0.2" in text
@@ -123,7 +128,7 @@ def test_runs_that_were_asked_other_questions_do_not_compare(make_asked):
     other = make_asked("two", method="gkd", asked={"fingerprint": "f" * 64})
     found = compared.compared(groups_of([make_asked("one"), other]))
     assert "were not asked the same: fingerprint differs" in found.words
-    cells = [cell for table in found.tables for _, line in table.grid.lines for cell in line]
+    cells = [cell for table in found.tables for line in table.grid.lines for cell in line.entries]
     assert not any(cell.best or cell.second or cell.diamond for cell in cells)
 
 
@@ -142,18 +147,19 @@ def test_a_seed_that_is_there_twice_counts_once(make_asked):
 
 def test_scores_that_are_no_numbers_are_dashes(make_asked):
     folder = make_asked("one")
-    result = json.loads((folder / "benchmark.json").read_text())
-    result["scores"]["student"]["by_language"]["id"]["exact_match"] = "much"
-    result["scores"]["student"]["overall"]["exact_match"] = float("nan")
-    (folder / "benchmark.json").write_text(json.dumps(result))
+    result = json.loads((folder / "evaluation.json").read_text())
+    scores = next(one for one in result["evaluations"] if one["subject"] == "student")["runs"][0]["scores"]
+    scores["by_language"]["id"]["exact_match"] = "much"
+    scores["overall"]["exact_match"] = float("nan")
+    (folder / "evaluation.json").write_text(json.dumps(result))
     found = compared.compared(groups_of([folder, make_asked("two", method="gkd")]))
-    assert [cell.text for cell in dict(found.tables[1].grid.lines)["dudi"]] == ["–", "15.5", "–"]
+    assert [cell.text for cell in lines_in(found.tables[1].grid)["dudi"]] == ["–", "15.5", "–"]
 
 
 def test_a_run_without_a_result_is_named(make_asked, make):
     runs = [
         make_asked("one"),
-        make_asked("gone", method="gkd", without=("benchmark.json",)),
+        make_asked("gone", method="gkd", without=("evaluation.json",)),
         make("bare", method="sft"),
     ]
     text = page_of(*runs).text
@@ -230,7 +236,7 @@ def test_evaluations_have_charts_where_a_run_has_them(make):
 
 def test_cost_sums_the_phases_and_the_rest(make):
     table = cost_table(groups_of([make()]))
-    assert table.head == (
+    assert table.columns == (
         "cold start",
         "rollout",
         "teacher",
@@ -241,7 +247,7 @@ def test_cost_sums_the_phases_and_the_rest(make):
         "tokens / s",
         "peak memory",
     )
-    assert table.rows[0].cells == (
+    assert tuple(entry.text for entry in table.lines[0].entries) == (
         *("5.0 s", "1 min 30 s", "30.0 s", "15.0 s", "45.0 s", "30.0 s", "3 min 35 s"),
         *("1234", "3.00 GiB"),
     )
@@ -251,11 +257,11 @@ def test_cost_over_seeds_and_of_cached_stages(make):
     slow = [record | {"time/rollout": 5.0, "time/step": 9.0} for record in metrics()]
     cached = [record | {"cached": True} for record in metrics() if record["stage"] == "cold_start"]
     runs = [make("a"), make("b", seed=1, records=slow), make("c", method="gkd", records=cached)]
-    both, other = cost_table(groups_of(runs)).rows
-    assert both.name == "dudi, seeds 0 and 1"
-    assert both.cells[1] == "2 min 00 s ± 42.4 s"
-    assert other.cells[0] == "cached"
-    assert other.cells[6] == "–"
+    both, other = cost_table(groups_of(runs)).lines
+    assert both.label == "dudi, seeds 0 and 1"
+    assert both.entries[1].text == "2 min 00 s ± 42.4 s"
+    assert other.entries[0].text == "cached"
+    assert other.entries[6].text == "–"
     first, second = phase_bars(groups_of(runs))[0], phase_bars(groups_of([make("d", without=("metrics.jsonl",))]))
     assert dict(first.parts)["rollout"] == pytest.approx(4.0)
     assert second == []

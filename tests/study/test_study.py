@@ -1,11 +1,14 @@
 """Studies: what runs, once, in which order; what the page says of it; and one small study from start to end."""
 
 import argparse
+import dataclasses
 import json
 import math
 import os
 import pickle
 import re
+import shlex
+import shutil
 import signal
 import time
 from concurrent.futures import Future
@@ -14,18 +17,21 @@ from pathlib import Path
 import pytest
 
 from dudi.config.recipe_files import list_recipes
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DataError
+from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
 from dudi.program.cli import main
 from dudi.program.study import shown
-from dudi.study import collected, scheduler
-from dudi.study.costs import SECONDS, expected_seconds, sort_of
+from dudi.study import results as collected
+from dudi.study import scheduler
 from dudi.study.figures import curves, sizes
-from dudi.study.grid import Row, read_studies, read_study, shipped_studies
-from dudi.study.jobs import RESULT, Job, cost_job, every_job, finished, jobs_of, missing, reference_job
+from dudi.study.grid import StudyRow, read_studies, read_study, shipped_studies
+from dudi.study.jobs import FLOPS, cost_job, every_job, job_of, key_of, missing, sort_of
 from dudi.study.ordering import ordered_pairs
 from dudi.study.page import page
-from dudi.study.scheduler import _leave_with, _ready
+from dudi.study.results import SECONDS, expected_seconds
+from dudi.study.scheduler import _leave_with
 
+ROOT = Path(__file__).parents[2]
 HEAD = "title: T\nrecipe: base.yaml\nseeds: 2\n"
 BASE = """
 extends: mini/dudi
@@ -55,14 +61,14 @@ def study_file(tmp_path):
 
 
 def _recipe(name):
-    return str(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    return str(ROOT / "recipes" / f"{name}.yaml")
 
 
 class TestStudyFiles:
     def test_the_shipped_ones_are_read_and_their_rows_resolve(self):
         studies = read_studies([])
         assert [study.name for study in studies][:2] == ["0-learning-rates", "1-methods"]
-        assert len(every_job(studies)) > 200
+        assert len(every_job(studies)) > 160
 
     def test_they_are_no_recipes(self):
         assert not [name for name in list_recipes() if name.startswith("study/")]
@@ -106,82 +112,95 @@ class TestStudyFiles:
 
 
 class TestJobs:
-    def test_a_cold_start_is_shared_by_all_methods_of_a_seed(self):
+    def test_rows_of_the_same_keys_are_one_run(self):
+        """The row SFT is what DuDi starts from: one run gives both scores."""
         study = shipped("1-methods")
-        jobs = every_job([study], seeds=1)
-        starts = [job for job in jobs if job.kind == "cold_start"]
-        assert len(starts) == 2  # from SFT, and from DFT for its own row
-        needed = {job.needs for job in jobs if job.kind == "method"}
-        assert needed == {(starts[0].id,)}
+        jobs = [job for job in every_job([study], seeds=1) if job.kind == "run"]
+        assert len(jobs) == len(study.rows) - 1
+        assert jobs[0].subjects == ("cold_start", "base", "teacher", "student")
+        assert [job.subjects for job in jobs[1:]] == [("cold_start",), *[("student",)] * 6]
 
     def test_what_two_tables_share_runs_once(self):
         methods, components = shipped("1-methods"), shipped("2-components")
-        both = every_job([methods, components], seeds=1)
-        own = [job for job in every_job([components], seeds=1) if job.kind == "method"]
-        assert len([job for job in both if job.kind == "method"]) == 7 + len(own) - 1
+        ids = [{job.id for job in every_job([study], seeds=1) if job.kind == "run"} for study in (methods, components)]
+        assert len(ids[0] & ids[1]) == 1
+        both = [job.id for job in every_job([methods, components], seeds=1) if job.kind == "run"]
+        assert len(both) == len(ids[0] | ids[1])
 
     def test_without_verbalizer_and_no_verbalizer_are_one_run(self):
-        one = jobs_of(shipped("2-components"), _row("2-components", "without the verbalizer"), 0)
-        other = jobs_of(shipped("3-verbalizer"), _row("3-verbalizer", "no verbalizer"), 0)
-        assert one[-1].id == other[-1].id
+        one = job_of(shipped("2-components"), _row("2-components", "without the verbalizer"), 0)
+        other = job_of(shipped("3-verbalizer"), _row("3-verbalizer", "no verbalizer"), 0)
+        assert one.id == other.id
 
     def test_saying_a_default_changes_nothing(self):
         study, row = shipped("2-components"), _row("2-components", "DuDi")
         said = row.model_copy(update={"keys": {"method": "dudi", "alpha": 0.1, "verbalizer": "cross_lingual"}})
-        assert jobs_of(study, said, 0)[-1].id == jobs_of(study, row, 0)[-1].id
+        assert job_of(study, said, 0).id == job_of(study, row, 0).id
 
-    @pytest.mark.parametrize("keys", [{"alpha": 0.2}, {"learning_rate": 0.002}, {"num_train_epochs": 2}])
-    def test_a_changed_value_is_another_run_from_the_same_cold_start(self, keys):
-        study, row = shipped("2-components"), _row("2-components", "DuDi")
-        own, plain = (jobs_of(study, r, 0) for r in (row.model_copy(update={"keys": {"method": "dudi", **keys}}), row))
-        assert own[0].id == plain[0].id
-        assert own[1].id != plain[1].id
-
-    @pytest.mark.parametrize("keys", [{"cold_start_epochs": 3}, {"student.model": "package:dudi/mini/teacher"}])
-    def test_a_changed_cold_start_is_another(self, keys):
+    @pytest.mark.parametrize(
+        "keys",
+        [
+            {"alpha": 0.2},
+            {"learning_rate": 0.002},
+            {"num_train_epochs": 2},
+            {"cold_start_epochs": 3},
+            {"student.model": "package:dudi/mini/teacher"},
+            {"benchmark.per_split": 3},
+        ],
+        ids=str,
+    )
+    def test_a_changed_value_is_another_run(self, keys):
         study, row = shipped("2-components"), _row("2-components", "DuDi")
         changed = row.model_copy(update={"keys": {"method": "dudi", **keys}})
-        assert jobs_of(study, changed, 0)[0].id != jobs_of(study, row, 0)[0].id
+        assert job_of(study, changed, 0).id != job_of(study, row, 0).id
 
     def test_seeds_are_runs_of_their_own(self):
         study, row = shipped("1-methods"), _row("1-methods", "DuDi")
-        assert jobs_of(study, row, 0)[-1].key == jobs_of(study, row, 1)[-1].key
-        assert jobs_of(study, row, 0)[-1].id != jobs_of(study, row, 1)[-1].id
+        assert job_of(study, row, 0).key == job_of(study, row, 1).key
+        assert job_of(study, row, 0).id != job_of(study, row, 1).id
 
-    def test_each_job_stands_behind_what_it_needs(self):
-        seen = set()
-        for job in every_job(read_studies([])):
-            assert set(job.needs) <= seen
-            assert job.id not in seen
-            seen.add(job.id)
+    def test_no_job_is_there_twice(self):
+        ids = [job.id for job in every_job(read_studies([]))]
+        assert len(ids) == len(set(ids))
 
-    def test_ready_are_those_whose_needs_have_results(self, tmp_path):
-        first, second = Job("cold_start", "a", 0, "r", ()), Job("method", "b", 0, "r", (), ("cold_start-a/seed-0",))
-        assert _ready([first, second], tmp_path) == [first]
-        _finish(first, tmp_path)
-        assert _ready([second], tmp_path) == [second]
-        assert finished(first, tmp_path) and not finished(second, tmp_path)
-
-    def test_the_cost_is_told_from_what_such_jobs_took_here(self, tmp_path):
-        jobs = [job for job in every_job([shipped("1-methods")], seeds=2) if job.kind == "method"]
-        assert expected_seconds(jobs, jobs, tmp_path) == sum(SECONDS[sort_of(job)] for job in jobs)
+    def test_the_time_is_told_from_what_such_jobs_took_here(self):
+        jobs = [job for job in every_job([shipped("1-methods")], seeds=2) if job.kind == "run"]
+        assert expected_seconds(jobs, []) == sum(SECONDS[sort_of(job)] for job in jobs)
         dudi = [job for job in jobs if sort_of(job) == "dudi"]
-        _finish(dudi[0], tmp_path, seconds={"wall": 500.0}, asking_seconds={"wall": 20.0})
-        assert expected_seconds(dudi[1:], jobs, tmp_path) == 520.0
+        done = _result(0.1, dudi[0].id, seconds=20.0, training={"wall": 500.0, "cpu": 400.0})
+        assert expected_seconds(dudi[1:], [(dudi[0], done)]) == 520.0
+
+    def test_the_lines_for_a_cluster_are_dudi_train(self, study_file, tmp_path, capsys):
+        file = study_file(
+            "cost: true\nrows:\n  - {name: SFT, keys: {method: gkd}, score: cold_start}\n"
+            "  - {name: GKD, keys: {method: gkd}}\n  - {name: DuDi, keys: {method: dudi, exclude_targets: [my]}}\n"
+        )
+        words = ["study", "run", str(file), "--seeds", "2", "--runs", "r", "--output", str(tmp_path), "--print"]
+        assert main(words) == 0
+        lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+        assert len(lines) == 4 and not (tmp_path / "r").exists()
+        program, verb, recipe, method, targets, seed, cache, _, folder = lines[1]
+        assert (program, verb, recipe) == ("dudi", "train", str(tmp_path / "base.yaml"))
+        assert (method, targets, seed, cache) == (
+            'method="dudi"',
+            'exclude_targets=["my"]',
+            "seed=0",
+            "cache_dir=r/cache",
+        )
+        assert folder == f"r/run-{key_of(recipe, (method, targets))}/seed-0"
 
 
 def _row(study, name):
     return next(row for row in shipped(study).rows if row.name == name)
 
 
-def _finish(job, runs, **result):
-    folder = runs / job.id
-    folder.mkdir(parents=True)
-    (folder / RESULT).write_text(json.dumps(result), encoding="utf-8")
-
-
 class TestOrder:
-    ROWS = (Row(name="a", paper=3.0), Row(name="b", paper=2.0), Row(name="c", paper=2.0), Row(name="d"))
+    ROWS = (
+        StudyRow(name="a", paper=3.0),
+        StudyRow(name="b", paper=2.0),
+        StudyRow(name="c", paper=2.0),
+        StudyRow(name="d"),
+    )
 
     def test_pairs_that_hold_are_reversed_or_are_open(self):
         scores = {"a": [9.0, 9.1, 9.2, 9.3], "b": [1.0, 1.1, 1.2, 1.3], "c": [9.05, 9.15, 9.1, 9.4], "d": [0.0, 1.0]}
@@ -213,13 +232,15 @@ def told(study_file):
     results = {}
     for row, base in ((study.rows[0], 0.2), (study.rows[1], 0.4)):
         for seed in (0, 1):
-            job = jobs_of(study, row, seed)[-1]
-            results[job.id] = _result(base + 0.01 * seed)
-        counted = {"kind": "cost", "flops_per_step": 2e9, "flops_before": 1e9, "counted_steps": 8, "curves": {}}
-        results[cost_job(study, row).id] = counted | {"torch": "2", "transformers": "5"}
-    for which, value in (("student", 0.01), ("teacher", 0.9)):
-        own = _result(value) | {"parameters": 1000, "floor": _scores(0.1)}
-        results[reference_job(study, study.rows[0], which).id] = own
+            job = job_of(study, row, seed)
+            results[job.id, row.score] = _result(base + 0.01 * seed, job.id, row.score, seed)
+        counted = {"per_step": 2e9, "before": 1e9, "counted_steps": 8}
+        job = cost_job(study, row)
+        runs = (Run(0, {"cold_start": counted, "student": counted}),)
+        results[job.id, FLOPS] = Evaluation("dudi", "", {"name": "flops"}, runs, {"job": job.id}, FLOPS)
+    first = job_of(study, study.rows[0], 0)
+    for which, value in (("base", 0.01), ("teacher", 0.9)):
+        results[first.id, which] = _result(value, first.id, which, guessing=_scores(0.1))
     return study, results
 
 
@@ -233,24 +254,27 @@ def _scores(value):
     }
 
 
-def _result(value):
-    return {
-        "benchmark": {
-            "name": "cldr-qa-1",
-            "part": "test",
-            "questions": 5,
-            "tasks": ["currency"],
-            "fingerprint": "f" * 64,
-            "babel_version": "2",
-            "cldr_version": "47",
-        },
-        "scores": _scores(value),
-        "steps": 100,
-        "seconds": {"cpu": 10.0, "wall": 12.0},
+ASKED = {
+    "name": "cldr-qa-1",
+    "part": "test",
+    "questions": 5,
+    "tasks": ["currency"],
+    "fingerprint": "f" * 64,
+    "babel_version": "2",
+    "cldr_version": "47",
+}
+
+
+def _result(value, job, subject="student", seed=0, **about):
+    told = {
+        "job": job,
+        "steps": {"cold_start": 100, "student": 100},
+        "training": {"cpu": 10.0, "wall": 12.0},
         "curves": {"overlap@16": [0.1, 0.2, None, 0.4]},
-        "torch": "2.13.0+cpu",
-        "transformers": "5",
+        "versions": {"torch": "2.13.0+cpu", "transformers": "5"},
+        "parameters": 1000,
     }
+    return Evaluation(subject.replace("_", " "), "", ASKED, (Run(seed, _scores(value)),), told | about, subject)
 
 
 class TestPage:
@@ -290,7 +314,7 @@ class TestPage:
     def test_size_needs_two_sizes(self, told):
         study, results = told
         assert sizes([study], results) == []
-        (line, _) = sizes([study, study], results)
+        (line, _) = sizes([study, study], results)  # of the same size twice
         assert line.points[0][0] == 1000.0 and math.isclose(line.spread[0], 0.7071, rel_tol=1e-3)
 
 
@@ -300,25 +324,33 @@ class TestCollected:
         file = tmp_path / "study.json"
         collected.write(results, file)
         again = collected.collect([study], tmp_path / "no-runs", file)
-        assert again == {name: results[name] for name in again} and len(again) == len(results)
+        assert again == {place: results[place] for place in again} and len(again) == len(results)
 
     def test_runs_win_and_are_shortened(self, told, tmp_path):
         study, results = told
-        file, job = tmp_path / "study.json", jobs_of(study, study.rows[1], 0)[-1]
+        file, job = tmp_path / "study.json", job_of(study, study.rows[1], 0)
         collected.write(results, file)
-        fuller = _result(0.7)
-        fuller["scores"]["by_language"] = {"id": {"questions": 5, "exact_match": 0.7, "chrf": 3.0}}
-        _finish(job, tmp_path, **fuller)
-        kept = collected.collect([study], tmp_path, file)[job.id]
-        assert kept["scores"]["by_language"] == {"id": {"exact_match": 0.7}}
-        assert kept["scores"]["overall"]["exact_match"] == 0.7
+        scores = _scores(0.7) | {"by_language": {"id": {"questions": 5, "exact_match": 0.7, "chrf": 3.0}}}
+        fuller = dataclasses.replace(_result(0.7, "x", curves=None), runs=(Run(0, scores),))
+        keep_evaluations([fuller], [], tmp_path / job.id)
+        lines = [
+            {"stage": "cold_start", "step": 1},
+            *({"stage": "dudi", "step": n, "overlap@16": n} for n in range(48)),
+        ]
+        (tmp_path / job.id / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        kept = collected.collect([study], tmp_path, file)[job.id, "student"]
+        assert kept.runs[0].scores["by_language"] == {"id": {"exact_match": 0.7}}
+        assert kept.values("exact_match", "overall") == [0.7]
+        assert kept.about["steps"] == {"cold_start": 1, "student": 48}
+        assert kept.about["curves"]["overlap@16"][:2] == [0.5, 2.5] and len(kept.about["curves"]["overlap@16"]) == 24
+        assert kept.about["training"] is None  # nobody held a clock: a line of --print
 
     def test_results_of_other_studies_stay_in_the_file(self, told, tmp_path):
         _, results = told
         file, (first, *_) = tmp_path / "study.json", results
         collected.write(results, file)
         collected.write({first: results[first]}, file)
-        assert json.loads(file.read_text(encoding="utf-8")) == results
+        assert collected.read(file) == results
 
     def test_the_page_shows_every_shipped_table_when_one_is_named(self, told):
         every = read_studies([])
@@ -327,7 +359,7 @@ class TestCollected:
 
     def test_a_broken_file_is_named(self, told, tmp_path):
         (tmp_path / "study.json").write_text("{", encoding="utf-8")
-        with pytest.raises(Exception, match=r"study\.json: is not JSON"):
+        with pytest.raises(DataError, match=r"study\.json: is not JSON"):
             collected.collect([told[0]], tmp_path, tmp_path / "study.json")
 
 
@@ -360,22 +392,56 @@ def test_a_small_study_from_start_to_end(study_file, tmp_path, capsys, monkeypat
     words = ["study", "run", str(file), "--seeds", "1", "--jobs", "1"]
     words += ["--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "docs")]
     assert main([*words, "--dry-run"]) == 0
-    assert "1 table, 2 scores" in capsys.readouterr().out and not (tmp_path / "runs").exists()
+    assert "1 table, 2 scores from 4 jobs" in capsys.readouterr().out and not (tmp_path / "runs").exists()
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "[6/6]" in said and "GFLOP a step" in said
-    results = {path.parent.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob(RESULT)}
-    method = next(one for name, one in results.items() if name.startswith("method-"))
-    assert method["steps"] == 4 and method["scores"]["overall"]["questions"] == 6
-    costs = [one["flops_per_step"] for name, one in results.items() if name.startswith("cost-")]
-    assert len(costs) == 2 and max(costs) > 1.5 * min(costs)  # a step of GKD generates and asks the teacher
-    assert not list((tmp_path / "runs").rglob("model/model.safetensors")) or not list(
-        (tmp_path / "runs").glob("method-*/*/run/model")
-    )
+    assert "[4/4]" in said and "GFLOP a step" in said
+    study = read_study(file)
+    results = collected.read(tmp_path / "docs" / "study.json")
+    starts, method = (results[job_of(study, row, 0).id, row.score] for row in study.rows)
+    assert method.about["steps"] == {"cold_start": 4, "student": 4} and starts.about["steps"]["student"] == 0
+    assert method.runs[0].scores["overall"]["questions"] == 6
+    assert method.about["training"]["cpu"] > 0 and method.about["parameters"] > 1e6
+    assert "overlap@16" in method.about["curves"] and "overlap@16" not in starts.about["curves"]
+    sft, gkd = (results[cost_job(study, row).id, FLOPS] for row in study.rows)
+    assert gkd.values("per_step", "student")[0] > 1.5 * sft.values("per_step", "student")[0]  # it generates, and asks
+    assert sft.values("per_step", "cold_start") == gkd.values("per_step", "cold_start")
+    folder = tmp_path / "runs" / job_of(study, study.rows[1], 0).id
+    assert not (folder / "model").exists()
+    cached = [json.loads(line).get("cached") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert cached[:4] == [True] * 4 and not any(cached[4:])  # the cold start is the other row's
     text = (tmp_path / "docs" / "study.md").read_text(encoding="utf-8")
-    assert "| GKD |" in text and "teacher" in text
+    assert "| GKD |" in text and "teacher" in text and "guessing" in text
     assert main(words) == 0
     assert "0 are left" in capsys.readouterr().out
+
+
+def test_a_line_for_a_cluster_gives_what_the_study_gives(study_file, tmp_path, capsys):
+    file = study_file(
+        "rows:\n  - {name: SFT, keys: {method: gkd}, score: cold_start}\n  - {name: GKD, keys: {method: gkd}}\n"
+    )
+    words = ["study", "run", str(file), "--seeds", "1", "--runs", str(tmp_path / "runs"), "--output", str(tmp_path)]
+    assert main([*words, "--print"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert main([*shlex.split(line)[1:], "max_steps=2"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--dry-run"]) == 0
+    assert "0 are left" in capsys.readouterr().out
+    study = read_study(file)
+    found = collected.collect([study], tmp_path / "runs", tmp_path / "study.json")
+    asked = read_evaluations(tmp_path / "runs" / job_of(study, study.rows[0], 0).id / "evaluation.json")
+    assert (
+        {subject for _, subject in found}
+        == {one.subject for one in asked}
+        == {"base", "cold_start", "student", "teacher"}
+    )
+
+
+def test_the_page_in_the_repository_is_what_its_command_prints(tmp_path):
+    shutil.copytree(ROOT / "docs" / "results", tmp_path / "results")
+    assert main(["study", "report", "--runs", str(tmp_path / "none"), "--output", str(tmp_path / "results")]) == 0
+    for name in ("study.md", "study.json"):
+        assert (tmp_path / "results" / name).read_bytes() == (ROOT / "docs" / "results" / name).read_bytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -429,21 +495,24 @@ def test_arguments_have_defaults():
     assert given.threads == 1 and given.runs == Path("runs/study") and given.output == Path("docs/results")
 
 
-def test_what_the_file_of_results_holds_is_not_run_again(told, tmp_path, capsys):
-    """From a fresh clone only what is missing runs, and the cold starts whose weights that needs."""
+def test_what_the_file_of_results_holds_is_not_run_again(told, tmp_path):
     study, _ = told
     jobs = every_job([study])
-    assert missing(jobs, tmp_path, {job.id for job in jobs}) == []
-    method = next(job for job in jobs if job.kind == "method")
-    known = {job.id for job in jobs} - {method.id}
-    assert [job.id for job in missing(jobs, tmp_path, known)] == [*method.needs, method.id]
-    assert missing(jobs, tmp_path, ()) == jobs
+    every = {(job.id, subject) for job in jobs for subject in job.subjects}
+    assert missing(jobs, tmp_path, every) == []
+    first = jobs[0]
+    (left,) = missing(jobs, tmp_path, every - {(first.id, "student")})
+    assert (left.id, left.subjects) == (first.id, ("student",))
+    keep_evaluations([_result(0.1, first.id)], [], tmp_path / first.id)
+    assert missing(jobs, tmp_path, every - {(first.id, "student")}) == []
+    assert missing(jobs[1:], tmp_path) == jobs[1:]
 
 
-@pytest.mark.parametrize(("option", "left"), [([], "0 are left"), (["--again"], "7 are left")])
+@pytest.mark.parametrize(("option", "left"), [([], "0 are left"), (["--again"], "4 are left")])
 def test_again_runs_what_is_known(study_file, tmp_path, capsys, option, left):
     file = study_file("cost: true\nrows:\n  - {name: SFT, keys: {method: sft}}\n  - {name: GKD, keys: {method: gkd}}\n")
     jobs = every_job([read_study(file)], 1)
-    collected.write({job.id: {} for job in jobs}, tmp_path / "study.json")
+    known = {(job.id, who): _result(0.1, job.id, who) for job in jobs for who in job.subjects}
+    collected.write(known, tmp_path / "study.json")
     assert main(["study", "run", str(file), "--seeds", "1", "--output", str(tmp_path), *option, "--dry-run"]) == 0
     assert left in capsys.readouterr().out

@@ -14,7 +14,7 @@ import torch
 from kills import kill_at_random
 from lab import METHODS_OF_THE_PROMISE, Lab
 
-from dudi.training.checkpoints import write_json
+from dudi.files import write_json
 
 
 def main():

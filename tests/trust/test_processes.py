@@ -8,7 +8,7 @@ from test_recipes import folders, run_as_a_process  # noqa: F401  # folders is a
 from test_study import study_file  # noqa: F401  # a fixture
 
 from dudi.study.grid import read_study
-from dudi.study.jobs import every_job, finished
+from dudi.study.jobs import every_job, missing
 from dudi.study.scheduler import _pool, run_jobs
 
 
@@ -24,11 +24,14 @@ def test_a_study_has_processes_with_threads_of_their_own():
 
 
 def test_the_jobs_of_a_study_run_in_them(study_file, tmp_path):  # noqa: F811
-    """Two at once, each after what it needs, and the results come back."""
-    jobs = every_job([read_study(study_file("rows: [{name: GKD, keys: {method: gkd}}]\n"))], seeds=1)
+    """Two at once, which wait for one cold start, and the results come back."""
+    rows = "rows:\n  - {name: GKD, keys: {method: gkd}}\n  - {name: DuDi, keys: {method: dudi}}\n"
+    jobs = every_job([read_study(study_file(rows))], seeds=1)
     told = {}
     left = run_jobs(
         jobs, tmp_path, at_once=2, threads=1, keep_models=False, told=lambda job, result, _: told.update({job: result})
     )
-    assert left == [] and all(finished(job, tmp_path) for job in jobs)
+    assert left == [] and missing(jobs, tmp_path) == []
     assert set(told) == set(jobs) and not [one for one in told.values() if isinstance(one, BaseException)]
+    first = [(tmp_path / job.id / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0] for job in jobs]
+    assert sorted("cached" in line for line in first) == [False, True]  # one trained it, the other took it

@@ -7,16 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.evaluation.metrics import METRICS, OVERALL, Metric
+from dudi.evaluation.benchmarks import find
+from dudi.evaluation.metrics import METRICS, OVERALL, Metric, metric_of
 from dudi.evaluation.records import Evaluation
 from dudi.languages.registry import LANGUAGES
-
-_ORDER = {
-    "language": list(LANGUAGES),
-    "split": ["seen", "transfer", "unseen"],
-    "competency": ["nlu", "nlg", "nlr", "safety", "linguistic-diagnostics", "instruction-following", "knowledge"],
-}
-"""The order of columns, as in the paper's tables; what is not here stands behind, as it comes."""
 
 
 def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -> Metric:
@@ -31,13 +25,10 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
         ConfigError: nobody has the one that was asked for.
         DataError: there is no metric at all.
     """
-    leaves = (leaf for one in evaluations for run in one.runs for leaf in _leaves(run.scores, by))
-    found = dict.fromkeys(
-        name
-        for leaf in leaves
-        for name, value in leaf.items()
-        if value is not None and not isinstance(value, Mapping) and name != "questions"
-    )
+    found: dict[str, None] = {}
+    for leaf in (leaf for one in evaluations for run in one.runs for leaf in _leaves(run.scores, by)):
+        measured = (name for name, value in leaf.items() if value is not None and not isinstance(value, Mapping))
+        found |= dict.fromkeys(name for name in measured if name != "questions")
     if not found:
         raise DataError(f"{evaluations[0].name}: the scores hold no metric")
     if asked is None:
@@ -45,8 +36,7 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
     if asked not in found:
         hint = did_you_mean(asked, found) or f"; there is {', '.join(found)}"
         raise ConfigError(f"metric: the scores have no '{asked}'{hint}")
-    # Nobody has said which way a metric of somebody else's is better: it is shown, and nothing is marked.
-    return METRICS.get(asked, Metric(asked, asked, better=0, digits=3))
+    return metric_of(asked)
 
 
 def _leaves(scores: Mapping[str, Any], by: str) -> Iterable[Mapping[str, Any]]:
@@ -56,22 +46,21 @@ def _leaves(scores: Mapping[str, Any], by: str) -> Iterable[Mapping[str, Any]]:
 
 
 def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:
-    """The keys that any run has under `by_...`, in the order of the paper's tables; none for `overall`.
+    """The keys that any run has under `by_...`, in the benchmark's own order, others behind; none for `overall`.
 
     Raises:
         ConfigError: no run has such scores.
     """
     if by == OVERALL:
         return []
-    every = [run.scores for one in evaluations for run in one.runs]
-    tables = [scores.get(f"by_{by}") for scores in every]
-    keys = list(dict.fromkeys(key for table in tables if isinstance(table, Mapping) for key in table))
+    keys = list(dict.fromkeys(key for one in evaluations for key in one.keys(by)))
     if not keys:
-        there = dict.fromkeys(key.removeprefix("by_") for scores in every for key in scores if key.startswith("by_"))
-        known = [OVERALL, *there]
+        every = (key for one in evaluations for run in one.runs for key in run.scores)
+        known = [OVERALL, *dict.fromkeys(key.removeprefix("by_") for key in every if key.startswith("by_"))]
         hint = did_you_mean(by, known) or f"; there is {', '.join(known)}"
         raise ConfigError(f"by: the scores have no 'by_{by}'{hint}")
-    order = _ORDER.get(by, [])
+    orders = find(evaluations[0].benchmark.get("name")).orders
+    order = list(LANGUAGES if by == "language" else orders.get(by, ()))
     return sorted(keys, key=lambda key: order.index(key) if key in order else len(order))
 
 
@@ -82,14 +71,13 @@ def column_scores(evaluations: Sequence[Evaluation], by: str, column: str, metri
         DataError: a score is not a finite number.
     """
     keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)
-    return {one.name: _values(one, metric, keys) for one in evaluations}
-
-
-def _values(evaluation: Evaluation, metric: Metric, keys: tuple[str, ...]) -> list[float]:
-    try:
-        values = evaluation.values(metric.name, *keys)
-    except (TypeError, ValueError):
-        values = [math.nan]
-    if not all(map(math.isfinite, values)):
-        raise DataError(f"{evaluation.name}: {'.'.join((*keys, metric.name))} is not a finite number")
-    return [metric.scale * value for value in values]
+    found = {}
+    for one in evaluations:
+        try:
+            values = one.values(metric.name, *keys)
+        except (TypeError, ValueError):
+            values = [math.nan]
+        if not all(map(math.isfinite, values)):
+            raise DataError(f"{one.name}: {'.'.join((*keys, metric.name))} is not a finite number")
+        found[one.name] = [metric.scale * value for value in values]
+    return found

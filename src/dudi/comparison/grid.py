@@ -1,48 +1,11 @@
-"""A table of scores as data, before any format."""
+"""A comparison as a table, before any format, and the words around it."""
 
 from __future__ import annotations
 
-import dataclasses
-
-from dudi.comparison.comparing import Cell, Comparison, Row
+from dudi.comparison.table import Cell, Comparison
+from dudi.errors import plain
 from dudi.languages.registry import LANGUAGES
-
-DASH, DIAMOND = "–", "◇"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Written:
-    """One cell as a table shows it.
-
-    Attributes:
-        text: Without marks.
-        best: Whether it is the best of its column.
-        second: Whether it is the second best.
-        diamond: Whether it has one.
-    """
-
-    text: str
-    best: bool = False
-    second: bool = False
-    diamond: bool = False
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Grid:
-    """A table before any format: a heading for each column and a label for each line.
-
-    Attributes:
-        columns: Headings.
-        lines: Label and cells.
-    """
-
-    columns: tuple[str, ...]
-    lines: tuple[tuple[str, tuple[Written, ...]], ...]
-
-    def turned(self) -> Grid:
-        """Columns as lines."""
-        cells = zip(*(cells for _, cells in self.lines), strict=True)
-        return Grid(tuple(label for label, _ in self.lines), tuple(zip(self.columns, cells, strict=True)))
+from dudi.tables import DASH, DIAMOND, Entry, Grid, Line
 
 
 def title(comparison: Comparison) -> str:
@@ -53,7 +16,7 @@ def title(comparison: Comparison) -> str:
     less = ", lower is better" if comparison.metric.better < 0 else ""
     name, part = comparison.benchmark.get("name"), comparison.benchmark.get("part")
     where = ", ".join(str(one) for one in (name, part) if one)
-    return printable(f"{comparison.metric.title}{less}; {seeds}{f'; {where}' if where else ''}")
+    return plain(f"{comparison.metric.title}{less}; {seeds}{f'; {where}' if where else ''}")
 
 
 def remarks(comparison: Comparison, best: str, second: str) -> list[str]:
@@ -76,7 +39,7 @@ def remarks(comparison: Comparison, best: str, second: str) -> list[str]:
     if shown := [row.name for row in comparison.rows if row.reference]:
         lines.append(f"For reference, not ranked: {', '.join(shown)}")
     lines += [*(f"Not the same: {told}" for told in comparison.differs), *comparison.notes]
-    return [printable(line) for line in lines]
+    return [plain(line) for line in lines]
 
 
 def _tested(comparison: Comparison) -> str:
@@ -95,12 +58,7 @@ def has_std(comparison: Comparison) -> bool:
 
 def column_title(by: str, column: str, *, long: bool) -> str:
     """A heading; languages by name where there is room."""
-    return LANGUAGES[column].name if long and by == "language" and column in LANGUAGES else printable(column)
-
-
-def printable(text: str) -> str:
-    """A text without what a terminal would obey: files of others hold what they like."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return LANGUAGES[column].name if long and by == "language" and column in LANGUAGES else plain(column)
 
 
 def grid(comparison: Comparison, *, std: bool, long: bool) -> Grid:
@@ -116,9 +74,10 @@ def grid(comparison: Comparison, *, std: bool, long: bool) -> Grid:
     digits = comparison.metric.digits
     lines = []
     for row in comparison.rows:
-        cells = [_written(cell, digits, std) for cell in row.cells]
-        cells += _deltas(row, digits) if comparison.baseline else []
-        lines.append((printable(row.name), tuple(cells)))
+        entries = [_entry(cell, digits, std) for cell in row.cells]
+        if comparison.baseline:
+            entries += [_signed(row.delta, digits, ""), _signed(row.percent, 1, "%")]
+        lines.append(Line(plain(row.name), tuple(entries)))
     return Grid(tuple(columns), tuple(lines))
 
 
@@ -129,23 +88,20 @@ def eps_grid(comparison: Comparison, *, long: bool) -> Grid:
         for row in comparison.rows:
             cell = row.cells[place]
             if cell.eps is not None:
-                value = Written(f"{cell.eps:.3f}", diamond=cell.significant)
-                cells = (Written(printable(row.name)), Written(printable(str(cell.against))), value)
-                lines.append((column_title(comparison.by, column, long=long), cells))
+                value = Entry(f"{cell.eps:.3f}", diamond=cell.significant, value=cell.eps)
+                entries = (Entry(plain(row.name)), Entry(plain(str(cell.against))), value)
+                lines.append(Line(column_title(comparison.by, column, long=long), entries))
     return Grid(("tested", "against", "eps_min"), tuple(lines))
 
 
-def _written(cell: Cell, digits: int, std: bool) -> Written:
+def _entry(cell: Cell, digits: int, std: bool) -> Entry:
     if cell.mean is None:
-        return Written(DASH)
+        return Entry(DASH)
     spread = f" ± {cell.std:.{digits}f}" if std and cell.std is not None else ""
-    return Written(f"{cell.mean:.{digits}f}{spread}", cell.best, cell.second, cell.significant)
+    return Entry(f"{cell.mean:.{digits}f}{spread}", cell.best, cell.second, cell.significant, cell.mean)
 
 
-def _deltas(row: Row, digits: int) -> list[Written]:
-    pairs = ((row.delta, digits, ""), (row.percent, 1, "%"))
-    return [Written(DASH if value is None else f"{_signed(value, places)}{unit}") for value, places, unit in pairs]
-
-
-def _signed(value: float, digits: int) -> str:
-    return f"{round(value, digits) + 0.0:+.{digits}f}"  # + 0.0: there is no -0.0
+def _signed(value: float | None, digits: int, unit: str) -> Entry:
+    if value is None:
+        return Entry(DASH)
+    return Entry(f"{round(value, digits) + 0.0:+.{digits}f}{unit}", value=value)  # + 0.0: there is no -0.0

@@ -182,12 +182,13 @@ def _lay_section(layer: _Layer, section: str, node: Node) -> None:
             _check_key(layer, key, section, child)
             settings[f"{section}.{key}"] = layer.setting(child.plain(), child)
         return
-    if given is not None and not (text and isinstance(given, str)):
+    if given is not None and not (text and isinstance(given, str | list)):
         wanted = f", or text for {section}.{text}" if text else " or null"
         raise ConfigError(f"{layer.place(node)}: {section}: expected a mapping{wanted}")
     for key in [key for key in settings if key == section or key.startswith(f"{section}.")]:
         del settings[key]
-    settings[section if given is None else f"{section}.{text}"] = layer.setting(given, node)
+    value = node.plain() if isinstance(given, list) else given
+    settings[section if given is None else f"{section}.{text}"] = layer.setting(value, node)
 
 
 def _check_key(layer: _Layer, key: str, section: str, node: Node) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dudi.data.built_in import SOURCES
 from dudi.data.files import Located
 from dudi.data.locate import note_of, records_of
 from dudi.data.rejections import Rejection, Rejections
@@ -18,10 +19,6 @@ from dudi.data.rows import Row, RowError, parse_row
 from dudi.errors import ConfigError, did_you_mean
 
 __all__ = ["Rejection", "Rejections", "RowIds", "RowSet", "load_rows", "rows_from_records"]
-
-CLDR, BENCHMARK = BUILT_IN = ("cldr", "cldr-qa-1")
-CLDR_ROWS = 200
-"""Rows per language of `cldr` where nobody says."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ def load_rows(
 
     Args:
         source: A `.jsonl`, `.json` or `.parquet` file, a folder or glob of them, a folder made by
-            `datasets.save_to_disk`, the word `cldr` or `cldr-qa-1`, or a dataset on the hub as `org/name` or
+            `datasets.save_to_disk`, a name in `dudi.data.built_in.SOURCES`, or a dataset on the hub as `org/name` or
             `org/name:config`.
         split: Which split of a hub dataset, of a saved `DatasetDict` or of a folder whose files are named by split.
         languages: The codes that rows may have.
@@ -71,10 +68,9 @@ def load_rows(
         language_column: The column that holds the code.
         rejections: Where to count bad rows; a new one when None.
         max_rows: Stop after so many good rows; None reads all.
-        rows_per_language: For the built-in sources: how many rows to make. None makes 200 of `cldr`, and all that
-            `cldr-qa-1` has.
-        tasks: For `cldr-qa-1`: which tasks; None takes all.
-        seed: For `cldr`: which ones.
+        rows_per_language: For the built-in sources: how many rows to make; None makes the source's own number.
+        tasks: For built-in sources that have tasks: which ones; None takes all.
+        seed: For built-in sources that draw their rows.
         only: Leave rows in other languages out, and count them; None takes all of `languages`.
 
     Returns:
@@ -86,15 +82,9 @@ def load_rows(
         EnvironmentFault: the hub cannot be reached.
     """
     rejections = rejections if rejections is not None else Rejections()
-    if source == CLDR:
-        from dudi.data.cldr import cldr_rows
-
-        return _made(cldr_rows(list(languages), rows_per_language or CLDR_ROWS, seed)[:max_rows], rejections)
-    if source == BENCHMARK:
-        from dudi.data.cldr.benchmark import TASKS, training_rows
-
-        made = training_rows(list(languages), tuple(TASKS) if tasks is None else tasks, rows_per_language)
-        return _made(made[:max_rows], rejections)
+    if source in SOURCES:
+        made = SOURCES[source].rows(list(languages), tasks, rows_per_language, seed)[:max_rows]
+        return RowSet(made, len(made), fingerprint(made), rejections)
     rows = collect(
         records_of(source, split),
         languages=languages,
@@ -119,10 +109,6 @@ def load_rows(
 def by_language(counts: Mapping[str, int]) -> str:
     """`id 2, vi 1,024`."""
     return ", ".join(f"{code} {count:,}" for code, count in sorted(counts.items()))
-
-
-def _made(rows: list[Row], rejections: Rejections) -> RowSet:
-    return RowSet(rows, len(rows), fingerprint(rows), rejections)
 
 
 def rows_from_records(

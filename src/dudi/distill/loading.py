@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
+from dudi.data.built_in import SOURCES
 from dudi.data.chat import read_template
 from dudi.data.rejections import Rejections
-from dudi.data.sources import BUILT_IN, RowSet, load_rows
+from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import load_languages
@@ -73,7 +74,7 @@ def show_rejections(rejections: Rejections, total: int, config: RunConfig, args:
 
 
 def _asked(source: str, args: DudiConfig, known: set[str]) -> list[str]:
-    return list(args.languages) if source in BUILT_IN else sorted(known)
+    return list(args.languages) if source in SOURCES else sorted(known)
 
 
 def build_trainer(

@@ -38,7 +38,9 @@ class TeacherSection(ModelSection):
 class DataSection(Section):
     """The rows to train and evaluate on."""
 
-    train: Place = Field(description="A JSONL or Parquet file, a folder, a hub name, or built in: `cldr`, `cldr-qa-1`.")
+    train: Place = Field(
+        description="A JSONL or Parquet file, a folder, a hub name, or a built-in source (docs/data.md)."
+    )
     eval: Place | None = Field(default=None, description="The same, for evaluation during training.")
     split: str = Field(default="train", description="Split of `data.train` on the hub or in a `datasets` folder.")
     eval_split: str | None = Field(
@@ -51,25 +53,31 @@ class DataSection(Section):
     )
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
     rows_per_language: int | None = Field(
-        default=None, ge=1, description="Rows per language of a built-in source; null: 200 of `cldr`, all of the other."
+        default=None, ge=1, description="Rows per language of a built-in source; null: the source's own number."
     )
     tasks: list[str] | None = Field(
-        default=None, description="Tasks of `cldr-qa-1` (docs/benchmark.md) to train on; null: all."
+        default=None, description="Tasks of a built-in source (docs/benchmark.md) to train on; null: all."
     )
 
 
 class BenchmarkSection(Section):
-    """The built-in questions that a finished run is asked, and its base, cold start and teacher beside it."""
+    """What a finished run is asked, and its base, cold start and teacher beside it."""
 
-    name: Literal["cldr-qa-1"] = Field(default="cldr-qa-1", description="Which benchmark; docs/benchmark.md.")
-    part: Literal["test", "validation"] = Field(
-        default="test", description="`validation` to choose hyperparameters, `test` to report."
+    name: str | list[str] = Field(
+        description="A benchmark of `dudi eval` or a file of questions, or a list of them (docs/eval.md)."
     )
-    tasks: list[str] | None = Field(default=None, description="Tasks to ask about; null: those of `data.tasks`.")
+    part: Literal["test", "validation"] | None = Field(
+        default=None, description="Of a benchmark in parts: `validation` to choose hyperparameters, `test` to report."
+    )
+    tasks: list[str] | None = Field(
+        default=None, description="Tasks to ask about; null: those of `data.tasks`, or all."
+    )
     per_split: int | None = Field(
         default=None, ge=1, description="At most this many questions per language and split; null: all."
     )
-    max_new_tokens: int = Field(default=64, ge=1, description="Longest answer; the rest is cut.")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="Longest answer, the rest is cut; null: the benchmark's own."
+    )
     batch_size: int = Field(default=64, ge=1, description="Questions that are decoded together.")
 
 
@@ -105,7 +113,7 @@ class RunConfig(Recipe):
         teacher: The larger model; `teacher.model` is None for methods without one.
         data: The rows.
         lora: Adapters; None trains all weights.
-        benchmark: The built-in questions asked after training; None asks nothing.
+        benchmark: The questions asked after training; None asks nothing.
         training: The given keys of `DudiConfig`, by their Python names (`lmbda`); what is not here has its default.
     """
 

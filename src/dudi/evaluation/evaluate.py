@@ -1,87 +1,96 @@
-"""A model's answers to questions, over one or several seeds."""
+"""The one loop that asks: models, benchmarks, seeds."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from dudi.evaluation.records import Evaluation, Run
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedModel
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from dudi.data.chat import ChatFormat
+from dudi.environment import package_version
+from dudi.evaluation.benchmarks import Asked
+from dudi.evaluation.records import Evaluation
 
-    from dudi.data.chat import ChatFormat
-    from dudi.evaluation.asking import Decoding
-    from dudi.evaluation.benchmark import Answered, Item
+_PACKAGES = ("dudi", "torch", "transformers", "sacrebleu", "py3langid")
 
-BATCH_SIZE = 64
-"""Questions that are decoded together."""
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Subject:
+    """One of those who answer.
+
+    Attributes:
+        name: What tables call it.
+        model: Its folder or hub name.
+        load: Brings its model, on its device, and its chat format.
+        role: Who it is in a run, as `Evaluation.subject`.
+        about: What is known of it before it is asked.
+    """
+
+    name: str
+    model: str
+    load: Callable[[], tuple[PreTrainedModel, ChatFormat]]
+    role: str = ""
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
-    model: PreTrainedModel,
-    chat: ChatFormat,
-    items: Sequence[Item],
-    decoding: Decoding,
-    *,
-    name: str,
-    model_name: str,
-    benchmark: Mapping[str, Any],
-    seeds: Sequence[int] = (0,),
-    candidates: Sequence[str] | None = None,
-    batch_size: int = BATCH_SIZE,
-    keep: Callable[[Answered], None] = lambda answered: None,
-    done: Callable[[int], None] = lambda count: None,
-) -> Evaluation:
-    """Put questions to a model, once for each seed.
+    subjects: Iterable[Subject], asked: Sequence[Asked], seeds: Sequence[int] = (0,)
+) -> tuple[list[Evaluation], list[dict[str, Any]]]:
+    """Ask models, one after the other; a bar on standard error shows how far it is.
 
     Args:
-        model: Any causal language model.
-        chat: Its chat format.
-        items: What is asked.
-        decoding: How answers are decoded.
-        name: What tables call the model.
-        model_name: Its folder or hub name.
-        benchmark: What is asked, for the record; the decoding is added.
-        seeds: Of the sampling; with temperature 0 one alone.
-        candidates: The languages that an answer can be in; None: all that dudi knows.
-        batch_size: Questions that are decoded together; answers do not depend on it.
-        keep: Given every answer.
-        done: Told how many more questions are through.
+        subjects: Whom. Each model is loaded when its turn comes.
+        asked: What.
+        seeds: Of the sampling; with greedy decoding one alone.
 
     Returns:
-        Scores by seed, seeds ascending. `about["guessing"]` has the floor's, where it is known.
+        An evaluation for each subject and benchmark, and every answer as a line of `answers.jsonl`.
 
     Raises:
-        ConfigError: seeds that greedy decoding cannot tell apart, or an option out of its range.
+        ConfigError: seeds that greedy decoding cannot tell apart.
     """
-    from dudi.evaluation.benchmark import put
-    from dudi.evaluation.summary import FLOOR, summarise
-    from dudi.languages.registry import load_languages
+    for one in asked:
+        one.check_seeds(seeds)
+    found: list[Evaluation] = []
+    answers: list[dict[str, Any]] = []
+    everybody, questions = list(subjects), sum(one.total for one in asked) * len(seeds)
+    with _bar(len(everybody) * questions) as bar:
+        task = bar.add_task("", total=len(everybody) * questions)
+        for subject in everybody:
+            words = f"asking: {subject.name}"
+            bar.update(task, description=words)
+            if bar.disable:
+                sys.stderr.write(f"{words}, {questions} questions\n")
+            model, chat = subject.load()
+            for one in asked:
+                started = time.monotonic()
+                outcome = one.ask(model, chat, seeds, lambda count: bar.advance(task, count))
+                about = {**subject.about, **outcome.about, **_facts(model, time.monotonic() - started)}
+                new = Evaluation(subject.name, subject.model, one.benchmark, outcome.runs, about, subject.role)
+                who = {"benchmark": new.benchmark.get("name"), "subject": subject.role or subject.name}
+                answers += [{**who, **line} for line in outcome.answers]
+                found.append(new)
+    return found, answers
 
-    decoding.check_seeds(seeds)
-    bits: dict[str, float] | None = None
-    runs: list[Run] = []
-    guessing = None
-    for seed in sorted(seeds):
-        answered = put(
-            "model",
-            model,
-            chat,
-            items,
-            decoding,
-            seed=seed,
-            candidates=sorted(load_languages()) if candidates is None else candidates,
-            batch_size=batch_size,
-            bits=bits,
-            done=done,
-        )
-        bits = {one.id: one.bits for one in answered}
-        summary = summarise(answered)
-        guessing = summary.get(FLOOR)
-        runs.append(Run(seed, summary["model"]))
-        for one in answered:
-            keep(dataclasses.replace(one, subject=name))
-    how = {**benchmark, "decoding": decoding.described()}
-    return Evaluation(name, model_name, how, tuple(runs), {"guessing": guessing} if guessing else {})
+
+def _facts(model: PreTrainedModel, seconds: float) -> dict[str, Any]:
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": round(seconds, 1),
+        "device": str(model.device),
+        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
+    }
+
+
+def _bar(total: int) -> Progress:
+    """Nothing but the bar; without a terminal, nothing at all."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal or total == 0)

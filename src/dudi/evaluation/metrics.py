@@ -1,8 +1,10 @@
-"""What was measured: which metric, which columns, and the numbers in them."""
+"""What a metric is called, in which unit it is shown, and which way is better."""
 
 from __future__ import annotations
 
 import dataclasses
+import statistics
+from collections.abc import Sequence
 
 OVERALL = "overall"
 
@@ -17,6 +19,7 @@ class Metric:
         better: 1 where more is better, -1 where less is, 0 where neither is: nothing is marked then.
         scale: Shown values are this many times the stored ones: 100 for shares, which are shown in percent.
         digits: Decimals of a shown value.
+        short: The heading of a narrow column; empty: the title.
     """
 
     name: str
@@ -24,23 +27,32 @@ class Metric:
     better: int = 1
     scale: float = 1.0
     digits: int = 1
+    short: str = ""
 
     @property
     def unit(self) -> str:
         """`%` for shares; empty for what has no unit, or the one that its name says."""
         return "%" if self.scale == 100 else ""
 
+    def shown(self, values: Sequence[float]) -> tuple[str, str]:
+        """Mean and standard deviation (n - 1) of values over seeds; a dash where there is none."""
+        scaled = [self.scale * value for value in values]
+        mean = f"{statistics.fmean(scaled):.{self.digits}f}" if scaled else "-"
+        return mean, f"{statistics.stdev(scaled):.{self.digits}f}" if len(scaled) > 1 else "-"
+
 
 METRICS = {
     metric.name: metric
     for metric in (
         Metric("score", "Score"),
-        Metric("exact_match", "Exact match in %", scale=100),
+        Metric("exact_match", "Exact match in %", scale=100, short="exact, %"),
         Metric("chrf", "chrF"),
-        Metric("token_f1", "Token F1 in %", scale=100),
-        Metric("in_language", "Answered in the language in %", scale=100),
+        Metric("token_f1", "Token F1 in %", scale=100, short="token F1, %"),
+        Metric("in_language", "Answered in the language in %", scale=100, short="in language, %"),
         Metric("in_language_strict", "Answered in exactly the language in %", scale=100),
-        Metric("bits_per_byte", "Bits per byte", better=-1, digits=3),
+        Metric("accuracy", "Accuracy in %", scale=100, short="accuracy, %"),
+        Metric("macro_f1", "Macro F1 in %", scale=100, short="macro F1, %"),
+        Metric("bits_per_byte", "Bits per byte", better=-1, digits=3, short="bits per byte"),
         Metric("repetition", "Repetition in %", better=-1, scale=100),
         Metric("ended", "Ended by itself in %", scale=100),
         Metric("empty", "Empty answers in %", better=-1, scale=100),
@@ -49,3 +61,8 @@ METRICS = {
     )
 }
 """Those that have a unit or a direction of their own, and the order in which a default is looked for."""
+
+
+def metric_of(name: str) -> Metric:
+    """A metric by its name; nobody has said which way somebody else's is better: nothing is marked then."""
+    return METRICS.get(name, Metric(name, name, better=0, digits=3))

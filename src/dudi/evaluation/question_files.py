@@ -1,4 +1,4 @@
-"""What is asked: the built-in benchmark, or a file of questions and references with its bad rows counted by reason."""
+"""Files of questions and references, their bad rows counted by reason (docs/eval.md)."""
 
 from __future__ import annotations
 
@@ -11,104 +11,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.cldr.benchmark import NAME, TASKS, questions
-from dudi.data.cldr.speaker import LANGUAGES
 from dudi.data.files import DATA_SUFFIXES, Located, read_records
 from dudi.data.formats import CSV_SUFFIXES, Columns, open_format
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sources import RowIds, reject
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.evaluation.benchmark import Item, described, item_of
+from dudi.evaluation.benchmarks import Wanted
+from dudi.evaluation.generate import Decoding
+from dudi.evaluation.questions import Item, Questions
 from dudi.languages.registry import load_languages
 
 PROMPTS = ("prompt", "question")
 REFERENCES = ("references", "reference", "completion", "answer")
 MAX_LABEL = 100
 """Most characters of a `split` or a `task`."""
+MAX_NEW_TOKENS = 256
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Asked:
-    """What is asked.
-
-    Attributes:
-        items: The questions, their ids unique.
-        benchmark: What they are, for the record.
-        candidates: The languages that an answer can be in.
-        total: Rows read from a file, good and bad.
-        rejections: The bad ones.
-    """
-
-    items: list[Item]
-    benchmark: dict[str, Any]
-    candidates: list[str]
-    total: int = 0
-    rejections: Rejections = dataclasses.field(default_factory=Rejections)
-
-
-def built_in(
-    languages: Sequence[str] | None,
-    tasks: Sequence[str] | None,
-    *,
-    part: str = "test",
-    per_split: int | None = None,
-    trained: Sequence[str] | None = None,
-) -> Asked:
-    """Questions of `cldr-qa-1`.
-
-    Args:
-        languages: Those of the questions; None: all.
-        tasks: As in docs/benchmark.md; None: all.
-        part: `test` or `validation`.
-        per_split: At most this many questions of each language and split.
-        trained: The languages that the model was trained in, which decide the splits; None: all.
-
-    Raises:
-        ConfigError: an unknown language, task or part, or nothing left to ask.
-    """
-    chosen_part: Any = part  # `questions` refuses any other
-    found = questions(
-        languages or list(LANGUAGES),
-        tasks or list(TASKS),
-        part=chosen_part,
-        per_split=per_split,
-        trained=trained or list(LANGUAGES),
-    )
-    if not found:
-        raise ConfigError(f"{NAME}: no question is left in the {part} part; name other tasks or languages")
-    how = described(found, part=part, max_new_tokens=1)
-    return Asked([item_of(question) for question in found], how, list(LANGUAGES))
-
-
-def from_file(
-    path: Path,
-    languages: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    *,
-    per_split: int | None = None,
-    language: str | None = None,
-) -> Asked:
+def choose(name: str, wanted: Wanted) -> Questions:
     """The questions of a file, or some of them.
 
     Args:
-        path: As in `read_questions`.
-        languages: Only these; None: all.
-        tasks: Only these; None: all.
-        per_split: At most this many questions of each language and split, the first ones.
-        language: The language of rows that do not name theirs.
+        name: The file, as in `read_questions`.
+        wanted: Which ones, and how they are asked.
 
     Raises:
         ConfigError: no such file, language or task.
         DataError: the file cannot be read, or holds no good question.
     """
-    items, total, rejections = read_questions(path, language)
+    path = Path(name)
+    if wanted.part is not None:
+        raise ConfigError(f"--part is for benchmarks that have parts; choose from {path} with --tasks and --languages")
+    items, total, rejections = read_questions(path, wanted.language)
     if not items:
         why = ", ".join(f"{reason} {count:,}" for reason, count in rejections.counts.most_common(6))
         raise DataError(f"{path}: no good question in {total:,} rows{f': {why}' if why else ''} (docs/eval.md)")
-    _must_occur(path, "language", languages, [item.row.language for item in items])
-    _must_occur(path, "task", tasks, [item.task for item in items if item.task])
-    kept = chosen(items, languages, tasks, per_split)
+    _must_occur(path, "language", wanted.languages, [item.row.language for item in items])
+    _must_occur(path, "task", wanted.tasks, [item.task for item in items if item.task])
+    kept = chosen(items, wanted.languages, wanted.tasks, wanted.per_split)
     if not kept:
         raise ConfigError(f"{path}: no question is of these languages and of these tasks; name fewer of both")
     how = {
@@ -118,7 +59,9 @@ def from_file(
         "tasks": list(dict.fromkeys(item.task for item in kept if item.task)),
         "fingerprint": fingerprint(kept),
     }
-    return Asked(kept, how, sorted(load_languages()), total, rejections)
+    longest = MAX_NEW_TOKENS if wanted.max_new_tokens is None else wanted.max_new_tokens
+    decoding = Decoding(longest, wanted.temperature, wanted.top_p, wanted.top_k)
+    return Questions(kept, how, decoding, sorted(load_languages()), wanted.batch_size, total, rejections)
 
 
 def chosen(
@@ -193,14 +136,13 @@ def parse_question(located: Located, language: str | None = None) -> Item:
     record = located.value
     if not isinstance(record, Mapping):
         raise RowError("not_an_object", f"a row is an object with keys, got {type(record).__name__}")
-    prompt, references = _prompt(record), _references(record)
+    prompt, references = _only(record, PROMPTS, "prompt")[1], _references(located, record)
     given = {"id": record.get("id"), "language": record.get("language"), "prompt": prompt}
-
-    def row(reference: Any) -> Row:
-        fallback = f"{Path(located.file).name}:{located.line}"
-        return parse_row(given | {"completion": reference}, fallback_id=fallback, language=language)
-
-    first, *others = (row(reference) for reference in references)
+    fallback = f"{Path(located.file).name}:{located.line}"
+    rows: list[Row] = []
+    for reference in references:
+        rows.append(parse_row(given | {"completion": reference}, fallback_id=fallback, language=language))
+    first, *others = rows
     further = dict.fromkeys(other.completion for other in others if other.completion != first.completion)
     return Item(first, tuple(further), task=_label(record, "task"), split=_label(record, "split"))
 
@@ -217,30 +159,24 @@ def fingerprint(items: Sequence[Item]) -> str:
 
 def _records(path: Path) -> Iterator[Located]:
     suffix = path.suffix.lower()
-    if suffix in CSV_SUFFIXES:
-        return open_format(path, "csv", _columns(path))[1]
-    if suffix not in DATA_SUFFIXES:
+    if suffix in DATA_SUFFIXES:
+        return read_records(path)
+    if suffix not in CSV_SUFFIXES:
         known = ", ".join((*DATA_SUFFIXES, *CSV_SUFFIXES))
         raise ConfigError(f"{path}: cannot read '{path.suffix}' files (known: {known}); write it as JSONL")
-    return read_records(path)
-
-
-def _columns(path: Path) -> Columns:
-    """Which of the usual names the prompt and the reference have in a CSV file."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as handle:
         header = handle.readline()
     names = next(csv.reader([header], delimiter=max(",;\t", key=header.count)), [])
     prompt = next((name for name in PROMPTS if name in names), PROMPTS[0])
-    return Columns(prompt=prompt, completion=next((name for name in REFERENCES if name in names), REFERENCES[1]))
+    reference = next((name for name in REFERENCES if name in names), REFERENCES[1])
+    return open_format(path, "csv", Columns(prompt=prompt, completion=reference))[1]
 
 
-def _prompt(record: Mapping[str, Any]) -> Any:
-    return _only(record, PROMPTS, "prompt")[1]
-
-
-def _references(record: Mapping[str, Any]) -> list[Any]:
+def _references(located: Located, record: Mapping[str, Any]) -> list[Any]:
     """The references, not yet checked one by one; a list of messages is one of them."""
     name, value = _only(record, REFERENCES, "reference")
+    if isinstance(value, str) and name == "references" and Path(located.file).suffix.lower() in CSV_SUFFIXES:
+        value = _of_cell(value)
     if isinstance(value, str) or not isinstance(value, Sequence):
         if name == "references":
             raise RowError("wrong_type", "`references` must be a list of texts")
@@ -253,6 +189,15 @@ def _references(record: Mapping[str, Any]) -> list[Any]:
     for one in value:
         _must_be_text(one, name)
     return list(value)
+
+
+def _of_cell(text: str) -> list[Any]:
+    """A cell of a CSV file holds one reference, or several as a JSON list."""
+    try:
+        found = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):  # a text that begins with a bracket
+        found = None
+    return found if isinstance(found, list) else [text]
 
 
 def _must_be_text(value: Any, name: str) -> None:

@@ -1,17 +1,26 @@
-"""`evaluation.json`: one model's scores on one benchmark, over one or several seeds."""
+"""`evaluation.json`: the scores of models, each on one benchmark and over one or several seeds.
+
+The one format for scores: `dudi eval`, the benchmark at the end of a run, studies and stacks write it, and `dudi
+compare`, the report and the model card read it. No torch here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.errors import ConfigError, DataError
+from dudi.files import json_text, write_json_lines, write_text
+from dudi.training.runlog import read_jsonl
 
-FORMAT = "dudi-evaluation-1"
-FILE = "evaluation.json"
+FORMAT, FIRST_FORMAT = "dudi-evaluation-2", "dudi-evaluation-1"
+"""The first held a single evaluation."""
+FILE, ANSWERS = "evaluation.json", "answers.jsonl"
+FLOOR, STUDENT = "floor", "student"
+"""Who guesses, and who was trained: two of the subjects of a run."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,7 +46,9 @@ class Evaluation:
         model: Its folder or hub name.
         benchmark: What was asked and how; two evaluations compare only where this is the same.
         runs: One per seed, seeds ascending.
-        about: Versions and other facts that do not decide whether two evaluations compare.
+        about: Versions and other facts that do not decide whether two evaluations compare. `guessing` holds what
+            guessing reaches on the same questions, where that is known.
+        subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`; empty outside of one.
     """
 
     name: str
@@ -45,6 +56,7 @@ class Evaluation:
     benchmark: Mapping[str, Any]
     runs: tuple[Run, ...]
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    subject: str = ""
 
     @property
     def seeds(self) -> list[int]:
@@ -71,33 +83,104 @@ class Evaluation:
                 found.append(float(value))
         return found
 
+    def keys(self, by: str) -> list[str]:
+        """What any run has under `by_...`, in the order in which it comes."""
+        tables = (run.scores.get(f"by_{by}") for run in self.runs)
+        return list(dict.fromkeys(key for table in tables if isinstance(table, Mapping) for key in table))
 
-def write_evaluation(evaluation: Evaluation, folder: Path) -> Path:
-    """Write `evaluation.json` into a folder and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / FILE
-    content = {"format": FORMAT, **dataclasses.asdict(evaluation)}
-    file.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    return file
+    def guessing(self) -> Evaluation | None:
+        """What guessing reaches on the same questions; None where that is not known."""
+        scores = self.about.get("guessing")
+        if not isinstance(scores, Mapping):
+            return None
+        return Evaluation(FLOOR, "", self.benchmark, tuple(Run(run.seed, scores) for run in self.runs), {}, FLOOR)
 
 
-def read_evaluation(file: Path) -> Evaluation:
+def write_evaluations(evaluations: Iterable[Evaluation], file: Path) -> Path:
+    """Write an `evaluation.json` whole or not at all; returns its path.
+
+    Raises:
+        EnvironmentFault: it cannot be written.
+    """
+    return write_text(file, json_text({"format": FORMAT, "evaluations": [dataclasses.asdict(e) for e in evaluations]}))
+
+
+def write_evaluation_lines(evaluations: Iterable[Evaluation], file: Path) -> Path:
+    """The same with a line for each evaluation: in a repository a difference then shows which; else as above."""
+    lines = ",\n".join(json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in evaluations)
+    return write_text(file, f'{{"format": "{FORMAT}", "evaluations": [\n{lines}\n]}}\n')
+
+
+def keep_evaluations(
+    new: Sequence[Evaluation],
+    answers: Iterable[Mapping[str, Any]],
+    folder: Path,
+    stays: Callable[[Evaluation], bool] = lambda old: True,
+) -> Path:
+    """Put evaluations and their answers into a folder, beside what it holds of others; returns `evaluation.json`.
+
+    An evaluation takes the place of the one of the same subject on the benchmark of the same name, and of no other.
+
+    Args:
+        new: The evaluations.
+        answers: Lines of `answers.jsonl`, each with its `benchmark` and its `subject`.
+        folder: Where they go; it is made.
+        stays: Whether one of the others that are there may stay.
+
+    Raises:
+        DataError: the folder holds an `evaluation.json` that cannot be read.
+        EnvironmentFault: a file cannot be written.
+    """
+    file, places = folder / FILE, {place_of(one) for one in new}
+    there = read_evaluations(file) if file.is_file() else []
+    others = [one for one in there if place_of(one) not in places and stays(one)]
+    kept, lines = {place_of(one) for one in others}, read_jsonl(folder / ANSWERS)
+    old = [line for line in lines if (str(line.get("benchmark")), str(line.get("subject"))) in kept]
+    write_json_lines(folder / ANSWERS, [*old, *answers])
+    return write_evaluations([*others, *new], file)  # last: a folder with scores is whole
+
+
+def place_of(evaluation: Evaluation) -> tuple[str, str]:
+    """The benchmark's name, and who was asked: one folder holds one evaluation of each."""
+    return str(evaluation.benchmark.get("name")), evaluation.subject or evaluation.name
+
+
+def read_evaluations(file: Path) -> list[Evaluation]:
     """Read an `evaluation.json`.
 
     Raises:
         ConfigError: there is no such file.
-        DataError: it is not one that this version reads.
+        DataError: it is not one that this version reads, or not whole.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{file}: is not an evaluation of format {FORMAT}")
+    kind = content.get("format") if isinstance(content, dict) else None
+    if kind not in (FORMAT, FIRST_FORMAT):
+        raise DataError(f"{file}: is not of the format {FORMAT}")
+    found = content.get("evaluations") if kind == FORMAT else [content]
+    if not isinstance(found, list):
+        raise DataError(f"{file}: evaluations: expected a list")
+    return [_evaluation(one, file) for one in found]
+
+
+def _evaluation(content: Any, file: Path) -> Evaluation:
+    """One evaluation whose parts are of the kinds that they should be."""
     try:
         runs = tuple(sorted((Run(**run) for run in content["runs"]), key=lambda run: run.seed))
-        return Evaluation(content["name"], content["model"], content["benchmark"], runs, content.get("about", {}))
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{file}: is not a whole evaluation: {error}") from error
+        names = [content["name"], content["model"], content.get("subject", "")]
+        one = Evaluation(names[0], names[1], content["benchmark"], runs, content.get("about", {}), names[2])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: is not a whole evaluation: {type(error).__name__}: {error}") from error
+    if not all(isinstance(name, str) and name.isprintable() for name in names) or not one.name.strip():
+        raise DataError(f"{file}: a name is not a line of text")
+    wrong = [key for key in ("benchmark", "about") if not isinstance(getattr(one, key), Mapping)]
+    wrong += ["scores" for run in runs if not isinstance(run.scores, Mapping)]
+    if wrong:
+        raise DataError(f"{file}: {wrong[0]} is not a mapping")
+    if not runs or any(isinstance(run.seed, bool) or not isinstance(run.seed, int) for run in runs):
+        raise DataError(f"{file}: {one.name}: a run has no whole number as its seed, or there is none")
+    return one

@@ -36,8 +36,8 @@ NGRAM = 4
 
 def normalise(text: str) -> str:
     """A text as exact match compares it: NFC, one case, single spaces, without quotation marks or a final stop."""
-    text = unicodedata.normalize("NFC", text).translate(_INVISIBLE).translate(_QUOTES)
-    return " ".join(text.casefold().split()).strip(_ENDS)
+    text = unicodedata.normalize("NFC", text.translate(_INVISIBLE).translate(_QUOTES))
+    return " ".join(unicodedata.normalize("NFC", text.casefold()).split()).strip(_ENDS)
 
 
 def tokens(text: str) -> list[str]:
@@ -83,8 +83,10 @@ def exact_match(answer: str, reference: str) -> bool:
 def chrf(answer: str, reference: str) -> float:
     """The chrF of one answer, 0 to 100 (Popović 2015; sacrebleu's settings: six characters, beta 2, no words).
 
-    Words stay out, since Thai and Burmese do not part them.
+    Words stay out, since Thai and Burmese do not part them. Both texts are compared in NFC, as exact match has them:
+    the same Burmese or Vietnamese, typed another way, is the same.
     """
+    answer, reference = (unicodedata.normalize("NFC", text) for text in (answer, reference))
     return float(_metric().sentence_score(answer, [reference]).score)
 
 

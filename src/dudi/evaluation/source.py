@@ -15,6 +15,9 @@ from transformers import PreTrainedModel
 from dudi.data.chat import ChatFormat, chat_format, read_template, template_kwargs
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError
+from dudi.evaluation.benchmarks import Trained
+from dudi.evaluation.evaluate import Subject
+from dudi.evaluation.of_run import trained_of
 from dudi.files import sha256_of
 from dudi.models.load import load_model, load_tokenizer, locate, move
 from dudi.objective.heads import check_head
@@ -30,8 +33,7 @@ class Source:
     Attributes:
         model: What `from_pretrained` is given: a folder, a hub name, or `package:NAME`.
         name: What to call it, where nobody says.
-        languages: The languages that it was trained in on the built-in benchmark; None where that is not known.
-        tasks: The tasks, likewise.
+        trained: What it was trained on, of a run.
         template_kwargs: What its chat template is rendered with.
         revision: Commit, tag or branch on the hub.
         dtype: Precision of the weights; `auto` follows the device.
@@ -42,14 +44,24 @@ class Source:
 
     model: str
     name: str
-    languages: list[str] | None = None
-    tasks: list[str] | None = None
+    trained: Trained | None = None
     template_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     revision: str | None = None
     dtype: str = "auto"
     device: str = "auto"
     chat_template: Path | None = None
     trust_remote_code: bool = False
+
+    def subject(self) -> Subject:
+        """The model as one that answers; its tokenizer is read now, its weights when its turn comes.
+
+        Raises:
+            ConfigError: no chat template, or a file that cannot be read.
+            EnvironmentFault: the tokenizer cannot be had.
+        """
+        chat = self.chat()
+        about = {"subject": self.identity(chat)}
+        return Subject(self.name, self.model, lambda: (self.load(), chat), about=about)
 
     def on(self) -> str:
         """The device, found out."""
@@ -60,15 +72,10 @@ class Source:
         return choose_precision("auto", use_cpu=self.on() == "cpu").dtype if self.dtype == "auto" else self.dtype
 
     def chat(self) -> ChatFormat:
-        """Its chat format.
-
-        Raises:
-            ConfigError: no chat template, or a file that cannot be read.
-            EnvironmentFault: the tokenizer cannot be had.
-        """
-        tokenizer = load_tokenizer(
-            _tokenizer_folder(self.model), revision=self.revision, trust_remote_code=self.trust_remote_code
-        )
+        """Its chat format; errors as of `subject`. An adapter without a tokenizer has that of its base."""
+        folder, base = Path(locate(self.model)), base_of(self.model)
+        name = base if base is not None and not (folder / "tokenizer_config.json").is_file() else self.model
+        tokenizer = load_tokenizer(name, revision=self.revision, trust_remote_code=self.trust_remote_code)
         if self.chat_template is not None:
             tokenizer.chat_template = read_template(self.chat_template, "--chat-template")
         if not tokenizer.chat_template:
@@ -82,7 +89,7 @@ class Source:
             ConfigError: no such device, or a model that dudi cannot score.
             EnvironmentFault: the model cannot be had.
         """
-        if (Path(locate(self.model)) / ADAPTER).is_file() and importlib.util.find_spec("peft") is None:
+        if base_of(self.model) is not None and importlib.util.find_spec("peft") is None:
             raise ConfigError(f"{self.model}: is an adapter, and the package peft is missing: pip install 'dudi[peft]'")
         dtype = getattr(torch, self.precision())
         model = load_model(
@@ -99,14 +106,35 @@ class Source:
 
     def identity(self, chat: ChatFormat) -> dict[str, Any]:
         """What decides its answers beside the questions: another one under the same name is another model."""
-        files = sorted(Path(locate(self.model)).glob("*.safetensors"))
-        sums = [f"{sha256_of(file)}  {file.name}" for file in files]
+        base = base_of(self.model)
+        below = {} if base is None else {"base": base, "base_weights": weights_of(base)}
         return {
-            "weights": hashlib.sha256("\n".join(sums).encode()).hexdigest() if files else None,
+            "weights": weights_of(self.model),
+            **below,
             "revision": self.revision,
             "dtype": self.precision(),
             "chat_template": chat.digest,
         }
+
+
+def weights_of(model: str) -> str | None:
+    """SHA-256 over a model's safetensors; None where they do not lie on this disk."""
+    files = sorted(Path(locate(model)).glob("*.safetensors"))
+    sums = [f"{sha256_of(file)}  {file.name}" for file in files]
+    return hashlib.sha256("\n".join(sums).encode()).hexdigest() if files else None
+
+
+def base_of(model: str) -> str | None:
+    """The model that an adapter was trained for; None for a model that is no adapter.
+
+    Raises:
+        ConfigError: the adapter names none.
+    """
+    file = Path(locate(model)) / ADAPTER
+    if not file.is_file():
+        return None
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return str(base or model)
 
 
 def source_of(model: str, **options: Any) -> Source:
@@ -126,25 +154,13 @@ def source_of(model: str, **options: Any) -> Source:
         return Source(model, name.removeprefix("package:"), **options)
     if not (folder / "model" / "config.json").is_file():
         raise ConfigError(f"{model}: the run has no final model yet; finish it with `dudi train`")
-    from dudi.data.cldr.benchmark import NAME, TASKS
     from dudi.distill.recipe import load_run_config
 
     config = load_run_config(folder / "resolved.yaml")
-    built_in = config.data.train == NAME
     return Source(
         str(folder / "model"),
         folder.resolve().name,
-        languages=list(config.settings["languages"]) if built_in else None,
-        tasks=(config.data.tasks or list(TASKS)) if built_in else None,
+        trained=trained_of(config, list(config.settings["languages"])),
         template_kwargs=template_kwargs(config.settings["chat_template_kwargs"], "student"),
         **options,
     )
-
-
-def _tokenizer_folder(model: str) -> str:
-    """The model's own folder; that of its base where it is an adapter without a tokenizer."""
-    folder = Path(locate(model))
-    if not (folder / ADAPTER).is_file() or (folder / "tokenizer_config.json").is_file():
-        return model
-    base = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    return str(base or model)

@@ -1,29 +1,62 @@
-"""From single answers to scores, overall and per split, language and task; from scores over seeds to tables."""
+"""From judged answers to scores: overall, and by split, language, task and kind."""
 
 from __future__ import annotations
 
 import dataclasses
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
 
-from dudi.evaluation.metrics import METRICS, Metric
-from dudi.evaluation.records import Evaluation
-from dudi.languages.registry import LANGUAGES
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answered:
+    """One question with what a model made of it; with `benchmark` and `subject`, a line of `answers.jsonl`.
 
-if TYPE_CHECKING:
-    from dudi.evaluation.benchmark import Answered
+    Attributes:
+        id: The question's row id.
+        language: Its language.
+        task: Its task.
+        kind: Its kind within the task.
+        split: What its benchmark or its file says; or empty.
+        question: The last user turn.
+        reference: What is right.
+        answer: What the model wrote.
+        exact: Whether the answer and a reference are the same after normalisation.
+        chrf: 0 to 100, against the best reference.
+        in_language: Whether the answer is in the question's language, Indonesian and Malay counted as one; None where
+            dudi does not know the language.
+        bits: What the (first) reference costs the model, the end of turn included.
+        bytes: Length of that reference in UTF-8.
+        guess: The chance that one who knows the habits of this kind, and no fact, is right.
+        in_language_strict: As `in_language`, with Indonesian and Malay told apart.
+        token_f1: 0 to 1, against the best reference.
+        repetition: Share of repeated 4-grams, 0 to 1.
+        length: Tokens of the answer, its end not counted.
+        ended: Whether the model ended it by itself.
+        alternatives: Further references.
+        seed: Of the sampling.
+    """
 
-WIDTH = 79
-MOST_SPLITS = 4
-"""More splits than these do not fit beside each other."""
-
-FLOOR = "floor"
-"""The subject that guesses: always shown beside the others."""
+    id: str
+    language: str
+    task: str
+    kind: str
+    split: str
+    question: str
+    reference: str
+    answer: str
+    exact: bool
+    chrf: float
+    in_language: bool | None
+    bits: float
+    bytes: int
+    guess: float | None
+    in_language_strict: bool | None = None
+    token_f1: float | None = None
+    repetition: float | None = None
+    length: int | None = None
+    ended: bool | None = None
+    alternatives: tuple[str, ...] = ()
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,147 +120,33 @@ def floor(answered: Sequence[Answered]) -> Scores:
     return Scores(len(answered), sum(one.guess or 0.0 for one in answered) / len(answered))
 
 
-def summarise(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
-    """Scores of every subject, and of the floor where it is known.
+def tabulate(answered: Sequence[Answered], judge: Callable[[Sequence[Answered]], Scores]) -> dict[str, Any]:
+    """The scores of some answers, as a `Run` has them.
+
+    Args:
+        answered: At least one.
+        judge: `scores`, or `floor`.
 
     Returns:
-        By subject: `overall`, `by_split`, `by_language`, `by_task` and `by_language_and_split` (language, then split),
-        each leaf the fields of `Scores`. Questions without a split or task are in none of its groups.
+        `overall`, `by_split`, `by_language`, `by_task`, `by_kind` (finer than tasks) and `by_language_and_split`
+        (language, then split), each leaf the fields of `Scores`. Questions without a split, task or kind are in none of
+        its groups.
     """
-    by_subject = _grouped(answered, lambda one: one.subject)
-    summary = {subject: _table(own, scores) for subject, own in by_subject.items()}
-    if not by_subject or any(one.guess is None for one in answered):
-        return summary
-    return {FLOOR: _table(next(iter(by_subject.values())), floor), **summary}
 
+    def by(key: str, some: Iterable[Answered]) -> dict[str, Any]:
+        groups = _grouped(some, key)
+        return {name: dataclasses.asdict(judge(own)) for name, own in groups.items() if name}
 
-def scores_by(
-    answered: Iterable[Answered], key: Callable[[Answered], str], judge: Callable[[Sequence[Answered]], Scores] = scores
-) -> dict[str, Any]:
-    """The fields of `Scores` for each group of answers; those without a group are in none."""
-    return {name: dataclasses.asdict(judge(own)) for name, own in _grouped(answered, key).items() if name}
-
-
-def _table(answered: Sequence[Answered], judge: Callable[[Sequence[Answered]], Scores]) -> dict[str, Any]:
+    languages = _grouped(answered, "language")
     return {
         "overall": dataclasses.asdict(judge(answered)),
-        "by_split": scores_by(answered, lambda one: one.split, judge),
-        "by_language": scores_by(answered, lambda one: one.language, judge),
-        "by_task": scores_by(answered, lambda one: one.task, judge),
-        "by_language_and_split": {
-            language: scores_by(own, lambda one: one.split, judge)
-            for language, own in _grouped(answered, lambda one: one.language).items()
-        },
+        **{f"by_{key}": by(key, answered) for key in ("split", "language", "task", "kind")},
+        "by_language_and_split": {language: by("split", own) for language, own in languages.items()},
     }
 
 
-def _grouped(answered: Iterable[Answered], key: Callable[[Answered], str]) -> Mapping[str, list[Answered]]:
+def _grouped(answered: Iterable[Answered], key: str) -> Mapping[str, list[Answered]]:
     groups: dict[str, list[Answered]] = {}
     for one in answered:
-        groups.setdefault(key(one), []).append(one)
+        groups.setdefault(getattr(one, key), []).append(one)
     return groups
-
-
-HEADINGS = {
-    "exact_match": "exact, %",
-    "chrf": "chrF",
-    "token_f1": "token F1, %",
-    "in_language": "in language, %",
-    "bits_per_byte": "bits per byte",
-}
-"""Metrics of a row, and their short titles."""
-_OVERALL = (*HEADINGS, "in_language_strict", "repetition", "length", "ended", "empty")
-
-
-def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
-    """Mean and standard deviation (n - 1) over seeds, for a terminal of 80 columns; a dash is what was not measured.
-
-    Args:
-        evaluation: Of the built-in benchmark or of a file.
-        colour: Whether to write escape codes for a terminal.
-    """
-    text = StringIO()
-    console = Console(file=text, force_terminal=colour, width=WIDTH, highlight=False)
-    scores = evaluation.runs[0].scores
-    languages, splits = list(scores.get("by_language", {})), list(scores.get("by_split", {}))
-    columns = splits if len(splits) <= MOST_SPLITS else []
-    console.print(_headline(evaluation), markup=False)
-    console.print()
-    console.print(_exact_table(evaluation, languages, columns))
-    console.print()
-    console.print(_rows_table(evaluation, "By language", "by_language", {code: _name(code) for code in languages}))
-    if len(splits) > MOST_SPLITS:
-        console.print()
-        console.print(_rows_table(evaluation, "By split", "by_split", {split: split for split in splits}))
-    console.print()
-    console.print(_overall_table(evaluation))
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
-
-
-def shown(values: Sequence[float], metric: Metric) -> tuple[str, str]:
-    """Mean and standard deviation (n - 1) of a metric over seeds; a dash where there is none."""
-    scaled = [metric.scale * value for value in values]
-    mean = f"{statistics.fmean(scaled):.{metric.digits}f}" if scaled else "-"
-    return mean, f"{statistics.stdev(scaled):.{metric.digits}f}" if len(scaled) > 1 else "-"
-
-
-def _headline(evaluation: Evaluation) -> str:
-    how = evaluation.benchmark
-    decoding = how.get("decoding", {})
-    drawn = "greedy" if not decoding.get("temperature") else f"temperature {decoding['temperature']:g}"
-    seeds = f"{len(evaluation.seeds)} seeds" if len(evaluation.seeds) > 1 else f"seed {evaluation.seeds[0]}"
-    part = f", {how['part']}" if "part" in how else ""
-    return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"
-
-
-def _exact_table(evaluation: Evaluation, languages: Sequence[str], splits: Sequence[str]) -> Table:
-    table = _titled("Exact match, in %", [*splits, "all"])
-
-    def cells(by_split: Sequence[str], overall: Sequence[str]) -> list[str]:
-        places = [*([*by_split, split] for split in splits), list(overall)]
-        return [_cell(evaluation, "exact_match", place) for place in places]
-
-    for code in languages:
-        table.add_row(_name(code), *cells(["by_language_and_split", code], ["by_language", code]))
-    table.add_row("all", *cells(["by_split"], ["overall"]), style="bold")
-    guessing = evaluation.about.get("guessing")
-    if guessing:
-        shares = [*(guessing["by_split"].get(split, {}) for split in splits), guessing["overall"]]
-        table.add_row("guessing", *(_share(share.get("exact_match")) for share in shares), style="dim")
-    return table
-
-
-def _rows_table(evaluation: Evaluation, title: str, place: str, names: Mapping[str, str]) -> Table:
-    metrics = [metric for metric in HEADINGS if place != "by_language" or metric != "exact_match"]  # it has its own
-    table = _titled(title, [HEADINGS[metric] for metric in metrics])
-    for key, name in names.items():
-        table.add_row(name, *(_cell(evaluation, metric, [place, key]) for metric in metrics))
-    return table
-
-
-def _overall_table(evaluation: Evaluation) -> Table:
-    table = _titled("Over all questions", ["mean", "std"])
-    for key in _OVERALL:
-        table.add_row(METRICS[key].title, *shown(evaluation.values(key, "overall"), METRICS[key]))
-    return table
-
-
-def _titled(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    table.add_column("")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
-
-
-def _cell(evaluation: Evaluation, metric: str, place: Sequence[str]) -> str:
-    mean, std = shown(evaluation.values(metric, *place), METRICS[metric])
-    return mean if std == "-" else f"{mean} ±{std}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _name(code: str) -> str:
-    return LANGUAGES[code].name if code in LANGUAGES else code

@@ -10,7 +10,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 
 from dudi.config.sections import LoraSection, ModelSection
-from dudi.data.sources import BUILT_IN, load_rows
+from dudi.data.built_in import SOURCES
+from dudi.data.sources import load_rows
 from dudi.distill.recipe import RunConfig, TeacherSection
 from dudi.environment import choose_precision
 from dudi.errors import ConfigError, EnvironmentFault
@@ -176,7 +177,7 @@ def count_rows(config: RunConfig) -> int | None:
     """
     data = config.data
     languages = config.settings["languages"]
-    if data.train in BUILT_IN:
+    if data.train in SOURCES:
         return load_rows(
             data.train,
             languages=languages,

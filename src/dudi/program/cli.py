@@ -304,10 +304,10 @@ VERBS: dict[str, Verb | Kinds] = {
     ),
     "train": Verb("train a student as a recipe says", _train_arguments, _train),
     "plan": Verb("memory, FLOPs and hours of a recipe, from the models' configs alone", _plan_arguments, _plan),
-    "eval": _verb(
+    "eval": Verb(
         "ask a model a benchmark's questions, over one or several seeds",
-        "dudi.program.eval",
-        words="dudi.program.eval_options",
+        _late("dudi.program.eval_options", "add_arguments"),
+        _late("dudi.program.eval", "run"),
     ),
     "compare": _verb("put evaluations side by side, with a test of each lead", "dudi.program.compare"),
     "report": _verb("an HTML report of one or several runs", "dudi.program.report"),

@@ -7,7 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, did_you_mean
+from dudi.files import write_text
 
 SUFFIXES = {".txt": "text", ".md": "markdown", ".tex": "latex", ".csv": "csv"}
 _WHAT = "a run folder, RUN:SUBJECT, an evaluation.json or its folder; NAME=PATH,PATH joins seeds"
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", default="language", metavar="KEY", help="language, split, task, competency, overall (default: language)"
     )
+    parser.add_argument("--benchmark", metavar="NAME", help="whose scores, of files that hold several benchmarks'")
     parser.add_argument("--metric", metavar="NAME", help="default: score or exact_match")
     parser.add_argument("--baseline", metavar="NAME", help="show the overall difference to this one")
     parser.add_argument("--candidate", metavar="NAME", help="test this one against the best other overall")
@@ -45,13 +47,13 @@ def run(given: argparse.Namespace) -> int:
         DudiError: with the exit code that belongs to it.
     """
     chosen = _format(given.output, given.format)  # before anything is read: a wrong suffix needs no waiting
-    from dudi.comparison.comparing import compare
-    from dudi.comparison.gathering import gather
-    from dudi.comparison.rendering import render
+    from dudi.comparison.load import load_evaluations
+    from dudi.comparison.render import render
     from dudi.comparison.significance import TAU
+    from dudi.comparison.table import compare
 
     comparison = compare(
-        gather(given.evaluations),
+        load_evaluations(given.evaluations, given.benchmark),
         by=given.by,
         metric=given.metric,
         confidence=given.confidence,
@@ -64,17 +66,12 @@ def run(given: argparse.Namespace) -> int:
     terminal = given.output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns
     text = render(comparison, chosen, colour=terminal, std=given.std, eps=given.eps, width=width)
-    if given.output is None:
-        sys.stdout.write(text)
-    else:
-        given.output.write_text(text, encoding="utf-8")
-        sys.stdout.write(f"{given.output}\n")
+    sys.stdout.write(text if given.output is None else f"{write_text(given.output, text)}\n")
     return 0
 
 
 def _format(output: Path | None, asked: str | None) -> str:
-    from dudi.comparison.rendering import FORMATS
-    from dudi.errors import did_you_mean
+    from dudi.comparison.render import FORMATS
 
     if asked is not None and asked not in FORMATS:
         raise ConfigError(f"--format: '{asked}' is not one of {', '.join(FORMATS)}{did_you_mean(asked, FORMATS)}")

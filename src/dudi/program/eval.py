@@ -1,43 +1,25 @@
-"""`dudi eval`: a model's answers to a benchmark, scored and kept."""
+"""`dudi eval`: a model's answers to benchmarks, scored and kept."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
 import sys
-import time
-from collections.abc import Iterable
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dudi.comparison.comparability import differences
+from dudi.command import say
+from dudi.comparison.same import differences
+from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
-from dudi.evaluation.evaluate import evaluate
-from dudi.evaluation.records import FILE, Evaluation, Run, read_evaluation, write_evaluation
-from dudi.program.eval_options import (
-    FOLDER,
-    SEAHELM,
-    check_numbers,
-    decoding_of,
-    questions_of,
-    seahelm_command,
-    seeds_of,
-    source_of,
-)
+from dudi.evaluation.benchmarks import SEAHELM, Asked, choose
+from dudi.evaluation.evaluate import Subject, evaluate
+from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
+from dudi.evaluation.tables import evaluation_tables
+from dudi.program.eval_options import FOLDER, benchmarks_of, check_numbers, seeds_of, source_of, wanted_of
 
-if TYPE_CHECKING:
-    from dudi.data.chat import ChatFormat
-    from dudi.evaluation.asking import Decoding
-    from dudi.evaluation.benchmark import Answered
-    from dudi.evaluation.question_files import Asked
-    from dudi.evaluation.source import Source
-
-
-ANSWERS, REJECTED = "answers.jsonl", "rejected.jsonl"
-_PACKAGES = ("dudi", "torch", "transformers", "sacrebleu", "py3langid")
+REJECTED = "rejected.jsonl"
 
 
 def run(given: argparse.Namespace) -> int:
@@ -49,124 +31,78 @@ def run(given: argparse.Namespace) -> int:
     Raises:
         DudiError: with the exit code that belongs to it.
     """
-    if given.benchmark == SEAHELM:
-        seahelm = seahelm_command()
-        if seahelm is None:
-            raise ConfigError("dudi eval: this version of dudi does not drive SEA-HELM")
-        return int(seahelm.run(given))
-    from dudi.command import say
-    from dudi.environment import quiet_libraries
-    from dudi.evaluation.summary import evaluation_tables
+    names = benchmarks_of(given)
+    if SEAHELM.name in names:
+        from dudi.program import seahelm
 
+        if len(names) > 1:
+            raise ConfigError(f"--benchmark {SEAHELM.name} asks a server: give it a command of its own")
+        return seahelm.run(given)
     check_numbers(given)
-    seeds, decoding = seeds_of(given), decoding_of(given)
-    decoding.check_seeds(seeds)
     quiet_libraries()
-    source = source_of(given)
-    chat = source.chat()
-    asked = questions_of(given, source)
+    source, seeds = source_of(given), seeds_of(given)
+    subject, wanted = source.subject(), wanted_of(given, source.trained)
     folder = given.output or FOLDER / source.name.replace("/", "-")
-    planned = Evaluation(
-        name=source.name,
-        model=source.model,
-        benchmark=asked.benchmark | {"decoding": decoding.described()},
-        runs=tuple(Run(seed, {}) for seed in seeds),
-        about={"subject": source.identity(chat)},
-    )
+    there = read_evaluations(folder / FILE) if (folder / FILE).is_file() and not given.force else []
+    shown: dict[tuple[str, str], Evaluation | None] = {}
+    left: list[Asked] = []
+    for name in names:
+        asked = choose(name, wanted)
+        asked.check_seeds(seeds)
+        planned = Evaluation(
+            source.name, source.model, asked.benchmark, tuple(Run(seed, {}) for seed in seeds), subject.about
+        )
+        if place_of(planned) in shown:
+            raise ConfigError(f"--benchmark {name}: two of them are called '{place_of(planned)[0]}'; rename a file")
+        shown[place_of(planned)] = finished_evaluation(folder, there, planned)
+        left += [asked] if shown[place_of(planned)] is None else []
+    new = _ask(subject, left, seeds, folder, given.max_rejected_share) if left else []
+    shown |= {place_of(one): one for one in new}
     colour = sys.stdout.isatty()
-    finished = None if given.force else finished_evaluation(folder, planned)
-    if finished is not None:
-        table = evaluation_tables(finished, colour=colour)
-        return say(f"{table}\n\n{folder} holds this evaluation; --force runs it again")
-    _settle(asked, folder, given.max_rejected_share)
-    result, answered = _carry_out(source, chat, asked, planned, decoding, given.batch_size)
-    _write(folder, result, answered)
-    return say(f"{evaluation_tables(result, colour=colour)}\n\n{folder / FILE}\n{folder / ANSWERS}")
+    tables = [evaluation_tables(one, colour=colour) for one in shown.values() if one is not None]
+    end = f"{folder / FILE}\n{folder / ANSWERS}"
+    return say("\n\n".join([*tables, end if left else f"{folder} holds this evaluation; --force runs it again"]))
 
 
-def finished_evaluation(folder: Path, planned: Evaluation) -> Evaluation | None:
-    """What a folder holds already, when it is what would be done again.
+def finished_evaluation(folder: Path, there: Sequence[Evaluation], planned: Evaluation) -> Evaluation | None:
+    """What a folder holds already of what would be done.
 
     Args:
         folder: Where the results would go.
+        there: What it holds.
         planned: What would be done: its seeds, without scores.
 
     Raises:
-        ConfigError: the folder holds another evaluation; the message says what differs.
+        ConfigError: the folder holds another model, or the same benchmark asked in another way; the message says what
+            differs.
     """
-    if not (folder / FILE).is_file():
-        return None
-    there = read_evaluation(folder / FILE)
-    old, new = (
-        dataclasses.replace(one, name=word, benchmark=_identity(one))
-        for one, word in ((there, "the folder"), (planned, "this command"))
-    )
-    found = differences(old, new)
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise ConfigError(
-            f"{folder} holds another evaluation: {found[0].text}{more}; use another --output, or --force to replace it"
-        )
-    return there
+    for old in there:
+        same = old.benchmark.get("name") == planned.benchmark.get("name")
+        pair = ((old, "the folder"), (planned, "this command"))
+        whole = [dataclasses.replace(one, name=word, benchmark=_identity(one, same)) for one, word in pair]
+        if found := differences(whole[0], whole[1], seeds=same):
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise ConfigError(
+                f"{folder} holds another evaluation: {found[0].text}{more}; use another --output, or --force to "
+                "replace it"
+            )
+        if same:
+            return old
+    return None
 
 
-def _identity(one: Evaluation) -> dict[str, Any]:
-    """What an evaluation is, seeds aside: the questions, the decoding, and who is asked."""
-    return {**one.benchmark, "called": one.name, "model": one.model, **one.about.get("subject", {})}
+def _identity(one: Evaluation, questions: bool) -> dict[str, Any]:
+    """What an evaluation is, seeds aside: who is asked, and the questions and the decoding."""
+    who = {"called": one.name, "model": one.model, **one.about.get("subject", {})}
+    return {**(one.benchmark if questions else {}), **who}
 
 
-def _carry_out(
-    source: Source, chat: ChatFormat, asked: Asked, planned: Evaluation, decoding: Decoding, batch_size: int
-) -> tuple[Evaluation, list[Answered]]:
-    """Load the model and ask it, with a bar."""
-    from dudi.evaluation.bar import progress_bar
-
-    model = source.load()
-    answered: list[Answered] = []
-    total, started = len(asked.items) * len(planned.runs), time.monotonic()
-    with progress_bar(total) as bar:
-        task = bar.add_task(f"asking: {source.name}", total=total)
-        if bar.disable:
-            sys.stderr.write(f"asking: {source.name}, {total} questions\n")
-        result = evaluate(
-            model,
-            chat,
-            asked.items,
-            decoding,
-            name=planned.name,
-            model_name=planned.model,
-            benchmark=asked.benchmark,
-            seeds=planned.seeds,
-            candidates=asked.candidates,
-            batch_size=batch_size,
-            keep=answered.append,
-            done=lambda count: bar.advance(task, count),
-        )
-    about = {**planned.about, **result.about, "rejected": dict(asked.rejections.counts)}
-    about |= {"seconds": round(time.monotonic() - started, 1), "device": str(model.device), "versions": _versions()}
-    return dataclasses.replace(result, about=about), answered
-
-
-def _write(folder: Path, result: Evaluation, answered: Iterable[Answered]) -> None:
-    """The answers, and then the scores: a folder with scores is whole."""
-    from dudi.files import atomic_file
-
-    with atomic_file(folder / ANSWERS) as temporary, temporary.open("w", encoding="utf-8") as out:
-        for one in answered:
-            out.write(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n")
-    write_evaluation(result, folder)
-
-
-def _settle(asked: Asked, folder: Path, max_share: float) -> None:
-    """Write and show the rejected rows of a file.
-
-    Raises:
-        DataError: they are too many.
-    """
-    if asked.rejections.settle(folder / REJECTED):
-        sys.stderr.write("".join(f"{line}\n" for line in asked.rejections.summary()))
-    asked.rejections.check_share(asked.total, max_share)
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+def _ask(
+    subject: Subject, asked: Sequence[Asked], seeds: Sequence[int], folder: Path, max_share: float
+) -> list[Evaluation]:
+    """Ask, and keep what was answered beside what the folder holds of other benchmarks."""
+    for one in asked:
+        sys.stderr.write("".join(f"{line}\n" for line in one.settle(folder / REJECTED, max_share)))
+    found, answers = evaluate([subject], asked, seeds)
+    keep_evaluations(found, answers, folder, stays=lambda old: _identity(old, False) == _identity(found[0], False))
+    return found

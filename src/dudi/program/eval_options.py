@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.evaluate import BATCH_SIZE
+from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, SEAHELM, Trained, Wanted
 
 if TYPE_CHECKING:
-    from dudi.evaluation.asking import Decoding
-    from dudi.evaluation.question_files import Asked
     from dudi.evaluation.source import Source
 
-BUILT_IN, SEAHELM = "cldr-qa-1", "seahelm"
 FOLDER = Path("evals")
-MAX_NEW_TOKENS, MAX_NEW_TOKENS_OF_FILES = 64, 256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi eval`."""
-    parser.conflict_handler = "resolve"  # an option that SEA-HELM's words have too is defined here
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model's folder, a hub name, package:NAME, or the folder of a run")
-    add("--benchmark", default=BUILT_IN, metavar="NAME|FILE", help=f"{BUILT_IN} (default), {SEAHELM}, or a file")
+    known = ", ".join(BENCHMARKS)
+    add(
+        "--benchmark", action="append", metavar="NAME|FILE", help=f"{known}, or a file (default: {DEFAULT}); may repeat"
+    )
     groups = [parser.add_argument_group(title) for title in ("what is asked", "how it answers", "the model")]
-    if (seahelm := seahelm_command()) is not None:
-        seahelm.add_arguments(parser)
+    _seahelm_arguments(parser.add_argument_group(f"SEA-HELM (--benchmark {SEAHELM.name}; docs/seahelm.md)"))
     add("--name", help="what tables call the model (default: from its folder)")
     add("--output", type=Path, metavar="DIR", help=f"where the results go (default: {FOLDER}/NAME)")
     add("--force", action="store_true", help="replace another evaluation that is there")
@@ -41,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _asked_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--part", metavar="test|validation", help=f"of {BUILT_IN} (default: test)")
+    add("--part", metavar="test|validation", help=f"of {DEFAULT} (default: test)")
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
     add("--tasks", nargs="+", metavar="TASK", help="only these tasks")
     add("--per-split", type=int, metavar="N", help="at most N questions of each language and split")
@@ -50,14 +45,15 @@ def _asked_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _answering_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--temperature", type=float, metavar="T", help=f"of sampling (default: 0, greedy; {SEAHELM}: the model's own)")
+    add, batch = group.add_argument, Wanted().batch_size
+    served = SEAHELM.name
+    add("--temperature", type=float, metavar="T", help=f"of sampling (default: 0, greedy; {served}: the model's own)")
     add("--top-p", type=float, metavar="P", help="sample among the likeliest tokens of this probability")
     add("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens")
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 64; of files 256)")
     add("--seeds", type=int, metavar="N", help="the seeds 0 to N - 1")
     add("--seed", type=int, nargs="+", metavar="SEED", help="these seeds (default: 0)")
-    add("--batch-size", type=int, default=BATCH_SIZE, metavar="N", help=f"questions at a time (default: {BATCH_SIZE})")
+    add("--batch-size", type=int, default=batch, metavar="N", help=f"questions at a time (default: {batch})")
 
 
 def _model_arguments(group: argparse._ArgumentGroup) -> None:
@@ -69,43 +65,41 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     add("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
 
 
-def seahelm_command() -> Any:
-    """The module that drives SEA-HELM, with `add_arguments` and `run` of its own; None where it is not installed."""
-    name = "dudi.program.seahelm"
-    try:
-        return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
-    except ModuleNotFoundError:
-        return None
+def _seahelm_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--seahelm", type=Path, metavar="DIR", help="a checkout of SEA-HELM")
+    add("--seahelm-python", type=Path, metavar="PY", help="its interpreter (default: DIR/.venv/bin/python)")
+    add("--base-url", metavar="URL", help="the model's server; MODEL is its name for the model. Else vLLM is started")
+    add("--server-python", type=Path, metavar="PY", help="the interpreter that has vLLM (default: this one)")
+    add("--server-args", default="", metavar="WORDS", help="more words for vLLM, in one string")
+    add("--startup-timeout", type=float, default=900.0, metavar="S", help="seconds for vLLM (default: %(default).0f)")
+    add("--limit", type=int, metavar="N", help="only so many examples per task: a trial")
+    add("--skip-tasks", nargs="+", default=[], metavar="TASK", help="leave these out")
+    add("--judges", action="store_true", help="also what another language model judges (MT-Bench ...)")
+    add("--count-all", action="store_true", help="count cultural and multi-turn tasks in the totals too")
+    add("--workers", type=int, default=64, metavar="N", help="requests at a time (default: %(default)s)")
 
 
-def questions_of(given: argparse.Namespace, source: Source) -> Asked:
-    """The questions that a command line asks for.
+def benchmarks_of(given: argparse.Namespace) -> list[str]:
+    """What is asked: names of the registry, and files."""
+    return list(dict.fromkeys(given.benchmark or [DEFAULT]))
 
-    Raises:
-        ConfigError: an unknown benchmark, part, task or language.
-        DataError: a file without a good question.
-    """
-    from dudi.evaluation.question_files import built_in, from_file
 
-    languages, tasks = _words(given.languages), _words(given.tasks)
-    if given.benchmark == BUILT_IN:
-        if given.language is not None:
-            raise ConfigError(f"--language is for the rows of a file; {BUILT_IN} takes --languages")
-        trained = source.languages
-        return built_in(
-            languages or trained,
-            tasks or source.tasks,
-            part=given.part or "test",
-            per_split=given.per_split,
-            trained=trained,
-        )
-    path = Path(given.benchmark)
-    if not path.suffix and not path.exists():
-        hint = did_you_mean(given.benchmark, (BUILT_IN, SEAHELM))
-        raise ConfigError(f"--benchmark: '{given.benchmark}' is neither {BUILT_IN}, {SEAHELM} nor a file{hint}")
-    if given.part is not None:
-        raise ConfigError(f"--part is for {BUILT_IN}; choose from a file with --tasks and --languages")
-    return from_file(path, languages, tasks, per_split=given.per_split, language=given.language)
+def wanted_of(given: argparse.Namespace, trained: Trained | None) -> Wanted:
+    """What a command line wants of its benchmarks."""
+    return Wanted(
+        languages=words_of(given.languages),
+        tasks=words_of(given.tasks),
+        part=given.part,
+        per_split=given.per_split,
+        language=given.language,
+        max_new_tokens=given.max_new_tokens,
+        temperature=given.temperature or 0.0,
+        top_p=given.top_p,
+        top_k=given.top_k,
+        batch_size=given.batch_size,
+        trained=trained,
+    )
 
 
 def source_of(given: argparse.Namespace) -> Source:
@@ -124,20 +118,6 @@ def source_of(given: argparse.Namespace) -> Source:
     return source if given.name is None else dataclasses.replace(source, name=given.name)
 
 
-def decoding_of(given: argparse.Namespace) -> Decoding:
-    """How answers are decoded; files get longer answers than the built-in benchmark.
-
-    Raises:
-        ConfigError: a number out of its range.
-    """
-    from dudi.evaluation.asking import Decoding
-
-    longest = given.max_new_tokens
-    if longest is None:
-        longest = MAX_NEW_TOKENS if given.benchmark == BUILT_IN else MAX_NEW_TOKENS_OF_FILES
-    return Decoding(longest, given.temperature or 0.0, given.top_p, given.top_k)
-
-
 def seeds_of(given: argparse.Namespace) -> list[int]:
     """The seeds, ascending."""
     return list(range(given.seeds)) if given.seeds is not None else sorted(given.seed or [0])
@@ -151,7 +131,7 @@ def check_numbers(given: argparse.Namespace) -> None:
     """
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
-    for name in ("seeds", "per_split", "batch_size", "max_new_tokens", "top_k"):
+    for name in ("seeds", "per_split", "batch_size", "max_new_tokens", "top_k", "limit"):
         value = getattr(given, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -159,6 +139,6 @@ def check_numbers(given: argparse.Namespace) -> None:
         raise ConfigError(f"--max-rejected-share must be between 0 and 1, got {given.max_rejected_share}")
 
 
-def _words(given: Iterable[str] | None) -> list[str] | None:
+def words_of(given: Iterable[str] | None) -> list[str] | None:
     """`--languages id th`, `--languages id,th`: the words."""
-    return [word for words in given for word in words.split(",") if word] if given else None
+    return [word for words in given or () for word in words.split(",") if word] or None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dudi.command import say
-from dudi.data.sources import BENCHMARK
 from dudi.distill.run import default_output
 from dudi.objective.methods import METHODS
 from dudi.plan.out_of_memory import explained_out_of_memory
@@ -49,7 +48,7 @@ def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> 
 def introduction(config: RunConfig) -> str:
     """What is about to happen, in a few lines."""
     method, cold = config.method, config.settings["cold_start"] != "none"
-    own = config.student.model.startswith("package:dudi/mini") and config.data.train == BENCHMARK
+    own = config.student.model.startswith("package:dudi/mini") and config.origin("data.train") == "recipe"
     lines = ["A small student learns from a larger teacher. Nothing is downloaded."]
     if own:
         lines.append("The teacher knows the world's currencies and official languages, in eight")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 from dudi.data.locate import note_of
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.files import atomic_file
+from dudi.files import write_json
 from dudi.models.load import load_tokenizer, locate
 from dudi.program.train import say
 from dudi.stacking import stored
@@ -50,8 +49,7 @@ def run(given: argparse.Namespace) -> int:
         result, seconds = _translate_test(given, model, source, rows)
     record = record_of(given, model.config, result, seconds)
     folder = given.output if given.output is not None else _beside(given.model)
-    with atomic_file(folder / RESULT) as partial:
-        partial.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / RESULT, record)
     say(table(record))
     say(str(folder / RESULT))
     return 0

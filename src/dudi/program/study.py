@@ -12,6 +12,7 @@ from typing import Any
 
 from dudi.command import say
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.files import write_text
 from dudi.study.grid import Study, read_studies
 
 RUNS, OUTPUT = Path("runs/study"), Path("docs/results")
@@ -19,23 +20,19 @@ RUNS, OUTPUT = Path("runs/study"), Path("docs/results")
 
 def run_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of `dudi study run`."""
-    _shared(parser)
-    parser.add_argument("--seeds", type=int, metavar="N", help="at most this many of each table (default: all)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: cores / threads)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
-    parser.add_argument("--keep-models", action="store_true", help="leave the weights of every run on the disk")
-    parser.add_argument(
-        "--again", action="store_true", help="also run what `study.json` of the output folder already holds"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print what would run, and its cost")
+    report_arguments(parser)
+    add = parser.add_argument
+    add("--seeds", type=int, metavar="N", help="at most this many of each table (default: all)")
+    add("--jobs", type=int, metavar="N", help="runs at a time (default: cores / threads)")
+    add("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
+    add("--keep-models", action="store_true", help="leave the weights of every run on the disk")
+    add("--again", action="store_true", help="also run what `study.json` of the output folder already holds")
+    add("--dry-run", action="store_true", help="print what would run, and its cost")
+    add("--print", action="store_true", help="print a `dudi train` line for each run that is missing, for a cluster")
 
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of `dudi study report`."""
-    _shared(parser)
-
-
-def _shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("studies", nargs="*", type=Path, metavar="STUDY.yaml", help="default: all of recipes/study/")
     parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: %(default)s")
@@ -48,16 +45,22 @@ def run(given: argparse.Namespace) -> int:
         ConfigError: a study that cannot be read, or numbers out of range.
         EnvironmentFault: some runs failed; the others are done.
     """
-    from dudi.study.collected import FILE, read
     from dudi.study.jobs import every_job, missing
+    from dudi.study.results import FILE, read
     from dudi.study.scheduler import run_jobs
 
-    _check(given)
+    for name in ("seeds", "jobs", "threads"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"dudi study run: --{name} must be at least 1, got {value}")
     studies = read_studies(given.studies)
-    at_once = given.jobs or max(1, _cores() // given.threads)
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    at_once = given.jobs or max(1, cores // given.threads)
     jobs = every_job(studies, given.seeds)
     known = set() if given.again else set(read(given.output / FILE))
     left = missing(jobs, given.runs, known)
+    if given.print:
+        return say("\n".join(job.command(given.runs) for job in left if job.kind == "run"))
     say(_announced(studies, given.seeds, jobs, left, given.runs, at_once))
     if given.dry_run or not left:
         return 0
@@ -92,47 +95,33 @@ def shown(studies: Sequence[Study]) -> Sequence[Study]:
 
 def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
     """Write `study.md`, `study.json` and the figures into `output`; returns the page's path."""
-    from dudi.study.collected import FILE, collect, write
     from dudi.study.figures import write_figures
     from dudi.study.page import page
+    from dudi.study.results import FILE, collect, write
 
-    output.mkdir(parents=True, exist_ok=True)
     results = collect(studies, runs, output / FILE)
     write(results, output / FILE)
     write_figures(studies, results, output / "study")
     findings = output / "study" / "findings.md"
     text = findings.read_text(encoding="utf-8") if findings.is_file() else ""
-    file = output / "study.md"
     commands = ["dudi study run recipes/study/*.yaml", "dudi study report"]
-    file.write_text(page(studies, results, findings=text, commands=commands), encoding="utf-8")
-    return file
-
-
-def _check(given: argparse.Namespace) -> None:
-    for name in ("seeds", "jobs", "threads"):
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"dudi study run: --{name} must be at least 1, got {value}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 
 
 def _announced(
     studies: Sequence[Study], seeds: int | None, jobs: Sequence[Any], left: Sequence[Any], runs: Path, at_once: int
 ) -> str:
     """What will run and about how long it takes."""
-    from dudi.study.costs import expected_seconds
+    from dudi.study.results import expected_seconds, of_run
 
-    seconds = expected_seconds(left, jobs, runs)
-    shared = sum(min(seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
-    minutes = seconds / 60 / at_once
+    measured = [(job, one) for job in jobs for one in of_run(job, runs / job.id).values()]
+    minutes = expected_seconds(left, measured) / 60
+    scores = sum(min(seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
     tables = "1 table" if len(studies) == 1 else f"{len(studies)} tables"
     return (
-        f"{tables}, {shared} scores from {len(jobs)} jobs (what several rows share runs once); "
-        f"{len(jobs) - len(left)} are done, {len(left)} are left: about {seconds / 60:.0f} minutes of one core, "
-        f"{minutes:.0f} with {at_once} at a time"
+        f"{tables}, {scores} scores from {len(jobs)} jobs (what several rows share runs once); "
+        f"{len(jobs) - len(left)} are done, {len(left)} are left: about {minutes:.0f} minutes of one core, "
+        f"{minutes / at_once:.0f} with {at_once} at a time"
     )
 
 
@@ -140,20 +129,22 @@ def _teller(total: int) -> Callable[[Any, Any, float], None]:
     """Says a line for each job that ends, and how long the rest will take at this pace."""
     started, spent = time.perf_counter(), list[float]()
 
-    def told(job: Any, result: Any, seconds: float) -> None:
+    def told(job: Any, found: Any, seconds: float) -> None:
         spent.append(seconds)
         pace = (time.perf_counter() - started) / len(spent)
-        what = f"failed: {result}" if isinstance(result, BaseException) else _scored(result)
-        words = " ".join(job.words)
+        what = f"failed: {found}" if isinstance(found, BaseException) else ", ".join(map(_scored, found))
         say(
-            f"[{len(spent)}/{total}] {job.kind} seed {job.seed}  {words}  {what}  ({seconds:.0f} s, "
+            f"[{len(spent)}/{total}] {job.kind} seed {job.seed}  {' '.join(job.words)}  {what}  ({seconds:.0f} s, "
             f"{pace * (total - len(spent)) / 60:.0f} min left)"
         )
 
     return told
 
 
-def _scored(result: dict[str, Any]) -> str:
-    if "scores" not in result:
-        return f"{result['flops_per_step'] / 1e9:.1f} GFLOP a step"
-    return f"{100 * result['scores']['overall']['exact_match']:.1f} %"
+def _scored(one: Any) -> str:
+    from dudi.study.jobs import FLOPS
+    from dudi.study.results import METRIC
+
+    if one.subject == FLOPS:
+        return f"{one.values('per_step', 'student')[0] / 1e9:.1f} GFLOP a step"
+    return f"{one.name} {100 * sum(one.values(METRIC, 'overall')):.1f} %"

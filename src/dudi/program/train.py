@@ -14,6 +14,7 @@ from dudi.distill.recipe import RunConfig
 from dudi.distill.run import default_output
 from dudi.distill.run import train as train_student
 from dudi.environment import quiet_libraries
+from dudi.evaluation.records import FILE, Evaluation
 from dudi.training.interrupts import Interrupts
 from dudi.training.publishing import push_run
 from dudi.training.ranks import from_first
@@ -51,9 +52,9 @@ def train(
     args = config.dudi_config(folder)
     args.require_teacher(config.teacher.model is not None)
     if config.benchmark is not None:
-        from dudi.evaluation.after_training import asked_questions
+        from dudi.evaluation.of_run import asked_of
 
-        asked_questions(config, args.languages)  # what is wrong with them is better said before training
+        asked_of(config, args)  # what is wrong with them is better said before training
     if dry_run:
         from dudi.program.dry_run import describe
 
@@ -74,7 +75,7 @@ def train(
 
 def _reports(config: RunConfig) -> list[str]:
     """The files of a run that follow its model."""
-    return ["report.html", "README.md", *(["benchmark.json"] if config.benchmark is not None else [])]
+    return ["report.html", "README.md", *([FILE] if config.benchmark is not None else [])]
 
 
 def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
@@ -82,7 +83,9 @@ def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
     from dudi.report import write_model_card, write_report
 
     if config.benchmark is not None:
-        show_benchmark(folder, config, args)
+        from dudi.evaluation.of_run import evaluate_run
+
+        show_benchmarks(evaluate_run(config, args, folder))
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
@@ -98,10 +101,13 @@ def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
     )
 
 
-def show_benchmark(folder: Path, config: RunConfig, args: DudiConfig) -> None:
-    """Evaluate the run and print its tables."""
-    from dudi.evaluation.after_training import evaluate_run
-    from dudi.evaluation.table import benchmark_tables
+def show_benchmarks(evaluations: Sequence[Evaluation]) -> None:
+    """Print the tables of a run, benchmark by benchmark."""
+    from dudi.evaluation.tables import benchmark_tables
 
-    result = evaluate_run(config, args, folder)
-    say(benchmark_tables(result["scores"], config.method, colour=sys.stdout.isatty()))
+    by_name: dict[str, list[Evaluation]] = {}
+    for one in evaluations:
+        by_name.setdefault(str(one.benchmark.get("name")), []).append(one)
+    for name, own in by_name.items():
+        text = benchmark_tables(own, colour=sys.stdout.isatty())
+        say(text if len(by_name) == 1 else f"{name}\n{text}\n")

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dudi.evaluation.tables import before_method
 from dudi.report.groups import Group
-from dudi.report.results import SUBJECTS, Result, asks, result_of
+from dudi.report.results import SUBJECTS, Result, asks, benchmarks_of, result_of
 from dudi.report.run_folder import RunFolder
 from dudi.report.wording import in_order
 
@@ -100,7 +101,7 @@ def choose(groups: Sequence[Group]) -> Answers | None:
     if before is None:
         return None
     run = sources[0][1]
-    result = result_of(run) or Result(run, {}, {}, str(run.value("method") or ""))
+    result = result_of(run) or Result(run, {}, str(run.value("method") or ""))
     tables = [(group, by_id if other is run else _by_id(other)) for group, other in sources]
     cards = [
         _card(result, before, own, [(group, table.get(name, {})) for group, table in tables])
@@ -129,15 +130,14 @@ def are_missing(groups: Sequence[Group]) -> bool:
 
 def _by_id(run: RunFolder) -> dict[str, dict[str, Record]]:
     found: dict[str, dict[str, Record]] = {}
-    for record in run.answers:
+    first = next(iter(benchmarks_of([run])), None)
+    for record in (record for record in run.answers if record.get("benchmark", first) == first or first is None):
         found.setdefault(_said(record, "id"), {})[_said(record, "subject")] = record
     return found
 
 
 def _before(questions: Iterable[Mapping[str, Record]]) -> str | None:
     """What those were before who answered what the student answered."""
-    from dudi.evaluation.table import before_method
-
     return before_method({name for own in questions if "student" in own for name in own})
 
 

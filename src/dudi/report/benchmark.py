@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from dudi.evaluation.benchmarks import find
+from dudi.evaluation.records import FLOOR, STUDENT
+from dudi.evaluation.tables import language_name, splits_of
 from dudi.report.compared import Compared, compared, runs_without
 from dudi.report.dots import DotRow, Dots
 from dudi.report.groups import Group
-from dudi.report.results import Result, described, in_words, result_of
-from dudi.report.wording import DASH, Row, Table, language_name, whole_percent
+from dudi.report.results import Result, benchmarks_of, described, in_words, result_of
+from dudi.report.wording import whole_percent
+from dudi.tables import DASH, Grid, grid_of
 
 _FURTHER = ("all", "in language", "chrF", "bits per byte")
 
@@ -19,6 +23,7 @@ class Benchmark:
     """The section of the page.
 
     Attributes:
+        name: The benchmark's, where there are several.
         words: The result of a single run in two sentences; a note on several.
         by_split: A single run: a row for everybody who answered.
         meanings: (split, what it means).
@@ -31,10 +36,11 @@ class Benchmark:
         missing: Runs whose recipe asks for the benchmark and that have no result.
     """
 
+    name: str = ""
     words: str = ""
-    by_split: Table | None = None
+    by_split: Grid | None = None
     meanings: tuple[tuple[str, str], ...] = ()
-    by_language: Table | None = None
+    by_language: Grid | None = None
     cells: str = ""
     compared: tuple[Compared, ...] = ()
     colours: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -43,17 +49,22 @@ class Benchmark:
     missing: tuple[str, ...] = ()
 
 
-def benchmark_section(groups: Sequence[Group]) -> Benchmark | None:
-    """The section, or None when no run has a result and no recipe asks for one."""
+def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
+    """A section for each benchmark; nothing when no run has a result and no recipe asks for one."""
     runs = [run for group in groups for run in group.runs]
     missing = tuple(run.name for run in runs_without(groups))
-    known = [result for run in runs if (result := result_of(run)) is not None]
-    if known and len(runs) == 1:
-        return _single(known[0])
-    if not known:
-        return Benchmark(missing=missing) if missing else None
-    found = compared(groups)
-    section = Benchmark(meanings=meanings(), details=described(known[0]), missing=missing)
+    sections = []
+    names = benchmarks_of(runs)
+    for name in names:
+        known = [result for run in runs if (result := result_of(run, name)) is not None]
+        if known:
+            section = _single(known[0]) if len(runs) == 1 else _several(groups, known, name)
+            sections.append(dataclasses.replace(section, name=name if len(names) > 1 else "", missing=missing))
+    return sections or ([Benchmark(missing=missing)] if missing else [])
+
+
+def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> Benchmark:
+    section, found = Benchmark(meanings=meanings(known), details=described(known[0])), compared(groups, name)
     if found is None:
         return section
     return dataclasses.replace(
@@ -61,23 +72,24 @@ def benchmark_section(groups: Sequence[Group]) -> Benchmark | None:
     )
 
 
-def split_table(result: Result) -> Table:
+def split_table(result: Result) -> Grid:
     """Everybody who answered, by split and overall."""
-    rows = tuple(Row(result.title(subject), _split_cells(result, subject), subject) for subject in result.subjects)
-    return Table((*_splits(), *_FURTHER), rows)
+    rows = [(result.title(subject), _split_cells(result, subject)) for subject in result.subjects]
+    kinds = {result.title(STUDENT): "strong", result.title(FLOOR): "faint"}
+    return grid_of((*_splits(result), *_FURTHER), rows, kinds=kinds)
 
 
-def language_table(result: Result) -> Table:
+def language_table(result: Result) -> Grid:
     """Before and after by language and split, and the teacher over all splits."""
-    taught = "teacher" in result.scores
+    taught = "teacher" in result.evaluations
     rows = []
     for code in result.languages:
-        cells = [_before_after(result, "by_language_and_split", code, split) for split in _splits()]
+        cells = [_before_after(result, "by_language_and_split", code, split) for split in _splits(result)]
         cells.append(_before_after(result, "by_language", code))
         if taught:
             cells.append(result.exact("teacher", "by_language", code))
-        rows.append(Row(language_name(code), tuple(cells)))
-    return Table((*_splits(), "all", *(["teacher (all)"] if taught else [])), tuple(rows))
+        rows.append((language_name(code), cells))
+    return grid_of((*_splits(result), "all", *(["teacher (all)"] if taught else [])), rows)
 
 
 def before_after(result: Result) -> str:
@@ -86,22 +98,21 @@ def before_after(result: Result) -> str:
     return after if result.before is None else f"{result.title(result.before)} → {after}"
 
 
-def meanings(result: Result | None = None) -> tuple[tuple[str, str], ...]:
-    """(split, what it means), with the number of questions when it is one result's."""
-    from dudi.evaluation.table import MEANING  # late: a report without a benchmark needs no CLDR
-
-    counts = {split: result.value("questions", "student", "by_split", split) for split in MEANING} if result else {}
+def meanings(results: Sequence[Result]) -> tuple[tuple[str, str], ...]:
+    """(split, what it means) of a benchmark that says it, with the number of questions when it is one result's."""
+    known = find(results[0].name).meanings
+    counts = {split: results[0].value("questions", STUDENT, "by_split", split) for split in known}
     numbers = {split: f" ({count:.0f} questions)" for split, count in counts.items() if count is not None}
-    return tuple((split, meaning + numbers.get(split, "")) for split, meaning in MEANING.items())
+    return tuple((split, known[split] + (numbers.get(split, "") if len(results) == 1 else "")) for split in known)
 
 
-def _splits() -> tuple[str, ...]:
-    return tuple(split for split, _ in meanings())
+def _splits(result: Result) -> list[str]:
+    return splits_of(*result.evaluations.values())
 
 
 def _single(result: Result) -> Benchmark:
-    marks = (("guess", "floor"), ("before", result.before or ""), ("after", "student"), ("teacher", "teacher"))
-    shown = {mark: subject for mark, subject in marks if subject in result.scores}
+    marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
+    shown = {mark: subject for mark, subject in marks if subject in result.evaluations}
     legend = {mark: result.title(subject) for mark, subject in shown.items()}
     rows = [
         DotRow(
@@ -113,7 +124,7 @@ def _single(result: Result) -> Benchmark:
     return Benchmark(
         words=in_words(result),
         by_split=split_table(result),
-        meanings=meanings(result),
+        meanings=meanings([result]),
         by_language=language_table(result),
         cells=before_after(result),
         chart=Dots("Answered exactly, by language", rows, legend),
@@ -124,7 +135,7 @@ def _single(result: Result) -> Benchmark:
 def _split_cells(result: Result, subject: str) -> tuple[str, ...]:
     chrf, bits = (result.value(metric, subject, "overall") for metric in ("chrf", "bits_per_byte"))
     return (
-        *(result.exact(subject, "by_split", split) for split in _splits()),
+        *(result.exact(subject, "by_split", split) for split in _splits(result)),
         result.exact(subject, "overall"),
         whole_percent(result.value("in_language", subject, "overall")),
         DASH if chrf is None else f"{chrf:.1f}",

@@ -10,18 +10,20 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from dudi.evaluation.records import FILE
 from dudi.files import write_text
 from dudi.languages.registry import LANGUAGES
 from dudi.objective.methods import METHODS, Method
-from dudi.report.benchmark import benchmark_section
+from dudi.report.benchmark import benchmark_sections
 from dudi.report.facts import command_of, model_name
 from dudi.report.files import template
 from dudi.report.groups import grouped
 from dudi.report.licences import HUB_NAME, data_licence, model_licence
-from dudi.report.run_folder import RESULT, RunFolder, last, overlap_key, read_run
+from dudi.report.run_folder import RunFolder, last, overlap_key, read_run
 from dudi.report.samples import lang
 from dudi.report.scales import short
-from dudi.report.wording import DASH, Table, in_order, said
+from dudi.report.wording import in_order, said
+from dudi.tables import DASH, Grid
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|~>$])")
 _LIBRARIES = ("dudi", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
@@ -78,8 +80,8 @@ def render_card(run: RunFolder) -> str:
             chosen=_chosen(run, method),
             command=Markup(code_block(command_of(run) or "dudi train resolved.yaml")),
             versions=versions_of(run),
-            results=benchmark_section(grouped([run])),
-            result_file=RESULT,
+            benchmarks=benchmark_sections(grouped([run])),
+            result_file=FILE,
             table=markdown_table,
             metrics=_metrics(run, method),
             steps=last(run.stage(cold=False), "step"),
@@ -108,10 +110,10 @@ def code_block(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
-def markdown_table(table: Table) -> Markup:
+def markdown_table(table: Grid) -> Markup:
     """A table in Markdown, numbers to the right, every cell escaped."""
-    lines = [("", *table.head), ("---", *["---:"] * len(table.head))]
-    lines += [(row.name, *row.cells) for row in table.rows]
+    lines = [("", *table.columns), ("---", *["---:"] * len(table.columns))]
+    lines += [(line.label, *(entry.text for entry in line.entries)) for line in table.lines]
     return Markup("\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines))
 
 

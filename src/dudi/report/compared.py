@@ -1,6 +1,6 @@
-"""Groups of runs side by side on the benchmark: means over seeds, and which lead is one.
+"""Groups of runs side by side on a benchmark: means over seeds, and which lead is one.
 
-The statistics are those of `dudi compare` (`dudi.comparison.comparing`).
+The statistics are those of `dudi compare` (`dudi.comparison.table`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dudi.errors import DudiError
-from dudi.evaluation.records import Evaluation, Run
+from dudi.evaluation.metrics import METRICS
+from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, Run
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.groups import Group
 from dudi.report.results import Result, asks, result_of
 from dudi.report.run_folder import RunFolder, number
+from dudi.tables import Entry, Grid, Line
 
 if TYPE_CHECKING:
-    from dudi.comparison.comparing import Comparison
-    from dudi.comparison.grid import Grid
+    from dudi.comparison.table import Comparison
 
-REFERENCES = ("floor", "base", "cold_start", "teacher")
+REFERENCES = (FLOOR, "base", "cold_start", "teacher")
 _FURTHER = ("exact_match", "in_language", "chrf", "bits_per_byte")
 
 
@@ -46,7 +47,7 @@ class Compared:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Comparisons:
-    """The benchmark's section for several runs.
+    """A benchmark's section for several runs.
 
     Attributes:
         words: Whether the numbers compare.
@@ -61,37 +62,37 @@ class Comparisons:
     colours: Mapping[str, int]
 
 
-def compared(groups: Sequence[Group]) -> Comparisons | None:
-    """All groups that have results; None when none has."""
-    evaluations = [one for group in groups if (one := evaluation_of(group)) is not None]
+def compared(groups: Sequence[Group], benchmark: str | None = None) -> Comparisons | None:
+    """All groups that have results on a benchmark (None: each run's first); None when none has."""
+    evaluations = [one for group in groups if (one := evaluation_of(group, benchmark)) is not None]
     if not evaluations:
         return None
-    references = _references(groups, {one.name for one in evaluations})
+    references = _references(groups, {one.name for one in evaluations}, benchmark)
+    colours = {group.label: group.colour for group in groups}
     try:
-        words, tables, by_language = _tables(evaluations, references, _notes(groups))
+        words, tables, by_language = _tables(evaluations, references, _notes(groups, benchmark), colours)
     except DudiError as error:  # scores that nobody can read cost the tables, and not the report
         return Comparisons(f"The runs cannot be compared: {error}", (), None, {})
-    colours = {group.label: group.colour for group in groups}
     return Comparisons(words, tables, _chart(by_language, groups), colours)
 
 
-def evaluation_of(group: Group) -> Evaluation | None:
+def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | None:
     """A group's students as one evaluation with a run per seed; None when no run of it has a result.
 
     A seed that is there twice counts once: a run and its copy are no two draws.
     """
-    results = _by_seed(group)
+    results = _by_seed(group, benchmark)
     if not results:
         return None
-    runs = tuple(Run(seed, _scores(result, "student")) for seed, result in results.items())
+    runs = tuple(Run(seed, _scores(result, STUDENT)) for seed, result in results.items())
     first = next(iter(results.values()))
     return Evaluation(group.label, str(first.run.path), first.how, runs)
 
 
-def _by_seed(group: Group) -> dict[int, Result]:
+def _by_seed(group: Group, benchmark: str | None) -> dict[int, Result]:
     found: dict[int, Result] = {}
     for place, run in enumerate(group.runs):
-        seed, result = run.value("seed"), result_of(run)
+        seed, result = run.value("seed"), result_of(run, benchmark)
         if result is not None:
             found.setdefault(seed if isinstance(seed, int) else place, result)
     return found
@@ -99,7 +100,7 @@ def _by_seed(group: Group) -> dict[int, Result]:
 
 def _scores(result: Result, subject: str) -> Mapping[str, Any]:
     """A subject's scores with nothing but finite numbers."""
-    kept = _finite(result.scores.get(subject))
+    kept = _finite(result.scores(subject))
     return kept if isinstance(kept, dict) else {}
 
 
@@ -108,10 +109,13 @@ def _finite(value: Any) -> Any:
 
 
 def _tables(
-    evaluations: Sequence[Evaluation], references: Sequence[Evaluation], notes: Sequence[str]
+    evaluations: Sequence[Evaluation],
+    references: Sequence[Evaluation],
+    notes: Sequence[str],
+    colours: Mapping[str, int],
 ) -> tuple[str, tuple[Compared, ...], Comparison]:
-    from dudi.comparison.comparability import differences
-    from dudi.comparison.comparing import compare
+    from dudi.comparison.same import differences
+    from dudi.comparison.table import compare
 
     # What was asked must be the same, or nothing may be marked; seeds may differ, and the table says so.
     first, names = evaluations[0], [one.name for one in references]
@@ -121,14 +125,23 @@ def _tables(
     made = {
         by: compare(everybody, by=by, references=shown_only, allow_different=["all"] if other else ["seeds"])
         for by in ("split", "language")
+        if any(one.keys(by) for one in everybody)
     }
     words = f"The runs were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
-    tables = (
-        _table("By split", made["split"], notes),
-        _table("By language", made["language"], ()),
-        _further(everybody, shown_only),
-    )
-    return words, tables, made["language"]
+    tables = [_table(f"By {by}", table, notes if by == next(iter(made)) else ()) for by, table in made.items()]
+    tables = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
+    further = _further(everybody, shown_only)
+    tables.append(dataclasses.replace(further, grid=_coloured(further.grid, colours)))
+    return words, tuple(tables), made["language"]
+
+
+def _coloured(grid: Grid, colours: Mapping[str, int]) -> Grid:
+    """The lines of groups in their colours, those that are there for reference faint."""
+    lines = [
+        dataclasses.replace(line, colour=colours.get(line.label), kind="" if line.label in colours else "faint")
+        for line in grid.lines
+    ]
+    return dataclasses.replace(grid, lines=tuple(lines))
 
 
 def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compared:
@@ -148,19 +161,17 @@ def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compar
 
 def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Compared:
     """Every metric over all questions; leads are marked and not tested, since tests would add up."""
-    from dudi.comparison.comparing import compare
-    from dudi.comparison.grid import Grid, Written, grid, has_std
-    from dudi.evaluation.metrics import METRICS
+    from dudi.comparison.grid import grid, has_std
+    from dudi.comparison.table import compare
 
     columns: list[str] = []
-    lines: dict[str, list[Written]] = {one.name: [] for one in everybody}
-    known = [name for name in _FURTHER if any(one.values(name, "overall") for one in everybody)]
-    for name in known:
+    lines: dict[str, list[Entry]] = {one.name: [] for one in everybody}
+    for name in (name for name in _FURTHER if any(one.values(name, "overall") for one in everybody)):
         made = compare(everybody, by="overall", metric=name, references=shown_only, allow_different=["all"])
         columns.append(METRICS[name].title)
-        for label, cells in grid(made, std=has_std(made), long=True).lines:
-            lines[label].append(dataclasses.replace(cells[-1], diamond=False))
-    table = Grid(tuple(columns), tuple((label, tuple(cells)) for label, cells in lines.items()))
+        for line in grid(made, std=has_std(made), long=True).lines:
+            lines[line.label].append(dataclasses.replace(line.entries[-1], diamond=False))
+    table = Grid(tuple(columns), tuple(Line(label, tuple(entries)) for label, entries in lines.items()))
     remarks = (
         "ChrF: letters shared with the reference, 0 to 100",
         "Bits per byte: less is better",
@@ -169,13 +180,13 @@ def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Comp
     return Compared("All questions", "", table, None, remarks)
 
 
-def _references(groups: Sequence[Group], taken: set[str]) -> list[Evaluation]:
+def _references(groups: Sequence[Group], taken: set[str], benchmark: str | None) -> list[Evaluation]:
     """Those who are the same in every run, once: guessing, the base, the cold start over its seeds, the teacher."""
     found: list[Evaluation] = []
     for subject in REFERENCES:
         seen: set[str] = set()
         for group in groups:
-            results = _by_seed(group)
+            results = _by_seed(group, benchmark)
             scores = [Run(seed, own) for seed, result in results.items() if (own := _scores(result, subject))]
             kept = scores if subject == "cold_start" else scores[:1]
             text = json.dumps([run.scores for run in kept], sort_keys=True)
@@ -193,11 +204,11 @@ def _free(name: str, taken: set[str]) -> str:
     return _free(f"{name} *", taken) if name in taken else name
 
 
-def _notes(groups: Sequence[Group]) -> list[str]:
+def _notes(groups: Sequence[Group], benchmark: str | None) -> list[str]:
     """Which runs have no result, and which seeds are there twice."""
-    missing = [run.name for group in groups for run in group.runs if result_of(run) is None and not asks(run)]
-    notes = [f"No benchmark was asked for in {', '.join(missing)}"] if missing else []
-    return [*notes, *_twice(groups)]
+    without = [run for group in groups for run in group.runs if result_of(run, benchmark) is None and not asks(run)]
+    missing = ", ".join(run.name for run in without)
+    return [*([f"No benchmark was asked for in {missing}"] if missing else []), *_twice(groups)]
 
 
 def _twice(groups: Sequence[Group]) -> Iterator[str]:
@@ -230,5 +241,5 @@ def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
 
 
 def runs_without(groups: Sequence[Group]) -> list[RunFolder]:
-    """Runs whose recipe asks for the benchmark and that have no result."""
+    """Runs whose recipe asks for a benchmark and that have no result."""
     return [run for group in groups for run in group.runs if result_of(run) is None and asks(run)]

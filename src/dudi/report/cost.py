@@ -10,7 +10,8 @@ from dudi.report.bars import Bar
 from dudi.report.groups import Group
 from dudi.report.run_folder import RunFolder, mean, number
 from dudi.report.scales import short
-from dudi.report.wording import DASH, Row, Table, gibibytes, lasted
+from dudi.report.wording import gibibytes, lasted
+from dudi.tables import DASH, Grid, grid_of
 
 PHASES = ("rollout", "teacher", "reference", "student", "rest")
 _TIMED = PHASES[:-1]
@@ -21,16 +22,16 @@ def phase_bars(groups: Sequence[Group]) -> list[Bar]:
     return [bar for group in groups if (bar := _bar(group)).parts]
 
 
-def cost_table(groups: Sequence[Group]) -> Table | None:
+def cost_table(groups: Sequence[Group]) -> Grid | None:
     """Whole times by phase, tokens a second and peak memory, a row a group; None when nobody measured them.
 
     Several runs of a group are shown as mean +- standard deviation (n - 1). The rest is what a step took beside its
     phases: data, the optimizer, logging. Time between steps (loading, checkpoints, the benchmark) is in none of them.
     """
-    rows = [Row(group.described, _cells(group)) for group in groups]
-    if all(cell == DASH for row in rows for cell in row.cells):
+    rows = [(group.described, _cells(group)) for group in groups]
+    if all(cell == DASH for _, cells in rows for cell in cells):
         return None
-    return Table(("cold start", *PHASES, "total", "tokens / s", "peak memory"), tuple(rows))
+    return grid_of(("cold start", *PHASES, "total", "tokens / s", "peak memory"), rows)
 
 
 def total_seconds(run: RunFolder) -> float | None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
+from dudi.data.built_in import SOURCES
 from dudi.data.writers import card_beside
 from dudi.errors import DudiError
 from dudi.report.run_folder import RunFolder
 
 CARD = "README.md"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_BUILT_IN = dict.fromkeys(("cldr", "cldr-qa-1"), "Unicode-3.0 (names and formats of Unicode CLDR)")
 _PACKAGE = "package:"
 _LONGEST = 300
 
@@ -43,8 +43,8 @@ def data_licence(run: RunFolder) -> str:
     source = run.value("data.train") or run.data.get("source")
     if not isinstance(source, str) or not source:
         return "not stated here"
-    if source in _BUILT_IN:
-        return _BUILT_IN[source]
+    if source in SOURCES:
+        return SOURCES[source].licence
     path = Path(source).expanduser()
     cards = [card_beside(path)] if path.is_file() else sorted(path.glob("*.card.json"))
     stated = next(filter(None, map(_data_card, cards)), "")

@@ -11,17 +11,19 @@ from pathlib import Path
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
+from dudi.evaluation.records import ANSWERS, FILE
 from dudi.files import atomic_file, write_text
 from dudi.report import answers, facts, plots, samples
-from dudi.report.benchmark import Benchmark, benchmark_section
+from dudi.report.benchmark import Benchmark, benchmark_sections
 from dudi.report.charts import inline, key_mark
 from dudi.report.cost import cost_table, total_seconds
 from dudi.report.figures import Figure, Section, sections
 from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
-from dudi.report.run_folder import ANSWERS, RESULT, RunFolder, last, overlap_key, read_runs
+from dudi.report.run_folder import RunFolder, last, overlap_key, read_runs
 from dudi.report.stack_figures import is_stack, stacked
-from dudi.report.wording import Row, Table, gibibytes, in_order, lasted, percent, said, shown
+from dudi.report.wording import gibibytes, in_order, lasted, percent, said, shown
+from dudi.tables import Entry, Grid, Line, html_table
 
 FIGURES = "figures"
 
@@ -46,12 +48,12 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
     runs = read_runs(run_dirs)
     groups = grouped(runs)
     target = Path(output) if output is not None else _default_output(runs)
-    drawn, benchmark = sections(groups), benchmark_section(groups)
     if png:
         plots.png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')  # what it lacks is said at once
+    drawn, benchmarks = sections(groups), benchmark_sections(groups)
     folder = target.parent / (FIGURES if target.stem == "report" else f"{target.stem}-{FIGURES}")
-    write_text(target, render_page(groups, drawn, benchmark, folder.name))
-    write_figures(list(_figures(drawn, benchmark)), folder, png=png)
+    write_text(target, render_page(groups, drawn, benchmarks, folder.name))
+    write_figures(list(_figures(drawn, benchmarks)), folder, png=png)
     return target
 
 
@@ -60,9 +62,10 @@ def _default_output(runs: Sequence[RunFolder]) -> Path:
     return folder / "report.html"
 
 
-def _figures(drawn: Sequence[Section], benchmark: Benchmark | None) -> Iterator[Figure]:
-    if benchmark is not None and benchmark.chart is not None:
-        yield Figure(benchmark.chart)
+def _figures(drawn: Sequence[Section], benchmarks: Sequence[Benchmark]) -> Iterator[Figure]:
+    for benchmark in benchmarks:
+        if benchmark.chart is not None:
+            yield Figure(benchmark.chart)
     for section in drawn:
         yield from section.figures
 
@@ -100,14 +103,14 @@ def _remove(svg: Path) -> None:
 
 
 def render_page(
-    groups: Sequence[Group], drawn: Sequence[Section], benchmark: Benchmark | None, figures: str = FIGURES
+    groups: Sequence[Group], drawn: Sequence[Section], benchmarks: Sequence[Benchmark], figures: str = FIGURES
 ) -> str:
     """The page as text.
 
     Args:
         groups: The runs.
         drawn: The sections with charts.
-        benchmark: The benchmark's section.
+        benchmarks: A section for each benchmark.
         figures: Name of the folder that holds the charts as files.
     """
     chosen, total = samples.choose(groups)
@@ -119,10 +122,11 @@ def render_page(
         single=len(runs) == 1,
         title=title(groups),
         glance=glance(groups),
-        benchmark=benchmark,
+        benchmarks=benchmarks,
+        html_table=lambda grid, kind="": Markup(html_table(grid, kind)),
         answers=answers.choose(groups),
         answers_missing=ANSWERS if answers.are_missing(groups) else "",
-        result_file=RESULT,
+        result_file=FILE,
         inline=inline,
         key_mark=key_mark,
         sections=drawn,
@@ -164,17 +168,17 @@ _COLUMNS = (
 )
 
 
-def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Table]:
+def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Grid]:
     """What all runs have in common, and a row a run of what they have not; of a single run everything is common."""
     rows = [(group, run, summary(run)) for group in groups for run in group.runs]
     alike = [len({cells[place] for _, _, cells in rows}) == 1 for place in range(len(_COLUMNS))]
     common = [(name, rows[0][2][place]) for place, name in enumerate(_COLUMNS) if alike[place]]
-    head = tuple(name for name, same in zip(_COLUMNS, alike, strict=True) if not same)
+    differing_places = [place for place, same in enumerate(alike) if not same]
     kept = [
-        Row(run.name, tuple(cell for cell, same in zip(cells, alike, strict=True) if not same), colour=group.colour)
+        Line(run.name, tuple(Entry(cells[place]) for place in differing_places), colour=group.colour)
         for group, run, cells in rows
     ]
-    return common, Table(head, tuple(kept))
+    return common, Grid(tuple(_COLUMNS[place] for place in differing_places), tuple(kept), "Run")
 
 
 def summary(run: RunFolder) -> list[str]:

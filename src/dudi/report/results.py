@@ -1,18 +1,23 @@
-"""`benchmark.json` of a run as scores and as words. Nothing in it is trusted to be there."""
+"""The scores of a run on one benchmark, as numbers and as words. Nothing in them is trusted to be there."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
+from dudi.evaluation.tables import TITLES, before_method, by_subject
 from dudi.objective.methods import METHODS
 from dudi.report.run_folder import RunFolder, number
-from dudi.report.wording import DASH, in_order, said, whole_percent
+from dudi.report.wording import in_order, said, whole_percent
+from dudi.tables import DASH
 
-SUBJECTS = ("floor", "base", "cold_start", "student", "teacher")
+SUBJECTS = (FLOOR, "base", "cold_start", STUDENT, "teacher")
 """Who answers, in the order of the tables; `floor` guesses."""
 _SHORT_FINGERPRINT = 12
+_VERSIONS = {"cldr_version": "CLDR", "babel_version": "Babel"}
+"""What decides the questions of a benchmark that is made and not read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -21,37 +26,49 @@ class Result:
 
     Attributes:
         run: The run.
-        scores: By subject, as `dudi.evaluation.summary.summarise` returns them.
-        how: What was asked and how, as `dudi.evaluation.benchmark.described` returns it.
+        evaluations: By subject; guessing among them, where it is known.
         method: What trained the student; an empty text when nobody wrote it down.
     """
 
     run: RunFolder
-    scores: Mapping[str, Any]
-    how: Mapping[str, Any]
+    evaluations: Mapping[str, Evaluation]
     method: str
+
+    @property
+    def how(self) -> Mapping[str, Any]:
+        """What was asked and how."""
+        return next((one.benchmark for one in self.evaluations.values()), {})
+
+    @property
+    def name(self) -> str:
+        """The benchmark's."""
+        return str(self.how.get("name") or "")
 
     @property
     def subjects(self) -> list[str]:
         """Who answered, in the order of the tables."""
-        return [*(name for name in SUBJECTS if name in self.scores), *(n for n in self.scores if n not in SUBJECTS)]
+        known = [name for name in SUBJECTS if name in self.evaluations]
+        return [*known, *(name for name in self.evaluations if name not in SUBJECTS)]
 
     @property
     def before(self) -> str | None:
         """What the student was before its method."""
-        from dudi.evaluation.table import before_method
-
-        return before_method(self.scores)
+        return before_method(self.evaluations)
 
     @property
     def languages(self) -> list[str]:
         """The languages in which the student was asked."""
-        return in_order(_mapping(_mapping(self.scores.get("student")).get("by_language")))
+        return in_order(_mapping(self.scores(STUDENT).get("by_language")))
+
+    def scores(self, subject: str) -> Mapping[str, Any]:
+        """A subject's scores, as a `Run` has them; empty where it was not asked."""
+        found = self.evaluations.get(subject)
+        return {} if found is None else found.runs[0].scores
 
     def value(self, metric: str, subject: str, *place: str) -> float | None:
         """A score, such as `value("exact_match", "student", "by_split", "seen")`; None where it is missing."""
-        inside = self.scores
-        for key in (subject, *place):
+        inside = self.scores(subject)
+        for key in place:
             inside = _mapping(inside.get(key))
         return number(inside.get(metric))
 
@@ -61,20 +78,31 @@ class Result:
 
     def title(self, subject: str) -> str:
         """What a table calls a subject."""
-        from dudi.evaluation.table import TITLES  # late: a report without a benchmark needs no CLDR
-
         return f"{self.method} student".strip() if subject == "student" else TITLES.get(subject, subject)
 
 
-def result_of(run: RunFolder) -> Result | None:
-    """The run's scores; None when `benchmark.json` is missing or holds none of a student."""
-    result = Result(
-        run=run,
-        scores=_mapping(run.benchmark.get("scores")),
-        how=_mapping(run.benchmark.get("benchmark")),
-        method=str(run.benchmark.get("method") or run.value("method") or ""),
-    )
+def result_of(run: RunFolder, benchmark: str | None = None) -> Result | None:
+    """The run's scores; None when `evaluation.json` is missing or holds none of a student.
+
+    Args:
+        run: The run.
+        benchmark: On which benchmark; None: the first.
+    """
+    names = benchmarks_of([run])
+    wanted = benchmark if benchmark is not None else next(iter(names), "")
+    own = by_subject(one for one in run.scores if _name(one) == wanted)
+    method = own[STUDENT].about.get("method") if STUDENT in own else None
+    result = Result(run, own, str(method or run.value("method") or ""))
     return result if result.languages else None
+
+
+def benchmarks_of(runs: Iterable[RunFolder]) -> list[str]:
+    """The names of what students were asked, in the order in which they come."""
+    return list(dict.fromkeys(_name(one) for run in runs for one in run.scores if one.subject == STUDENT))
+
+
+def _name(evaluation: Evaluation) -> str:
+    return str(evaluation.benchmark.get("name") or "")
 
 
 def asks(run: RunFolder) -> bool:
@@ -92,13 +120,14 @@ def described(result: Result) -> tuple[tuple[str, str], ...]:
     how, decoding = result.how, _mapping(result.how.get("decoding"))
     tasks, temperature = how.get("tasks"), decoding.get("temperature")
     chosen = "greedy" if number(temperature) == 0 else f"temperature {said(temperature)}"
+    versions = [f"{name} {how[key]}" for key, name in _VERSIONS.items() if key in how]
     return (
-        ("benchmark", f"{said(how.get('name'))}, part {said(how.get('part'))}"),
+        ("benchmark", said(how.get("name")) + (f", part {how['part']}" if "part" in how else "")),
         ("tasks", ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else DASH),
         ("questions", said(how.get("questions"))),
         ("fingerprint (SHA-256, short)", said(how.get("fingerprint"))[:_SHORT_FINGERPRINT]),
         ("decoding", f"{chosen}, at most {said(decoding.get('max_new_tokens'))} new tokens"),
-        ("versions", f"CLDR {said(how.get('cldr_version'))}, Babel {said(how.get('babel_version'))}"),
+        *((("versions", ", ".join(versions)),) if versions else ()),
     )
 
 

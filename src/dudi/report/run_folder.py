@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DudiError
+from dudi.evaluation.records import ANSWERS, FILE, Evaluation, read_evaluations
 from dudi.report.settings import Setting, read_settings
 from dudi.training.runlog import read_jsonl
 
 COLD_START = "cold_start"
-RESULT, ANSWERS, EVALUATIONS = "benchmark.json", "answers.jsonl", "eval.jsonl"
+EVALUATIONS = "eval.jsonl"
 FILES = ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "samples.jsonl")
 
 
@@ -34,7 +35,7 @@ class RunFolder:
         metrics: The objects of `metrics.jsonl`, in order.
         samples: The objects of `samples.jsonl`, in order.
         missing: Files that are not there or cannot be read.
-        benchmark: `benchmark.json`; empty when the run has none.
+        scores: `evaluation.json`; empty when the run has none that can be read.
         answers: The objects of `answers.jsonl`, in order.
         evaluations: The objects of `eval.jsonl`, in order.
     """
@@ -48,7 +49,7 @@ class RunFolder:
     metrics: tuple[Mapping[str, Any], ...]
     samples: tuple[Mapping[str, Any], ...]
     missing: tuple[str, ...]
-    benchmark: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    scores: tuple[Evaluation, ...] = ()
     answers: tuple[Mapping[str, Any], ...] = ()
     evaluations: tuple[Mapping[str, Any], ...] = ()
 
@@ -112,7 +113,7 @@ def read_run(folder: Path) -> RunFolder:
         metrics=logs["metrics.jsonl"],
         samples=logs["samples.jsonl"],
         missing=tuple(missing),
-        benchmark=_json(folder, RESULT, []),  # a run without a benchmark misses nothing
+        scores=_scores(folder),
         answers=_lines(folder, ANSWERS, []),
         evaluations=_lines(folder, EVALUATIONS, []),
     )
@@ -120,6 +121,13 @@ def read_run(folder: Path) -> RunFolder:
 
 def _of_stage(records: Sequence[Mapping[str, Any]], cold: bool) -> list[Mapping[str, Any]]:
     return [record for record in records if (record.get("stage") == COLD_START) is cold]
+
+
+def _scores(folder: Path) -> tuple[Evaluation, ...]:
+    try:
+        return tuple(read_evaluations(folder / FILE))
+    except DudiError:  # a run without a benchmark misses nothing
+        return ()
 
 
 def _text(folder: Path, name: str, missing: list[str]) -> str:

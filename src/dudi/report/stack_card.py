@@ -18,7 +18,8 @@ from dudi.report.licences import data_licence, model_licence
 from dudi.report.run_folder import RunFolder, last, read_run
 from dudi.report.scales import short
 from dudi.report.stack_figures import LEARNING, languages_measured
-from dudi.report.wording import DASH, Row, Table, said
+from dudi.report.wording import said
+from dudi.tables import DASH, Grid, grid_of
 
 STAGES = {
     "adapt": ("LLM that reads in both directions", "masked next-token prediction on plain text, its adapter merged"),
@@ -108,14 +109,14 @@ def _data_licences(run: RunFolder) -> list[tuple[str, str, str]]:
     return [("data", said(run.value("data.train")), data_licence(run))]
 
 
-def _language_table(run: RunFolder) -> Table | None:
+def _language_table(run: RunFolder) -> Grid | None:
     """The last FVU and cosine of each language of the parallel text."""
     codes = languages_measured(run)
     rows = []
     for code in codes:
         values = (last(run.metrics, f"{key}/{code}") for key in ("fvu", "cosine"))
-        rows.append(Row(code, tuple(DASH if value is None else short(value) for value in values)))
-    return Table(("FVU", "cosine"), tuple(rows)) if rows else None
+        rows.append((code, [DASH if value is None else short(value) for value in values]))
+    return grid_of(("FVU", "cosine"), rows) if rows else None
 
 
 def _front_matter(run: RunFolder, stage: str) -> str:

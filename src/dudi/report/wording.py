@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 from dudi.languages.registry import LANGUAGES
 from dudi.report.scales import short
+from dudi.tables import DASH
 
-DASH = "–"
-"""What was not measured."""
 _GIB = 2**30
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """A line of a table.
-
-    Attributes:
-        name: Its heading.
-        cells: Its values as text, a dash for what was not measured.
-        kind: The subject, for its looks.
-        colour: Of the group that it stands for.
-    """
-
-    name: str
-    cells: tuple[str, ...]
-    kind: str = ""
-    colour: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Table:
-    """Rows under one head, which leaves out the column of their names."""
-
-    head: tuple[str, ...]
-    rows: tuple[Row, ...]
 
 
 def said(value: Any) -> str:
@@ -75,11 +48,6 @@ def lasted(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def language_name(code: str) -> str:
-    """A language's English name; the code where it is not known."""
-    return LANGUAGES[code].name if code in LANGUAGES else code
 
 
 def in_order(codes: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ STEPS = 8
 """How many steps are counted, of methods without iterations."""
 
 
-def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> dict[str, Any]:
+def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> dict[str, float]:
     """FLOPs of one optimizer step, generation and all passes of teacher and reference included.
 
     Args:
@@ -28,21 +28,21 @@ def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> d
         cold_start: Count the cold start's steps instead of the method's.
 
     Returns:
-        `flops_per_step`, the mean over `counted_steps`; `flops_before`, what the stage costs once before its first step
-        (the reference's pass over the ground truth, the teacher's answers).
+        `per_step`, the mean over `counted_steps`; `before`, what the stage costs once before its first step (the
+        reference's pass over the ground truth, the teacher's answers).
     """
     rows, evaluation = read_rows(config, args, args.folder)
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     if cold_start:
-        args = args.for_cold_start(str(args.folder))
+        args = args.for_cold_start(str(args.folder / "counted"))
     trainer = build_trainer(config, args, rows, evaluation)
     marks = Marks(counter)
     trainer.add_callback(marks)
     with counter:
         trainer.train()
     return {
-        "flops_per_step": (counter.get_total_flops() - marks.before) / marks.steps,
-        "flops_before": marks.before,
+        "per_step": (counter.get_total_flops() - marks.before) / marks.steps,
+        "before": marks.before,
         "counted_steps": marks.steps,
     }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from dudi.evaluation.records import Evaluation
 from dudi.report.plots import Series, line_chart, save, score_against_size
-from dudi.study.collected import Results, overall, reference, results_of
 from dudi.study.grid import Study
+from dudi.study.results import Results, overall, results_of
 
 TITLES = {
     "overlap@16": "Overlap ratio of student and teacher, top 16",
@@ -42,16 +42,16 @@ def curves(study: Study, metric: str, results: Results) -> list[Series]:
     """A line for each row that has the metric: the mean over its seeds."""
     found: list[Series] = []
     for row in study.rows:
-        runs = [run for _, run in results_of(study, row, results) if metric in run["curves"]]
+        runs = [one for one in results_of(study, row, results) if metric in one.about["curves"]]
         if runs:
-            found.append(Series(row.name, _mean_curve(runs, metric), colour=len(found)))
+            found.append(Series(row.name, _mean_curve(runs, metric, row.score), colour=len(found)))
     return found
 
 
-def _mean_curve(runs: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
+def _mean_curve(runs: Sequence[Evaluation], metric: str, stage: str) -> list[tuple[float, float]]:
     """Points (optimizer step, mean over the runs), at the middle of each group of steps."""
-    columns = list(zip(*(run["curves"][metric] for run in runs), strict=True))
-    width = runs[0]["steps"] / len(columns)
+    columns = list(zip(*(run.about["curves"][metric] for run in runs), strict=True))
+    width = runs[0].about["steps"][stage] / len(columns)
     known = [(i, [value for value in column if value is not None]) for i, column in enumerate(columns)]
     return [((i + 0.5) * width, statistics.fmean(values)) for i, values in known if values]
 
@@ -61,13 +61,12 @@ def sizes(studies: Sequence[Study], results: Results) -> list[Series]:
     points: dict[str, list[tuple[float, float, float]]] = {}
     for study in studies:
         for row in study.rows:
-            values = overall(study, row, results)
-            base = reference(study, row, "student", results)
-            if len(values) > 1 and base is not None:
-                point = (float(base["parameters"]), statistics.fmean(values), statistics.stdev(values))
+            values, runs = overall(study, row, results), results_of(study, row, results)
+            if len(values) > 1 and "parameters" in runs[0].about:
+                point = (float(runs[0].about["parameters"]), statistics.fmean(values), statistics.stdev(values))
                 points.setdefault(row.name, []).append(point)
-    several = {name: sorted(own) for name, own in points.items() if len(own) > 1}
+    several = [(name, sorted(own)) for name, own in points.items() if len(own) > 1]
     return [
         Series(name, [(x, y) for x, y, _ in own], colour=i, spread=[s for _, _, s in own])
-        for i, (name, own) in enumerate(several.items())
+        for i, (name, own) in enumerate(several)
     ]

@@ -21,7 +21,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Row(_Part):
+class StudyRow(_Part):
     """One row of a table."""
 
     name: str = Field(description="What the table calls it.")
@@ -52,7 +52,7 @@ class Study(_Part):
     size: bool = Field(default=False, description="Draw the rows in score against size, the paper's Figure 1.")
     curves: tuple[str, ...] = Field(default=(), description="Metrics of `metrics.jsonl` that are drawn over the steps.")
     cost: bool = Field(default=False, description="Count the FLOPs of every row.")
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRow, ...]
 
     @property
     def recipe_path(self) -> Path:

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from dudi.comparison.significance import TAU, aso
-from dudi.study.grid import Row
+from dudi.study.grid import StudyRow
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Pair:
     eps: float
 
 
-def ordered_pairs(rows: Sequence[Row], scores: Mapping[str, Sequence[float]]) -> list[Pair]:
+def ordered_pairs(rows: Sequence[StudyRow], scores: Mapping[str, Sequence[float]]) -> list[Pair]:
     """Every pair of rows that the paper scores differently and that has two runs or more a side here.
 
     Args:
@@ -42,7 +42,7 @@ def ordered_pairs(rows: Sequence[Row], scores: Mapping[str, Sequence[float]]) ->
     return [_tested(pair, scores, len(pairs)) for pair in pairs]
 
 
-def _tested(pair: tuple[Row, Row], scores: Mapping[str, Sequence[float]], tests: int) -> Pair:
+def _tested(pair: tuple[StudyRow, StudyRow], scores: Mapping[str, Sequence[float]], tests: int) -> Pair:
     higher, lower = sorted(pair, key=lambda row: -(row.paper or 0))
     a, b = scores[higher.name], scores[lower.name]
     difference = statistics.fmean(a) - statistics.fmean(b)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from dudi.comparison.comparing import Comparison, compare
-from dudi.comparison.grid import DASH
-from dudi.comparison.rendering import render
+from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
-from dudi.study.collected import Results, evaluations, overall, reference_evaluations, results_of
+from dudi.comparison.table import Comparison, compare
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
-from dudi.study.grid import Row, Study
-from dudi.study.jobs import Job, cost_job, cost_of, jobs_of
+from dudi.study.grid import Study, StudyRow
+from dudi.study.jobs import FLOPS
 from dudi.study.ordering import ordered_pairs
+from dudi.study.results import METRIC, Results, evaluations, flops_of, overall, references, results_of
+from dudi.tables import DASH, grid_of, markdown
 
 HEADINGS = {"language": "By language", "split": "By split", "kind": "By kind of question (the paper's Table 8)"}
 
@@ -23,7 +23,7 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
 
     Args:
         studies: The tables, in their order.
-        results: As `collected.collect` returns them.
+        results: As `results.collect` returns them.
         findings: What a person wrote about the results, in Markdown; may be empty.
         commands: What makes the page again.
     """
@@ -38,21 +38,22 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
 
 def _setting(results: Results) -> list[str]:
     """What was asked, of whom, with what."""
-    asked = [result["benchmark"] for result in results.values() if "benchmark" in result]
+    asked = [one for one in results.values() if one.subject != FLOPS]
     if not asked:
         return ["Nothing has been run yet."]
-    one = next(iter(results.values()))
-    test = next((own for own in asked if own["part"] == "test"), asked[0])
+    versions = asked[0].about["versions"]
+    test = next((one.benchmark for one in asked if one.benchmark.get("part") == "test"), asked[0].benchmark)
     tasks = " and ".join(f"`{task}`" for task in test["tasks"])
+    part = f"of the {test['part']} part, " if "part" in test else ""
+    made = f", babel {test['babel_version']} (CLDR {test['cldr_version']})" if "babel_version" in test else ""
     return [
-        f"Numbers are exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions of the "
-        f"{test['part']} part, greedy, fingerprint `{test['fingerprint'][:12]}`), mean ± standard deviation over seeds "
+        f"Numbers are exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions {part}"
+        f"greedy, fingerprint `{test['fingerprint'][:12]}`), mean ± standard deviation over seeds "
         "(ddof = 1); a seed changes the order of the rows and every draw of the training. Significance: Almost "
         f"Stochastic Order, confidence 0.95 over all tests of a table (Bonferroni), eps_min below {TAU:g}. "
         "What was not run is a dash.",
         "",
-        f"torch {one['torch'].partition('+')[0]}, transformers {one['transformers']}, babel {test['babel_version']} "
-        f"(CLDR {test['cldr_version']}).",
+        f"torch {versions['torch'].partition('+')[0]}, transformers {versions['transformers']}{made}.",
     ]
 
 
@@ -61,7 +62,8 @@ def _section(study: Study, results: Results) -> list[str]:
     if not any(results_of(study, row, results) for row in study.rows):
         return [*lines, "Not run yet."]
     for view in study.views:
-        lines += [f"### {HEADINGS[view]}", "", *_table(study, view, results), ""]
+        text = render(comparison(study, view, results), "markdown", eps=study.candidate is not None)
+        lines += [f"### {HEADINGS[view]}", "", *text.splitlines(), ""]
     lines += _against_paper(study, results)
     lines += _cost(study, results) if study.cost else []
     for metric in study.curves:
@@ -79,23 +81,18 @@ def _runs(study: Study, results: Results) -> str:
 def comparison(study: Study, view: str, results: Results) -> Comparison:
     """A study's rows side by side, guessing, base student and teacher beside them for reference."""
     known = evaluations(study, results)
-    shown = reference_evaluations(study, results)
     names = {one.name for one in known}
-    shown = [one for one in shown if one.name not in names]
+    shown = [one for one in references(study, results) if one.name not in names]
     ran = {one.name for one in known if one.runs}
     return compare(
         [*known, *shown],
         by=view,
-        metric="exact_match",
+        metric=METRIC,
         candidate=study.candidate if study.candidate in ran and len(ran) > 1 else None,
         baseline=study.baseline if study.baseline in ran else None,
         references=[one.name for one in shown],
         allow_different=("seeds",),
     )
-
-
-def _table(study: Study, view: str, results: Results) -> list[str]:
-    return render(comparison(study, view, results), "markdown", eps=study.candidate is not None).splitlines()
 
 
 def _against_paper(study: Study, results: Results) -> list[str]:
@@ -104,17 +101,15 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     if not rows:
         return []
     scores = {row.name: overall(study, row, results) for row in rows}
+    cells = [(row.name, (f"{row.paper:.1f}", _mean(scores[row.name]))) for row in rows]
+    table = grid_of(("paper (SEA-HELM)", "here"), cells)
+    lines = ["### Against the paper", "", *markdown(table).splitlines(), ""]
     pairs = ordered_pairs(rows, scores)
-    lines = ["### Against the paper", "", "| | paper (SEA-HELM) | here |", "|---|---:|---:|"]
-    lines += [f"| {row.name} | {row.paper:.1f} | {_mean(scores[row.name])} |" for row in rows]
     if not pairs:
-        return [*lines, ""]
-    by_verdict = {
-        verdict: [pair for pair in pairs if pair.verdict == verdict] for verdict in ("holds", "reversed", "open")
-    }
+        return lines
+    by_verdict = {name: [pair for pair in pairs if pair.verdict == name] for name in ("holds", "reversed", "open")}
     holds, turned, left = (len(own) for own in by_verdict.values())
     lines += [
-        "",
         f"Of the paper's {len(pairs)} pairs, {holds} hold here significantly, {turned} are reversed significantly, "
         f"{left} are open.",
     ]
@@ -132,7 +127,9 @@ def _mean(values: Sequence[float]) -> str:
 
 def _cost(study: Study, results: Results) -> list[str]:
     """Time and counted FLOPs per row, the cold start that it stands on included."""
-    lines = [
+    columns = ("steps", "processor s", "wall s", "GFLOP a step", "TFLOP", "TFLOP with cold start")
+    table = grid_of(columns, [(row.name, _cost_cells(study, row, results)) for row in study.rows])
+    return [
         "### Cost",
         "",
         "Processor seconds of one run on one thread, without its questions (median over seeds), wall seconds beside "
@@ -140,34 +137,17 @@ def _cost(study: Study, results: Results) -> list[str]:
         "attention of generation, student, teacher and reference. All are of the row's own stage; the last column adds "
         "the cold start.",
         "",
-        "| | steps | processor s | wall s | GFLOP a step | TFLOP | TFLOP with cold start |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        *markdown(table).splitlines(),
+        "",
     ]
-    return [*lines, *(f"| {row.name} | {_cost_cells(study, row, results)} |" for row in study.rows), ""]
 
 
-def _cost_cells(study: Study, row: Row, results: Results) -> str:
-    runs = [result for _, result in results_of(study, row, results)]
+def _cost_cells(study: Study, row: StudyRow, results: Results) -> list[str]:
+    runs = results_of(study, row, results)
     if not runs:
-        return " | ".join([DASH] * 6)
-    steps = runs[0]["steps"]
-    cpu, wall = (statistics.median(run["seconds"][kind] for run in runs) for kind in ("cpu", "wall"))
-    counted = results.get(cost_job(study, row).id)
-    if counted is None:
-        return f"{steps} | {cpu:.0f} | {wall:.0f} | {DASH} | {DASH} | {DASH}"
-    flops = [_flops(job, results) for job in jobs_of(study, row, 0)]
-    own, whole = _tera(flops[-1:]), _tera(flops)
-    return f"{steps} | {cpu:.0f} | {wall:.0f} | {counted['flops_per_step'] / 1e9:.1f} | {own} | {whole}"
-
-
-def _tera(flops: Sequence[float | None]) -> str:
-    known = [one for one in flops if one is not None]
-    return f"{sum(known) / 1e12:.2f}" if len(known) == len(flops) else DASH
-
-
-def _flops(job: Job, results: Results) -> float | None:
-    """What a job's whole stage takes; None where it was not counted."""
-    counted, score = results.get(cost_of(job).id), results.get(job.id)
-    if counted is None or score is None:
-        return None
-    return float(counted["flops_before"] + score["steps"] * counted["flops_per_step"])
+        return [DASH] * 6
+    clocks = [run.about["training"] for run in runs if run.about.get("training")]
+    times = [f"{statistics.median(one[kind] for one in clocks):.0f}" if clocks else DASH for kind in ("cpu", "wall")]
+    step, own, whole = flops_of(study, row, results)
+    tera = [DASH if value is None else f"{value / 1e12:.2f}" for value in (own, whole)]
+    return [str(runs[0].about["steps"][row.score]), *times, DASH if step is None else f"{step / 1e9:.1f}", *tera]

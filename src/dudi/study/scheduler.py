@@ -1,4 +1,4 @@
-"""Run jobs in several processes, each after what it needs."""
+"""Run jobs in several processes. What they share, a file's lock guards: no job waits for another's end."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
-from dudi.study.jobs import RESULT, Job
+from dudi.evaluation.records import Evaluation
+from dudi.study.jobs import Job
 
-Told = Callable[[Job, dict[str, Any] | BaseException, float], None]
-"""Called after each job with its result, or what went wrong, and the seconds it took."""
+Told = Callable[[Job, list[Evaluation] | BaseException, float], None]
+"""Called after each job with what it found, or what went wrong, and the seconds it took."""
 
 
 def run_jobs(
     jobs: Sequence[Job], runs: Path, *, at_once: int, threads: int, keep_models: bool, told: Told
 ) -> list[Job]:
-    """Do jobs, in order, as far as what each needs is there.
+    """Do jobs, in order.
 
     Args:
-        jobs: Those that are not done yet; each stands behind what it needs.
+        jobs: Those that are not done yet.
         runs: Where results lie.
         at_once: Processes.
         threads: Threads of each.
@@ -32,33 +32,24 @@ def run_jobs(
         told: Hears of each job that ends.
 
     Returns:
-        The jobs that failed, and those that could not run because of them.
+        The jobs that failed.
     """
-    left = list(jobs)
-    failed: list[Job] = []
-    running: dict[Future[Any], tuple[Job, float]] = {}
+    left, failed = list(jobs), list[Job]()
+    running: dict[Future[list[Evaluation]], tuple[Job, float]] = {}
     with _pool(at_once, threads) as pool:
         while left or running:
-            for job in _ready(left, runs)[: at_once - len(running)]:
+            for job in left[: at_once - len(running)]:
                 left.remove(job)
                 running[pool.submit(_run, job, runs, keep_models)] = (job, time.perf_counter())
-            if not running:
-                return failed + left
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 job, started = running.pop(future)
                 error = future.exception()
                 if isinstance(error, BrokenProcessPool):
                     raise error
-                if error is not None:
-                    failed.append(job)
+                failed += [job] if error is not None else []
                 told(job, error or future.result(), time.perf_counter() - started)
     return failed
-
-
-def _ready(jobs: Sequence[Job], runs: Path) -> list[Job]:
-    """Those that wait for nothing, in order."""
-    return [job for job in jobs if all((runs / need / RESULT).is_file() for need in job.needs)]
 
 
 def _pool(at_once: int, threads: int) -> ProcessPoolExecutor:
@@ -82,7 +73,7 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run(job: Job, runs: Path, keep_models: bool) -> dict[str, Any]:
+def _run(job: Job, runs: Path, keep_models: bool) -> list[Evaluation]:
     from dudi.study.worker import run_job
 
     return run_job(job, runs, keep_models=keep_models)

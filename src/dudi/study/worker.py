@@ -1,4 +1,4 @@
-"""One job of a study, from its recipe to `result.json`."""
+"""One job of a study, from its recipe to `evaluation.json`."""
 
 from __future__ import annotations
 
@@ -7,36 +7,24 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-import transformers
-from transformers import PreTrainedModel
-
-from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
-from dudi.distill.loading import build_trainer, model_of, read_rows, tokenizer_of
-from dudi.distill.recipe import RunConfig, load_run_config
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.loading import build_trainer, read_rows
+from dudi.distill.recipe import RunConfig
 from dudi.distill.run import train
 from dudi.distill.stages.cold_start import COLD_START
-from dudi.environment import quiet_libraries
-from dudi.evaluation.after_training import asked_questions
-from dudi.evaluation.benchmark import ask, described
-from dudi.evaluation.summary import scores_by, summarise
-from dudi.models.load import load_model, load_tokenizer, move
+from dudi.environment import package_version, quiet_libraries
+from dudi.evaluation.of_run import evaluate_run
+from dudi.evaluation.records import STUDENT, Evaluation, Run, keep_evaluations
+from dudi.files import write_json
 from dudi.study.counting import counted_flops
-from dudi.study.jobs import RESULT, Job
-from dudi.training import checkpoints
-from dudi.training.runlog import read_jsonl
-
-if TYPE_CHECKING:
-    from dudi.distill.arguments import DudiConfig
-
-CURVES = ("overlap@16", "student_entropy", "teacher_entropy", "rollout/wrong_language_rate")
-PHASES = ("rollout", "teacher", "reference", "student", "step")
+from dudi.study.jobs import CACHE, FLOPS, Job
+from dudi.study.results import SECONDS_FILE
 
 
-def run_job(job: Job, runs: Path, *, keep_models: bool = False) -> dict[str, Any]:
-    """Do one job and write its result; what it prints goes to `log.txt` in its folder.
+def run_job(job: Job, runs: Path, *, keep_models: bool = False) -> list[Evaluation]:
+    """Do one job and keep what it finds; what it prints goes to `log.txt` in its folder.
 
     Args:
         job: What to do.
@@ -44,19 +32,18 @@ def run_job(job: Job, runs: Path, *, keep_models: bool = False) -> dict[str, Any
         keep_models: Leave the weights; otherwise they are deleted once they have been asked.
 
     Returns:
-        What `result.json` holds.
+        What was found out.
     """
     folder = runs / job.id
     folder.mkdir(parents=True, exist_ok=True)
+    config = job.config("disable_tqdm=true", f"cache_dir={runs / CACHE}")
+    args = config.dudi_config(folder)
     with (folder / "log.txt").open("a", encoding="utf-8") as log, _into(log):
-        result = _KINDS[job.kind](job, folder, runs / "cache")
-    about = {"kind": job.kind, "seed": job.seed, "recipe": Path(job.recipe).name, "words": list(job.words)}
-    result = about | result | {"torch": torch.__version__, "transformers": transformers.__version__}
-    checkpoints.write_json(folder / RESULT, result)
+        found = _count(job, config, args) if job.kind == "cost" else _train(job, config, args)
     if not keep_models:
         for part in ("checkpoints", "stages", "model"):
-            shutil.rmtree(folder / "run" / part, ignore_errors=True)
-    return result
+            shutil.rmtree(folder / part, ignore_errors=True)
+    return found
 
 
 @contextlib.contextmanager
@@ -66,88 +53,40 @@ def _into(log: Any) -> Iterator[None]:
         yield
 
 
-def _method(job: Job, folder: Path, cache: Path) -> dict[str, Any]:
-    config, place = _quiet_config(job, cache), folder / "run"
-    with _clock() as clock:
-        train(config, config.dudi_config(place))
-    return {"method": config.method, **_trained(job, config, place, place / "model"), **clock}
+def _train(job: Job, config: RunConfig, args: DudiConfig) -> list[Evaluation]:
+    """As `dudi train` does, as far as those go who are asked."""
+    seconds: dict[str, Any] = {}
+    if {COLD_START, STUDENT} & {*job.subjects}:
+        with _clock(seconds, COLD_START):  # alone: the other clock is the method's own
+            _start(config, args)
+    if STUDENT in job.subjects:
+        with _clock(seconds, STUDENT):
+            train(config, args)
+    write_json(args.folder / SECONDS_FILE, seconds)
+    return evaluate_run(config, args, args.folder, job.subjects)
 
 
-def _cold_start(job: Job, folder: Path, cache: Path) -> dict[str, Any]:
-    config, place = _quiet_config(job, cache), folder / "run"
-    args = config.dudi_config(place)
-    with _clock() as clock:
-        build_trainer(config, args, *read_rows(config, args, place)).run_cold_start()
-    return {"method": args.cold_start, **_trained(job, config, place, place / "stages" / COLD_START / "model"), **clock}
+def _start(config: RunConfig, args: DudiConfig) -> None:
+    """Train the cold start, or take it from another run that has."""
+    build_trainer(config, args, *read_rows(config, args, args.folder)).run_cold_start()
 
 
-def _trained(job: Job, config: RunConfig, place: Path, model: Path) -> dict[str, Any]:
-    """The scores of a trained model, and how its stage went."""
-    args = config.dudi_config(place)
-    kwargs = template_kwargs(args.chat_template_kwargs, "student")
-    chat = chat_format(load_tokenizer(str(model)), kwargs, config.student.model)
-    stage = COLD_START if job.kind == "cold_start" else config.method
-    records = [one for one in read_jsonl(place / "metrics.jsonl") if one.get("stage") == stage]
-    phases = {name: round(sum(one.get(f"time/{name}", 0.0) for one in records), 2) for name in PHASES}
-    return {
-        **_asked(job, args, load_model(str(model), dtype=torch.float32), chat),
-        "steps": len(records),
-        "phases": phases,
-        "curves": {name: [one.get(name) for one in records] for name in CURVES if name in records[-1]},
-    }
-
-
-def _reference(job: Job, folder: Path, cache: Path) -> dict[str, Any]:
-    config = _quiet_config(job, cache)
-    args = config.dudi_config(folder)
-    section = config.student if job.model == "student" else config.teacher
-    tokenizer = tokenizer_of(section, job.model)
-    borrow_template(tokenizer, tokenizer_of(config.student, "student"))
-    model = model_of(section, "float32")
-    chat = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, job.model), str(section.model))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"model": str(section.model), "parameters": parameters, **_asked(job, args, model, chat, floor=True)}
-
-
-def _cost(job: Job, folder: Path, cache: Path) -> dict[str, Any]:
-    config = _quiet_config(job, cache)
-    return counted_flops(config, config.dudi_config(folder / "run"), cold_start=job.key.startswith(COLD_START))
-
-
-_KINDS = {"method": _method, "cold_start": _cold_start, "reference": _reference, "cost": _cost}
-
-
-def _quiet_config(job: Job, cache: Path) -> RunConfig:
-    """The row's recipe at the job's seed; its questions are asked here, so that the run itself asks none."""
-    words = [*job.words, f"seed={job.seed}", "benchmark=null", "disable_tqdm=true", f"cache_dir={cache}"]
-    return load_run_config(job.recipe, words)
-
-
-def _asked(
-    job: Job, args: DudiConfig, model: PreTrainedModel, chat: ChatFormat, *, floor: bool = False
-) -> dict[str, Any]:
-    """The benchmark's questions to one model, as the recipe's section says."""
-    config = load_run_config(job.recipe, [*job.words])
-    section = config.benchmark
-    if section is None:
-        return {"scores": {}}
-    move(model, args.device)
-    questions = asked_questions(config, args.languages)
-    with _clock() as clock:
-        answered = ask(
-            "it", model, chat, questions, max_new_tokens=section.max_new_tokens, batch_size=section.batch_size
-        )
-    summary = summarise(answered)
-    about = described(questions, part=section.part, max_new_tokens=section.max_new_tokens)
-    own = summary["it"] | {"by_kind": scores_by(answered, lambda one: one.kind)}  # finer than the benchmark's tasks
-    found = {"benchmark": about, "scores": own, "asking_seconds": clock["seconds"]}
-    return found | ({"floor": summary["floor"]} if floor else {})
+def _count(job: Job, config: RunConfig, args: DudiConfig) -> list[Evaluation]:
+    """FLOPs of the cold start and of the method, by stage."""
+    scores = {}
+    if config.settings["cold_start"] != "none":
+        scores[COLD_START] = counted_flops(config, args, cold_start=True)
+    _start(config, args)  # so that its FLOPs are in nobody else's
+    scores[STUDENT] = counted_flops(config, args, cold_start=False)
+    about = {"job": job.id, "versions": {name: package_version(name) for name in ("torch", "transformers")}}
+    found = Evaluation(config.method, config.student.model, {"name": FLOPS}, (Run(job.seed, scores),), about, FLOPS)
+    keep_evaluations([found], [], args.folder)
+    return [found]
 
 
 @contextlib.contextmanager
-def _clock() -> Iterator[dict[str, Any]]:
+def _clock(found: dict[str, Any], name: str) -> Iterator[None]:
     """Wall time, and processor time: the second hardly changes when other jobs run beside."""
-    found: dict[str, Any] = {}
     wall, cpu = time.perf_counter(), time.process_time()
-    yield found
-    found["seconds"] = {"wall": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}
+    yield
+    found[name] = {"wall": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}

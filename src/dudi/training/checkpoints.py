@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.files import json_text, settle_mode, sha256_of, sync
 from dudi.models.screening import screen_checkpoint
 from dudi.models.sharding import whole
 
@@ -59,7 +60,7 @@ def seal(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any], *
         if folder.exists():
             os.replace(folder, old)
         os.replace(partial, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk needs the room
         with contextlib.suppress(OSError):
@@ -74,14 +75,15 @@ def _close(partial: Path, about: Mapping[str, Any]) -> None:
     """Bring every file to the disk, then the manifest that names them."""
     files = {}
     for path in sorted(p for p in partial.rglob("*") if p.is_file()):
-        _sync(path)
+        settle_mode(path)
+        sync(path)
         files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {**about, "files": files}
     write_json(partial / MANIFEST, {**manifest, "sha256": _digest_of(manifest)})
-    _sync(partial / MANIFEST)
+    sync(partial / MANIFEST)
     for inner in (p for p in partial.rglob("*") if p.is_dir()):
-        _sync(inner)
-    _sync(partial)
+        sync(inner)
+    sync(partial)
 
 
 def settle(folder: Path) -> None:
@@ -150,7 +152,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder}: not a whole checkpoint ({MANIFEST}: {type(error).__name__})") from None
     # The manifest says at which step, and of which run, the folder is: a flipped bit in it must not pass either.
     content = {name: value for name, value in manifest.items() if name != "sha256"}
-    if own != _digest_of(content) or text != _json_text(manifest):
+    if own != _digest_of(content) or text != json_text(manifest):
         raise ConfigError(f"{path}: its content is not what was written; the checkpoint is damaged")
     return manifest
 
@@ -249,37 +251,15 @@ def _step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step-"))
 
 
-def sha256_of(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest_of(manifest: Mapping[str, Any]) -> str:
     """Hash of a manifest's content as it reads back from JSON, whatever the order of its keys."""
     content = json.loads(json.dumps(manifest, default=str))
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_json(path: Path, value: Any) -> None:
-    """UTF-8 JSON, readable by people; the file appears whole or not at all."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(_json_text(value), encoding="utf-8")
-    os.replace(beside, path)
-
-
-def _json_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1, default=str) + "\n"
+    """UTF-8 JSON inside a folder that is about to be sealed, which makes it whole; elsewhere `dudi.files` does."""
+    path.write_text(json_text(value), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

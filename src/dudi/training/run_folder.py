@@ -10,7 +10,7 @@ from typing import Any
 from dudi.command import say
 from dudi.environment import collect_environment
 from dudi.errors import ConfigError
-from dudi.files import atomic_file
+from dudi.files import write_json, write_text
 from dudi.training import checkpoints
 from dudi.training.runlog import read_jsonl
 
@@ -97,7 +97,6 @@ def go_on(folder: Path, start: Path | None, resume: str) -> None:
 def write_records(folder: Path, resolved: str, data: dict[str, Any]) -> None:
     """Write down what a run is before it begins: `resolved.yaml` (its text), `env.json` and `data.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "resolved.yaml") as beside:
-        beside.write_text(resolved, encoding="utf-8")
-    checkpoints.write_json(folder / "env.json", collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]})
-    checkpoints.write_json(folder / "data.json", data)
+    write_text(folder / "resolved.yaml", resolved)
+    write_json(folder / "env.json", collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]})
+    write_json(folder / "data.json", data)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dudi.files import write_json_lines
+
 
 class RunLog:
     """A JSONL file that a run appends to.
@@ -45,14 +47,8 @@ class RunLog:
 
     def replace(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the whole file anew; it changes at once or not at all."""
-        if not self.writes:
-            return
-        beside = self.path.with_name(self.path.name + ".tmp")
-        with beside.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, self.path)
+        if self.writes:
+            write_json_lines(self.path, records)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

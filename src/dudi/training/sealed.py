@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers.trainer_callback import ExportableState
 
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
+from dudi.files import write_json
 from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
@@ -196,8 +197,7 @@ class SealedTrainer(PublishingTrainer):
         def look() -> None:
             if file.is_file():
                 check_identity(_read_identity(file), own, str(folder), self.allow_changed)
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoints.write_json(file, own)
+            write_json(file, own)
 
         from_first(look)
 

@@ -198,6 +198,13 @@ def training_rows(
     return _alternate([rows[:rows_per_language] for _, rows in drawn])
 
 
+def source(
+    languages: Sequence[str], tasks: Sequence[str] | None, rows_per_language: int | None, seed: int
+) -> list[Row]:
+    """The training rows, as `dudi.data.built_in` asks for them: no seed takes part."""
+    return training_rows(languages, tuple(TASKS) if tasks is None else tasks, rows_per_language)
+
+
 def questions(
     languages: Sequence[str] = LANGUAGES,
     tasks: Sequence[str] = tuple(TASKS),

@@ -13,6 +13,8 @@ from dudi.data.rows import Message, Row
 from dudi.errors import ConfigError, DataError, did_you_mean
 
 Item = tuple[Fact, Row]
+ROWS_PER_LANGUAGE = 200
+"""Of the source `cldr`, where nobody says."""
 
 
 def cldr_rows(languages: Sequence[str], rows_per_language: int, seed: int = 0) -> list[Row]:
@@ -34,6 +36,13 @@ def cldr_rows(languages: Sequence[str], rows_per_language: int, seed: int = 0) -
         DataError: a language has fewer rows than asked for; the message says how many.
     """
     return [row for _, row in cldr_items(languages, rows_per_language, seed)]
+
+
+def source(
+    languages: Sequence[str], tasks: Sequence[str] | None, rows_per_language: int | None, seed: int
+) -> list[Row]:
+    """`cldr`, as `dudi.data.built_in` asks for it: it has no tasks."""
+    return cldr_rows(languages, rows_per_language or ROWS_PER_LANGUAGE, seed)
 
 
 def cldr_items(languages: Sequence[str], rows_per_language: int, seed: int = 0) -> list[Item]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import babel
 from dudi.data.cldr.items import Item, cldr_items
 from dudi.data.cldr.locales import AS_OF, cldr_version
 from dudi.data.writers import card_beside
-from dudi.files import atomic_file
+from dudi.files import sha256_of, write_json, write_text
 
 
 def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int, seed: int = 0) -> dict[str, Any]:
@@ -38,13 +37,10 @@ def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int,
         EnvironmentFault: the disk refuses.
     """
     items = cldr_items(languages, rows_per_language, seed)
-    data = "".join(_line(item) for item in items).encode()
-    card = _card(items, hashlib.sha256(data).hexdigest())
+    write_text(output, "".join(map(_line, items)))
+    card = _card(items, sha256_of(output))
     card = {"file": output.name, **card, "rows_per_language": rows_per_language, "seed": seed}
-    text = json.dumps(card, ensure_ascii=False, indent=2) + "\n"
-    for path, content in ((output, data), (card_beside(output), text.encode())):
-        with atomic_file(path) as temporary:
-            temporary.write_bytes(content)
+    write_json(card_beside(output), card)
     return card
 
 

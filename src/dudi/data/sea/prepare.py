@@ -7,7 +7,6 @@ each; the pass that writes reads the chosen rows again.
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from dudi.data.sea.sampling import Candidates, Sample, hash_rank
 from dudi.data.sources import RowIds, content_digest, reject
 from dudi.data.writers import card_beside, row_writer
 from dudi.errors import ConfigError, DataError
-from dudi.files import atomic_file
+from dudi.files import write_json
 
 __all__ = ["DEFAULT_EXCLUDED_SOURCES", "HUB_NAME", "SEA_LANGUAGES", "mix_text", "prepare_sea_instruct"]
 
@@ -91,8 +90,7 @@ def prepare_sea_instruct(
             raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; {tally.reasons()}")
         _write(target, files, judge, samples)
     card = build_card(target, files, tally, samples, rejections, per_language, seed, excluded, revision)
-    with atomic_file(card_beside(target)) as temporary:
-        temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(card_beside(target), card)
     return card | {"text": mix_text(card, rejections)}
 
 

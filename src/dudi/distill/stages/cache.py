@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from dudi.command import say
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
 from dudi.training import checkpoints
@@ -61,6 +66,28 @@ def fetch(run: Run, kind: str, key: str, folder: Path, part: str = "model") -> b
         return False
     run.write_once(lambda: _copy(shared, folder))
     return True
+
+
+@contextlib.contextmanager
+def alone(run: Run, kind: str, key: str) -> Iterator[None]:
+    """Keep other runs on this machine out while a stage is looked for and made: they wait, and find it in the cache.
+
+    Runs of several processes do not wait: their other ranks would, in a collective, until it gives up.
+    """
+    lock = FileLock(f"{_cache(run, kind, key)}.lock")
+    try:
+        if run.args.world_size == 1:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+    except Timeout:
+        say(f"another run makes this {kind.replace('_', ' ')}: waiting for it")
+        lock.acquire()
+    except OSError:  # a cache that cannot be written is no reason to stop
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _copy(shared: Path, folder: Path) -> None:

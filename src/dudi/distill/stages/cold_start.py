@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, set_seed
 
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.keys import COLD_STARTS, METHOD_STAGE_KEYS
-from dudi.distill.stages.cache import fetch, hash_of, share, stands, teacher_hash
+from dudi.distill.stages.cache import alone, fetch, hash_of, share, stands, teacher_hash
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
 from dudi.models.adapters import CONFIG, adapter_settings, is_adapted, with_adapter
@@ -68,12 +68,13 @@ def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started
         return _from_folder(run, peft_config, _existing(Path(wanted)))
     folder = run.args.folder / "stages" / COLD_START
     key = cold_start_key(run)
-    if stands(folder / "model", key) or fetch(run, COLD_START, key, folder):
-        _load_student(model, folder / "model")
-        _repeat_metrics(run, folder)
-    else:
-        _train_cold_start(run, folder, key, make_trainer)
-        share(run, COLD_START, key, folder)
+    with alone(run, COLD_START, key):
+        if stands(folder / "model", key) or fetch(run, COLD_START, key, folder):
+            _load_student(model, folder / "model")
+            _repeat_metrics(run, folder)
+        else:
+            _train_cold_start(run, folder, key, make_trainer)
+            share(run, COLD_START, key, folder)
     return _settle_adapter(run, peft_config)
 
 

@@ -1,1 +1,1 @@
-"""The real SEA-HELM, driven as a subprocess: a server for the checkpoint, runs over seeds, totals recomputed."""
+"""The real SEA-HELM, driven as a subprocess against a model's server; its totals recomputed."""

@@ -1,174 +1,165 @@
-"""`dudi eval MODEL --benchmark seahelm`: its words, and what it does."""
+"""The real SEA-HELM over several seeds, as a subprocess in its own environment, resumed where it stopped."""
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.errors import ConfigError
-from dudi.evaluation.records import Evaluation, Run, write_evaluation
-from dudi.evaluation.seahelm import processes, served, totals
-from dudi.evaluation.seahelm.catalogue import DEFAULT_SET, Catalogue, fingerprint, read_catalogue, select
-from dudi.evaluation.seahelm.driver import Plan, interpreter, run_all
-from dudi.evaluation.seahelm.results import Results, missing
-from dudi.evaluation.seahelm.server import GivenServer, LocalServer, Options, Served, versions
+from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.evaluation.benchmarks import SEAHELM
+from dudi.evaluation.records import Evaluation, Run, keep_evaluations
+from dudi.evaluation.seahelm import processes
+from dudi.evaluation.seahelm.catalogue import Catalogue, fingerprint
+from dudi.evaluation.seahelm.results import NEVER, Results, answer_errors, missing, read_run
+from dudi.evaluation.seahelm.server import Server
+from dudi.evaluation.seahelm.totals import COMPETENCIES, scores
+from dudi.files import write_json
 
-FOLDER = "seahelm"
-WORKERS = {"vllm": 64, "transformers": 1}
-"""Requests at a time. `transformers serve` seeds the process, not the request: only one at a time is repeatable."""
+SCRIPT = Path(__file__).with_name("inside.py")
+SET, POLL = "dudi", 0.5
 
 
-def evaluate_seahelm(
-    model: str,
-    *,
-    checkout: Path,
-    output: Path,
-    python: Path | None = None,
-    seeds: Sequence[int] = (0,),
-    tasks: Sequence[str] = (DEFAULT_SET,),
-    languages: Sequence[str] | None = None,
-    skip_tasks: Sequence[str] = (),
-    judges: bool = False,
-    limit: int | None = None,
-    name: str | None = None,
-    server: Options | None = None,
-    base_url: str | None = None,
-    temperature: float | None = None,
-    workers: int | None = None,
-    count_all: bool = False,
-    report: Callable[[str], None] | None = None,
-) -> Evaluation:
-    """Run the real SEA-HELM on a checkpoint, one run per seed, and read what it wrote.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeaHelm:
+    """SEA-HELM on one model.
 
-    Args:
-        model: A `from_pretrained` folder, a hub name, or, with `base_url`, the name that the server knows.
-        checkout: A checkout of SEA-HELM.
+    Attributes:
+        server: The model's; it is watched, and stopped at the end where it is ours.
+        catalogue: The checkout's.
+        chosen: Tasks by language, of `catalogue.select`.
+        python: SEA-HELM's interpreter.
         output: Takes `evaluation.json`, and `seahelm/` with SEA-HELM's own files, which a second call takes up again.
-        python: SEA-HELM's interpreter; None: the virtual environment in the checkout.
-        seeds: Sent with each request; one run each.
-        tasks: Sets, groups and single tasks of SEA-HELM.
-        languages: Only these.
-        skip_tasks: Tasks and groups to leave out.
-        judges: Whether to keep a set's tasks that another language model judges.
         limit: Examples per task; None: all.
-        name: What tables call it; None: the folder's name.
-        server: How the model is served.
-        base_url: A server that runs already, with `/v1`; it is watched, and not stopped.
-        temperature: In place of the checkpoint's own; 0 is greedy.
         workers: Requests at a time.
         count_all: Count every competency in the totals, not the paper's seven only.
-        report: Takes lines of progress; None: stderr.
-
-    Returns:
-        The evaluation, as written. Its metric is `score`, 0 to 100; a missing task is None and listed in `about`.
-
-    Raises:
-        ConfigError: wrong folder, interpreter, task or language; or `output` holds results under other settings.
-        EnvironmentFault: the server or SEA-HELM ended; with the last lines. Nothing is left running.
     """
-    if not seeds or (limit is not None and limit < 1):
-        raise ConfigError(f"SEA-HELM needs at least one seed and a limit of at least 1, got {list(seeds)} and {limit}")
-    catalogue = read_catalogue(checkout)
-    chosen = select(catalogue, tasks, languages, skip_tasks, judges)
-    options, folder = server or Options(), (output / FOLDER).absolute()
-    served_as, decoding = _served(model, options, base_url, temperature)
-    counted = tuple(_all_competencies(catalogue, chosen)) if count_all else tuple(totals.COMPETENCIES)
-    benchmark = {
-        "name": FOLDER,
-        "version": catalogue.version,
-        "fingerprint": fingerprint(catalogue, chosen),
-        "tasks": chosen,
-        "limit": limit,
-        "counted": list(counted),
-        "decoding": decoding,
-    }
-    plan = Plan(
-        catalogue=catalogue,
-        chosen=chosen,
-        python=interpreter(catalogue.checkout, python),
-        model=served_as,
-        folder=folder,
-        limit=limit,
-        workers=workers or WORKERS[options.kind],
-        settings={"model": served_as, "code": fingerprint(catalogue, {}), "limit": limit, "decoding": decoding},
-        report=report or _to_stderr,
-    )
-    with processes.ended_by_signals(), _serving(plan, model, options, base_url, temperature) as started:
-        by_seed, facts = run_all(plan, seeds, started)
-    lost = sorted({name for results in by_seed.values() for name in missing(results)})
-    benchmark |= {"missing": lost} if lost else {}  # totals over other tasks do not compare
-    if base_url is None:
-        facts["server"] = versions(options)
-    about = {**facts, "commit": _commit(catalogue.checkout), "served_as": served_as, **_lost(by_seed)}
-    runs = tuple(Run(seed, totals.scores(by_seed[seed], catalogue, counted)) for seed in sorted(by_seed))
-    evaluation = Evaluation(name or Path(model).name, model, benchmark, runs, about)
-    write_evaluation(evaluation, output)
-    return evaluation
+
+    server: Server
+    catalogue: Catalogue
+    chosen: Mapping[str, Sequence[str]]
+    python: Path
+    output: Path
+    limit: int | None = None
+    workers: int = 64
+    count_all: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Ours; SEA-HELM writes below it."""
+        return (self.output / SEAHELM.name).absolute()
+
+    def evaluate(self, name: str, seeds: Sequence[int] = (0,)) -> Evaluation:
+        """Run it once for each seed that is not complete, and read what it wrote.
+
+        Args:
+            name: What tables call the model.
+            seeds: Sent with each request.
+
+        Returns:
+            The evaluation, as written. Its metric is `score`, 0 to 100; a missing task is None and listed in `about`.
+
+        Raises:
+            ConfigError: `output` holds results under other settings.
+            EnvironmentFault: the server or SEA-HELM ended early; with the last lines. Nothing is left running.
+        """
+        numbers = self._numbers(seeds)
+        try:
+            for seed in seeds:
+                if missing(self._results(numbers[seed])):
+                    self._drive(numbers[seed], seed)
+        finally:
+            self.server.stop()
+        by_seed = {seed: self._results(numbers[seed]) for seed in sorted(seeds)}
+        lost = {str(seed): found for seed, results in by_seed.items() if (found := missing(results))}
+        wrong = {str(seed): count for seed in by_seed if (count := answer_errors(self._run_folder(numbers[seed])))}
+        competencies = (self.catalogue.tasks[task].competency for own in self.chosen.values() for task in own)
+        counted = list(dict.fromkeys(competencies if self.count_all else COMPETENCIES))
+        benchmark = {
+            "name": SEAHELM.name,
+            "version": self.catalogue.version,
+            "fingerprint": fingerprint(self.catalogue.checkout),
+            "tasks": self.chosen,
+            "limit": self.limit,
+            "counted": counted,
+            "decoding": self.server.decoding(),
+        }
+        if lost:  # totals over other tasks do not compare
+            benchmark["missing"] = sorted({one for own in lost.values() for one in own})
+        about = {**_read(self.folder / "facts.json"), "missing": lost, "answer_errors": wrong}
+        runs = tuple(Run(seed, scores(results, self.catalogue, counted)) for seed, results in by_seed.items())
+        evaluation = Evaluation(name, self.server.model, benchmark, runs, about)
+        keep_evaluations([evaluation], [], self.output)
+        return evaluation
+
+    def _run_folder(self, run: int) -> Path:
+        """Where SEA-HELM keeps a run: under the last part of the model's name."""
+        return self.folder / "runs" / self.server.model.rpartition("/")[2] / f"run_{run}"
+
+    def _results(self, run: int) -> Results:
+        return read_run(self._run_folder(run), self.catalogue, self.chosen)
+
+    def _numbers(self, seeds: Sequence[int]) -> dict[int, int]:
+        """SEA-HELM's number of run for each seed; a new seed gets the next free number, an old one keeps its own.
+
+        SEA-HELM files answers under the number and takes them up again whatever the seed: a number must never change
+        its seed, nor a folder its settings.
+        """
+        settings: dict[str, Any] = {"model": self.server.model, "code": fingerprint(self.catalogue.checkout)}
+        settings = json.loads(json.dumps({**settings, "limit": self.limit, "decoding": self.server.decoding()}))
+        file = self.folder / "settings.json"
+        known = _read(file) or {"settings": settings, "runs": {}}
+        for key, value in settings.items():
+            if (old := known["settings"].get(key)) != value:
+                raise ConfigError(
+                    f"{self.folder}: holds results with {key} = {json.dumps(old)}, and this run has "
+                    f"{json.dumps(value)}; name another --output, or delete the folder"
+                )
+        runs = {int(seed): int(run) for seed, run in known["runs"].items()}
+        for seed in seeds:
+            runs.setdefault(seed, max(runs.values(), default=-1) + 1)
+        write_json(file, {"settings": settings, "runs": {str(seed): run for seed, run in runs.items()}})
+        return runs
+
+    def _drive(self, run: int, seed: int) -> None:
+        """One run, ended at once when the server dies: alone SEA-HELM would retry for hours and write zeros."""
+        log, place = self.folder / "logs" / f"run_{run}.log", self.folder / "requests"
+        log.unlink(missing_ok=True)
+        request = {
+            "set": SET,
+            "tasks_file": str(write_json(place / f"run_{run}.tasks.yaml", {SET: self.chosen})),  # JSON is YAML
+            "output_dir": str(self.folder / "runs"),
+            "model_name": self.server.model,
+            "base_url": self.server.up(),
+            "max_workers": self.workers,
+            "run": run,
+            "seed": seed,
+            "limit": self.limit,
+            "facts": str(self.folder / "facts.json"),
+        }
+        words = [str(self.python), str(SCRIPT), str(write_json(place / f"run_{run}.json", request))]
+        process = processes.start(words, log, cwd=self.catalogue.checkout)
+        try:
+            while process.poll() is None:
+                if (why := self.server.trouble()) is not None:
+                    end = self.server.end()
+                    raise EnvironmentFault(f"the model's server is gone: {why}; SEA-HELM was stopped.{end}")
+                time.sleep(POLL)
+        finally:
+            processes.stop(process)
+        if process.returncode != 0 and NEVER in missing(self._results(run)).values():
+            raise EnvironmentFault(
+                f"SEA-HELM ended with {processes.ending(process.returncode)} before it was through (docs/seahelm.md "
+                f"says what it needs); {log} ends:\n{processes.last_lines(log)}"
+            )
 
 
-def _served(
-    model: str, options: Options, base_url: str | None, temperature: float | None
-) -> tuple[str, dict[str, Any]]:
-    """The model's name at the server, and what was told of its sampling."""
-    if base_url is not None:
-        if temperature is not None:
-            raise ConfigError("--temperature: a server that runs already has its own sampling; start it with another")
-        return model, {"server": "given", "sampling": "the server's own", "max_tokens": "of each task"}
-    folder = served.checkpoint_folder(model)
-    decoding = {
-        "server": options.kind,
-        "words": list(options.words),
-        "dtype": options.dtype,
-        "sampling": served.sampling(folder, temperature, options.kind),
-        "max_tokens": "of each task",
-    }
-    return served.served_name(folder), decoding
-
-
-@contextlib.contextmanager
-def _serving(
-    plan: Plan, model: str, options: Options, base_url: str | None, temperature: float | None
-) -> Iterator[Served]:
-    if base_url is not None:
-        yield GivenServer(base_url, plan.model, options.patience)
-        return
-    generation = served.override(temperature, options.kind)
-    place = served.view(served.checkpoint_folder(model), plan.model, plan.folder / "served", generation)
-    log = plan.folder / "logs" / "server.log"
-    with LocalServer(options, place, log) as server:
-        yield server
-
-
-def _lost(by_seed: dict[int, Results]) -> dict[str, Any]:
-    """What is missing, and how many answers were errors, by seed; only seeds that lack something."""
-    lost = {str(seed): missing(results) for seed, results in by_seed.items()}
-    errors = {
-        str(seed): sum(result.errors for own in results.values() for result in own.values())
-        for seed, results in by_seed.items()
-    }
-    return {
-        "missing": {seed: own for seed, own in lost.items() if own},
-        "answer_errors": {seed: count for seed, count in errors.items() if count},
-    }
-
-
-def _all_competencies(catalogue: Catalogue, chosen: dict[str, list[str]]) -> list[str]:
-    return list(dict.fromkeys(catalogue.tasks[name].competency for names in chosen.values() for name in names))
-
-
-def _commit(checkout: Path) -> str | None:
-    """The commit of the checkout; None where git cannot tell."""
+def _read(file: Path) -> dict[str, Any]:
     try:
-        words = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-        answer = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip()
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{file}: is not JSON: {error}; delete the folder") from error
+    return found

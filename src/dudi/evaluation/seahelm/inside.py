@@ -1,7 +1,6 @@
 """Runs in SEA-HELM's own interpreter, its checkout as working directory: one run of SEA-HELM over chosen tasks.
 
-    PYTHON inside.py check                 # import SEA-HELM, print its versions as JSON
-    PYTHON inside.py run REQUEST.json      # keys: see `dudi.evaluation.seahelm.driver`
+    PYTHON inside.py REQUEST.json      # keys: see `dudi.evaluation.seahelm.driver.drive`
 
 SEA-HELM's command line knows sets of tasks only; its class takes another file of sets, which is what this needs.
 Nothing of `dudi` is imported: it need not be installed there.
@@ -9,7 +8,6 @@ Nothing of `dudi` is imported: it need not be installed there.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import importlib.machinery
 import importlib.metadata
@@ -18,7 +16,6 @@ import json
 import os
 import platform
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,6 @@ STAND_INS: dict[str, tuple[str, ...]] = {
 }
 """Packages that SEA-HELM imports at start, and that a run against a server never calls."""
 RECORDED = ("torch", "transformers", "datasets", "openai", "omegaconf", "pandas", "scikit-learn", "sacrebleu", "vllm")
-PATIENCE = 120.0
 
 
 class _StandIn(types.ModuleType):
@@ -44,11 +40,7 @@ class _StandIn(types.ModuleType):
 
 
 def stand_in() -> list[str]:
-    """Put empty modules where packages are missing that only in-process models and judges need.
-
-    Returns:
-        The packages that were missing.
-    """
+    """Put empty modules where packages are missing that only in-process models and judges need; returns which."""
     missing = [name for name in STAND_INS if importlib.util.find_spec(name) is None]
     for package in missing:
         for name in (package, *(f"{package}.{inner}" for inner in STAND_INS[package])):
@@ -59,29 +51,19 @@ def stand_in() -> list[str]:
     return missing
 
 
-def check() -> None:
-    """Import SEA-HELM and print what it runs on."""
-    missing = stand_in()
-    importlib.import_module("src.seahelm_evaluation")
-    versions = {"python": platform.python_version()}
-    for name in RECORDED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    sys.stdout.write("\n" + json.dumps({"versions": versions, "without": missing}) + "\n")
+def versions() -> dict[str, str]:
+    """What SEA-HELM runs on."""
+    installed = {str(one.metadata["Name"]).lower(): one.version for one in importlib.metadata.distributions()}
+    return {"python": platform.python_version(), **{name: installed[name] for name in RECORDED if name in installed}}
 
 
 def evaluate(request: dict[str, Any]) -> None:
-    """What SEA-HELM's own command line does, with our file of tasks.
-
-    Args:
-        request: Of `driver.request`.
-    """
-    stand_in()
+    """What SEA-HELM's own command line does, with our file of tasks."""
+    facts = {"versions": versions(), "without": stand_in()}
     setup_root_logger = importlib.import_module("src.base_logger").setup_root_logger
     get_serving_class = importlib.import_module("src.serving").get_serving_class
     evaluation = importlib.import_module("src.seahelm_evaluation").SeaHelmEvaluation
+    Path(request["facts"]).write_text(json.dumps(facts), encoding="utf-8")
     output, model, run = request["output_dir"], request["model_name"], request["run"]
     started = datetime.datetime.now().isoformat()
     evaluation.create_seahelm_run_folders(output_dir=output, model_name=model, run_number=run)
@@ -92,11 +74,10 @@ def evaluate(request: dict[str, Any]) -> None:
         is_base_model=False,
         seed=request["seed"],
         base_url=request["base_url"],
-        api_key=request["api_key"],
+        api_key="none",
         max_workers=request["max_workers"],
     )
-    # Called before a judge of SEA-HELM's own is loaded. The judge wants the memory that our server holds.
-    llm.cleanup = lambda: release(Path(request["released"]), Path(request["stopped"]))
+    llm.cleanup = lambda: None  # it would end a model of its own before a judge is loaded
     evaluation(
         llm,
         request["set"],
@@ -113,25 +94,6 @@ def evaluate(request: dict[str, Any]) -> None:
     ).run_evaluation(llm=llm, use_cached_results=True)
 
 
-def release(released: Path, stopped: Path) -> None:
-    """Say that the model's server is no longer needed, and wait until it has been stopped."""
-    released.touch()
-    deadline = time.monotonic() + PATIENCE
-    while not stopped.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-
-
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("check", "run"))
-    parser.add_argument("request", type=Path, nargs="?")
-    given = parser.parse_args()
-    if given.what == "check":
-        return check()
-    return evaluate(json.loads(given.request.read_text(encoding="utf-8")))
-
-
 if __name__ == "__main__":
     sys.path[0] = os.getcwd()  # the checkout; our folder's modules are not SEA-HELM's to see
-    main()
+    evaluate(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))

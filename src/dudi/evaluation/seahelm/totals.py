@@ -25,25 +25,15 @@ COMPETENCIES: dict[str, str] = {
     "knowledge": "Knowledge",
 }
 """The seven of the paper's Table 8: SEA-HELM's name and the paper's."""
-
-DIAGNOSTICS = "linguistic-diagnostics"
-PRAGMATICS = "pragmatics"
 _PRAGMATIC_TASKS = ("pragmatic-single", "pragmatic-pair")
 _PHENOMENA = ("scalar_implicatures", "presuppositions")
-_PRAGMATICS_BASELINE = 0.5
-_UNCOUNTED = {"syntax-criteria"}
-"""Judged tasks of linguistic diagnostics that SEA-HELM leaves out of the competency."""
+_UNCOUNTED = "syntax-criteria"
+"""A judged task of linguistic diagnostics that SEA-HELM leaves out of the competency."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Total:
-    """A mean of scores.
-
-    Attributes:
-        score: 0 to 100; None when nothing below it was measured.
-        tasks: Tasks that it stands on.
-        asked: Tasks that it should stand on; more than `tasks` says that some are missing.
-    """
+    """A mean of scores, 0 to 100 (None when nothing was measured), on how many tasks it stands and on how many not."""
 
     score: float | None
     tasks: int
@@ -62,33 +52,21 @@ def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tupl
         `overall`, `by_language`, `by_competency`, `by_language_and_competency`, `by_task` (`language/task`); each leaf
         has `score`, `tasks` and `asked` of `Total`. A competency that is not counted appears where competencies do.
     """
+    leaf = dataclasses.asdict
     table = {language: _competencies(own, catalogue) for language, own in results.items()}
     languages = {language: _mean(own[name] for name in own if name in counted) for language, own in table.items()}
-    names = list(dict.fromkeys([*COMPETENCIES, *(name for own in table.values() for name in own)]))
+    names = dict.fromkeys([*COMPETENCIES, *(name for own in table.values() for name in own)])
     over = {name: _mean(own[name] for own in table.values() if name in own) for name in names}
+    tasks = {language: _tasks(own) for language, own in results.items()}
     return {
-        "overall": _leaf(_mean(languages.values())),
-        "by_language": {language: _leaf(total) for language, total in languages.items() if total.asked},
-        "by_competency": {name: _leaf(total) for name, total in over.items() if total.asked},
+        "overall": leaf(_mean(languages.values())),
+        "by_language": {language: leaf(total) for language, total in languages.items() if total.asked},
+        "by_competency": {name: leaf(total) for name, total in over.items() if total.asked},
         "by_language_and_competency": {
-            language: {name: _leaf(total) for name, total in own.items()} for language, own in table.items()
+            language: {name: leaf(total) for name, total in own.items()} for language, own in table.items()
         },
-        "by_task": {
-            f"{language}/{name}": _leaf(total)
-            for language, own in results.items()
-            for name, total in _tasks(own).items()
-        },
+        "by_task": {f"{code}/{name}": leaf(total) for code, own in tasks.items() for name, total in own.items()},
     }
-
-
-def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and standard deviation over seeds, n - 1 in the denominator (ddof = 1).
-
-    Returns:
-        The mean, None of no value; the deviation, None of fewer than two: one seed says nothing about spread.
-    """
-    mean = statistics.fmean(values) if values else None
-    return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
 def pragmatics(results: Mapping[str, Result]) -> Total:
@@ -97,28 +75,22 @@ def pragmatics(results: Mapping[str, Result]) -> Total:
     Chance is half: 50% right is 0, all right is 100. Both tasks are needed, and both phenomena.
     """
     own = [results[name] for name in _PRAGMATIC_TASKS if name in results]
-    counted = [result.counts for result in own if result.counts is not None]
-    if len(counted) < len(_PRAGMATIC_TASKS):
+    counts = [result.counts for result in own if result.counts is not None]
+    sums = [[sum(one.get(phenomenon, (0, 0))[part] for one in counts) for part in (0, 1)] for phenomenon in _PHENOMENA]
+    if len(counts) < len(_PRAGMATIC_TASKS) or not all(total for _, total in sums):
         return Total(None, 0, len(own))
-    shares = []
-    for phenomenon in _PHENOMENA:
-        right, total = (sum(counts.get(phenomenon, (0, 0))[part] for counts in counted) for part in (0, 1))
-        if total == 0:
-            return Total(None, 0, len(own))
-        shares.append(right / total)
-    above = (statistics.fmean(shares) - _PRAGMATICS_BASELINE) / (1 - _PRAGMATICS_BASELINE)
+    above = 2 * statistics.fmean(right / total for right, total in sums) - 1
     return Total(100 * max(above, 0.0), len(own), len(own))
 
 
 def _competencies(results: Mapping[str, Result], catalogue: Catalogue) -> dict[str, Total]:
     units: dict[str, dict[str, list[Total]]] = {}
     for name, total in _tasks(results).items():
-        task = catalogue.tasks.get(name)
-        if name in _UNCOUNTED:
-            continue
-        competency = DIAGNOSTICS if task is None else task.competency
-        unit = name if task is None else task.group or name
-        units.setdefault(competency, {}).setdefault(unit, []).append(total)
+        task = catalogue.tasks.get(name)  # none for the pragmatics, which two tasks make
+        if name != _UNCOUNTED:
+            competency = "linguistic-diagnostics" if task is None else task.competency
+            unit = name if task is None else task.group or name
+            units.setdefault(competency, {}).setdefault(unit, []).append(total)
     return {competency: _mean(_mean(group) for group in own.values()) for competency, own in units.items()}
 
 
@@ -126,20 +98,11 @@ def _tasks(results: Mapping[str, Result]) -> dict[str, Total]:
     """Single tasks, and `pragmatics` for the two that are scored together."""
     single = {name: result for name, result in results.items() if name not in _PRAGMATIC_TASKS}
     totals = {name: Total(result.score, int(result.score is not None), 1) for name, result in single.items()}
-    if len(single) < len(results):
-        totals[PRAGMATICS] = pragmatics(results)
-    return totals
+    return totals if len(single) == len(results) else totals | {"pragmatics": pragmatics(results)}
 
 
 def _mean(totals: Iterable[Total]) -> Total:
     own = list(totals)
     found = [total.score for total in own if total.score is not None]
-    return Total(
-        score=statistics.fmean(found) if found else None,
-        tasks=sum(total.tasks for total in own),
-        asked=sum(total.asked for total in own),
-    )
-
-
-def _leaf(total: Total) -> dict[str, float | int | None]:
-    return dataclasses.asdict(total)
+    score = statistics.fmean(found) if found else None
+    return Total(score, sum(total.tasks for total in own), sum(total.asked for total in own))

@@ -14,6 +14,7 @@ from pathlib import Path
 from dudi.command import say
 from dudi.data.cldr.speaker import LANGUAGES
 from dudi.errors import ConfigError
+from dudi.files import write_json, write_text
 from dudi.stacking import StackRow
 from dudi.stacking.miniature import english
 from dudi.stacking.miniature.contest import Budget
@@ -60,10 +61,8 @@ def run(given: argparse.Namespace) -> int:
 
 def write(found: Found, folder: Path) -> None:
     """The page, and what it was made from."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mtllm.md").write_text(page(found), encoding="utf-8")
-    text = json.dumps(dataclasses.asdict(found), ensure_ascii=False, indent=1)
-    (folder / "mtllm.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "mtllm.md", page(found))
+    write_json(folder / "mtllm.json", dataclasses.asdict(found))
     say(f"Written: {folder / 'mtllm.md'} and mtllm.json")
 
 

@@ -1,9 +1,10 @@
-"""Put questions to a model: its answers, and the bits that the references cost it."""
+"""A model's answers to prompts, and the bits that references cost it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -73,8 +74,8 @@ class Decoding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Written:
-    """An answer.
+class Generated:
+    """What a model wrote.
 
     Attributes:
         text: Without special tokens and space at its ends.
@@ -87,7 +88,7 @@ class Written:
     ended: bool
 
 
-def write(
+def generate(
     model: PreTrainedModel,
     chat: ChatFormat,
     rows: Sequence[Row],
@@ -95,7 +96,7 @@ def write(
     *,
     seed: int = 0,
     batch_size: int = 64,
-) -> list[Written]:
+) -> list[Generated]:
     """The model's answer to each row's prompt, in their order.
 
     Sampled answers are a function of seed and row id (`dudi.rollouts.noise`), whatever else is in their batch.
@@ -119,25 +120,18 @@ def write(
     )
     requests = [Request(chat.prompt_ids(row.prompt), NoiseKey(seed, row.id, 0, "eval")) for row in rows]
     return [
-        Written(chat.text(rollout.ids).strip(), len(rollout.ids) - rollout.ended, rollout.ended)
+        Generated(chat.text(rollout.ids).strip(), len(rollout.ids) - rollout.ended, rollout.ended)
         for rollout in engine.generate(requests)
     ]
 
 
-def answers(
-    model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row], *, max_new_tokens: int, batch_size: int
-) -> list[str]:
-    """The text of the model's greedy answer to each row's prompt, in their order."""
-    written = write(model, chat, rows, Decoding(max_new_tokens), batch_size=batch_size)
-    return [one.text for one in written]
-
-
 @torch.no_grad()
-def reference_nats(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]) -> list[float]:
-    """-log pi(reference | prompt) of each row in nats, the end of turn included."""
+def reference_bits(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]) -> list[float]:
+    """-log2 pi(reference | prompt) of each row, the end of turn included."""
     pairs = [(chat.prompt_ids(row.prompt), chat.answer_ids(row.completion)) for row in rows]
     with evaluating(model):
         states = completion_states(model, pairs)
         labels = torch.tensor([token for _, answer in pairs for token in answer], device=states.device)
         log_probs = head_of(model).log_probs(states, labels)
-    return [-float(part.double().sum()) for part in log_probs.split([len(answer) for _, answer in pairs])]
+    parts = log_probs.split([len(answer) for _, answer in pairs])
+    return [-float(part.double().sum()) / math.log(2) for part in parts]

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dudi.comparison.columns import column_scores, find_columns, find_metric
-from dudi.comparison.comparability import check_comparable
+from dudi.comparison.same import check_comparable
 from dudi.comparison.significance import TAU, aso
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.metrics import OVERALL, Metric
@@ -47,7 +47,7 @@ class Cell:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class ComparedRow:
     """One method.
 
     Attributes:
@@ -89,7 +89,7 @@ class Comparison:
     by: str
     metric: Metric
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
     benchmark: Mapping[str, Any]
     tests: int
     confidence: float
@@ -247,7 +247,7 @@ def _row(
     eps: Mapping[_Test, float],
     tau: float,
     reference: bool,
-) -> Row:
+) -> ComparedRow:
     name = evaluation.name
     tested = {test[0]: (value, test[2]) for test, value in eps.items() if test[1] == name}
     cells = []
@@ -265,10 +265,10 @@ def _row(
                 significant=test is not None and test[0] < tau,
             )
         )
-    return Row(name, tuple(cells), len(evaluation.runs), reference=reference)
+    return ComparedRow(name, tuple(cells), len(evaluation.runs), reference=reference)
 
 
-def _with_delta(row: Row, rows: Sequence[Row], baseline: str | None) -> Row:
+def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | None) -> ComparedRow:
     base = next((one.cells[-1].mean for one in rows if one.name == baseline), None)
     mean = row.cells[-1].mean
     if base is None or mean is None or row.name == baseline:

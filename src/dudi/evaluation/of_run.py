@@ -1,0 +1,117 @@
+"""A finished run is asked: the student, and beside it what it started from and its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
+from dudi.distill.loading import model_of, tokenizer_of
+from dudi.distill.stages.cold_start import COLD_START
+from dudi.errors import ConfigError
+from dudi.evaluation.benchmarks import Asked, Trained, Wanted, choose
+from dudi.evaluation.evaluate import Subject, evaluate
+from dudi.evaluation.records import STUDENT, Evaluation, keep_evaluations
+from dudi.models.load import load_model, load_tokenizer, move
+from dudi.training.arguments import training_dtype
+
+if TYPE_CHECKING:
+    from dudi.distill.arguments import DudiConfig
+    from dudi.distill.recipe import RunConfig
+
+SUBJECTS = ("base", COLD_START, STUDENT, "teacher")
+REJECTED = "rejected-questions.jsonl"
+
+
+def evaluate_run(
+    config: RunConfig, args: DudiConfig, folder: Path, subjects: Collection[str] = SUBJECTS
+) -> list[Evaluation]:
+    """Ask a run's models, and keep `evaluation.json` and `answers.jsonl` in its folder.
+
+    Args:
+        config: The recipe; its section `benchmark` says what is asked.
+        args: Its training arguments.
+        folder: The run's folder, with what was trained in it.
+        subjects: Whom: of `SUBJECTS`, as far as the run has them.
+
+    Returns:
+        An evaluation for each subject and benchmark; none when the recipe has no section `benchmark`.
+    """
+    asked = asked_of(config, args)
+    for one in asked:
+        one.settle(folder / REJECTED, config.data.max_rejected_share)
+    chosen = [subject for subject in subjects_of(config, args, folder) if subject.role in subjects]
+    found, answers = evaluate(chosen, asked, [args.seed]) if asked else ([], [])
+    if found:
+        keep_evaluations(found, answers, folder)
+    return found
+
+
+def asked_of(config: RunConfig, args: DudiConfig) -> list[Asked]:
+    """What a recipe asks for, in the run's languages; nothing when it has no section `benchmark`.
+
+    Raises:
+        ConfigError: an unknown benchmark, task or language, or rows that do not go with what is asked.
+        DataError: a file without a good question.
+    """
+    section = config.benchmark
+    if section is None:
+        return []
+    names = [section.name] if isinstance(section.name, str) else section.name
+    if section.tasks and len(names) > 1:
+        raise ConfigError(f"benchmark.tasks: of which of {', '.join(names)}? Name one benchmark, or no task")
+    wanted = Wanted(
+        tasks=section.tasks,
+        part=section.part,
+        per_split=section.per_split,
+        max_new_tokens=section.max_new_tokens,
+        batch_size=section.batch_size,
+        trained=trained_of(config, args.languages),
+        in_run=True,
+    )
+    return [choose(name, wanted) for name in names]
+
+
+def trained_of(config: RunConfig, languages: list[str]) -> Trained:
+    """What a recipe's student is trained on."""
+    data = config.data
+    return Trained(source=data.train, languages=languages, tasks=data.tasks, whole=data.max_rows is None)
+
+
+def subjects_of(config: RunConfig, args: DudiConfig, folder: Path) -> Iterator[Subject]:
+    """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teacher."""
+    cold_start, final = folder / "stages" / COLD_START / "model", folder / "model"
+    about = {"method": config.method}
+    kwargs = template_kwargs(args.chat_template_kwargs, "student")
+    student, teacher = config.student, config.teacher
+
+    def ours(model: PreTrainedModel) -> tuple[PreTrainedModel, ChatFormat]:
+        place = final if final.is_dir() else cold_start
+        tokenizer = load_tokenizer(str(place)) if place.is_dir() else tokenizer_of(student, "student")
+        return _placed(model, args), chat_format(tokenizer, kwargs, student.model)
+
+    def taught() -> tuple[PreTrainedModel, ChatFormat]:
+        tokenizer = tokenizer_of(teacher, "teacher")
+        borrow_template(tokenizer, tokenizer_of(student, "student"))
+        own = template_kwargs(args.chat_template_kwargs, "teacher")
+        return _placed(model_of(teacher, training_dtype(args)), args), chat_format(tokenizer, own, str(teacher.model))
+
+    def kept(place: Path) -> Any:
+        return lambda: ours(load_model(str(place), dtype=torch.float32))
+
+    yield Subject("base", student.model, lambda: ours(model_of(student, "float32")), "base", about)
+    if (cold_start / "config.json").is_file():  # with LoRA it is an adapter, and part of what follows
+        yield Subject("cold start", str(cold_start), kept(cold_start), COLD_START, about)
+    if final.is_dir():
+        yield Subject(config.method, str(final), kept(final), STUDENT, about)
+    if teacher.model is not None:
+        yield Subject("teacher", teacher.model, taught, "teacher", about)
+
+
+def _placed(model: PreTrainedModel, args: DudiConfig) -> PreTrainedModel:
+    move(model, args.device)
+    return model

@@ -1,0 +1,171 @@
+"""Scores as tables for a terminal of 80 columns: one evaluation over its seeds, or everybody in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dudi.evaluation.benchmarks import find
+from dudi.evaluation.metrics import METRICS, Metric, metric_of
+from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
+from dudi.languages.registry import LANGUAGES
+from dudi.tables import grid_of, terminal
+
+MOST_SPLITS = 4
+"""More splits than these do not fit beside each other."""
+NOT_MEASURED = "-"
+TITLES = {FLOOR: "guessing", "cold_start": "cold start"}
+_COLUMNS = ("exact_match", "chrf", "token_f1", "in_language", "bits_per_byte")
+_LINES = (*_COLUMNS, "in_language_strict", "repetition", "length", "ended", "empty")
+"""What is told of answers to questions; of anything else, whatever was measured."""
+
+
+def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
+    """Mean and standard deviation (n - 1) over seeds; a dash is what was not measured.
+
+    Args:
+        evaluation: On any benchmark.
+        colour: Whether to write escape codes for a terminal.
+    """
+    languages, splits = evaluation.keys("language"), splits_of(evaluation)
+    columns = splits if len(splits) <= MOST_SPLITS else []
+    names = {code: language_name(code) for code in languages}
+    parts = [_headline(evaluation), _main_table(evaluation, names, columns, colour)]
+    if languages:
+        parts.append(_metrics_table(evaluation, "By language", "language", names, colour))
+    if len(splits) > MOST_SPLITS:
+        parts.append(_metrics_table(evaluation, "By split", "split", {split: split for split in splits}, colour))
+    metrics = _measured(evaluation, _LINES)
+    rows = ((metric.title, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics)
+    parts.append(terminal(grid_of(("mean", "std"), rows), title="Over all questions", colour=colour))
+    return "\n\n".join(parts)
+
+
+def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False) -> str:
+    """What a person reads after a run: by split for everybody, by language before and after.
+
+    Args:
+        evaluations: Of the subjects of one run on one benchmark.
+        colour: Whether to write escape codes for a terminal.
+    """
+    by_role = by_subject(evaluations)
+    splits, meanings = splits_of(*evaluations), find(evaluations[0].benchmark.get("name")).meanings
+    parts = [_subjects_table(by_role, splits, colour)]
+    parts += ["\n".join(f"  {split}: {meanings[split]}" for split in splits if split in meanings)]
+    parts += ["", _languages_table(by_role, splits, colour)]
+    return "\n".join(part for place, part in enumerate(parts) if part or place == 2)
+
+
+def by_subject(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
+    """Evaluations on one benchmark by who answered, guessing in front where it is known."""
+    found = {one.subject or one.name: one for one in evaluations}
+    floors = [floor for one in found.values() if (floor := one.guessing()) is not None]
+    return {**({FLOOR: floors[0]} if floors else {}), **found}
+
+
+def title(evaluation: Evaluation) -> str:
+    """What a table calls a subject."""
+    return TITLES.get(evaluation.subject, evaluation.name)
+
+
+def before_method(subjects: Iterable[str]) -> str | None:
+    """What a student was before its method: the cold start, or else the base; None when neither answered."""
+    there = set(subjects)
+    return next((name for name in ("cold_start", "base") if name in there), None)
+
+
+def splits_of(*evaluations: Evaluation) -> list[str]:
+    """Every split, in the benchmark's own order, others as they come."""
+    there = dict.fromkeys(split for one in evaluations for split in one.keys("split"))
+    order = find(evaluations[0].benchmark.get("name")).orders.get("split", ())
+    return [*(split for split in order if split in there), *(split for split in there if split not in order)]
+
+
+def language_name(code: str) -> str:
+    """A language's English name; the code where it is not known."""
+    return LANGUAGES[code].name if code in LANGUAGES else code
+
+
+def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
+    """The metrics of answers to questions, or else whatever was measured overall."""
+    overall = evaluation.runs[0].scores.get("overall", {})
+    if "exact_match" in overall:
+        return [METRICS[name] for name in usual]
+    return [
+        metric_of(name) for name, value in overall.items() if isinstance(value, int | float) and name != "questions"
+    ]
+
+
+def _headline(evaluation: Evaluation) -> str:
+    how = evaluation.benchmark
+    decoding = how.get("decoding", {})
+    drawn = "greedy" if not decoding.get("temperature") else f"temperature {decoding['temperature']:g}"
+    seeds = f"{len(evaluation.seeds)} seeds" if len(evaluation.seeds) > 1 else f"seed {evaluation.seeds[0]}"
+    part = f", {how['part']}" if "part" in how else ""
+    return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"
+
+
+def _main_table(evaluation: Evaluation, names: dict[str, str], splits: Sequence[str], colour: bool) -> str:
+    """The main metric: languages down, splits across."""
+    main = _measured(evaluation, _LINES)[0]
+
+    def cells(one: Evaluation, by_split: Sequence[str], overall: Sequence[str]) -> list[str]:
+        places = [*([*by_split, split] for split in splits), list(overall)]
+        return [_cell(one, main, place) for place in places]
+
+    rows = [
+        (name, cells(evaluation, ["by_language_and_split", code], ["by_language", code]))
+        for code, name in names.items()
+    ]
+    rows.append(("all", cells(evaluation, ["by_split"], ["overall"])))
+    if (guessing := evaluation.guessing()) is not None:
+        first = Evaluation("", "", {}, guessing.runs[:1])  # the same for every seed
+        rows.append(("guessing", cells(first, ["by_split"], ["overall"])))
+    table = grid_of((*splits, "all"), rows, kinds={"all": "strong", "guessing": "faint"})
+    return terminal(table, title=main.title.replace(" in %", ", in %"), colour=colour)
+
+
+def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str, str], colour: bool) -> str:
+    metrics = _measured(evaluation, _COLUMNS)
+    metrics = metrics[1:] if by == "language" and len(metrics) > 1 else metrics  # the first has its own table
+    rows = [(name, [_cell(evaluation, metric, [f"by_{by}", key]) for metric in metrics]) for key, name in names.items()]
+    return terminal(grid_of([metric.short or metric.title for metric in metrics], rows), title=title, colour=colour)
+
+
+def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
+    mean, std = metric.shown(evaluation.values(metric.name, *place))
+    return mean if std == NOT_MEASURED else f"{mean} ±{std}"
+
+
+def _subjects_table(by_role: dict[str, Evaluation], splits: Sequence[str], colour: bool) -> str:
+    rows, kinds = [], {}
+    for role, one in by_role.items():
+        places = [*(("by_split", split) for split in splits), ("overall",)]
+        bits = one.values("bits_per_byte", "overall")
+        cells = [_share(one, "exact_match", *place) for place in places]
+        cells += [_share(one, "in_language", "overall"), f"{bits[0]:.2f}" if bits else NOT_MEASURED]
+        rows.append((title(one), cells))
+        kinds[title(one)] = "strong" if role == STUDENT else "faint" if role == FLOOR else ""
+    table = grid_of((*splits, "all", "in language", "bits per byte"), rows, kinds=kinds)
+    return terminal(table, title="Questions answered exactly, in %", colour=colour)
+
+
+def _languages_table(by_role: dict[str, Evaluation], splits: Sequence[str], colour: bool) -> str:
+    """Per language and split, before and after; the teacher beside."""
+    before = before_method(by_role) or ""
+    pair = [by_role[role] for role in (before, STUDENT) if role in by_role]
+    pair = pair or [one for role, one in by_role.items() if role != FLOOR][:1]
+    teacher = by_role.get("teacher")
+    rows = []
+    for code in pair[0].keys("language"):
+        places = [["by_language_and_split", code, split] for split in splits] or [["by_language", code]]
+        cells = [" > ".join(_share(one, "exact_match", *place).rjust(3) for one in pair) for place in places]
+        cells += [_share(teacher, "exact_match", "by_language", code)] if teacher is not None else []
+        rows.append((language_name(code), cells))
+    columns = [*(splits or ["all"]), *(["teacher (all)"] if teacher is not None else [])]
+    words = " > ".join(title(one) for one in pair)
+    return terminal(grid_of(columns, rows), title=f"By language: {words}", colour=colour)
+
+
+def _share(evaluation: Evaluation, metric: str, *place: str) -> str:
+    values = evaluation.values(metric, *place)
+    return f"{100 * sum(values) / len(values):.0f}" if values else NOT_MEASURED

@@ -1,0 +1,184 @@
+"""What a study's jobs found: read from the runs, kept in one file that stands in the repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dudi.distill.stages.cold_start import COLD_START
+from dudi.evaluation.records import FILE as SCORES
+from dudi.evaluation.records import STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
+from dudi.study.grid import Study, StudyRow
+from dudi.study.jobs import FLOPS, Job, cost_job, every_job, job_of, sort_of
+from dudi.training.runlog import read_jsonl
+
+FILE = "study.json"
+SECONDS_FILE = "seconds.json"
+METRIC = "exact_match"
+Results = Mapping[tuple[str, str], Evaluation]
+"""By job id and subject."""
+
+CURVES = ("overlap@16", "student_entropy", "teacher_entropy", "rollout/wrong_language_rate")
+_TOLD = ("parameters", "versions", "guessing", "seconds")
+CURVE_POINTS = 24
+"""A curve is kept as the means of this many neighbouring groups of steps."""
+SECONDS = {
+    "reference": 20.0,
+    "cost": 25.0,
+    "cold_start": 100.0,
+    "sft": 35.0,
+    "dft": 35.0,
+    "spin": 90.0,
+    "sdft": 75.0,
+    "seqkd": 70.0,
+    "gkd": 75.0,
+    "dudi": 140.0,
+}
+"""Seconds of a job on one core of the machine where `docs/results/study.md` was made, its questions included."""
+
+
+def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[tuple[str, str], Evaluation]:
+    """The results of all jobs of some studies; those of the runs win over those of the file.
+
+    Args:
+        studies: The tables.
+        runs: The folder that `dudi study run`, or the lines of its `--print`, fill; it need not exist.
+        file: `study.json`, as an earlier report left it; it need not exist.
+    """
+    known = read(file)
+    found: dict[tuple[str, str], Evaluation] = {}
+    for job in every_job(studies):
+        there = of_run(job, runs / job.id)
+        for subject in job.subjects:
+            place = job.id, subject
+            if subject in there or place in known:
+                found[place] = there.get(subject) or known[place]
+    return found
+
+
+def write(results: Results, file: Path) -> None:
+    """Write `study.json`: a line per result, so that a difference shows which. Results of other studies stay in it."""
+    write_evaluation_lines((read(file) | dict(results)).values(), file)
+
+
+def read(file: Path) -> dict[tuple[str, str], Evaluation]:
+    """What `study.json` holds; nothing where there is none.
+
+    Raises:
+        DataError: it is there and cannot be read.
+    """
+    found = read_evaluations(file) if file.is_file() else []
+    return {(str(one.about.get("job")), one.subject): one for one in found}
+
+
+def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
+    """What a run's folder says of a job's subjects, without what no table shows."""
+    if not (folder / SCORES).is_file():
+        return {}
+    records = read_jsonl(folder / "metrics.jsonl")
+    cold = [record for record in records if record.get("stage") == COLD_START]
+    own = [record for record in records if record.get("stage") != COLD_START]
+    clocks = json.loads((folder / SECONDS_FILE).read_text("utf-8")) if (folder / SECONDS_FILE).is_file() else {}
+    row = {"job": job.id, "recipe": Path(job.recipe).name, "words": list(job.words)}
+    found = {}
+    for one in (one for one in read_evaluations(folder / SCORES) if one.subject in job.subjects):
+        about = row | {key: one.about[key] for key in _TOLD if key in one.about}
+        if one.subject in (COLD_START, STUDENT):
+            stage = own if one.subject == STUDENT else cold
+            about["steps"] = {COLD_START: len(cold), STUDENT: len(own)}
+            about["training"] = clocks.get(one.subject)
+            curves = {name: [record.get(name) for record in stage] for name in CURVES if stage and name in stage[-1]}
+            about["curves"] = {name: _shortened(values) for name, values in curves.items()}
+        runs = tuple(Run(run.seed, _kept(run.scores)) for run in one.runs)
+        found[one.subject] = dataclasses.replace(one, runs=runs, about=about)
+    return found
+
+
+def _kept(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """All metrics overall, and the one of the tables everywhere else: a page of results should be readable."""
+
+    def inside(tree: Mapping[str, Any]) -> dict[str, Any]:
+        if "questions" in tree:
+            return {METRIC: round(tree[METRIC], 5)} if tree.get(METRIC) is not None else {}
+        return {name: inside(own) for name, own in tree.items()}
+
+    return {name: inside(own) if name.startswith("by_") else own for name, own in scores.items()}
+
+
+def _shortened(values: Sequence[float | None]) -> list[float | None]:
+    """Means of `CURVE_POINTS` groups of neighbours; None where a group has no value."""
+    means: list[float | None] = []
+    for i in range(min(CURVE_POINTS, len(values))):
+        begin, end = (len(values) * j // min(CURVE_POINTS, len(values)) for j in (i, i + 1))
+        own = [value for value in values[begin:end] if value is not None]
+        means.append(round(sum(own) / len(own), 5) if own else None)
+    return means
+
+
+def results_of(study: Study, row: StudyRow, results: Results) -> list[Evaluation]:
+    """A row's results over the seeds, those that are there."""
+    places = ((job_of(study, row, seed).id, row.score) for seed in range(study.seeds))
+    return [results[place] for place in places if place in results]
+
+
+def overall(study: Study, row: StudyRow, results: Results) -> list[float]:
+    """A row's scores over the seeds, in percent."""
+    return [100 * value for one in results_of(study, row, results) for value in one.values(METRIC, "overall")]
+
+
+def evaluations(study: Study, results: Results) -> list[Evaluation]:
+    """A study's rows as evaluations, a run per seed; a row that was not run has no runs."""
+    found = [(row, results_of(study, row, results)) for row in study.rows]
+    asked: Mapping[str, Any] = next((own[0].benchmark for _, own in found if own), {})
+    return [Evaluation(row.name, row.name, asked, tuple(run for one in own for run in one.runs)) for row, own in found]
+
+
+def references(study: Study, results: Results) -> list[Evaluation]:
+    """Guessing, the base student and the teacher of a study's first row."""
+    job = job_of(study, study.rows[0], 0)
+    base, teacher = (results.get((job.id, subject)) for subject in ("base", "teacher"))
+    found = []
+    if base is not None:
+        guessing = base.guessing()
+        found += [dataclasses.replace(guessing, name="guessing")] if guessing is not None else []
+        found.append(dataclasses.replace(base, name="base student"))
+    return [*found, *([teacher] if teacher is not None else [])]
+
+
+def flops_of(study: Study, row: StudyRow, results: Results) -> tuple[float | None, float | None, float | None]:
+    """FLOPs of a step of a row's own stage, of that stage, and of both; None where it was not counted.
+
+    What a stage costs once, before its first step, is in it.
+    """
+    counted, scores = results.get((cost_job(study, row).id, FLOPS)), results_of(study, row, results)
+    if counted is None or not scores:
+        return None, None, None
+    steps = scores[0].about["steps"]
+    whole: dict[str, float] = {}
+    for stage in (stage for stage in (COLD_START, STUDENT) if counted.values("per_step", stage)):
+        before, step = (counted.values(name, stage)[0] for name in ("before", "per_step"))
+        whole[stage] = before + steps[stage] * step
+    per_step = counted.values("per_step", row.score)
+    if row.score == COLD_START:
+        whole.pop(STUDENT, None)
+    known = not steps[COLD_START] or COLD_START in whole
+    return per_step[0] if per_step else None, whole.get(row.score), sum(whole.values()) if known else None
+
+
+def expected_seconds(left: Iterable[Job], measured: Iterable[tuple[Job, Evaluation]]) -> float:
+    """Seconds of one core that some jobs will take.
+
+    Args:
+        left: The jobs that will run. A cold start that several share is trained once and not told here.
+        measured: Jobs that were done here, with what they found.
+    """
+    known: dict[str, list[float]] = {}
+    for job, one in measured:
+        if training := one.about.get("training"):
+            known.setdefault(sort_of(job), []).append(training["wall"] + one.about.get("seconds", 0.0))
+    typical = SECONDS | {name: statistics.median(own) for name, own in known.items()}
+    return sum(typical[sort_of(job)] for job in left)

@@ -1,0 +1,298 @@
+"""A table before any format, and its text for a terminal, Markdown, LaTeX, CSV and HTML."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from dudi.errors import plain
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+DASH, DIAMOND = "–", "◇"
+WIDTH = 80
+"""Columns of a terminal whose width is not known."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands in one place of a table.
+
+    Attributes:
+        text: Without marks.
+        best: Whether it is the best of its column.
+        second: Whether it is the second best.
+        diamond: Whether it has one.
+        value: The number in full, for CSV; None takes the text.
+    """
+
+    text: str
+    best: bool = False
+    second: bool = False
+    diamond: bool = False
+    value: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a table.
+
+    Attributes:
+        label: Its heading.
+        entries: One a column.
+        kind: `strong` for the line that the table is about, `faint` for what is there for reference.
+        colour: Number of the colour that stands for it in charts.
+    """
+
+    label: str
+    entries: tuple[Entry, ...]
+    kind: str = ""
+    colour: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grid:
+    """A table: a heading for each column, and its lines.
+
+    Attributes:
+        columns: Headings, without that of the labels.
+        lines: The lines.
+        corner: Heading of the labels.
+    """
+
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    corner: str = ""
+
+    def turned(self) -> Grid:
+        """Columns as lines."""
+        columns = zip(*(line.entries for line in self.lines), strict=True)
+        lines = (Line(heading, entries) for heading, entries in zip(self.columns, columns, strict=True))
+        return Grid(tuple(line.label for line in self.lines), tuple(lines), self.corner)
+
+
+def grid_of(
+    columns: Iterable[str],
+    rows: Iterable[tuple[str, Iterable[str]]],
+    *,
+    kinds: Mapping[str, str] | None = None,
+    corner: str = "",
+) -> Grid:
+    """A table of plain texts.
+
+    Args:
+        columns: Headings.
+        rows: Label and texts of each line.
+        kinds: By label, the kind of a line.
+        corner: Heading of the labels.
+    """
+    lines = (Line(label, tuple(map(Entry, texts)), (kinds or {}).get(label, "")) for label, texts in rows)
+    return Grid(tuple(columns), tuple(lines), corner)
+
+
+# --- a terminal
+
+
+class Laid:
+    """A table laid out for a terminal: columns as wide as their widest number, labels folded where that is needed.
+
+    Args:
+        grid: The table.
+        colour: Whether to write escape codes: bold and underline, where a `*` and a `+` stand otherwise.
+        gap: Spaces between columns.
+    """
+
+    def __init__(self, grid: Grid, colour: bool = False, gap: int = 2) -> None:
+        self.grid, self.colour, self.gap = grid, colour, gap
+        columns = [[line.entries[place] for line in grid.lines] for place in range(len(grid.columns))]
+        headed = zip(grid.columns, columns, strict=True)
+        self.columns = [self._column(heading, entries) for heading, entries in headed]
+        self.widths = [max((text.cell_len for text in column), default=0) for column in self.columns]
+
+    @property
+    def width(self) -> int:
+        """With whole labels."""
+        return self._beside + max(map(_columns_of, self._labels), default=0)
+
+    @property
+    def least_width(self) -> int:
+        """With labels folded between their words."""
+        words = (word for label in self._labels for word in label.split())
+        return self._beside + max(map(_columns_of, words), default=0)
+
+    @property
+    def _labels(self) -> list[str]:
+        return [plain(label) for label in (self.grid.corner, *(line.label for line in self.grid.lines))]
+
+    @property
+    def _beside(self) -> int:
+        return sum(self.widths) + self.gap * len(self.widths)
+
+    def text(self, width: int = WIDTH) -> str:
+        """The table; no number is cut, so it may be wider than the width that it is given."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        width = max(self.least_width, min(self.width, width))
+        table = Table(box=None, pad_edge=False, padding=(0, self.gap, 0, 0), header_style="dim" if self.colour else "")
+        table.add_column(Text(plain(self.grid.corner)), width=width - self._beside)
+        for column, wide in zip(self.columns, self.widths, strict=True):
+            table.add_column(_to_the_right(column[0], wide), no_wrap=True, width=wide)
+        for place, line in enumerate(self.grid.lines, start=1):
+            entries = (
+                _to_the_right(column[place], wide) for column, wide in zip(self.columns, self.widths, strict=True)
+            )
+            style = {"strong": "bold", "faint": "dim"}.get(line.kind) if self.colour else None
+            table.add_row(Text(plain(line.label)), *entries, style=style)
+        console = Console(file=StringIO(), force_terminal=self.colour, width=width, highlight=False)
+        with console.capture() as captured:
+            console.print(table)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def _column(self, heading: str, entries: Sequence[Entry]) -> list[Text]:
+        """The heading, and the entries with room behind each for the longest marks: digits stand below each other."""
+        from rich.text import Text
+
+        marks = []
+        for entry in entries:
+            rank = "" if self.colour else "*" if entry.best else "+" if entry.second else ""
+            marks.append(rank + (DIAMOND if entry.diamond else ""))
+        room = max(map(len, marks), default=0)
+        column = [Text(plain(heading))]
+        for entry, mark in zip(entries, marks, strict=True):
+            style = "" if not self.colour else "bold" if entry.best else "underline" if entry.second else ""
+            column.append(Text.assemble((plain(entry.text), style), mark.ljust(room)))
+        return column
+
+
+def terminal(grid: Grid, *, title: str = "", colour: bool = False, width: int = WIDTH) -> str:
+    """A table for a terminal, its title above it."""
+    heading = f"\x1b[3m{plain(title)}\x1b[0m\n" if title and colour else f"{plain(title)}\n" if title else ""
+    return heading + Laid(grid, colour).text(width)
+
+
+def _columns_of(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _to_the_right(text: Text, width: int) -> Text:
+    """Rich's own alignment drops the room behind marks."""
+    from rich.text import Text as Made
+
+    return Made.assemble(" " * (width - text.cell_len), text)
+
+
+# --- Markdown
+
+
+def markdown(grid: Grid) -> str:
+    """A table in GitHub's Markdown; underlined with `<ins>`, since GitHub drops `<u>`."""
+    lines = [map(plain_markdown, (grid.corner, *grid.columns)), ("---", *["---:"] * len(grid.columns))]
+    for line in grid.lines:
+        lines.append((plain_markdown(line.label), *map(_markdown_entry, line.entries)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _markdown_entry(entry: Entry) -> str:
+    text = plain_markdown(entry.text)
+    text = f"**{text}**" if entry.best else f"<ins>{text}</ins>" if entry.second else text
+    return f"{text} {DIAMOND}" if entry.diamond else text
+
+
+def plain_markdown(text: str) -> str:
+    """Text that Markdown leaves as it is, on one line."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|>#~])", r"\\\1", text)
+
+
+# --- LaTeX
+
+_LATEX = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    DIAMOND: r"$\diamond$",
+    DASH: "--",
+    "…": r"\dots{}",
+}
+
+
+def latex(grid: Grid) -> str:
+    """A `tabular` in the manner of booktabs."""
+    head = " & ".join(map(plain_latex, (grid.corner, *grid.columns)))
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+    for line in grid.lines:
+        lines.append(rf"{' & '.join((plain_latex(line.label), *map(_latex_entry, line.entries)))} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_entry(entry: Entry) -> str:
+    text = re.sub(r"^([+-])(?=\d)", r"$\1$", plain_latex(entry.text))
+    text = rf"\textbf{{{text}}}" if entry.best else rf"\underline{{{text}}}" if entry.second else text
+    return rf"{text}$^{{\diamond}}$" if entry.diamond else text
+
+
+def plain_latex(text: str) -> str:
+    """Text that LaTeX sets as it is, on one line."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+# --- CSV
+
+_FORMULA = "=+-@＝＋－＠"
+
+
+def csv_text(grid: Grid) -> str:
+    """A table as CSV: numbers in full, and no text that a spreadsheet takes for a formula."""
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(_inert, (grid.corner, *grid.columns)))
+    for line in grid.lines:
+        numbers = (_inert(entry.text) if entry.value is None else entry.value for entry in line.entries)
+        writer.writerow([_inert(line.label), *numbers])
+    return out.getvalue()
+
+
+def _inert(text: str) -> str:
+    """Text on one line; an apostrophe goes before what would begin a formula."""
+    line = " ".join(text.split())
+    return f"'{line}" if line and line[0] in _FORMULA else line
+
+
+# --- HTML
+
+
+def html_table(grid: Grid, kind: str = "") -> str:
+    """A table of the report; `kind` are further classes of it."""
+    head = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in grid.columns)
+    lines = [
+        f'<div class="wide"><table class="{html.escape(f"numbers {kind}".strip())}">',
+        f"<thead><tr><td>{html.escape(grid.corner)}</td>{head}</tr></thead>",
+        "<tbody>",
+    ]
+    for line in grid.lines:
+        style = {"strong": ' class="student"', "faint": ' class="floor"'}.get(line.kind, "")
+        mark = "" if line.colour is None else f'<i class="c{line.colour % 8}"></i>'
+        entries = "".join(f"<td>{_html_entry(entry)}</td>" for entry in line.entries)
+        lines.append(f'<tr{style}><th scope="row">{mark}{html.escape(line.label)}</th>{entries}</tr>')
+    return "\n".join([*lines, "</tbody>", "</table></div>"])
+
+
+def _html_entry(entry: Entry) -> str:
+    text = html.escape(entry.text)
+    text = f"<b>{text}</b>" if entry.best else f"<u>{text}</u>" if entry.second else text
+    return f"{text} {DIAMOND}" if entry.diamond else text
