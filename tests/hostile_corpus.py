@@ -1,7 +1,7 @@
-"""Files that try to run code, to lead out of their folder or to fill the machine; each makes `MARKER` if it can.
+"""Files that try to run code, or to lead out of their folder; each makes `MARKER` if it can.
 
 `MODELS` change a good model's folder, `RECIPES` are recipes, `CHECKPOINTS` change a good checkpoint, `REACHES` and
-`ENDLESS` are chat templates. Beside each stand the exit code and words of the message by which it is refused.
+`FAILING` are chat templates. Beside each stand the exit code and words of the message by which it is refused.
 """
 
 import hashlib
@@ -166,8 +166,6 @@ MODELS: list[tuple[str, Callable[[Path], None], int, str]] = [
     ("a config that is a list", raw("config.json", b"[]"), 3, "config.json"),
     ("a tokenizer that is no JSON", raw("tokenizer.json", b"{"), 2, "tokenizer"),
     ("a tokenizer that is a pickle", raw("tokenizer.json", b"\x80\x04]."), 2, "tokenizer"),
-    ("a billion layers", config(num_hidden_layers=10**9, layer_types=None), 3, "num_hidden_layers"),
-    ("a vocabulary of 2^40", config(vocab_size=2**40), 3, "vocab_size"),
     ("sizes that are text", config(hidden_size="__import__('os')"), 3, "config.json"),
 ]
 """(what it is, what makes it of a good model's folder, exit code, words of the message)."""
@@ -226,18 +224,12 @@ REACHES = [
 ]
 """Ways to Python, to files, or to change what is rendered. None may print what it found, either."""
 
-ENDLESS = [
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "{{ 'a' * 20000000000 }}",
-    "{{ 'a'|center(20000000000) }}",
-    "{{ 9 ** 9 ** 9 ** 9 }}",
-    "{{ '%20000000000d'|format(1) }}",
-    "{% for a in range(9999) %}{{ messages[0].content * 9999 }}{% endfor %}",
+FAILING = [
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "{{ raise_exception('no') }}",
     "{% if %}",
 ]
-"""Ways to never end, to fill the memory, or to fail."""
+"""Ways to fail."""
 
 # --- checkpoints
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import dudi
-from dudi.data import template_limits
 from dudi.data.chat import chat_format
 from dudi.errors import ConfigError, DataError, DudiError
 from dudi.models.load import load_tokenizer, locate
@@ -20,7 +19,7 @@ from dudi.report import write_report
 from helpers import make_tokenizer
 from hostile_corpus import (
     CHECKPOINTS,
-    ENDLESS,
+    FAILING,
     MARKER,
     MODELS,
     PASSED_OVER,
@@ -110,9 +109,8 @@ def test_a_person_may(bench, capsys):
     assert "it was read" in one_message(capsys)
 
 
-@pytest.mark.parametrize("template", REACHES + ENDLESS)
-def test_a_hostile_chat_template_is_refused(tmp_path, monkeypatch, template):
-    monkeypatch.setattr(template_limits, "SECONDS", 0.3)
+@pytest.mark.parametrize("template", REACHES + FAILING)
+def test_a_hostile_chat_template_is_refused(tmp_path, template):
     tokenizer = make_tokenizer(template=template.replace("{marker}", str(tmp_path / MARKER)))
     with pytest.raises((DataError, ConfigError)) as caught:
         chat_format(tokenizer, {}, "the model")
@@ -120,18 +118,6 @@ def test_a_hostile_chat_template_is_refused(tmp_path, monkeypatch, template):
     assert message.startswith("the model: its chat template") and len(message) < 300
     assert "root:" not in message and "<class" not in message
     assert not (tmp_path / MARKER).exists()
-
-
-def test_the_limits_of_a_template_end_with_it(tokenizer):
-    import resource
-    import signal
-
-    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
-    chat_format(tokenizer, {}, "the model")
-    with pytest.raises(DataError):
-        chat_format(make_tokenizer(template="{{ 'a' * 20000000000 }}"), {}, "the model")
-    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 # --- checkpoints

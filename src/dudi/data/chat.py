@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from dudi.data.rows import Message, RowError
-from dudi.data.template_limits import MAX_CHARACTERS, limited, refuse_powers
 from dudi.errors import ConfigError, DataError, plain
 
 DEFAULT_TEMPLATE_KWARGS: dict[str, Any] = {
@@ -89,7 +89,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
 
     Raises:
         ConfigError: no chat template, one that loses the answer, or one without an end-of-turn token.
-        DataError: the template fails, reaches for Python, never ends or fills the memory.
+        DataError: the template fails, or reaches for Python.
     """
     if not tokenizer.chat_template:
         raise ConfigError(
@@ -115,20 +115,33 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
 
 
 def _probed(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], model_name: str) -> tuple[str, str]:
-    """A question as a prompt, and with its answer, rendered within limits."""
-    refuse_powers(str(tokenizer.chat_template), model_name)
+    """A question as a prompt, and with its answer."""
     question: Message = {"role": "user", "content": "?"}
     answer: Message = {"role": "assistant", "content": _PROBE}
     try:
-        with limited():
-            prompt = _render(tokenizer, [question], kwargs, add_generation_prompt=True)
-            full = _render(tokenizer, [question, answer], kwargs, add_generation_prompt=False)
-    except Exception as error:  # what a template raises is as free as what it does
+        prompt = _render(tokenizer, [question], kwargs, add_generation_prompt=True)
+        return prompt, _render(tokenizer, [question, answer], kwargs, add_generation_prompt=False)
+    except Exception as error:  # what a template raises is as free as what it does in its sandbox
         what = plain(str(error).partition("\n")[0][:160]) or type(error).__name__
         raise DataError(f"{model_name}: its chat template fails on two short turns: {what}") from error
-    if max(len(prompt), len(full)) > MAX_CHARACTERS:
-        raise DataError(f"{model_name}: its chat template makes {len(full):,} characters of two short turns")
-    return prompt, full
+
+
+def read_template(path: Path, key: str) -> str:
+    """A chat template's file.
+
+    Args:
+        path: The file.
+        key: What asked for it, for messages.
+
+    Raises:
+        ConfigError: it is no regular file, or no text.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{key}: {path} is no file")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: cannot read {path}: {error}") from error
 
 
 def _render(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
+from dudi.data.chat import read_template
 from dudi.data.rejections import Rejections
 from dudi.data.sources import BUILT_IN, RowSet, load_rows
-from dudi.data.template_limits import read_template
 from dudi.distill.arguments import DudiConfig
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import load_languages

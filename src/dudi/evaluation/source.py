@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from dudi.data.chat import ChatFormat, chat_format, template_kwargs
-from dudi.data.template_limits import read_template
+from dudi.data.chat import ChatFormat, chat_format, read_template, template_kwargs
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError
 from dudi.files import sha256_of

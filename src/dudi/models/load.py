@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -58,7 +59,7 @@ def load_tokenizer(
     _screen(name, "tokenizer", revision, gguf_file is not None, trust_remote_code)
     try:
         tokenizer = AutoTokenizer.from_pretrained(locate(name), **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, StrictDataclassError) as error:
         raise _unreachable(name, "tokenizer", error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -112,7 +113,7 @@ def load_model(
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 locate(name), dtype=dtype, output_loading_info=True, **options
             )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
         raise _unreachable(name, "model", error) from error
     model: PreTrainedModel = loaded[0]
     _refuse_holes(name, loaded[1]["missing_keys"])
@@ -240,6 +241,8 @@ def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedM
 def _unreachable(name: str, what: str, error: Exception) -> DudiError:
     text = str(error).strip().split("\n")[0][:200]
     lowered = str(error).lower()
+    if isinstance(error, StrictDataclassError):
+        return DataError(f"{name}: its config.json is none of a model: {' '.join(str(error).split())[:200]}")
     if "custom code" in lowered or "trust_remote_code" in lowered:
         return DataError(f"{name}: the {what} brings code of its own (auto_map), which dudi does not run")
     if "safetensors" in lowered and "gguf" not in lowered:

@@ -1,4 +1,4 @@
-"""What is looked at in a model's folder before it is loaded: pickles, paths out of it, what would fill the machine.
+"""What is looked at in a model's folder before it is loaded: pickles, code of its own, paths out of it.
 
 Every refusal is a `DataError` that names the file.
 """
@@ -21,16 +21,6 @@ SETTINGS = ("config.json", "tokenizer_config.json", "generation_config.json", IN
 """What says how a model is to be loaded."""
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-LARGEST: dict[str, int] = {
-    "vocab_size": 1 << 22,
-    "hidden_size": 1 << 17,
-    "intermediate_size": 1 << 20,
-    "num_hidden_layers": 1 << 10,
-    "num_attention_heads": 1 << 12,
-    "num_key_value_heads": 1 << 12,
-    "head_dim": 1 << 14,
-}
-"""Sizes beyond these belong to no model, and would fill the memory before a weight is read."""
 
 
 def screen(folder: Path, *, gguf: bool = False, trust_remote_code: bool = False) -> None:
@@ -62,7 +52,6 @@ def screen_settings(folder: Path, *, trust_remote_code: bool = False) -> None:
         DataError: naming the file, and what it tries.
     """
     config = _object(folder / "config.json")
-    _check_sizes(folder / "config.json", config)
     kernel = next(_kernels(config), None)
     if kernel is not None and not trust_remote_code:
         raise DataError(
@@ -84,14 +73,6 @@ def _kernels(config: dict[str, Any]) -> Iterator[str]:
             yield from _kernels(value)
         if "attn_implementation" in key and "/" in str(value):
             yield str(value)
-
-
-def _check_sizes(path: Path, config: dict[str, Any]) -> None:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            _check_sizes(path, value)
-        elif key in LARGEST and value is not None and not (isinstance(value, int) and 0 <= value <= LARGEST[key]):
-            raise DataError(f"{path}: {key} is {str(value)[:40]!r}; a model has a number up to {LARGEST[key]:,} there")
 
 
 def _check_weights(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow.parquet as parquet
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 
 from dudi.config.sections import LoraSection, ModelSection
@@ -100,8 +101,8 @@ def read_model_config(section: ModelSection, role: str) -> PretrainedConfig:
             f"{role}.model: the config of '{name}' cannot be read from here; "
             "connect to the hub once, or name a folder that holds its config.json"
         ) from error
-    except ValueError as error:
-        raise ConfigError(f"{role}.model: '{name}': {str(error).splitlines()[0]}") from error
+    except (ValueError, StrictDataclassError) as error:
+        raise ConfigError(f"{role}.model: '{name}': {' '.join(str(error).split())[:200]}") from error
     config.name_or_path = name
     return config if section.keep_layers is None else keep_layers(config, section.keep_layers)
 

@@ -25,7 +25,7 @@ ANSWERS: dict[str, tuple[int, str]] = {
 """Repository to status and the hub's error code; any other repository has the files of `serve`."""
 HOSTILE: dict[str, tuple[str, dict[str, object]]] = {
     "kernel": ("config.json", {"text_config": {"_attn_implementation": "org/kernel"}}),
-    "huge": ("config.json", {"vocab_size": 1 << 40}),
+    "malformed": ("config.json", {"vocab_size": "many"}),
     "leading-out": ("tokenizer_config.json", {"vocab_file": "../../secret.txt"}),
     "sharded-out": ("model.safetensors.index.json", {"weight_map": {"head": "../../x.safetensors"}, "metadata": {}}),
 }

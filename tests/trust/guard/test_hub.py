@@ -23,7 +23,7 @@ WORDS = {
     "busy": (1, "answers 429; try again later"),
     "pickled": (2, "dudi reads no pickles"),
     "kernel": (3, "asks for the kernel 'org/kernel', which is code from the hub"),
-    "huge": (3, "vocab_size is '1099511627776'"),
+    "malformed": (3, "Field 'vocab_size' expected int"),
     "leading-out": (3, "vocab_file leads to '../../secret.txt'"),
     "sharded-out": (3, "names '../../x.safetensors'"),
     "script": (2, "Dataset scripts are no longer supported"),
