@@ -6,9 +6,10 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
-import shutil
+import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -53,8 +54,6 @@ class Precision:
 
 def device_type(use_cpu: bool = False) -> str:
     """`cuda`, `mps`, `xpu` ... of the accelerator that torch sees, or `cpu`."""
-    import torch
-
     accelerator = None if use_cpu else torch.accelerator.current_accelerator(check_available=True)
     return accelerator.type if accelerator is not None else "cpu"
 
@@ -92,8 +91,6 @@ def choose_precision(requested: str = "auto", use_cpu: bool = False) -> Precisio
 
 
 def _best_precision(device: str) -> Precision:
-    import torch
-
     if device == "cpu":
         return Precision("float32", "no accelerator; a CPU gains little from 16 bits")
     if device == "mps":
@@ -114,25 +111,28 @@ def collect_environment(folder: Path | None = None) -> dict[str, Any]:
         folder: The folder whose free disk space counts; None: the working directory.
 
     Returns:
-        Values that JSON can hold; sizes in bytes, None for what this system does not tell.
+        Values that JSON can hold; sizes in bytes.
     """
-    import torch
-
-    precision = choose_precision()
-    device = device_type()
+    precision, device = choose_precision(), device_type()
+    place = (folder or Path.cwd()).resolve()
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "commit": git_commit(),
-        "device": {"type": device, "count": max(1, torch.accelerator.device_count()), "names": _device_names(device)},
+        "device": {
+            "type": device,
+            "count": max(1, torch.accelerator.device_count()),
+            "names": names if device == "cuda" else [],
+        },
         "cuda": torch.version.cuda,
         "precision": {"dtype": precision.dtype, "reason": precision.reason},
-        "cores": _cores(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory": _memory(),
-        "free_disk": shutil.disk_usage(_existing(folder or Path.cwd())).free,
+        "memory": psutil.virtual_memory().total,
+        "free_disk": psutil.disk_usage(str(next(path for path in (place, *place.parents) if path.exists()))).free,
     }
 
 
@@ -151,8 +151,8 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
         ("cuda", environment["cuda"] or "not in this build of torch"),
         ("precision", f"{precision['dtype']}: {precision['reason']}"),
         ("cores", f"{environment['cores']} ({environment['threads']} threads in torch)"),
-        ("memory", _size(environment["memory"])),
-        ("free disk", _size(environment["free_disk"])),
+        ("memory", f"{environment['memory'] / _GIB:.1f} GiB"),
+        ("free disk", f"{environment['free_disk'] / _GIB:.1f} GiB"),
         ("not installed", ", ".join(missing) or "nothing"),
     ]
     width = max(len(name) for name, _ in rows)
@@ -165,62 +165,24 @@ def git_commit() -> str | None:
     # Without this an installed dudi would report the repository that its virtual environment lies in.
     if not (root / ".git").exists() or not (root / "src" / "dudi").is_dir():
         return None
-    commit = _git(root, "rev-parse", "HEAD")
-    if not commit:
-        return None
-    return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
-
-
-def _git(root: Path, *words: str) -> str | None:
+    words = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _device_names(device: str) -> list[str]:
-    import torch
-
-    if device != "cuda":
-        return []
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-
-
-def _cores() -> int:
-    """The cores that this process may use, where the system tells."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or its closest parent that is there."""
-    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
-
-
-def _size(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / _GIB:.1f} GiB"
-
-
 def quiet_libraries() -> None:
     """Leave the terminal to what a person needs: the libraries' bars and notices tell nothing about the run."""
-    import warnings
-
     import datasets
     from transformers.utils import logging
 
@@ -234,9 +196,5 @@ def peak_memory() -> int:
     """Peak bytes: of the device where there is one, else of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
