@@ -43,7 +43,6 @@ class ConvertReport:
 
     @property
     def rows(self) -> int:
-        """Rows written."""
         return sum(self.languages.values())
 
     def __str__(self) -> str:

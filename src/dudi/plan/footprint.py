@@ -56,7 +56,6 @@ class Memory:
 
     @property
     def rollout_phase(self) -> int:
-        """Bytes while the student writes."""
         return self.kv_cache + self.sampling
 
     @property
@@ -66,7 +65,6 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The peak."""
         return self.held + max(self.rollout_phase, self.scoring, self.student_phase)
 
 

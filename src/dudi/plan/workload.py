@@ -163,7 +163,6 @@ def step_flops(work: Workload) -> dict[Phase, float]:
 
 
 def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
-    """FLOPs of one row."""
     student, teacher = work.student, work.teacher or work.student
     rollout = sum(
         costs.decode_flops(student, prompt_length(work, kind, "rollout"), work.lengths.rollout)

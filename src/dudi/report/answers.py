@@ -128,7 +128,6 @@ def are_missing(groups: Sequence[Group]) -> bool:
 
 
 def _by_id(run: RunFolder) -> dict[str, dict[str, Record]]:
-    """Question to subject to answer."""
     found: dict[str, dict[str, Record]] = {}
     for record in run.answers:
         found.setdefault(_said(record, "id"), {})[_said(record, "subject")] = record

@@ -22,7 +22,6 @@ class Bar:
 
     @property
     def total(self) -> float:
-        """The size of all parts."""
         return sum(size for _, size in self.parts)
 
 
@@ -44,7 +43,6 @@ class Bars:
 
     @property
     def keys(self) -> Sequence[Key]:
-        """The parts."""
         return [Key(name, colour) for colour, name in enumerate(self.parts)]
 
     def drawing(self) -> Drawing | None:

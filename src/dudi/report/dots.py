@@ -64,7 +64,6 @@ class Dots:
 
     @property
     def keys(self) -> Sequence[Key]:
-        """The marks."""
         return [Key(name, mark=_shape(kind, 8.0, 8.0, "")) for kind, name in self.names.items()]
 
     def drawing(self) -> Drawing | None:

@@ -37,7 +37,6 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """What it shows."""
         return self.chart.title
 
     @functools.cached_property
@@ -67,12 +66,10 @@ class Section:
 
     @property
     def drawn(self) -> list[Figure]:
-        """Figures that somebody measured."""
         return [figure for figure in self.figures if figure.svg is not None]
 
     @property
     def not_measured(self) -> list[str]:
-        """Titles of the others."""
         return [figure.title for figure in self.figures if figure.svg is None]
 
 
@@ -147,7 +144,6 @@ def _lines(
     stage: Callable[[RunFolder], Records] = _method,
     scale: float = 1.0,
 ) -> Figure:
-    """One metric."""
     series = lines_of(groups, lambda run: [(x, y * scale) for x, y in points(stage(run), key)])
     return Figure(Lines(title, series, y=unit, legend=legend(groups, series)), _averaged(series))
 

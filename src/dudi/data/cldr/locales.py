@@ -121,11 +121,9 @@ class CldrLocale:
         return name if self._latin or not _LATIN.search(name) else None
 
     def country(self, code: str) -> str | None:
-        """Name of a country."""
         return self._name(self._locale.territories, code)
 
     def language(self, code: str) -> str | None:
-        """Name of a language."""
         name = self._name(self._locale.languages, code)
         return None if name is None or _UNSURE.search(name) else name
 

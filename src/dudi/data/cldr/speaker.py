@@ -48,19 +48,16 @@ class Speaker:
         return None if code in self.words.skip["language"] else self.cldr.language(code)
 
     def country(self, code: str) -> str | None:
-        """A country inside a sentence."""
         name = self.bare_country(code)
         if name is None or code in self.words.country_forms:
             return name and self.words.country_forms[code]
         return self._form("country", name)
 
     def language(self, code: str) -> str | None:
-        """A language inside a sentence."""
         name = self.bare_language(code)
         return name and self._form("language", name)
 
     def currency(self, code: str) -> str | None:
-        """A currency inside a sentence."""
         return None if code in self.words.skip["currency"] else self.cldr.currency(code)
 
     def weekday(self, index: int) -> str:
@@ -72,7 +69,6 @@ class Speaker:
         return self._form("month", self.cldr.month(number))
 
     def count(self, number: int) -> str:
-        """A number before a noun."""
         form = self.words.count_forms.get(self.cldr.plural(number), "{name}")
         return form.format(name=self.cldr.number(number))
 

@@ -33,7 +33,6 @@ class Tally:
 
     @property
     def read(self) -> int:
-        """Rows of all files."""
         return self.per_file.total()
 
     def leave_out(self, language: str | None, reason: str) -> None:
