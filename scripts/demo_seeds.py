@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 import transformers
+from dudi.evaluation.benchmark import ask, described
+from dudi.evaluation.table import MEANING
 
 from dudi.comparison.significance import aso
 from dudi.data.chat import chat_format
 from dudi.data.cldr.benchmark import SPLITS, Question, questions
-from dudi.evaluation.benchmark import ask, described
 from dudi.evaluation.summary import summarise
-from dudi.evaluation.table import MEANING
 from dudi.languages.registry import LANGUAGES
 from dudi.models.load import load_model, load_tokenizer
 

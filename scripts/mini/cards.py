@@ -12,13 +12,13 @@ from typing import Any
 import babel
 import torch
 import transformers
+from dudi.evaluation.benchmark import Answered, ask
 from mini.corpus import WEAK, WEAK_SHARE, samples
 
 from dudi.data.chat import ChatFormat, chat_format
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import TASKS, questions
 from dudi.data.cldr.locales import cldr_version
-from dudi.evaluation.benchmark import Answered, ask
 from dudi.models.load import load_model, load_tokenizer
 
 PER_KIND = 6
