@@ -26,6 +26,7 @@ from dudi.training.checkpoints import (
     rotate,
     save_optimizer,
     seal,
+    set_aside_after,
     verify,
     write_json,
 )
@@ -171,7 +172,7 @@ class TestNewest:
         (tmp_path / "step-7").mkdir()
         (tmp_path / "step-x").mkdir()
         found, skipped = newest_valid(tmp_path)
-        assert found is None and len(skipped) == 2
+        assert found is None and len(skipped) == 1  # the other one is none of ours
 
 
 class TestRotate:
@@ -186,6 +187,26 @@ class TestRotate:
         rotate(tmp_path, keep)
         assert sorted(int(p.name[5:]) for p in tmp_path.glob("step-*")) == left
         assert (tmp_path / "other").is_dir()
+
+    THEIRS = ("step-3-keep", "step-4.good", "step-", "step-007", "step-9 (copy)", "step-٣", ".step-4.good.gone")
+
+    def test_what_people_keep_beside_them_is_theirs(self, tmp_path):
+        for step in (3, 4, 5):
+            make_checkpoint(tmp_path, step)
+        for name in self.THEIRS:
+            shutil.copytree(tmp_path / "step-3", tmp_path / name)
+        rotate(tmp_path, 1)
+        assert {p.name for p in tmp_path.iterdir()} == {"step-5", *self.THEIRS}
+        shutil.rmtree(tmp_path / "step-5")
+        assert newest_valid(tmp_path) == (None, [])  # nobody goes on from a copy by itself
+        set_aside_after(tmp_path, 0)
+        assert {p.name for p in tmp_path.iterdir()} == set(self.THEIRS)
+
+    def test_a_step_that_has_to_stay_stays(self, tmp_path):
+        for step in (3, 4, 5, 6):
+            make_checkpoint(tmp_path, step)
+        rotate(tmp_path, 2, {6, 3})
+        assert {p.name for p in tmp_path.iterdir()} == {"step-6", "step-3"}
 
 
 class TestRandomStates:

@@ -29,6 +29,7 @@ from dudi.models.sharding import whole
 MANIFEST = "manifest.json"
 SETTLED_NS = 2_000_000_000
 """Age from which on a file's times tell every later change: their clock may stand still for a moment."""
+_OWN = re.compile(r"step-(0|[1-9][0-9]*)")
 _hashed: dict[Path, list[Any]] = {}
 """What this process has hashed and found right, and the files' times and sizes before: a resume looks three times."""
 
@@ -179,7 +180,8 @@ def verify_checkpoint(folder: Path, run: Path | None = None) -> dict[str, Any]:
 def newest_valid(parent: Path) -> tuple[Path | None, list[str]]:
     """The newest whole `step-N` folder, and what was skipped and why."""
     for old in parent.glob(".step-*.old") if parent.is_dir() else []:
-        settle(old.with_name(old.name[1 : -len(".old")]))
+        if _OWN.fullmatch(name := old.name[1 : -len(".old")]):
+            settle(old.with_name(name))
     skipped: list[str] = []
     for folder in _by_step(parent):
         try:
@@ -191,20 +193,22 @@ def newest_valid(parent: Path) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def rotate(parent: Path, keep: int | None, safe: Collection[Path] = ()) -> None:
+def rotate(parent: Path, keep: int | None, safe: Collection[int] = ()) -> None:
     """Delete the oldest `step-N` folders, so that `keep` are left.
 
     Args:
         parent: The folder of checkpoints.
         keep: How many stay; None keeps all.
-        safe: Those that stay in any case: the one just saved, which is the only one known to be whole (a torn one can
-            have a higher number, after a resume from the one before it), and the best.
+        safe: Steps whose folders stay in any case: the one just saved, which is the only one known to be whole (a torn
+            one can have a higher number, after a resume from the one before it), and the best. A step and no path: a
+            folder has many spellings, and may have moved.
     """
     for gone in parent.glob(".step-*.gone"):
-        shutil.rmtree(gone, ignore_errors=True)
+        if _OWN.fullmatch(gone.name[1 : -len(".gone")]):
+            shutil.rmtree(gone, ignore_errors=True)
     if keep is None or keep < 1:
         return
-    others = [folder for folder in _by_step(parent) if folder not in safe]
+    others = [folder for folder in _by_step(parent) if _step_of(folder) not in safe]
     for folder in others[max(0, keep - len(safe)) :]:
         gone = _beside(folder, "gone")
         os.replace(folder, gone)  # a kill in the middle leaves no half-deleted checkpoint
@@ -230,14 +234,19 @@ def free_name(path: Path) -> Path:
     return free
 
 
+def step_folder(parent: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return parent / f"step-{step}"
+
+
 def _by_step(parent: Path) -> list[Path]:
-    """The `step-N` folders, the newest first."""
-    return sorted(parent.glob("step-*"), key=lambda p: -_step_of(p)) if parent.is_dir() else []
+    """The `step-N` folders, the newest first; what people keep beside them (`step-3-good`) is theirs."""
+    own = [folder for folder in parent.glob("step-*") if _OWN.fullmatch(folder.name)] if parent.is_dir() else []
+    return sorted(own, key=lambda folder: -_step_of(folder))
 
 
 def _step_of(folder: Path) -> int:
-    number = folder.name.removeprefix("step-")
-    return int(number) if number.isdigit() else -1
+    return int(folder.name.removeprefix("step-"))
 
 
 def sha256_of(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers.trainer_callback import ExportableState
 
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
@@ -76,7 +77,7 @@ class SealedTrainer(PublishingTrainer):
         return self.optimizer, self.lr_scheduler
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        folder = self.checkpoint_root / f"step-{self.state.global_step}"
+        folder = checkpoints.step_folder(self.checkpoint_root, self.state.global_step)
         self.refuse_bad_weights()
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
@@ -116,10 +117,10 @@ class SealedTrainer(PublishingTrainer):
         needs = {path.relative_to(run).as_posix(): checkpoints.read_manifest(path)["sha256"] for path in self.needs()}
         about = {"step": self.state.global_step, "identity": self.identity(), "needs": needs}
         checkpoints.seal(folder, fill, about, parents=False)
-        best = self.state.best_model_checkpoint
-        checkpoints.rotate(
-            self.checkpoint_root, self.args.save_total_limit, {folder} | ({Path(best)} if best is not None else set())
-        )
+        best = self.state.best_global_step
+        kept = best is not None and checkpoints.step_folder(self.checkpoint_root, best).is_dir()
+        safe = {self.state.global_step, best} if best is not None and kept else {self.state.global_step}
+        checkpoints.rotate(self.checkpoint_root, self.args.save_total_limit, safe)
 
     def refuse_bad_weights(self) -> None:
         """Never save weights that are not finite: the last checkpoint would be one that nobody can go on from.
@@ -200,6 +201,33 @@ class SealedTrainer(PublishingTrainer):
 
         from_first(look)
 
+    def _init_training_state(
+        self, max_steps: int, per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        """As `Trainer`'s; the best checkpoint is looked for where this run's lie, and not where they were written.
+
+        A run's folder has many spellings, and may have moved or been copied since.
+        """
+        done = super()._init_training_state(max_steps, per_epoch, epochs, resume_from_checkpoint, trial)
+        state, step = self.state, self.state.best_global_step
+        if not step or resume_from_checkpoint is None:
+            return done
+        roots = (self.checkpoint_root, Path(resume_from_checkpoint).parent)
+        places = [checkpoints.step_folder(root, step) for root in roots]
+        best = next((place for place in places if place.is_dir()), None)
+        if best is not None:
+            state.best_model_checkpoint = str(best)
+        elif state.best_model_checkpoint is None:
+            warnings.warn(f"the best checkpoint, step {step}, is gone: the best of those to come is kept", stacklevel=2)
+            state.best_metric = state.best_global_step = None
+        return done
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled:
+            load_whole_weights(self.model_wrapped, Path(str(self.state.best_model_checkpoint)))
+        else:
+            super()._load_best_model()
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
             load_whole_weights(self.model_wrapped, Path(resume_from_checkpoint))
@@ -212,8 +240,10 @@ class SealedTrainer(PublishingTrainer):
         folder = Path(checkpoint)
         optimizer, schedule = self.built_optimizer()
         moments = checkpoints.load_optimizer(folder)
+        bases = [group["initial_lr"] for group in optimizer.param_groups if "initial_lr" in group]
         optimizer.load_state_dict(spread_optimizer_state(moments, optimizer) if self.is_fsdp_enabled else moments)
         schedule.load_state_dict(checkpoints.read_json(folder / "scheduler.json"))
+        follow_schedule(optimizer, schedule, bases)
         if self.has_extra_tensors():
             self.load_extra_tensors(checkpoints.load_file(folder / "extra.safetensors"))
 
@@ -226,6 +256,27 @@ class SealedTrainer(PublishingTrainer):
             states = checkpoints.read_json(Path(checkpoint) / "random.json")
             # There are others only if another world size was allowed.
             checkpoints.restore_random_states(states[self.args.process_index % len(states)])
+
+
+def follow_schedule(optimizer: Optimizer, schedule: LRScheduler, bases: Sequence[float]) -> None:
+    """Let the next step have the rate of this run's schedule.
+
+    A checkpoint carries the rate of the schedule that it was saved under, which may have ended there, or begun with
+    another rate.
+
+    Args:
+        optimizer: As it was loaded.
+        schedule: As it was loaded; its functions are this run's.
+        bases: The rates that this run's schedule multiplies, by parameter group.
+    """
+    inner: Any = getattr(schedule, "scheduler", schedule)  # accelerate wraps it
+    if not isinstance(inner, LambdaLR) or len(bases) != len(inner.base_lrs):
+        return
+    inner.base_lrs = list(bases)
+    rates = [base * shape(inner.last_epoch) for base, shape in zip(bases, inner.lr_lambdas, strict=True)]
+    for group, base, rate in zip(optimizer.param_groups, bases, rates, strict=True):
+        group["initial_lr"], group["lr"] = base, rate
+    inner._last_lr = list(rates)
 
 
 def _read_identity(file: Path) -> dict[str, Any]:
