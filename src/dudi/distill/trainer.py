@@ -176,6 +176,7 @@ class DudiTrainer(RowTrainer):
             self.run.ratios = torch.zeros(len(parts.languages), 3, dtype=torch.float64)
         self.step: Step | None = None
         self.epoch = 0
+        self.steps_of_epoch: int | None = None
         self.interrupts = interrupts
 
     # ---- before the first step
@@ -301,11 +302,17 @@ class DudiTrainer(RowTrainer):
         if isinstance(run.teacher, MovingAverage):
             run.teacher.load_state_dict({name: tensor for name, tensor in tensors.items() if name != RATIOS})
 
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """As `Trainer`'s; an iteration of a method in iterations is an epoch, however many steps there are in all."""
+        values = super().set_initial_training_values(args, dataloader)
+        self.steps_of_epoch = values[1]
+        return values
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of `Trainer`; a method in iterations runs it once per iteration."""
         if not METHODS[self.args.method].iterated or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        per_iteration = max(1, -(-num_training_steps // self.args.spin_iterations))
+        per_iteration = self.steps_of_epoch or max(1, -(-num_training_steps // self.args.spin_iterations))
         one = super().create_scheduler(per_iteration, optimizer)
         if not isinstance(one, LambdaLR):
             raise ConfigError(f"lr_scheduler_type: {self.args.lr_scheduler_type} cannot be repeated per iteration")

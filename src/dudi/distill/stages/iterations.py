@@ -69,13 +69,13 @@ def repeated(one: LambdaLR, steps: int, rates: Sequence[float], base: float) -> 
     Args:
         one: The schedule of one iteration.
         steps: Optimizer steps of an iteration.
-        rates: A learning rate for each iteration; the last one goes on.
+        rates: A learning rate for each iteration; iterations beyond them have the last one's.
         base: The learning rate that `one` multiplies.
     """
 
     def factor(shape: Callable[[int], float], step: int) -> float:
-        iteration = min(step // steps, len(rates) - 1)
-        return shape(step - iteration * steps) * rates[iteration] / base
+        iteration, within = divmod(step, steps)
+        return shape(within) * rates[min(iteration, len(rates) - 1)] / base
 
     shapes: list[Callable[[int], float]] = [functools.partial(factor, shape) for shape in one.lr_lambdas]
     return LambdaLR(one.optimizer, shapes)
