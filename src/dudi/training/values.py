@@ -105,7 +105,7 @@ def choices(hint: Any) -> tuple[str, ...]:
 def takes_text_alone(hint: Any) -> bool:
     """Whether a type takes text and perhaps null, and nothing else."""
     parts = describe(hint).removesuffix(" or null")
-    return parts == "text" or (bool(choices(hint)) and parts.startswith("one of"))
+    return parts == "text" or (parts.startswith("one of") and " or " not in parts)
 
 
 def describe(hint: Any) -> str:
