@@ -91,8 +91,8 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
             stage = own if one.subject == STUDENT else cold
             about["steps"] = {COLD_START: len(cold), STUDENT: len(own)}
             about["training"] = clocks.get(one.subject)
-            curves = {name: [record.get(name) for record in stage] for name in CURVES if stage and name in stage[-1]}
-            about["curves"] = {name: _shortened(values) for name, values in curves.items()}
+            curves = {name: [record.get(name) for record in stage] for name in CURVES}
+            about["curves"] = {name: _shortened(own) for name, own in curves.items() if set(own) - {None}}
         runs = tuple(Run(run.seed, _kept(run.scores)) for run in one.runs)
         found[one.subject] = dataclasses.replace(one, runs=runs, about=about)
     return found
