@@ -116,6 +116,14 @@ def test_chrf_is_sacrebleus(answer, reference):
     assert chrf(reference, reference) == pytest.approx(100)
 
 
+@pytest.mark.parametrize("text", ["Thủ đô là Hà Nội", "கொழும்பு கோவை", "က\u103a\u1037 မြန်မာ"])
+def test_the_same_letters_in_another_normal_form_are_the_same(text):
+    forms = [text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)]
+    assert len(set(forms)) > 1
+    for one in forms:
+        assert chrf(one, text) == pytest.approx(100) and token_f1(one, text) == 1 and exact_match(one, text)
+
+
 def test_chrf_by_hand():
     """'abc' for 'abd': of characters 2 of 3, of pairs 1 of 2, of triples 0 of 1; the mean is 7/18 either way."""
     assert chrf("abc", "abd") == pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3)
