@@ -11,6 +11,9 @@ from dudi.data.chat import chat_format
 from dudi.training.runlog import read_jsonl
 
 
+QUESTION = "What is the capital of France?"
+
+
 @pytest.fixture(scope="module")
 def run(smollm2, tmp_path_factory):
     """A trainer after its two steps, a checkpoint after each, its final model saved."""
@@ -29,11 +32,9 @@ def test_the_gguf_file_is_a_plain_model_with_its_own_turns(smollm2):
     assert "You are a helpful AI assistant named SmolLM" in chat.render([{"role": "user", "content": "?"}])
 
 
-def test_a_real_model_knows_english_better_than_burmese(smollm2):
-    losses = torch.nn.functional.cross_entropy(
-        logits(smollm2.model, smollm2.tokenizer)[:-1], torch.tensor(encoded(smollm2.tokenizer)[1:])
-    )
-    assert losses < 2.5  # a uniform guess is log 49152 = 10.8
+def test_it_answers_as_the_real_one_does(smollm2):
+    ids = answer(smollm2.model, smollm2.tokenizer, QUESTION, 12)
+    assert smollm2.tokenizer.decode(ids) == "The capital of France is Paris.<|im_end|>"
 
 
 def test_the_signals_of_the_first_step_are_what_theory_says(run):
@@ -58,7 +59,7 @@ def test_what_was_saved_is_what_was_trained(run):
 def test_the_saved_model_stops_where_it_ends_its_turn(run):
     folder = run.args.folder / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = answer(AutoModelForCausalLM.from_pretrained(folder), tokenizer, EN[0]["prompt"], 40)
+    ids = answer(AutoModelForCausalLM.from_pretrained(folder), tokenizer, QUESTION, 24)
     assert tokenizer.convert_ids_to_tokens(ids)[-1] == "<|im_end|>"
 
 
