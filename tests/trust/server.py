@@ -16,10 +16,10 @@ import time
 def preload():
     """What every run imports, and nothing that would count as having begun one."""
     import datasets  # noqa: F401
-    import dudi.run
-    import dudi.trainer  # noqa: F401
     import torch
 
+    import dudi.distill.trainer
+    import dudi.program.train  # noqa: F401
     from dudi.languages.detect import detect
     from dudi.languages.registry import LANGUAGES
 
