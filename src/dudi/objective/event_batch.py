@@ -85,11 +85,11 @@ class _Side:
         rows = np.cumsum([0, *(track.length for track in tracks)])
         borders = np.cumsum([0, *(len(track.rows) for track in tracks)])
         placed = list(zip(tracks, rows, borders, strict=False))
-        border = np.concatenate([track.covers.border + first for track, _, first in placed])
+        border = np.concatenate([track.covers.border + np.int32(first) for track, _, first in placed])
         order = np.argsort(border, kind="stable")
         covers = Covers(
             border[order],
-            np.concatenate([track.covers.row + first for track, first, _ in placed])[order],
+            np.concatenate([track.covers.row + np.int32(first) for track, first, _ in placed])[order],
             np.concatenate([track.covers.token for track in tracks])[order],
             np.concatenate([track.covers.cell for track in tracks])[order],
         )

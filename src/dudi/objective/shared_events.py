@@ -39,7 +39,7 @@ Side = Literal["student", "teacher"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Covers:
-    """Tokens that begin before a border and reach it: E of them.
+    """Tokens that begin before a border and reach it: E of them, in int32, for there are many.
 
     Attributes:
         border: (E,) number of the border.
@@ -182,7 +182,7 @@ class SharedEvents:
         self._numbers = {spelling: number for number, spelling in enumerate(self.cells)}
         self._longest = max(map(len, self.cells), default=0)
         self._cell_of = functools.lru_cache(maxsize=2**18)(self._longest_cell)
-        self._find = functools.lru_cache(maxsize=2**16)(self._find_covers)
+        self._find = functools.lru_cache(maxsize=2**14)(self._find_covers)
         for side in self._sides.values():
             cells = [len(self.cells) if s is None else self._longest_cell(s) for s in side.tokens.spellings]
             side.cells = np.asarray(cells, dtype=np.int64)
@@ -286,7 +286,7 @@ class SharedEvents:
     ) -> Track:
         rows = np.array([path.row_at(place) for place in places])
         inside = np.array([path.starts[row] != place for row, place in zip(rows, places, strict=True)])
-        parts = [(np.zeros(0, dtype=np.int64),) * 4]
+        parts: list[tuple[np.ndarray, ...]] = [(np.zeros(0, dtype=np.int32),) * 4]
         for row, start in enumerate(path.starts[:-1]):
             first = bisect.bisect_right(places, start) if start >= 0 else len(places)
             for border in range(first, len(places)):
@@ -295,7 +295,8 @@ class SharedEvents:
                 tokens, cells, more = self._find(side, path.text[start : places[border]], conditions)
                 chosen = slice(None) if inside[border] else cells != ENDS_HERE
                 tokens, cells = tokens[chosen], cells[chosen]
-                parts.append((np.full(len(tokens), border), np.full(len(tokens), row), tokens, cells))
+                places_of = (np.full(len(tokens), number, dtype=np.int32) for number in (border, row))
+                parts.append((*places_of, tokens, cells))
                 if not more:
                     break
         return Track(length, rows, inside, Covers(*map(np.concatenate, zip(*parts, strict=True))))
@@ -325,7 +326,7 @@ class SharedEvents:
         rest = [vocabulary.spelling(token)[len(text) :] for token in found]
         cells = [self._cell_of(one) if one else ENDS_HERE for one in rest]
         longer = any(len(vocabulary.spelling(token)) > len(text) for token in reversed(candidates))
-        return found, np.asarray(cells, dtype=np.int64), longer
+        return found.astype(np.int32), np.asarray(cells, dtype=np.int32), longer
 
 
 def _chunk_ends(student: Track, teacher: Track) -> np.ndarray:
