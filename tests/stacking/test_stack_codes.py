@@ -1,4 +1,4 @@
-"""The table of language codes: complete for the paper's data sets, true to NLLB's tokenizer, and never a wrong guess."""
+"""The table of language codes: complete for the paper's data sets, true to NLLB's tokenizer, no wrong guess."""
 
 import pytest
 from transformers.models.mbart50 import tokenization_mbart50

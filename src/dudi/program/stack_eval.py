@@ -58,9 +58,9 @@ def run(given: argparse.Namespace) -> int:
 def task_of(config: MTLLMConfig) -> Task:
     """The task that a model was tuned on."""
     if config.task == "choice":
-        return Task("choice")
+        return Task("choice", separator=config.separator)
     labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
-    return Task("classification", tuple(labels[number] for number in sorted(labels)))
+    return Task("classification", tuple(labels[number] for number in sorted(labels)), config.separator)
 
 
 def _rows(given: argparse.Namespace, task: Task) -> list[StackRow]:

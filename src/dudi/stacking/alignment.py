@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -20,7 +21,7 @@ from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.modeling import MTLLMModel, on_device
 from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
-from dudi.stacking.tokens import Source
+from dudi.stacking.tokens import SHORTENED, Source
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
 
 LLM_IDS, LLM_MASK = "llm_input_ids", "llm_attention_mask"
@@ -56,9 +57,10 @@ class Alignment:
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """The same texts as both tokenizers write them."""
         texts, languages = [row.text for row in rows], [row.language for row in rows]
-        batch = self.source.batch(texts, languages, max_length=self.args.max_length)
-        own = self.llm_source.batch(texts, languages, max_length=self.args.max_length)
-        return batch | {LLM_IDS: own["input_ids"], LLM_MASK: own["attention_mask"]}
+        batch = self.source.collate(self.source.encode(texts, languages, max_length=self.args.max_length))
+        own = self.llm_source.collate(self.llm_source.encode(texts, languages, max_length=self.args.max_length))
+        shortened = torch.maximum(batch[SHORTENED], own[SHORTENED])
+        return batch | {LLM_IDS: own["input_ids"], LLM_MASK: own["attention_mask"], SHORTENED: shortened}
 
     def prepare(self, batch: Batch) -> Batch:
         """Nothing is drawn."""

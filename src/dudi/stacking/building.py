@@ -103,7 +103,7 @@ def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
         A `MTLLMForSequenceClassification` or `MTLLMForMultipleChoice`.
     """
     config = copy.deepcopy(model.config)
-    config.task = task.kind
+    config.task, config.separator = task.kind, task.separator
     if task.labels:
         config.id2label = dict(enumerate(task.labels))
         config.label2id = {label: index for index, label in enumerate(task.labels)}

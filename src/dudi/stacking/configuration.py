@@ -29,7 +29,9 @@ class MTLLMConfig(PreTrainedConfig):
             `distilled` (Stage 2), `finetuned` (by labels).
         lora: `r`, `alpha`, `dropout` and `target_modules` of an adapter that is in the weights and not merged.
         task: `classification`, `choice`, or None.
-        codes: The encoder's language code for each code that rows may have, where the two differ.
+        codes: The encoder's language code for each code that rows may have, before the table of languages is asked.
+        max_row_length: Tokens of a row that were read in the last training; what an evaluation reads too.
+        separator: What stands between the texts of a pair where the tokenizer sets nothing there.
 
     Raises:
         ConfigError: a value is none of its choices, or both parts are missing.
@@ -45,6 +47,8 @@ class MTLLMConfig(PreTrainedConfig):
     lora: dict | None = None
     task: str | None = None
     codes: dict | None = None
+    max_row_length: int | None = None
+    separator: str = "\n"
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _rebuilt(self.encoder_config)

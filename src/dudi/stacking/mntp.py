@@ -45,7 +45,8 @@ class MaskedNextToken:
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """The texts as the LLM's tokenizer writes them."""
-        return self.source.batch([row.text for row in rows], ["" for _ in rows], max_length=self.args.max_length)
+        texts = [row.text for row in rows]
+        return self.source.collate(self.source.encode(texts, ["" for _ in rows], max_length=self.args.max_length))
 
     def prepare(self, batch: Batch) -> Batch:
         """Masked ids and their labels; drawn from the global generator, which a checkpoint keeps."""

@@ -9,7 +9,7 @@ from dudi.data.files import Located
 from dudi.data.locate import records_of
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.stacking.recipe import StackConfig
-from dudi.stacking.rows import COLUMNS, Problem, StackRow, Task, parse
+from dudi.stacking.rows import COLUMNS, Names, Problem, StackRow, Task, column_names, parse
 
 
 def read_rows(
@@ -40,13 +40,13 @@ def read_rows(
     for name in columns or {}:
         if name not in COLUMNS:
             raise ConfigError(f"data.columns: '{name}' is not one of {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
-    names = {name: (columns or {}).get(name, name) for name in COLUMNS}
+    names = column_names(columns)
     rows = []
     for located in _some(records_of(source, split), max_rows):
         place = f"{located.file}:{located.line}"
         if located.problem is not None:
             raise DataError(f"{place}: {': '.join(located.problem)}")
-        if task is None and _blank(located.value, names["text"]):
+        if task is None and _blank(located.value, names):
             continue  # corpora of lines have empty ones
         try:
             rows.append(parse(located.value, task, names, language, place, need_english))
@@ -57,9 +57,10 @@ def read_rows(
     return rows
 
 
-def _blank(record: Any, column: str) -> bool:
-    text = record.get(column) if isinstance(record, Mapping) else None
-    return isinstance(text, str) and not text.strip()
+def _blank(record: Any, names: Names) -> bool:
+    texts = [record.get(name) for name in names["text"]] if isinstance(record, Mapping) else []
+    given = [text for text in texts if text is not None]
+    return len(given) == 1 and isinstance(given[0], str) and not given[0].strip()
 
 
 def _some(records: Iterator[Located], most: int | None) -> Iterator[Located]:

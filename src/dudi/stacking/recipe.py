@@ -85,6 +85,10 @@ class TaskSection(Section):
         default="classification", description="A class of a text or a pair, or one of the row's `choices`."
     )
     labels: list[str] = Field(default_factory=list, description="Names of the classes, in the order of their numbers.")
+    separator: str = Field(
+        default="\n",
+        description="Between the texts of a pair, where the tokenizer sets nothing (GPT-2, Qwen); the authors: ''.",
+    )
 
 
 STACK_SECTIONS: dict[str, type[Section]] = {

@@ -78,7 +78,7 @@ def task_of(config: StackConfig) -> Task:
     section = config.task
     if section.kind == "classification" and len(section.labels) < 2:
         raise ConfigError("task.labels: name the classes, in the order of their numbers: task.labels=[yes, no]")
-    return Task(section.kind, tuple(section.labels))
+    return Task(section.kind, tuple(section.labels), section.separator)
 
 
 def adapt(job: Job) -> Made:
@@ -156,7 +156,10 @@ def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
     """
     config = job.config
     if config.start.model is not None:
-        model, source, llm_source = stored.open_model(config.start.model, dtype=training_dtype(job.args))
+        model, source, llm_source = stored.open_model(
+            config.start.model, dtype=training_dtype(job.args), codes=config.encoder.codes
+        )
+        model.reader.config.codes = source.codes or None
         return model.reader, source, llm_source
     if config.encoder.model is None:
         raise ConfigError("encoder.model: name the encoder, or an earlier stage with start=FOLDER")

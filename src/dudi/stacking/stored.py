@@ -56,8 +56,15 @@ def save_model(
     checkpoints.seal(folder, fill, about)
 
 
-def open_model(name: str, *, dtype: str = "auto") -> tuple[MTLLMPreTrainedModel, Source, Source | None]:
+def open_model(
+    name: str, *, dtype: str = "auto", codes: Mapping[str, str] | None = None
+) -> tuple[MTLLMPreTrainedModel, Source, Source | None]:
     """A saved model with the source that it reads from and, where it has an encoder and an LLM, the LLM's own.
+
+    Args:
+        name: A run's folder, or its model's.
+        dtype: Precision of the weights.
+        codes: The tokenizer's code for each code in the rows, over those that the model was trained with.
 
     Raises:
         ConfigError: the folder holds no such model.
@@ -65,7 +72,9 @@ def open_model(name: str, *, dtype: str = "auto") -> tuple[MTLLMPreTrainedModel,
     """
     folder = model_folder(name)
     model = load_stack(folder, dtype=dtype)
-    source = Source(load_tokenizer(str(folder)), model.config.codes)
+    source = Source(
+        load_tokenizer(str(folder)), (model.config.codes or {}) | dict(codes or {}), separator=model.config.separator
+    )
     inside = folder / LLM_TOKENIZER
     return model, source, Source(load_tokenizer(str(inside))) if inside.is_dir() else None
 

@@ -159,6 +159,7 @@ def finetune(
     """
     check_labelled([*rows, *eval_rows])
     source.check_rows([*rows, *eval_rows])
+    source.separator = task.separator
     alone = model.config.parts == "llm"
     _prepare(model, args, lora_settings, model.get_submodule("score"))
     objective = Labels("teach" if alone else "finetune", source, task, args, llm_tokenizer)
@@ -224,6 +225,7 @@ def distill(
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])
+    source.separator = task.separator
     model = building.with_head(stack, task)
     if model.score.weight.shape != head.shape:
         raise ConfigError(f"the teacher's head is {tuple(head.shape)}, this one {tuple(model.score.weight.shape)}")
@@ -257,6 +259,7 @@ def _prepare(
 ) -> None:
     """Choose what is trained: an adapter where there is one, else the whole LLM; the connector; the head."""
     reader = model.reader
+    model.config.max_row_length = reader.config.max_row_length = args.max_length
     if settings is not None and reader.config.lora is None:
         lora.add_lora(reader.adapted, settings, args.seed)
         model.config.lora = reader.config.lora = dataclasses.asdict(settings)

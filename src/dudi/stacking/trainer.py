@@ -19,6 +19,7 @@ from dudi.stacking.arguments import StackArguments
 from dudi.stacking.muon import Muon
 from dudi.stacking.rows import StackRow, fingerprint
 from dudi.stacking.sampling import LikeLength
+from dudi.stacking.tokens import SHORTENED
 from dudi.training import checkpoints
 from dudi.training.interrupts import current
 from dudi.training.logged import LoggedTrainer
@@ -56,11 +57,12 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class StackStep:
-    """One optimizer step: its denominator, its sums so far, its rows, and what was not finite."""
+    """One optimizer step: its denominator, its sums so far, its rows, how many were too long, what was not finite."""
 
     number: int
     count: float
     tokens: int
+    shortened: int
     places: list[int]
     sums: Sums = dataclasses.field(default_factory=dict)
     bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -161,8 +163,9 @@ class StackTrainer(LoggedTrainer):
         own = torch.tensor([float(sum(map(self.objective.count, batches)))], dtype=torch.float64)
         count = float(self.accelerator.reduce(own.to(self.args.device), "sum"))
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        shortened = sum(int(batch.pop(SHORTENED).sum()) for batch in batches)
         places = [int(place) for batch in batches for place in batch["place"]]
-        self.step = StackStep(self.state.global_step + 1, count, tokens, places)
+        self.step = StackStep(self.state.global_step + 1, count, tokens, shortened, places)
         if not count:
             raise DataError(
                 f"step {self.step.number}: nothing to learn from; rows {', '.join(self.rows_of_step()[:8])}"
@@ -209,9 +212,13 @@ class StackTrainer(LoggedTrainer):
         sums = {name: self.accelerator.reduce(value.double(), "sum") for name, value in step.sums.items()}
         seconds = time.perf_counter() - step.started
         last = step.number >= self.state.max_steps
+        rows = torch.tensor([len(step.places), step.shortened], dtype=torch.float64, device=self.args.device)
+        read, shortened = self.accelerator.reduce(rows, "sum").tolist()
         return {
             **self.objective.metrics(sums, step.count),
             **self.objective.probe(self.inner_model(), step.number, last),
+            "rows/read": int(read),
+            "rows/shortened": int(shortened),
             "time/step": seconds,
             "tokens_per_second": step.tokens * self.args.world_size / seconds,
             "memory/peak": peak_memory(),
