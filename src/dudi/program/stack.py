@@ -73,6 +73,36 @@ def _eval(given: argparse.Namespace) -> int:
     return run(given)
 
 
+def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    from dudi.stacking.task_sets import TASK_SETS
+
+    add = parser.add_argument
+    add("set", choices=tuple(TASK_SETS), metavar="SET", help=", ".join(TASK_SETS))
+    add("output", type=Path, metavar="DIR", help="the folder to write")
+    add("--from", dest="place", type=Path, metavar="PATH", help="file or folder that holds the set (default: the hub)")
+    add("--train", metavar="PATH|hub", help="English training rows, where --from has none")
+    add("--languages", nargs="+", default=[], metavar="CODE", help="only these, in the set's codes or NLLB's")
+    add("--max-train", type=int, metavar="N", help="at most so many training rows")
+    add("--revision", metavar="REV", help="commit, tag or branch of the set on the hub")
+
+
+def _prepare(given: argparse.Namespace) -> int:
+    from dudi.command import say
+    from dudi.stacking.prepare import prepare
+    from dudi.stacking.set_card import said
+
+    done = prepare(
+        given.set,
+        given.output,
+        place=given.place,
+        train=given.train,
+        languages=given.languages,
+        max_train=given.max_train,
+        revision=given.revision,
+    )
+    return say(said(done))
+
+
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
@@ -92,6 +122,7 @@ def _demo(given: argparse.Namespace) -> int:
 STACK: Kinds = Kinds(
     "an MT encoder under a language model (MT-LLM)",
     {
+        "prepare": Verb("a labelled data set in many languages, from the hub or files", _prepare_arguments, _prepare),
         "adapt": _stage("adapt", "let a causal LLM read in both directions (MNTP)"),
         "align": _stage("align", "Stage 1: the stack learns its own LLM's vectors, without labels"),
         "teach": _stage("teach", "tune the LLM alone on the English task, and store its vectors"),

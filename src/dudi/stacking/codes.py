@@ -87,17 +87,24 @@ def _canonical(name: str) -> str | None:
     return begun[0] if len(begun) == 1 else None
 
 
-def set_codes(name: str) -> tuple[str, ...]:
-    """The languages of a data set of `dudi stack prepare`, in the set's own codes.
+def languages_of(name: str) -> dict[str, Language]:
+    """The languages of a data set of `dudi stack prepare`, by the set's own codes.
 
     Args:
         name: `sib200`, `belebele`, `xnli`, `americasnli`, `kardesnlu` or `nusax`.
     """
     listed = _table()["sets"][name]
-    if isinstance(listed, str):
-        return tuple(listed.split())
-    kept = set(_table()[listed["like"]].split()) - set(listed["without"].split())
-    return tuple(sorted(kept | set(listed["and"].split())))
+    if not isinstance(listed, str):
+        kept = set(_table()[listed["like"]].split()) - set(listed["without"].split())
+        listed = " ".join(sorted(kept | set(listed["and"].split())))
+    found: dict[str, Language] = {}
+    for word in listed.split():
+        code, _, meant = word.partition("=")
+        language = find_language(meant or code)
+        if language is None:
+            raise ValueError(f"languages.toml: sets.{name}: {word} is in no table")
+        found[code] = language
+    return found
 
 
 def by_language(codes: Iterable[str]) -> dict[str, str]:
