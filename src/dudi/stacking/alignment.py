@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.models.frozen import evaluating
-from dudi.stacking import building, lora
+from dudi.stacking import building, lora, parts
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.connector import start_connector
 from dudi.stacking.disturbing import Disturbance
@@ -117,7 +117,8 @@ def frozen_llm(model: MTLLMModel) -> MTLLMModel:
     """A reader of tokens alone that holds a copy of a stack's LLM."""
     llm = copy.deepcopy(model.llm)
     assert llm is not None
-    return building.join(None, llm.requires_grad_(False), attention=model.config.attention)
+    frozen = parts.Part(llm.requires_grad_(False), llm.config)
+    return building.join(None, frozen, attention=model.config.attention)
 
 
 def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:

@@ -35,6 +35,8 @@ def build_stack(
     seed: int = 0,
     revisions: tuple[str | None, str | None] = (None, None),
     attn_implementation: str | None = None,
+    gguf_file: str | None = None,
+    keep_layers: int | Sequence[int] | None = None,
 ) -> MTLLMModel:
     """A stack of two models, its connector random.
 
@@ -48,31 +50,37 @@ def build_stack(
         seed: Of the connector.
         revisions: Of encoder and LLM, on the hub.
         attn_implementation: Of the LLM; None: transformers' choice.
+        gguf_file: A GGUF file in the LLM's folder.
+        keep_layers: Cut the LLM down to these layers; a number means that many, evenly spaced.
 
     Raises:
         ConfigError: a model cannot be read.
         DataError: weights are missing, or the LLM cannot be read as `attention` says.
     """
     precision = getattr(torch, dtype)
-    bottom = top = None
+    bottom: parts.Part | None = None
+    top: parts.Part | None = None
     if isinstance(encoder, str):
         bottom = parts.load_encoder(encoder, dtype=precision, revision=revisions[0])
     elif encoder is not None:
         bottom = parts.bare_encoder(encoder)
     if isinstance(llm, str):
         top = llm2vec.load_adapted_llm(
-            llm, adapters, dtype=precision, revision=revisions[1], attn_implementation=attn_implementation
-        )
+            llm, adapters, dtype=precision, revision=revisions[1], attn_implementation=attn_implementation,
+            gguf_file=gguf_file, keep_layers=keep_layers,
+        )  # fmt: skip
     elif llm is not None:
-        top = llm2vec.merge_adapters(parts.bare_llm(llm), adapters)
+        top = parts.bare_llm(llm)
+        llm2vec.merge_adapters(top.model, adapters)
     return join(bottom, top, attention=attention, seed=seed)
 
 
 def join(
-    encoder: PreTrainedModel | None, llm: PreTrainedModel | None, *, attention: str = "bidirectional", seed: int = 0
+    below: parts.Part | None, above: parts.Part | None, *, attention: str = "bidirectional", seed: int = 0
 ) -> MTLLMModel:
-    """A stack that holds these very parts (no copy)."""
-    configs = [None if part is None else copy.deepcopy(part.config) for part in (encoder, llm)]
+    """A stack that holds these very parts (no copy): an encoder, an LLM, or both."""
+    configs = [None if part is None else copy.deepcopy(part.config) for part in (below, above)]
+    encoder, llm = (None if part is None else part.model for part in (below, above))
     config = MTLLMConfig(encoder_config=configs[0], llm_config=configs[1], attention=attention)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = MTLLMModel(config)

@@ -70,12 +70,12 @@ class MTLLMConfig(PreTrainedConfig):
     @property
     def encoder_size(self) -> int:
         """Width of the encoder's states."""
-        return int(part(self.encoder_config).hidden_size)
+        return width_of(part(self.encoder_config))
 
     @property
     def hidden_size(self) -> int:
         """Width of the vectors that come out."""
-        return int(part(self.encoder_config if self.llm_config is None else self.llm_config).hidden_size)
+        return width_of(part(self.encoder_config if self.llm_config is None else self.llm_config))
 
 
 def part(config: Any) -> PreTrainedConfig:
@@ -87,6 +87,14 @@ def part(config: Any) -> PreTrainedConfig:
     if not isinstance(config, PreTrainedConfig):
         raise ConfigError("MTLLMConfig: give encoder_config, llm_config, or both")
     return config
+
+
+def width_of(config: PreTrainedConfig) -> int:
+    """Width of the states of a part."""
+    values = config.to_dict()
+    if isinstance(values.get("encoder"), dict) and "hidden_size" in values["encoder"]:  # T5Gemma
+        return int(values["encoder"]["hidden_size"])
+    return int(config.hidden_size)
 
 
 def _rebuilt(config: Any) -> PreTrainedConfig | None:

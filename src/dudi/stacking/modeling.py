@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from dudi.stacking import lora
-from dudi.stacking.checks import check_attention
+from dudi.stacking.checks import check_attention, check_encoder
 from dudi.stacking.configuration import MTLLMConfig, part
 from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
@@ -97,14 +97,18 @@ class MTLLMPreTrainedModel(PreTrainedModel):
         return (model, info) if wanted else model
 
     def check_attention(self) -> None:
-        """Hold the LLM, if there is one with its weights in memory, against `config.attention`.
+        """Hold the parts, with their weights in memory, against what they are: an encoder, and `config.attention`.
 
         Raises:
-            DataError: its attention is another, or padding changes the result.
+            ConfigError: the encoder is a decoder.
+            DataError: the LLM's attention is another, or padding changes the result.
         """
-        llm = self.reader.llm
-        if llm is not None and not any(parameter.is_meta for parameter in self.parameters()):
-            check_attention(llm, self.config.attention)
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return
+        if self.reader.encoder is not None:
+            check_encoder(self.reader.encoder)
+        if self.reader.llm is not None:
+            check_attention(self.reader.llm, self.config.attention)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Only what is ours: the parts have been initialised by their own classes."""

@@ -22,7 +22,7 @@ class EncoderSection(Section):
     """The MT encoder; null: an LLM that reads its own tokens."""
 
     model: Place | None = Field(
-        default=None, description="A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5 ..."
+        default=None, description="A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5, XLM-R, E5 ..."
     )
     revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
     codes: dict[str, str] = Field(
@@ -45,6 +45,13 @@ class LlmSection(Section):
     )
     attn_implementation: str | None = Field(
         default=None, description="sdpa, flash_attention_2, eager; null: transformers'."
+    )
+    gguf_file: str | None = Field(
+        default=None, description="A GGUF file inside the folder; it is read as full weights."
+    )
+    keep_layers: int | list[int] | None = Field(
+        default=None,
+        description="Cut the LLM down to these layers; a number means that many, evenly spaced, both ends included.",
     )
 
 

@@ -86,8 +86,11 @@ def adapt(job: Job) -> Made:
     name = _llm_name(job.config)
     dtype = getattr(torch, training_dtype(job.args))
     llm = job.config.llm
-    model = load_model(name, dtype=dtype, revision=llm.revision, attn_implementation=llm.attn_implementation)
-    source = Source(load_tokenizer(name, revision=job.config.llm.revision))
+    model = load_model(
+        name, dtype=dtype, revision=llm.revision, attn_implementation=llm.attn_implementation,
+        gguf_file=llm.gguf_file, keep_layers=llm.keep_layers,
+    )  # fmt: skip
+    source = _llm_source(job.config)
     mntp.adapt(model, source, job.rows, job.args, job.lora, resume=job.start, about=job.about)
     return Made(model, source.tokenizer)
 
@@ -185,6 +188,8 @@ def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
         seed=job.args.seed,
         revisions=(config.encoder.revision, config.llm.revision),
         attn_implementation=config.llm.attn_implementation,
+        gguf_file=config.llm.gguf_file,
+        keep_layers=config.llm.keep_layers,
     )
 
 
@@ -195,7 +200,8 @@ def _llm_name(config: StackConfig) -> str:
 
 
 def _llm_source(config: StackConfig) -> Source:
-    return Source(load_tokenizer(_llm_name(config), revision=config.llm.revision))
+    name = _llm_name(config)
+    return Source(load_tokenizer(name, revision=config.llm.revision, gguf_file=config.llm.gguf_file))
 
 
 def _inner(source: Source | None) -> PreTrainedTokenizerBase | None:
