@@ -235,6 +235,24 @@ def test_a_dry_run_looks_for_what_is_named(stage, name, wrong, said, place, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("line", "rank"), [("", 16), ("lora: {r: 4}", 4), ("lora: null", None)])
+def test_a_recipe_that_says_nothing_of_lora_trains_an_adapter(line, rank, tmp_path):
+    """It trained the whole LLM in fp32, which is not the paper's method and needs ten times the memory."""
+    file = tmp_path / "own.yaml"
+    file.write_text(f"encoder: a\nllm: b\ndata: rows.jsonl\n{line}\n", encoding="utf-8")
+    section = load_stack_config(file, "align").lora
+    assert (None if section is None else section.r) == rank
+
+
+def test_the_paper_s_recipes_clip_no_gradient_and_the_norm_is_measured_all_the_same(runs):
+    for name in RECIPES:
+        stage = stages_of(name)[0]
+        assert stage == "adapt" or load_stack_config(name, stage).settings["max_grad_norm"] == 0, name
+    for run in ("align", "finetune"):
+        lines = [json.loads(line) for line in (runs / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert all(line["grad_norm"] > 0 for line in lines)
+
+
 def test_dry_run_and_the_flavours_of_stage_1(place, tmp_path, capsys):
     command = words("align", "stack/nllb-llm2vec/align", place, tmp_path / "run", "--dry-run")
     assert main(command) == 0

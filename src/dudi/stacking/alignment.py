@@ -14,13 +14,14 @@ from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.models.frozen import evaluating
-from dudi.stacking import building, lora, parts
+from dudi.stacking import assembly, building, lora, parts
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.connector import start_connector
 from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.modeling import MTLLMModel, on_device
 from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
+from dudi.stacking.store import TextRows
 from dudi.stacking.tokens import SHORTENED, Source
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
 
@@ -131,17 +132,13 @@ def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:
     return [row for of_language in kept.values() for row in of_language]
 
 
-AUTHORS = lora.LoraSettings()
-"""The authors' adapter: r 16 and alpha 32 on all linear layers."""
-
-
 def align(
     model: MTLLMModel,
     source: Source,
     llm_source: Source,
     rows: Sequence[StackRow],
     args: StackArguments,
-    lora_settings: lora.LoraSettings | None = AUTHORS,
+    lora_settings: lora.LoraSettings | None = lora.AUTHORS,
     parallel: Sequence[StackRow] = (),
     *,
     resume: str | Path | None = None,
@@ -168,11 +165,13 @@ def align(
     """
     if model.config.parts != "stack" or model.connector is None or model.llm is None:
         raise ConfigError("align: needs an encoder and an LLM")
-    source.check_rows([*rows, *parallel])
+    source.check_rows(rows.first_of_each() if isinstance(rows, TextRows) else rows)
+    source.check_rows(parallel)
     teacher = None
     if model.config.lora is None and lora_settings is None:
         teacher = on_device(frozen_llm(model), args.device)
         model.llm.float()  # what is trained is held in fp32
+        assembly.trained_whole(model, "llm")
     elif model.config.lora is None and lora_settings is not None:
         lora.add_lora(model.llm, lora_settings, args.seed)
         model.config.lora = dataclasses.asdict(lora_settings)

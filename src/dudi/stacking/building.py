@@ -72,7 +72,25 @@ def build_stack(
     elif llm is not None:
         top = parts.bare_llm(llm)
         llm2vec.merge_adapters(top.model, adapters)
-    return join(bottom, top, attention=attention, seed=seed)
+    model = join(bottom, top, attention=attention, seed=seed)
+    sources: dict[str, tuple[parts.Part | None, dict[str, Any]]] = {
+        "encoder": (bottom, {"name": encoder, "revision": revisions[0]}),
+        "llm": (
+            top,
+            {
+                "name": llm,
+                "revision": revisions[1],
+                "adapters": list(adapters),
+                "attn_implementation": attn_implementation,
+                "gguf_file": gguf_file,
+                "keep_layers": keep_layers,
+            },
+        ),
+    }
+    given = {role: (part, source) for role, (part, source) in sources.items() if part is not None}
+    if all(part is not None and part.digest for part, _ in given.values()):
+        model.config.parents = {role: {**own, "digest": part.digest} for role, (part, own) in given.items() if part}
+    return model
 
 
 def join(
@@ -144,7 +162,10 @@ def load_stack(folder: str | Path, *, dtype: str = "auto") -> Any:
 
 
 def merge(model: MTLLMPreTrainedModel) -> None:
-    """Merge the adapter of a stack into its weights, in place."""
-    lora.merge_lora(model.reader.adapted)
-    for config in (model.config, model.reader.config):
-        config.lora = None
+    """Merge the adapter of a stack into its weights, in place; what it was is kept, to be saved beside the parents."""
+    reader = model.reader
+    reader.merged.append(lora.lora_weights(reader.adapted))
+    merged = [*(reader.config.merged or []), reader.config.lora]
+    lora.merge_lora(reader.adapted)
+    for config in (model.config, reader.config):
+        config.merged, config.lora = merged, None

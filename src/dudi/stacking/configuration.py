@@ -31,6 +31,9 @@ class MTLLMConfig(PreTrainedConfig):
         task: `classification`, `choice`, or None.
         codes: The encoder's language code for each code that rows may have, before the table of languages is asked.
         max_row_length: Tokens of a row that were read in the last training; what an evaluation reads too.
+        parents: Where the frozen weights of `encoder` and `llm` come from; None: all weights are here, or the parts
+            were built in Python.
+        merged: Settings of the adapters that have been merged into the weights on top of the parents, in order.
         separator: What stands between the texts of a pair where the tokenizer sets nothing there.
 
     Raises:
@@ -49,6 +52,8 @@ class MTLLMConfig(PreTrainedConfig):
     codes: dict | None = None
     max_row_length: int | None = None
     separator: str = "\n"
+    parents: dict | None = None
+    merged: list | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _rebuilt(self.encoder_config)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dudi.errors import ConfigError
 from dudi.models.adapters import drawn_from
@@ -28,6 +28,10 @@ class LoraSettings:
     alpha: int = 32
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
+
+
+AUTHORS = LoraSettings()
+"""The authors' adapter: r 16 and alpha 32 on all linear layers."""
 
 
 def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
@@ -82,6 +86,12 @@ def inject(module: nn.Module, keys: Mapping[str, Any], seed: int = 0) -> None:
 def lora_layers(module: nn.Module) -> list[Any]:
     """The layers of a module that carry an adapter."""
     return [child for child in module.modules() if "lora_A" in child._modules]
+
+
+def lora_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of the adapters inside a module, on the CPU, by their names."""
+    found = {name: tensor for name, tensor in module.state_dict().items() if ".lora_" in name}
+    return {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,10 +37,12 @@ class Part:
     Attributes:
         model: The part alone.
         config: Of the whole model where the part is the encoder of one; else the part's own.
+        digest: Of its weights as they were loaded, by `digest_of`; empty of a part that was built in Python.
     """
 
     model: PreTrainedModel
     config: PreTrainedConfig
+    digest: str = ""
 
 
 # ---- the classes
@@ -118,13 +121,13 @@ def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) 
     if config.model_type == "m2m_100":
         model, missing = _loaded("encoder", name, M2M100Encoder, place, options | {"key_mapping": M2M100_KEYS})
         check_loaded(name, missing)
-        return Part(model, config)
+        return Part(model, config, digest_of(model))
     kind = _class_of("encoder", config)
     whole, missing = _loaded("encoder", name, kind, place, options | _without_pooler(kind))
     encoder = _encoder_in(whole)
     inside = next(path for path, module in whole.named_modules() if module is encoder)
     check_loaded(name, [key for key in missing if key.startswith(inside)])
-    return Part(encoder, config)
+    return Part(encoder, config, digest_of(encoder))
 
 
 def load_llm(
@@ -156,7 +159,7 @@ def load_llm(
             name, dtype=dtype, revision=revision, attn_implementation=attn_implementation,
             gguf_file=gguf_file, keep_layers=keep_layers,
         )  # fmt: skip
-        return _text_part(whole)
+        return _digested(_text_part(whole))
     config = _config("llm", name, place, revision)
     kind = _class_of("llm", config)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "attn_implementation": attn_implementation}
@@ -164,7 +167,11 @@ def load_llm(
     part = _text_part(model)
     inside = next(path for path, module in model.named_modules() if module is part.model)
     check_loaded(name, [key for key in missing if key.startswith(inside)])
-    return part
+    return _digested(part)
+
+
+def _digested(part: Part) -> Part:
+    return dataclasses.replace(part, digest=digest_of(part.model))
 
 
 def _text_part(model: PreTrainedModel) -> Part:
@@ -198,6 +205,20 @@ def _unreachable(role: str, name: str, error: Exception) -> ConfigError | Enviro
     return EnvironmentFault(
         f"{role}: {name} cannot be had: {reason}; give a local folder, or check the name and the network"
     )
+
+
+def digest_of(module: nn.Module) -> str:
+    """A hash that tells one model's weights from another's: of each tensor its name, its shape and 16 of its values.
+
+    The values are taken in bf16, so that a model has one digest in bf16 and in fp32.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        flat = tensor.flatten()
+        places = torch.linspace(0, len(flat) - 1, 16).long().to(flat.device)
+        values = flat[places].to(torch.bfloat16).float().tolist()
+        digest.update(f"{name} {tuple(tensor.shape)} {values}\n".encode())
+    return digest.hexdigest()
 
 
 def check_loaded(name: str, missing: Sequence[str]) -> None:

@@ -78,11 +78,15 @@ class StackDataSection(Section):
         default=None, description="align: texts with `english`, on which FVU and cosine of each language are measured."
     )
     parallel_split: str = Field(default="train", description="Their split.")
+    parallel_language: str | None = Field(default=None, description="The language of those that do not name theirs.")
+    parallel_columns: dict[str, str] = Field(
+        default_factory=dict, description="Our columns to theirs: {english: en}; without it rows of one id are matched."
+    )
     language: str | None = Field(default=None, description="The source language of rows that do not name theirs.")
     columns: dict[str, str] = Field(
         default_factory=dict, description="Our columns to the rows' own: {text: premise, pair: hypothesis}."
     )
-    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
+    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many training rows.")
 
 
 class TaskSection(Section):
@@ -139,7 +143,7 @@ class StackConfig(Recipe):
         teacher: The tuned LLM of Stage 2.
         task: What is asked about a row.
         data: The rows.
-        lora: The adapter; None trains the whole LLM.
+        lora: The adapter, the authors' where nothing is said; None trains the whole LLM.
     """
 
     schema_: ClassVar[Schema] = STACK
@@ -152,7 +156,7 @@ class StackConfig(Recipe):
     teacher: TunedSection = Field(default_factory=TunedSection)
     task: TaskSection = Field(default_factory=TaskSection)
     data: StackDataSection
-    lora: LoraSection | None = None
+    lora: LoraSection | None = Field(default_factory=LoraSection)
 
     @property
     def stage(self) -> str:

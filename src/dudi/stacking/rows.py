@@ -75,7 +75,6 @@ def rows_from_records(
     language: str | None = None,
     columns: Mapping[str, str] | None = None,
     source: str = "rows",
-    need_english: bool = False,
     max_rows: int | None = None,
 ) -> list[StackRow]:
     """Check records.
@@ -86,7 +85,6 @@ def rows_from_records(
         language: Of rows that do not name theirs.
         columns: Ours to theirs, where they are called otherwise than in `ALIASES`: {"text": "sentence1"}.
         source: How messages name the records.
-        need_english: Whether each row has to have `english`.
         max_rows: Read at most this many.
 
     Raises:
@@ -98,7 +96,7 @@ def rows_from_records(
         if max_rows is not None and len(rows) >= max_rows:
             break
         try:
-            rows.append(parse(record, task, names, language, f"{source}:{number}", need_english))
+            rows.append(parse(record, task, names, language, f"{source}:{number}"))
         except Problem as error:
             raise DataError(f"{source}:{number}: {error}") from None
     if not rows:
@@ -117,7 +115,6 @@ def parse(
     names: Names,
     language: str | None,
     place: str,
-    need_english: bool = False,
 ) -> StackRow:
     """One record as a row.
 
@@ -141,7 +138,7 @@ def parse(
         label=None if task is None or values["label"] is None else _label(values["label"], task, choices),
         pair=None if values["pair"] is None else _text(values["pair"], _named(record, names["pair"])),
         choices=choices,
-        english=_text(english, names["english"][0]) if need_english or english is not None else None,
+        english=_text(english, names["english"][0]) if english is not None else None,
         id=str(values["id"] if values["id"] is not None else place),
     )
 
@@ -187,7 +184,7 @@ def _shown(value: Any) -> str:
 
 
 def fingerprint(rows: Sequence[StackRow]) -> str:
-    """SHA-256 over the rows, in order."""
+    """SHA-256 over rows in memory, in order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(dataclasses.asdict(row), ensure_ascii=False, sort_keys=True).encode() + b"\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Job:
 
     config: StackConfig
     args: StackArguments
-    rows: list[StackRow]
+    rows: Sequence[StackRow]
     eval_rows: list[StackRow]
     parallel: list[StackRow]
     start: Path | None
@@ -91,6 +91,10 @@ def adapt(job: Job) -> Made:
         gguf_file=llm.gguf_file, keep_layers=llm.keep_layers,
     )  # fmt: skip
     source = _llm_source(job.config)
+    if job.lora is None:
+        raise ConfigError(
+            "lora: null: adapt trains an adapter and merges it; leave `lora` out, or give its r and alpha"
+        )
     mntp.adapt(model, source, job.rows, job.args, job.lora, resume=job.start, about=job.about)
     return Made(model, source.tokenizer)
 
