@@ -144,24 +144,6 @@ def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, c
     assert "learning_rate" in capsys.readouterr().err
 
 
-def test_eval_prints_a_line_a_language_and_translates_where_asked(runs, place, tmp_path, capsys):
-    rows = [{"text": t, "label": n % 3, "language": "eng_Latn"} for n, t in enumerate(TEXTS)]
-    rows += [{"text": t, "label": n % 3, "language": "ind_Latn"} for n, t in enumerate(FOREIGN)]
-    write(tmp_path / "rows.jsonl", rows)
-    model = str(runs / "finetune")
-    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
-    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
-    assert record["stage"] == "finetuned"
-    assert list(record["per_language"]) == ["eng_Latn", "ind_Latn"]
-    assert f"{100 * record['per_language']['ind_Latn']['accuracy']:.1f}" in shown
-    words = ["--translate", f"{place}/encoder", "--beams", "2", "--max-new-tokens", "4", "--languages", "ind_Latn"]
-    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path), *words]) == 0
-    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
-    assert list(record["per_language"]) == ["ind_Latn"]
-    assert record["seconds_per_row"]["translating"] > 0
-
-
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
     [

@@ -472,10 +472,10 @@ def test_only_foreign_rows_are_translated_and_all_their_texts(source, monkeypatc
         StackRow("c", "ind_Latn", 1, pair="d"),
         StackRow("e", "tha_Thai", 0, choices=("f", "g")),
     ]
-    done, _ = translate_rows(make_mt(), source, rows, "eng_Latn")
+    done = translate_rows(make_mt(), source, rows, "eng_Latn").rows
     assert done[0] == rows[0]
-    assert done[1] == dataclasses.replace(rows[1], text="C", pair="D")
-    assert done[2] == dataclasses.replace(rows[2], text="E", choices=("F", "G"))
+    assert done[1] == dataclasses.replace(rows[1], text="C", pair="D", language="eng_Latn")
+    assert done[2] == dataclasses.replace(rows[2], text="E", choices=("F", "G"), language="eng_Latn")
     assert asked == [("c", "ind_Latn"), ("d", "ind_Latn"), *((text, "tha_Thai") for text in "efg")]
 
 

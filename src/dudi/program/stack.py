@@ -49,22 +49,25 @@ def _stage(name: str, help: str) -> Verb:
 
 def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a run of teach, distill or finetune, or its model's folder")
-    add("rows", metavar="ROWS", help="labelled rows: a JSONL or Parquet file, a folder, or a hub name")
-    add("--split", default="test", help="split on the hub (default: test)")
+    parser.usage = "%(prog)s SYSTEM [SYSTEM ...] ROWS [options]"
+    add("systems", nargs="+", metavar="SYSTEM", help="a run of teach, distill or finetune; NAME=RUN,RUN: its seeds")
+    add("rows", metavar="ROWS", help="labelled rows: a folder of dudi stack prepare, a file, a pattern, or a hub name")
+    add("--split", default="test", help="split of a folder or on the hub (default: test)")
+    add("--source-language", default="eng_Latn", metavar="CODE", help="what was learned in (default: %(default)s)")
     add("--language", metavar="CODE", help="the source language of rows that do not name theirs")
     add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, pair=hypothesis ...")
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
-    add("--translate", metavar="MT_MODEL", help="translate-test: put rows into English with this model first")
+    add("--translate", metavar="MT_MODEL", help="translate-test: rows are put into English by this model first")
     add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
     add("--target", default="eng_Latn", metavar="CODE", help="what to translate into (default: %(default)s)")
     add("--beams", type=int, default=5, metavar="N", help="beams of the translation (default: %(default)s)")
     add("--max-new-tokens", type=int, default=256, metavar="N", help="longest translation (default: %(default)s)")
-    add("--max-length", type=int, default=256, metavar="N", help="tokens of a text that are read (default: 256)")
+    add("--translate-length", type=int, default=1024, metavar="N", help="tokens that it reads (default: %(default)s)")
+    add("--max-length", type=int, metavar="N", help="tokens of a row that are read (default: as in training)")
     add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
     add("--max-rows", type=int, metavar="N", help="at most so many rows")
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
-    add("--output", type=Path, metavar="DIR", help="where stack-eval.json goes (default: the run's folder)")
+    add("--output", type=Path, metavar="DIR", help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)")
 
 
 def _eval(given: argparse.Namespace) -> int:

@@ -111,10 +111,19 @@ def by_language(codes: Iterable[str]) -> dict[str, str]:
     """A tokenizer's codes by the languages they mean, where the table knows them: {"ind_Latn": "id"} of M2M100."""
     found: dict[str, str] = {}
     for code in codes:
-        language = find_language(code)
+        language = find_language(code.strip("_"))  # Seamless writes `__eng__`
         if language is not None:
             found.setdefault(language.code, code)
     return found
+
+
+def names_of(code: str) -> list[str]:
+    """What a language is called in codes of two and three letters: `en` and `eng` of `eng_Latn`; and `code` itself."""
+    meant = find_language(code)
+    if meant is None:
+        return [code]
+    short = [name for name, target in _table()["names"].items() if target == meant.code]
+    return list(dict.fromkeys([*short, meant.code[:3], meant.code, code]))
 
 
 def nearest_code(name: str, known: Iterable[str]) -> str:
