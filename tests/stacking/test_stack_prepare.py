@@ -10,9 +10,10 @@ from dudi.errors import ConfigError, DataError
 from dudi.program.cli import main
 from dudi.stacking import prepare as prepare_module
 from dudi.stacking.prepare import prepare
-from dudi.stacking.reading import read_rows
+from dudi.stacking.reading import read_rows, training_rows
+from dudi.stacking.recipe import load_stack_config
 from dudi.stacking.rows import Task
-from dudi.stacking.set_card import said
+from dudi.stacking.set_card import said, task_words
 from dudi.stacking.set_rows import split_in
 from dudi.stacking.task_sets import NLI, TASK_SETS, TOPICS, Hub
 
@@ -83,6 +84,24 @@ def test_the_folder_is_read_as_it_is_by_recipes_and_by_eval(sib, tmp_path, monke
     part = (tmp_path / "data/sib/task.yaml").read_text(encoding="utf-8")
     assert "train: data/sib/train/eng_Latn.jsonl" in part
     assert "eval: data/sib/dev/eng_Latn.jsonl" in part
+
+
+def test_a_stage_takes_rows_and_labels_from_the_folder(sib, tmp_path, monkeypatch, capsys):
+    """Labels had to be typed in; what a recipe says of other rows does not reach these."""
+    monkeypatch.chdir(tmp_path)
+    prepare("sib200", tmp_path / "data", place=sib)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    (tmp_path / "own.yaml").write_text("extends: stack/nllb-llm2vec/mnli\n", encoding="utf-8")
+    part = task_words(Path("moved"))
+    config = load_stack_config("own.yaml", "finetune", part)
+    assert config.task.labels == list(TOPICS)
+    assert config.data.train == "moved/train/eng_Latn.jsonl"
+    assert config.data.eval == "moved/dev/eng_Latn.jsonl"
+    assert (config.data.eval_split, config.data.language, config.data.columns) == (None, None, {})
+    rows, own = training_rows(config, Task("classification", tuple(config.task.labels)))
+    assert (len(rows), len(own)) == (3, 1)
+    assert main(["stack", "finetune", "own.yaml", "--task", "nothing"]) == 2
+    assert "--task nothing: holds no set of `dudi stack prepare`" in capsys.readouterr().err
 
 
 def test_belebele_keeps_passage_question_and_choices_apart(belebele, tmp_path):

@@ -16,6 +16,7 @@ from stack_helpers import (
 
 from dudi.config.recipe_files import list_recipes
 from dudi.program.cli import main
+from dudi.program.stack_train import default_output
 from dudi.stacking.recipe import load_stack_config
 
 RECIPES = [name for name in list_recipes(stacks=True) if not name.startswith("stack/mini")]
@@ -233,6 +234,14 @@ def test_the_paper_s_recipes_clip_no_gradient_and_the_norm_is_measured_all_the_s
     for run in ("align", "finetune"):
         lines = [json.loads(line) for line in (runs / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         assert all(line["grad_norm"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"), [("align.yaml", "align"), ("mine.yaml", "mine-align"), ("my-align.yaml", "my-align")]
+)
+def test_the_stage_stands_once_in_the_name_of_a_run(file, folder, tmp_path):
+    (tmp_path / file).write_text("encoder: a\nllm: b\ndata: rows.jsonl\n", encoding="utf-8")
+    assert default_output(load_stack_config(tmp_path / file, "align")).as_posix() == f"runs/{folder}"
 
 
 def test_dry_run_and_the_flavours_of_stage_1(place, tmp_path, capsys):

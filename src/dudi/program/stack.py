@@ -18,6 +18,7 @@ RECIPES = {
 def _stage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the recipe")
+    parser.add_argument("--task", type=Path, metavar="DIR", help="rows and labels from a folder of dudi stack prepare")
     parser.add_argument("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
     parser.add_argument(
         "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
@@ -37,9 +38,11 @@ def _stage(name: str, help: str) -> Verb:
         if "=" in given.recipe and not Path(given.recipe).exists():
             raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
         from dudi.stacking.recipe import load_stack_config
+        from dudi.stacking.set_card import task_words
 
         flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
-        config = load_stack_config(given.recipe, name, [*flavour, *given.overrides])
+        task = task_words(given.task) if given.task is not None else ()
+        config = load_stack_config(given.recipe, name, [*flavour, *task, *given.overrides])
         from dudi.program.stack_train import run_stage
 
         return run_stage(config, dry_run=given.dry_run, resume=given.resume, output=given.output)

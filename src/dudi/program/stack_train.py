@@ -129,7 +129,7 @@ def _said(data: dict[str, Any]) -> list[str]:
 def default_output(config: StackConfig) -> Path:
     """`runs/NAME-STAGE`; the stage once."""
     name = config.recipe_name.replace("/", "-")
-    return Path("runs") / (name if name.endswith(f"-{config.stage}") else f"{name}-{config.stage}")
+    return Path("runs") / (name if f"-{name}".endswith(f"-{config.stage}") else f"{name}-{config.stage}")
 
 
 def describe(config: StackConfig, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from dudi.data.rejections import Rejections
+from dudi.errors import ConfigError
 from dudi.stacking.codes import Language
 from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet
 
@@ -50,6 +52,25 @@ def recipe_part(done: Prepared) -> str:
             data[key] = (done.folder / place[0] / f"{place[1]}.jsonl").as_posix()
     part = yaml.safe_dump({"task": done.of.task, "data": data}, sort_keys=False, allow_unicode=True)
     return f"# {done.of.title}. Made by `dudi stack prepare {done.of.name}`.\n{part}"
+
+
+def task_words(folder: Path) -> list[str]:
+    """A prepared set's part of a recipe as words of the command line: its task, its rows, and nothing of another set's.
+
+    Raises:
+        ConfigError: the folder holds no prepared set.
+    """
+    file = folder / RECIPE
+    try:
+        part = yaml.safe_load(file.read_text(encoding="utf-8"))
+        task, data = dict(part["task"]), dict(part["data"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--task {folder}: holds no set of `dudi stack prepare` ({RECIPE})") from error
+    others: dict[str, Any] = {"eval": None, "eval_split": None, "split": "train", "columns": {}, "language": None}
+    # Where the folder has been moved, its rows have moved with it.
+    rows = {key: str(folder / Path(place).parent.name / Path(place).name) for key, place in data.items()}
+    words = [f"task.{key}={json.dumps(value)}" for key, value in task.items()]
+    return [*words, *(f"data.{key}={json.dumps(value)}" for key, value in (others | rows).items())]
 
 
 def card(done: Prepared, origin: Mapping[str, Any]) -> dict[str, Any]:
