@@ -11,6 +11,7 @@ import pytest
 
 from dudi.distill.verbalizer import Verbalizer
 from dudi.errors import ConfigError
+from dudi.languages import registry
 from dudi.languages.registry import BUILT_IN, LANGUAGES, LANGUAGES_DIR_VARIABLE, language_name, load_languages
 
 GUIDE = Path(__file__).parents[2] / "docs" / "verbalizer.md"
@@ -232,3 +233,27 @@ def test_the_guide_shows_the_wording_as_it_is(code):
     assert all(part.strip() in line for part in parts)
     assert any(name in line for name in LANGUAGES[code].names.values())
     assert wording.teacher_without_answer == wording.student, "as the guide says"
+
+
+BESIDE_A_CLONE = """
+import importlib.machinery, importlib.util, sys
+from pathlib import Path
+src = Path(sys.argv[1])
+sys.path[:] = [place for place in sys.path if not (Path(place) / "dudi" / "__init__.py").is_file()]
+class Editable:  # as setuptools' finder of an editable install: it comes after the search of the path
+    def find_spec(name, path=None, target=None):
+        place = src.joinpath(*name.split("."))
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        return importlib.util.spec_from_file_location(name, file) if file.is_file() else None
+sys.meta_path = [one for one in sys.meta_path if "editable" not in str(one)] + [Editable]
+from dudi.languages.registry import LANGUAGES
+print(len(LANGUAGES))
+"""
+
+
+def test_languages_are_found_where_a_clone_called_dudi_lies_in_the_folder(tmp_path):
+    (tmp_path / "dudi").mkdir()
+    src = Path(registry.__file__).parents[2]
+    words = [sys.executable, "-c", BESIDE_A_CLONE, str(src)]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "8", done.stderr

@@ -16,6 +16,7 @@ from stack_helpers import (
 
 from dudi.config.recipe_files import list_recipes
 from dudi.program.cli import main
+from dudi.program.stack_train import default_output
 from dudi.stacking.recipe import load_stack_config
 
 RECIPES = [name for name in list_recipes(stacks=True) if not name.startswith("stack/mini")]
@@ -38,7 +39,7 @@ def place(tmp_path_factory):
         make_llm_tokenizer().save_pretrained(root / family)
     plain = [{"text": text} for text in TEXTS] + [{"text": ""}]
     both = list(zip(TEXTS, FOREIGN, strict=True))
-    labelled = [{"premise": t, "hypothesis": f, "text": t, "label": n % 3} for n, (t, f) in enumerate(both)]
+    labelled = [{"premise": t, "hypothesis": f, "label": n % 3} for n, (t, f) in enumerate(both)]
     choices = [{"text": row.text, "choices": list(row.choices), "label": row.label} for row in choice_rows()]
     parallel = [{"text": f, "english": t, "language": "ind_Latn"} for t, f in both]
     for name, rows in (("plain", plain), ("labelled", labelled), ("choices", choices), ("parallel", parallel)):
@@ -144,24 +145,6 @@ def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, c
     assert "learning_rate" in capsys.readouterr().err
 
 
-def test_eval_prints_a_line_a_language_and_translates_where_asked(runs, place, tmp_path, capsys):
-    rows = [{"text": t, "label": n % 3, "language": "eng_Latn"} for n, t in enumerate(TEXTS)]
-    rows += [{"text": t, "label": n % 3, "language": "ind_Latn"} for n, t in enumerate(FOREIGN)]
-    write(tmp_path / "rows.jsonl", rows)
-    model = str(runs / "finetune")
-    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
-    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
-    assert record["stage"] == "finetuned"
-    assert list(record["per_language"]) == ["eng_Latn", "ind_Latn"]
-    assert f"{100 * record['per_language']['ind_Latn']['accuracy']:.1f}" in shown
-    words = ["--translate", f"{place}/encoder", "--beams", "2", "--max-new-tokens", "4", "--languages", "ind_Latn"]
-    assert main(["stack", "eval", model, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path), *words]) == 0
-    record = json.loads((tmp_path / "stack-eval.json").read_text(encoding="utf-8"))
-    assert list(record["per_language"]) == ["ind_Latn"]
-    assert record["seconds_per_row"]["translating"] > 0
-
-
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
     [
@@ -233,6 +216,32 @@ def test_a_dry_run_looks_for_what_is_named(stage, name, wrong, said, place, tmp_
     assert main([*command, *more, wrong.format(place)]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("line", "rank"), [("", 16), ("lora: {r: 4}", 4), ("lora: null", None)])
+def test_a_recipe_that_says_nothing_of_lora_trains_an_adapter(line, rank, tmp_path):
+    """It trained the whole LLM in fp32, which is not the paper's method and needs ten times the memory."""
+    file = tmp_path / "own.yaml"
+    file.write_text(f"encoder: a\nllm: b\ndata: rows.jsonl\n{line}\n", encoding="utf-8")
+    section = load_stack_config(file, "align").lora
+    assert (None if section is None else section.r) == rank
+
+
+def test_the_paper_s_recipes_clip_no_gradient_and_the_norm_is_measured_all_the_same(runs):
+    for name in RECIPES:
+        stage = stages_of(name)[0]
+        assert stage == "adapt" or load_stack_config(name, stage).settings["max_grad_norm"] == 0, name
+    for run in ("align", "finetune"):
+        lines = [json.loads(line) for line in (runs / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert all(line["grad_norm"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder"), [("align.yaml", "align"), ("mine.yaml", "mine-align"), ("my-align.yaml", "my-align")]
+)
+def test_the_stage_stands_once_in_the_name_of_a_run(file, folder, tmp_path):
+    (tmp_path / file).write_text("encoder: a\nllm: b\ndata: rows.jsonl\n", encoding="utf-8")
+    assert default_output(load_stack_config(tmp_path / file, "align")).as_posix() == f"runs/{folder}"
 
 
 def test_dry_run_and_the_flavours_of_stage_1(place, tmp_path, capsys):

@@ -7,7 +7,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from types import NoneType
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
@@ -69,8 +70,9 @@ class Recipe(BaseModel):
             if not (tree.get(section) or {}).get(key):
                 raise ConfigError(f"{path}: {section}.{key} is missing: name {what}")
         for section in cls.schema_.sections:
-            if tree.get(section, {}) is None and cls.model_fields[section].default is not None:
-                del tree[section]  # a section that was emptied is one with its defaults
+            # A section that was emptied is one with its defaults, unless none is a value of its own (`lora: null`).
+            if tree.get(section, {}) is None and NoneType not in get_args(cls.model_fields[section].annotation):
+                del tree[section]
         try:
             config = cls.model_validate(tree)
         except ValidationError as error:

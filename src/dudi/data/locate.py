@@ -178,7 +178,7 @@ def _saved_dataset(path: Path, split: str) -> Iterator[Located]:
         saved = Dataset.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as a saved dataset: {_first_line(error)}") from error
-    return _dataset_records(saved, str(path))
+    return dataset_records(saved, str(path))
 
 
 def _split_folder(path: Path, split: str) -> Path:
@@ -208,10 +208,26 @@ def _inside(name: str) -> str:
 
 
 def _hub_dataset(name: str, config: str | None, split: str) -> Iterator[Located]:
+    return dataset_records(open_dataset(name, config, split), name)
+
+
+def open_dataset(name: str, config: str | None, split: str, **options: Any) -> Any:
+    """A split of a dataset on the hub, as `datasets.load_dataset` opens it.
+
+    Args:
+        name: On the hub.
+        config: Its part; None where it has one alone.
+        split: Which split.
+        options: More words of `load_dataset`: `revision`, `data_dir`.
+
+    Raises:
+        ConfigError: no such dataset, config or split.
+        EnvironmentFault: the hub cannot be reached.
+    """
     import datasets
 
     try:
-        loaded = datasets.load_dataset(name, config, split=split)
+        return datasets.load_dataset(name, config, split=split, **options)
     except (OSError, datasets.exceptions.DatasetsError) as error:
         from dudi.models.hub_errors import explain_hub_error
 
@@ -229,10 +245,10 @@ def _hub_dataset(name: str, config: str | None, split: str) -> Iterator[Located]
         raise ConfigError(
             f"{name}: cannot be loaded with config {config!r} and split '{split}': {_first_line(error)}"
         ) from error
-    return _dataset_records(loaded, name)
 
 
-def _dataset_records(dataset: Any, name: str) -> Iterator[Located]:
+def dataset_records(dataset: Any, name: str) -> Iterator[Located]:
+    """The rows of a `datasets.Dataset`, one after the other."""
     # As Arrow tables: images and audio stay undecoded, and text that is not UTF-8 costs one row and not the run.
     return table_records(dataset.with_format("arrow").iter(batch_size=_BATCH), name)
 

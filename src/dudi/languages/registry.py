@@ -12,7 +12,6 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -294,8 +293,8 @@ def _check_placeholders(text: str, wanted: Sequence[str], where: str, key: str) 
 
 
 def _built_in() -> dict[str, Language]:
-    # Through the top package: importing `dudi.distill.verbalizer` here would import this module again.
-    folder = resources.files("dudi") / "languages" / "templates"
+    # Beside this file, not through the top package: in a folder that holds a clone `dudi`, Python takes that for it.
+    folder = Path(__file__).with_name("templates")
     files = {code: folder / f"{code}.toml" for code in BUILT_IN}
     return {code: _parse(file.read_bytes(), str(file), code) for code, file in files.items()}
 

@@ -18,6 +18,7 @@ RECIPES = {
 def _stage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the recipe")
+    parser.add_argument("--task", type=Path, metavar="DIR", help="rows and labels from a folder of dudi stack prepare")
     parser.add_argument("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
     parser.add_argument(
         "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
@@ -37,9 +38,11 @@ def _stage(name: str, help: str) -> Verb:
         if "=" in given.recipe and not Path(given.recipe).exists():
             raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
         from dudi.stacking.recipe import load_stack_config
+        from dudi.stacking.set_card import task_words
 
         flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
-        config = load_stack_config(given.recipe, name, [*flavour, *given.overrides])
+        task = task_words(given.task) if given.task is not None else ()
+        config = load_stack_config(given.recipe, name, [*flavour, *task, *given.overrides])
         from dudi.program.stack_train import run_stage
 
         return run_stage(config, dry_run=given.dry_run, resume=given.resume, output=given.output)
@@ -49,28 +52,61 @@ def _stage(name: str, help: str) -> Verb:
 
 def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a run of teach, distill or finetune, or its model's folder")
-    add("rows", metavar="ROWS", help="labelled rows: a JSONL or Parquet file, a folder, or a hub name")
-    add("--split", default="test", help="split on the hub (default: test)")
+    parser.usage = "%(prog)s SYSTEM [SYSTEM ...] ROWS [options]"
+    add("systems", nargs="+", metavar="SYSTEM", help="a run of teach, distill or finetune; NAME=RUN,RUN: its seeds")
+    add("rows", metavar="ROWS", help="labelled rows: a folder of dudi stack prepare, a file, a pattern, or a hub name")
+    add("--split", default="test", help="split of a folder or on the hub (default: test)")
+    add("--source-language", default="eng_Latn", metavar="CODE", help="what was learned in (default: %(default)s)")
     add("--language", metavar="CODE", help="the source language of rows that do not name theirs")
     add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, pair=hypothesis ...")
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
-    add("--translate", metavar="MT_MODEL", help="translate-test: put rows into English with this model first")
+    add("--translate", metavar="MT_MODEL", help="translate-test: rows are put into English by this model first")
     add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
     add("--target", default="eng_Latn", metavar="CODE", help="what to translate into (default: %(default)s)")
     add("--beams", type=int, default=5, metavar="N", help="beams of the translation (default: %(default)s)")
     add("--max-new-tokens", type=int, default=256, metavar="N", help="longest translation (default: %(default)s)")
-    add("--max-length", type=int, default=256, metavar="N", help="tokens of a text that are read (default: 256)")
+    add("--translate-length", type=int, default=1024, metavar="N", help="tokens that it reads (default: %(default)s)")
+    add("--max-length", type=int, metavar="N", help="tokens of a row that are read (default: as in training)")
     add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
     add("--max-rows", type=int, metavar="N", help="at most so many rows")
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
-    add("--output", type=Path, metavar="DIR", help="where stack-eval.json goes (default: the run's folder)")
+    add("--output", type=Path, metavar="DIR", help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)")
 
 
 def _eval(given: argparse.Namespace) -> int:
     from dudi.program.stack_eval import run
 
     return run(given)
+
+
+def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    from dudi.stacking.task_sets import TASK_SETS
+
+    add = parser.add_argument
+    add("set", choices=tuple(TASK_SETS), metavar="SET", help=", ".join(TASK_SETS))
+    add("output", type=Path, metavar="DIR", help="the folder to write")
+    add("--from", dest="place", type=Path, metavar="PATH", help="file or folder that holds the set (default: the hub)")
+    add("--train", metavar="PATH|hub", help="English training rows, where --from has none")
+    add("--languages", nargs="+", default=[], metavar="CODE", help="only these, in the set's codes or NLLB's")
+    add("--max-train", type=int, metavar="N", help="at most so many training rows")
+    add("--revision", metavar="REV", help="commit, tag or branch of the set on the hub")
+
+
+def _prepare(given: argparse.Namespace) -> int:
+    from dudi.command import say
+    from dudi.stacking.prepare import prepare
+    from dudi.stacking.set_card import said
+
+    done = prepare(
+        given.set,
+        given.output,
+        place=given.place,
+        train=given.train,
+        languages=given.languages,
+        max_train=given.max_train,
+        revision=given.revision,
+    )
+    return say(said(done))
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +128,7 @@ def _demo(given: argparse.Namespace) -> int:
 STACK: Kinds = Kinds(
     "an MT encoder under a language model (MT-LLM)",
     {
+        "prepare": Verb("a labelled data set in many languages, from the hub or files", _prepare_arguments, _prepare),
         "adapt": _stage("adapt", "let a causal LLM read in both directions (MNTP)"),
         "align": _stage("align", "Stage 1: the stack learns its own LLM's vectors, without labels"),
         "teach": _stage("teach", "tune the LLM alone on the English task, and store its vectors"),

@@ -1,151 +1,263 @@
-"""`dudi stack eval`: a tuned model, rows in many languages, a table."""
+"""`dudi stack eval`: systems on rows in many languages, over the seeds of their runs; every answer is kept."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import glob
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
-from dudi.data.locate import note_of
+from dudi.command import say
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.files import write_json
-from dudi.models.load import load_tokenizer, locate
-from dudi.program.train import say
-from dudi.stacking import stored
-from dudi.stacking.configuration import MTLLMConfig
-from dudi.stacking.evaluation import Evaluation, evaluate, judged
-from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
+from dudi.evaluation.metrics import METRICS, OVERALL
+from dudi.evaluation.records import Evaluation, Run
+from dudi.evaluation.summary import shown
+from dudi.models.load import load_tokenizer
+from dudi.stacking import systems
+from dudi.stacking.modeling import on_device
 from dudi.stacking.reading import read_rows
 from dudi.stacking.rows import StackRow, Task
+from dudi.stacking.set_card import CARD
+from dudi.stacking.systems import ACCURACY, MACRO_F1, Measured, System
 from dudi.stacking.tokens import Source
-from dudi.stacking.translation import translate_rows
-
-RESULT = "stack-eval.json"
+from dudi.stacking.translation import Translated, translate_rows
 
 
 def run(given: argparse.Namespace) -> int:
-    """Evaluate as the words say; print a table and write `stack-eval.json`.
+    """Evaluate as the words say; print a table, and keep scores and answers.
 
     Raises:
-        ConfigError: the model has no head, an option or a language code is unknown.
+        ConfigError: a model has no head, an option or a language code is unknown, two runs of a system have one seed.
         DataError: a row cannot be used, or none has a label.
     """
     quiet_libraries()
-    model, source, _ = stored.open_model(given.model)
-    if isinstance(model, MTLLMModel):
-        stage = model.config.stage
-        raise ConfigError(f"{given.model}: is at the stage '{stage}' and has no head; tune it on a task first")
-    on_device(model, _device(given.device))
-    rows = _rows(given, task_of(model.config))
-    seconds = 0.0
-    if given.translate is None:
-        result = evaluate(model, source, rows, batch_size=given.batch_size, max_length=given.max_length)
-    else:
-        result, seconds = _translate_test(given, model, source, rows)
-    record = record_of(given, model.config, result, seconds)
-    folder = given.output if given.output is not None else _beside(given.model)
-    write_json(folder / RESULT, record)
-    say(table(record))
-    say(str(folder / RESULT))
+    contestants = [system_of(word, given.translate) for word in given.systems]
+    if twice := {one.name for one in contestants if [two.name for two in contestants].count(one.name) > 1}:
+        raise ConfigError(f"two systems are called '{min(twice)}'; call one NAME=RUN")
+    asked = _Asked(given)
+    for system in contestants:
+        measured = asked.measure(system)
+        folder = systems.write_measured(asked.output, measured)
+        sys.stderr.write(f"{system.name}: {folder}\n")
+    whole = systems.read_measured(asked.output, asked.benchmark)
+    say(table(whole, given.source_language))
+    for line in [*asked.notes, *told_leads(whole, given.source_language)]:
+        say(line)
+    say(f"{asked.output}   (dudi compare {asked.output}/*)")
     return 0
 
 
-def task_of(config: MTLLMConfig) -> Task:
-    """The task that a model was tuned on."""
-    if config.task == "choice":
-        return Task("choice")
-    labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
-    return Task("classification", tuple(labels[number] for number in sorted(labels)))
-
-
-def _rows(given: argparse.Namespace, task: Task) -> list[StackRow]:
-    columns = pairs_of(given.column, "--column")
-    rows = read_rows(
-        given.rows, task, split=given.split, language=given.language, columns=columns, max_rows=given.max_rows
-    )
-    if note := note_of(given.rows, given.split):
-        say(f"note: {note}")
-    if given.languages:
-        there = list(dict.fromkeys(row.language for row in rows))
-        for code in given.languages:
-            if code not in there:
-                raise ConfigError(f"--languages: no row is in '{code}'{did_you_mean(code, there)}")
-        rows = [row for row in rows if row.language in given.languages]
-    if all(row.label is None for row in rows):
-        raise DataError(f"{given.rows}: no row has a label")
-    return rows
-
-
-def _translate_test(
-    given: argparse.Namespace, model: MTLLMPreTrainedModel, source: Source, rows: list[StackRow]
-) -> tuple[Evaluation, float]:
-    """The answers to rows that were put into English first, and the seconds that took for each."""
-    mt_source = Source(load_tokenizer(given.translate), pairs_of(given.code, "--code"))
-    english, seconds = translate_rows(
-        on_device(open_translator(given.translate), model.device),
-        mt_source,
-        rows,
-        given.target,
-        num_beams=given.beams,
-        batch_size=given.batch_size,
-        max_length=given.max_length,
-        max_new_tokens=given.max_new_tokens,
-    )
-    read = [dataclasses.replace(row, language=given.target) for row in english]
-    result = evaluate(model, source, read, batch_size=given.batch_size, max_length=given.max_length)
-    return judged(rows, result.predictions, result.seconds_per_row), seconds
-
-
-def open_translator(name: str) -> PreTrainedModel:
-    """A whole MT model.
+def system_of(word: str, translate: str | None) -> System:
+    """`RUN`, `NAME=RUN,RUN` or a pattern as a system.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: nothing is there.
     """
-    try:
-        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(locate(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0][:160]
-        raise ConfigError(f"--translate: {name} is no translation model that can be read ({reason})") from error
-    return model.eval()
+    name, equals, rest = word.partition("=")
+    if not equals or Path(word).exists():
+        name, rest = "", word
+    runs: list[str] = []
+    for part in filter(None, rest.split(",")):
+        found = [part] if not glob.has_magic(part) or Path(part).exists() else sorted(glob.glob(part))
+        if not found:
+            raise ConfigError(f"{part}: no run matches")
+        runs += found
+    if not runs:
+        raise ConfigError(f"{word}: name a run, or NAME=RUN,RUN")
+    own = name.strip() or Path(runs[0].rstrip("/")).name
+    return System(own if name.strip() or translate is None else f"{own}, translated", tuple(runs))
 
 
-def record_of(given: argparse.Namespace, config: MTLLMConfig, result: Evaluation, seconds: float) -> dict[str, Any]:
-    """What `stack-eval.json` holds."""
-    return {
-        "model": given.model,
-        "stage": config.stage,
-        "parts": config.parts,
-        "rows": given.rows,
-        "translate": given.translate,
-        "accuracy": result.accuracy,
-        "macro_f1": result.macro_f1,
-        "per_language": result.per_language,
-        "seconds_per_row": {"reading": result.seconds_per_row, "translating": seconds},
-    }
+class _Asked:
+    """The rows of one call, read once for each task, and translated once.
+
+    Args:
+        given: The words.
+    """
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.codes = pairs_of(given.code, "--code")
+        self.columns = pairs_of(given.column, "--column")
+        self.device = _device(given.device)
+        self.name = _name_of(given.rows)
+        self.output: Path = given.output or Path("runs") / f"eval-{self.name}"
+        self.benchmark: Mapping[str, Any] = {}
+        self.notes: list[str] = []
+        self._rows: dict[Task, list[StackRow]] = {}
+        self._translated: dict[Task, Translated] = {}
+
+    def measure(self, system: System) -> Measured:
+        """A system's scores over the seeds of its runs, with all its answers."""
+        runs: dict[int, Run] = {}
+        lines: list[dict[str, Any]] = []
+        about: dict[str, Any] = {"runs": list(system.runs), "versions": systems.versions(), "seconds": []}
+        for place in system.runs:
+            seed = systems.seed_of(place)
+            if seed in runs:
+                raise ConfigError(f"{system.name}: {place} has seed {seed} like another of its runs; name one of them")
+            model, source, task = systems.open_tuned(place, self.device, self.codes)
+            rows, translated = self.rows(task), self.translated(task)
+            read = rows if translated is None else translated.rows
+            length = self.given.max_length or model.config.max_row_length or systems.LENGTH
+            found = systems.answers_of(model, source, rows, read, batch_size=self.given.batch_size, max_length=length)
+            runs[seed] = Run(seed, systems.scores_of(found.per_language, self.given.source_language))
+            lines += systems.lines_of(self.name, system.name, seed, task, rows, read, found.predictions)
+            spent = {"reading": found.seconds_per_row, "translating": 0.0 if translated is None else translated.seconds}
+            about["seconds"].append(spent)
+            about |= {"stage": model.config.stage, "parts": model.config.parts, "max_length": length}
+            self._note(system, found.shortened, length, source, translated)
+            del model
+        if self.given.translate is not None:
+            about["translate"] = self.given.translate
+        ordered = tuple(runs[seed] for seed in sorted(runs))
+        return Measured(Evaluation(system.name, ", ".join(system.runs), self.benchmark, ordered, about), lines)
+
+    def rows(self, task: Task) -> list[StackRow]:
+        """The labelled rows, in the languages that are asked for.
+
+        Raises:
+            ConfigError: no row is in one of them.
+            DataError: no row has a label, or the systems' tasks read other rows.
+        """
+        if task not in self._rows:
+            given = self.given
+            rows = read_rows(
+                given.rows, task, split=given.split, language=given.language, columns=self.columns,
+                max_rows=given.max_rows,
+            )  # fmt: skip
+            rows = [row for row in _chosen(rows, given.languages) if row.label is not None]
+            if not rows:
+                raise DataError(f"{given.rows}: no row has a label")
+            benchmark = systems.described(self.name, rows, task, given.split, given.source_language)
+            if self.benchmark and self.benchmark != benchmark:
+                raise ConfigError(f"{given.rows}: the systems were tuned on different tasks, and read other rows of it")
+            self.benchmark, self._rows[task] = benchmark, rows
+        return self._rows[task]
+
+    def translated(self, task: Task) -> Translated | None:
+        """The rows in the target language, where a translator is named."""
+        given = self.given
+        if given.translate is None:
+            return None
+        if task not in self._translated:
+            source = Source(load_tokenizer(given.translate))
+            known = {ours: theirs for ours, theirs in self.codes.items() if theirs in source.languages}
+            source = Source(source.tokenizer, known)
+            self._translated[task] = translate_rows(
+                on_device(systems.open_translator(given.translate), self.device),
+                source,
+                self.rows(task),
+                given.target,
+                num_beams=given.beams,
+                batch_size=given.batch_size,
+                max_length=given.translate_length,
+                max_new_tokens=given.max_new_tokens,
+            )
+        return self._translated[task]
+
+    def _note(
+        self, system: System, shortened: Mapping[str, int], length: int, source: Source, translated: Translated | None
+    ) -> None:
+        """What was shortened, cut, or read as another language: said once a system."""
+        notes = []
+        if shortened:
+            counts = ", ".join(f"{code} {count}" for code, count in shortened.items())
+            notes.append(f"note: {system.name}: rows longer than {length} tokens were shortened: {counts}")
+        if translated is not None and translated.cut:
+            counts = ", ".join(f"{code} {count}" for code, count in translated.cut.items())
+            most = self.given.translate_length
+            notes.append(f"note: texts longer than {most} tokens were cut for translation: {counts}")
+        notes += [f"note: {code} is read as {how}" for code, how in source.stand_ins.items()]
+        self.notes += [note for note in notes if note not in self.notes]
 
 
-def table(record: dict[str, Any]) -> str:
-    """A line a language, and all of them."""
-    lines = [f"{'language':<12}{'rows':>7}{'accuracy':>10}{'macro F1':>10}"]
-    for code, found in record["per_language"].items():
-        lines.append(f"{code:<12}{found['n']:>7.0f}{100 * found['accuracy']:>10.1f}{100 * found['macro_f1']:>10.1f}")
-    total = sum(found["n"] for found in record["per_language"].values())
-    lines.append(f"{'all':<12}{total:>7.0f}{100 * record['accuracy']:>10.1f}{100 * record['macro_f1']:>10.1f}")
-    spent = record["seconds_per_row"]
-    more = f", of translating {1000 * spent['translating']:.1f} ms" if record["translate"] else ""
-    return "\n".join([*lines, f"a row: {1000 * spent['reading']:.1f} ms of reading{more}"])
+def _chosen(rows: list[StackRow], languages: Sequence[str] | None) -> list[StackRow]:
+    """Rows in the languages that are asked for, by any name of theirs."""
+    if not languages:
+        return rows
+    there = list(dict.fromkeys(row.language for row in rows))
+    wanted: set[str] = set()
+    for code in languages:
+        found = [one for one in there if systems.same_language(one, code)]
+        if not found:
+            raise ConfigError(f"--languages: no row is in '{code}'{did_you_mean(code, there)}")
+        wanted.update(found)
+    return [row for row in rows if row.language in wanted]
 
 
-def _beside(model: str) -> Path:
-    """The run that a model is of; else the model's folder."""
-    folder = stored.model_folder(model)
-    return folder.parent if folder.name == stored.MODEL else folder
+def _name_of(rows: str) -> str:
+    """What the rows are called: as their card says, else by their file or folder."""
+    card = Path(rows) / CARD
+    if card.is_file():
+        try:
+            return str(json.loads(card.read_text(encoding="utf-8"))["name"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{card}: is no data card: {error}") from error
+    return Path(rows.replace(":", "-")).name.removesuffix(".jsonl").removesuffix(".parquet").replace("*", "all")
+
+
+# ---- what is said
+
+
+def table(measured: Sequence[Measured], source_language: str) -> str:
+    """Accuracy a language and system in %, mean and standard deviation over seeds; then means, macro F1 and time."""
+    evaluations = [one.evaluation for one in measured]
+    codes = [str(code) for code in evaluations[0].benchmark["languages"]]
+    learned = [code for code in codes if systems.same_language(code, source_language)]
+    others = [code for code in codes if code not in learned] or codes
+    lines = [("accuracy in %", [one.name for one in evaluations])]
+    lines += [(code, _cells(evaluations, ACCURACY, "by_language", code)) for code in [*learned, *others]]
+    what = f"mean of {len(others)} without {learned[0]}" if learned and others != codes else f"mean of {len(others)}"
+    lines.append((what, _cells(evaluations, ACCURACY, OVERALL)))
+    lines.append((f"{what}, macro F1", _cells(evaluations, MACRO_F1, OVERALL)))
+    lines.append(("ms a row", [_spent(one) for one in evaluations]))
+    first = max(len(label) for label, _ in lines)
+    widths = [max(len(cells[place]) for _, cells in lines) for place in range(len(evaluations))]
+    return "\n".join(
+        "  ".join([label.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
+        for label, cells in lines
+    )
+
+
+def _cells(evaluations: Sequence[Evaluation], metric: str, *keys: str) -> list[str]:
+    cells = []
+    for one in evaluations:
+        mean, spread = shown(one.values(metric, *keys), METRICS[metric])
+        cells.append(mean if spread == "-" else f"{mean} ± {spread}")
+    return cells
+
+
+def _spent(evaluation: Evaluation) -> str:
+    seconds = evaluation.about.get("seconds") or []
+    reading, translating = (
+        sum(one[key] for one in seconds) / max(len(seconds), 1) for key in ("reading", "translating")
+    )
+    return f"{1000 * reading:.1f}" + (f" + {1000 * translating:.1f}" if translating else "")
+
+
+def told_leads(measured: Sequence[Measured], source_language: str) -> list[str]:
+    """The best system against each other: a lead, and whether resampling items and seeds carries it."""
+    if len(measured) < 2:
+        return []
+    overall = {one.evaluation.name: one.evaluation.values(ACCURACY, OVERALL) for one in measured}
+    best = max(overall, key=lambda name: sum(overall[name]) / len(overall[name]))
+    lines = []
+    for name, found in systems.leads(measured, best, source_language).items():
+        seeds = f" and {' and '.join(map(str, found.runs))} seeds" if max(found.runs) > 1 else ", one seed a side"
+        verdict = "" if found.carried else ": no lead"
+        low, high = 100 * found.low, 100 * found.high
+        lines.append(
+            f"{best} against {name}: {100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]{verdict} "
+            f"(95 % over {found.items:,} items{seeds})"
+        )
+    return lines
 
 
 def _device(name: str) -> torch.device:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,10 @@ from dudi.training.runlog import read_jsonl
 
 if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
+    from dudi.stacking.rows import StackRow
+
+TEXTS = "texts"
+"""The folder, inside a run's, of the texts that it is trained on; gone when the run is finished."""
 
 NEXT = {
     "adapt": "dudi stack align RECIPE llm={place}/model",
@@ -58,21 +65,17 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         return 0
     from dudi.data.locate import note_of
     from dudi.stacking import stored
-    from dudi.stacking.reading import parallel_rows, training_rows
-    from dudi.stacking.rows import fingerprint
-    from dudi.stacking.stages import STAGES, WITH_TASK, Job, task_of
+    from dudi.stacking.reading import parallel_rows
+    from dudi.stacking.stages import STAGES, Job
 
-    rows, eval_rows = training_rows(config, task_of(config) if config.stage in WITH_TASK else None)
+    rows, eval_rows, data = _read(config, folder)
     parallel = parallel_rows(config) if config.stage == "align" else []
     start = from_first(lambda: starting_point(folder, resume, {config.stage}))
     if first:
         say(f"{config.stage} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
-        counts: dict[str, int] = {}
-        for row in rows:
-            counts[row.language] = counts.get(row.language, 0) + 1
-        data = {"source": config.data.train, "fingerprint": fingerprint(rows), "rows": counts, "rejected": {}}
         write_records(folder, config.resolved_yaml(), data)
-        say(f"note: {len(rows)} rows: {', '.join(f'{code} {count}' for code, count in counts.items())}")
+        for line in _said(data):
+            say(line)
         if note := note_of(str(config.data.train), config.data.split):
             say(f"note: {note}")
         go_on(folder, start, resume)
@@ -84,15 +87,49 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
             made.tokenizer,
             made.llm_tokenizer,
             {"stage": config.stage, "config": config.digest()},
+            whole=args.save_parents,
         )
+        shutil.rmtree(folder / TEXTS, ignore_errors=True)
         finish(folder, config)
     return 0
+
+
+def _read(config: StackConfig, folder: Path) -> tuple[Sequence[StackRow], list[StackRow], dict[str, Any]]:
+    """The rows to train on, those for evaluation during training, and what `data.json` says of them.
+
+    Labelled rows are held in memory. Texts, of which there are millions, are written once, by the first process, to a
+    file in the run's folder, which every process maps.
+    """
+    from dudi.stacking.reading import store_texts, training_rows
+    from dudi.stacking.rows import fingerprint
+    from dudi.stacking.stages import WITH_TASK, task_of
+    from dudi.stacking.store import TextRows
+
+    if config.stage in WITH_TASK:
+        rows, eval_rows = training_rows(config, task_of(config))
+        counts = dict(Counter(row.language for row in rows))
+        return rows, eval_rows, _about(config, fingerprint(rows), counts, {})
+    left_out = from_first(lambda: store_texts(config, folder / TEXTS))
+    texts = TextRows(folder / TEXTS)
+    return texts, [], _about(config, texts.digest, texts.counts, left_out)
+
+
+def _about(config: StackConfig, digest: str, counts: dict[str, int], left_out: dict[str, int]) -> dict[str, Any]:
+    return {"source": config.data.train, "fingerprint": digest, "rows": counts, "rejected": left_out}
+
+
+def _said(data: dict[str, Any]) -> list[str]:
+    counts = data["rows"]
+    lines = [f"note: {sum(counts.values()):,} rows: {', '.join(f'{code} {count:,}' for code, count in counts.items())}"]
+    if data["rejected"]:
+        lines.append(f"note: {data['rejected']['blank']:,} rows without text were left out")
+    return lines
 
 
 def default_output(config: StackConfig) -> Path:
     """`runs/NAME-STAGE`; the stage once."""
     name = config.recipe_name.replace("/", "-")
-    return Path("runs") / (name if name.endswith(f"-{config.stage}") else f"{name}-{config.stage}")
+    return Path("runs") / (name if f"-{name}".endswith(f"-{config.stage}") else f"{name}-{config.stage}")
 
 
 def describe(config: StackConfig, folder: Path) -> str:

@@ -8,19 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.models.frozen import evaluating
-from dudi.stacking import building, lora
+from dudi.stacking import assembly, building, lora, parts
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.connector import start_connector
 from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.modeling import MTLLMModel, on_device
 from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
-from dudi.stacking.tokens import Source
+from dudi.stacking.store import TextRows
+from dudi.stacking.tokens import SHORTENED, Source
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
 
 LLM_IDS, LLM_MASK = "llm_input_ids", "llm_attention_mask"
@@ -56,9 +58,10 @@ class Alignment:
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """The same texts as both tokenizers write them."""
         texts, languages = [row.text for row in rows], [row.language for row in rows]
-        batch = self.source.batch(texts, languages, max_length=self.args.max_length)
-        own = self.llm_source.batch(texts, languages, max_length=self.args.max_length)
-        return batch | {LLM_IDS: own["input_ids"], LLM_MASK: own["attention_mask"]}
+        batch = self.source.collate(self.source.encode(texts, languages, max_length=self.args.max_length))
+        own = self.llm_source.collate(self.llm_source.encode(texts, languages, max_length=self.args.max_length))
+        shortened = torch.maximum(batch[SHORTENED], own[SHORTENED])
+        return batch | {LLM_IDS: own["input_ids"], LLM_MASK: own["attention_mask"], SHORTENED: shortened}
 
     def prepare(self, batch: Batch) -> Batch:
         """Nothing is drawn."""
@@ -115,7 +118,8 @@ def frozen_llm(model: MTLLMModel) -> MTLLMModel:
     """A reader of tokens alone that holds a copy of a stack's LLM."""
     llm = copy.deepcopy(model.llm)
     assert llm is not None
-    return building.join(None, llm.requires_grad_(False), attention=model.config.attention)
+    frozen = parts.Part(llm.requires_grad_(False), llm.config)
+    return building.join(None, frozen, attention=model.config.attention)
 
 
 def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:
@@ -128,17 +132,13 @@ def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:
     return [row for of_language in kept.values() for row in of_language]
 
 
-AUTHORS = lora.LoraSettings()
-"""The authors' adapter: r 16 and alpha 32 on all linear layers."""
-
-
 def align(
     model: MTLLMModel,
     source: Source,
     llm_source: Source,
     rows: Sequence[StackRow],
     args: StackArguments,
-    lora_settings: lora.LoraSettings | None = AUTHORS,
+    lora_settings: lora.LoraSettings | None = lora.AUTHORS,
     parallel: Sequence[StackRow] = (),
     *,
     resume: str | Path | None = None,
@@ -165,11 +165,13 @@ def align(
     """
     if model.config.parts != "stack" or model.connector is None or model.llm is None:
         raise ConfigError("align: needs an encoder and an LLM")
-    source.check_rows([*rows, *parallel])
+    source.check_rows(rows.first_of_each() if isinstance(rows, TextRows) else rows)
+    source.check_rows(parallel)
     teacher = None
     if model.config.lora is None and lora_settings is None:
         teacher = on_device(frozen_llm(model), args.device)
         model.llm.float()  # what is trained is held in fp32
+        assembly.trained_whole(model, "llm")
     elif model.config.lora is None and lora_settings is not None:
         lora.add_lora(model.llm, lora_settings, args.seed)
         model.config.lora = dataclasses.asdict(lora_settings)

@@ -35,6 +35,8 @@ def build_stack(
     seed: int = 0,
     revisions: tuple[str | None, str | None] = (None, None),
     attn_implementation: str | None = None,
+    gguf_file: str | None = None,
+    keep_layers: int | Sequence[int] | None = None,
 ) -> MTLLMModel:
     """A stack of two models, its connector random.
 
@@ -48,31 +50,55 @@ def build_stack(
         seed: Of the connector.
         revisions: Of encoder and LLM, on the hub.
         attn_implementation: Of the LLM; None: transformers' choice.
+        gguf_file: A GGUF file in the LLM's folder.
+        keep_layers: Cut the LLM down to these layers; a number means that many, evenly spaced.
 
     Raises:
         ConfigError: a model cannot be read.
         DataError: weights are missing, or the LLM cannot be read as `attention` says.
     """
     precision = getattr(torch, dtype)
-    bottom = top = None
+    bottom: parts.Part | None = None
+    top: parts.Part | None = None
     if isinstance(encoder, str):
         bottom = parts.load_encoder(encoder, dtype=precision, revision=revisions[0])
     elif encoder is not None:
         bottom = parts.bare_encoder(encoder)
     if isinstance(llm, str):
         top = llm2vec.load_adapted_llm(
-            llm, adapters, dtype=precision, revision=revisions[1], attn_implementation=attn_implementation
-        )
+            llm, adapters, dtype=precision, revision=revisions[1], attn_implementation=attn_implementation,
+            gguf_file=gguf_file, keep_layers=keep_layers,
+        )  # fmt: skip
     elif llm is not None:
-        top = llm2vec.merge_adapters(parts.bare_llm(llm), adapters)
-    return join(bottom, top, attention=attention, seed=seed)
+        top = parts.bare_llm(llm)
+        llm2vec.merge_adapters(top.model, adapters)
+    model = join(bottom, top, attention=attention, seed=seed)
+    sources: dict[str, tuple[parts.Part | None, dict[str, Any]]] = {
+        "encoder": (bottom, {"name": encoder, "revision": revisions[0]}),
+        "llm": (
+            top,
+            {
+                "name": llm,
+                "revision": revisions[1],
+                "adapters": list(adapters),
+                "attn_implementation": attn_implementation,
+                "gguf_file": gguf_file,
+                "keep_layers": keep_layers,
+            },
+        ),
+    }
+    given = {role: (part, source) for role, (part, source) in sources.items() if part is not None}
+    if all(part is not None and part.digest for part, _ in given.values()):
+        model.config.parents = {role: {**own, "digest": part.digest} for role, (part, own) in given.items() if part}
+    return model
 
 
 def join(
-    encoder: PreTrainedModel | None, llm: PreTrainedModel | None, *, attention: str = "bidirectional", seed: int = 0
+    below: parts.Part | None, above: parts.Part | None, *, attention: str = "bidirectional", seed: int = 0
 ) -> MTLLMModel:
-    """A stack that holds these very parts (no copy)."""
-    configs = [None if part is None else copy.deepcopy(part.config) for part in (encoder, llm)]
+    """A stack that holds these very parts (no copy): an encoder, an LLM, or both."""
+    configs = [None if part is None else copy.deepcopy(part.config) for part in (below, above)]
+    encoder, llm = (None if part is None else part.model for part in (below, above))
     config = MTLLMConfig(encoder_config=configs[0], llm_config=configs[1], attention=attention)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = MTLLMModel(config)
@@ -103,7 +129,7 @@ def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
         A `MTLLMForSequenceClassification` or `MTLLMForMultipleChoice`.
     """
     config = copy.deepcopy(model.config)
-    config.task = task.kind
+    config.task, config.separator = task.kind, task.separator
     if task.labels:
         config.id2label = dict(enumerate(task.labels))
         config.label2id = {label: index for index, label in enumerate(task.labels)}
@@ -136,7 +162,10 @@ def load_stack(folder: str | Path, *, dtype: str = "auto") -> Any:
 
 
 def merge(model: MTLLMPreTrainedModel) -> None:
-    """Merge the adapter of a stack into its weights, in place."""
-    lora.merge_lora(model.reader.adapted)
-    for config in (model.config, model.reader.config):
-        config.lora = None
+    """Merge the adapter of a stack into its weights, in place; what it was is kept, to be saved beside the parents."""
+    reader = model.reader
+    reader.merged.append(lora.lora_weights(reader.adapted))
+    merged = [*(reader.config.merged or []), reader.config.lora]
+    lora.merge_lora(reader.adapted)
+    for config in (model.config, reader.config):
+        config.merged, config.lora = merged, None

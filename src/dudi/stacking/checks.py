@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dudi.errors import DataError
+from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
 
 LENGTH, PADDING = 6, 3
@@ -45,6 +45,31 @@ def check_attention(llm: PreTrainedModel, attention: str) -> None:
     leak = float((padded - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
     if not leak <= (TOLERANCE if first.dtype == torch.float32 else 40 * TOLERANCE):
         raise DataError(f"attention: padding changes what this {type(llm).__name__} reads (by {leak:.1e} of a state)")
+
+
+@torch.no_grad()
+def check_encoder(encoder: PreTrainedModel) -> None:
+    """Perturb the last token and look at the first state: an encoder's tokens see those behind them.
+
+    Args:
+        encoder: Of a loaded stack, its weights in memory.
+
+    Raises:
+        ConfigError: the state does not change: it is a decoder, and belongs on top.
+    """
+    embedding: Any = encoder.get_input_embeddings()
+    count, padding = len(embedding.weight), encoder.config.pad_token_id
+    ids = torch.tensor([[token for token in range(3, count) if token != padding][: LENGTH + 1]])
+    ids = ids.to(embedding.weight.device)
+    mask = torch.ones_like(ids[:, 1:])
+    with evaluating(encoder):
+        # The same tokens but for the last one.
+        pair = (ids[:, :-1], torch.cat([ids[:, : LENGTH - 1], ids[:, -1:]], dim=1))
+        first, second = (encoder(input_ids=one, attention_mask=mask).last_hidden_state[:, 0] for one in pair)
+    if not bool((first != second).any()):
+        raise ConfigError(
+            f"encoder: a {type(encoder).__name__} reads from left to right and is no encoder; a decoder is named in llm"
+        )
 
 
 def _otherwise(name: str, said: str, sees_ahead: bool) -> DataError:

@@ -29,7 +29,12 @@ class MTLLMConfig(PreTrainedConfig):
             `distilled` (Stage 2), `finetuned` (by labels).
         lora: `r`, `alpha`, `dropout` and `target_modules` of an adapter that is in the weights and not merged.
         task: `classification`, `choice`, or None.
-        codes: The encoder's language code for each code that rows may have, where the two differ.
+        codes: The encoder's language code for each code that rows may have, before the table of languages is asked.
+        max_row_length: Tokens of a row that were read in the last training; what an evaluation reads too.
+        parents: Where the frozen weights of `encoder` and `llm` come from; None: all weights are here, or the parts
+            were built in Python.
+        merged: Settings of the adapters that have been merged into the weights on top of the parents, in order.
+        separator: What stands between the texts of a pair where the tokenizer sets nothing there.
 
     Raises:
         ConfigError: a value is none of its choices, or both parts are missing.
@@ -45,6 +50,10 @@ class MTLLMConfig(PreTrainedConfig):
     lora: dict | None = None
     task: str | None = None
     codes: dict | None = None
+    max_row_length: int | None = None
+    separator: str = "\n"
+    parents: dict | None = None
+    merged: list | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _rebuilt(self.encoder_config)
@@ -66,12 +75,12 @@ class MTLLMConfig(PreTrainedConfig):
     @property
     def encoder_size(self) -> int:
         """Width of the encoder's states."""
-        return int(part(self.encoder_config).hidden_size)
+        return width_of(part(self.encoder_config))
 
     @property
     def hidden_size(self) -> int:
         """Width of the vectors that come out."""
-        return int(part(self.encoder_config if self.llm_config is None else self.llm_config).hidden_size)
+        return width_of(part(self.encoder_config if self.llm_config is None else self.llm_config))
 
 
 def part(config: Any) -> PreTrainedConfig:
@@ -83,6 +92,14 @@ def part(config: Any) -> PreTrainedConfig:
     if not isinstance(config, PreTrainedConfig):
         raise ConfigError("MTLLMConfig: give encoder_config, llm_config, or both")
     return config
+
+
+def width_of(config: PreTrainedConfig) -> int:
+    """Width of the states of a part."""
+    values = config.to_dict()
+    if isinstance(values.get("encoder"), dict) and "hidden_size" in values["encoder"]:  # T5Gemma
+        return int(values["encoder"]["hidden_size"])
+    return int(config.hidden_size)
 
 
 def _rebuilt(config: Any) -> PreTrainedConfig | None:

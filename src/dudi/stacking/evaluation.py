@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from dudi.models.frozen import evaluating
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow
-from dudi.stacking.tokens import Source
+from dudi.stacking.tokens import SHORTENED, Source
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Evaluation:
         macro_f1: Mean F1 of the classes that are labels or answers.
         per_language: `n`, `accuracy` and `macro_f1` of each language.
         seconds_per_row: Wall time of tokenizing and reading.
+        shortened: Rows of each language that were longer than `max_length`; languages without any are left out.
     """
 
     predictions: list[int]
@@ -31,6 +33,7 @@ class Evaluation:
     macro_f1: float
     per_language: dict[str, dict[str, float]]
     seconds_per_row: float
+    shortened: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
@@ -60,7 +63,8 @@ def evaluate(
             logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
         answers[places] = logits.argmax(dim=-1).cpu()
     seconds = (time.perf_counter() - started) / max(len(rows), 1)
-    return judged(rows, answers.tolist(), seconds)
+    long = Counter(row.language for row, ids in zip(rows, encoded, strict=True) if SHORTENED in ids)
+    return dataclasses.replace(judged(rows, answers.tolist(), seconds), shortened=dict(long))
 
 
 def judged(rows: Sequence[StackRow], predictions: list[int], seconds_per_row: float) -> Evaluation:

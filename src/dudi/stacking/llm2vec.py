@@ -26,7 +26,9 @@ def load_adapted_llm(
     dtype: torch.dtype,
     revision: str | None = None,
     attn_implementation: str | None = None,
-) -> PreTrainedModel:
+    gguf_file: str | None = None,
+    keep_layers: int | Sequence[int] | None = None,
+) -> parts.Part:
     """A decoder without its head, adapters merged into it.
 
     Args:
@@ -35,6 +37,8 @@ def load_adapted_llm(
         dtype: Precision of the weights.
         revision: Of `name` on the hub.
         attn_implementation: As in `from_pretrained`.
+        gguf_file: As in `parts.load_llm`.
+        keep_layers: As there.
 
     Raises:
         ConfigError: something cannot be read, or is an adapter of another kind.
@@ -46,8 +50,16 @@ def load_adapted_llm(
         base = str(_read(found)["base_model_name_or_path"])
         chain.insert(0, name)
     own_revision = revision if base == name else None
-    model = parts.load_llm(base, dtype=dtype, revision=own_revision, attn_implementation=attn_implementation)
-    return merge_adapters(model, chain)
+    part = parts.load_llm(
+        base,
+        dtype=dtype,
+        revision=own_revision,
+        attn_implementation=attn_implementation,
+        gguf_file=gguf_file,
+        keep_layers=keep_layers,
+    )
+    merge_adapters(part.model, chain)
+    return part
 
 
 def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> PreTrainedModel:
@@ -68,12 +80,13 @@ def _add(model: PreTrainedModel, name: str) -> None:
     described = _read(_need(place, CONFIG, name))
     if described.get("peft_type") != "LORA":
         raise ConfigError(f"{name}: an adapter of the kind {described.get('peft_type')}; only LORA can be merged")
+    if described.get("modules_to_save"):
+        raise ConfigError(f"{name}: it replaces whole layers ({described['modules_to_save']}); only LORA can be merged")
     from safetensors.torch import load_file
 
     given = load_file(_need(place, WEIGHTS, name))
-    targets = described["target_modules"]
-    settings = lora.LoraSettings(int(described["r"]), int(described["lora_alpha"]), 0.0, targets)
-    lora.add_lora(model, settings)
+    # Every key of it counts: with rsLoRA the scale is another, a rank may differ from layer to layer.
+    lora.inject(model, described | {"lora_dropout": 0.0})
     own = {key: tensor for key, tensor in model.state_dict().items() if ".lora_" in key}
     named = {_plain(key): tensor for key, tensor in given.items()}
     wanted = {key.replace(".default.", "."): tensor for key, tensor in own.items()}
@@ -92,6 +105,8 @@ def _fill(tensor: Tensor, value: Tensor, where: str) -> None:
 def _plain(key: str) -> str:
     """`base_model.model.model.layers.0...` as a decoder without a head calls it."""
     key = key.removeprefix("base_model.model.")
+    if key.endswith("lora_magnitude_vector"):  # DoRA's, which peft saves under a shorter name
+        key += ".weight"
     return key.removeprefix("model.").removeprefix("transformer.")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dudi.errors import ConfigError
 from dudi.models.adapters import drawn_from
@@ -30,6 +30,10 @@ class LoraSettings:
     target_modules: str | list[str] = "all-linear"
 
 
+AUTHORS = LoraSettings()
+"""The authors' adapter: r 16 and alpha 32 on all linear layers."""
+
+
 def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
     """Put an adapter into the linear layers of a module, in place; only the adapter is left trainable.
 
@@ -43,18 +47,35 @@ def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
     Raises:
         ConfigError: peft is not installed, or no layer is called so.
     """
+    keys = {
+        "r": settings.r,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": settings.target_modules,
+    }
+    inject(module, keys, seed)
+
+
+def inject(module: nn.Module, keys: Mapping[str, Any], seed: int = 0) -> None:
+    """Put an adapter into the linear layers of a module, in place, as peft's `LoraConfig` describes it.
+
+    Args:
+        module: Whose layers.
+        keys: Of a `LoraConfig`, as `adapter_config.json` holds them; what peft does not know is left out.
+        seed: Of the adapter's start.
+
+    Raises:
+        ConfigError: peft is not installed, or no layer is called so.
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise ConfigError("lora: needs the package peft; run: pip install 'dudi[peft]'") from None
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=settings.target_modules,
-        # GPT-2 keeps its weights the other way round: said here, or peft warns and does it anyway.
-        fan_in_fan_out=any(type(child).__name__ == "Conv1D" for child in module.modules()),
-    )
+    known = {field.name for field in dataclasses.fields(LoraConfig) if field.init}
+    # GPT-2 keeps its weights the other way round: said here, or peft warns and does it anyway.
+    turned = any(type(child).__name__ == "Conv1D" for child in module.modules())
+    own = {key: value for key, value in keys.items() if key in known}
+    config = LoraConfig(**own | {"fan_in_fan_out": turned, "inference_mode": False})
     try:
         with drawn_from(seed):
             inject_adapter_in_model(config, module)
@@ -65,6 +86,12 @@ def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
 def lora_layers(module: nn.Module) -> list[Any]:
     """The layers of a module that carry an adapter."""
     return [child for child in module.modules() if "lora_A" in child._modules]
+
+
+def lora_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The weights of the adapters inside a module, on the CPU, by their names."""
+    found = {name: tensor for name, tensor in module.state_dict().items() if ".lora_" in name}
+    return {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
 
 
 @contextlib.contextmanager

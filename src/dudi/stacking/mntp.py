@@ -45,7 +45,8 @@ class MaskedNextToken:
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """The texts as the LLM's tokenizer writes them."""
-        return self.source.batch([row.text for row in rows], ["" for _ in rows], max_length=self.args.max_length)
+        texts = [row.text for row in rows]
+        return self.source.collate(self.source.encode(texts, ["" for _ in rows], max_length=self.args.max_length))
 
     def prepare(self, batch: Batch) -> Batch:
         """Masked ids and their labels; drawn from the global generator, which a checkpoint keeps."""
@@ -96,7 +97,7 @@ def adapt(
     source: Source,
     rows: Sequence[StackRow],
     args: StackArguments,
-    lora_settings: lora.LoraSettings | None = None,
+    lora_settings: lora.LoraSettings = lora.AUTHORS,
     *,
     resume: str | Path | None = None,
     about: Mapping[str, Any] | None = None,
@@ -108,7 +109,7 @@ def adapt(
         source: Its tokenizer.
         rows: Texts.
         args: The keys; `output_dir` gets `metrics.jsonl` and `checkpoints/`.
-        lora_settings: Of the adapter; None: r 16.
+        lora_settings: Of the adapter, which is merged at the end.
         resume: A checkpoint of the same run.
         about: More of what identifies the run.
 
@@ -116,7 +117,7 @@ def adapt(
         The model, its adapter merged, `config.is_causal` false.
     """
     model.config.is_causal = False
-    lora.add_lora(model.base_model, lora_settings or lora.LoraSettings(), args.seed)
+    lora.add_lora(model.base_model, lora_settings, args.seed)
     trainable(model)
     trainable_lora(model)
     open_forward(model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 import torch
@@ -18,8 +19,8 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
-from dudi.stacking import lora
-from dudi.stacking.checks import check_attention
+from dudi.stacking import assembly, lora
+from dudi.stacking.checks import check_attention, check_encoder
 from dudi.stacking.configuration import MTLLMConfig, part
 from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
@@ -86,25 +87,50 @@ class MTLLMPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in `transformers`; a part with a random weight, or with another attention than the config says, fails.
 
+        A folder that holds only what was trained is put together with the parents that its config names.
+
         Raises:
-            DataError: weights of a part are missing, or the attention is not what the config says.
+            ConfigError: a parent cannot be had.
+            DataError: weights of a part are missing, a parent is another one than was trained on, or the attention is
+                not what the config says.
         """
         wanted = kwargs.pop("output_loading_info", False)
+        named = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
+        trained = assembly.trained_file(named, kwargs.get("revision"))
+        if trained is not None:
+            model = cls._assembled(trained, *args, **kwargs)
+            return (model, {"missing_keys": set()}) if wanted else model
         model, info = cast(Any, super()).from_pretrained(*args, output_loading_info=True, **kwargs)
         name = str(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
         check_loaded(name, [key for key in info["missing_keys"] if not key.startswith("score.")])
         model.check_attention()
+        for config in (model.config, model.reader.config):
+            config.parents = config.merged = None  # all their weights are here
         return (model, info) if wanted else model
 
+    @classmethod
+    def _assembled(cls, trained: Path, name: str, *, dtype: Any = "auto", config: Any = None, **keys: Any) -> Any:
+        """The model of a folder that holds what was trained."""
+        config = AutoConfig.from_pretrained(name, **keys) if config is None else config
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = cls(config)
+        assembly.fill(model, trained, dtype)
+        model.check_attention()
+        return model.eval()
+
     def check_attention(self) -> None:
-        """Hold the LLM, if there is one with its weights in memory, against `config.attention`.
+        """Hold the parts, with their weights in memory, against what they are: an encoder, and `config.attention`.
 
         Raises:
-            DataError: its attention is another, or padding changes the result.
+            ConfigError: the encoder is a decoder.
+            DataError: the LLM's attention is another, or padding changes the result.
         """
-        llm = self.reader.llm
-        if llm is not None and not any(parameter.is_meta for parameter in self.parameters()):
-            check_attention(llm, self.config.attention)
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return
+        if self.reader.encoder is not None:
+            check_encoder(self.reader.encoder)
+        if self.reader.llm is not None:
+            check_attention(self.reader.llm, self.config.attention)
 
     def _init_weights(self, module: nn.Module) -> None:
         """Only what is ours: the parts have been initialised by their own classes."""
@@ -132,6 +158,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
         config: Its parts and how they are joined.
 
     Attributes:
+        merged: Of each adapter of `config.merged`, its weights.
         disturbance: What Stage 1 does to the encoder's states while it trains; nothing in any other use.
 
     Raises:
@@ -141,6 +168,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
     def __init__(self, config: MTLLMConfig) -> None:
         super().__init__(config)
         self.disturbance = Disturbance()
+        self.merged: list[dict[str, Tensor]] = []
         part(config.encoder_config if config.llm_config is None else config.llm_config)
         self.encoder = None if config.encoder_config is None else empty_encoder(part(config.encoder_config))
         self.llm = None if config.llm_config is None else empty_llm(part(config.llm_config))

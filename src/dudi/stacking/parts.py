@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import hashlib
+import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForTextEncoding,
-    M2M100Config,
-    MT5Config,
-    MT5EncoderModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-    XLMRobertaConfig,
-    XLMRobertaModel,
-)
+from transformers import AutoConfig, M2M100Config, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.models.load import locate
+from dudi.models.load import load_model, locate
 
 # Keys of a translation model, as the encoder alone calls them. `M2M100Encoder.from_pretrained` without them leaves
 # every weight random and only prints a report.
@@ -36,82 +30,175 @@ M2M100_KEYS = {
 _IGNORED = ("position_ids",)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """An encoder or an LLM, and the config that it is made again from.
+
+    Attributes:
+        model: The part alone.
+        config: Of the whole model where the part is the encoder of one; else the part's own.
+        digest: Of its weights as they were loaded, by `digest_of`; empty of a part that was built in Python.
+    """
+
+    model: PreTrainedModel
+    config: PreTrainedConfig
+    digest: str = ""
+
+
+# ---- the classes
+
+
+def _class_of(role: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class that holds a part: without a decoder where there is one like that (T5), else the model without a head.
+
+    Raises:
+        ConfigError: `transformers` has none.
+    """
+    kinds: Any = MODEL_MAPPING
+    if role == "encoder" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        alone: Any = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
+        # T5Gemma's wants a config that says that there is no decoder.
+        if alone.__name__.endswith("EncoderModel") and config.model_type != "t5gemma":
+            kinds = MODEL_FOR_TEXT_ENCODING_MAPPING
+    if type(config) not in kinds:
+        raise ConfigError(f"{role}: transformers has no model of the kind '{config.model_type}' that reads text")
+    found = kinds[type(config)]
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _without_pooler(kind: type[PreTrainedModel]) -> dict[str, Any]:
+    """BERT's and its like have a layer for the first token's vector, which is not read here, and often not saved."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
+
+
+def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
+    """The encoder of a model with an encoder and a decoder, or a model that is one.
+
+    Raises:
+        ConfigError: a model without an encoder that reads text.
+    """
+    reader = model
+    if model.config.is_encoder_decoder or type(model).__name__.endswith("EncoderModel"):
+        reader = cast(PreTrainedModel, model.get_encoder())
+    if "input_ids" not in inspect.signature(reader.forward).parameters:
+        raise ConfigError(f"encoder: a {type(model).__name__} does not read text")
+    return reader
+
+
 def empty_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder with random weights.
 
     Raises:
         ConfigError: `transformers` has no encoder for this kind of model.
     """
-    kind = config.model_type
-    if kind == "m2m_100":
+    if config.model_type == "m2m_100":
         return M2M100Encoder(cast(M2M100Config, config))
-    if kind == "mt5":
-        return MT5EncoderModel(cast(MT5Config, config))
-    if kind == "xlm-roberta":
-        return XLMRobertaModel(cast(XLMRobertaConfig, config), add_pooling_layer=False)
-    try:
-        return AutoModelForTextEncoding.from_config(config)
-    except ValueError as error:
-        raise ConfigError(f"encoder: transformers has no text encoder of the kind '{kind}'") from error
+    kind: Any = _class_of("encoder", config)
+    return _encoder_in(kind._from_config(config, **_without_pooler(kind)))
 
 
 def empty_llm(config: PreTrainedConfig) -> PreTrainedModel:
     """A decoder without its head, with random weights."""
-    return AutoModel.from_config(config)
+    kind: Any = _class_of("llm", config)
+    return cast(PreTrainedModel, kind._from_config(config, **_without_pooler(kind)))
 
 
-def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) -> PreTrainedModel:
-    """The encoder of a checkpoint: of NLLB or M2M100 without its decoder, MT5, XLM-R, or any text encoder.
+# ---- from a checkpoint
+
+
+def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) -> Part:
+    """The encoder of a checkpoint: what `get_encoder()` gives of one with a decoder, or a text encoder as it is.
+
+    NLLB and M2M100 are read without their decoders; so are T5, MT5 and UMT5. Others are loaded whole and cut.
 
     Raises:
         ConfigError: no such model, or it has no encoder.
         DataError: a weight of the encoder is not in the checkpoint.
     """
     place = locate(name)
+    config = _config("encoder", name, place, revision)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "output_loading_info": True}
-    kind = _config(name, place, revision).model_type
-    if kind == "m2m_100":
-        load: Callable[..., Any] = M2M100Encoder.from_pretrained
-        options["key_mapping"] = M2M100_KEYS
-    elif kind == "xlm-roberta":
-        load, options = XLMRobertaModel.from_pretrained, options | {"add_pooling_layer": False}
-    else:
-        load = MT5EncoderModel.from_pretrained if kind == "mt5" else AutoModelForTextEncoding.from_pretrained
-    return _loaded("encoder", name, lambda: load(place, **options))
+    if config.model_type == "m2m_100":
+        model, missing = _loaded("encoder", name, M2M100Encoder, place, options | {"key_mapping": M2M100_KEYS})
+        check_loaded(name, missing)
+        return Part(model, config, digest_of(model))
+    kind = _class_of("encoder", config)
+    whole, missing = _loaded("encoder", name, kind, place, options | _without_pooler(kind))
+    encoder = _encoder_in(whole)
+    inside = next(path for path, module in whole.named_modules() if module is encoder)
+    check_loaded(name, [key for key in missing if key.startswith(inside)])
+    return Part(encoder, config, digest_of(encoder))
 
 
 def load_llm(
-    name: str, *, dtype: torch.dtype, revision: str | None = None, attn_implementation: str | None = None
-) -> PreTrainedModel:
-    """A decoder without its head.
+    name: str,
+    *,
+    dtype: torch.dtype,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    gguf_file: str | None = None,
+    keep_layers: int | Sequence[int] | None = None,
+) -> Part:
+    """A decoder without its head; of a model that reads images too, the part that reads text.
+
+    Args:
+        name: A hub name, a folder, or `package:NAME`.
+        dtype: Precision of the weights.
+        revision: On the hub.
+        attn_implementation: As in `transformers`.
+        gguf_file: A GGUF file in the folder; its weights are de-quantised.
+        keep_layers: Cut it down to these layers; a number means that many, evenly spaced.
 
     Raises:
         ConfigError: no such model.
         DataError: a weight is not in the checkpoint.
     """
+    place = locate(name)
+    if gguf_file is not None or keep_layers is not None:
+        whole = load_model(
+            name, dtype=dtype, revision=revision, attn_implementation=attn_implementation,
+            gguf_file=gguf_file, keep_layers=keep_layers,
+        )  # fmt: skip
+        return _digested(_text_part(whole))
+    config = _config("llm", name, place, revision)
+    kind = _class_of("llm", config)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "attn_implementation": attn_implementation}
-    return _loaded("llm", name, lambda: AutoModel.from_pretrained(locate(name), output_loading_info=True, **options))
+    model, missing = _loaded("llm", name, kind, place, options | _without_pooler(kind) | {"output_loading_info": True})
+    part = _text_part(model)
+    inside = next(path for path, module in model.named_modules() if module is part.model)
+    check_loaded(name, [key for key in missing if key.startswith(inside)])
+    return _digested(part)
 
 
-def _config(name: str, place: str, revision: str | None) -> PreTrainedConfig:
+def _digested(part: Part) -> Part:
+    return dataclasses.replace(part, digest=digest_of(part.model))
+
+
+def _text_part(model: PreTrainedModel) -> Part:
+    """The decoder inside a causal language model, or inside one that reads images too."""
+    inner: Any = model.base_model
+    if inner.config.get_text_config() is not inner.config:
+        inner = inner.get_decoder()
+    return Part(inner, inner.config)
+
+
+def _config(role: str, name: str, place: str, revision: str | None) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
-        raise _unreachable("encoder", name, error) from error
+        raise _unreachable(role, name, error) from error
 
 
-def _loaded(role: str, name: str, load: Callable[[], Any]) -> PreTrainedModel:
+def _loaded(role: str, name: str, kind: Any, place: str, options: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
+    """A model, and the names of weights that were not in its checkpoint."""
     try:
-        model, info = load()
+        model, info = kind.from_pretrained(place, **options)
     except (OSError, ValueError) as error:
         raise _unreachable(role, name, error) from error
-    check_loaded(name, [key for key in info["missing_keys"] if not key.endswith(_IGNORED)])
-    return model
+    return model, [key for key in info["missing_keys"] if not key.endswith(_IGNORED)]
 
 
 def _unreachable(role: str, name: str, error: Exception) -> ConfigError | EnvironmentFault:
-    from pathlib import Path
-
     reason = str(error).partition("\n")[0][:160]
     if Path(name).is_absolute() or Path(name).exists() or name.startswith("."):
         return ConfigError(f"{role}: {name} is no model that can be read ({reason})")
@@ -120,19 +207,51 @@ def _unreachable(role: str, name: str, error: Exception) -> ConfigError | Enviro
     )
 
 
-def bare_encoder(model: PreTrainedModel) -> PreTrainedModel:
+def digest_of(module: nn.Module) -> str:
+    """A hash that tells one model's weights from another's: of each tensor its name, its shape and 16 of its values.
+
+    The values are taken in bf16, so that a model has one digest in bf16 and in fp32.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        flat = tensor.flatten()
+        places = torch.linspace(0, len(flat) - 1, 16).long().to(flat.device)
+        values = flat[places].to(torch.bfloat16).float().tolist()
+        digest.update(f"{name} {tuple(tensor.shape)} {values}\n".encode())
+    return digest.hexdigest()
+
+
+def check_loaded(name: str, missing: Sequence[str]) -> None:
+    """Refuse a model of which weights stayed random.
+
+    Raises:
+        DataError: naming the first ones.
+    """
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(
+            f"{name}: weights are missing in the checkpoint and would be random: {', '.join(missing[:3])}{more}"
+        )
+
+
+# ---- from a model in memory
+
+
+def bare_encoder(model: PreTrainedModel) -> Part:
     """The encoder inside a model that was built in Python, as a copy."""
-    inner: nn.Module = model
-    if model.config.is_encoder_decoder and not type(model).__name__.endswith(("Encoder", "EncoderModel")):
-        inner = model.get_encoder()
-    elif model.base_model is not model:
-        inner = model.base_model
-    return _copied(inner, lambda: empty_encoder(copy.deepcopy(model.config)))
+    config = copy.deepcopy(model.config)
+    alone = type(model).__name__.endswith("Encoder") or not model.config.is_encoder_decoder
+    inner = model.base_model if alone else model.get_encoder()
+    if alone and type(model).__name__.endswith("EncoderModel"):
+        inner = _encoder_in(model)
+    return Part(_copied(inner, lambda: empty_encoder(copy.deepcopy(config))), config)
 
 
-def bare_llm(model: PreTrainedModel) -> PreTrainedModel:
+def bare_llm(model: PreTrainedModel) -> Part:
     """The decoder inside a causal language model that was built in Python, as a copy."""
-    return _copied(model.base_model, lambda: empty_llm(copy.deepcopy(model.config)))
+    inner = _text_part(model).model
+    config = copy.deepcopy(inner.config)
+    return Part(_copied(inner, lambda: empty_llm(copy.deepcopy(config))), config)
 
 
 def _copied(source: nn.Module, make: Callable[[], PreTrainedModel]) -> PreTrainedModel:
@@ -147,24 +266,6 @@ def _copied(source: nn.Module, make: Callable[[], PreTrainedModel]) -> PreTraine
     finally:
         torch.set_default_dtype(usual)
     own, given = target.state_dict(), source.state_dict()
-    # T5's encoder stack stands one level deeper in the encoder model than in the whole one.
-    nested = {f"encoder.{key}": value for key, value in given.items()} if not own.keys() <= given.keys() else {}
-    merged = {key: value for key, value in (nested | given).items() if key in own}
-    if "shared.weight" in own and "shared.weight" not in merged and "embed_tokens.weight" in given:
-        merged["shared.weight"] = given["embed_tokens.weight"]
-    check_loaded(type(source).__name__, [key for key in own if key not in merged])
-    target.load_state_dict(merged)
+    check_loaded(type(source).__name__, [key for key in own if key not in given])
+    target.load_state_dict({key: given[key] for key in own})
     return target
-
-
-def check_loaded(name: str, missing: Sequence[str]) -> None:
-    """Refuse a model of which weights stayed random.
-
-    Raises:
-        DataError: naming the first ones.
-    """
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(
-            f"{name}: weights are missing in the checkpoint and would be random: {', '.join(missing[:3])}{more}"
-        )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located
 from dudi.data.locate import records_of
 from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.stacking.codes import find_language
 from dudi.stacking.recipe import StackConfig
-from dudi.stacking.rows import COLUMNS, Problem, StackRow, Task, parse
+from dudi.stacking.rows import COLUMNS, Names, Problem, StackRow, Task, column_names, parse
+from dudi.stacking.store import write_texts
+from dudi.stacking.task_sets import SOURCE_LANGUAGE
 
 
 def read_rows(
@@ -20,18 +26,38 @@ def read_rows(
     language: str | None = None,
     columns: Mapping[str, str] | None = None,
     max_rows: int | None = None,
-    need_english: bool = False,
 ) -> list[StackRow]:
-    """Read the rows of a source.
+    """Read the rows of a source; arguments as in `iterate_rows`.
+
+    Raises:
+        ConfigError: no such source, or a column of ours that does not exist.
+        DataError: a record is no row, with file and line; or there is none.
+    """
+    found = iterate_rows(source, task, split=split, language=language, columns=columns)
+    rows = list(itertools.islice(found, max_rows))
+    if not rows:
+        raise DataError(f"{source}: no row")
+    return rows
+
+
+def iterate_rows(
+    source: str,
+    task: Task | None = None,
+    *,
+    split: str = "train",
+    language: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    left_out: Counter[str] | None = None,
+) -> Iterator[StackRow]:
+    """The rows of a source, one after the other.
 
     Args:
-        source: A JSONL or Parquet file, a folder, or a hub name.
+        source: A JSONL or Parquet file, a folder, a glob, or a hub name.
         task: What is asked; None where the text is all that is read.
-        split: On the hub.
+        split: On the hub, and in a folder whose files are named by split.
         language: Of rows that do not name theirs.
         columns: Our columns to the rows' own.
-        max_rows: Read at most this many.
-        need_english: Whether each row has to have `english`.
+        left_out: Counts rows without text, which a corpus of lines has; only where the text is all that is read.
 
     Raises:
         ConfigError: no such source, or a column of ours that does not exist.
@@ -40,48 +66,94 @@ def read_rows(
     for name in columns or {}:
         if name not in COLUMNS:
             raise ConfigError(f"data.columns: '{name}' is not one of {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
-    names = {name: (columns or {}).get(name, name) for name in COLUMNS}
-    rows = []
-    for located in _some(records_of(source, split), max_rows):
+    names = column_names(columns)
+    for located in records_of(source, split):
         place = f"{located.file}:{located.line}"
         if located.problem is not None:
             raise DataError(f"{place}: {': '.join(located.problem)}")
-        if task is None and _blank(located.value, names["text"]):
-            continue  # corpora of lines have empty ones
+        if task is None and _blank(located.value, names):
+            if left_out is not None:
+                left_out["blank"] += 1
+            continue
         try:
-            rows.append(parse(located.value, task, names, language, place, need_english))
+            row = parse(located.value, task, names, language, place)
         except Problem as error:
             raise DataError(f"{place}: {error}") from None
-    if not rows:
-        raise DataError(f"{source}: no row")
-    return rows
+        yield row
 
 
-def _blank(record: Any, column: str) -> bool:
-    text = record.get(column) if isinstance(record, Mapping) else None
-    return isinstance(text, str) and not text.strip()
+def _blank(record: Any, names: Names) -> bool:
+    texts = [record.get(name) for name in names["text"]] if isinstance(record, Mapping) else []
+    given = [text for text in texts if text is not None]
+    return len(given) == 1 and isinstance(given[0], str) and not given[0].strip()
 
 
-def _some(records: Iterator[Located], most: int | None) -> Iterator[Located]:
-    for number, record in enumerate(records):
-        if most is not None and number >= most:
-            return
-        yield record
-
-
-def training_rows(config: StackConfig, task: Task | None) -> tuple[list[StackRow], list[StackRow]]:
-    """The rows to train on, and those for evaluation during training."""
+def training_rows(config: StackConfig, task: Task) -> tuple[list[StackRow], list[StackRow]]:
+    """The labelled rows to train on, and those for evaluation during training."""
     data = config.data
-    shared: dict[str, Any] = {"language": data.language, "columns": data.columns, "max_rows": data.max_rows}
-    rows = read_rows(str(data.train), task, split=data.split, **shared)
+    shared: dict[str, Any] = {"language": data.language, "columns": data.columns}
+    rows = read_rows(str(data.train), task, split=data.split, max_rows=data.max_rows, **shared)
     if data.eval is None and data.eval_split is None:
         return rows, []
     return rows, read_rows(data.eval or str(data.train), task, split=data.eval_split or "train", **shared)
 
 
+def store_texts(config: StackConfig, folder: Path) -> dict[str, int]:
+    """Write the texts to train on to a folder, for `TextRows`.
+
+    Returns:
+        How many rows were left out, by reason.
+
+    Raises:
+        ConfigError, DataError: as in `iterate_rows`.
+        EnvironmentFault: the disk refuses.
+    """
+    data, left_out = config.data, Counter[str]()
+    found = iterate_rows(
+        str(data.train), split=data.split, language=data.language, columns=data.columns, left_out=left_out
+    )
+    write_texts(folder, itertools.islice(found, data.max_rows), str(data.train))
+    return dict(left_out)
+
+
 def parallel_rows(config: StackConfig) -> list[StackRow]:
-    """The texts with English that Stage 1 is measured on."""
+    """The texts with English that Stage 1 is measured on.
+
+    A row names its English in `english`, or another row of the same id is it: what parallel sets look like that have a
+    row a language.
+
+    Raises:
+        ConfigError: no such source.
+        DataError: a row is none, or has no English anywhere.
+    """
     data = config.data
     if data.parallel is None:
         return []
-    return read_rows(data.parallel, split=data.parallel_split, need_english=True)
+    rows = read_rows(
+        data.parallel, split=data.parallel_split, language=data.parallel_language, columns=data.parallel_columns
+    )
+    return with_english(rows, data.parallel)
+
+
+def with_english(rows: list[StackRow], source: str) -> list[StackRow]:
+    """Rows with their English: their own, else the text of the English row of the same id.
+
+    Raises:
+        DataError: a row has neither.
+    """
+    english = {row.id: row.text for row in rows if row.english is None and _is_english(row.language)}
+    found = []
+    for row in rows:
+        meant = row.english if row.english is not None else english.get(row.id)
+        if meant is None:
+            raise DataError(
+                f"{source}: {row.id} ({row.language}): has no 'english', and no English row has its id; "
+                "name the column with data.parallel_columns={english: ...}"
+            )
+        found.append(dataclasses.replace(row, english=meant))
+    return found
+
+
+def _is_english(language: str) -> bool:
+    found = find_language(language)
+    return found is not None and found.code == SOURCE_LANGUAGE

@@ -22,7 +22,7 @@ class EncoderSection(Section):
     """The MT encoder; null: an LLM that reads its own tokens."""
 
     model: Place | None = Field(
-        default=None, description="A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5 ..."
+        default=None, description="A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5, XLM-R, E5 ..."
     )
     revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
     codes: dict[str, str] = Field(
@@ -45,6 +45,13 @@ class LlmSection(Section):
     )
     attn_implementation: str | None = Field(
         default=None, description="sdpa, flash_attention_2, eager; null: transformers'."
+    )
+    gguf_file: str | None = Field(
+        default=None, description="A GGUF file inside the folder; it is read as full weights."
+    )
+    keep_layers: int | list[int] | None = Field(
+        default=None,
+        description="Cut the LLM down to these layers; a number means that many, evenly spaced, both ends included.",
     )
 
 
@@ -71,11 +78,15 @@ class StackDataSection(Section):
         default=None, description="align: texts with `english`, on which FVU and cosine of each language are measured."
     )
     parallel_split: str = Field(default="train", description="Their split.")
+    parallel_language: str | None = Field(default=None, description="The language of those that do not name theirs.")
+    parallel_columns: dict[str, str] = Field(
+        default_factory=dict, description="Our columns to theirs: {english: en}; without it rows of one id are matched."
+    )
     language: str | None = Field(default=None, description="The source language of rows that do not name theirs.")
     columns: dict[str, str] = Field(
         default_factory=dict, description="Our columns to the rows' own: {text: premise, pair: hypothesis}."
     )
-    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
+    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many training rows.")
 
 
 class TaskSection(Section):
@@ -85,6 +96,10 @@ class TaskSection(Section):
         default="classification", description="A class of a text or a pair, or one of the row's `choices`."
     )
     labels: list[str] = Field(default_factory=list, description="Names of the classes, in the order of their numbers.")
+    separator: str = Field(
+        default="\n",
+        description="Between the texts of a pair, where the tokenizer sets nothing (GPT-2, Qwen); the authors: ''.",
+    )
 
 
 STACK_SECTIONS: dict[str, type[Section]] = {
@@ -128,7 +143,7 @@ class StackConfig(Recipe):
         teacher: The tuned LLM of Stage 2.
         task: What is asked about a row.
         data: The rows.
-        lora: The adapter; None trains the whole LLM.
+        lora: The adapter, the authors' where nothing is said; None trains the whole LLM.
     """
 
     schema_: ClassVar[Schema] = STACK
@@ -141,7 +156,7 @@ class StackConfig(Recipe):
     teacher: TunedSection = Field(default_factory=TunedSection)
     task: TaskSection = Field(default_factory=TaskSection)
     data: StackDataSection
-    lora: LoraSection | None = None
+    lora: LoraSection | None = Field(default_factory=LoraSection)
 
     @property
     def stage(self) -> str:

@@ -10,7 +10,18 @@ from typing import Any, Literal
 
 from dudi.errors import DataError, did_you_mean
 
-COLUMNS = ("id", "language", "text", "pair", "choices", "label", "english")
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "row"),
+    "language": ("language", "lang"),
+    "text": ("text", "passage", "premise"),
+    "pair": ("pair", "question", "hypothesis"),
+    "choices": ("choices",),
+    "label": ("label", "answer"),
+    "english": ("english", "en"),
+}
+"""Our columns, and the names that rows may have for them; of several in one row none is guessed."""
+COLUMNS = tuple(ALIASES)
+Names = Mapping[str, tuple[str, ...]]
 Kind = Literal["classification", "choice"]
 
 
@@ -19,12 +30,15 @@ class Task:
     """What is asked about a row.
 
     Attributes:
-        kind: `classification` of a sentence or a pair, or `choice` among answers that stand behind the text.
+        kind: `classification` of a sentence or a pair, or `choice` among answers that stand behind text and question.
         labels: Names of the classes, in the order of their numbers; empty for choices.
+        separator: What stands between the two texts of a pair where a tokenizer sets nothing there (GPT-2, Qwen); the
+            authors had nothing.
     """
 
     kind: Kind
     labels: tuple[str, ...] = ()
+    separator: str = "\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,10 +46,10 @@ class StackRow:
     """One row.
 
     Attributes:
-        text: The sentence; premise; or passage and question.
-        language: Its language, as the encoder's tokenizer calls it (`eng_Latn`).
+        text: The sentence, the premise, or the passage.
+        language: Its language: `eng_Latn`, or another name that the table of `dudi.stacking.codes` knows.
         label: Number of the right class or choice; None where there is none.
-        pair: The second sentence.
+        pair: The second sentence, the hypothesis, or the question about the passage.
         choices: The answers to choose from.
         english: What the text means in English, for measuring.
         id: Its name.
@@ -61,7 +75,6 @@ def rows_from_records(
     language: str | None = None,
     columns: Mapping[str, str] | None = None,
     source: str = "rows",
-    need_english: bool = False,
     max_rows: int | None = None,
 ) -> list[StackRow]:
     """Check records.
@@ -70,21 +83,20 @@ def rows_from_records(
         records: Mappings with the keys of `COLUMNS`.
         task: What is asked; None where the text is all that is read.
         language: Of rows that do not name theirs.
-        columns: Ours to theirs: {"text": "premise", "pair": "hypothesis"}.
+        columns: Ours to theirs, where they are called otherwise than in `ALIASES`: {"text": "sentence1"}.
         source: How messages name the records.
-        need_english: Whether each row has to have `english`.
         max_rows: Read at most this many.
 
     Raises:
         DataError: naming the record and what is wrong with it.
     """
-    names = {name: (columns or {}).get(name, name) for name in COLUMNS}
+    names = column_names(columns)
     rows: list[StackRow] = []
     for number, record in enumerate(records, start=1):
         if max_rows is not None and len(rows) >= max_rows:
             break
         try:
-            rows.append(parse(record, task, names, language, f"{source}:{number}", need_english))
+            rows.append(parse(record, task, names, language, f"{source}:{number}"))
         except Problem as error:
             raise DataError(f"{source}:{number}: {error}") from None
     if not rows:
@@ -92,13 +104,17 @@ def rows_from_records(
     return rows
 
 
+def column_names(columns: Mapping[str, str] | None) -> Names:
+    """Where each of our columns is looked for: under the name that is given, else under any of its own."""
+    return {**ALIASES, **{ours: (theirs,) for ours, theirs in (columns or {}).items()}}
+
+
 def parse(
     record: Mapping[str, Any],
     task: Task | None,
-    names: Mapping[str, str],
+    names: Names,
     language: str | None,
     place: str,
-    need_english: bool = False,
 ) -> StackRow:
     """One record as a row.
 
@@ -107,20 +123,36 @@ def parse(
     """
     if not isinstance(record, Mapping):
         raise Problem("is no mapping of names to values")
-    values = {name: record.get(column) for name, column in names.items()}
+    asked = ("pair", "label", *(("choices",) if task.kind == "choice" else ())) if task is not None else ()
+    values: dict[str, Any] = dict.fromkeys(names)
+    for name in ("id", "language", "text", "english", *asked):
+        values[name] = _value(record, names[name])
     code = values["language"] or language
     if not isinstance(code, str) or not code:
-        raise Problem(f"no language: name the source language in '{names['language']}', or set data.language")
-    choices = _choices(values["choices"], names["choices"]) if task is not None and task.kind == "choice" else ()
+        raise Problem(f"no language: name the source language in '{names['language'][0]}', or set data.language")
+    choices = _choices(values["choices"], names["choices"][0]) if "choices" in asked else ()
+    english = values["english"]
     return StackRow(
-        text=_text(values["text"], names["text"]),
+        text=_text(values["text"], _named(record, names["text"])),
         language=code,
         label=None if task is None or values["label"] is None else _label(values["label"], task, choices),
-        pair=None if values["pair"] is None else _text(values["pair"], names["pair"]),
+        pair=None if values["pair"] is None else _text(values["pair"], _named(record, names["pair"])),
         choices=choices,
-        english=_text(values["english"], names["english"]) if need_english or values["english"] is not None else None,
+        english=_text(english, names["english"][0]) if english is not None else None,
         id=str(values["id"] if values["id"] is not None else place),
     )
+
+
+def _value(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    found = [name for name in names if record.get(name) is not None]
+    if len(found) > 1:
+        raise Problem(f"has both '{found[0]}' and '{found[1]}': name the one to read in data.columns")
+    return record[found[0]] if found else None
+
+
+def _named(record: Mapping[str, Any], names: Sequence[str]) -> str:
+    """What the record calls a column, for messages."""
+    return next((name for name in names if record.get(name) is not None), names[0])
 
 
 def _text(value: Any, column: str) -> str:
@@ -152,7 +184,7 @@ def _shown(value: Any) -> str:
 
 
 def fingerprint(rows: Sequence[StackRow]) -> str:
-    """SHA-256 over the rows, in order."""
+    """SHA-256 over rows in memory, in order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps(dataclasses.asdict(row), ensure_ascii=False, sort_keys=True).encode() + b"\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Job:
 
     config: StackConfig
     args: StackArguments
-    rows: list[StackRow]
+    rows: Sequence[StackRow]
     eval_rows: list[StackRow]
     parallel: list[StackRow]
     start: Path | None
@@ -78,7 +78,7 @@ def task_of(config: StackConfig) -> Task:
     section = config.task
     if section.kind == "classification" and len(section.labels) < 2:
         raise ConfigError("task.labels: name the classes, in the order of their numbers: task.labels=[yes, no]")
-    return Task(section.kind, tuple(section.labels))
+    return Task(section.kind, tuple(section.labels), section.separator)
 
 
 def adapt(job: Job) -> Made:
@@ -86,8 +86,15 @@ def adapt(job: Job) -> Made:
     name = _llm_name(job.config)
     dtype = getattr(torch, training_dtype(job.args))
     llm = job.config.llm
-    model = load_model(name, dtype=dtype, revision=llm.revision, attn_implementation=llm.attn_implementation)
-    source = Source(load_tokenizer(name, revision=job.config.llm.revision))
+    model = load_model(
+        name, dtype=dtype, revision=llm.revision, attn_implementation=llm.attn_implementation,
+        gguf_file=llm.gguf_file, keep_layers=llm.keep_layers,
+    )  # fmt: skip
+    source = _llm_source(job.config)
+    if job.lora is None:
+        raise ConfigError(
+            "lora: null: adapt trains an adapter and merges it; leave `lora` out, or give its r and alpha"
+        )
     mntp.adapt(model, source, job.rows, job.args, job.lora, resume=job.start, about=job.about)
     return Made(model, source.tokenizer)
 
@@ -156,7 +163,10 @@ def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
     """
     config = job.config
     if config.start.model is not None:
-        model, source, llm_source = stored.open_model(config.start.model, dtype=training_dtype(job.args))
+        model, source, llm_source = stored.open_model(
+            config.start.model, dtype=training_dtype(job.args), codes=config.encoder.codes
+        )
+        model.reader.config.codes = source.codes or None
         return model.reader, source, llm_source
     if config.encoder.model is None:
         raise ConfigError("encoder.model: name the encoder, or an earlier stage with start=FOLDER")
@@ -182,6 +192,8 @@ def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
         seed=job.args.seed,
         revisions=(config.encoder.revision, config.llm.revision),
         attn_implementation=config.llm.attn_implementation,
+        gguf_file=config.llm.gguf_file,
+        keep_layers=config.llm.keep_layers,
     )
 
 
@@ -192,7 +204,8 @@ def _llm_name(config: StackConfig) -> str:
 
 
 def _llm_source(config: StackConfig) -> Source:
-    return Source(load_tokenizer(_llm_name(config), revision=config.llm.revision))
+    name = _llm_name(config)
+    return Source(load_tokenizer(name, revision=config.llm.revision, gguf_file=config.llm.gguf_file))
 
 
 def _inner(source: Source | None) -> PreTrainedTokenizerBase | None:

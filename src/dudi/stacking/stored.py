@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.models.load import load_tokenizer, locate
+from dudi.stacking import assembly
 from dudi.stacking.building import load_stack
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.tokens import Source
@@ -44,11 +45,25 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase,
     llm_tokenizer: PreTrainedTokenizerBase | None,
     about: Mapping[str, Any],
+    *,
+    whole: bool = False,
 ) -> None:
-    """Save what people use, as a folder that appears whole or not at all."""
+    """Save what people use, as a folder that appears whole or not at all.
+
+    Args:
+        folder: Of the model.
+        model: A stack, of which only what was trained is saved, or any other model.
+        tokenizer: That it reads with.
+        llm_tokenizer: Of its LLM.
+        about: What its manifest says.
+        whole: Save the parents' weights with it.
+    """
 
     def fill(partial: Path) -> None:
-        model.save_pretrained(partial)
+        if isinstance(model, MTLLMPreTrainedModel) and model.config.parents is not None and not whole:
+            assembly.save_trained(model, partial)
+        else:
+            model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if llm_tokenizer is not None:
             llm_tokenizer.save_pretrained(partial / LLM_TOKENIZER)
@@ -56,8 +71,15 @@ def save_model(
     checkpoints.seal(folder, fill, about)
 
 
-def open_model(name: str, *, dtype: str = "auto") -> tuple[MTLLMPreTrainedModel, Source, Source | None]:
+def open_model(
+    name: str, *, dtype: str = "auto", codes: Mapping[str, str] | None = None
+) -> tuple[MTLLMPreTrainedModel, Source, Source | None]:
     """A saved model with the source that it reads from and, where it has an encoder and an LLM, the LLM's own.
+
+    Args:
+        name: A run's folder, or its model's.
+        dtype: Precision of the weights.
+        codes: The tokenizer's code for each code in the rows, over those that the model was trained with.
 
     Raises:
         ConfigError: the folder holds no such model.
@@ -65,7 +87,9 @@ def open_model(name: str, *, dtype: str = "auto") -> tuple[MTLLMPreTrainedModel,
     """
     folder = model_folder(name)
     model = load_stack(folder, dtype=dtype)
-    source = Source(load_tokenizer(str(folder)), model.config.codes)
+    source = Source(
+        load_tokenizer(str(folder)), (model.config.codes or {}) | dict(codes or {}), separator=model.config.separator
+    )
     inside = folder / LLM_TOKENIZER
     return model, source, Source(load_tokenizer(str(inside))) if inside.is_dir() else None
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
-from dudi.stacking import building, lora
+from dudi.stacking import assembly, building, lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
@@ -133,7 +133,7 @@ def finetune(
     rows: Sequence[StackRow],
     task: Task,
     args: StackArguments,
-    lora_settings: lora.LoraSettings | None = None,
+    lora_settings: lora.LoraSettings | None = lora.AUTHORS,
     *,
     eval_rows: Sequence[StackRow] = (),
     llm_tokenizer: PreTrainedTokenizerBase | None = None,
@@ -148,7 +148,8 @@ def finetune(
         rows: English rows with labels.
         task: What is asked.
         args: The keys.
-        lora_settings: Of a new adapter. None: an adapter that is there goes on; without one all of the LLM is trained.
+        lora_settings: Of a new adapter; an adapter that is there goes on as it is. None: without one all of the LLM is
+            trained.
         eval_rows: For evaluation during training.
         llm_tokenizer: Saved beside a stack.
         resume: A checkpoint of the same run.
@@ -159,6 +160,7 @@ def finetune(
     """
     check_labelled([*rows, *eval_rows])
     source.check_rows([*rows, *eval_rows])
+    source.separator = task.separator
     alone = model.config.parts == "llm"
     _prepare(model, args, lora_settings, model.get_submodule("score"))
     objective = Labels("teach" if alone else "finetune", source, task, args, llm_tokenizer)
@@ -194,7 +196,7 @@ def distill(
     stored: Sequence[Tensor],
     head: Tensor,
     args: StackArguments,
-    lora_settings: lora.LoraSettings | None = None,
+    lora_settings: lora.LoraSettings | None = lora.AUTHORS,
     *,
     eval_rows: Sequence[StackRow] = (),
     llm_tokenizer: PreTrainedTokenizerBase | None = None,
@@ -211,7 +213,8 @@ def distill(
         stored: One tensor a row, from `vectors`.
         head: (labels, D) weight of the teacher's head.
         args: The keys.
-        lora_settings: Of a new adapter; None: the one that Stage 1 left, or all of the LLM.
+        lora_settings: Of a new adapter; the one that Stage 1 left goes on as it is. None: without one all of the LLM is
+            trained.
         eval_rows: Labelled rows for evaluation during training.
         llm_tokenizer: Saved beside the stack.
         resume: A checkpoint of the same run.
@@ -224,6 +227,7 @@ def distill(
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])
+    source.separator = task.separator
     model = building.with_head(stack, task)
     if model.score.weight.shape != head.shape:
         raise ConfigError(f"the teacher's head is {tuple(head.shape)}, this one {tuple(model.score.weight.shape)}")
@@ -257,10 +261,13 @@ def _prepare(
 ) -> None:
     """Choose what is trained: an adapter where there is one, else the whole LLM; the connector; the head."""
     reader = model.reader
+    model.config.max_row_length = reader.config.max_row_length = args.max_length
     if settings is not None and reader.config.lora is None:
         lora.add_lora(reader.adapted, settings, args.seed)
         model.config.lora = reader.config.lora = dataclasses.asdict(settings)
     adapted = reader.config.lora is not None
+    if not adapted:
+        assembly.trained_whole(model, "encoder" if reader.llm is None else "llm")
     connector = reader.connector if args.train_connector else None
     trainable(model, connector, head, None if adapted else reader.adapted)
     trainable_lora(reader.adapted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,26 +11,46 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
+from dudi.stacking.codes import by_language, find_language, nearest_code
+from dudi.stacking.fitting import choice_columns, fit
 from dudi.stacking.rows import StackRow
 
 Ids = dict[str, list[Any]]
+SHORTENED = "shortened"
+"""Of encoded rows and of batches: whether a row was longer than the longest that is read."""
 
 
 class Source:
     """A tokenizer that reads rows, each in its own language.
 
+    A row's code is the tokenizer's own, or one that the table of `dudi.stacking.codes` leads to one: `id` and `ind` are
+    NLLB's `ind_Latn`. Where the table knows another language or another script alone, that is read and noted.
+
     Args:
         tokenizer: Of the encoder (with `src_lang`: NLLB, M2M100; or without: MT5, XLM-R), or of an LLM.
-        codes: The tokenizer's code for each code that rows have, where the two differ: {"id": "ind_Latn"}.
+        codes: The tokenizer's code for each code that rows have, before the table is asked: {"id": "ind_Latn"}.
+        separator: What is put between the two texts of a pair where the tokenizer itself `glues` them.
+
+    Attributes:
+        stand_ins: Codes of rows that are read as another language or script: {"hin_Latn": "hin_Deva, since ..."}.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, codes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        codes: Mapping[str, str] | None = None,
+        *,
+        separator: str = "\n",
+    ) -> None:
         self.tokenizer, self.codes = tokenizer, dict(codes or {})
         self.languages = language_codes(tokenizer)
+        self.stand_ins: dict[str, str] = {}
+        self.separator = separator
+        self._named = by_language(self.languages)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         for code in self.codes.values():
-            self._known(code)
+            self._own(code)
 
     def check(self, language: str) -> str:
         """The tokenizer's code for a row's language; any code where the tokenizer knows no languages.
@@ -39,8 +59,26 @@ class Source:
             ConfigError: unknown; the message names the nearest valid one.
         """
         code = self.codes.get(language, language)
-        self._known(code)
-        return code
+        if not self.languages:
+            return code
+        found = self._own(code)
+        meant = find_language(code)
+        if meant is not None and meant.stand_in and meant.code not in self._named:
+            self.stand_ins[language] = f"{found} ({meant.stand_in})"
+        return found
+
+    def _own(self, code: str) -> str:
+        """The tokenizer's own code, or one for the same language; else one that stands in for it."""
+        if not self.languages or code in self.languages:
+            return code
+        meant = find_language(code)
+        for name in () if meant is None else (meant.code, meant.nllb):
+            if name in self._named:
+                return self._named[name]
+        near = nearest_code(code, self.languages)
+        raise ConfigError(
+            f"language: '{code}' is no source language of this encoder's tokenizer (did you mean '{near}'?)"
+        )
 
     def check_rows(self, rows: Sequence[StackRow]) -> None:
         """Check each language once, before anything is read.
@@ -54,12 +92,10 @@ class Source:
             except ConfigError as error:
                 raise DataError(f"{row.id}: {error}") from None
 
-    def _known(self, code: str) -> None:
-        if self.languages and code not in self.languages:
-            near = _nearest(code, self.languages)
-            raise ConfigError(
-                f"language: '{code}' is no source language of this encoder's tokenizer (did you mean '{near}'?)"
-            )
+    @functools.cached_property
+    def glues(self) -> bool:
+        """Whether the tokenizer writes the two texts of a pair as one word, as in `noon.She`."""
+        return "noonShe" in self.tokenizer.decode(self.tokenizer("noon", "She", verbose=False)["input_ids"])
 
     def batch(
         self,
@@ -81,7 +117,15 @@ class Source:
         max_length: int = 256,
         offsets: bool = False,
     ) -> list[Ids]:
-        """Token ids of each text, cut at `max_length`; with `offset_mapping` where asked for."""
+        """Token ids of each text, cut at `max_length` (of a pair, the longer side first), and whether it was cut.
+
+        Args:
+            texts: The texts.
+            languages: The language of each.
+            pairs: The second text of each; None where there is none.
+            max_length: Tokens that are read, special ones included.
+            offsets: Give the `offset_mapping` too.
+        """
         found: list[Ids] = [{} for _ in texts]
         second = [None] * len(texts) if pairs is None else pairs
         groups: dict[tuple[str, bool], list[int]] = {}
@@ -90,16 +134,37 @@ class Source:
         for (code, paired), places in groups.items():
             if self.languages:
                 self.tokenizer.src_lang = code
-            encoded = self.tokenizer(
-                [texts[place] for place in places],
-                [str(second[place]) for place in places] if paired else None,
-                truncation=True,
-                max_length=max_length,
-                return_offsets_mapping=offsets,
-            )
-            for number, place in enumerate(places):
-                found[place] = {key: values[number] for key, values in encoded.items() if key != "token_type_ids"}
+            asked = [texts[place] for place in places]
+            between = self.separator if paired and self.glues else ""
+            behind = [f"{between}{second[place]}" for place in places] if paired else None
+            for place, ids in zip(places, self._cut(asked, behind, max_length, offsets), strict=True):
+                found[place] = ids
         return found
+
+    def _cut(self, texts: list[str], pairs: list[str] | None, max_length: int, offsets: bool) -> list[Ids]:
+        """Encode in the language that is set; what is too long is encoded again, cut."""
+        whole = self._plain(texts, pairs, offsets)
+        long = [place for place, ids in enumerate(whole) if len(ids["input_ids"]) > max_length]
+        if long:
+            behind = None if pairs is None else [pairs[place] for place in long]
+            cut = self._plain([texts[place] for place in long], behind, offsets, max_length)
+            for place, ids in zip(long, cut, strict=True):
+                whole[place] = ids | {SHORTENED: [True]}
+        return whole
+
+    def _plain(
+        self, texts: list[str], pairs: list[str] | None, offsets: bool, max_length: int | None = None
+    ) -> list[Ids]:
+        encoded = self.tokenizer(
+            texts,
+            pairs,
+            truncation=max_length is not None,
+            max_length=max_length,
+            return_offsets_mapping=offsets,
+            verbose=False,  # or it warns of every long text
+        )
+        keys = [key for key in encoded if key != "token_type_ids"]
+        return [{key: encoded[key][number] for key in keys} for number in range(len(texts))]
 
     def pad(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         """Rows of ids as tensors, padding right."""
@@ -112,31 +177,39 @@ class Source:
         return {"input_ids": ids, "attention_mask": mask}
 
     def encode_rows(self, rows: Sequence[StackRow], *, max_length: int = 256) -> list[Ids]:
-        """Rows of a task: their ids, and `choice_spans` of rows that have choices.
+        """Rows of a task: their ids, whether they were shortened, and `choice_spans` of rows that have choices.
+
+        Of a row with choices that is too long the passage is shortened, and the question and the choices stay whole as
+        long as there is passage left.
 
         Raises:
-            ConfigError: choices need a fast tokenizer.
-            DataError: a choice was cut off.
+            ConfigError: choices need a fast tokenizer, or `max_length` has no place for a row's choices at all.
         """
         if not any(row.choices for row in rows):
             pairs = [row.pair for row in rows]
             return self.encode([row.text for row in rows], [row.language for row in rows], pairs, max_length=max_length)
         if not self.tokenizer.is_fast:
             raise ConfigError(f"choices need a fast tokenizer, and this {type(self.tokenizer).__name__} is none")
-        written = [with_choices(row) for row in rows]
-        texts, places = [text for text, _ in written], [spans for _, spans in written]
-        encoded = self.encode(texts, [row.language for row in rows], max_length=max_length, offsets=True)
-        for row, ids, spans in zip(rows, encoded, places, strict=True):
-            columns = [token_span(ids["offset_mapping"], *span) for span in spans]
-            if any(start == end for start, end in columns):
-                raise DataError(f"{row.id}: a choice is cut off at max_length {max_length}; raise max_length")
-            ids["choice_spans"] = [list(span) for span in columns]
-            del ids["offset_mapping"]
+        languages = [row.language for row in rows]
+
+        def encode(texts: Sequence[str], places: Sequence[int]) -> list[Ids]:
+            own = [languages[place] for place in places]
+            return self.encode(texts, own, max_length=2**31 - 1, offsets=True)
+
+        encoded = []
+        for ids, spans, shortened in fit(rows, encode, max_length):
+            kept: Ids = {key: values for key, values in ids.items() if key != "offset_mapping"}
+            kept["choice_spans"] = [list(choice_columns(ids["offset_mapping"], span)) for span in spans]
+            encoded.append(kept | {SHORTENED: [True]} if shortened else kept)
         return encoded
 
     def collate(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
-        """Encoded rows as tensors, with `choice_spans` (B, C, 2); (0, 0) where a row has fewer choices."""
+        """Encoded rows as tensors.
+
+        `shortened` (B,) is 1 where a row was; `choice_spans` (B, C, 2) are (0, 0) where a row has fewer choices.
+        """
         batch = self.pad(rows)
+        batch[SHORTENED] = torch.tensor([int(SHORTENED in row) for row in rows])
         if any("choice_spans" in row for row in rows):
             most = max(len(row["choice_spans"]) for row in rows)
             spans = [row["choice_spans"] + [[0, 0]] * (most - len(row["choice_spans"])) for row in rows]
@@ -153,28 +226,3 @@ def language_codes(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
         return tuple(to_id)
     base = {tokenizer.special_tokens_map.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
     return tuple(token for token in tokenizer.all_special_tokens if token not in base and token.isidentifier())
-
-
-def _nearest(code: str, known: Sequence[str]) -> str:
-    """The code that is most like an unknown one: by its beginning (`kaz_Latn` -> kaz_Cyrl), else by its letters."""
-    begin = code.partition("_")[0].lower()
-    same = [name for name in known if name.lower().partition("_")[0] == begin]
-    if same:
-        return same[0]
-    return difflib.get_close_matches(code, known, n=1, cutoff=0.0)[0]
-
-
-def with_choices(row: StackRow) -> tuple[str, list[tuple[int, int]]]:
-    """The text of a row with its choices behind it, a line each, and the place of each choice in characters."""
-    text, spans = row.text, []
-    for number, choice in enumerate(row.choices, start=1):
-        text += f"\n{number} "
-        spans.append((len(text), len(text) + len(choice)))
-        text += choice
-    return text, spans
-
-
-def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The columns of the tokens that overlap characters `start` to `end`; (0, 0) when there are none."""
-    inside = [column for column, (first, last) in enumerate(offsets) if first < end and last > start and last > first]
-    return (inside[0], inside[-1] + 1) if inside else (0, 0)

@@ -19,6 +19,8 @@ from dudi.stacking.arguments import StackArguments
 from dudi.stacking.muon import Muon
 from dudi.stacking.rows import StackRow, fingerprint
 from dudi.stacking.sampling import LikeLength
+from dudi.stacking.store import TextRows
+from dudi.stacking.tokens import SHORTENED
 from dudi.training import checkpoints
 from dudi.training.interrupts import current
 from dudi.training.logged import LoggedTrainer
@@ -56,11 +58,12 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class StackStep:
-    """One optimizer step: its denominator, its sums so far, its rows, and what was not finite."""
+    """One optimizer step: its denominator, its sums so far, its rows, how many were too long, what was not finite."""
 
     number: int
     count: float
     tokens: int
+    shortened: int
     places: list[int]
     sums: Sums = dataclasses.field(default_factory=dict)
     bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
@@ -93,7 +96,7 @@ class StackTrainer(LoggedTrainer):
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.objective = objective
-        self.rows, self.eval_rows, self.about = list(rows), list(eval_rows or []), dict(about or {})
+        self.rows, self.eval_rows, self.about = rows, list(eval_rows or []), dict(about or {})
         super().__init__(
             model=model,
             args=args,
@@ -116,7 +119,8 @@ class StackTrainer(LoggedTrainer):
 
     def describe(self) -> dict[str, Any]:
         """A run is its keys, its rows, its stage, its parents and its world size."""
-        return {"data": fingerprint(self.rows), "stage": self.stage, **self.about, **super().describe()}
+        data = self.rows.digest if isinstance(self.rows, TextRows) else fingerprint(self.rows)
+        return {"data": data, "stage": self.stage, **self.about, **super().describe()}
 
     # ---- what a run is made of
 
@@ -139,7 +143,10 @@ class StackTrainer(LoggedTrainer):
         """`group_by_length` by the length of the text: a row's tokens are not known before it is read."""
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        lengths = [len(row.text) + len(row.pair or "") + sum(map(len, row.choices)) for row in self.rows]
+        if isinstance(self.rows, TextRows):
+            lengths = self.rows.lengths()
+        else:
+            lengths = [len(row.text) + len(row.pair or "") + sum(map(len, row.choices)) for row in self.rows]
         rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LikeLength(lengths, rows, seed)
@@ -161,8 +168,9 @@ class StackTrainer(LoggedTrainer):
         own = torch.tensor([float(sum(map(self.objective.count, batches)))], dtype=torch.float64)
         count = float(self.accelerator.reduce(own.to(self.args.device), "sum"))
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        shortened = sum(int(batch.pop(SHORTENED).sum()) for batch in batches)
         places = [int(place) for batch in batches for place in batch["place"]]
-        self.step = StackStep(self.state.global_step + 1, count, tokens, places)
+        self.step = StackStep(self.state.global_step + 1, count, tokens, shortened, places)
         if not count:
             raise DataError(
                 f"step {self.step.number}: nothing to learn from; rows {', '.join(self.rows_of_step()[:8])}"
@@ -192,6 +200,13 @@ class StackTrainer(LoggedTrainer):
             step.bad_numbers.setdefault("the loss", []).extend(ids)
         return (loss, {}) if return_outputs else loss
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The norm where nothing is clipped too (`max_grad_norm: 0`): a bad number is found by it."""
+        if grad_norm is None:
+            found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            grad_norm = nn.utils.get_total_norm(found)
+        return super()._get_grad_norm(model, grad_norm=grad_norm)
+
     def rows_of_step(self) -> list[str]:
         """Ids of the rows of the current step."""
         return [] if self.step is None else [self._row(place).id for place in self.step.places]
@@ -209,9 +224,13 @@ class StackTrainer(LoggedTrainer):
         sums = {name: self.accelerator.reduce(value.double(), "sum") for name, value in step.sums.items()}
         seconds = time.perf_counter() - step.started
         last = step.number >= self.state.max_steps
+        rows = torch.tensor([len(step.places), step.shortened], dtype=torch.float64, device=self.args.device)
+        read, shortened = self.accelerator.reduce(rows, "sum").tolist()
         return {
             **self.objective.metrics(sums, step.count),
             **self.objective.probe(self.inner_model(), step.number, last),
+            "rows/read": int(read),
+            "rows/shortened": int(shortened),
             "time/step": seconds,
             "tokens_per_second": step.tokens * self.args.world_size / seconds,
             "memory/peak": peak_memory(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,27 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
+from dudi.stacking.codes import find_language, names_of
 from dudi.stacking.rows import StackRow
-from dudi.stacking.tokens import Source
+from dudi.stacking.tokens import SHORTENED, Source
+
+LENGTH = 1024
+"""Tokens of a text that a translator reads: as many as NLLB has places for; the authors' value."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Translated:
+    """Rows in the target language.
+
+    Attributes:
+        rows: All rows; those that were in the target language are as they were.
+        seconds: Wall time for each row that was translated.
+        cut: Texts of each language that were longer than the translator reads; languages without any are left out.
+    """
+
+    rows: list[StackRow]
+    seconds: float
+    cut: dict[str, int]
 
 
 @torch.no_grad()
@@ -25,8 +45,9 @@ def translate(
     *,
     num_beams: int = 5,
     batch_size: int = 32,
-    max_length: int = 256,
+    max_length: int = LENGTH,
     max_new_tokens: int = 256,
+    cut: Counter[str] | None = None,
 ) -> list[str]:
     """Translate texts with a whole MT model, by beam search over batches of similar length.
 
@@ -35,20 +56,23 @@ def translate(
         source: Its tokenizer.
         texts: The texts.
         languages: The language of each.
-        target: The language to translate into, as the tokenizer or `source.codes` calls it.
+        target: The language to translate into, as the tokenizer, `source.codes` or the table of languages calls it.
         num_beams: Beams; 1 is greedy.
         batch_size: Texts at a time.
         max_length: Tokens of a text that are read.
         max_new_tokens: Longest translation.
+        cut: Counts texts of each language that were longer than `max_length`.
 
     Raises:
-        ConfigError: a language code is unknown, or the model has no decoder.
+        ConfigError: a language code is unknown, the model has no decoder, or it cannot be told what to write.
     """
     if not model.can_generate():
         raise ConfigError(f"translate: a {type(model).__name__} has no decoder; name the whole MT model")
-    begin_with = _begin(source.tokenizer, source.check(target))
+    begin_with, prefix = _asked_for(source, target)
     writer: Any = model.eval()  # `generate` is a mixin's, which the base class does not name
-    encoded = source.encode(texts, languages, max_length=max_length)
+    encoded = source.encode([prefix + text for text in texts], languages, max_length=max_length)
+    if cut is not None:
+        cut.update(language for language, ids in zip(languages, encoded, strict=True) if SHORTENED in ids)
     order = sorted(range(len(texts)), key=lambda place: len(encoded[place]["input_ids"]))
     found = [""] * len(texts)
     for begin in range(0, len(order), batch_size):
@@ -66,10 +90,37 @@ def translate(
     return found
 
 
-def _begin(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
-    """The token that makes a decoder write a language: its code, which M2M100 writes as `__en__`."""
-    for token in (code, f"__{code}__"):
-        found = tokenizer.convert_tokens_to_ids(token)
+def _asked_for(source: Source, target: str) -> tuple[int | None, str]:
+    """How a model is told what to write: the token that its decoder begins with, or words in front of the text.
+
+    NLLB, M2M100 and mBART begin with the language; MADLAD reads `<2en>`, a Marian model of several targets `>>eng<<`;
+    one of a single target needs nothing.
+
+    Raises:
+        ConfigError: the language is unknown, or there is no way to ask for it.
+    """
+    if source.languages:
+        found = _token(source.tokenizer, (code := source.check(target)), f"__{code}__")
+        if found is None:
+            raise ConfigError(f"target: this tokenizer has no token for '{code}'")
+        return found, ""
+    names = names_of(target)
+    for mark in ("<2{}>", ">>{}<<"):
+        for name in names:
+            if _token(source.tokenizer, mark.format(name)) is not None:
+                return None, f"{mark.format(name)} "
+    if "marian" in type(source.tokenizer).__name__.lower():
+        return None, ""
+    raise ConfigError(
+        f"target: this {type(source.tokenizer).__name__} knows no languages, so that the model cannot be told to write "
+        f"'{target}'; take a model of many languages (NLLB, M2M100, mBART, MADLAD) or a Marian one"
+    )
+
+
+def _token(tokenizer: PreTrainedTokenizerBase, *words: str) -> int | None:
+    """The id of the first of some tokens that there is."""
+    for word in words:
+        found = tokenizer.convert_tokens_to_ids(word)
         if isinstance(found, int) and found != tokenizer.unk_token_id:
             return found
     return None
@@ -77,35 +128,46 @@ def _begin(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
 
 def translate_rows(
     model: PreTrainedModel, source: Source, rows: Sequence[StackRow], target: str, **options: int
-) -> tuple[list[StackRow], float]:
-    """Rows with every text of theirs translated; a row that is in the target language already stays as it is.
+) -> Translated:
+    """Rows with every text of theirs translated, each alone: passage, question and each choice, premise and hypothesis.
 
     Args:
         model: The MT model.
         source: Its tokenizer.
-        rows: The rows.
+        rows: The rows; those in the target language already stay as they are.
         target: The language to translate into.
         options: As `translate` takes them.
 
-    Returns:
-        The rows, and the wall time for each row that was translated.
+    Raises:
+        ConfigError: as in `translate`.
+        DataError: a row's language is unknown.
     """
     source.check_rows(rows)
-    code = source.check(target)
-    foreign = [row for row in rows if source.check(row.language) != code]
+    foreign = [row for row in rows if not _same(source, row.language, target)]
     pieces = [(row.text, *([row.pair] if row.pair is not None else []), *row.choices) for row in foreign]
     texts = [text for piece in pieces for text in piece]
     languages = [row.language for row, piece in zip(foreign, pieces, strict=True) for _ in piece]
-    started = time.perf_counter()
-    english = iter(translate(model, source, texts, languages, target, **options) if texts else [])
+    started, cut = time.perf_counter(), Counter[str]()
+    english = iter(translate(model, source, texts, languages, target, cut=cut, **options) if texts else [])
     seconds = (time.perf_counter() - started) / max(len(foreign), 1)
-    done = {id(row): _replaced(row, [next(english) for _ in piece]) for row, piece in zip(foreign, pieces, strict=True)}
-    return [done.get(id(row), row) for row in rows], seconds
+    done = {
+        id(row): _replaced(row, [next(english) for _ in piece], target)
+        for row, piece in zip(foreign, pieces, strict=True)
+    }
+    return Translated([done.get(id(row), row) for row in rows], seconds, dict(cut))
 
 
-def _replaced(row: StackRow, texts: list[str]) -> StackRow:
+def _same(source: Source, language: str, target: str) -> bool:
+    if source.languages:
+        return source.check(language) == source.check(target)
+    one, two = find_language(language), find_language(target)
+    return language == target or (one is not None and one == two)
+
+
+def _replaced(row: StackRow, texts: list[str], target: str) -> StackRow:
     rest = iter(texts)
     # An empty translation is no text; what stands for it must be one.
     text = next(rest) or "-"
     pair = None if row.pair is None else next(rest) or "-"
-    return dataclasses.replace(row, text=text, pair=pair, choices=tuple(choice or "-" for choice in rest))
+    choices = tuple(choice or "-" for choice in rest)
+    return dataclasses.replace(row, text=text, pair=pair, choices=choices, language=target)

@@ -29,7 +29,7 @@ from dudi.stacking import (
 )
 from dudi.stacking.arguments import ConnectorStart
 from dudi.stacking.miniature import english, models
-from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows, was_in_parallel
+from dudi.stacking.miniature.tasks import TASKS, asked_rows, country_of, training_rows, was_in_parallel
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 
 SYSTEMS = {
@@ -68,19 +68,23 @@ class Budget:
     align_rate: float = 1e-2
     state_repeat: float = 0.15
     state_drop: float = 0.15
-    task_steps: int = 200
+    task_steps: int = 600
     task_batch: int = 16
     task_rate: float = 1e-3
     start: ConnectorStart = "least_squares"
     merge: bool = True
     trained: int | None = None
-    tests: int | None = 64
+    tests: int | None = None
     beams: int = 4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Score:
-    """Right answers of one system on some test rows."""
+    """Right answers of one system on the test rows of a language, about countries of one side.
+
+    Attributes:
+        countries: Of each country its right answers and its rows: what hangs together is resampled together.
+    """
 
     system: str
     attention: str
@@ -90,6 +94,7 @@ class Score:
     seed: int
     right: int
     rows: int
+    countries: dict[str, tuple[int, int]]
 
 
 @functools.cache
@@ -108,11 +113,7 @@ def _thinned(rows: Sequence[StackRow], most: int | None) -> Sequence[StackRow]:
 def translations(budget: Budget) -> dict[tuple[str, str], str]:
     """Every text of the tests in English, by language and text: beam search with the translator's own decoder."""
     wanted = dict.fromkeys(
-        (row.language, text)
-        for task in TASKS
-        for row in tests(task, budget)
-        if row.language != "en"
-        for text in (row.text, *row.choices)
+        (row.language, row.text) for task in TASKS for row in tests(task, budget) if row.language != "en"
     )
     texts, languages = [text for _, text in wanted], [language for language, _ in wanted]
     found = translate(
@@ -132,8 +133,7 @@ def translated(row: StackRow, english_of: Mapping[tuple[str, str], str]) -> Stac
     """A row as the translator puts it into English."""
     if row.language == "en":
         return row
-    text, *choices = (english_of[row.language, text] or "-" for text in (row.text, *row.choices))
-    return dataclasses.replace(row, text=text, choices=tuple(choices), language="en")
+    return dataclasses.replace(row, text=english_of[row.language, row.text] or "-", language="en")
 
 
 class Contest:
@@ -220,14 +220,17 @@ class Contest:
     ) -> Iterator[Score]:
         """Right answers per language, and by whether the parallel text names the country."""
         given = tests(task, self.budget)
-        own = models.reader_source() if of_llm else models.source()
-        answers = evaluate(model, own, rows, batch_size=64, max_length=LONGEST).predictions
-        counts: dict[tuple[str, bool], list[bool]] = {}
+        read_by = models.reader_source() if of_llm else models.source()
+        answers = evaluate(model, read_by, rows, batch_size=64, max_length=LONGEST).predictions
+        hits: dict[tuple[str, bool], dict[str, list[bool]]] = {}
         for row, answer in zip(given, answers, strict=True):
-            counts.setdefault((row.language, was_in_parallel(row)), []).append(answer == row.label)
-        for (language, parallel), hits in counts.items():
-            attention = "" if system == "encoder" else self.attention
-            yield Score(system, attention, task, language, parallel, self.seed, sum(hits), len(hits))
+            side = hits.setdefault((row.language, was_in_parallel(row)), {})
+            side.setdefault(country_of(row), []).append(answer == row.label)
+        attention = "" if system == "encoder" else self.attention
+        for (language, parallel), own in hits.items():
+            found = {country: (sum(right), len(right)) for country, right in own.items()}
+            right, count = (sum(values) for values in zip(*found.values(), strict=True))
+            yield Score(system, attention, task, language, parallel, self.seed, right, count, found)
 
     def run(self, task: str, english_of: Mapping[tuple[str, str], str]) -> Iterator[Score]:
         """Every system that has an LLM, on one task. Stage 1 must have been run."""

@@ -27,10 +27,9 @@ ATTENTIONS = ("bidirectional", "causal")
 QUICK = Budget(align_steps=4, align_batch=8, task_steps=3, task_batch=4, trained=12, tests=2, beams=2)
 INTRODUCTION = """\
 A translator of eight languages is stacked under a small LLM that has read
-English alone. Nothing is downloaded. Each system learns two tasks from English
+English alone. Nothing is downloaded. Each system learns a task from English
 rows, and is asked in seven other languages about other countries:
   region: in which part of the world does the sentence play?
-  choice: which of four answers is right? (place, money, language)
 """
 
 

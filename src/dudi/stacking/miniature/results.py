@@ -9,6 +9,7 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
+from dudi.comparison.bootstrap import Answer, lead
 from dudi.comparison.significance import TAU, aso
 from dudi.data.cldr.speaker import LANGUAGES
 from dudi.stacking.miniature.contest import SYSTEMS, Score
@@ -18,7 +19,6 @@ from dudi.stacking.miniature.tasks import TASKS
 WIDTH = 79
 ABOUT = {
     "region": "In which part of the world does the sentence play? (five classes)",
-    "choice": "Which of four answers is right: place, money or language of a country?",
 }
 Subject = tuple[str, str]
 """A system and the attention of its LLM."""
@@ -62,7 +62,7 @@ HEADS = ("en", *OTHERS, "all 7", "hidden")
 
 
 def terminal(scores: Sequence[Score], *, colour: bool = False) -> str:
-    """Both tasks for a person at a terminal of 80 columns."""
+    """The tasks for a person at a terminal of 80 columns."""
     console = Console(file=StringIO(), force_terminal=colour, width=WIDTH, highlight=False)
     for task in dict.fromkeys(score.task for score in scores):
         table = Table(title=f"{task}: right answers in %", box=None, title_justify="left", pad_edge=False)
@@ -92,24 +92,44 @@ def score_table(scores: Sequence[Score], task: str) -> list[str]:
     return lines
 
 
-def significance_table(scores: Sequence[Score]) -> list[str]:
-    """ASO's eps_min of MT-LLM against each rival with the same LLM, mean accuracy over the seven languages."""
+def lead_table(scores: Sequence[Score]) -> list[str]:
+    """MT-LLM's lead over each rival with the same LLM, mean accuracy over the seven languages, in points.
+
+    The interval is that of `dudi.comparison.bootstrap`: countries are drawn again with all their languages, and seeds
+    with them. A lead is marked where the interval and Almost Stochastic Order over the seeds both say so.
+    """
     heads = [f"{task}, {name}" for task in TASKS for name in ("named", "hidden")]
     lines = [f"| LLM | MT-LLM against | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for kind in dict.fromkeys(kind for _, kind in subjects(scores) if kind):
         for rival in (name for name in SYSTEMS if name != "mtllm"):
-            other = (rival, "" if rival == "encoder" else kind)
-            row = [_eps(scores, ("mtllm", kind), other, task, parallel) for task in TASKS for parallel in (True, False)]
+            sides = ("mtllm", kind), (rival, "" if rival == "encoder" else kind)
+            row = [_lead(scores, sides, task, parallel) for task in TASKS for parallel in (True, False)]
             lines.append(f"| {kind} | {SYSTEMS[rival]} | {' | '.join(row)} |")
     return lines
 
 
-def _eps(scores: Sequence[Score], one: Subject, other: Subject, task: str, parallel: bool) -> str:
-    own, rival = (percent(scores, subject, task, OTHERS, parallel=parallel) for subject in (one, other))
-    if min(len(own), len(rival)) < 2:
+def _lead(scores: Sequence[Score], sides: tuple[Subject, Subject], task: str, parallel: bool) -> str:
+    own, rival = (_answers(scores, subject, task, parallel) for subject in sides)
+    if not own or not rival:
         return "-"
-    eps = aso(own, rival)
-    return f"**{eps:.3f}**" if eps < TAU else f"{eps:.3f}"
+    found = lead(own, rival)
+    text = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    if min(found.runs) < 2:
+        return text
+    first, second = (percent(scores, subject, task, OTHERS, parallel=parallel) for subject in sides)
+    eps = aso(first, second)
+    return f"**{text}**, {eps:.3f}" if found.carried and eps < TAU else f"{text}, {eps:.3f}"
+
+
+def _answers(scores: Iterable[Score], subject: Subject, task: str, parallel: bool) -> list[list[Answer]]:
+    """Of each seed its answers: an item is a country, a group a language."""
+    runs: dict[int, list[Answer]] = {}
+    for score in scores:
+        own = (score.system, score.attention) == subject and score.task == task
+        if own and score.language in OTHERS and score.parallel is parallel:
+            answers = runs.setdefault(score.seed, [])
+            answers += [Answer(code, score.language, right, rows) for code, (right, rows) in score.countries.items()]
+    return list(runs.values())
 
 
 def probe_table(probes: dict[str, dict[str, dict[str, float]]]) -> list[str]:

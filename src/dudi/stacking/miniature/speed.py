@@ -32,8 +32,9 @@ def seconds_per_row(budget: Budget) -> dict[str, float]:
     spent: dict[str, list[float]] = {"translate": [], "mtllm": []}
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        english, _ = translate_rows(translator, models.source(), rows, "en", num_beams=budget.beams, max_new_tokens=64)
-        evaluate(alone, models.reader_source(), english)
+        options = {"num_beams": budget.beams, "max_new_tokens": 64}
+        english = translate_rows(translator, models.source(), rows, "en", **options)
+        evaluate(alone, models.reader_source(), english.rows)
         middle = time.perf_counter()
         evaluate(stack, models.source(), rows)
         spent["translate"].append(middle - started)

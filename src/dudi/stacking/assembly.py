@@ -1,0 +1,159 @@
+"""Only what was trained, on the disk: the rest of a stack is its parents', and is put together when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import cached_file
+
+from dudi.errors import ConfigError, DataError, DudiError
+from dudi.stacking import llm2vec, lora, parts
+
+TRAINED = "trained.safetensors"
+_MERGED, _HEAD = "merged.", "score.weight"
+
+
+def trained_file(name: str, revision: str | None = None) -> Path | None:
+    """The file of what was trained, in a folder or a repository; None where all weights are saved together."""
+    if Path(name).is_dir():
+        file = Path(name) / TRAINED
+        return file if file.is_file() else None
+    try:
+        found = cached_file(name, TRAINED, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        return None
+    return None if found is None else Path(found)
+
+
+# ---- saving
+
+
+def save_trained(model: Any, folder: Path) -> None:
+    """Save a stack without the weights that are its parents'.
+
+    Args:
+        model: Its config names the parents. A part without one has been trained whole, and is saved whole.
+        folder: Gets `config.json` and `trained.safetensors`.
+    """
+    reader, config = model.reader, model.config
+    tensors = {name: value for name, value in reader.state_dict().items() if not _inherited(name, config.parents)}
+    for number, weights in enumerate(reader.merged):
+        tensors |= {f"{_MERGED}{number}.{name}": tensor for name, tensor in weights.items()}
+    if model is not reader:
+        tensors[_HEAD] = model.score.weight
+    config.architectures = [type(model).__name__]
+    config.dtype = str(_precision(reader, config.parents)).removeprefix("torch.")
+    config.save_pretrained(folder)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TRAINED)
+
+
+def _precision(reader: PreTrainedModel, parents: Mapping[str, Any]) -> torch.dtype:
+    """Of the parents' weights; fp32 where there are none."""
+    held = (value.dtype for name, value in reader.named_parameters() if _inherited(name, parents))
+    return next(held, torch.float32)
+
+
+def _inherited(name: str, parents: Mapping[str, Any]) -> bool:
+    """Whether a weight of a reader is a parent's: in a part that has one, and no adapter's."""
+    return name.partition(".")[0] in parents and ".lora_" not in name
+
+
+def trained_whole(model: Any, role: str) -> None:
+    """Note that all weights of a part are trained: it is saved whole, and nothing of a parent is left in it."""
+    reader = model.reader
+    reader.merged = []
+    for config in (model.config, reader.config):
+        config.merged = None
+        if config.parents is not None:
+            config.parents = {own: parent for own, parent in config.parents.items() if own != role}
+
+
+# ---- loading
+
+
+def fill(model: Any, trained: Path, dtype: Any = "auto") -> None:
+    """Give a model that has no weights yet those of its parents and what was trained, in place.
+
+    Args:
+        model: Made on the meta device from its config.
+        trained: `trained.safetensors`.
+        dtype: Of the parents' weights; `auto`: as when it was saved.
+
+    Raises:
+        ConfigError: a parent cannot be had.
+        DataError: a weight is missing, or has no place; or a parent is another model than the one that was trained on.
+    """
+    reader, config, place = model.reader, model.config, str(trained.parent)
+    saved = load_file(trained)
+    wanted = config.dtype if dtype in ("auto", None) else dtype
+    precision = getattr(torch, wanted) if isinstance(wanted, str) else wanted
+    reader.encoder = _part(place, "encoder", config, precision)
+    reader.llm = _part(place, "llm", config, precision)
+    if reader.llm is not None:
+        reader.llm.config.is_causal, reader.llm.config.use_cache = config.attention == "causal", False
+    _merge_again(reader, config.merged or [], saved, place)
+    if config.lora is not None:
+        lora.add_lora(reader.adapted, lora.LoraSettings(**config.lora))
+        for name, weights in reader.adapted.named_parameters():
+            if ".lora_" in name:
+                weights.data = weights.data.float()
+    if reader.connector is not None:
+        reader.connector.to_empty(device="cpu").float()
+    head = saved.pop(_HEAD, None)
+    _copy(reader, saved, [name for name in reader.state_dict() if not _inherited(name, config.parents)], place)
+    if model is not reader:
+        model.score.to_empty(device="cpu").float()
+        nn.init.normal_(model.score.weight, std=model.score.in_features**-0.5)
+        if head is not None:
+            _copy(model, {_HEAD: head}, [_HEAD], place)
+
+
+def _part(place: str, role: str, config: Any, dtype: torch.dtype) -> PreTrainedModel | None:
+    """A part with its parent's weights; one that was trained whole is empty, and gets those that were saved."""
+    own = config.encoder_config if role == "encoder" else config.llm_config
+    if own is None:
+        return None
+    parent = config.parents.get(role)
+    if parent is None:
+        empty = parts.empty_encoder(own) if role == "encoder" else parts.empty_llm(own)
+        return empty.to(dtype)  # type: ignore[arg-type]
+    keys = {key: value for key, value in parent.items() if key not in ("name", "adapters", "digest")}
+    try:
+        if role == "encoder":
+            part = parts.load_encoder(parent["name"], dtype=dtype, **keys)
+        else:
+            part = llm2vec.load_adapted_llm(parent["name"], parent["adapters"], dtype=dtype, **keys)
+    except DudiError as error:
+        raise ConfigError(f"{place}: holds what was trained, and its {role} cannot be had: {error}") from error
+    if part.digest != parent["digest"]:
+        raise DataError(f"{place}: {parent['name']} is another {role} than the one that this was trained on")
+    return part.model
+
+
+def _merge_again(reader: Any, settings: list[dict[str, Any]], saved: dict[str, Tensor], place: str) -> None:
+    """Merge the adapters that were merged when this was trained, one after the other."""
+    reader.merged = []
+    for number, own in enumerate(settings):
+        begin = f"{_MERGED}{number}."
+        weights = {name.removeprefix(begin): saved.pop(name) for name in list(saved) if name.startswith(begin)}
+        lora.add_lora(reader.adapted, lora.LoraSettings(**own))
+        _copy(reader.adapted, weights, list(lora.lora_weights(reader.adapted)), place)
+        lora.merge_lora(reader.adapted)
+        reader.merged.append(weights)
+
+
+@torch.no_grad()
+def _copy(module: nn.Module, tensors: Mapping[str, Tensor], wanted: list[str], place: str) -> None:
+    """Copy tensors into a module by their names: each has to have a place, and each that is wanted has to be there."""
+    own = module.state_dict()
+    parts.check_loaded(place, [name for name in wanted if name not in tensors])
+    for name, tensor in tensors.items():
+        if name not in own or own[name].shape != tensor.shape:
+            raise DataError(f"{place}: {name} has no place in this model; is config.json another's than {TRAINED}?")
+        own[name].copy_(tensor)

@@ -1,0 +1,145 @@
+"""One table of language codes: what data sets and tokenizers call a language, and which code of NLLB-200 reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+_TABLE = Path(__file__).with_name("languages.toml")
+_REGIONAL = re.compile(r"([a-z]{2,3})[_-][A-Z]{2}")
+"""mBART's `id_ID`, a locale's `pt-BR`."""
+_WRITTEN = re.compile(r"([a-z]{2,3})[_-]([A-Z][a-z]{3})")
+"""A language in a script: `zh-Hant`, `kaz_Cyrl`."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Language:
+    """What the table knows of a language.
+
+    Attributes:
+        code: Its name here, as in FLORES-200: `kaz_Cyrl`.
+        nllb: The code of NLLB-200 that reads it; None where there is none.
+        stand_in: Why that code is another than `code`: "Hindi in Latin letters"; empty where it is the same.
+    """
+
+    code: str
+    nllb: str | None
+    stand_in: str = ""
+
+
+@functools.lru_cache(maxsize=1)
+def _table() -> Mapping[str, Any]:
+    return tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=1)
+def nllb_codes() -> tuple[str, ...]:
+    """The 202 source languages of NLLB-200, sorted."""
+    return tuple(_table()["nllb"].split())
+
+
+@functools.lru_cache(maxsize=1)
+def _by_beginning() -> Mapping[str, list[str]]:
+    """Codes by their first three letters: `ace` begins two."""
+    found: dict[str, list[str]] = {}
+    for code in (*nllb_codes(), *_table()["elsewhere"]):
+        found.setdefault(code[:3], []).append(code)
+    return found
+
+
+def find_language(name: str) -> Language | None:
+    """The language that a code of a data set or of a tokenizer means.
+
+    Args:
+        name: `kaz_Cyrl`, `kk`, `kaz`, `zh-Hant`, mBART's `kk_KZ`, ...
+
+    Returns:
+        None where the table does not know it, or where it may be one of several: `kas` is written in two scripts.
+    """
+    code = _canonical(name)
+    if code is None:
+        return None
+    if code in nllb_codes():
+        return Language(code, code)
+    entry = _table()["elsewhere"][code]
+    return Language(code, entry.get("as"), entry["why"])
+
+
+def _canonical(name: str) -> str | None:
+    elsewhere, names = _table()["elsewhere"], _table()["names"]
+    if name in nllb_codes() or name in elsewhere:
+        return name
+    if name in names:
+        return str(names[name])
+    if written := _WRITTEN.fullmatch(name):
+        base = names.get(written[1], written[1])
+        wanted = f"{base[:3]}_{written[2]}"
+        return wanted if wanted in nllb_codes() or wanted in elsewhere else None
+    if regional := _REGIONAL.fullmatch(name):
+        return _canonical(regional[1])
+    begun = [code for code in _by_beginning().get(name, []) if code in nllb_codes()] or _by_beginning().get(name, [])
+    return begun[0] if len(begun) == 1 else None
+
+
+def languages_of(name: str) -> dict[str, Language]:
+    """The languages of a data set of `dudi stack prepare`, by the set's own codes.
+
+    Args:
+        name: `sib200`, `belebele`, `xnli`, `americasnli`, `kardesnlu` or `nusax`.
+    """
+    listed = _table()["sets"][name]
+    if not isinstance(listed, str):
+        kept = set(_table()[listed["like"]].split()) - set(listed["without"].split())
+        listed = " ".join(sorted(kept | set(listed["and"].split())))
+    found: dict[str, Language] = {}
+    for word in listed.split():
+        code, _, meant = word.partition("=")
+        language = find_language(meant or code)
+        if language is None:
+            raise ValueError(f"languages.toml: sets.{name}: {word} is in no table")
+        found[code] = language
+    return found
+
+
+def by_language(codes: Iterable[str]) -> dict[str, str]:
+    """A tokenizer's codes by the languages they mean, where the table knows them: {"ind_Latn": "id"} of M2M100."""
+    found: dict[str, str] = {}
+    for code in codes:
+        language = find_language(code.strip("_"))  # Seamless writes `__eng__`
+        if language is not None:
+            found.setdefault(language.code, code)
+    return found
+
+
+def names_of(code: str) -> list[str]:
+    """What a language is called in codes of two and three letters: `en` and `eng` of `eng_Latn`; and `code` itself."""
+    meant = find_language(code)
+    if meant is None:
+        return [code]
+    short = [name for name, target in _table()["names"].items() if target == meant.code]
+    return list(dict.fromkeys([*short, meant.code[:3], meant.code, code]))
+
+
+def nearest_code(name: str, known: Iterable[str]) -> str:
+    """The code that somebody who wrote `name` most likely means.
+
+    The same language as the table knows it; else the same language in another script; else the nearest spelling.
+
+    Args:
+        name: What no tokenizer of ours knows.
+        known: The tokenizer's codes, at least one.
+    """
+    codes = list(known)
+    named, meant = by_language(codes), find_language(name)
+    for code in () if meant is None else (meant.code, meant.nllb):
+        if code in named:
+            return named[code]
+    begin = (name if meant is None else meant.code).lower()[:3]
+    same = [code for language, code in named.items() if language.startswith(f"{begin}_")]
+    return same[0] if same else difflib.get_close_matches(name, codes, n=1, cutoff=0.0)[0]

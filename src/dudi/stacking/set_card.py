@@ -1,0 +1,154 @@
+"""What is said of a prepared data set: its card for people and for programs, and its part of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dudi.data.rejections import Rejections
+from dudi.errors import ConfigError
+from dudi.stacking.codes import Language
+from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet
+
+CARD, RECIPE, REJECTED = "data_card.json", "task.yaml", "rejected.jsonl"
+
+
+@dataclasses.dataclass(slots=True)
+class Prepared:
+    """What was written, and what was not.
+
+    Attributes:
+        of: The data set.
+        folder: Where.
+        counts: Rows by (split, language).
+        labels: Rows by (split, label).
+        left_out: Rows that are not wanted, by why.
+        rejections: Records that give no row.
+        files: SHA-256 by file.
+        languages: What each language's code means.
+    """
+
+    of: TaskSet
+    folder: Path
+    counts: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+    labels: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
+    left_out: Counter[str] = dataclasses.field(default_factory=Counter)
+    rejections: Rejections = dataclasses.field(default_factory=Rejections)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
+    languages: dict[str, Language] = dataclasses.field(default_factory=dict)
+
+
+def recipe_part(done: Prepared) -> str:
+    """The sections `task` and `data` of a recipe, for `--task` or `extends`."""
+    data: dict[str, Any] = {}
+    for key, place in (("train", ("train", SOURCE_LANGUAGE)), ("eval", ("dev", SOURCE_LANGUAGE))):
+        if done.counts[place]:
+            data[key] = (done.folder / place[0] / f"{place[1]}.jsonl").as_posix()
+    part = yaml.safe_dump({"task": done.of.task, "data": data}, sort_keys=False, allow_unicode=True)
+    return f"# {done.of.title}. Made by `dudi stack prepare {done.of.name}`.\n{part}"
+
+
+def task_words(folder: Path) -> list[str]:
+    """A prepared set's part of a recipe as words of the command line: its task, its rows, and nothing of another set's.
+
+    Raises:
+        ConfigError: the folder holds no prepared set.
+    """
+    file = folder / RECIPE
+    try:
+        part = yaml.safe_load(file.read_text(encoding="utf-8"))
+        task, data = dict(part["task"]), dict(part["data"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--task {folder}: holds no set of `dudi stack prepare` ({RECIPE})") from error
+    others: dict[str, Any] = {"eval": None, "eval_split": None, "split": "train", "columns": {}, "language": None}
+    # Where the folder has been moved, its rows have moved with it.
+    rows = {key: str(folder / Path(place).parent.name / Path(place).name) for key, place in data.items()}
+    words = [f"task.{key}={json.dumps(value)}" for key, value in task.items()]
+    return [*words, *(f"data.{key}={json.dumps(value)}" for key, value in (others | rows).items())]
+
+
+def card(done: Prepared, origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What `data_card.json` holds."""
+    rows: dict[str, dict[str, int]] = {}
+    for (split, language), count in sorted(done.counts.items()):
+        rows.setdefault(split, {})[language] = count
+    labels: dict[str, dict[str, int]] = {}
+    for (split, label), count in sorted(done.labels.items()):
+        labels.setdefault(split, {})[label] = count
+    return {
+        "name": done.of.name,
+        "title": done.of.title,
+        "licence": done.of.licence,
+        "paper": done.of.paper,
+        **origin,
+        "task": done.of.task,
+        "rows": rows,
+        "labels": labels,
+        "read_as": {code: one.nllb for code, one in done.languages.items() if one.stand_in},
+        "left_out": dict(done.left_out),
+        "rejected": dict(done.rejections.counts),
+        "files": done.files,
+    }
+
+
+def readme(done: Prepared, origin: Mapping[str, Any]) -> str:
+    """The card for people."""
+    of, counts = done.of, done.counts
+    codes = sorted({language for _, language in counts})
+    table = ["| language | train | dev | test | read by NLLB as |", "|---|---|---|---|---|"]
+    for code in codes:
+        numbers = " | ".join(f"{counts[split, code] or ''}" for split in ("train", "dev", "test"))
+        one = done.languages[code]
+        table.append(f"| {code} | {numbers} | {one.nllb or 'no code'}{f' ({one.stand_in})' if one.stand_in else ''} |")
+    left = [f"- {why}{f': {count:,} rows' if count else ''}" for why, count in done.left_out.items()]
+    left += [f"- records that give no row: {len(done.rejections):,}, each in `{REJECTED}`"] if done.rejections else []
+    revision = f" at revision {origin['revision']}" if origin["revision"] else ""
+    fields = ", ".join([*of.fields, *(["choices"] if of.choices else [])])
+    return "\n".join(
+        [
+            f"# {of.title}",
+            "",
+            f"{of.paper}. Licence: {of.licence}. Evaluation rows from `{origin['evaluation']}`, training rows from "
+            f"`{origin['training']}`{revision}, by `dudi stack prepare {of.name}`. Nothing is cut, and {fields} stay "
+            "fields of their own. The same `id` is the same item in every language, where the set is parallel.",
+            "",
+            *table,
+            "",
+            "Left out:" if left else "Nothing was left out.",
+            *left,
+            "",
+            f"    dudi stack teach RECIPE --task {done.folder}     # or finetune, distill",
+            f"    dudi stack eval RUN {done.folder}",
+            "",
+        ]
+    )
+
+
+def said(done: Prepared) -> str:
+    """What the command says when it is done."""
+    totals: Counter[str] = Counter()
+    for (split, _), count in done.counts.items():
+        totals[split] += count
+    evaluated = {language for split, language in done.counts if split == "test"}
+    counted = ", ".join(f"{totals[split]:,} {split}" for split in ("train", "dev", "test"))
+    lines = [f"{done.folder}: {counted}; {len(evaluated)} languages in the test"]
+    if not totals["train"]:
+        lines.append("note: no training rows; --train FILE, or --train hub, brings English ones")
+    for code, one in done.languages.items():
+        if one.nllb is None:
+            lines.append(f"note: {code} ({one.stand_in}) is read by no code of NLLB")
+        elif one.stand_in:
+            lines.append(f"note: {code} is no code of NLLB and is read as {one.nllb} ({one.stand_in})")
+    lines += [f"left out: {why}{f' ({count:,} rows)' if count else ''}" for why, count in done.left_out.items()]
+    if done.rejections:
+        lines += [
+            f"{len(done.rejections):,} records give no row, each in {done.rejections.path}:",
+            *done.rejections.summary(),
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,187 @@
+"""Records of a labelled data set, from the hub or from files, as rows whose fields stay apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dudi.data.csv_files import CSV_SUFFIXES, open_csv
+from dudi.data.files import DATA_SUFFIXES, Located, read_records
+from dudi.data.locate import dataset_records, open_dataset
+from dudi.errors import ConfigError
+from dudi.stacking.codes import Language, find_language, languages_of
+from dudi.stacking.task_sets import Hub, TaskSet
+
+SPLITS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
+LANGUAGE_COLUMNS = ("lang", "language", "dialect")
+_APART = re.compile(r"[./\\-]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """A record, and what is known of it from where it lies.
+
+    Attributes:
+        located: The record with its place.
+        split: `train`, `dev` or `test`; None where nothing says it.
+        language: None where nothing says it.
+    """
+
+    located: Located
+    split: str | None
+    language: Language | None
+
+
+class Refused(ValueError):
+    """Why a record gives no row."""
+
+
+def hub_rows(of: TaskSet, hub: Hub, code: str, language: Language, split: str, revision: str | None) -> Iterator[Found]:
+    """The rows of one language and split on the hub.
+
+    Args:
+        of: The data set.
+        hub: Where.
+        code: The language, as the set calls it.
+        language: What it is.
+        split: Ours.
+        revision: Commit, tag or branch, over the one that is known to work.
+
+    Raises:
+        ConfigError: the hub has no such data.
+        EnvironmentFault: it cannot be reached.
+    """
+    config = None if hub.config is None else hub.config.format(code=code)
+    options = {key: value.format(code=code) for key, value in hub.options.items()}
+    if revision is not None:
+        options["revision"] = revision
+    dataset = open_dataset(hub.name, config, hub.splits[split], **options)
+    names = {column: feature.names for column, feature in dataset.features.items() if hasattr(feature, "names")}
+    for located in dataset_records(dataset, f"{hub.name}{f':{config}' if config else ''}/{hub.splits[split]}"):
+        if isinstance(located.value, Mapping):
+            # A class is stored as its number; what the number means is known here alone.
+            spoken = {column: _spoken(located.value.get(column), own) for column, own in names.items()}
+            located = dataclasses.replace(located, value={**located.value, **spoken})
+        yield Found(located, split, language)
+
+
+def _spoken(value: Any, names: list[str]) -> Any:
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def file_rows(of: TaskSet, place: Path) -> Iterator[Found]:
+    """The rows of a file, or of all data files below a folder.
+
+    Language and split of a row are what its columns say, else what the names of its file and folders say:
+    `data/annotated/eng_Latn/test.tsv`, `xnli.dev.az.csv`, `javanese/valid.csv`.
+
+    Raises:
+        ConfigError: nothing is there.
+    """
+    suffixes = (*DATA_SUFFIXES, *CSV_SUFFIXES)
+    if not place.exists():
+        raise ConfigError(f"{place}: no such file or folder")
+    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _is_data(file, place, suffixes))
+    if not files:
+        raise ConfigError(f"{place}: no data files in it (looked for {', '.join(suffixes)})")
+    known = languages_of(of.name)
+    for file in files:
+        named = file.relative_to(place.parent if place.is_file() else place).as_posix()
+        split, language = split_in(named), language_in(named, of, known)
+        for located in open_csv(file).records() if file.suffix.lower() in CSV_SUFFIXES else read_records(file):
+            value = located.value if isinstance(located.value, Mapping) else {}
+            yield Found(
+                located,
+                split_in(str(value.get("split") or "")) or split,
+                _language_of(value, known) or language,
+            )
+
+
+def _is_data(file: Path, folder: Path, suffixes: tuple[str, ...]) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in suffixes and file.is_file() and not hidden and file.name != "rejected.jsonl"
+
+
+def split_in(name: str) -> str | None:
+    """The split that a file's name or a column says, by any of its words: `xnli.dev.az.csv`, `sample_test`."""
+    words = [word for part in reversed(_APART.split(name.lower())) for word in part.split("_")]
+    return next((SPLITS[word] for word in words if word in SPLITS), None)
+
+
+def language_in(name: str, of: TaskSet, known: Mapping[str, Language]) -> Language | None:
+    """The language that the name of a file says, from its last folder up, in the set's own codes or names."""
+    for word in reversed(_APART.split(name)):
+        code = of.folders.get(word.lower(), word)
+        if code in known:
+            return known[code]
+    for word in reversed(_APART.split(name)):
+        # Words of two letters mean languages too often: `de`, `no`, `is`.
+        if len(word) > 2 and (found := find_language(word)) is not None and word not in SPLITS:
+            return found
+    return None
+
+
+def _language_of(record: Mapping[str, Any], known: Mapping[str, Language]) -> Language | None:
+    for column in LANGUAGE_COLUMNS:
+        value = record.get(column)
+        if isinstance(value, str) and value:
+            return known.get(value) or find_language(value)
+    return None
+
+
+def row_of(of: TaskSet, record: Any) -> dict[str, Any]:
+    """A record as a row: the task's fields under their own names, the label, and what identifies it in its split.
+
+    Args:
+        of: The data set.
+        record: As it was read.
+
+    Raises:
+        Refused: a field is missing or empty, or the label is none.
+    """
+    if not isinstance(record, Mapping):
+        raise Refused("is no mapping of names to values")
+    row: dict[str, Any] = {field: _text(record, columns) for field, columns in of.fields.items()}
+    if of.choices:
+        given = record.get("choices")
+        if isinstance(given, list):
+            row["choices"] = [_text({"choices": one}, ("choices",)) for one in given]
+        else:
+            row["choices"] = [_text(record, columns) for columns in of.choices]
+    row["label"] = _label(of, record, len(row.get("choices", ())))
+    return row
+
+
+def _text(record: Mapping[str, Any], columns: tuple[str, ...]) -> str:
+    column = next((name for name in columns if record.get(name) is not None), None)
+    if column is None:
+        raise Refused(f"no '{columns[0]}'")
+    value = record[column]
+    if not isinstance(value, str) or not value.strip():
+        raise Refused(f"'{column}' is empty or no text")
+    return value
+
+
+def _label(of: TaskSet, record: Mapping[str, Any], choices: int) -> str | int:
+    column = next((name for name in of.label if record.get(name) is not None), None)
+    if column is None:
+        raise Refused(f"no '{next(iter(of.label))}'")
+    value, first = record[column], of.label[column]
+    if value in of.labels:
+        return str(value)
+    try:
+        number = int(value) - first
+    except (TypeError, ValueError):
+        raise Refused(f"'{column}' is {value!r}, none of {', '.join(of.labels) or 'the choices'}") from None
+    if not 0 <= number < (choices if of.choices else len(of.labels)):
+        raise Refused(f"'{column}' is {value!r}, which is out of range")
+    return number if of.choices else of.labels[number]
+
+
+def id_of(of: TaskSet, record: Mapping[str, Any], fallback: int) -> str:
+    """What names a record in every language; `fallback`, its number in language and split, where nothing does."""
+    given = [str(record[column]) for column in of.ids if record.get(column) not in (None, "")]
+    return "-".join(given) or str(fallback)

@@ -1,0 +1,275 @@
+"""Systems on one set of rows: each with the runs of its seeds, every answer kept, in the format of all evaluations."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+
+from dudi.comparison.bootstrap import Answer, Lead, lead
+from dudi.errors import ConfigError, DataError
+from dudi.evaluation.metrics import OVERALL
+from dudi.evaluation.records import FILE, Evaluation, read_evaluation, write_evaluation
+from dudi.files import atomic_file
+from dudi.models.load import locate
+from dudi.stacking import stored
+from dudi.stacking.codes import find_language
+from dudi.stacking.configuration import MTLLMConfig
+from dudi.stacking.evaluation import Evaluation as Answers
+from dudi.stacking.evaluation import evaluate, judged
+from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
+from dudi.stacking.rows import StackRow, Task, fingerprint
+from dudi.stacking.tokens import Source
+
+ANSWERS = "answers.jsonl"
+LENGTH = 256
+"""Tokens of a row that are read where the model does not say what it was trained with."""
+ACCURACY, MACRO_F1 = "accuracy", "macro_f1"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class System:
+    """What is compared: a way to answer, learned once or with several seeds.
+
+    Attributes:
+        name: What tables call it.
+        runs: The folders of its runs.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """A system's scores, and its answers by seed.
+
+    Attributes:
+        evaluation: As `evaluation.json` holds it.
+        answers: Lines of `answers.jsonl`.
+    """
+
+    evaluation: Evaluation
+    answers: list[dict[str, Any]]
+
+
+# ---- asking
+
+
+def open_tuned(name: str, device: torch.device, codes: Mapping[str, str]) -> tuple[MTLLMPreTrainedModel, Source, Task]:
+    """A model with a head, the source that it reads from, and its task.
+
+    Raises:
+        ConfigError: there is no such model, or it has no head.
+    """
+    model, source, _ = stored.open_model(name, codes=codes)
+    if isinstance(model, MTLLMModel):
+        stage = model.config.stage
+        raise ConfigError(f"{name}: is at the stage '{stage}' and has no head; tune it on a task first")
+    return on_device(model, device), source, task_of(model.config)
+
+
+def task_of(config: MTLLMConfig) -> Task:
+    """The task that a model was tuned on."""
+    if config.task == "choice":
+        return Task("choice", separator=config.separator)
+    labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
+    return Task("classification", tuple(labels[number] for number in sorted(labels)), config.separator)
+
+
+def open_translator(name: str) -> PreTrainedModel:
+    """A whole MT model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(locate(name))
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:160]
+        raise ConfigError(f"--translate: {name} is no translation model that can be read ({reason})") from error
+    return model.eval()
+
+
+def seed_of(run: str) -> int:
+    """The seed that a run was trained with; 0 where its folder does not say."""
+    folder = stored.model_folder(run)
+    recipe = (folder.parent if folder.name == stored.MODEL else folder) / "resolved.yaml"
+    if not recipe.is_file():
+        return 0
+    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    return int(values.get("seed", 0)) if isinstance(values, dict) else 0
+
+
+def answers_of(
+    model: MTLLMPreTrainedModel,
+    source: Source,
+    rows: Sequence[StackRow],
+    read: Sequence[StackRow],
+    *,
+    batch_size: int,
+    max_length: int,
+) -> Answers:
+    """The answers to rows that are read as they are, or in translation; judged in the rows' own languages."""
+    found = evaluate(model, source, read, batch_size=batch_size, max_length=max_length)
+    if all(one is two for one, two in zip(rows, read, strict=True)):
+        return found
+    return dataclasses.replace(found, per_language=judged(rows, found.predictions, 0.0).per_language)
+
+
+# ---- scores
+
+
+def scores_of(per_language: Mapping[str, Mapping[str, float]], source_language: str) -> dict[str, Any]:
+    """Scores in the form of all evaluations.
+
+    `overall` is the mean over the languages without the one that was learned in: transfer is what is measured. Where
+    that is the only one it is its score.
+
+    Args:
+        per_language: `n`, `accuracy` and `macro_f1` of each language.
+        source_language: What was learned in.
+    """
+    by_language = {
+        code: {ACCURACY: found[ACCURACY], MACRO_F1: found[MACRO_F1], "questions": int(found["n"])}
+        for code, found in per_language.items()
+    }
+    others = [code for code in by_language if not same_language(code, source_language)] or list(by_language)
+    overall: dict[str, Any] = {
+        metric: statistics.fmean(by_language[code][metric] for code in others) for metric in (ACCURACY, MACRO_F1)
+    }
+    overall["questions"] = sum(by_language[code]["questions"] for code in others)
+    return {OVERALL: overall, "by_language": by_language}
+
+
+def same_language(one: str, other: str) -> bool:
+    """Whether two codes mean one language in one script."""
+    first, second = find_language(one), find_language(other)
+    return one == other or (first is not None and first == second)
+
+
+def lines_of(
+    benchmark: str,
+    system: str,
+    seed: int,
+    task: Task,
+    rows: Sequence[StackRow],
+    read: Sequence[StackRow],
+    predictions: Sequence[int],
+) -> list[dict[str, Any]]:
+    """A line of `answers.jsonl` for each row: what was right, what was answered and, in translation, what was read."""
+    lines = []
+    for row, seen, answer in zip(rows, read, predictions, strict=True):
+        line = {
+            "benchmark": benchmark,
+            "subject": system,
+            "seed": seed,
+            "id": row.id,
+            "language": row.language,
+            "label": None if row.label is None else _named(task, row.label),
+            "answer": _named(task, answer),
+            "right": None if row.label is None else row.label == answer,
+        }
+        if seen is not row:
+            line["read"] = [text for text in (seen.text, seen.pair, *seen.choices) if text is not None]
+        lines.append(line)
+    return lines
+
+
+def _named(task: Task, number: int) -> str | int:
+    return task.labels[number] if task.labels else number
+
+
+def described(name: str, rows: Sequence[StackRow], task: Task, split: str, source_language: str) -> dict[str, Any]:
+    """What was asked: two evaluations compare where this is the same."""
+    return {
+        "name": name,
+        "split": split,
+        "task": task.kind,
+        "questions": len(rows),
+        "languages": list(dict.fromkeys(row.language for row in rows)),
+        "source_language": source_language,
+        "fingerprint": fingerprint(rows),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a model answers."""
+    return {name: importlib.metadata.version(name) for name in ("dudi", "torch", "transformers")}
+
+
+# ---- files
+
+
+def folder_of(output: Path, system: str) -> Path:
+    """Where a system's files lie."""
+    return output / (re.sub(r"[^\w.+-]+", "-", system).strip("-") or "system")
+
+
+def write_measured(output: Path, measured: Measured) -> Path:
+    """Write `evaluation.json` and `answers.jsonl` into the system's folder; return it."""
+    folder = folder_of(output, measured.evaluation.name)
+    with atomic_file(folder / ANSWERS) as partial:
+        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in measured.answers)
+        partial.write_text("".join(lines), encoding="utf-8")
+    write_evaluation(measured.evaluation, folder)
+    return folder
+
+
+def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
+    """The systems whose answers to these very rows lie in a folder.
+
+    Raises:
+        DataError: a file of them is broken.
+    """
+    found = []
+    for file in sorted(output.glob(f"*/{FILE}")):
+        evaluation = read_evaluation(file)
+        if evaluation.benchmark != benchmark:
+            continue
+        answers = file.with_name(ANSWERS)
+        try:
+            lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{answers}: cannot be read: {error}") from error
+        found.append(Measured(evaluation, lines))
+    return found
+
+
+# ---- leads
+
+
+def leads(measured: Sequence[Measured], best: str, source_language: str) -> dict[str, Lead]:
+    """How far one system is ahead of each other, in accuracy, without the language that was learned in.
+
+    Args:
+        measured: All systems on the same rows.
+        best: The one whose leads are asked for.
+        source_language: What was learned in.
+
+    Returns:
+        By system, without `best`; the intervals hold together at 95 %.
+    """
+    sides = {one.evaluation.name: _sides(one, source_language) for one in measured}
+    others = [name for name in sides if name != best]
+    return {name: lead(sides[best], sides[name], comparisons=len(others)) for name in others}
+
+
+def _sides(one: Measured, source_language: str) -> list[list[Answer]]:
+    """The answers of each run that count, a language a group."""
+    codes = dict.fromkeys(str(line["language"]) for line in one.answers)
+    others = {code for code in codes if not same_language(code, source_language)} or set(codes)
+    runs: dict[int, list[Answer]] = {}
+    for line in one.answers:
+        if line["right"] is not None and line["language"] in others:
+            runs.setdefault(line["seed"], []).append(Answer(line["id"], line["language"], float(line["right"])))
+    return list(runs.values())

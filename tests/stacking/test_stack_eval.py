@@ -1,0 +1,240 @@
+"""`dudi stack eval`: systems, seeds and languages in one table, every answer kept, rows read as in training."""
+
+import json
+import math
+
+import pytest
+from stack_helpers import (
+    CHOICE,
+    FOREIGN,
+    TASK,
+    TEXTS,
+    choice_rows,
+    english_rows,
+    make_llm,
+    make_llm_tokenizer,
+    make_mt,
+    make_mt5,
+    make_nllb_tokenizer,
+    make_stack_args,
+)
+from transformers import PreTrainedTokenizerFast
+
+from dudi.errors import ConfigError
+from dudi.evaluation.records import read_evaluation
+from dudi.program.cli import main
+from dudi.stacking import LoraSettings, Source, StackRow, build_stack, finetune, stored, translate, with_head
+from dudi.stacking.evaluation import macro_f1
+from dudi.stacking.systems import scores_of
+from dudi.stacking.translation import translate_rows
+
+LORA = LoraSettings(r=4)
+
+
+def tuned(root, parents, kind, seed, task=TASK, rows=None, **keys):
+    """A run of a stack, or of an LLM alone, as `dudi stack finetune` leaves it."""
+    stack = build_stack(parents[0] if kind == "stack" else None, parents[1], seed=seed)
+    source = Source(make_nllb_tokenizer() if kind == "stack" else make_llm_tokenizer())
+    model = with_head(stack, task, seed=seed)
+    args = make_stack_args(root / "work", seed=seed, max_steps=4, learning_rate=2e-2, **keys)
+    finetune(model, source, rows or english_rows(), task, args, LORA)
+    stored.save_model(root / "model", model, source.tokenizer, make_llm_tokenizer() if kind == "stack" else None, {})
+    (root / "resolved.yaml").write_text(f"seed: {seed}\n", encoding="utf-8")
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("eval")
+    make_mt().save_pretrained(root / "mt")
+    make_nllb_tokenizer().save_pretrained(root / "mt")
+    make_llm().save_pretrained(root / "llm")
+    parents = (str(root / "mt"), str(root / "llm"))
+    for seed in (1, 2):
+        tuned(root / f"stack-{seed}", parents, "stack", seed)
+    tuned(root / "teach-1", parents, "llm", 1)
+    (root / "rows" / "test").mkdir(parents=True)
+    for code, texts in (("eng_Latn", TEXTS), ("ind_Latn", FOREIGN), ("tha_Thai", FOREIGN[::-1])):
+        labels = [TASK.labels[row.label] for row in english_rows()]
+        rows = [{"id": str(n), "text": text, "label": labels[n], "language": code} for n, text in enumerate(texts)]
+        write(root / "rows" / "test" / f"{code}.jsonl", rows)
+    return root
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def lines_in(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_systems_seeds_and_languages_in_one_table(place, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [f"MT-LLM={place}/stack-*", f"LLM={place}/teach-1", f"{place}/rows"]
+    assert main(["stack", "eval", *words, "--output", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines()[:4]] == ["accuracy", "eng_Latn", "ind_Latn", "tha_Thai"]
+    assert "mean of 2 without eng_Latn" in shown
+    assert "95 % over 8 items and" in shown  # the same id in two languages is one item
+    evaluation = read_evaluation(out / "MT-LLM" / "evaluation.json")
+    assert evaluation.seeds == [1, 2]
+    assert evaluation.benchmark["questions"] == 24
+    answers = lines_in(out / "MT-LLM" / "answers.jsonl")
+    assert len(answers) == 48
+    for run in evaluation.runs:
+        own = [line for line in answers if line["seed"] == run.seed]
+        for code in ("eng_Latn", "ind_Latn", "tha_Thai"):
+            pairs = [(line["label"], line["answer"]) for line in own if line["language"] == code]
+            found = run.scores["by_language"][code]
+            assert found["accuracy"] == sum(one == two for one, two in pairs) / 8
+            assert found["macro_f1"] == pytest.approx(macro_f1(pairs))
+            assert all(line["right"] == (line["label"] == line["answer"]) for line in own)
+        others = [run.scores["by_language"][code]["accuracy"] for code in ("ind_Latn", "tha_Thai")]
+        assert run.scores["overall"]["accuracy"] == pytest.approx(sum(others) / 2)
+
+
+def test_results_stay_beside_each_other_and_compare_reads_them(place, tmp_path, capsys):
+    out = ["--output", str(tmp_path)]
+    assert main(["stack", "eval", f"one={place}/stack-1", f"{place}/rows", *out]) == 0
+    assert "against" not in capsys.readouterr().out
+    translated = ["--translate", f"{place}/mt", "--beams", "2", "--max-new-tokens", "4"]
+    assert main(["stack", "eval", f"{place}/teach-1", f"{place}/rows", *out, *translated]) == 0
+    shown = capsys.readouterr().out
+    assert "teach-1, translated" in shown.splitlines()[0]
+    assert "one" in shown.splitlines()[0]
+    lines = lines_in(tmp_path / "teach-1-translated" / "answers.jsonl")
+    assert all("read" in line for line in lines if line["language"] != "eng_Latn")
+    assert not any("read" in line for line in lines if line["language"] == "eng_Latn")
+    assert (
+        main(["compare", str(tmp_path / "one"), str(tmp_path / "teach-1-translated"), "--allow-different", "seeds"])
+        == 0
+    )
+    assert "Accuracy in %" in capsys.readouterr().out
+    # Other rows are another benchmark: they do not mix.
+    assert main(["stack", "eval", f"two={place}/stack-1", f"{place}/rows", *out, "--languages", "id"]) == 0
+    assert "teach-1" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_rows_are_read_as_long_as_in_training(place, tmp_path, capsys):
+    """It was 256 whatever the model was trained with: a classifier was cut without a word, a choice was an error."""
+    parents = (str(place / "mt"), str(place / "llm"))
+    run = tuned(tmp_path / "run", parents, "stack", 3, max_length=6)
+    assert main(["stack", "eval", run, f"{place}/rows", "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    evaluation = read_evaluation(tmp_path / "out" / "run" / "evaluation.json")
+    assert evaluation.about["max_length"] == 6
+    assert "rows longer than 6 tokens were shortened: eng_Latn" in shown
+    assert main(["stack", "eval", run, f"{place}/rows", "--output", str(tmp_path / "out"), "--max-length", "40"]) == 0
+    assert "shortened" not in capsys.readouterr().out
+
+
+def test_a_language_can_be_mapped_when_it_is_asked(place, tmp_path, capsys):
+    """`--code` went to the translator alone: a language not mapped in Stage 1 could not be asked about."""
+    rows = [{"text": text, "label": "thing", "language": "xx"} for text in FOREIGN]
+    write(tmp_path / "rows.jsonl", rows)
+    words = ["stack", "eval", f"{place}/stack-1", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out")]
+    assert main(words) == 3
+    assert "'xx' is no source language" in capsys.readouterr().err
+    assert main([*words, "--code", "xx=ind_Latn"]) == 0
+    write(tmp_path / "rows.jsonl", [row | {"language": "mad"} for row in rows])
+    assert main(words) == 0
+    assert "note: mad is read as ind_Latn (Madurese, read as Indonesian)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["a={0}/stack-1,{0}/stack-1", "{0}/rows"], 2, "has seed 1 like another of its runs"),
+        (["a={0}/stack-1", "a={0}/stack-2", "{0}/rows"], 2, "two systems are called 'a'"),
+        (["a={0}/nothing-*", "{0}/rows"], 2, "no run matches"),
+        (["a=", "{0}/rows"], 2, "name a run"),
+        (["{0}/stack-1", "{0}/rows", "--languages", "de"], 2, "no row is in 'de'"),
+        (["{0}/llm", "{0}/rows"], 2, "holds a LlamaForCausalLM, not a model of dudi stack"),
+    ],
+)
+def test_wrong_words_are_one_line(words, code, told, place, tmp_path, capsys):
+    given = [word.format(place) for word in words]
+    assert main(["stack", "eval", *given, "--output", str(tmp_path)]) == code
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_the_mean_leaves_out_what_was_learned_in():
+    per = {code: {"n": 10.0, "accuracy": value, "macro_f1": value / 2} for code, value in (("en", 1.0), ("id", 0.5))}
+    assert scores_of(per, "eng_Latn")["overall"] == {"accuracy": 0.5, "macro_f1": 0.25, "questions": 10}
+    assert scores_of({"en": per["en"]}, "eng_Latn")["overall"]["accuracy"] == 1.0
+    assert math.isclose(scores_of(per, "tha_Thai")["overall"]["accuracy"], 0.75)
+
+
+# ---- translation
+
+
+def test_a_passage_its_question_and_its_choices_are_translated_each_alone(monkeypatch):
+    """They were one string to a model that was trained on sentences."""
+    asked = []
+
+    def note(model, source, texts, languages, target, **options):
+        asked.extend(texts)
+        return list(texts)
+
+    monkeypatch.setattr("dudi.stacking.translation.translate", note)
+    row = StackRow("a passage", "ind_Latn", 0, pair="a question", choices=("one", "two"))
+    translate_rows(make_mt(), Source(make_nllb_tokenizer()), [row], "eng_Latn")
+    assert asked == ["a passage", "a question", "one", "two"]
+
+
+def test_texts_that_are_cut_for_translation_are_counted():
+    rows = [StackRow(" ".join(FOREIGN), "ind_Latn", 0, id="1"), StackRow(FOREIGN[0], "ind_Latn", 0, id="2")]
+    found = translate_rows(make_mt(), Source(make_nllb_tokenizer()), rows, "eng_Latn", max_length=20, max_new_tokens=2)
+    assert found.cut == {"ind_Latn": 1}
+
+
+def with_tokens(*tokens):
+    tokenizer = make_llm_tokenizer()
+    tokenizer.add_tokens(list(tokens))
+    return tokenizer
+
+
+def test_a_model_that_is_told_its_target_in_front_of_the_text_is_told(monkeypatch):
+    """MADLAD reads `<2en>`; without it no target was asked for, and nothing was said."""
+    tokenizer = with_tokens("<2en>", "<2id>")
+    source = Source(tokenizer)
+    assert source.languages == ()
+    model = make_mt5()
+    model.resize_token_embeddings(len(tokenizer))
+    model.config.decoder_start_token_id = 0
+    model.generation_config.decoder_start_token_id = 0
+    seen = []
+    encode = source.encode
+
+    def note(texts, *more, **keys):
+        seen.extend(texts)
+        return encode(texts, *more, **keys)
+
+    monkeypatch.setattr(source, "encode", note)
+    translate(model, source, ["kucing tidur"], ["ind_Latn"], "eng_Latn", max_new_tokens=2, num_beams=1)
+    assert seen == ["<2en> kucing tidur"]
+
+
+def test_a_model_that_cannot_be_told_what_to_write_is_refused():
+    source = Source(make_llm_tokenizer())
+    assert isinstance(source.tokenizer, PreTrainedTokenizerFast)
+    with pytest.raises(ConfigError, match="knows no languages, so that the model cannot be told to write 'eng_Latn'"):
+        translate(make_mt5(), source, ["kucing"], ["ind_Latn"], "eng_Latn")
+
+
+def test_choices_are_asked_about_through_the_command(place, tmp_path, capsys):
+    parents = (str(place / "mt"), str(place / "llm"))
+    rows = [StackRow(row.text, row.language, row.label, "who", row.choices, id=row.id) for row in choice_rows()]
+    run = tuned(tmp_path / "run", parents, "stack", 5, CHOICE, rows, max_length=64)
+    records = [
+        {"id": row.id, "passage": row.text, "question": row.pair, "choices": list(row.choices), "label": row.label}
+        for row in rows
+    ]
+    write(tmp_path / "rows.jsonl", [record | {"language": "eng_Latn"} for record in records])
+    assert main(["stack", "eval", run, str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out")]) == 0
+    answers = lines_in(tmp_path / "out" / "run" / "answers.jsonl")
+    assert [line["label"] for line in answers] == [row.label for row in rows]
+    assert all(line["answer"] in (0, 1, 2) for line in answers)
