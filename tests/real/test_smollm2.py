@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dudi.data.chat import chat_format
 from dudi.training.runlog import read_jsonl
 
-
 QUESTION = "What is the capital of France?"
 
 

@@ -17,7 +17,6 @@ from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.metrics import METRICS, OVERALL
 from dudi.evaluation.records import Evaluation, Run
-from dudi.evaluation.summary import shown
 from dudi.models.load import load_tokenizer
 from dudi.stacking import systems
 from dudi.stacking.modeling import on_device
@@ -229,7 +228,7 @@ def table(measured: Sequence[Measured], source_language: str) -> str:
 def _cells(evaluations: Sequence[Evaluation], metric: str, *keys: str) -> list[str]:
     cells = []
     for one in evaluations:
-        mean, spread = shown(one.values(metric, *keys), METRICS[metric])
+        mean, spread = METRICS[metric].shown(one.values(metric, *keys))
         cells.append(mean if spread == "-" else f"{mean} ± {spread}")
     return cells
 

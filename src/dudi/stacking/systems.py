@@ -18,8 +18,8 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 from dudi.comparison.bootstrap import Answer, Lead, lead
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.metrics import OVERALL
-from dudi.evaluation.records import FILE, Evaluation, read_evaluation, write_evaluation
-from dudi.files import atomic_file
+from dudi.evaluation.records import ANSWERS, FILE, Evaluation, read_evaluations, write_evaluations
+from dudi.files import write_json_lines
 from dudi.models.load import locate
 from dudi.stacking import stored
 from dudi.stacking.codes import find_language
@@ -30,7 +30,6 @@ from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.tokens import Source
 
-ANSWERS = "answers.jsonl"
 LENGTH = 256
 """Tokens of a row that are read where the model does not say what it was trained with."""
 ACCURACY, MACRO_F1 = "accuracy", "macro_f1"
@@ -218,10 +217,8 @@ def folder_of(output: Path, system: str) -> Path:
 def write_measured(output: Path, measured: Measured) -> Path:
     """Write `evaluation.json` and `answers.jsonl` into the system's folder; return it."""
     folder = folder_of(output, measured.evaluation.name)
-    with atomic_file(folder / ANSWERS) as partial:
-        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in measured.answers)
-        partial.write_text("".join(lines), encoding="utf-8")
-    write_evaluation(measured.evaluation, folder)
+    write_json_lines(folder / ANSWERS, measured.answers)
+    write_evaluations([measured.evaluation], folder / FILE)
     return folder
 
 
@@ -233,7 +230,7 @@ def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
     """
     found = []
     for file in sorted(output.glob(f"*/{FILE}")):
-        evaluation = read_evaluation(file)
+        evaluation = read_evaluations(file)[0]
         if evaluation.benchmark != benchmark:
             continue
         answers = file.with_name(ANSWERS)
