@@ -21,7 +21,7 @@ from stack_helpers import (
 from transformers import PreTrainedTokenizerFast
 
 from dudi.errors import ConfigError
-from dudi.evaluation.records import read_evaluation
+from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
 from dudi.stacking import LoraSettings, Source, StackRow, build_stack, finetune, stored, translate, with_head
 from dudi.stacking.evaluation import macro_f1
@@ -77,7 +77,7 @@ def test_systems_seeds_and_languages_in_one_table(place, tmp_path, capsys):
     assert [line.split()[0] for line in shown.splitlines()[:4]] == ["accuracy", "eng_Latn", "ind_Latn", "tha_Thai"]
     assert "mean of 2 without eng_Latn" in shown
     assert "95 % over 8 items and" in shown  # the same id in two languages is one item
-    evaluation = read_evaluation(out / "MT-LLM" / "evaluation.json")
+    evaluation = read_evaluations(out / "MT-LLM" / "evaluation.json")[0]
     assert evaluation.seeds == [1, 2]
     assert evaluation.benchmark["questions"] == 24
     answers = lines_in(out / "MT-LLM" / "answers.jsonl")
@@ -122,7 +122,7 @@ def test_rows_are_read_as_long_as_in_training(place, tmp_path, capsys):
     run = tuned(tmp_path / "run", parents, "stack", 3, max_length=6)
     assert main(["stack", "eval", run, f"{place}/rows", "--output", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    evaluation = read_evaluation(tmp_path / "out" / "run" / "evaluation.json")
+    evaluation = read_evaluations(tmp_path / "out" / "run" / "evaluation.json")[0]
     assert evaluation.about["max_length"] == 6
     assert "rows longer than 6 tokens were shortened: eng_Latn" in shown
     assert main(["stack", "eval", run, f"{place}/rows", "--output", str(tmp_path / "out"), "--max-length", "40"]) == 0
