@@ -9,7 +9,7 @@ SFT and the other methods asked for. Writes `docs/results/demo.md` and `demo.jso
 from __future__ import annotations
 
 import argparse
-import json
+import dataclasses
 import os
 import statistics
 import subprocess
@@ -17,21 +17,14 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-import torch
-import transformers
-from dudi.evaluation.benchmark import ask, described
-from dudi.evaluation.table import MEANING
 
 from dudi.comparison.significance import aso
-from dudi.data.chat import chat_format
-from dudi.data.cldr.benchmark import SPLITS, Question, questions
-from dudi.evaluation.summary import summarise
-from dudi.languages.registry import LANGUAGES
-from dudi.models.load import load_model, load_tokenizer
-
-MINI = Path(__file__).parents[1] / "src" / "dudi" / "mini"
+from dudi.evaluation.benchmarks import find
+from dudi.evaluation.records import FILE, FLOOR, STUDENT, Evaluation, read_evaluations, write_evaluation_lines
+from dudi.evaluation.tables import by_subject, language_name, splits_of
+from dudi.files import write_text
+from dudi.tables import grid_of, markdown
+from dudi.training.runlog import read_jsonl
 
 ARMS: dict[str, list[str]] = {
     "dudi": ["mini/dudi"],
@@ -39,8 +32,10 @@ ARMS: dict[str, list[str]] = {
     "gkd": ["mini/gkd"],
     "no_verbalizer": ["mini/dudi", "verbalizer=none"],
 }
+ASKED = ["benchmark.per_split=null", "benchmark.max_new_tokens=40", "benchmark.batch_size=128"]
+"""All questions, which are more than the demo asks, so that a seed's score is less of a draw."""
 TITLES = {
-    "guessing": "guessing",
+    FLOOR: "guessing",
     "base": "base student",
     "cold_start": "cold start",
     "sft": "continued SFT (control)",
@@ -52,97 +47,55 @@ TITLES = {
 RIVALS = ("cold_start", "sft", "gkd", "no_verbalizer")
 
 
-def run(arm: str, seed: int, runs: Path, threads: int) -> dict[str, Any]:
-    """One run; returns the scores of its cold start and its student, and the seconds that its steps took."""
+def run(arm: str, seed: int, runs: Path, threads: int) -> Path:
+    """One run; returns its folder."""
     folder = runs / f"{arm}-{seed}"
-    words = [sys.executable, "-m", "dudi", "train", *ARMS[arm], f"seed={seed}", "benchmark=null"]
+    words = [sys.executable, "-m", "dudi", "train", *ARMS[arm], f"seed={seed}", *ASKED, "--output", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "DUDI_CACHE": str(runs / "cache")}
-    done = subprocess.run(
-        [*words, "--output", str(folder)], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{folder}: exit {done.returncode}\n{done.stderr[-2000:]}")
-    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    own = [step for step in steps if step["stage"] != "cold_start"]
-    scores = {"student": score(folder / "model")}
-    if arm == "dudi":
-        scores["cold_start"] = score(folder / "stages" / "cold_start" / "model")
-    sys.stderr.write(f"{folder}: {scores['student']['overall']['exact_match']:.3f}\n")
-    return {"seed": seed, "scores": scores, "steps": own[-1]["step"], "seconds": sum(s["time/step"] for s in own)}
+    return folder
 
 
-def score(folder: Path) -> dict[str, Any]:
-    """A model's scores on every test question of the demo's tasks."""
-    name = str(folder)
-    chat = chat_format(load_tokenizer(str(MINI / "base")), {}, name)
-    answered = ask(name, load_model(name), chat, demo_questions(), max_new_tokens=40, batch_size=128)
-    scores: dict[str, Any] = summarise(answered)[name]
-    return scores
+def collected(folders: dict[str, list[Path]]) -> list[Evaluation]:
+    """Everybody over the seeds; base and teacher, who are the same in every run, once."""
+    found: dict[str, list[Evaluation]] = {}
+    for arm, own in folders.items():
+        steps = [
+            [one for one in read_jsonl(folder / "metrics.jsonl") if one["stage"] != "cold_start"] for folder in own
+        ]
+        told = {"steps": steps[0][-1]["step"], "training": [sum(one["time/step"] for one in run) for run in steps]}
+        for one in (one for folder in own for one in read_evaluations(folder / FILE)):
+            if one.subject == STUDENT:
+                one = dataclasses.replace(one, name=arm, subject=arm, about={**one.about, **told})
+                found.setdefault(arm, []).append(one)
+            elif arm == "dudi" and (one.subject == "cold_start" or one.subject not in found):
+                found.setdefault(one.subject, []).append(dataclasses.replace(one, name=one.subject))
+    return [dataclasses.replace(own[0], runs=tuple(one.runs[0] for one in own)) for own in found.values()]
 
 
-def demo_questions() -> list[Question]:
-    """All of them: more than the demo asks, so that a seed's score is less of a draw."""
-    return questions(tasks=("currency", "official_language"))
-
-
-def collected(results: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Scores by subject, a list over seeds; cold start, base, teacher and floor from the runs of DuDi."""
-    found = {arm: [one["scores"]["student"] for one in seeds] for arm, seeds in results.items() if arm in ARMS}
-    found["cold_start"] = [one["scores"]["cold_start"] for one in results["dudi"]]
-    found |= {name: results[name] for name in ("guessing", "base", "teacher")}
-    return {name: found[name] for name in TITLES if name in found}
-
-
-def values(scores: Sequence[dict[str, Any]], split: str) -> list[float]:
-    """Exact match of each seed, in percent; `all` is the overall one."""
-    return [100 * (one["overall"] if split == "all" else one["by_split"][split])["exact_match"] for one in scores]
-
-
-def guessed() -> dict[str, Any]:
-    """The floor, on the same questions."""
-    model, chat = load_model(str(MINI / "base")), chat_format(load_tokenizer(str(MINI / "base")), {}, "base")
-    floor: dict[str, Any] = summarise(ask("base", model, chat, demo_questions(), max_new_tokens=1))["floor"]
-    return floor
-
-
-def split_table(scores: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Mean and standard deviation over seeds, by subject and split."""
-    heads = (*SPLITS, "all")
-    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for name, own in scores.items():
-        lines.append(f"| {TITLES[name]} | {' | '.join(_mean(values(own, split)) for split in heads)} |")
-    return lines
-
-
-def significance_table(scores: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """ASO's eps of DuDi against each of the others, by split."""
-    heads = (*SPLITS, "all")
-    lines = [f"| DuDi against | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for rival in (name for name in RIVALS if name in scores):
-        cells = [f"{aso(values(scores['dudi'], split), values(scores[rival], split)):.3f}" for split in heads]
-        lines.append(f"| {TITLES[rival]} | {' | '.join(cells)} |")
-    return lines
-
-
-def language_table(scores: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Exact match over all splits, by language."""
-    names = [name for name in scores if name != "base"]
-    lines = [f"| | {' | '.join(TITLES[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
-    for code in scores["dudi"][0]["by_language"]:
-        cells = [_mean([100 * one["by_language"][code]["exact_match"] for one in scores[name]]) for name in names]
-        lines.append(f"| {LANGUAGES[code].name} | {' | '.join(cells)} |")
-    return lines
-
-
-def page(results: dict[str, list[dict[str, Any]]], command: str, threads: int) -> str:
+def page(evaluations: Sequence[Evaluation], command: str, threads: int) -> str:
     """The result as Markdown."""
-    scores, about = collected(results), described(demo_questions(), part="test", max_new_tokens=40)
-    seeds = len(results["dudi"])
-    seconds = ", ".join(
-        f"{TITLES[arm]} {statistics.median(one['seconds'] for one in own):.0f} s"
-        for arm, own in results.items()
-        if arm in ARMS
-    )
+    there = by_subject(evaluations)
+    everybody = {name: there[name] for name in TITLES if name in there}
+    dudi, splits = everybody["dudi"], splits_of(*evaluations)
+    heads, meanings = (*splits, "all"), find(dudi.benchmark["name"]).meanings
+    seeds, versions = len(dudi.runs), dudi.about["versions"]
+    times = {arm: statistics.median(everybody[arm].about["training"]) for arm in ARMS if arm in everybody}
+    significance = [
+        (
+            TITLES[rival],
+            [f"{aso(values(dudi, *_place(head)), values(everybody[rival], *_place(head))):.3f}" for head in heads],
+        )
+        for rival in RIVALS
+        if rival in everybody
+    ]
+    shown = [name for name in everybody if name != "base"]
+    by_language = [
+        (language_name(code), [_mean(everybody[name], "by_language", code) for name in shown])
+        for code in dudi.keys("language")
+    ]
     return "\n".join(
         [
             f"# The demo over {seeds} seeds",
@@ -150,34 +103,47 @@ def page(results: dict[str, list[dict[str, Any]]], command: str, threads: int) -
             f"    {command}",
             "",
             f"`mini/dudi`, exactly as `make demo` runs it, with seeds 0 to {seeds - 1}; the others start from its "
-            f"cold start and take as many optimizer steps ({results['dudi'][0]['steps']}). Exact match in percent on "
-            f"all {about['questions']} test questions of `{about['name']}` on its two tasks (greedy, fingerprint "
-            f"`{about['fingerprint'][:12]}`), mean ± standard deviation over seeds. The base student and the teacher "
-            "are the same in every run.",
+            f"cold start and take as many optimizer steps ({dudi.about['steps']}). Exact match in percent on "
+            f"all {dudi.benchmark['questions']} test questions of `{dudi.benchmark['name']}` on its two tasks (greedy, "
+            f"fingerprint `{dudi.benchmark['fingerprint'][:12]}`), mean ± standard deviation over seeds. The base "
+            "student and the teacher are the same in every run.",
             "",
-            *split_table(scores),
+            markdown(
+                grid_of(heads, [(TITLES[n], [_mean(one, *_place(h)) for h in heads]) for n, one in everybody.items()])
+            ),
             "",
-            *(f"- *{split}*: {MEANING[split]}." for split in SPLITS),
+            *(f"- *{split}*: {meanings[split]}." for split in splits),
             "",
             "## Is it a difference?",
             "",
             "Almost Stochastic Order (confidence 0.95): eps_min, 0 where DuDi is better in every sense, over 0.5 where "
             f"it is not; {seeds} scores a side. We call a difference significant below 0.2.",
             "",
-            *significance_table(scores),
+            markdown(grid_of(heads, significance, corner="DuDi against")),
             "",
             "## By language, all splits",
             "",
-            *language_table(scores),
+            markdown(grid_of([TITLES[name] for name in shown], by_language)),
             "",
-            f"Median time of the second stage's steps, {threads} thread(s) a run: {seconds}. torch "
-            f"{torch.__version__.partition('+')[0]}, transformers {transformers.__version__}.",
+            f"Median time of the second stage's steps, {threads} thread(s) a run: "
+            f"{', '.join(f'{TITLES[arm]} {time:.0f} s' for arm, time in times.items())}. torch "
+            f"{versions['torch'].partition('+')[0]}, transformers {versions['transformers']}.",
             "",
         ]
     )
 
 
-def _mean(found: Sequence[float]) -> str:
+def _place(split: str) -> tuple[str, ...]:
+    return ("overall",) if split == "all" else ("by_split", split)
+
+
+def values(evaluation: Evaluation, *place: str) -> list[float]:
+    """Exact match of each seed, in percent."""
+    return [100 * value for value in evaluation.values("exact_match", *place)]
+
+
+def _mean(evaluation: Evaluation, *place: str) -> str:
+    found = values(evaluation, *place)
     spread = f" ± {statistics.stdev(found):.1f}" if len(set(found)) > 1 else ""
     return f"{statistics.mean(found):.1f}{spread}"
 
@@ -193,21 +159,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
     asked = parser.parse_args()
     arms = ["dudi", *(arm for arm in asked.arms if arm != "dudi")]
-    torch.set_num_threads(1)
-    # Seed by seed and DuDi first: the others find its cold start in the cache.
+    jobs = [(arm, seed) for arm in arms for seed in range(asked.seeds)]  # a cold start is made by whoever comes first
     with ThreadPoolExecutor(asked.jobs) as pool:
-        first = list(pool.map(lambda seed: run("dudi", seed, asked.runs, asked.threads), range(asked.seeds)))
-        jobs = [(arm, seed) for seed in range(asked.seeds) for arm in arms[1:]]
-        rest = list(pool.map(lambda job: run(*job, asked.runs, asked.threads), jobs))
-    results = {"dudi": first} | {
-        arm: [one for (name, _), one in zip(jobs, rest, strict=True) if name == arm] for arm in arms[1:]
-    }
-    results |= {"guessing": [guessed()], "base": [score(MINI / "base")], "teacher": [score(MINI / "teacher")]}
+        done = list(pool.map(lambda job: run(*job, asked.runs, asked.threads), jobs))
+    folders = {arm: [folder for (own, _), folder in zip(jobs, done, strict=True) if own == arm] for arm in arms}
+    found = collected(folders)
     command = f"python scripts/demo_seeds.py --seeds {asked.seeds} --jobs {asked.jobs} --arms {' '.join(arms)}"
-    asked.output.mkdir(parents=True, exist_ok=True)
-    (asked.output / "demo.md").write_text(page(results, command, asked.threads), encoding="utf-8")
-    text = json.dumps({"command": command, "runs": results}, ensure_ascii=False, indent=1)
-    (asked.output / "demo.json").write_text(text + "\n", encoding="utf-8")
+    write_evaluation_lines(found, asked.output / "demo.json")
+    write_text(asked.output / "demo.md", page(found, command, asked.threads))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,13 @@ from dudi.data.chat import ChatFormat, chat_format
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import TASKS, questions
 from dudi.data.cldr.locales import cldr_version
+from dudi.evaluation.cldr_qa import items_of
+from dudi.evaluation.generate import Decoding
+from dudi.evaluation.questions import ask
+from dudi.evaluation.summary import Answered
+from dudi.files import sha256_of
 from dudi.models.load import load_model, load_tokenizer
+from dudi.tables import grid_of, markdown
 
 PER_KIND = 6
 """Questions of each kind and language that a card's scores are made of."""
@@ -45,7 +50,7 @@ def write_card(role: str, folder: Path, command: str) -> None:
     chat = chat_format(tokenizer, {}, role)
     model = load_model(str(folder), dtype=torch.float32)
     asked = _thinned(questions())
-    answered = ask(role, model, chat, asked, max_new_tokens=64)
+    answered = ask(model, chat, items_of(asked), Decoding(64))
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     text = _page(role, training, command, _scores(answered), _fertility(chat), _sums(folder))
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -63,20 +68,15 @@ def _thinned(every: Sequence[Any]) -> list[Any]:
     return kept
 
 
-def _scores(answered: Sequence[Answered]) -> list[str]:
+def _scores(answered: Sequence[Answered]) -> str:
     """Exact match in percent: a row per task, a column per language."""
-    lines = [f"| task | {' | '.join(LANGUAGES)} |", "|---" * (len(LANGUAGES) + 1) + "|"]
+    rows = []
     for task in (*TASKS, "all"):
-        cells = [
-            _percent([a.exact for a in answered if a.language == code and task in (a.task, "all")])
-            for code in LANGUAGES
+        hits = [
+            [one.exact for one in answered if one.language == code and task in (one.task, "all")] for code in LANGUAGES
         ]
-        lines.append(f"| {task.replace('_', ' ')} | {' | '.join(cells)} |")
-    return lines
-
-
-def _percent(hits: Sequence[bool]) -> str:
-    return f"{100 * sum(hits) / len(hits):.0f}" if hits else "-"
+        rows.append((task.replace("_", " "), [f"{100 * sum(own) / len(own):.0f}" if own else "-" for own in hits]))
+    return markdown(grid_of(LANGUAGES, rows, corner="task"))
 
 
 def _fertility(chat: ChatFormat) -> list[str]:
@@ -92,12 +92,10 @@ def _fertility(chat: ChatFormat) -> list[str]:
 
 def _sums(folder: Path) -> list[str]:
     names = ("model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja")
-    return [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names]
+    return [f"{sha256_of(folder / name)}  {name}" for name in names]
 
 
-def _page(
-    role: str, training: dict[str, Any], command: str, scores: list[str], fertility: list[str], sums: list[str]
-) -> str:
+def _page(role: str, training: dict[str, Any], command: str, scores: str, fertility: list[str], sums: list[str]) -> str:
     shape = training["shape"]
     return "\n".join(
         [
@@ -133,7 +131,7 @@ def _page(
             f"Exact match in percent on `cldr-qa-1` (test part, up to {PER_KIND} questions of each kind, language and "
             "split, greedy), from the stored weights:",
             "",
-            *scores,
+            scores,
             "",
             "Tokens per character of an answer:",
             "",
