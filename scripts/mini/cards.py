@@ -11,7 +11,6 @@ from typing import Any
 import babel
 import torch
 import transformers
-from dudi.evaluation.benchmark import Answered, ask
 from mini.corpus import WEAK, WEAK_SHARE, samples
 
 from dudi.data.chat import ChatFormat, chat_format

@@ -145,7 +145,7 @@ UNREAD = [
     ("seqkd", "use_vllm", True, "the student's rollouts"),
     ("gkd", "share_rollouts", True, "both kinds of rollout"),
     ("gkd", "ema_rate", 0.5, "a teacher that is the student's average"),
-    ("dudi", "beta", 0.3, "`divergence: jsd`"),
+    ("dudi", "beta", 0.3, "a divergence that is jsd"),
 ]
 
 

@@ -15,7 +15,7 @@ from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer, w
 
 ARCHITECTURES = {"qwen2.5": ("qwen2", CHATML), "qwen3": ("qwen3", THINKING), "llama": ("llama", DATED)}
 MINI = [name for name in list_recipes() if name.startswith("mini/")]
-PAPER = [name for name in list_recipes() if name != "smollm2" and name not in MINI]
+PAPER = [name for name in list_recipes() if name != "smollm2" and not name.startswith(("mini/", "real/"))]
 
 
 def architecture(name):

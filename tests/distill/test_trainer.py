@@ -93,7 +93,7 @@ def test_every_method_trains_and_writes_its_metrics(method, tmp_path, tokenizer)
         if "loss/on_policy" in record:
             assert 0 <= record["overlap@16"] <= 1
             assert record["student_entropy"] > 0
-            assert record["tokens/on_policy"] > 0
+            assert trainer.args.loss_average != "token" or record["tokens/on_policy"] > 0
         if "loss/sequence" in record or "loss/on_policy" in record:
             assert 0 <= record["rollout/eos_rate"] <= 1
             assert 1 <= record["rollout/mean_length"] <= 8
@@ -351,17 +351,17 @@ def test_all_rows_too_long_is_an_error(tmp_path, tokenizer):
         make_trainer(tmp_path, "sft", max_length=18, tokenizer=tokenizer)
 
 
-def test_other_tokenizers_are_refused_by_id(tmp_path):
+def test_other_tokenizers_are_told_by_id(tmp_path):
     tokenizer, other = make_tokenizer(), make_tokenizer(texts=["zzz yyy xxx www " * 9, "qqq rrr sss ttt " * 9])
-    with pytest.raises(ConfigError, match="different tokenizers"):
-        DudiTrainer(
-            make_model(),
-            make_model(),
-            make_args(tmp_path),
-            ROWS,
-            processing_class=tokenizer,
-            teacher_processing_class=other,
-        )
+    trainer = DudiTrainer(
+        make_model(),
+        make_model(),
+        make_args(tmp_path),
+        ROWS,
+        processing_class=tokenizer,
+        teacher_processing_class=other,
+    )
+    assert any("different tokenizers" in note for note in trainer.setup.notes) and trainer.setup.events is not None
 
 
 def test_padded_vocabularies_are_cut_to_the_shared_ids(tmp_path, tokenizer):

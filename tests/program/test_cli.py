@@ -79,7 +79,7 @@ def test_looking_around_does_not_import_torch(words):
 @pytest.mark.parametrize(
     ("what", "names"),
     [
-        ("methods", "sft dft spin sdft seqkd gkd dudi"),
+        ("methods", "sft dft spin sdft seqkd gkd dudi gated"),
         ("verbalizers", "none english multilingual cross_lingual mix"),
         ("divergences", "forward_kl reverse_kl jsd"),
         ("languages", "id vi th ta tl ms my en"),

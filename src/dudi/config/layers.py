@@ -17,7 +17,7 @@ from dudi.config.schema import REFUSED, Schema
 from dudi.config.yaml_tree import Node, parse_yaml
 from dudi.errors import ConfigError, EnvironmentFault, nearest
 from dudi.training.keys import YAML_NAMES
-from dudi.training.values import takes_text_alone
+from dudi.training.values import takes_list, takes_text_alone
 
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"
@@ -182,7 +182,8 @@ def _lay_section(layer: _Layer, section: str, node: Node) -> None:
             _check_key(layer, key, section, child)
             settings[f"{section}.{key}"] = layer.setting(child.plain(), child)
         return
-    if given is not None and not (text and isinstance(given, str | list)):
+    fits = isinstance(given, str) or (isinstance(given, list) and takes_list(layer.schema.hint(section)))
+    if given is not None and not (text and fits):
         wanted = f", or text for {section}.{text}" if text else " or null"
         raise ConfigError(f"{layer.place(node)}: {section}: expected a mapping{wanted}")
     for key in [key for key in settings if key == section or key.startswith(f"{section}.")]:

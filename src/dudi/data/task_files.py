@@ -142,7 +142,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -158,15 +158,15 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merged | content
 
 
-class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+class _LOADER(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
     """Plain YAML, and the names of functions as names."""
 
 
-def _function(loader: _Loader, node: yaml.Node) -> Function:
+def _function(loader: _LOADER, node: yaml.Node) -> Function:
     return Function(loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else "")
 
 
-_Loader.add_constructor("!function", _function)
+_LOADER.add_constructor("!function", _function)
 
 
 # --- templates

@@ -108,6 +108,11 @@ def takes_text_alone(hint: Any) -> bool:
     return parts == "text" or (parts.startswith("one of") and " or " not in parts)
 
 
+def takes_list(hint: Any) -> bool:
+    """Whether a type takes a list."""
+    return "a list" in describe(hint)
+
+
 def describe(hint: Any) -> str:
     """A type in words: `list[str] | None` -> 'a list of text or null'."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

@@ -171,9 +171,12 @@ def _task(name: str, configs: Mapping[str, Any]) -> Task:
     )
 
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{file}: cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
