@@ -54,15 +54,12 @@ def tokens(text: str) -> list[str]:
 def _pieces(word: str) -> list[str]:
     pieces: list[str] = []
     for char in word:
-        if pieces and (_is_mark(char) or not (_is_unspaced(char) or _is_unspaced(pieces[-1][0]))):
+        mark = char in _JOINERS or unicodedata.category(char)[0] == "M"
+        if pieces and (mark or not (_is_unspaced(char) or _is_unspaced(pieces[-1][0]))):
             pieces[-1] += char
         else:
             pieces.append(char)
     return pieces
-
-
-def _is_mark(char: str) -> bool:
-    return char in _JOINERS or unicodedata.category(char)[0] == "M"
 
 
 @functools.lru_cache(maxsize=4096)
