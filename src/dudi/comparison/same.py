@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dudi.errors import ConfigError, did_you_mean
@@ -45,7 +46,8 @@ def differences(a: Evaluation, b: Evaluation, *, seeds: bool = True) -> list[Dif
         seeds: Whether their seeds must be the same.
     """
     own, other = _flat(a.benchmark), _flat(b.benchmark)  # a value that is None counts as missing
-    keys = sorted({*own, *other}, key=lambda key: (_place(key), key))
+    order = {key: place for place, key in enumerate(KEYS)}
+    keys = sorted({*own, *other}, key=lambda key: (order.get(key.partition(".")[0], len(KEYS)), key))
     if own.get("fingerprint") and other.get("fingerprint"):
         keys = [key for key in keys if key not in _IN_FINGERPRINT]
     pairs = [(key, own.get(key), other.get(key)) for key in keys]
@@ -75,18 +77,13 @@ def check_comparable(
     """
     _check_allowed(evaluations, allow)
     found: dict[str, None] = {}
-    for one, other in _pairs(evaluations, references):
-        differ = differences(one, other, seeds=not {one.name, other.name} & set(references))
+    first = next((one for one in evaluations if one.name not in references), evaluations[0])
+    for other in (other for other in evaluations if other is not first):
+        differ = differences(first, other, seeds=not {first.name, other.name} & set(references))
         if refused := [difference for difference in differ if not _is_allowed(difference, allow)]:
             raise ConfigError(_refusal(refused))
         found |= dict.fromkeys(difference.text for difference in differ)
     return list(found)
-
-
-def _pairs(evaluations: Sequence[Evaluation], references: Collection[str]) -> Iterator[tuple[Evaluation, Evaluation]]:
-    """The first one that is tested with every other."""
-    first = next((one for one in evaluations if one.name not in references), evaluations[0])
-    return ((first, other) for other in evaluations if other is not first)
 
 
 def _refusal(refused: Sequence[Difference]) -> str:
@@ -122,11 +119,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _place(key: str) -> int:
-    root = key.partition(".")[0]
-    return KEYS.index(root) if root in KEYS else len(KEYS)
-
-
 def _canonical(value: Any) -> Any:
     """Lists without their order: no score depends on it, and the fingerprint tells where one does."""
     return sorted(map(str, value)) if isinstance(value, list | tuple) else value
@@ -141,12 +133,9 @@ def _told(key: str, a: tuple[str, Any], b: tuple[str, Any]) -> str:
         told = "; ".join(f"'{name}' also has {_shortened(', '.join(more.elements()))}" for name, more in extra if more)
         return f"{key}: {told}"
     first, second = ("none" if value is None else str(value) for value in (one, two))
-    start = _first_difference(first, second)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    start = sum(1 for _ in same)
     return f"{key} differs: {_shortened(first, start)} in '{name_a}', {_shortened(second, start)} in '{name_b}'"
-
-
-def _first_difference(a: str, b: str) -> int:
-    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _shortened(text: str, start: int = 0) -> str:

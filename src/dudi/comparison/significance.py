@@ -88,9 +88,9 @@ def aso(
     if np.array_equal(quantiles_a, quantiles_b):
         return EQUAL
     generator = np.random.default_rng(seed)
-    resampled = (_quantiles(_resample(scores, bootstraps, generator), cells) for scores in (a, b))
+    drawn = (np.sort(generator.choice(scores, size=(bootstraps, len(scores))), axis=-1) for scores in (a, b))
     # sqrt(n m / (n + m)) enters sigma and leaves eps_min again: the plain standard deviation remains.
-    spread = violation_ratio(*resampled).std()
+    spread = violation_ratio(*(_quantiles(own, cells) for own in drawn)).std()
     bound = violation_ratio(quantiles_a, quantiles_b) - spread * NormalDist().inv_cdf((1 - confidence) / comparisons)
     return float(np.clip(bound, 0.0, 1.0))
 
@@ -120,11 +120,6 @@ def _quantiles(scores: _Floats, cells: int) -> _Floats:
     """
     doubled = 2 * np.arange(cells, dtype=np.int64) + 1  # t = doubled / (2 cells): whole numbers, so no rounding at n t
     return scores[..., (scores.shape[-1] * doubled - 1) // (2 * cells)]
-
-
-def _resample(scores: _Floats, times: int, generator: np.random.Generator) -> _Floats:
-    """Bootstrap samples of scores (n,), each sorted, (times, n)."""
-    return np.sort(generator.choice(scores, size=(times, len(scores))), axis=-1)
 
 
 def _sorted(scores: Sequence[float] | _Floats, name: str) -> _Floats:

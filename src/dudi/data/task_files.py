@@ -158,15 +158,16 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merged | content
 
 
-class _LOADER(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
+class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
     """Plain YAML, and the names of functions as names."""
 
 
-def _function(loader: _LOADER, node: yaml.Node) -> Function:
+def _function(loader: _Loader, node: yaml.Node) -> Function:
     return Function(loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else "")
 
 
-_LOADER.add_constructor("!function", _function)
+_Loader.add_constructor("!function", _function)
+_LOADER = _Loader
 
 
 # --- templates

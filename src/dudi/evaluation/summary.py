@@ -92,20 +92,18 @@ class Scores:
     empty: float | None = None
 
 
+_MEANS = ("chrf", "in_language", "in_language_strict", "token_f1", "repetition", "length", "ended")
+
+
 def scores(answered: Sequence[Answered]) -> Scores:
     """The scores of some answers; at least one."""
+    count, size = len(answered), sum(one.bytes for one in answered)
     return Scores(
-        questions=len(answered),
-        exact_match=sum(one.exact for one in answered) / len(answered),
-        chrf=_mean(one.chrf for one in answered),
-        in_language=_mean(one.in_language for one in answered),
-        bits_per_byte=sum(one.bits for one in answered) / sum(one.bytes for one in answered),
-        in_language_strict=_mean(one.in_language_strict for one in answered),
-        token_f1=_mean(one.token_f1 for one in answered),
-        repetition=_mean(one.repetition for one in answered),
-        length=_mean(one.length for one in answered),
-        ended=_mean(one.ended for one in answered),
-        empty=_mean(not one.answer.strip() for one in answered),
+        questions=count,
+        exact_match=sum(one.exact for one in answered) / count,
+        bits_per_byte=sum(one.bits for one in answered) / size,
+        empty=sum(not one.answer.strip() for one in answered) / count,
+        **{name: _mean(getattr(one, name) for one in answered) for name in _MEANS},
     )
 
 

@@ -62,7 +62,8 @@ def train(
     first = args.process_index == 0
     with Interrupts() as interrupts:
         if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
-            if first and not is_reported(folder, _reports(config)):
+            reports = ["report.html", "README.md", *([FILE] if config.benchmark is not None else [])]
+            if first and not is_reported(folder, reports):
                 finish(folder, config, args)  # it was stopped between its last step and its report
             return say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
         train_student(config, args, interrupts, resume=resume, show=show, allow_changed=allow_changed)
@@ -71,11 +72,6 @@ def train(
             if args.push_to_hub:
                 say(f"hub      {push_run(folder, args)}")
     return 0
-
-
-def _reports(config: RunConfig) -> list[str]:
-    """The files of a run that follow its model."""
-    return ["report.html", "README.md", *([FILE] if config.benchmark is not None else [])]
 
 
 def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:

@@ -93,24 +93,27 @@ class Answers:
 
 def choose(groups: Sequence[Group]) -> Answers | None:
     """The section; None when nobody recorded answers of a student before and after."""
-    sources = [(group, run) for group in groups if (run := next((run for run in group.runs if run.answers), None))]
+    answered = [(group, [run for run in group.runs if run.answers]) for group in groups]
+    sources = [(group, own[0]) for group, own in answered if own]
     if not sources:
         return None
     by_id = _by_id(sources[0][1])
-    before = _before(by_id.values())
+    before = before_method({name for own in by_id.values() if "student" in own for name in own})
     if before is None:
         return None
     run = sources[0][1]
     result = result_of(run) or Result(run, {}, str(run.value("method") or ""))
     tables = [(group, by_id if other is run else _by_id(other)) for group, other in sources]
-    cards = [
-        _card(result, before, own, [(group, table.get(name, {})) for group, table in tables])
-        for name, own in by_id.items()
-        if before in own and "student" in own
-    ]
+    cards = []
+    for name, own in by_id.items():
+        if before in own and "student" in own:
+            methods = [(group, table.get(name, {})) for group, table in tables]
+            cards.append(_card(result, before, own, methods))
     counts = Counter(card.change for card in cards)
     languages = in_order(card.language for card in cards)
-    chosen = [card for code in languages for card in _of_language([card for card in cards if card.language == code])]
+    chosen: list[Card] = []
+    for code in languages:
+        chosen += _of_language([card for card in cards if card.language == code])
     return Answers(
         cards=tuple(chosen),
         languages=tuple(languages),
@@ -134,11 +137,6 @@ def _by_id(run: RunFolder) -> dict[str, dict[str, Record]]:
     for record in (record for record in run.answers if record.get("benchmark", first) == first or first is None):
         found.setdefault(_said(record, "id"), {})[_said(record, "subject")] = record
     return found
-
-
-def _before(questions: Iterable[Mapping[str, Record]]) -> str | None:
-    """What those were before who answered what the student answered."""
-    return before_method({name for own in questions if "student" in own for name in own})
 
 
 def _card(

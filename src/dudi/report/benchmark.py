@@ -114,13 +114,10 @@ def _single(result: Result) -> Benchmark:
     marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
     shown = {mark: subject for mark, subject in marks if subject in result.evaluations}
     legend = {mark: result.title(subject) for mark, subject in shown.items()}
-    rows = [
-        DotRow(
-            language_name(code),
-            {mark: _percent(result.value("exact_match", who, "by_language", code)) for mark, who in shown.items()},
-        )
-        for code in result.languages
-    ]
+    rows = []
+    for code in result.languages:
+        shares = {mark: result.value("exact_match", who, "by_language", code) for mark, who in shown.items()}
+        rows.append(DotRow(language_name(code), {mark: share and 100 * share for mark, share in shares.items()}))
     return Benchmark(
         words=in_words(result),
         by_split=split_table(result),
@@ -146,7 +143,3 @@ def _split_cells(result: Result, subject: str) -> tuple[str, ...]:
 def _before_after(result: Result, *place: str) -> str:
     after = result.exact("student", *place)
     return after if result.before is None else f"{result.exact(result.before, *place)} → {after}"
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share

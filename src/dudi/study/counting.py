@@ -72,13 +72,11 @@ def _attention_forward(query: Any, key: Any, value: Any, *rest: Any, **named: An
     return int(2 * batch * heads * length * key[2] * (width + value[3]))
 
 
-def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *rest: Any, **named: Any) -> int:
-    return int(2.5 * _attention_forward(query, key, value))
-
-
 _aten = torch.ops.aten
 _CPU_ATTENTION: dict[Any, Any] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention_forward,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, *rest, **named: int(
+        2.5 * _attention_forward(*rest, **named)
+    ),
 }
 """The CPU's attention kernels, which torch's counter does not know."""

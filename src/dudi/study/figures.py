@@ -50,10 +50,12 @@ def curves(study: Study, metric: str, results: Results) -> list[Series]:
 
 def _mean_curve(runs: Sequence[Evaluation], metric: str, stage: str) -> list[tuple[float, float]]:
     """Points (optimizer step, mean over the runs), at the middle of each group of steps."""
-    columns = list(zip(*(run.about["curves"][metric] for run in runs), strict=True))
-    width = runs[0].about["steps"][stage] / len(columns)
-    known = [(i, [value for value in column if value is not None]) for i, column in enumerate(columns)]
-    return [((i + 0.5) * width, statistics.fmean(values)) for i, values in known if values]
+    own = [run.about["curves"][metric] for run in runs]
+    points, width = [], runs[0].about["steps"][stage] / len(own[0])
+    for place, column in enumerate(zip(*own, strict=True)):
+        if values := [value for value in column if value is not None]:
+            points.append(((place + 0.5) * width, statistics.fmean(values)))
+    return points
 
 
 def sizes(studies: Sequence[Study], results: Results) -> list[Series]:
@@ -65,8 +67,9 @@ def sizes(studies: Sequence[Study], results: Results) -> list[Series]:
             if len(values) > 1 and "parameters" in runs[0].about:
                 point = (float(runs[0].about["parameters"]), statistics.fmean(values), statistics.stdev(values))
                 points.setdefault(row.name, []).append(point)
-    several = [(name, sorted(own)) for name, own in points.items() if len(own) > 1]
-    return [
-        Series(name, [(x, y) for x, y, _ in own], colour=i, spread=[s for _, _, s in own])
-        for i, (name, own) in enumerate(several)
-    ]
+    found: list[Series] = []
+    for name, own in points.items():
+        if len(own) > 1:
+            x, y, spread = zip(*sorted(own), strict=True)
+            found.append(Series(name, list(zip(x, y, strict=True)), colour=len(found), spread=list(spread)))
+    return found

@@ -52,21 +52,27 @@ def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tupl
         `overall`, `by_language`, `by_competency`, `by_language_and_competency`, `by_task` (`language/task`); each leaf
         has `score`, `tasks` and `asked` of `Total`. A competency that is not counted appears where competencies do.
     """
-    leaf = dataclasses.asdict
     table = {language: _competencies(own, catalogue) for language, own in results.items()}
-    languages = {language: _mean(own[name] for name in own if name in counted) for language, own in table.items()}
-    names = dict.fromkeys([*COMPETENCIES, *(name for own in table.values() for name in own)])
-    over = {name: _mean(own[name] for own in table.values() if name in own) for name in names}
-    tasks = {language: _tasks(own) for language, own in results.items()}
+    languages: dict[str, Total] = {}
+    tasks: dict[str, Total] = {}
+    over: dict[str, list[Total]] = {name: [] for name in COMPETENCIES}
+    for language, own in table.items():
+        languages[language] = _mean(own[name] for name in own if name in counted)
+        tasks |= {f"{language}/{name}": total for name, total in _tasks(results[language]).items()}
+        for name, total in own.items():
+            over.setdefault(name, []).append(total)
     return {
-        "overall": leaf(_mean(languages.values())),
-        "by_language": {language: leaf(total) for language, total in languages.items() if total.asked},
-        "by_competency": {name: leaf(total) for name, total in over.items() if total.asked},
-        "by_language_and_competency": {
-            language: {name: leaf(total) for name, total in own.items()} for language, own in table.items()
-        },
-        "by_task": {f"{code}/{name}": leaf(total) for code, own in tasks.items() for name, total in own.items()},
+        "overall": dataclasses.asdict(_mean(languages.values())),
+        "by_language": _leaves(languages),
+        "by_competency": _leaves({name: _mean(own) for name, own in over.items()}),
+        "by_language_and_competency": {language: _leaves(own) for language, own in table.items()},
+        "by_task": _leaves(tasks),
     }
+
+
+def _leaves(totals: Mapping[str, Total]) -> dict[str, Any]:
+    """Those of which anything was asked."""
+    return {name: dataclasses.asdict(total) for name, total in totals.items() if total.asked}
 
 
 def pragmatics(results: Mapping[str, Result]) -> Total:
