@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import json
-import sys
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from dudi.command import say
+from dudi.data.locate import note_of
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.metrics import METRICS, OVERALL
 from dudi.evaluation.records import Evaluation, Run
-from dudi.evaluation.summary import shown
 from dudi.models.load import load_tokenizer
 from dudi.stacking import systems
 from dudi.stacking.modeling import on_device
@@ -43,13 +43,14 @@ def run(given: argparse.Namespace) -> int:
     asked = _Asked(given)
     for system in contestants:
         measured = asked.measure(system)
-        folder = systems.write_measured(asked.output, measured)
-        sys.stderr.write(f"{system.name}: {folder}\n")
+        systems.keep(asked.output, measured)
     whole = systems.read_measured(asked.output, asked.benchmark)
     say(table(whole, given.source_language))
     for line in [*asked.notes, *told_leads(whole, given.source_language)]:
         say(line)
-    say(f"{asked.output}   (dudi compare {asked.output}/*)")
+    places = " ".join(shlex.quote(f"{asked.output}:{one.evaluation.name}") for one in whole)
+    say(f"scores   {asked.output}/evaluation.json\nanswers  {asked.output}/answers.jsonl")
+    say(f"next     dudi compare {places}")
     return 0
 
 
@@ -132,6 +133,8 @@ class _Asked:
                 given.rows, task, split=given.split, language=given.language, columns=self.columns,
                 max_rows=given.max_rows,
             )  # fmt: skip
+            if note := note_of(given.rows, given.split):
+                self.notes.append(f"note: {note}")
             rows = [row for row in _chosen(rows, given.languages) if row.label is not None]
             if not rows:
                 raise DataError(f"{given.rows}: no row has a label")
@@ -229,7 +232,7 @@ def table(measured: Sequence[Measured], source_language: str) -> str:
 def _cells(evaluations: Sequence[Evaluation], metric: str, *keys: str) -> list[str]:
     cells = []
     for one in evaluations:
-        mean, spread = shown(one.values(metric, *keys), METRICS[metric])
+        mean, spread = METRICS[metric].shown(one.values(metric, *keys))
         cells.append(mean if spread == "-" else f"{mean} ± {spread}")
     return cells
 

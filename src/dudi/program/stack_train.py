@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
     from dudi.stacking.rows import StackRow
 
+LOOKED_AT = 1000
+"""Texts that a dry run reads at most."""
 TEXTS = "texts"
 """The folder, inside a run's, of the texts that it is trained on; gone when the run is finished."""
 
@@ -153,7 +155,7 @@ def _found(config: StackConfig) -> list[str]:
     """The models and rows that a stage would read, each looked for."""
     from dudi.models.load import find_model
     from dudi.stacking import stored
-    from dudi.stacking.reading import parallel_rows, training_rows
+    from dudi.stacking.reading import first_texts, parallel_rows, training_rows
     from dudi.stacking.stages import WITH_TASK, task_of
 
     alone = config.stage in ("adapt", "teach")
@@ -165,9 +167,14 @@ def _found(config: StackConfig) -> list[str]:
         if part is not None and part.model is not None:
             find_model(part.model, revision=part.revision)
             lines.append(f"{role:<9}{part.model}")
-    rows, held_out = training_rows(config, task_of(config) if config.stage in WITH_TASK else None)
-    counts = {"rows": rows, "held out": held_out, "parallel": parallel_rows(config) if config.stage == "align" else []}
-    return [*lines, *(f"{name:<9}{len(found):,}" for name, found in counts.items() if found)]
+    if config.stage in WITH_TASK:
+        rows, held_out = training_rows(config, task_of(config))
+        counts = {"rows": f"{len(rows):,}", "held out": f"{len(held_out):,}" if held_out else ""}
+    else:
+        texts, parallel = first_texts(config, LOOKED_AT), parallel_rows(config) if config.stage == "align" else []
+        counts = {"rows": f"{len(texts):,}", "parallel": f"{len(parallel):,}" if parallel else ""}
+        counts["rows"] += " and more" if len(texts) == LOOKED_AT else ""
+    return [*lines, *(f"{name:<9}{count}" for name, count in counts.items() if count)]
 
 
 def finish(folder: Path, config: StackConfig) -> None:
@@ -178,6 +185,9 @@ def finish(folder: Path, config: StackConfig) -> None:
     write_report([folder])
     write_stack_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
+    read, shortened = (sum(line.get(f"rows/{what}", 0) for line in records) for what in ("read", "shortened"))
+    if shortened:
+        say(f"note: {shortened:,} of {read:,} rows were longer than max_length and were shortened")
     last: dict[str, Any] = next((record for record in reversed(records) if "loss" in record), {})
     wanted = ("loss", "fvu", "cosine", "accuracy")
     say("  ".join(f"{key} {last[key]:.3g}" for key in wanted if isinstance(last.get(key), float)))

@@ -116,6 +116,13 @@ def store_texts(config: StackConfig, folder: Path) -> dict[str, int]:
     return dict(left_out)
 
 
+def first_texts(config: StackConfig, most: int) -> list[StackRow]:
+    """The first texts to train on, read as in training."""
+    data = config.data
+    limit = most if data.max_rows is None else min(most, data.max_rows)
+    return read_rows(str(data.train), split=data.split, language=data.language, columns=data.columns, max_rows=limit)
+
+
 def parallel_rows(config: StackConfig) -> list[StackRow]:
     """The texts with English that Stage 1 is measured on.
 
