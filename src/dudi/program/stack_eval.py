@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import glob
 import json
-import sys
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dudi.command import say
+from dudi.data.locate import note_of
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.metrics import METRICS, OVERALL
@@ -42,13 +43,14 @@ def run(given: argparse.Namespace) -> int:
     asked = _Asked(given)
     for system in contestants:
         measured = asked.measure(system)
-        folder = systems.write_measured(asked.output, measured)
-        sys.stderr.write(f"{system.name}: {folder}\n")
+        systems.keep(asked.output, measured)
     whole = systems.read_measured(asked.output, asked.benchmark)
     say(table(whole, given.source_language))
     for line in [*asked.notes, *told_leads(whole, given.source_language)]:
         say(line)
-    say(f"{asked.output}   (dudi compare {asked.output}/*)")
+    places = " ".join(shlex.quote(f"{asked.output}:{one.evaluation.name}") for one in whole)
+    say(f"scores   {asked.output}/evaluation.json\nanswers  {asked.output}/answers.jsonl")
+    say(f"next     dudi compare {places}")
     return 0
 
 
@@ -131,6 +133,8 @@ class _Asked:
                 given.rows, task, split=given.split, language=given.language, columns=self.columns,
                 max_rows=given.max_rows,
             )  # fmt: skip
+            if note := note_of(given.rows, given.split):
+                self.notes.append(f"note: {note}")
             rows = [row for row in _chosen(rows, given.languages) if row.label is not None]
             if not rows:
                 raise DataError(f"{given.rows}: no row has a label")

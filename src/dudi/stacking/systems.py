@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +14,9 @@ import yaml
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from dudi.comparison.bootstrap import Answer, Lead, lead
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError
 from dudi.evaluation.metrics import OVERALL
-from dudi.evaluation.records import ANSWERS, FILE, Evaluation, read_evaluations, write_evaluations
-from dudi.files import write_json_lines
+from dudi.evaluation.records import ANSWERS, FILE, Evaluation, keep_evaluations, read_evaluations
 from dudi.models.load import locate
 from dudi.stacking import stored
 from dudi.stacking.codes import find_language
@@ -29,6 +26,7 @@ from dudi.stacking.evaluation import evaluate, judged
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.tokens import Source
+from dudi.training.runlog import read_jsonl
 
 LENGTH = 256
 """Tokens of a row that are read where the model does not say what it was trained with."""
@@ -209,37 +207,16 @@ def versions() -> dict[str, str]:
 # ---- files
 
 
-def folder_of(output: Path, system: str) -> Path:
-    """Where a system's files lie."""
-    return output / (re.sub(r"[^\w.+-]+", "-", system).strip("-") or "system")
-
-
-def write_measured(output: Path, measured: Measured) -> Path:
-    """Write `evaluation.json` and `answers.jsonl` into the system's folder; return it."""
-    folder = folder_of(output, measured.evaluation.name)
-    write_json_lines(folder / ANSWERS, measured.answers)
-    write_evaluations([measured.evaluation], folder / FILE)
-    return folder
+def keep(output: Path, measured: Measured) -> None:
+    """Put a system's scores and answers into a folder, beside what it holds of others."""
+    keep_evaluations([measured.evaluation], measured.answers, output)
 
 
 def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
-    """The systems whose answers to these very rows lie in a folder.
-
-    Raises:
-        DataError: a file of them is broken.
-    """
-    found = []
-    for file in sorted(output.glob(f"*/{FILE}")):
-        evaluation = read_evaluations(file)[0]
-        if evaluation.benchmark != benchmark:
-            continue
-        answers = file.with_name(ANSWERS)
-        try:
-            lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise DataError(f"{answers}: cannot be read: {error}") from error
-        found.append(Measured(evaluation, lines))
-    return found
+    """The systems whose answers to these very rows lie in a folder."""
+    kept = [one for one in read_evaluations(output / FILE) if one.benchmark == benchmark]
+    lines = [line for line in read_jsonl(output / ANSWERS) if line.get("benchmark") == benchmark["name"]]
+    return [Measured(one, [line for line in lines if line.get("subject") == one.name]) for one in kept]
 
 
 # ---- leads
