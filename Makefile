@@ -4,7 +4,7 @@ VENV := .venv
 VLLM := .venv-vllm
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-trust test-distributed test-vllm bench lint format clean
+.PHONY: help demo test test-real test-trust test-distributed test-vllm bench lint format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,6 +24,9 @@ test: $(VENV)/.installed ## the test suite
 
 test-trust: $(VENV)/.installed ## the long tests of what dudi promises: kills, torn files, full disks, bad numbers; prints the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/trust
+
+test-real: $(VENV)/.installed ## real checkpoints: SmolLM2 from the package index, and those under $$DUDI_REAL_MODELS
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/real
 
 test-distributed: $(VENV)/.installed ## two processes with sharded weights (FSDP2 over gloo): all methods, a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distill/test_sharded.py

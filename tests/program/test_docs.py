@@ -28,9 +28,13 @@ def command_lines():
     """(page, words) of each line of a code block that calls `dudi`; a backslash at its end joins the next."""
     for page in PAGES:
         text = re.sub(r" *\\\n *", " ", page.read_text(encoding="utf-8"))
+        shell = False
         for line in text.splitlines():
-            if found := re.fullmatch(r"(?: {4}|\$ |)(?:\$ )?dudi ([a-z].*)", line):
-                yield page, shlex.split(found[1].partition("  #")[0].partition("   (")[0], comments=True)
+            shell = line == "```sh" or (shell and line != "```")
+            if found := re.fullmatch(r"( {4}|\$ | {4}\$ |)dudi ([a-z].*)", line):
+                if not found[1] and not shell:  # a sentence that begins so
+                    continue
+                yield page, shlex.split(found[2].partition("  #")[0].partition("   (")[0], comments=True)
 
 
 @pytest.mark.parametrize(("page", "block"), python_blocks())
