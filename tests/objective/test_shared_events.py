@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dudi.objective.shared_events import END, ENDS_HERE, SharedEvents
@@ -170,6 +170,7 @@ def test_a_dummy_space_is_no_part_of_the_text(kinds):
 TEXT = st.text(ALPHABET, max_size=12)
 
 
+@settings(deadline=None)
 @given(TEXT, st.sampled_from(PAIRS), st.integers(0, 3), st.data())
 def test_an_alignment_says_what_both_sides_bytes_say(kinds, text, pair, cut, data):
     student, teacher = (kinds[name] for name in pair)

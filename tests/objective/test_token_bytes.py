@@ -1,7 +1,7 @@
 """The bytes of tokens: every kind of tokenizer, characters cut in the middle, bytes that are no text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers
 
@@ -101,6 +101,7 @@ def test_text_that_is_not_normalised_keeps_its_bytes():
     assert as_bytes(read.spell(read.encode(spelling_of(decomposed)))).decode() == decomposed
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_come_back(data):
     for read in READ:
