@@ -146,6 +146,11 @@ UNREAD = [
     ("gkd", "share_rollouts", True, "both kinds of rollout"),
     ("gkd", "ema_rate", 0.5, "a teacher that is the student's average"),
     ("dudi", "beta", 0.3, "a divergence that is jsd"),
+<<<<<<< HEAD
+=======
+    ("sft", "off_policy_divergence", "jsd", "a divergence on the targets"),
+    ("sdft", "teacher_weight", 0.5, "a second model as teacher"),
+>>>>>>> 6318831 (A list stands for a section only where its key takes one; a benchmark's file may be at home)
 ]
 
 
