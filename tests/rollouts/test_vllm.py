@@ -48,7 +48,7 @@ def test_without_vllm_the_run_does_not_start(tmp_path, student, teacher, tokeniz
             "vllm_mode: 'colocated' is not one of colocate, server \\(did you mean",
         ),
         ({"vllm_weight_sync": "http"}, "vllm_weight_sync: 'http' is not one of auto, nccl, disk"),
-        ({"vllm_gpu_memory_utilization": 1.5}, "vllm_gpu_memory_utilization: must be above 0 and at most 1"),
+        ({"vllm_gpu_memory_utilization": 1.5}, "vllm_gpu_memory_utilization: must be at most 1"),
     ],
 )
 def test_a_wrong_key_is_an_error(tmp_path, keys, message):

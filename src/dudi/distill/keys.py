@@ -114,35 +114,24 @@ class DudiKeys(RunKeys):
     )
     teacher_weight: float | dict[str, float] | Literal["auto"] = _method(
         None,
-        "Share w of the teacher in the token signals, w D + (1 - w) gold_loss: a number, {my: 0, ta: 0.2}, or auto "
-        "(from a probe before training).",
+        "Share w of the teacher in w D + (1 - w) gold_loss: a number, {my: 0, ta: 0.2}, or auto: from a probe.",
         common=1.0,
         read_by="second_model",
     )
     gold_loss: Literal["dft", "sft"] = _method(
-        None,
-        "The loss on the targets for the share 1 - w that the teacher is not trusted with.",
-        common="dft",
-        read_by="hybrid",
+        None, "The loss on the targets for the share 1 - w of `teacher_weight`.", common="dft", read_by="hybrid"
     )
     probe_rows: int = _method(
-        48,
-        "`teacher_weight: auto`: rows of each language for the probe, held out of training without evaluation rows.",
-        read_by="hybrid",
-        at_least=2,
+        48, "Rows of each language for the probe, held out where none are for evaluation.", read_by="hybrid", at_least=2
     )
     language_balance: bool = _method(
         None,
-        "Scale each language's divergence on rollouts by clip(sigma_all / sigma_l, 1/4, 4) of log p_T - log p_S, "
-        "measured over the first steps.",
+        "Scale a language's divergence on rollouts by clip(sigma_all / sigma_l, 1/4, 4) of log p_T - log p_S.",
         common=False,
         read_by="on_policy",
     )
     verbalizer_targets: Literal["uniform", "teacher"] = _method(
-        None,
-        "uniform: any language to answer in is as likely; teacher: in proportion to `teacher_weight`.",
-        common="uniform",
-        read_by="on_policy",
+        None, "Languages to answer in: as likely, or as `teacher_weight`.", common="uniform", read_by="on_policy"
     )
     beta: float = _method(
         0.5, "Weight of the teacher in the mixture of the Jensen-Shannon divergence.", read_by="jsd", above=0, below=1

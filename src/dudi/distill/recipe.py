@@ -63,7 +63,7 @@ class DataSection(Section):
 class BenchmarkSection(Section):
     """What a finished run is asked, and its base, cold start and teacher beside it."""
 
-    name: str | list[str] = Field(
+    name: Place | list[Place] = Field(
         description="A benchmark of `dudi eval` or a file of questions, or a list of them (docs/eval.md)."
     )
     part: Literal["test", "validation"] | None = Field(

@@ -7,6 +7,7 @@ ones a recipe refuses. No torch here.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Any, Literal
 
 from dudi.errors import ConfigError
@@ -54,16 +55,15 @@ class Rule:
         """
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
-        inside = (
-            (self.above is None or value > self.above)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.below is None or value < self.below)
-            and (self.at_most is None or value <= self.at_most)
+        bounds = (
+            (operator.gt, "above", self.above),
+            (operator.ge, "at least", self.at_least),
+            (operator.lt, "below", self.below),
+            (operator.le, "at most", self.at_most),
         )
-        if not inside:
-            words = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
-            wanted = " and ".join(f"{word} {limit}" for word, limit in words.items() if limit is not None)
-            raise ConfigError(f"{name}: must be {wanted}, got {value}")
+        for holds, word, limit in bounds:
+            if limit is not None and not holds(value, limit):
+                raise ConfigError(f"{name}: must be {word} {limit}, got {value}")
 
 
 def _refused(why: str) -> Rule:
