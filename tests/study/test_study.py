@@ -25,10 +25,10 @@ from dudi.study import results as collected
 from dudi.study import scheduler
 from dudi.study.figures import curves, sizes
 from dudi.study.grid import StudyRow, read_studies, read_study, shipped_studies
-from dudi.study.jobs import FLOPS, cost_job, every_job, job_of, key_of, missing, sort_of
+from dudi.study.jobs import FLOPS, cost_job, every_job, job_of, key_of, missing
 from dudi.study.ordering import ordered_pairs
 from dudi.study.page import page
-from dudi.study.results import SECONDS, expected_seconds
+from dudi.study.results import expected_seconds
 from dudi.study.scheduler import _leave_with
 
 ROOT = Path(__file__).parents[2]
@@ -165,10 +165,11 @@ class TestJobs:
 
     def test_the_time_is_told_from_what_such_jobs_took_here(self):
         jobs = [job for job in every_job([shipped("1-methods")], seeds=2) if job.kind == "run"]
-        assert expected_seconds(jobs, []) == sum(SECONDS[sort_of(job)] for job in jobs)
-        dudi = [job for job in jobs if sort_of(job) == "dudi"]
+        assert expected_seconds(jobs, {}) == 0.0
+        dudi = [job for job in jobs if job.config().method == "dudi"]
         done = _result(0.1, dudi[0].id, seconds=20.0, training={"wall": 500.0, "cpu": 400.0})
-        assert expected_seconds(dudi[1:], [(dudi[0], done)]) == 520.0
+        done = dataclasses.replace(done, name="dudi")
+        assert expected_seconds(dudi[1:], {(dudi[0].id, "student"): done}) == 520.0
 
     def test_the_lines_for_a_cluster_are_dudi_train(self, study_file, tmp_path, capsys):
         file = study_file(
@@ -366,10 +367,7 @@ class TestCollected:
 class InThisProcess:
     """A pool that starts no process, which would import everything again."""
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
+    def shutdown(self, **how):
         return None
 
     def submit(self, call, *words):

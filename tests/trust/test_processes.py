@@ -29,7 +29,7 @@ def test_the_jobs_of_a_study_run_in_them(study_file, tmp_path):  # noqa: F811
     jobs = every_job([read_study(study_file(rows))], seeds=1)
     told = {}
     left = run_jobs(
-        jobs, tmp_path, at_once=2, threads=1, keep_models=False, told=lambda job, result, _: told.update({job: result})
+        jobs, tmp_path, at_once=2, threads=1, keep_models=False, told=lambda job, result: told.update({job: result})
     )
     assert left == [] and missing(jobs, tmp_path) == []
     assert set(told) == set(jobs) and not [one for one in told.values() if isinstance(one, BaseException)]

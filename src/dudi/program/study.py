@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
@@ -46,7 +47,7 @@ def run(given: argparse.Namespace) -> int:
         EnvironmentFault: some runs failed; the others are done.
     """
     from dudi.study.jobs import every_job, missing
-    from dudi.study.results import FILE, read
+    from dudi.study.results import FILE, collect, expected_seconds, read
     from dudi.study.scheduler import run_jobs
 
     for name in ("seeds", "jobs", "threads"):
@@ -61,7 +62,13 @@ def run(given: argparse.Namespace) -> int:
     left = missing(jobs, given.runs, known)
     if given.print:
         return say("\n".join(job.command(given.runs) for job in left if job.kind == "run"))
-    say(_announced(studies, given.seeds, jobs, left, given.runs, at_once))
+    minutes = expected_seconds(left, collect(studies, given.runs, given.output / FILE)) / 60
+    scores = sum(min(given.seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
+    say(
+        f"{'1 table' if len(studies) == 1 else f'{len(studies)} tables'}, {scores} scores from {len(jobs)} jobs (what "
+        f"several rows share runs once); {len(jobs) - len(left)} are done, {len(left)} are left: about {minutes:.0f} "
+        f"minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"
+    )
     if given.dry_run or not left:
         return 0
     failed = []
@@ -108,35 +115,15 @@ def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
     return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 
 
-def _announced(
-    studies: Sequence[Study], seeds: int | None, jobs: Sequence[Any], left: Sequence[Any], runs: Path, at_once: int
-) -> str:
-    """What will run and about how long it takes."""
-    from dudi.study.results import expected_seconds, of_run
-
-    measured = [(job, one) for job in jobs for one in of_run(job, runs / job.id).values()]
-    minutes = expected_seconds(left, measured) / 60
-    scores = sum(min(seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
-    tables = "1 table" if len(studies) == 1 else f"{len(studies)} tables"
-    return (
-        f"{tables}, {scores} scores from {len(jobs)} jobs (what several rows share runs once); "
-        f"{len(jobs) - len(left)} are done, {len(left)} are left: about {minutes:.0f} minutes of one core, "
-        f"{minutes / at_once:.0f} with {at_once} at a time"
-    )
-
-
-def _teller(total: int) -> Callable[[Any, Any, float], None]:
+def _teller(total: int) -> Callable[[Any, Any], None]:
     """Says a line for each job that ends, and how long the rest will take at this pace."""
-    started, spent = time.perf_counter(), list[float]()
+    started, done = time.perf_counter(), itertools.count(1)
 
-    def told(job: Any, found: Any, seconds: float) -> None:
-        spent.append(seconds)
-        pace = (time.perf_counter() - started) / len(spent)
+    def told(job: Any, found: Any) -> None:
+        count = next(done)
+        left = (time.perf_counter() - started) / count * (total - count) / 60
         what = f"failed: {found}" if isinstance(found, BaseException) else ", ".join(map(_scored, found))
-        say(
-            f"[{len(spent)}/{total}] {job.kind} seed {job.seed}  {' '.join(job.words)}  {what}  ({seconds:.0f} s, "
-            f"{pace * (total - len(spent)) / 60:.0f} min left)"
-        )
+        say(f"[{count}/{total}] {job.kind} seed {job.seed}  {' '.join(job.words)}  {what}  ({left:.0f} min left)")
 
     return told
 

@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config, training_keys
-from dudi.distill.stages.cold_start import COLD_START
-from dudi.evaluation.records import FILE, STUDENT, read_evaluations
+from dudi.evaluation.records import FILE, read_evaluations
 from dudi.evaluation.source import weights_of
 from dudi.study.grid import Study, StudyRow
 
@@ -148,12 +147,3 @@ def missing(jobs: Sequence[Job], runs: Path, known: Collection[tuple[str, str]] 
         subjects = tuple(one for one in job.subjects if one not in there and (job.id, one) not in known)
         left += [dataclasses.replace(job, subjects=subjects)] if subjects else []
     return left
-
-
-def sort_of(job: Job) -> str:
-    """What a job is, as far as its time goes: its method, or `cold_start`, or `cost`, or `reference`."""
-    if job.kind == "cost":
-        return "cost"
-    if STUDENT in job.subjects:
-        return job.config().method
-    return COLD_START if COLD_START in job.subjects else "reference"

@@ -13,7 +13,7 @@ from dudi.distill.stages.cold_start import COLD_START
 from dudi.evaluation.records import FILE as SCORES
 from dudi.evaluation.records import STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
 from dudi.study.grid import Study, StudyRow
-from dudi.study.jobs import FLOPS, Job, cost_job, every_job, job_of, sort_of
+from dudi.study.jobs import FLOPS, Job, cost_job, every_job, job_of
 from dudi.training.runlog import read_jsonl
 
 FILE = "study.json"
@@ -26,19 +26,6 @@ CURVES = ("overlap@16", "student_entropy", "teacher_entropy", "rollout/wrong_lan
 _TOLD = ("parameters", "versions", "guessing", "seconds")
 CURVE_POINTS = 24
 """A curve is kept as the means of this many neighbouring groups of steps."""
-SECONDS = {
-    "reference": 20.0,
-    "cost": 25.0,
-    "cold_start": 100.0,
-    "sft": 35.0,
-    "dft": 35.0,
-    "spin": 90.0,
-    "sdft": 75.0,
-    "seqkd": 70.0,
-    "gkd": 75.0,
-    "dudi": 140.0,
-}
-"""Seconds of a job on one core of the machine where `docs/results/study.md` was made, its questions included."""
 
 
 def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[tuple[str, str], Evaluation]:
@@ -169,16 +156,15 @@ def flops_of(study: Study, row: StudyRow, results: Results) -> tuple[float | Non
     return per_step[0] if per_step else None, whole.get(row.score), sum(whole.values()) if known else None
 
 
-def expected_seconds(left: Iterable[Job], measured: Iterable[tuple[Job, Evaluation]]) -> float:
-    """Seconds of one core that some jobs will take.
+def expected_seconds(left: Iterable[Job], results: Results) -> float:
+    """Seconds of one core that some jobs will take: the median of what others of the same method took, as far as known.
 
-    Args:
-        left: The jobs that will run. A cold start that several share is trained once and not told here.
-        measured: Jobs that were done here, with what they found.
+    A cold start that several share is trained once and not told here, nor are FLOPs, which take half a minute.
     """
     known: dict[str, list[float]] = {}
-    for job, one in measured:
-        if training := one.about.get("training"):
-            known.setdefault(sort_of(job), []).append(training["wall"] + one.about.get("seconds", 0.0))
-    typical = SECONDS | {name: statistics.median(own) for name, own in known.items()}
-    return sum(typical[sort_of(job)] for job in left)
+    for one in results.values():
+        training = one.about.get("training") or {"wall": 0.0}
+        spent = training["wall"] + one.about.get("seconds", 0.0)
+        known.setdefault(one.name if one.subject == STUDENT else one.subject, []).append(spent)
+    asked = [job.config().method if who == STUDENT else who for job in left for who in job.subjects]
+    return sum(statistics.median(known[name]) for name in asked if name in known)

@@ -7,15 +7,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from dudi.evaluation.records import Evaluation
 from dudi.study.jobs import Job
 
-Told = Callable[[Job, list[Evaluation] | BaseException, float], None]
-"""Called after each job with what it found, or what went wrong, and the seconds it took."""
+Told = Callable[[Job, list[Evaluation] | BaseException], None]
+"""Called after each job with what it found, or what went wrong."""
 
 
 def run_jobs(
@@ -34,21 +34,18 @@ def run_jobs(
     Returns:
         The jobs that failed.
     """
-    left, failed = list(jobs), list[Job]()
-    running: dict[Future[list[Evaluation]], tuple[Job, float]] = {}
-    with _pool(at_once, threads) as pool:
-        while left or running:
-            for job in left[: at_once - len(running)]:
-                left.remove(job)
-                running[pool.submit(_run, job, runs, keep_models)] = (job, time.perf_counter())
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                job, started = running.pop(future)
-                error = future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    raise error
-                failed += [job] if error is not None else []
-                told(job, error or future.result(), time.perf_counter() - started)
+    failed: list[Job] = []
+    pool = _pool(at_once, threads)
+    try:
+        running = {pool.submit(_run, job, runs, keep_models): job for job in jobs}
+        for future in as_completed(running):
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                raise error
+            failed += [running[future]] if error is not None else []
+            told(running[future], error or future.result())
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever stops it waits for those alone that have begun
     return failed
 
 
