@@ -37,14 +37,15 @@ def question_scores(
         lines: Lines of `answers.jsonl`, of one model, benchmark and seed.
         metric: Such as `exact_match` or `acc`.
         by: `language`, `split`, `task`: what a line must say.
-        column: What it must say there; `overall` takes every line.
+        column: What it must say there; `overall` takes every line but those that say `overall: false`: the language
+            that a task was learned in has a column of its own and does not count there.
 
     Returns:
         By the question's id, those that have the metric.
     """
     found = {}
     for line in lines:
-        if column == OVERALL or line.get(by) == column:
+        if line.get("overall") is not False if column == OVERALL else line.get(by) == column:
             score = _score(line, metric)
             if score is not None:
                 found[str(line.get("id"))] = score

@@ -46,7 +46,7 @@ def run(given: argparse.Namespace) -> int:
         systems.keep(asked.output, measured)
     whole = systems.read_measured(asked.output, asked.benchmark)
     say(table(whole, given.source_language))
-    for line in [*asked.notes, *told_leads(whole, given.source_language)]:
+    for line in [*asked.notes, *told_leads(whole)]:
         say(line)
     places = " ".join(shlex.quote(f"{asked.output}:{one.evaluation.name}") for one in whole)
     say(f"scores   {asked.output}/evaluation.json\nanswers  {asked.output}/answers.jsonl")
@@ -109,7 +109,9 @@ class _Asked:
             length = self.given.max_length or model.config.max_row_length or systems.LENGTH
             found = systems.answers_of(model, source, rows, read, batch_size=self.given.batch_size, max_length=length)
             runs[seed] = Run(seed, systems.scores_of(found.per_language, self.given.source_language))
-            lines += systems.lines_of(self.name, system.name, seed, task, rows, read, found.predictions)
+            lines += systems.lines_of(
+                self.name, system.name, seed, task, rows, read, found.predictions, self.given.source_language
+            )
             spent = {"reading": found.seconds_per_row, "translating": 0.0 if translated is None else translated.seconds}
             about["seconds"].append(spent)
             about |= {"stage": model.config.stage, "parts": model.config.parts, "max_length": length}
@@ -133,7 +135,7 @@ class _Asked:
                 given.rows, task, split=given.split, language=given.language, columns=self.columns,
                 max_rows=given.max_rows,
             )  # fmt: skip
-            if note := note_of(given.rows, given.split):
+            if not (Path(given.rows) / CARD).is_file() and (note := note_of(given.rows, given.split)):
                 self.notes.append(f"note: {note}")
             rows = [row for row in _chosen(rows, given.languages) if row.label is not None]
             if not rows:
@@ -213,11 +215,11 @@ def table(measured: Sequence[Measured], source_language: str) -> str:
     """Accuracy a language and system in %, mean and standard deviation over seeds; then means, macro F1 and time."""
     evaluations = [one.evaluation for one in measured]
     codes = [str(code) for code in evaluations[0].benchmark["languages"]]
-    learned = [code for code in codes if systems.same_language(code, source_language)]
-    others = [code for code in codes if code not in learned] or codes
+    others = systems.transferred(codes, source_language)
+    learned = [code for code in codes if code not in others]
     lines = [("accuracy in %", [one.name for one in evaluations])]
     lines += [(code, _cells(evaluations, ACCURACY, "by_language", code)) for code in [*learned, *others]]
-    what = f"mean of {len(others)} without {learned[0]}" if learned and others != codes else f"mean of {len(others)}"
+    what = f"mean of {len(others)} without {learned[0]}" if learned else f"mean of {len(others)}"
     lines.append((what, _cells(evaluations, ACCURACY, OVERALL)))
     lines.append((f"{what}, macro F1", _cells(evaluations, MACRO_F1, OVERALL)))
     lines.append(("ms a row", [_spent(one) for one in evaluations]))
@@ -245,14 +247,14 @@ def _spent(evaluation: Evaluation) -> str:
     return f"{1000 * reading:.1f}" + (f" + {1000 * translating:.1f}" if translating else "")
 
 
-def told_leads(measured: Sequence[Measured], source_language: str) -> list[str]:
+def told_leads(measured: Sequence[Measured]) -> list[str]:
     """The best system against each other: a lead, and whether resampling items and seeds carries it."""
     if len(measured) < 2:
         return []
     overall = {one.evaluation.name: one.evaluation.values(ACCURACY, OVERALL) for one in measured}
     best = max(overall, key=lambda name: sum(overall[name]) / len(overall[name]))
     lines = []
-    for name, found in systems.leads(measured, best, source_language).items():
+    for name, found in systems.leads(measured, best).items():
         seeds = f" and {' and '.join(map(str, found.runs))} seeds" if max(found.runs) > 1 else ", one seed a side"
         verdict = "" if found.carried else ": no lead"
         low, high = 100 * found.low, 100 * found.high

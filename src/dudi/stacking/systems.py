@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 import yaml
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
-from dudi.comparison.bootstrap import Answer, Lead, lead
+from dudi.comparison.bootstrap import Lead, lead
+from dudi.comparison.items import answers_by_run
 from dudi.errors import ConfigError
 from dudi.evaluation.metrics import OVERALL
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, keep_evaluations, read_evaluations
@@ -140,12 +141,18 @@ def scores_of(per_language: Mapping[str, Mapping[str, float]], source_language: 
         code: {ACCURACY: found[ACCURACY], MACRO_F1: found[MACRO_F1], "questions": int(found["n"])}
         for code, found in per_language.items()
     }
-    others = [code for code in by_language if not same_language(code, source_language)] or list(by_language)
+    others = transferred(by_language, source_language)
     overall: dict[str, Any] = {
         metric: statistics.fmean(by_language[code][metric] for code in others) for metric in (ACCURACY, MACRO_F1)
     }
     overall["questions"] = sum(by_language[code]["questions"] for code in others)
     return {OVERALL: overall, "by_language": by_language}
+
+
+def transferred(codes: Iterable[str], source_language: str) -> list[str]:
+    """The languages that count overall: all but the one that was learned in; that one where it is the only one."""
+    every = list(dict.fromkeys(codes))
+    return [code for code in every if not same_language(code, source_language)] or every
 
 
 def same_language(one: str, other: str) -> bool:
@@ -162,20 +169,39 @@ def lines_of(
     rows: Sequence[StackRow],
     read: Sequence[StackRow],
     predictions: Sequence[int],
+    source_language: str,
 ) -> list[dict[str, Any]]:
-    """A line of `answers.jsonl` for each row: what was right, what was answered and, in translation, what was read."""
+    """A line of `answers.jsonl` for each labelled row: what was right, what was answered, and what was read instead.
+
+    Args:
+        benchmark: What the rows are called.
+        system: What the system is called.
+        seed: Of its run.
+        task: What was asked.
+        rows: The rows, each with a label.
+        read: The same rows as the system read them: in translation, or the very same.
+        predictions: Its answers.
+        source_language: What was learned in; its rows do not count overall.
+    """
+    others = transferred([row.language for row in rows], source_language)
     lines = []
     for row, seen, answer in zip(rows, read, predictions, strict=True):
-        line = {
+        right = row.label == answer
+        line: dict[str, Any] = {
             "benchmark": benchmark,
             "subject": system,
             "seed": seed,
-            "id": row.id,
+            "id": f"{row.language}/{row.id}",
+            "item": row.id,
             "language": row.language,
+            "task": task.kind,
             "label": None if row.label is None else _named(task, row.label),
             "answer": _named(task, answer),
-            "right": None if row.label is None else row.label == answer,
+            "right": right,
+            "scores": {ACCURACY: float(right)},
         }
+        if row.language not in others:
+            line["overall"] = False
         if seen is not row:
             line["read"] = [text for text in (seen.text, seen.pair, *seen.choices) if text is not None]
         lines.append(line)
@@ -222,28 +248,16 @@ def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
 # ---- leads
 
 
-def leads(measured: Sequence[Measured], best: str, source_language: str) -> dict[str, Lead]:
+def leads(measured: Sequence[Measured], best: str) -> dict[str, Lead]:
     """How far one system is ahead of each other, in accuracy, without the language that was learned in.
 
     Args:
         measured: All systems on the same rows.
         best: The one whose leads are asked for.
-        source_language: What was learned in.
 
     Returns:
         By system, without `best`; the intervals hold together at 95 %.
     """
-    sides = {one.evaluation.name: _sides(one, source_language) for one in measured}
+    sides = {one.evaluation.name: list(answers_by_run(one.answers, ACCURACY).values()) for one in measured}
     others = [name for name in sides if name != best]
     return {name: lead(sides[best], sides[name], comparisons=len(others)) for name in others}
-
-
-def _sides(one: Measured, source_language: str) -> list[list[Answer]]:
-    """The answers of each run that count, a language a group."""
-    codes = dict.fromkeys(str(line["language"]) for line in one.answers)
-    others = {code for code in codes if not same_language(code, source_language)} or set(codes)
-    runs: dict[int, list[Answer]] = {}
-    for line in one.answers:
-        if line["right"] is not None and line["language"] in others:
-            runs.setdefault(line["seed"], []).append(Answer(line["id"], line["language"], float(line["right"])))
-    return list(runs.values())
