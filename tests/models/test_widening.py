@@ -31,7 +31,7 @@ def gemma():
             sliding_window=4,
             layer_types=["sliding_attention", "full_attention"],
             tie_word_embeddings=True,
-            pad_token_id=0,
+            pad_token_id=95,  # beyond the rows that are looked up
         )
     )
 

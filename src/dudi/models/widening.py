@@ -7,7 +7,6 @@ memory, fp32's speed, and fp32's results for those weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,10 +28,9 @@ def compute_in_float32(model: nn.Module) -> bool:
     """
     narrow = [module for module in model.modules() if _narrow_parameters(module)]
     for module in narrow:
-        held: dict[str, Tensor] = {}
-        widen = _widen_rows if isinstance(module, nn.Embedding) else _widen
-        module.register_forward_pre_hook(widen(held))
-        module.register_forward_hook(_restore(held), always_call=True)
+        hooks = _WidenedRows() if isinstance(module, nn.Embedding) else _Widened()
+        module.register_forward_pre_hook(hooks.widen)
+        module.register_forward_hook(hooks.restore, always_call=True)
     return bool(narrow)
 
 
@@ -41,31 +39,43 @@ def _narrow_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in own if parameter.dtype in NARROW]
 
 
-def _widen(held: dict[str, Tensor]) -> Callable[..., None]:
-    def before(module: nn.Module, arguments: Any) -> None:
+class _Widened:
+    """The hooks of one module, and its 16-bit weights while it runs."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Tensor] = {}
+
+    def widen(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before the module's forward: its weights in fp32."""
         for name, parameter in _narrow_parameters(module):
-            held[name] = parameter.data
+            self.held[name] = parameter.data
             parameter.data = parameter.data.float()
-
-    return before
-
-
-def _widen_rows(held: dict[str, Tensor]) -> Callable[..., Any]:
-    def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        for name, parameter in _narrow_parameters(module):
-            held[name] = parameter.data
-            rows, places = arguments[0].unique(return_inverse=True)
-            parameter.data = parameter.data[rows].float()
-            return (places, *arguments[1:])
         return arguments
 
-    return before
-
-
-def _restore(held: dict[str, Tensor]) -> Callable[..., None]:
-    def after(module: nn.Module, arguments: Any, output: Any) -> None:
-        for name, value in held.items():
+    def restore(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        """After it, and after an error in it: its weights as they were."""
+        for name, value in self.held.items():
             module.get_parameter(name).data = value
-        held.clear()
+        self.held.clear()
 
-    return after
+
+class _WidenedRows(_Widened):
+    """The same of an embedding: the rows that are looked up, and not the table."""
+
+    padding: int | None = None
+
+    def widen(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A table of the rows that are looked up, in fp32, and their places in it."""
+        if not _narrow_parameters(module) or not isinstance(module, nn.Embedding):
+            return arguments
+        self.held["weight"], self.padding = module.weight.data, module.padding_idx
+        rows, places = arguments[0].unique(return_inverse=True)
+        module.weight.data = module.weight.data[rows].float()
+        module.padding_idx = None  # the id of another row, now; it says which one is not trained
+        return (places, *arguments[1:])
+
+    def restore(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        """The table, and its row that is not trained."""
+        if self.held:
+            module.padding_idx = self.padding  # type: ignore[assignment]
+        super().restore(module, arguments, output)

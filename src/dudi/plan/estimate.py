@@ -13,6 +13,7 @@ from typing import Literal
 from transformers import PretrainedConfig
 
 from dudi.distill.arguments import DudiConfig
+from dudi.objective.fused import CPU_BLOCK, CPU_TILE, DEVICE_TILE
 from dudi.objective.methods import METHODS
 from dudi.plan import footprint, workload
 from dudi.plan.costs import FP32, Shape, decode_flops, shape_of
@@ -119,6 +120,7 @@ def estimate(
     teacher_bytes_per_parameter: float | None = None,
     lengths: Lengths | None = None,
     utilisation: float = UTILISATION,
+    cpu: bool = False,
 ) -> Plan:
     """Memory, FLOPs and hours of a run. Reads no weights.
 
@@ -134,6 +136,7 @@ def estimate(
         teacher_bytes_per_parameter: Of a quantised teacher, or 0 for one on another device; None follows `dtype`.
         lengths: Tokens of a row; None takes the config's limits.
         utilisation: Share of the GPU's peak rate that the training passes reach.
+        cpu: The device is the computer itself.
 
     Raises:
         ConfigError: an unknown GPU, or a config that is no causal language model.
@@ -166,6 +169,10 @@ def estimate(
         ),
         reference_bytes=_reference_bytes(args, student, lora_parameters),
         processes=gpus,
+        cpu=cpu,
+        widened_teacher=cpu and element == FP32 and teacher_bytes_per_parameter == 2,
+        tile=CPU_TILE if cpu else DEVICE_TILE,
+        block=CPU_BLOCK if cpu else DEVICE_TILE,
     )
     flops = workload.step_flops(work)
     plan = Plan(
@@ -202,7 +209,7 @@ def _reference_bytes(args: DudiConfig, student: Shape, adapter: int | None) -> i
     if "sequence" not in args.signals:
         return 0
     if adapter is None:
-        return FP32 * student.parameters
+        return (FP32 if args.reference_dtype == "float32" else 2) * student.parameters
     return FP32 * adapter if args.cold_start_adapter == "continue" or METHODS[args.method].iterated else 0
 
 
@@ -291,6 +298,8 @@ def _length_notes(plan: Plan) -> list[str]:
 def _memory_notes(args: DudiConfig, plan: Plan) -> list[str]:
     work = plan.work
     copied = ", the reference's copy" if work.reference_bytes else ""
+    if work.reference_bytes and args.reference_dtype != "float32":
+        copied = ""
     notes = [f"Trained weights{copied}, gradients and AdamW's two states are fp32{_passes_in(plan)}"]
     if work.processes > 1:
         notes.append(f"{work.processes} devices hold a whole copy each, and DDP's buckets hold the gradients again.")

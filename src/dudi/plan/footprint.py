@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import torch
+
+from dudi.objective.forward import similar_lengths
 from dudi.objective.heads import DENSE_LOGITS
 from dudi.objective.losses import VOCABULARY_TILE
 from dudi.objective.signals import Kind
@@ -12,6 +15,9 @@ from dudi.plan import costs
 from dudi.plan.costs import FP32
 from dudi.plan.workload import Outcome, Phase, Workload, completion_length, prompt_length
 
+CONTEXT = 2**30
+LIBRARIES = 900_000_000
+"""Python, torch and transformers, and what the allocator keeps for itself: 0.8 to 1.0 GB in measured runs."""
 TOKEN_TILE = 4096
 """Rows that the chunked head works on at a time (TRL's kernels)."""
 
@@ -34,7 +40,9 @@ class Memory:
         scoring: The widest moment of a pass without gradients.
         activations: Of the student's pass; in mixed precision also the 16-bit copies of its weights.
         head: Logits, or the chunked kernel's tiles, and the gradient of the head.
-        reserve: The device's context and what the allocator cannot use.
+        reserve: The device's context and what the allocator cannot use; on a CPU Python and its libraries.
+        later: The part of the gradients that is not there yet while something else is at its peak: all of them where
+            each micro-batch is a step of its own. A backward pass frees activations as it makes them.
     """
 
     student: int
@@ -48,6 +56,7 @@ class Memory:
     activations: int
     head: int
     reserve: int
+    later: int = 0
 
     @property
     def held(self) -> int:
@@ -65,7 +74,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        return self.held + max(self.rollout_phase, self.scoring, self.student_phase)
+        return self.held + max(0, max(self.rollout_phase, self.scoring, self.student_phase) - self.later)
 
 
 def memory(work: Workload) -> Memory:
@@ -83,7 +92,8 @@ def memory(work: Workload) -> Memory:
         scoring=_scoring(work),
         activations=max(_activations(work, outcome) for outcome in work.outcomes),
         head=max(_head(work, outcome) for outcome in work.outcomes),
-        reserve=2**30,
+        reserve=LIBRARIES if work.cpu else CONTEXT,
+        later=gradients if work.accumulation == 1 and work.processes == 1 else 0,
     )
 
 
@@ -107,9 +117,10 @@ def _sampling(work: Workload) -> int:
 
 
 def _padded(work: Workload, kinds: Iterable[Kind], reader: Phase) -> int:
-    """Positions of one micro-batch's pass, its padding included."""
-    lengths = [prompt_length(work, kind, reader) + completion_length(work, kind) for kind in kinds]
-    return work.rows * len(lengths) * max(lengths, default=0)
+    """Positions of one micro-batch's pass, grouped by length as the pass groups them, the padding included."""
+    lengths = work.rows * [prompt_length(work, kind, reader) + completion_length(work, kind) for kind in kinds]
+    groups = similar_lengths(lengths, torch.device("cpu" if work.cpu else "cuda"))
+    return sum(len(group) * lengths[group[0]] for group in groups)
 
 
 def _scoring(work: Workload) -> int:
@@ -135,7 +146,7 @@ def _head(work: Workload, outcome: Outcome) -> int:
     Held dense, a divergence keeps 8 tables of (rows, vocabulary) in fp32 at the peak of its backward pass (JSD 12) and
     a log-probability 4, as measured in tests/plan/test_plan.py; chunked, one or two tiles. Both add its gradient.
     """
-    if work.kernel == "fused":
+    if work.kernel == "fused" or (work.cpu and work.kernel == "auto"):
         return _fused_head(work, outcome)
     vocabulary = work.student.vocabulary
     rows = [work.rows * completion_length(work, kind) for kind in outcome.student]
@@ -161,8 +172,9 @@ def _fused_head(work: Workload, outcome: Outcome) -> int:
     ]
     widest = max([*judged, *scored], default=0) * vocabulary
     tiles = 2 * min(widest, work.tile) + 3 * min(widest, work.block)
+    widened = work.teacher.vocabulary * work.teacher.hidden if work.widened_teacher and work.teacher and judged else 0
     gradients = 0 if work.adapter else (len(judged) + min(1, len(scored))) * vocabulary * hidden
-    return FP32 * (tiles + sum(scored) * vocabulary + gradients)
+    return FP32 * (tiles + sum(scored) * vocabulary + gradients + widened)
 
 
 def _dense(kernel: str, rows: int, vocabulary: int) -> bool:

@@ -13,7 +13,7 @@ from dudi.config.sections import LoraSection, ModelSection
 from dudi.data.built_in import SOURCES
 from dudi.data.sources import load_rows
 from dudi.distill.recipe import RunConfig, TeacherSection
-from dudi.environment import choose_precision
+from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models.hub_errors import explain_hub_error
 from dudi.models.load import locate, spaced_layers
@@ -68,6 +68,7 @@ def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1) -> Pla
         gpu=gpu,
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
         teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.teacher, teacher, dtype),
+        cpu=gpu is None and device_type(bool(args.use_cpu)) == "cpu",
     )
 
 

@@ -25,7 +25,8 @@ def render(plan: Plan) -> str:
 
 def _head(plan: Plan) -> list[str]:
     work = plan.work
-    device = "device" if plan.gpu is None else f"{plan.gpu.name} ({_gb(plan.gpu.memory)} GB)"
+    unnamed = "CPU" if work.cpu else "device"
+    device = unnamed if plan.gpu is None else f"{plan.gpu.name} ({_gb(plan.gpu.memory)} GB)"
     lines = [f"{plan.method} on {work.processes} x {device}, {plan.dtype}", ""]
     lines.append(f"  student  {_cut(work.student.name, 44):<44}{_millions(work.student.parameters):>20}")
     if work.teacher is not None:
@@ -49,7 +50,7 @@ def _memory_table(plan: Plan) -> list[str]:
             ("optimizer's states", m.optimizer),
             ("teacher's weights", m.teacher),
             ("reference's weights", m.reference),
-            ("context and allocator", m.reserve),
+            ("Python and its libraries" if plan.work.cpu else "context and allocator", m.reserve),
         )
     ]
     lines.append(_line("held throughout", m.held))
@@ -60,6 +61,8 @@ def _memory_table(plan: Plan) -> list[str]:
         (f"student's pass: activations {_gb(m.activations)}, head {_gb(m.head)}", m.student_phase),
     ):
         lines.append(_line(f"{'>' if size == peak and size else ' '} {label}", size))
+    if m.later and peak:
+        lines.append(_line("  less the gradients that come after it", -min(m.later, peak)))
     return [*lines, f"{'total':<60}{_gb(m.total):>15}"]
 
 

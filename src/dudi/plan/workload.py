@@ -77,6 +77,8 @@ class Workload:
         teacher_bytes: Bytes of the teacher's weights (a moving average's included).
         reference_bytes: Bytes of the reference's weights.
         processes: Devices that share the work, each with a whole copy.
+        cpu: Whether the device is the computer itself.
+        widened_teacher: Whether the teacher is held in 16 bits and computed with in fp32.
         tile: Logits that the fused head makes at a time.
         block: Logits that it works on at a time.
     """
@@ -98,6 +100,8 @@ class Workload:
     teacher_bytes: int
     reference_bytes: int
     processes: int = 1
+    cpu: bool = False
+    widened_teacher: bool = False
     tile: int = DEVICE_TILE
     block: int = DEVICE_TILE
 
