@@ -5,6 +5,7 @@ prints it without a traceback and leaves with `exit_code`; from Python the same 
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 INTERRUPTED = 130
@@ -45,7 +46,8 @@ class Interrupted(KeyboardInterrupt):
     """A signal ended the run at a step boundary; the message says what was saved."""
 
 
-_TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_MOVES = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and the marks that turn the order of what follows around. Joiners are text and stay."""
 
 
 def plain(text: str, keep: str = "") -> str:
@@ -61,12 +63,7 @@ def plain(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     shown = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(repr(c)[1:-1] if _moves(c) and c not in keep else c for c in shown)
-
-
-def _moves(character: str) -> bool:
-    """Control characters, and the marks that turn the order of what follows around. Joiners are text and stay."""
-    return character < " " or "\x7f" <= character <= "\x9f" or character in _TURNS
+    return "".join(repr(c)[1:-1] if _MOVES.fullmatch(c) and c not in keep else c for c in shown)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str | None:

@@ -56,9 +56,8 @@ def read_records(path: Path, shown: str | None = None) -> Iterator[Located]:
     name = shown if shown is not None else str(path)
     suffix = path.suffix.lower()
     if suffix not in DATA_SUFFIXES:
-        raise ConfigError(
-            f"{path}: cannot read '{path.suffix}' files (known: {', '.join(DATA_SUFFIXES)}); {_advice(suffix)}"
-        )
+        advice = "`dudi prepare convert` reads CSV" if suffix in (".csv", ".tsv") else "write it as JSONL or Parquet"
+        raise ConfigError(f"{path}: cannot read '{path.suffix}' files (known: {', '.join(DATA_SUFFIXES)}); {advice}")
     try:
         if suffix == ".parquet":
             yield from _parquet(path, name)
@@ -68,10 +67,6 @@ def read_records(path: Path, shown: str | None = None) -> Iterator[Located]:
             yield from _json_lines(path, name)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _advice(suffix: str) -> str:
-    return "`dudi prepare convert` reads CSV" if suffix in (".csv", ".tsv") else "write it as JSONL or Parquet"
 
 
 def _json_lines(path: Path, name: str) -> Iterator[Located]:

@@ -106,7 +106,8 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
         return FoundFiles([(path, str(path))], {})
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
-        found = [file for file in found if not (_is_rejected(file) or _hidden(file.relative_to(path)))]
+        found = [file for file in found if file.name != "rejected.jsonl" and not file.name.endswith(".rejected.jsonl")]
+        found = [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
         if not found:
             raise ConfigError(f"{path}: no data files in it (looked for {', '.join(suffixes)})")
         return _of_split(path, {file: _splits_of(file.relative_to(path)) for file in found}, split)
@@ -135,14 +136,6 @@ def _of_split(place: Path, splits: dict[Path, tuple[str, str]], split: str) -> F
     return FoundFiles(
         [(file, str(file)) for file in files], {file: own for file, (_, own) in splits.items() if file not in chosen}
     )
-
-
-def _is_rejected(path: Path) -> bool:
-    return path.name == "rejected.jsonl" or path.name.endswith(".rejected.jsonl")
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _splits_of(path: Path) -> tuple[str, str]:

@@ -202,11 +202,12 @@ def reject(rejections: Rejections, located: Located, error: RowError) -> None:
     """Count a record that `check` refused, with its place and its beginning."""
     value = located.value
     row_id = value.get("id") if isinstance(value, Mapping) else None
+    shown = isinstance(row_id, str) and len(row_id) <= 512 and row_id.isprintable()
     rejections.add(
         error.reason,
         where=located.file,
         line=located.line,
-        row_id=row_id if isinstance(row_id, str) and _is_plain(row_id) else None,
+        row_id=row_id if shown else None,
         detail=error.detail,
         excerpt=located.excerpt or excerpt_of(value),
     )
@@ -218,10 +219,6 @@ def excerpt_of(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, default=lambda other: type(other).__name__, skipkeys=True)[:800]
     except (ValueError, RecursionError):  # circular, too deep, or a number of thousands of digits
         return type(value).__name__
-
-
-def _is_plain(text: str) -> bool:
-    return len(text) <= 512 and text.isprintable()
 
 
 class RowIds:

@@ -183,8 +183,10 @@ def estimate(
         utilisation=utilisation,
         notes=(),
     )
-    plan = dataclasses.replace(plan, stages=_stages(args, plan))
-    return dataclasses.replace(plan, notes=_notes(args, plan))
+    stages = (_answers_stage(args, plan), _cold_start_stage(args, plan), _reference_stage(plan))
+    plan = dataclasses.replace(plan, stages=tuple(stage for stage in stages if stage is not None))
+    notes = (*_length_notes(plan), *_memory_notes(args, plan), *_time_notes(plan))
+    return dataclasses.replace(plan, notes=notes)
 
 
 def _teacher_bytes(args: DudiConfig, student: Shape, teacher: Shape | None, adapter: int | None, element: float) -> int:
@@ -233,12 +235,6 @@ def _decode_step_seconds(shape: Shape, cache: int, gpu: Gpu) -> float:
     return max(reading, SECONDS_PER_LAYER * shape.layers)
 
 
-def _stages(args: DudiConfig, plan: Plan) -> tuple[Stage, ...]:
-    """What has to be done before the first step of the method."""
-    stages = [_answers_stage(args, plan), _cold_start_stage(args, plan), _reference_stage(plan)]
-    return tuple(stage for stage in stages if stage is not None)
-
-
 def _answers_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     work, teacher = plan.work, plan.work.teacher
     if teacher is None or not (args.targets == "teacher" or args.cold_start == "teacher_sft"):
@@ -282,11 +278,6 @@ def _reference_stage(plan: Plan) -> Stage | None:
     flops = each * plan.rows / plan.work.processes
     hours = None if plan.gpu is None else flops / _rate(plan.work, plan.gpu, plan.utilisation) / 3600
     return Stage(name, flops, hours)
-
-
-def _notes(args: DudiConfig, plan: Plan) -> tuple[str, ...]:
-    """The assumptions behind the numbers, one sentence each."""
-    return (*_length_notes(plan), *_memory_notes(args, plan), *_time_notes(plan))
 
 
 def _length_notes(plan: Plan) -> list[str]:

@@ -18,8 +18,8 @@ _FITS = 0.95
 
 def render(plan: Plan) -> str:
     """A plain table of at most 80 columns: models, memory, work, time, assumptions."""
-    tables = (_head, _memory_table, _verdict, _work_table, _time_lines, _note_lines)
-    blocks = [table(plan) for table in tables]
+    blocks = [table(plan) for table in (_head, _memory_table, _verdict, _work_table, _time_lines)]
+    blocks.append(["Assumptions", *(_wrapped(note, "  - ", "    ") for note in plan.notes)])
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
@@ -109,10 +109,6 @@ def _hours(label: str, hours: float | None) -> str:
     return f"{label:<60}{shown:>15}"
 
 
-def _note_lines(plan: Plan) -> list[str]:
-    return ["Assumptions", *(_wrapped(note, "  - ", "    ") for note in plan.notes)]
-
-
 def _wrapped(text: str, first: str = "", following: str = "") -> str:
     return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=following, break_on_hyphens=False)
 
@@ -158,9 +154,11 @@ def advise_out_of_memory(plan: Plan, device_bytes: int) -> str:
 
 def _smaller(work: Workload) -> Iterator[Workload]:
     """Workloads of less and less memory and the same optimizer step; checkpointing, which costs time, comes last."""
+    batch, product = min(work.rollout_batch, max(work.rollouts, 1)), work.rows * work.accumulation
+    counts = [rows for rows in range(work.rows, 0, -1) if product % rows == 0]  # down from the present batch size
     for checkpointing in dict.fromkeys((work.checkpointing, True)):
-        for rows in _row_counts(work):
-            for rollouts in _halvings(min(work.rollout_batch, max(work.rollouts, 1))):
+        for rows in counts:
+            for rollouts in [batch >> shift for shift in range(batch.bit_length())] or [batch]:
                 yield dataclasses.replace(
                     work,
                     rows=rows,
@@ -168,16 +166,6 @@ def _smaller(work: Workload) -> Iterator[Workload]:
                     rollout_batch=rollouts if rollouts < min(work.rollout_batch, work.rollouts) else work.rollout_batch,
                     checkpointing=checkpointing,
                 )
-
-
-def _row_counts(work: Workload) -> list[int]:
-    """Divisors of the optimizer step's rows, from the present batch size down."""
-    product = work.rows * work.accumulation
-    return [rows for rows in range(work.rows, 0, -1) if product % rows == 0]
-
-
-def _halvings(number: int) -> list[int]:
-    return [number >> shift for shift in range(number.bit_length())] or [number]
 
 
 def _halved(work: Workload) -> Workload:

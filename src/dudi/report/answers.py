@@ -181,15 +181,12 @@ def _of_language(cards: Sequence[Card]) -> list[Card]:
 
 def _take(chosen: list[Card], cards: Iterable[Card], count: int) -> None:
     """Move up to `count` cards over, always of the split that has the fewest so far, then by a hash of the id."""
-    left = sorted((card for card in cards if card not in chosen), key=_order)
+    left = [card for card in cards if card not in chosen]
+    left.sort(key=lambda card: hashlib.sha256(card.id.encode("utf-8", "replace")).hexdigest())
     for _ in range(min(count, len(left))):
         splits = [card.split for card in chosen]
         counts = [splits.count(card.split) for card in left]
         chosen.append(left.pop(counts.index(min(counts))))
-
-
-def _order(card: Card) -> str:
-    return hashlib.sha256(card.id.encode("utf-8", "replace")).hexdigest()
 
 
 def _right(record: Record) -> bool:

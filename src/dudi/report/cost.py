@@ -43,7 +43,8 @@ def _cells(group: Group) -> tuple[str, ...]:
     times = [_times(run) for run in group.runs]
     columns = [[time.get(name) for time in times] for name in ("cold_start", *PHASES)]
     cells = [_mean_time(column) for column in columns]
-    if columns[0] and all(value is None for value in columns[0]) and any(_is_cached(run) for run in group.runs):
+    cached = any(record.get("cached") for run in group.runs for record in run.stage(cold=True))
+    if columns[0] and all(value is None for value in columns[0]) and cached:
         cells[0] = "cached"
     cells.append(_mean_time([total_seconds(run) for run in group.runs]))
     speed = _known(mean(run.stage(cold=False), "tokens_per_second") for run in group.runs)
@@ -61,10 +62,6 @@ def _times(run: RunFolder) -> dict[str, float | None]:
     if whole is not None:
         times["rest"] = max(whole - sum(times[phase] or 0.0 for phase in _TIMED), 0.0)
     return times
-
-
-def _is_cached(run: RunFolder) -> bool:
-    return any(record.get("cached") for record in run.stage(cold=True))
 
 
 def _seconds(records: Sequence[Mapping[str, Any]], phase: str) -> float | None:

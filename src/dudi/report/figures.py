@@ -96,10 +96,6 @@ def _evaluations(run: RunFolder) -> Records:
     return run.evaluated()
 
 
-def _cold(run: RunFolder) -> Records:
-    return run.stage(cold=True)
-
-
 def lines_of(groups: Sequence[Group], select: Select) -> list[Series]:
     """A line a run; several runs of a group are thin, each with its own dash, and their mean is thick."""
     found = []
@@ -183,7 +179,7 @@ def _cold_start(groups: Sequence[Group]) -> Section:
     return Section(
         "Cold start",
         "The stage before the method, trained on the ground truth.",
-        (_lines(groups, "Loss of the cold start", "loss", "nats a token", stage=_cold),),
+        (_lines(groups, "Loss of the cold start", "loss", "nats a token", stage=lambda run: run.stage(cold=True)),),
     )
 
 

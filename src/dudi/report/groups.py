@@ -56,7 +56,9 @@ def grouped(runs: Sequence[RunFolder]) -> list[Group]:
     members: dict[str, list[RunFolder]] = {}
     for run in runs:
         members.setdefault(_identity(run), []).append(run)
-    ordered = [sorted(own, key=_seed) for own in members.values()]
+    seeds = {run.name: run.value("seed") for run in runs}
+    known = {name: seed if isinstance(seed, int) else float("inf") for name, seed in seeds.items()}
+    ordered = [sorted(own, key=lambda run: (known[run.name], run.name)) for own in members.values()]
     labels = _labels([own[0] for own in ordered])
     return [Group(label, tuple(own), colour) for colour, (label, own) in enumerate(zip(labels, ordered, strict=True))]
 
@@ -83,11 +85,6 @@ def _identity(run: RunFolder) -> str:
         return f"folder {run.path.resolve()}"
     kept = {key: value for key, value in run.values.items() if _counts(str(key))}
     return json.dumps(kept, sort_keys=True, default=str)
-
-
-def _seed(run: RunFolder) -> tuple[float, str]:
-    seed = run.value("seed")
-    return (seed if isinstance(seed, int) else float("inf"), run.name)
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:

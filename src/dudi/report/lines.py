@@ -156,15 +156,15 @@ def _dots(line: Series, rows: Sequence[Triple], places: Sequence[tuple[float, fl
     few = len(rows) <= FEW
     kind, radius = (f"dot c{line.colour % COLOURS}", 3) if few else (f"hit c{line.colour % COLOURS}", 6)
     every = math.ceil(len(places) / MOST_TOOLTIPS)
+
+    def value(y: float, spread: float) -> str:
+        return f"{short(y)} ± {short(spread)}" if math.isfinite(spread) else short(y)
+
     shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {} {}: {}</title></circle>')
     return [
-        shape.format(kind, *place, radius, line.label, x_name.rpartition(" ")[2], short(x), _with_spread(y, spread))
+        shape.format(kind, *place, radius, line.label, x_name.rpartition(" ")[2], short(x), value(y, spread))
         for place, (x, y, spread) in list(zip(places, rows, strict=True))[::every]
     ]
-
-
-def _with_spread(value: float, spread: float) -> str:
-    return f"{short(value)} ± {short(spread)}" if math.isfinite(spread) else short(value)
 
 
 def _band(frame: _Frame, rows: Sequence[Triple], colour: str) -> list[Markup]:

@@ -47,7 +47,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
     """
     runs = read_runs(run_dirs)
     groups = grouped(runs)
-    target = Path(output) if output is not None else _default_output(runs)
+    above = runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path
+    target = Path(output) if output is not None else above / "report.html"
     if png:
         plots.png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')  # what it lacks is said at once
     drawn, benchmarks = sections(groups), benchmark_sections(groups)
@@ -55,11 +56,6 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
     write_text(target, render_page(groups, drawn, benchmarks, folder.name))
     write_figures(list(_figures(drawn, benchmarks)), folder, png=png)
     return target
-
-
-def _default_output(runs: Sequence[RunFolder]) -> Path:
-    folder = runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path
-    return folder / "report.html"
 
 
 def _figures(drawn: Sequence[Section], benchmarks: Sequence[Benchmark]) -> Iterator[Figure]:

@@ -125,7 +125,9 @@ def standalone(chart: Chart) -> str:
         'aria-label="{}">\n<style>{}</style>\n<rect width="100%" height="100%" fill="{}"/>\n'
     ).format(SCALE * width, SCALE * height, width, height, drawn.said, Markup(style()), _light()["page"])
     body = Markup('<g transform="translate({} {})">{}</g>\n').format(MARGIN, top, Markup("\n").join(drawn.parts))
-    return _clean(f"{head}{text(MARGIN, MARGIN + 12, chart.title, 'title')}\n{legend}{body}</svg>\n")
+    svg = f"{head}{text(MARGIN, MARGIN + 12, chart.title, 'title')}\n{legend}{body}</svg>\n"
+    # XML forbids the other characters.
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", svg)
 
 
 def png(svg: str) -> bytes:
@@ -186,8 +188,3 @@ def _legend(keys: Sequence[Key]) -> tuple[Markup, int]:
         parts.append(place.format(MARGIN + left, MARGIN + TITLE - 10 + row * LINE, sample(key), words))
         left += width
     return Markup("").join(parts), row + 1 if keys else 0
-
-
-def _clean(svg: str) -> str:
-    """Without the characters that XML forbids."""
-    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", svg)

@@ -285,7 +285,7 @@ def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
 def _training_rows(language: str, tasks: Sequence[str]) -> tuple[int, list[Row]]:
     """How many facts are trained in a language, and their rows: each fact once before any comes again."""
     rounds: dict[tuple[int, int, str], Row] = {}
-    for kind in _kinds(tasks):
+    for kind in (kind for task in tasks for kind in TASKS[task]):
         trained = (fact for fact in benchmark_facts(kind) if language in trained_languages(knowledge(fact)))
         for place, rows in enumerate(filter(None, (_other_wordings(fact, language) for fact in trained))):
             for turn, row in enumerate(rows):
@@ -328,10 +328,6 @@ def _asked(kind: str, task: str, language: str, part: Part, split: Split, traine
 def _has_names(fact: Fact, language: str) -> bool:
     """Whether a fact can be trained in a language: CLDR may lack a name, and then there is no row."""
     return answer_value(fact, language) is not None
-
-
-def _kinds(tasks: Sequence[str]) -> list[str]:
-    return [kind for task in tasks for kind in TASKS[task]]
 
 
 def _wordings(kind: str, language: str) -> int:

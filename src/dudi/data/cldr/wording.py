@@ -74,6 +74,7 @@ def load_wording(path: Path) -> Wording:
     counts = _texts(path, "count_forms", _table(path, tree, "count_forms"))
     skip = _table(path, tree, "skip")
     verdicts = _texts(path, "verdicts", _table(path, tree, "verdicts"))
+    questions = _table(path, tree, "questions")
     _same_keys(path, "forms", forms, FORMS)
     _same_keys(path, "skip", skip, SKIPS)
     _same_keys(path, "verdicts", verdicts, VERDICTS)
@@ -87,7 +88,7 @@ def load_wording(path: Path) -> Wording:
         count_forms=counts,
         skip={key: frozenset(_get(path, skip, key, list, "skip.")) for key in SKIPS},
         verdicts=verdicts,
-        questions=_questions(path, _table(path, tree, "questions")),
+        questions={kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()},
     )
 
 
@@ -172,10 +173,6 @@ def _check_forms(path: Path, prefix: str, forms: Mapping[str, str]) -> None:
         held = placeholders(path, f"{prefix}.{key}", form)
         if len(held) != 1 or held - {"name", "lower"}:
             raise ConfigError(f"{path}: {prefix}.{key}: must hold {{name}}, or {{lower}} for a small first letter")
-
-
-def _questions(path: Path, table: Mapping[str, Any]) -> dict[str, tuple[Paraphrase, ...]]:
-    return {kind: _paraphrases(path, f"questions.{kind}", table[kind]) for kind in table}
 
 
 def _paraphrases(path: Path, key: str, value: Any) -> tuple[Paraphrase, ...]:
