@@ -67,7 +67,7 @@ def test_rows_of_a_task(sets, tmp_path):
     assert SIB["th"]["train"][2][0] in user["content"] and assistant["content"] == "การเมือง"
     read = load_rows(str(result.output), languages=["th", "en"])
     assert len(read.rows) == 6 and not read.rejections
-    card = json.loads((tmp_path / "data_card.json").read_text())
+    card = json.loads((tmp_path / "rows.card.json").read_text())
     assert card["output"]["rows"] == 6 and card["licence"].startswith("CC BY-SA 4.0")
     assert card["inputs"][0]["file"] == "sib200.parquet" and len(card["inputs"][0]["sha256"]) == 64
     assert card["languages"]["th"] == {"read": 3, "overlap": 0, "written": 3} and card["not_in"] is None

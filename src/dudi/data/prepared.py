@@ -22,11 +22,9 @@ from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sea.sampling import hash_rank
 from dudi.data.sources import RowIds, content_digest, reject
-from dudi.data.writers import row_writer
+from dudi.data.writers import card_beside, row_writer
 from dudi.errors import DataError
 from dudi.files import atomic_file, sha256_of
-
-CARD, REJECTED = "data_card.json", "rejected.jsonl"
 
 Group = tuple[str, ...]
 """What is balanced: a language, or a language and the one it was translated from."""
@@ -54,7 +52,7 @@ class Prepared:
     """What was written.
 
     Attributes:
-        output: The file of rows; `data_card.json` is beside it.
+        output: The file of rows; `NAME.card.json` is beside it.
         card: The card.
         rejections: The rows that could not be used.
     """
@@ -76,7 +74,7 @@ class Prepared:
             )
         if self.rejections:
             lines += [
-                f"{len(self.rejections):,} rejected, each in {self.output.with_suffix(f'.{REJECTED}').name}:",
+                f"{len(self.rejections):,} rejected, each in {self.output.with_suffix('.rejected.jsonl').name}:",
                 *self.rejections.summary(),
             ]
         return "\n".join(lines)
@@ -116,7 +114,7 @@ def prepare(
 
     Args:
         drafts: Starts a pass: located `Draft`s, or what kept a record from being one.
-        output: The `.jsonl` or `.parquet` file; `data_card.json` and `rejected.jsonl` go beside it.
+        output: The `.jsonl` or `.parquet` file; `NAME.card.json` and `NAME.rejected.jsonl` go beside it.
         about: What the card says of the source.
         quotas: How many rows each group gives; all of them where nothing is said.
         benchmark: Rows that share an n-gram with it are left out and counted.
@@ -132,7 +130,7 @@ def prepare(
     ranks: dict[Group, array.array[int]] = {}
     for group, _, rank in judge.passed(drafts()):
         ranks.setdefault(group, array.array("q")).append(rank)
-    judge.rejections.settle(output.with_suffix(f".{REJECTED}"))
+    judge.rejections.settle(output.with_suffix(".rejected.jsonl"))
     judge.rejections.check_share(judge.total, max_rejected_share)
     if not ranks:
         why = f"; {judge.overlap.total():,} share n-grams with the benchmark" if judge.overlap else ""
@@ -156,7 +154,7 @@ def prepare(
         },
         "output": {"file": output.name, "rows": written.total(), "sha256": sha256_of(output)},
     }
-    with atomic_file(output.with_name(CARD)) as temporary:
+    with atomic_file(card_beside(output)) as temporary:
         temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return Prepared(output, card, judge.rejections)
 
@@ -190,7 +188,8 @@ class _Judge:
                 if located.problem is not None:
                     raise RowError(*located.problem)
                 self.read[draft.record["language"]] += 1
-                row = self._ids.unique(parse_row(draft.record, fallback_id=f"{located.file}:{located.line}"))
+                row = parse_row(draft.record, fallback_id=f"{located.file}:{located.line}").in_nfc()
+                row = self._ids.unique(row)
             except RowError as error:
                 record = None if located.problem else draft.record
                 reject(self.rejections, dataclasses.replace(located, value=record), error)
