@@ -7,28 +7,21 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+import regex
+
 from dudi.languages.detect import UNDETERMINED, detect, same_language
 
 _QUOTES = str.maketrans(dict.fromkeys("“”„«»‘’\"'", ""))
 _ENDS = " .,!?;:။၊।…"
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"))
 """Zero-width space, word joiner, BOM, soft hyphen. ZWJ and ZWNJ stay: Tamil and Burmese write with them."""
-_JOINERS = "\u200c\u200d"
 
-_UNSPACED = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Burmese
-    (0xA9E0, 0xA9FF),
-    (0xAA60, 0xAA7F),
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),  # Chinese characters
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x323AF),
+_UNSPACED = "".join(
+    rf"\p{{Script={name}}}" for name in ("Thai", "Lao", "Myanmar", "Khmer", "Hiragana", "Katakana", "Han")
 )
-"""Code points of the scripts that do not part words with spaces."""
+_PIECE = regex.compile(rf"[[{_UNSPACED}]--\p{{M}}][\p{{M}}\u200c\u200d]*|[^[{_UNSPACED}]--\p{{M}}]+", regex.V1)
+"""A letter of a script that does not part words with spaces, with its marks; or a run of anything else."""
+_EDGES = regex.compile(r"^\p{P}+|\p{P}+$")
 
 NGRAM = 4
 """Length of the n-grams of `repetition`."""
@@ -47,32 +40,8 @@ def tokens(text: str) -> list[str]:
     words (Thai, Lao, Burmese, Khmer, Chinese, Japanese) each letter with its marks is a piece, and what is written in
     other scripts beside it stays whole, as MLQA segments Chinese (Lewis et al. 2020).
     """
-    bare = (_bare(piece) for word in normalise(text).split() for piece in _pieces(word))
+    bare = (_EDGES.sub("", piece) for word in normalise(text).split() for piece in _PIECE.findall(word))
     return [piece for piece in bare if piece]
-
-
-def _pieces(word: str) -> list[str]:
-    pieces: list[str] = []
-    for char in word:
-        if pieces and (_is_mark(char) or not (_is_unspaced(char) or _is_unspaced(pieces[-1][0]))):
-            pieces[-1] += char
-        else:
-            pieces.append(char)
-    return pieces
-
-
-def _is_mark(char: str) -> bool:
-    return char in _JOINERS or unicodedata.category(char)[0] == "M"
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_unspaced(char: str) -> bool:
-    return any(first <= ord(char) <= last for first, last in _UNSPACED)
-
-
-def _bare(piece: str) -> str:
-    kept = [place for place, char in enumerate(piece) if unicodedata.category(char)[0] != "P"]
-    return piece[kept[0] : kept[-1] + 1] if kept else ""
 
 
 def exact_match(answer: str, reference: str) -> bool:
