@@ -135,11 +135,10 @@ def _found(config: StackConfig) -> list[str]:
 
 def finish(folder: Path, config: StackConfig) -> None:
     """Write the report and the model card, and say where everything is."""
-    from dudi.report import write_report
-    from dudi.report.stack_card import write_stack_card
+    from dudi.report import write_model_card, write_report
 
     write_report([folder])
-    write_stack_card(folder)
+    write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
     last: dict[str, Any] = next((record for record in reversed(records) if "loss" in record), {})
     wanted = ("loss", "fvu", "cosine", "accuracy")
