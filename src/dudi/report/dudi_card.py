@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,22 +42,23 @@ def front_matter(run: RunFolder) -> ModelCardData:
         datasets=[source] if is_hub(source) else None,
         pipeline_tag="text-generation",
         tags=["dudi", "distillation", *(name for name in METHODS if name == run.value("method"))],
-        model_name=run.name,
+        model_name=_plain(run.name) or "student",
         eval_results=[one for result in results for one in _eval_results(result)] or None,
     )
 
 
 def _eval_results(result: Result) -> list[EvalResult]:
     """The student's scores over all questions of a benchmark, and in each language."""
-    places = [(None, ("overall",)), *((code, ("by_language", code)) for code in result.languages)]
-    name, part = result.name or "benchmark", result.how.get("part")
+    codes = [code for code in result.languages if lang(code) == code]
+    places = [(None, ("overall",)), *((code, ("by_language", code)) for code in codes)]
+    name, part = _plain(result.name) or "benchmark", result.how.get("part")
     return [
         EvalResult(
             task_type="text-generation",
             dataset_type=name,
             dataset_name=name,
             dataset_config=code,
-            dataset_split=None if part is None else str(part),
+            dataset_split=None if part is None else _plain(part),
             metric_type=key,
             metric_name=title,
             metric_value=round(value, 6),
@@ -65,6 +67,11 @@ def _eval_results(result: Result) -> list[EvalResult]:
         for key, title in _SCORES
         if (value := result.value(key, STUDENT, *place)) is not None
     ]
+
+
+def _plain(name: object) -> str:
+    """A name without what is no letter, digit or one of a few signs: front matter is no place for others' markup."""
+    return re.sub(r"[^\w .@/:-]", "", " ".join(str(name).split()))[:100]
 
 
 def content(run: RunFolder) -> dict[str, Any]:
