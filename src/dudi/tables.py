@@ -211,7 +211,8 @@ def _markdown_entry(entry: Entry) -> str:
 def plain_markdown(text: str) -> str:
     """Text that Markdown leaves as it is, on one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*_\[\]|>#~])", r"\\\1", text)
+    text = re.sub(r"([\\`*_\[\]{}|>#~$])", r"\\\1", text)
+    return text.replace("://", "&#58;//").replace("www.", "www&#46;")  # or a bare address becomes a link
 
 
 # --- LaTeX

@@ -5,9 +5,11 @@ import re
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from dudi.report import write_model_card
-from dudi.report.card import code_block, markdown
+from dudi.report.card import code_block
+from dudi.tables import plain_markdown
 
 # --- the model card
 
@@ -40,7 +42,7 @@ def test_card_says_what_was_made(make):
         "| rows | 7 |",
         "dudi train dudi --output 'a folder/run'",
         "torch 2.13.0",
-        "overlap ratio of the top 8",
+        "Overlap ratio of the top 8",
         "Limits",
         "eprint        = {2606.04694}",
     ):
@@ -55,10 +57,11 @@ def test_card_names_the_teacher_that_the_method_reads(make, method, teacher):
     assert f"| teacher | {teacher} |" in write_model_card(make(method=method)).read_text()
 
 
-def test_card_leaves_out_signals_that_the_method_lacks_and_dashes_what_is_missing(make):
-    body = write_model_card(make(method="sft", records=[{"stage": "sft", "step": 1, "loss": 2.0}])).read_text()
-    assert "sequence signal" not in body
-    assert "| off-policy token signal, nats a token | – |" in body
+def test_card_has_the_last_value_of_what_was_measured(make):
+    records = [{"stage": "sft", "step": step, "loss": 3.0 - step, "grad_norm": 1.0} for step in (1, 2)]
+    body = write_model_card(make(method="sft", records=records)).read_text()
+    assert "| Weighted sum | 1 |" in body and "| Norm of the gradient | 1 |" in body
+    assert "equence signal" not in body and "Throughput" not in body
 
 
 def test_card_of_a_local_student_has_no_base_model(make):
@@ -72,7 +75,7 @@ def test_card_of_a_local_student_has_no_base_model(make):
 def test_card_of_an_almost_empty_run(make):
     folder = make(without=("resolved.yaml", "env.json", "data.json", "samples.jsonl"))
     values, body = front(write_model_card(folder).read_text())
-    assert values["language"] == []
+    assert "language" not in values
     assert "the method was not recorded" in body
     assert "Versions were not recorded" in body
 
@@ -89,7 +92,7 @@ def test_card_escapes_what_people_wrote(make, evil):
     text = write_model_card(folder).read_text()
     values, body = front(text)
     assert values["license"] == "other"
-    assert values["language"] == []
+    assert "language" not in values
     outside = re.sub(r"(?ms)^(`{3,}).*?^\1$", "", body)
     for markup in (r"<b>", r"(?<!\\)\]\(", r"://", r"www\.", r"\n---\n"):
         assert not re.search(markup, outside)
@@ -113,8 +116,18 @@ def test_card_shows_the_results(make_asked):
     assert body.index("## Results") < body.index("## Last metrics of training")
 
 
+def test_the_hub_reads_the_results(make_asked):
+    path = write_model_card(make_asked())
+    data = ModelCard.load(path).data
+    assert data.model_name == path.parent.name and data.datasets is None
+    found = {(one.metric_type, one.dataset_config): one.metric_value for one in data.eval_results}
+    assert found["exact_match", None] == 0.31 and found["bits_per_byte", None] == 0.69
+    assert found["exact_match", "my"] == 0.155 and len(found) > 10
+    assert {(one.dataset_name, one.dataset_split) for one in data.eval_results} == {("cldr-qa-1", "test")}
+
+
 def test_markdown_and_fences():
-    assert markdown("a_b*c\n|d") == r"a\_b\*c \|d"
+    assert plain_markdown("a_b*c\n|d") == r"a\_b\*c \|d"
     assert code_block("a ``` b").startswith("````\n")
 
 

@@ -179,11 +179,10 @@ def _found(config: StackConfig) -> list[str]:
 
 def finish(folder: Path, config: StackConfig) -> None:
     """Write the report and the model card, and say where everything is."""
-    from dudi.report import write_report
-    from dudi.report.stack_card import write_stack_card
+    from dudi.report import write_model_card, write_report
 
     write_report([folder])
-    write_stack_card(folder)
+    write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
     read, shortened = (sum(line.get(f"rows/{what}", 0) for line in records) for what in ("read", "shortened"))
     if shortened:

@@ -16,7 +16,14 @@ from dudi.errors import DudiError
 from dudi.report.run_folder import RunFolder
 
 CARD = "README.md"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+KNOWN = (
+    (re.compile(r"facebook/.*nllb", re.I), "CC-BY-NC-4.0: not for commercial use (NLLB's weights)"),
+    (re.compile(r"meta-llama/(Meta-)?Llama-3\.1", re.I), "Llama 3.1 Community License"),
+    (re.compile(r"meta-llama/(Meta-)?Llama-3\.2", re.I), "Llama 3.2 Community License"),
+    (re.compile(r"meta-llama/(Meta-)?Llama-3", re.I), "Meta Llama 3 Community License"),
+)
+"""Terms by names on the hub, where no card is at hand."""
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PACKAGE = "package:"
 _LONGEST = 300
 
@@ -30,10 +37,10 @@ def model_licence(name: Any, revision: str | None = None) -> str:
     """
     if not isinstance(name, str) or not name:
         return "not stated here"
-    stated = _stated(_card(name, revision, "model"))
-    if stated:
+    known = next((terms for pattern, terms in KNOWN if pattern.match(name)), "")
+    if stated := _stated(name, revision, "model") or known:
         return stated
-    if _is_hub(name):
+    if is_hub(name):
         return f"not stated here: look at huggingface.co/{name}"
     return "not stated here" + ("" if _folder(name) is None else f": {name}/{CARD} names none")
 
@@ -45,31 +52,17 @@ def data_licence(run: RunFolder) -> str:
         return "not stated here"
     if source in SOURCES:
         return SOURCES[source].licence
-    path = Path(source).expanduser()
+    path, hub = Path(source).expanduser(), source.partition(":")[0]
     cards = [card_beside(path)] if path.is_file() else sorted(path.glob("*.card.json"))
-    stated = next(filter(None, map(_data_card, cards)), "")
-    hub = source.partition(":")[0]
-    stated = stated or _stated(_card(hub, None, "dataset"))
-    if stated:
+    if stated := next(filter(None, map(_data_card, cards)), "") or _stated(hub, None, "dataset"):
         return stated
-    place = f"huggingface.co/datasets/{hub}" if _is_hub(hub) else "where the rows come from"
+    place = f"huggingface.co/datasets/{hub}" if is_hub(hub) else "where the rows come from"
     return f"not stated here: look at {place}"
 
 
-def _card(name: str, revision: str | None, kind: str) -> Path | None:
-    """The card of a folder, else the one in the hub's cache: what was never downloaded is not looked for."""
-    folder = _folder(name)
-    if folder is not None:
-        return folder / CARD
-    if not _is_hub(name):
-        return None
-    try:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(name, CARD, revision=revision, repo_type=kind)
-    except (ImportError, OSError, ValueError):
-        return None
-    return Path(found) if isinstance(found, str) else None
+def is_hub(name: Any) -> bool:
+    """Whether a name is one of the hub's, and of nothing here."""
+    return isinstance(name, str) and _HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _folder(name: str) -> Path | None:
@@ -84,23 +77,21 @@ def _folder(name: str) -> Path | None:
     return path if path.is_dir() else None
 
 
-def _is_hub(name: str) -> bool:
-    return HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
+def _stated(name: str, revision: str | None, kind: str) -> str:
+    """What a card's front matter says: a folder's, else the one in the hub's cache; empty where it says nothing."""
+    import huggingface_hub
 
-
-def _stated(card: Path | None) -> str:
-    """What the front matter of a card says; an empty text when it says nothing."""
-    if card is None:
-        return ""
     try:
-        text = card.read_text(encoding="utf-8")
-        front = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
-    except (OSError, ValueError, IndexError, RecursionError, yaml.YAMLError):
-        return ""
-    if not isinstance(front, Mapping):
+        card: Any = _folder(name) or ""
+        if card:
+            card = card / CARD
+        elif is_hub(name):
+            card = huggingface_hub.try_to_load_from_cache(name, CARD, revision=revision, repo_type=kind)
+        front = huggingface_hub.metadata_load(card) if isinstance(card, str | Path) and str(card) else None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return ""
     # A licence of its own has the identifier `other` and says the rest in these keys.
-    parts = [front.get("license"), front.get("license_name"), front.get("license_link")]
+    parts = [(front or {}).get(key) for key in ("license", "license_name", "license_link")]
     named = [", ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts if part]
     return ", ".join(named)[:_LONGEST]
 

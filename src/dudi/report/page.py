@@ -58,11 +58,6 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
     return target
 
 
-def _default_output(runs: Sequence[RunFolder]) -> Path:
-    folder = runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path
-    return folder / "report.html"
-
-
 def _figures(drawn: Sequence[Section], benchmarks: Sequence[Benchmark]) -> Iterator[Figure]:
     for benchmark in benchmarks:
         if benchmark.chart is not None:

@@ -1,0 +1,123 @@
+"""What the card of a student says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from dudi.evaluation.records import FILE, STUDENT
+from dudi.languages.registry import LANGUAGES
+from dudi.objective.methods import METHODS, Method
+from dudi.report.benchmark import benchmark_sections
+from dudi.report.facts import model_name
+from dudi.report.groups import grouped
+from dudi.report.licences import is_hub
+from dudi.report.results import Result, benchmarks_of, result_of
+from dudi.report.run_folder import RunFolder, last
+from dudi.report.samples import lang
+from dudi.report.wording import in_order, said
+from dudi.tables import DASH
+
+_SCORES = (
+    ("exact_match", "Exact match"),
+    ("in_language", "Answers in the question's language"),
+    ("chrf", "chrF"),
+    ("bits_per_byte", "Bits per byte of the reference"),
+)
+
+
+def front_matter(run: RunFolder) -> ModelCardData:
+    """What the hub reads, with the student's scores as `model-index`."""
+    student, source = run.value("student.model"), str(run.value("data.train") or "").partition(":")[0]
+    codes = [code for code in _codes(run) if lang(code) == code]  # the hub refuses anything else
+    results = [result for name in benchmarks_of([run]) if (result := result_of(run, name)) is not None]
+    return ModelCardData(
+        language=codes or None,
+        license="other",
+        library_name="transformers",
+        base_model=student if is_hub(student) else None,
+        datasets=[source] if is_hub(source) else None,
+        pipeline_tag="text-generation",
+        tags=["dudi", "distillation", *(name for name in METHODS if name == run.value("method"))],
+        model_name=_plain(run.name) or "student",
+        eval_results=[one for result in results for one in _eval_results(result)] or None,
+    )
+
+
+def _eval_results(result: Result) -> list[EvalResult]:
+    """The student's scores over all questions of a benchmark, and in each language."""
+    codes = [code for code in result.languages if lang(code) == code]
+    places = [(None, ("overall",)), *((code, ("by_language", code)) for code in codes)]
+    name, part = _plain(result.name) or "benchmark", result.how.get("part")
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=name,
+            dataset_name=name,
+            dataset_config=code,
+            dataset_split=None if part is None else _plain(part),
+            metric_type=key,
+            metric_name=title,
+            metric_value=round(value, 6),
+        )
+        for code, place in places
+        for key, title in _SCORES
+        if (value := result.value(key, STUDENT, *place)) is not None
+    ]
+
+
+def _plain(name: object) -> str:
+    """A name without what is no letter, digit or one of a few signs: front matter is no place for others' markup."""
+    return re.sub(r"[^\w .@/:-]", "", " ".join(str(name).split()))[:100]
+
+
+def content(run: RunFolder) -> dict[str, Any]:
+    """What the template of a student's card is filled with."""
+    method = METHODS.get(str(run.value("method")))
+    # A second model gave signals or wrote targets.
+    reads = (method is None or method.teacher == "model" or run.value("targets") == "teacher") and bool(
+        run.value("teacher.model")
+    )
+    teacher, roles = (model_name(run.value("teacher")), ("student", "teacher")) if reads else ("none", ("student",))
+    counts = run.data.get("rows")
+    rows = counts if isinstance(counts, Mapping) else {}
+    named = {code: f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)}
+    steps = last(run.stage(cold=False), "step")
+    return {
+        "method": method,
+        "facts": [
+            ("student", model_name(run.value("student"))),
+            ("teacher", "the student's own moving average" if method and method.teacher == "ema" else teacher),
+            ("optimizer steps", DASH if steps is None else int(steps)),
+            *_chosen(run, method),
+            ("source of the rows", said(run.data.get("source"))),
+            ("rows", sum(count for count in rows.values() if isinstance(count, int)) if rows else DASH),
+            ("fingerprint of the rows (SHA-256)", said(run.data.get("fingerprint"))),
+        ],
+        "languages": [f"{name}: {rows[code]} rows" if code in rows else name for code, name in named.items()],
+        "parents": [(role, run.value(f"{role}.model"), run.value(f"{role}.revision")) for role in roles],
+        "benchmarks": benchmark_sections(grouped([run])),
+        "result_file": FILE,
+    }
+
+
+def _codes(run: RunFolder) -> list[str]:
+    """The languages that rows were in, else the ones that the recipe names."""
+    counts, named = run.data.get("rows"), run.value("languages")
+    found = counts if isinstance(counts, Mapping) and counts else named if isinstance(named, list) else ()
+    return in_order(map(str, found))
+
+
+def _chosen(run: RunFolder, method: Method | None) -> list[tuple[str, str]]:
+    """The method's own choices: (wording, value) of what is written down."""
+    signals = method.signals if method is not None else frozenset()
+    wanted = [("cold start", "cold_start"), ("learning rate", "learning_rate"), ("seed", "seed")]
+    if {"off_policy", "on_policy"} & signals and method is not None and method.teacher != "none":
+        wanted = [("weight of the on-policy signal, lambda", "lambda"), ("divergence", "divergence"), *wanted]
+        wanted.insert(2, ("verbalizer", "verbalizer"))
+    if "sequence" in signals:
+        wanted = [("weight of the sequence signal, alpha", "alpha"), *wanted]
+    return [(wording, said(value)) for wording, key in wanted if (value := run.value(key)) is not None]
