@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import METRICS, Metric, metric_of
@@ -13,6 +14,8 @@ from dudi.tables import grid_of, terminal
 MOST_SPLITS = 4
 """More splits than these do not fit beside each other."""
 NOT_MEASURED = "-"
+CELLS = "language_and_task"
+"""What a benchmark of several tasks has beside languages and tasks: each task in each language, a metric of its own."""
 TITLES = {FLOOR: "guessing", "cold_start": "cold start"}
 _COLUMNS = ("exact_match", "chrf", "token_f1", "in_language", "bits_per_byte")
 _LINES = (*_COLUMNS, "in_language_strict", "repetition", "length", "ended", "empty")
@@ -29,7 +32,10 @@ def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
     languages, splits = evaluation.keys("language"), splits_of(evaluation)
     columns = splits if len(splits) <= MOST_SPLITS else []
     names = {code: language_name(code) for code in languages}
-    parts = [_headline(evaluation), _main_table(evaluation, names, columns, colour)]
+    parts = [_headline(evaluation)]
+    parts.append(
+        cells_table(evaluation, colour) if evaluation.keys(CELLS) else _main_table(evaluation, names, columns, colour)
+    )
     if languages:
         parts.append(_metrics_table(evaluation, "By language", "language", names, colour))
     if len(splits) > MOST_SPLITS:
@@ -85,6 +91,40 @@ def language_name(code: str) -> str:
     return LANGUAGES[code].name if code in LANGUAGES else code
 
 
+def cells_table(evaluation: Evaluation, colour: bool = False) -> str:
+    """Tasks down, languages across, each task in the first of its metrics; means with their standard errors."""
+    codes, tasks = evaluation.keys(CELLS), evaluation.keys("task")
+    by_unit: dict[str, list[tuple[str, list[str]]]] = {}
+    for task in tasks:
+        metric = main_metric(evaluation, "by_task", task)
+        cells = [_cell(evaluation, metric, [f"by_{CELLS}", code, task]) for code in codes]
+        cells.append(f"{_cell(evaluation, metric, ['by_task', task])}{standard_error(evaluation, metric, task)}")
+        by_unit.setdefault(metric.title, []).append((task, cells))
+    parts = [
+        terminal(grid_of((*codes, "all"), rows), title=title.replace(" in %", ", in %"), colour=colour)
+        for title, rows in by_unit.items()
+    ]
+    return "\n\n".join(parts)
+
+
+def main_metric(evaluation: Evaluation, *place: str) -> Metric:
+    """The metric that stands for a part of the scores: the first of `METRICS` that it has, else the first at all."""
+    leaf: Any = evaluation.runs[0].scores
+    for key in place:
+        leaf = leaf.get(key, {}) if isinstance(leaf, Mapping) else {}
+    there = [name for name, value in leaf.items() if isinstance(value, int | float) and name != "questions"]
+    return metric_of(next((name for name in METRICS if name in there), there[0] if there else "score"))
+
+
+def standard_error(evaluation: Evaluation, metric: Metric, task: str) -> str:
+    """` (1.2)`: the standard error of a task's mean over questions, of one seed; empty where it is not known."""
+    stderr = evaluation.runs[0].scores.get("by_task", {}).get(task, {}).get("stderr", {})
+    value = stderr.get(metric.name) if isinstance(stderr, Mapping) else None
+    if len(evaluation.runs) > 1 or not isinstance(value, int | float):
+        return ""
+    return f" ({metric.scale * value:.{metric.digits}f})"
+
+
 def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
     """The metrics of answers to questions, or else whatever was measured overall."""
     overall = evaluation.runs[0].scores.get("overall", {})
@@ -99,6 +139,10 @@ def _headline(evaluation: Evaluation) -> str:
     how = evaluation.benchmark
     decoding = how.get("decoding", {})
     drawn = "greedy" if not decoding.get("temperature") else f"temperature {decoding['temperature']:g}"
+    if "num_fewshot" in decoding:
+        shots = decoding["num_fewshot"]
+        drawn = "examples as the tasks have them" if shots is None else f"{shots} examples"
+        drawn += ", chat template" if decoding.get("apply_chat_template") else ""
     seeds = f"{len(evaluation.seeds)} seeds" if len(evaluation.seeds) > 1 else f"seed {evaluation.seeds[0]}"
     part = f", {how['part']}" if "part" in how else ""
     return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"
