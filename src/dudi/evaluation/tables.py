@@ -9,7 +9,7 @@ from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import METRICS, Metric, metric_of
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
 from dudi.languages.registry import LANGUAGES
-from dudi.tables import grid_of, terminal
+from dudi.tables import Grid, grid_of, terminal
 
 MOST_SPLITS = 4
 """More splits than these do not fit beside each other."""
@@ -54,6 +54,9 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
         colour: Whether to write escape codes for a terminal.
     """
     by_role = by_subject(evaluations)
+    if not asks_exactly(by_role.values()):
+        tables = (("By task", tasks_grid(by_role)), ("By language", languages_grid(by_role)))
+        return "\n\n".join(terminal(table, title=title, colour=colour) for title, table in tables)
     splits, meanings = splits_of(*evaluations), find(evaluations[0].benchmark.get("name")).meanings
     parts = [_subjects_table(by_role, splits, colour)]
     parts += ["\n".join(f"  {split}: {meanings[split]}" for split in splits if split in meanings)]
@@ -178,6 +181,34 @@ def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str,
 def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
     mean, std = metric.shown(evaluation.values(metric.name, *place))
     return mean if std == NOT_MEASURED else f"{mean} ±{std}"
+
+
+def asks_exactly(evaluations: Iterable[Evaluation]) -> bool:
+    """Whether answers were held against references, or else something else was measured."""
+    return any(one.values("exact_match", "overall") for one in evaluations)
+
+
+def tasks_grid(by_role: Mapping[str, Evaluation]) -> Grid:
+    """Tasks down, everybody in a run across, each task in the first of its metrics."""
+    first = next(iter(by_role.values()))
+    rows = []
+    for task in dict.fromkeys(task for one in by_role.values() for task in one.keys("task")):
+        metric = main_metric(first, "by_task", task)
+        label = f"{task}: {metric.short or metric.title}"
+        rows.append((label, [metric.shown(one.values(metric.name, "by_task", task))[0] for one in by_role.values()]))
+    return grid_of([title(one) for one in by_role.values()], rows)
+
+
+def languages_grid(by_role: Mapping[str, Evaluation]) -> Grid:
+    """Languages down, everybody in a run across, in the first metric of the whole."""
+    first = next(iter(by_role.values()))
+    metric = main_metric(first, "overall")
+    places = {language_name(code): ("by_language", code) for code in first.keys("language")}
+    rows = [
+        (name, [metric.shown(one.values(metric.name, *place))[0] for one in by_role.values()])
+        for name, place in (places | {f"all: {metric.short or metric.title}": ("overall",)}).items()
+    ]
+    return grid_of([title(one) for one in by_role.values()], rows)
 
 
 def _subjects_table(by_role: dict[str, Evaluation], splits: Sequence[str], colour: bool) -> str:
