@@ -315,8 +315,7 @@ def _untested(planned: Sequence[_Test]) -> list[str]:
     for test in planned:
         pairs.setdefault(test[1:], []).append(test[0])
     return [
-        f"Not tested, since a test needs 2 scores a side, or of two single models their answers to the same questions: "
-        f"{name} against {', '.join(rivals)} ({', '.join(columns)})"
+        f"Not tested, since a test needs 2 scores a side: {name} against {', '.join(rivals)} ({', '.join(columns)})"
         for (name, rivals), columns in pairs.items()
     ]
 

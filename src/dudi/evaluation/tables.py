@@ -54,7 +54,7 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
         colour: Whether to write escape codes for a terminal.
     """
     by_role = by_subject(evaluations)
-    if not asks_exactly(by_role.values()):
+    if any(one.keys(CELLS) for one in by_role.values()):
         tables = (("By task", tasks_grid(by_role)), ("By language", languages_grid(by_role)))
         return "\n\n".join(terminal(table, title=title, colour=colour) for title, table in tables)
     splits, meanings = splits_of(*evaluations), find(evaluations[0].benchmark.get("name")).meanings
@@ -114,8 +114,9 @@ def main_metric(evaluation: Evaluation, *place: str) -> Metric:
     """The metric that stands for a part of the scores: the first of `METRICS` that it has, else the first at all."""
     leaf: Any = evaluation.runs[0].scores
     for key in place:
-        leaf = leaf.get(key, {}) if isinstance(leaf, Mapping) else {}
-    there = [name for name, value in leaf.items() if isinstance(value, int | float) and name != "questions"]
+        leaf = leaf.get(key) if isinstance(leaf, Mapping) else None
+    values = leaf if isinstance(leaf, Mapping) else {}
+    there = [name for name, value in values.items() if isinstance(value, int | float) and name != "questions"]
     return metric_of(next((name for name in METRICS if name in there), there[0] if there else "score"))
 
 
@@ -183,9 +184,12 @@ def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
     return mean if std == NOT_MEASURED else f"{mean} ±{std}"
 
 
-def asks_exactly(evaluations: Iterable[Evaluation]) -> bool:
-    """Whether answers were held against references, or else something else was measured."""
-    return any(one.values("exact_match", "overall") for one in evaluations)
+def _shown(evaluation: Evaluation, metric: Metric, *place: str) -> str:
+    """The mean of a metric; a dash for none, and for what is no number: reports read the files of others."""
+    try:
+        return metric.shown(evaluation.values(metric.name, *place))[0]
+    except (TypeError, ValueError):
+        return NOT_MEASURED
 
 
 def tasks_grid(by_role: Mapping[str, Evaluation]) -> Grid:
@@ -195,7 +199,7 @@ def tasks_grid(by_role: Mapping[str, Evaluation]) -> Grid:
     for task in dict.fromkeys(task for one in by_role.values() for task in one.keys("task")):
         metric = main_metric(first, "by_task", task)
         label = f"{task}: {metric.short or metric.title}"
-        rows.append((label, [metric.shown(one.values(metric.name, "by_task", task))[0] for one in by_role.values()]))
+        rows.append((label, [_shown(one, metric, "by_task", task) for one in by_role.values()]))
     return grid_of([title(one) for one in by_role.values()], rows)
 
 
@@ -205,7 +209,7 @@ def languages_grid(by_role: Mapping[str, Evaluation]) -> Grid:
     metric = main_metric(first, "overall")
     places = {language_name(code): ("by_language", code) for code in first.keys("language")}
     rows = [
-        (name, [metric.shown(one.values(metric.name, *place))[0] for one in by_role.values()])
+        (name, [_shown(one, metric, *place) for one in by_role.values()])
         for name, place in (places | {f"all: {metric.short or metric.title}": ("overall",)}).items()
     ]
     return grid_of([title(one) for one in by_role.values()], rows)

@@ -113,7 +113,7 @@ def _splits(result: Result) -> list[str]:
 
 
 def _single(result: Result) -> Benchmark:
-    if result.metric.name != "exact_match":
+    if result.has_cells:
         return Benchmark(
             words=in_words(result),
             by_split=tasks_grid(result.evaluations),

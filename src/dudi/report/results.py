@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dudi.evaluation.metrics import Metric, metric_of
+from dudi.evaluation.metrics import Metric
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
-from dudi.evaluation.tables import TITLES, before_method, by_subject, main_metric
+from dudi.evaluation.tables import CELLS, TITLES, before_method, by_subject, main_metric
 from dudi.objective.methods import METHODS
 from dudi.report.run_folder import RunFolder, number
 from dudi.report.wording import in_order, said, whole_percent
@@ -78,10 +78,14 @@ class Result:
         return whole_percent(self.value("exact_match", subject, *place))
 
     @property
+    def has_cells(self) -> bool:
+        """Whether there are tasks with metrics of their own, and not answers that were held against references."""
+        return any(one.keys(CELLS) for one in self.evaluations.values())
+
+    @property
     def metric(self) -> Metric:
-        """What stands for the student's scores: exact match, or else the first metric there is."""
-        student = self.evaluations.get(STUDENT)
-        return metric_of("exact_match") if student is None else main_metric(student, "overall")
+        """What stands for the scores of one who was asked tasks: the first of its metrics."""
+        return main_metric(self.evaluations[STUDENT], "overall")
 
     def title(self, subject: str) -> str:
         """What a table calls a subject."""
@@ -119,7 +123,7 @@ def asks(run: RunFolder) -> bool:
 
 def in_words(result: Result) -> str:
     """Two sentences: how the student was trained, and what it answers now."""
-    return f"{_trained(result)} {_answers(result) if result.metric.name == 'exact_match' else _measures(result)}"
+    return f"{_trained(result)} {_measures(result) if result.has_cells else _answers(result)}"
 
 
 def described(result: Result) -> tuple[tuple[str, str], ...]:
@@ -130,8 +134,8 @@ def described(result: Result) -> tuple[tuple[str, str], ...]:
     chosen += f", at most {said(decoding.get('max_new_tokens'))} new tokens"
     if "num_fewshot" in decoding:  # lm-eval's
         shots = decoding["num_fewshot"]
-        chosen = f"{'the tasks own' if shots is None else shots} examples, chat template "
-        chosen += "on" if decoding.get("apply_chat_template") else "off"
+        examples = "examples as the tasks have them" if shots is None else f"{said(shots)} examples"
+        chosen = f"{examples}, chat template {'on' if decoding.get('apply_chat_template') else 'off'}"
     versions = [f"{name} {how[key]}" for key, name in _VERSIONS.items() if key in how]
     return (
         ("benchmark", said(how.get("name")) + (f", part {how['part']}" if "part" in how else "")),
