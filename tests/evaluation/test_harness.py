@@ -8,6 +8,7 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
+from dudi.data.chat import chat_format, plain_format
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.harness.names import language_of, named_tasks, suffixes
 from dudi.evaluation.harness.questions import Options, choose_tasks
@@ -33,8 +34,15 @@ def asked(model, tokenizer, sets):
     words = ["sib200", "belebele", "ntrex_bits", "ntrex_bits_from_en", "ntrex_to_en"]
     options = Options(data=sets, gen_kwargs={"max_gen_toks": 4}, batch_size=3)
     questions = choose_tasks(words, ["th", "en"], options)
-    runs, lines, about = questions.ask(model, tokenizer, [1234])
+    runs, lines, about = put(questions, model, tokenizer, [1234])
     return questions, runs, lines, about
+
+
+def put(questions, model, tokenizer, seeds):
+    """Scores by seed, lines, further facts."""
+    chat = chat_format(tokenizer, {}, "tiny") if tokenizer.chat_template else plain_format(tokenizer)
+    found = questions.ask(model, chat, seeds)
+    return found.runs, found.answers, found.about
 
 
 def of_task(lines, task, language):
@@ -201,21 +209,21 @@ def test_the_numbers_of_lm_eval_itself(model, tokenizer, own, chat, shots):
         bootstrap_iters=10,
     )
     questions = choose_tasks([str(own / "mine.yaml")], None, Options(num_fewshot=shots, apply_chat_template=chat))
-    runs, lines, _ = questions.ask(model, tokenizer, [7])
+    runs, lines, _ = put(questions, model, tokenizer, [7])
     leaf = runs[0].scores["by_language_and_task"]["th"]["mine"]
     their = theirs["results"]["mine_th"]
     assert leaf["acc"] == their["acc,none"] and leaf["acc_norm"] == their["acc_norm,none"]
     assert leaf["stderr"]["acc"] == pytest.approx(their["acc_stderr,none"])
     for line, sample in zip(lines, theirs["samples"]["mine_th"], strict=True):
         assert line["log_likelihoods"] == pytest.approx([resp[0] for resp in sample["filtered_resps"]], abs=2e-3)
-    again, _, _ = questions.ask(model, tokenizer, [7])
+    again, _, _ = put(questions, model, tokenizer, [7])
     assert again == runs
 
 
 def test_examples_are_drawn_by_the_seed(model, tokenizer, own):
     questions = choose_tasks([str(own / "mine.yaml")], None, Options(num_fewshot=2))
     questions.check_seeds([0, 1, 2])
-    _, lines, _ = questions.ask(model, tokenizer, [0, 1])
+    _, lines, _ = put(questions, model, tokenizer, [0, 1])
     by_seed = [[line["log_likelihoods"] for line in lines if line["seed"] == seed] for seed in (0, 1)]
     assert len(by_seed[0]) == 6 and by_seed[0] != by_seed[1]
     assert questions.benchmark["decoding"]["num_fewshot"] == 2
@@ -226,7 +234,7 @@ def test_examples_are_drawn_by_the_seed(model, tokenizer, own):
 def test_limit_chat_and_system_turn_change_what_is_asked(model, tokenizer, own):
     def asked(**options):
         questions = choose_tasks([str(own / "mine.yaml")], None, Options(**options))
-        _, lines, _ = questions.ask(model, tokenizer, [0])
+        _, lines, _ = put(questions, model, tokenizer, [0])
         return questions.benchmark, [line["log_likelihoods"] for line in lines]
 
     plain, costs = asked()
@@ -244,8 +252,8 @@ def test_a_template_that_is_not_there(model, own):
     bare = make_tokenizer(template=None)
     questions = choose_tasks([str(own / "mine.yaml")], None, Options(apply_chat_template=True))
     with pytest.raises(ConfigError, match="--apply-chat-template: the tokenizer has no chat template"):
-        questions.ask(model, bare, [0])
-    choose_tasks([str(own / "mine.yaml")], None, Options()).ask(model, bare, [0])  # without one none is needed
+        put(questions, model, bare, [0])
+    put(choose_tasks([str(own / "mine.yaml")], None, Options()), model, bare, [0])  # without one none is needed
 
 
 # tokenizers
@@ -353,7 +361,7 @@ def test_names_are_completed_by_the_languages(own):
 
 def test_a_users_folder_is_asked_by_name(model, tokenizer, own):
     questions = choose_tasks(["mine"], ["id", "th"], Options(include_path=(own,), limit=1))
-    runs, lines, _ = questions.ask(model, tokenizer, [0])
+    runs, lines, _ = put(questions, model, tokenizer, [0])
     assert set(runs[0].scores["by_language"]) == {"id", "th"} and len(lines) == 2
 
 

@@ -44,7 +44,13 @@ def remarks(comparison: Comparison, best: str, second: str) -> list[str]:
 
 def _tested(comparison: Comparison) -> str:
     tests = f"{comparison.tests} tests" if comparison.tests > 1 else "1 test"
-    how = f"ASO, eps_min < {comparison.tau:g}, confidence {comparison.confidence:g} over {tests}"
+    cells = [cell for row in comparison.rows for cell in row.cells]
+    used = [f"ASO, eps_min < {comparison.tau:g}"] if any(cell.eps is not None for cell in cells) else []
+    level = (1 - comparison.confidence) / comparison.tests
+    used += [
+        f"{name} over questions, p < {level:.2g}" for name in dict.fromkeys(cell.test for cell in cells if cell.test)
+    ]
+    how = f"{', '.join(used)}, confidence {comparison.confidence:g} over {tests}"
     if comparison.candidate is None:
         return f"the best is better than the next best ({how})"
     rival = next(cell.against for row in comparison.rows for cell in row.cells if cell.against)
@@ -82,16 +88,20 @@ def grid(comparison: Comparison, *, std: bool, long: bool) -> Grid:
 
 
 def eps_grid(comparison: Comparison, *, long: bool) -> Grid:
-    """Every test that was made: who, against whom, eps_min."""
+    """Every test that was made: who, against whom, eps_min or p."""
     lines = []
     for place, column in enumerate(comparison.columns):
         for row in comparison.rows:
             cell = row.cells[place]
-            if cell.eps is not None:
-                value = Entry(f"{cell.eps:.3f}", diamond=cell.significant, value=cell.eps)
+            found = cell.eps if cell.eps is not None else cell.p
+            if found is not None:
+                text = f"{found:.3f}" if cell.test is None else f"{found:.2g} ({cell.test})"
+                value = Entry(text, diamond=cell.significant, value=found)
                 entries = (Entry(plain(row.name)), Entry(plain(str(cell.against))), value)
                 lines.append(Line(column_title(comparison.by, column, long=long), entries))
-    return Grid(("tested", "against", "eps_min"), tuple(lines))
+    kinds = {cell.test is None for row in comparison.rows for cell in row.cells if (cell.eps, cell.p) != (None, None)}
+    heading = {frozenset({True}): "eps_min", frozenset({False}): "p"}.get(frozenset(kinds), "eps_min or p")
+    return Grid(("tested", "against", heading), tuple(lines))
 
 
 def _entry(cell: Cell, digits: int, std: bool) -> Entry:

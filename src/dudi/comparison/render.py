@@ -14,7 +14,7 @@ FORMATS = ("text", "markdown", "latex", "csv")
 _WIDEST = 12
 """More columns than this are written as lines in Markdown and LaTeX: methods then stand side by side."""
 _HEAD = ("by", "column", "metric", "unit", "mean", "std", "n", "best", "second", "significant", "eps")
-_MORE = ("against", "delta", "percent", "reference", "differs")
+_MORE = ("against", "delta", "percent", "reference", "differs", "p", "test")
 
 
 def render(
@@ -34,7 +34,7 @@ def render(
         colour: Text: bold and underline as escape codes, where a `*` and a `+` stand otherwise.
         std: Whether standard deviations are shown; None shows them where there are any, in text where they fit. CSV
             always has them.
-        eps: Whether a table of eps_min follows. CSV always has it.
+        eps: Whether a table of every test, its eps_min or p, follows. CSV always has them.
         width: Text: the terminal's columns. A table that does not fit is turned round, and never cut.
 
     Raises:
@@ -97,6 +97,7 @@ def every_cell(comparison: Comparison) -> Grid:
             numbers = [_number(one) for one in (cell.mean, cell.std, cell.n, *marks, cell.eps)]
             deltas = [_number(one) for one in ((row.delta, row.percent) if column == OVERALL else (None, None))]
             more = [Entry(cell.against or ""), *deltas, _number(int(row.reference)), Entry(differs)]
+            more += [_number(cell.p), Entry(cell.test or "")]
             lines.append(Line(row.name, (*map(Entry, texts), *numbers, *more)))
     return Grid((*_HEAD, *_MORE), tuple(lines), "method")
 

@@ -1,6 +1,7 @@
 """Several evaluations side by side, as data: means, the best and second best, and whether a lead is one.
 
-A lead is tested with Almost Stochastic Order (`dudi.comparison.significance`). The best and the second best of each
+A lead over seeds is tested with Almost Stochastic Order (`dudi.comparison.significance`), that of one single model over
+another question by question (`dudi.comparison.paired`). The best and the second best of each
 column are marked, and a diamond says that the best is significantly better than the next. In Tables 2 and 3 of the
 paper (arXiv 2606.04694) all diamonds belong to one method, and its rival is the best other one overall: `candidate`.
 """
@@ -14,8 +15,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dudi.comparison.columns import column_scores, find_columns, find_metric
+from dudi.comparison.paired import Paired
 from dudi.comparison.same import check_comparable
 from dudi.comparison.significance import TAU, aso
+from dudi.comparison.single import tested_by_question
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.metrics import OVERALL, Metric
 from dudi.evaluation.records import Evaluation
@@ -33,7 +36,9 @@ class Cell:
         second: Whether only the best are better.
         eps: eps_min of this method against `against`; None where it was not tested.
         against: The other side of the test: the next best, or the candidate's rival.
-        significant: Whether eps is below tau.
+        significant: Whether eps is below tau, or p below what the tests of the table together leave each.
+        p: Of the test over questions against `against`; None where there was none.
+        test: Which one: `McNemar` or `paired permutation`.
     """
 
     mean: float | None
@@ -44,6 +49,8 @@ class Cell:
     eps: float | None = None
     against: str | None = None
     significant: bool = False
+    p: float | None = None
+    test: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ _Scores = Mapping[str, Mapping[str, list[float]]]
 """By column, then method: one value per run, in the shown unit."""
 _Test = tuple[str, str, tuple[str, ...]]
 """A column, who is tested, and against whom: several where the next best tie."""
+_Found = Mapping[str, Any]
+"""What a test gives its cell: `eps` or `p` and `test`, `against`, `significant`."""
 
 
 def compare(
@@ -153,22 +162,27 @@ def compare(
     contestants = [one.name for one in evaluations if one.name not in references]
     ranks = {column: _ranked(own, contestants, chosen) for column, own in scores.items()}
     planned = _planned(ranks, contestants, scores, chosen, candidate)
-    tests = [test for test in planned if _can_test(scores, test)]
-    eps = {test: _eps(scores, test, chosen, confidence, len(tests)) for test in tests}
-    rows = [_row(one, scores, ranks, eps, tau, one.name in references) for one in evaluations]
+    over_seeds = [test for test in planned if _can_test(scores, test)]
+    by_name = {one.name: one for one in evaluations}
+    single = {test: _paired(by_name, test, chosen, by) for test in planned if test not in over_seeds}
+    paired = {test: found for test, found in single.items() if found is not None}
+    count = len(over_seeds) + len(paired)
+    eps = {test: _eps(scores, test, chosen, confidence, count) for test in over_seeds}
+    tests = _tests(eps, paired, tau, (1 - confidence) / max(1, count))
+    rows = [_row(one, scores, ranks, tests, one.name in references) for one in evaluations]
     return Comparison(
         by=by,
         metric=chosen,
         columns=tuple(scores),
         rows=tuple(_with_delta(row, rows, baseline) for row in rows),
         benchmark=evaluations[0].benchmark,
-        tests=len(tests),
+        tests=count,
         confidence=confidence,
         tau=tau,
         baseline=baseline,
         candidate=candidate,
         differs=tuple(differs),
-        notes=(*_untested(planned, scores), *_fewer(evaluations, scores)),
+        notes=(*_untested([test for test in planned if test not in tests]), *_fewer(evaluations, scores)),
     )
 
 
@@ -240,19 +254,39 @@ def _eps(scores: _Scores, test: _Test, metric: Metric, confidence: float, tests:
     return max(aso(own, other, confidence, comparisons=tests) for other in others)
 
 
+def _paired(by_name: Mapping[str, Evaluation], test: _Test, metric: Metric, by: str) -> Paired | None:
+    """The test over questions; against several the largest p, since all must be beaten."""
+    column, name, rivals = test
+    found = [tested_by_question(by_name[name], by_name[rival], metric, by, column) for rival in rivals]
+    known = [one for one in found if one is not None]
+    return max(known, key=lambda one: one.p) if known and len(known) == len(found) else None
+
+
+def _tests(
+    eps: Mapping[_Test, float], paired: Mapping[_Test, Paired], tau: float, level: float
+) -> dict[_Test, dict[str, Any]]:
+    """What each test gives its cell; of single models p has to be below `level`, in favour of who is tested."""
+    found: dict[_Test, dict[str, Any]] = {
+        test: {"eps": value, "significant": value < tau, "against": ", ".join(test[2])} for test, value in eps.items()
+    }
+    for test, one in paired.items():
+        leads = one.p < level and one.difference > 0
+        found[test] = {"p": one.p, "test": one.test, "significant": leads, "against": ", ".join(test[2])}
+    return found
+
+
 def _row(
     evaluation: Evaluation,
     scores: _Scores,
     ranks: Mapping[str, tuple[list[str], list[str]]],
-    eps: Mapping[_Test, float],
-    tau: float,
+    tests: Mapping[_Test, _Found],
     reference: bool,
 ) -> ComparedRow:
     name = evaluation.name
-    tested = {test[0]: (value, test[2]) for test, value in eps.items() if test[1] == name}
+    tested = {test[0]: found for test, found in tests.items() if test[1] == name}
     cells = []
     for column, own in scores.items():
-        (best, second), values, test = ranks[column], own[name], tested.get(column)
+        (best, second), values = ranks[column], own[name]
         cells.append(
             Cell(
                 mean=statistics.fmean(values) if values else None,
@@ -260,9 +294,7 @@ def _row(
                 n=len(values),
                 best=name in best,
                 second=name in second,
-                eps=test[0] if test else None,
-                against=", ".join(test[1]) if test else None,
-                significant=test is not None and test[0] < tau,
+                **tested.get(column, {}),
             )
         )
     return ComparedRow(name, tuple(cells), len(evaluation.runs), reference=reference)
@@ -277,12 +309,11 @@ def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | N
     return dataclasses.replace(row, delta=delta, percent=100 * delta / base if base else None)
 
 
-def _untested(planned: Sequence[_Test], scores: _Scores) -> list[str]:
+def _untested(planned: Sequence[_Test]) -> list[str]:
     """One line for each pair that has too few scores."""
     pairs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for test in planned:
-        if not _can_test(scores, test):
-            pairs.setdefault(test[1:], []).append(test[0])
+        pairs.setdefault(test[1:], []).append(test[0])
     return [
         f"Not tested, since a test needs 2 scores a side: {name} against {', '.join(rivals)} ({', '.join(columns)})"
         for (name, rivals), columns in pairs.items()

@@ -114,6 +114,18 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
     return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest, _special_tokens(tokenizer))
 
 
+def plain_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+    """The format of a tokenizer without a chat template, for what needs none: `render` would fail.
+
+    Raises:
+        ConfigError: it has no end-of-text token either.
+    """
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise ConfigError("the tokenizer has neither a chat template nor an end-of-text token")
+    return ChatFormat(tokenizer, {}, "", int(eos), (int(eos),), "none", _special_tokens(tokenizer))
+
+
 def _probed(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], model_name: str) -> tuple[str, str]:
     """A question as a prompt, and with its answer."""
     question: Message = {"role": "user", "content": "?"}

@@ -79,6 +79,12 @@ class BenchmarkSection(Section):
         default=None, ge=1, description="Longest answer, the rest is cut; null: the benchmark's own."
     )
     batch_size: int = Field(default=64, ge=1, description="Questions that are decoded together.")
+    languages: list[str] | None = Field(default=None, description="Only these; null: those of training, or all.")
+    options: dict[str, Any] | None = Field(
+        default=None,
+        description="What only one benchmark has: of `lm-eval` `num_fewshot`, `limit`, `apply_chat_template`, `data` "
+        "and the like (docs/eval.md).",
+    )
 
 
 SECTIONS: dict[str, type[Section]] = {

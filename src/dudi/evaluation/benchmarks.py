@@ -51,6 +51,7 @@ class Wanted:
         batch_size: Questions that are asked together; answers do not depend on it.
         trained: What the model was trained on, where that is known.
         in_run: Whether a run asks what it has trained: the benchmark must then go with what that was.
+        options: What only one benchmark has, by its own names (`num_fewshot` of lm-eval).
     """
 
     languages: Sequence[str] | None = None
@@ -65,6 +66,7 @@ class Wanted:
     batch_size: int = 64
     trained: Trained | None = None
     in_run: bool = False
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ class Benchmark:
         choose: `module:function`, imported when it is asked for: from a name and `Wanted` to `Asked`. Empty for one
             that asks a server, and no loaded model.
         orders: The order of a table's columns, by what they are: `split`, `competency` ...
+        plain: Whether it can ask a model that has no chat template.
         meanings: What each split means, in words for people.
     """
 
@@ -143,6 +146,7 @@ class Benchmark:
     choose: str = ""
     orders: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    plain: bool = False
 
 
 CLDR_QA = Benchmark(
@@ -161,13 +165,24 @@ SEAHELM = Benchmark(
         "competency": ("nlu", "nlg", "nlr", "safety", "linguistic-diagnostics", "instruction-following", "knowledge")
     },
 )
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (CLDR_QA, SEAHELM)}
+LM_EVAL = Benchmark("lm-eval", "dudi.evaluation.harness.questions:choose", plain=True)
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (CLDR_QA, SEAHELM, LM_EVAL)}
 DEFAULT = CLDR_QA.name
 
 
 def find(name: object) -> Benchmark:
     """The entry of a name; one without order or meanings for a file of questions, or for what nobody knows."""
     return BENCHMARKS.get(str(name)) or Benchmark(str(name))
+
+
+def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse options where nobody has a use for them.
+
+    Raises:
+        ConfigError: none of the benchmarks takes options.
+    """
+    if options and LM_EVAL.name not in names:
+        raise ConfigError(f"{', '.join(options)}: only the benchmark {LM_EVAL.name} takes options of this kind")
 
 
 def choose(name: str, wanted: Wanted) -> Asked:

@@ -13,7 +13,7 @@ from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kw
 from dudi.distill.loading import model_of, tokenizer_of
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import Asked, Trained, Wanted, choose
+from dudi.evaluation.benchmarks import Asked, Trained, Wanted, check_options, choose
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import STUDENT, Evaluation, keep_evaluations
 from dudi.models.load import load_model, load_tokenizer, move
@@ -64,7 +64,9 @@ def asked_of(config: RunConfig, args: DudiConfig) -> list[Asked]:
     names = [section.name] if isinstance(section.name, str) else section.name
     if section.tasks and len(names) > 1:
         raise ConfigError(f"benchmark.tasks: of which of {', '.join(names)}? Name one benchmark, or no task")
+    check_options(names, section.options or {})
     wanted = Wanted(
+        languages=section.languages,
         tasks=section.tasks,
         part=section.part,
         per_split=section.per_split,
@@ -72,6 +74,7 @@ def asked_of(config: RunConfig, args: DudiConfig) -> list[Asked]:
         batch_size=section.batch_size,
         trained=trained_of(config, args.languages),
         in_run=True,
+        options=section.options or {},
     )
     return [choose(name, wanted) for name in names]
 

@@ -49,6 +49,7 @@ class Evaluation:
         about: Versions and other facts that do not decide whether two evaluations compare. `guessing` holds what
             guessing reaches on the same questions, where that is known.
         subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`; empty outside of one.
+        answers: Where its single answers are, and how the lines name it; known of what was read, and not written.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Evaluation:
     runs: tuple[Run, ...]
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     subject: str = ""
+    answers: tuple[Path, str] | None = dataclasses.field(default=None, compare=False)
 
     @property
     def seeds(self) -> list[int]:
@@ -102,12 +104,18 @@ def write_evaluations(evaluations: Iterable[Evaluation], file: Path) -> Path:
     Raises:
         EnvironmentFault: it cannot be written.
     """
-    return write_text(file, json_text({"format": FORMAT, "evaluations": [dataclasses.asdict(e) for e in evaluations]}))
+    return write_text(file, json_text({"format": FORMAT, "evaluations": list(map(_content, evaluations))}))
+
+
+def _content(evaluation: Evaluation) -> dict[str, Any]:
+    content = dataclasses.asdict(evaluation)
+    del content["answers"]
+    return content
 
 
 def write_evaluation_lines(evaluations: Iterable[Evaluation], file: Path) -> Path:
     """The same with a line for each evaluation: in a repository a difference then shows which; else as above."""
-    lines = ",\n".join(json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in evaluations)
+    lines = ",\n".join(json.dumps(_content(one), ensure_ascii=False) for one in evaluations)
     return write_text(file, f'{{"format": "{FORMAT}", "evaluations": [\n{lines}\n]}}\n')
 
 
@@ -172,7 +180,8 @@ def _evaluation(content: Any, file: Path) -> Evaluation:
     try:
         runs = tuple(sorted((Run(**run) for run in content["runs"]), key=lambda run: run.seed))
         names = [content["name"], content["model"], content.get("subject", "")]
-        one = Evaluation(names[0], names[1], content["benchmark"], runs, content.get("about", {}), names[2])
+        answers = (file.with_name(ANSWERS), str(names[2] or names[0]))
+        one = Evaluation(names[0], names[1], content["benchmark"], runs, content.get("about", {}), names[2], answers)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{file}: is not a whole evaluation: {type(error).__name__}: {error}") from error
     if not all(isinstance(name, str) and name.isprintable() for name in names) or not one.name.strip():

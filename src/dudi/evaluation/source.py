@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from dudi.data.chat import ChatFormat, chat_format, read_template, template_kwargs
+from dudi.data.chat import ChatFormat, chat_format, plain_format, read_template, template_kwargs
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import Trained
@@ -23,6 +23,7 @@ from dudi.models.load import load_model, load_tokenizer, locate, move
 from dudi.objective.heads import check_head
 
 ADAPTER = "adapter_config.json"
+GGUF = ".gguf"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -40,6 +41,7 @@ class Source:
         device: `auto`, `cpu`, `cuda:1` ...
         chat_template: A jinja file that replaces the model's own template.
         trust_remote_code: Run code that the model's repository brings.
+        gguf_file: A GGUF file in the folder or repository `model`, whose weights are made dense.
     """
 
     model: str
@@ -51,17 +53,22 @@ class Source:
     device: str = "auto"
     chat_template: Path | None = None
     trust_remote_code: bool = False
+    gguf_file: str | None = None
 
-    def subject(self) -> Subject:
+    def subject(self, template: bool = True) -> Subject:
         """The model as one that answers; its tokenizer is read now, its weights when its turn comes.
+
+        Args:
+            template: Whether it must have a chat template.
 
         Raises:
             ConfigError: no chat template, or a file that cannot be read.
             EnvironmentFault: the tokenizer cannot be had.
         """
-        chat = self.chat()
+        chat = self.chat(template)
         about = {"subject": self.identity(chat)}
-        return Subject(self.name, self.model, lambda: (self.load(), chat), about=about)
+        model = self.model if self.gguf_file is None else f"{self.model}/{self.gguf_file}"
+        return Subject(self.name, model, lambda: (self.load(), chat), about=about)
 
     def on(self) -> str:
         """The device, found out."""
@@ -71,13 +78,17 @@ class Source:
         """The precision, found out."""
         return choose_precision("auto", use_cpu=self.on() == "cpu").dtype if self.dtype == "auto" else self.dtype
 
-    def chat(self) -> ChatFormat:
-        """Its chat format; errors as of `subject`. An adapter without a tokenizer has that of its base."""
+    def chat(self, template: bool = True) -> ChatFormat:
+        """Its chat format; as `subject` has it. An adapter without a tokenizer has that of its base."""
         folder, base = Path(locate(self.model)), base_of(self.model)
         name = base if base is not None and not (folder / "tokenizer_config.json").is_file() else self.model
-        tokenizer = load_tokenizer(name, revision=self.revision, trust_remote_code=self.trust_remote_code)
+        tokenizer = load_tokenizer(
+            name, revision=self.revision, gguf_file=self.gguf_file, trust_remote_code=self.trust_remote_code
+        )
         if self.chat_template is not None:
             tokenizer.chat_template = read_template(self.chat_template, "--chat-template")
+        if not tokenizer.chat_template and not template:
+            return plain_format(tokenizer)
         if not tokenizer.chat_template:
             raise ConfigError(f"{self.model}: its tokenizer has no chat template; give one with --chat-template FILE")
         return chat_format(tokenizer, self.template_kwargs, self.model)
@@ -93,7 +104,11 @@ class Source:
             raise ConfigError(f"{self.model}: is an adapter, and the package peft is missing: pip install 'dudi[peft]'")
         dtype = getattr(torch, self.precision())
         model = load_model(
-            self.model, dtype=dtype, revision=self.revision, trust_remote_code=self.trust_remote_code
+            self.model,
+            dtype=dtype,
+            revision=self.revision,
+            gguf_file=self.gguf_file,
+            trust_remote_code=self.trust_remote_code,
         ).eval()
         try:
             move(model, self.on())
@@ -109,7 +124,7 @@ class Source:
         base = base_of(self.model)
         below = {} if base is None else {"base": base, "base_weights": weights_of(base)}
         return {
-            "weights": weights_of(self.model),
+            "weights": weights_of(self.model, self.gguf_file),
             **below,
             "revision": self.revision,
             "dtype": self.precision(),
@@ -117,9 +132,9 @@ class Source:
         }
 
 
-def weights_of(model: str) -> str | None:
-    """SHA-256 over a model's safetensors; None where they do not lie on this disk."""
-    files = sorted(Path(locate(model)).glob("*.safetensors"))
+def weights_of(model: str, gguf_file: str | None = None) -> str | None:
+    """SHA-256 over a model's safetensors or its GGUF file; None where they do not lie on this disk."""
+    files = sorted(Path(locate(model)).glob(gguf_file or "*.safetensors"))
     sums = [f"{sha256_of(file)}  {file.name}" for file in files]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest() if files else None
 
@@ -141,12 +156,16 @@ def source_of(model: str, **options: Any) -> Source:
     """Where the model of a command line comes from: a run folder stands for the model in it.
 
     Args:
-        model: A folder, a hub name, `package:NAME`, or the folder of a finished run.
+        model: A folder, a hub name, `package:NAME`, or the folder of a finished run; each of the first three may end
+            with the name of a GGUF file in it.
         options: Further fields of `Source`.
 
     Raises:
         ConfigError: a run that has no final model.
     """
+    if model.lower().endswith(GGUF):
+        place, _, file = model.rpartition("/")
+        return Source(place or ".", Path(file).stem, gguf_file=file, **options)
     folder = Path(model)
     if not (folder / "resolved.yaml").is_file():
         parts = [part for part in (folder.resolve().parts if folder.is_dir() else model.split("/")) if part]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import METRICS, Metric, metric_of
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
 from dudi.languages.registry import LANGUAGES
-from dudi.tables import grid_of, terminal
+from dudi.tables import Grid, grid_of, terminal
 
 MOST_SPLITS = 4
 """More splits than these do not fit beside each other."""
 NOT_MEASURED = "-"
+CELLS = "language_and_task"
+"""What a benchmark of several tasks has beside languages and tasks: each task in each language, a metric of its own."""
 TITLES = {FLOOR: "guessing", "cold_start": "cold start"}
 _COLUMNS = ("exact_match", "chrf", "token_f1", "in_language", "bits_per_byte")
 _LINES = (*_COLUMNS, "in_language_strict", "repetition", "length", "ended", "empty")
@@ -29,7 +32,10 @@ def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
     languages, splits = evaluation.keys("language"), splits_of(evaluation)
     columns = splits if len(splits) <= MOST_SPLITS else []
     names = {code: language_name(code) for code in languages}
-    parts = [_headline(evaluation), _main_table(evaluation, names, columns, colour)]
+    parts = [_headline(evaluation)]
+    parts.append(
+        cells_table(evaluation, colour) if evaluation.keys(CELLS) else _main_table(evaluation, names, columns, colour)
+    )
     if languages:
         parts.append(_metrics_table(evaluation, "By language", "language", names, colour))
     if len(splits) > MOST_SPLITS:
@@ -48,6 +54,9 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
         colour: Whether to write escape codes for a terminal.
     """
     by_role = by_subject(evaluations)
+    if any(one.keys(CELLS) for one in by_role.values()):
+        tables = (("By task", tasks_grid(by_role)), ("By language", languages_grid(by_role)))
+        return "\n\n".join(terminal(table, title=title, colour=colour) for title, table in tables)
     splits, meanings = splits_of(*evaluations), find(evaluations[0].benchmark.get("name")).meanings
     parts = [_subjects_table(by_role, splits, colour)]
     parts += ["\n".join(f"  {split}: {meanings[split]}" for split in splits if split in meanings)]
@@ -85,6 +94,41 @@ def language_name(code: str) -> str:
     return LANGUAGES[code].name if code in LANGUAGES else code
 
 
+def cells_table(evaluation: Evaluation, colour: bool = False) -> str:
+    """Tasks down, languages across, each task in the first of its metrics; means with their standard errors."""
+    codes, tasks = evaluation.keys(CELLS), evaluation.keys("task")
+    by_unit: dict[str, list[tuple[str, list[str]]]] = {}
+    for task in tasks:
+        metric = main_metric(evaluation, "by_task", task)
+        cells = [_cell(evaluation, metric, [f"by_{CELLS}", code, task]) for code in codes]
+        cells.append(f"{_cell(evaluation, metric, ['by_task', task])}{standard_error(evaluation, metric, task)}")
+        by_unit.setdefault(metric.title, []).append((task, cells))
+    parts = [
+        terminal(grid_of((*codes, "all"), rows), title=title.replace(" in %", ", in %"), colour=colour)
+        for title, rows in by_unit.items()
+    ]
+    return "\n\n".join(parts)
+
+
+def main_metric(evaluation: Evaluation, *place: str) -> Metric:
+    """The metric that stands for a part of the scores: the first of `METRICS` that it has, else the first at all."""
+    leaf: Any = evaluation.runs[0].scores
+    for key in place:
+        leaf = leaf.get(key) if isinstance(leaf, Mapping) else None
+    values = leaf if isinstance(leaf, Mapping) else {}
+    there = [name for name, value in values.items() if isinstance(value, int | float) and name != "questions"]
+    return metric_of(next((name for name in METRICS if name in there), there[0] if there else "score"))
+
+
+def standard_error(evaluation: Evaluation, metric: Metric, task: str) -> str:
+    """` (1.2)`: the standard error of a task's mean over questions, of one seed; empty where it is not known."""
+    stderr = evaluation.runs[0].scores.get("by_task", {}).get(task, {}).get("stderr", {})
+    value = stderr.get(metric.name) if isinstance(stderr, Mapping) else None
+    if len(evaluation.runs) > 1 or not isinstance(value, int | float):
+        return ""
+    return f" ({metric.scale * value:.{metric.digits}f})"
+
+
 def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
     """The metrics of answers to questions, or else whatever was measured overall."""
     overall = evaluation.runs[0].scores.get("overall", {})
@@ -99,6 +143,10 @@ def _headline(evaluation: Evaluation) -> str:
     how = evaluation.benchmark
     decoding = how.get("decoding", {})
     drawn = "greedy" if not decoding.get("temperature") else f"temperature {decoding['temperature']:g}"
+    if "num_fewshot" in decoding:
+        shots = decoding["num_fewshot"]
+        drawn = "examples as the tasks have them" if shots is None else f"{shots} examples"
+        drawn += ", chat template" if decoding.get("apply_chat_template") else ""
     seeds = f"{len(evaluation.seeds)} seeds" if len(evaluation.seeds) > 1 else f"seed {evaluation.seeds[0]}"
     part = f", {how['part']}" if "part" in how else ""
     return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"
@@ -134,6 +182,37 @@ def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str,
 def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
     mean, std = metric.shown(evaluation.values(metric.name, *place))
     return mean if std == NOT_MEASURED else f"{mean} ±{std}"
+
+
+def _shown(evaluation: Evaluation, metric: Metric, *place: str) -> str:
+    """The mean of a metric; a dash for none, and for what is no number: reports read the files of others."""
+    try:
+        return metric.shown(evaluation.values(metric.name, *place))[0]
+    except (TypeError, ValueError):
+        return NOT_MEASURED
+
+
+def tasks_grid(by_role: Mapping[str, Evaluation]) -> Grid:
+    """Tasks down, everybody in a run across, each task in the first of its metrics."""
+    first = next(iter(by_role.values()))
+    rows = []
+    for task in dict.fromkeys(task for one in by_role.values() for task in one.keys("task")):
+        metric = main_metric(first, "by_task", task)
+        label = f"{task}: {metric.short or metric.title}"
+        rows.append((label, [_shown(one, metric, "by_task", task) for one in by_role.values()]))
+    return grid_of([title(one) for one in by_role.values()], rows)
+
+
+def languages_grid(by_role: Mapping[str, Evaluation]) -> Grid:
+    """Languages down, everybody in a run across, in the first metric of the whole."""
+    first = next(iter(by_role.values()))
+    metric = main_metric(first, "overall")
+    places = {language_name(code): ("by_language", code) for code in first.keys("language")}
+    rows = [
+        (name, [_shown(one, metric, *place) for one in by_role.values()])
+        for name, place in (places | {f"all: {metric.short or metric.title}": ("overall",)}).items()
+    ]
+    return grid_of([title(one) for one in by_role.values()], rows)
 
 
 def _subjects_table(by_role: dict[str, Evaluation], splits: Sequence[str], colour: bool) -> str:

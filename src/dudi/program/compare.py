@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--by", default="language", metavar="KEY", help="language, split, task, competency, overall (default: language)"
     )
     parser.add_argument("--benchmark", metavar="NAME", help="whose scores, of files that hold several benchmarks'")
-    parser.add_argument("--metric", metavar="NAME", help="default: score or exact_match")
+    parser.add_argument("--metric", metavar="NAME", help="default: score, exact_match or acc")
     parser.add_argument("--baseline", metavar="NAME", help="show the overall difference to this one")
     parser.add_argument("--candidate", metavar="NAME", help="test this one against the best other overall")
     parser.add_argument("--reference", nargs="+", action="extend", default=[], metavar="NAME", help="show, do not rank")
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-different", nargs="+", action="extend", default=[], metavar="KEY", help="seeds, decoding, ... or all"
     )
     parser.add_argument("--std", action=argparse.BooleanOptionalAction, help="default: where they fit")
-    parser.add_argument("--eps", action="store_true", help="print every eps_min as well")
+    parser.add_argument("--eps", action="store_true", help="print every test as well: eps_min, or p of single models")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write FILE.md, .tex, .csv or .txt")
     parser.add_argument("--format", metavar="text|markdown|latex|csv", help="default: what FILE ends with, or text")
 

@@ -13,7 +13,7 @@ from dudi.command import say
 from dudi.comparison.same import differences
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import SEAHELM, Asked, choose
+from dudi.evaluation.benchmarks import SEAHELM, Asked, choose, find
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
 from dudi.evaluation.tables import evaluation_tables
@@ -41,7 +41,9 @@ def run(given: argparse.Namespace) -> int:
     check_numbers(given)
     quiet_libraries()
     source, seeds = source_of(given), seeds_of(given)
-    subject, wanted = source.subject(), wanted_of(given, source.trained)
+    wanted = wanted_of(given, source.trained)
+    plain = all(find(name).plain for name in names) and not wanted.options.get("apply_chat_template")
+    subject = source.subject(template=not plain)
     folder = given.output or FOLDER / source.name.replace("/", "-")
     there = read_evaluations(folder / FILE) if (folder / FILE).is_file() and not given.force else []
     shown: dict[tuple[str, str], Evaluation | None] = {}
@@ -50,7 +52,7 @@ def run(given: argparse.Namespace) -> int:
         asked = choose(name, wanted)
         asked.check_seeds(seeds)
         planned = Evaluation(
-            source.name, source.model, asked.benchmark, tuple(Run(seed, {}) for seed in seeds), subject.about
+            source.name, subject.model, asked.benchmark, tuple(Run(seed, {}) for seed in seeds), subject.about
         )
         if place_of(planned) in shown:
             raise ConfigError(f"--benchmark {name}: two of them are called '{place_of(planned)[0]}'; rename a file")

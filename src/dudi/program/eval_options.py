@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, SEAHELM, Trained, Wanted
+from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, LM_EVAL, SEAHELM, Trained, Wanted, check_options
+from dudi.program.lm_eval import lm_eval_arguments, options_of
 
 if TYPE_CHECKING:
     from dudi.evaluation.source import Source
 
 FOLDER = Path("evals")
+LM_EVAL_SEED = 1234
+"""That of lm_eval's own command line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     groups = [parser.add_argument_group(title) for title in ("what is asked", "how it answers", "the model")]
     _seahelm_arguments(parser.add_argument_group(f"SEA-HELM (--benchmark {SEAHELM.name}; docs/seahelm.md)"))
+    lm_eval_arguments(parser.add_argument_group(f"lm-evaluation-harness (--benchmark {LM_EVAL.name}; docs/tasks.md)"))
     add("--name", help="what tables call the model (default: from its folder)")
     add("--output", type=Path, metavar="DIR", help=f"where the results go (default: {FOLDER}/NAME)")
     add("--force", action="store_true", help="replace another evaluation that is there")
@@ -52,7 +56,7 @@ def _answering_arguments(group: argparse._ArgumentGroup) -> None:
     add("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens")
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 64; of files 256)")
     add("--seeds", type=int, metavar="N", help="the seeds 0 to N - 1")
-    add("--seed", type=int, nargs="+", metavar="SEED", help="these seeds (default: 0)")
+    add("--seed", type=int, nargs="+", metavar="SEED", help=f"these seeds (default: 0; {LM_EVAL.name}: {LM_EVAL_SEED})")
     add("--batch-size", type=int, default=batch, metavar="N", help=f"questions at a time (default: {batch})")
 
 
@@ -73,11 +77,20 @@ def _seahelm_arguments(group: argparse._ArgumentGroup) -> None:
     add("--server-python", type=Path, metavar="PY", help="the interpreter that has vLLM (default: this one)")
     add("--server-args", default="", metavar="WORDS", help="more words for vLLM, in one string")
     add("--startup-timeout", type=float, default=900.0, metavar="S", help="seconds for vLLM (default: %(default).0f)")
-    add("--limit", type=int, metavar="N", help="only so many examples per task: a trial")
+    add(
+        "--limit",
+        type=_number,
+        metavar="N",
+        help=f"only so many examples per task: a trial ({LM_EVAL.name}: or a share)",
+    )
     add("--skip-tasks", nargs="+", default=[], metavar="TASK", help="leave these out")
     add("--judges", action="store_true", help="also what another language model judges (MT-Bench ...)")
     add("--count-all", action="store_true", help="count cultural and multi-turn tasks in the totals too")
     add("--workers", type=int, default=64, metavar="N", help="requests at a time (default: %(default)s)")
+
+
+def _number(text: str) -> float:
+    return float(text) if "." in text else int(text)
 
 
 def benchmarks_of(given: argparse.Namespace) -> list[str]:
@@ -86,7 +99,13 @@ def benchmarks_of(given: argparse.Namespace) -> list[str]:
 
 
 def wanted_of(given: argparse.Namespace, trained: Trained | None) -> Wanted:
-    """What a command line wants of its benchmarks."""
+    """What a command line wants of its benchmarks.
+
+    Raises:
+        ConfigError: options of a benchmark that is not asked.
+    """
+    options = options_of(given)
+    check_options(benchmarks_of(given), options)
     return Wanted(
         languages=words_of(given.languages),
         tasks=words_of(given.tasks),
@@ -99,6 +118,7 @@ def wanted_of(given: argparse.Namespace, trained: Trained | None) -> Wanted:
         top_k=given.top_k,
         batch_size=given.batch_size,
         trained=trained,
+        options=options,
     )
 
 
@@ -120,7 +140,8 @@ def source_of(given: argparse.Namespace) -> Source:
 
 def seeds_of(given: argparse.Namespace) -> list[int]:
     """The seeds, ascending."""
-    return list(range(given.seeds)) if given.seeds is not None else sorted(given.seed or [0])
+    usual = LM_EVAL_SEED if benchmarks_of(given) == [LM_EVAL.name] else 0
+    return list(range(given.seeds)) if given.seeds is not None else sorted(given.seed or [usual])
 
 
 def check_numbers(given: argparse.Namespace) -> None:
@@ -131,7 +152,10 @@ def check_numbers(given: argparse.Namespace) -> None:
     """
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
-    for name in ("seeds", "per_split", "batch_size", "max_new_tokens", "top_k", "limit"):
+    if given.limit is not None and LM_EVAL.name not in benchmarks_of(given) and given.limit != int(given.limit):
+        raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {LM_EVAL.name}")
+    shares = {"limit"} if LM_EVAL.name in benchmarks_of(given) else set()
+    for name in {"seeds", "per_split", "batch_size", "max_new_tokens", "top_k", "limit"} - shares:
         value = getattr(given, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.records import FLOOR, STUDENT
-from dudi.evaluation.tables import language_name, splits_of
+from dudi.evaluation.tables import language_name, languages_grid, splits_of, tasks_grid
 from dudi.report.compared import Compared, compared, runs_without
 from dudi.report.dots import DotRow, Dots
 from dudi.report.groups import Group
@@ -34,6 +34,7 @@ class Benchmark:
         chart: Exact match by language; None where there is nothing to draw.
         details: (name, value): what was asked, and how.
         missing: Runs whose recipe asks for the benchmark and that have no result.
+        exact: Whether answers were held against references; else there are tasks with metrics of their own.
     """
 
     name: str = ""
@@ -47,6 +48,7 @@ class Benchmark:
     chart: Dots | None = None
     details: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
+    exact: bool = True
 
 
 def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
@@ -111,6 +113,14 @@ def _splits(result: Result) -> list[str]:
 
 
 def _single(result: Result) -> Benchmark:
+    if result.has_cells:
+        return Benchmark(
+            words=in_words(result),
+            by_split=tasks_grid(result.evaluations),
+            by_language=languages_grid(result.evaluations),
+            details=described(result),
+            exact=False,
+        )
     marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
     shown = {mark: subject for mark, subject in marks if subject in result.evaluations}
     legend = {mark: result.title(subject) for mark, subject in shown.items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dudi.comparison.table import Comparison
 
 REFERENCES = (FLOOR, "base", "cold_start", "teacher")
-_FURTHER = ("exact_match", "in_language", "chrf", "bits_per_byte")
+_FURTHER = ("exact_match", "acc", "in_language", "chrf", "chrf++", "bits_per_byte")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _tables(
     shown_only = [one.name for one in everybody] if other else names
     made = {
         by: compare(everybody, by=by, references=shown_only, allow_different=["all"] if other else ["seeds"])
-        for by in ("split", "language")
+        for by in ("split", "language", *(() if any(one.keys("split") for one in everybody) else ("task",)))
         if any(one.keys(by) for one in everybody)
     }
     words = f"The runs were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
@@ -237,7 +237,12 @@ def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
                 {mark: cell.std for mark, cell in cells.items() if cell.std is not None},
             )
         )
-    return Dots("Answered exactly, by language", rows, {mark: row.name for mark, row in own})
+    return Dots(f"{_drawn(comparison)}, by language", rows, {mark: row.name for mark, row in own})
+
+
+def _drawn(comparison: Comparison) -> str:
+    exact = comparison.metric.name == "exact_match"
+    return "Answered exactly" if exact else comparison.metric.title.removesuffix(" in %")
 
 
 def runs_without(groups: Sequence[Group]) -> list[RunFolder]:

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dudi.evaluation.metrics import Metric
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
-from dudi.evaluation.tables import TITLES, before_method, by_subject
+from dudi.evaluation.tables import CELLS, TITLES, before_method, by_subject, main_metric
 from dudi.objective.methods import METHODS
 from dudi.report.run_folder import RunFolder, number
 from dudi.report.wording import in_order, said, whole_percent
@@ -76,6 +77,16 @@ class Result:
         """Exact match in %, a dash where it is missing."""
         return whole_percent(self.value("exact_match", subject, *place))
 
+    @property
+    def has_cells(self) -> bool:
+        """Whether there are tasks with metrics of their own, and not answers that were held against references."""
+        return any(one.keys(CELLS) for one in self.evaluations.values())
+
+    @property
+    def metric(self) -> Metric:
+        """What stands for the scores of one who was asked tasks: the first of its metrics."""
+        return main_metric(self.evaluations[STUDENT], "overall")
+
     def title(self, subject: str) -> str:
         """What a table calls a subject."""
         return f"{self.method} student".strip() if subject == "student" else TITLES.get(subject, subject)
@@ -112,7 +123,7 @@ def asks(run: RunFolder) -> bool:
 
 def in_words(result: Result) -> str:
     """Two sentences: how the student was trained, and what it answers now."""
-    return f"{_trained(result)} {_answers(result)}"
+    return f"{_trained(result)} {_measures(result) if result.has_cells else _answers(result)}"
 
 
 def described(result: Result) -> tuple[tuple[str, str], ...]:
@@ -120,13 +131,18 @@ def described(result: Result) -> tuple[tuple[str, str], ...]:
     how, decoding = result.how, _mapping(result.how.get("decoding"))
     tasks, temperature = how.get("tasks"), decoding.get("temperature")
     chosen = "greedy" if number(temperature) == 0 else f"temperature {said(temperature)}"
+    chosen += f", at most {said(decoding.get('max_new_tokens'))} new tokens"
+    if "num_fewshot" in decoding:  # lm-eval's
+        shots = decoding["num_fewshot"]
+        examples = "examples as the tasks have them" if shots is None else f"{said(shots)} examples"
+        chosen = f"{examples}, chat template {'on' if decoding.get('apply_chat_template') else 'off'}"
     versions = [f"{name} {how[key]}" for key, name in _VERSIONS.items() if key in how]
     return (
         ("benchmark", said(how.get("name")) + (f", part {how['part']}" if "part" in how else "")),
         ("tasks", ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else DASH),
         ("questions", said(how.get("questions"))),
         ("fingerprint (SHA-256, short)", said(how.get("fingerprint"))[:_SHORT_FINGERPRINT]),
-        ("decoding", f"{chosen}, at most {said(decoding.get('max_new_tokens'))} new tokens"),
+        ("decoding", chosen),
         *((("versions", ", ".join(versions)),) if versions else ()),
     )
 
@@ -163,6 +179,15 @@ def _answers(result: Result) -> str:
         beside.append(f"the teacher{unused} {shares['teacher']}")
     parts = [f"In this one run it answers {shares.get('student', DASH)} of {asked} exactly", ", ".join(beside)]
     return "; ".join(filter(None, parts)) + "."
+
+
+def _measures(result: Result) -> str:
+    metric = result.metric
+    there = {name: result.value(metric.name, name, "overall") for name in SUBJECTS}
+    shown = {name: metric.shown([value])[0] for name, value in there.items() if value is not None}
+    beside = [f"{result.title(name)} {shown[name]}" for name in (result.before, "teacher") if name in shown]
+    less = ", less is better" if metric.better < 0 else ""
+    return f"{metric.title}{less}, mean of tasks: {'; '.join([shown.get(STUDENT, DASH), *beside])}."
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.evaluation.benchmarks import LM_EVAL, Outcome, Wanted
 from dudi.evaluation.harness.names import Named, named_tasks
 from dudi.evaluation.records import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
-NAME = "lm-eval"
+    from dudi.data.chat import ChatFormat
+
+NAME = LM_EVAL.name
 SEED = 1234
 """lm_eval's own, for examples and sampling."""
 
@@ -64,6 +67,27 @@ class Options:
             raise ConfigError(f"--limit must be above 0: a number of questions, or a share below 1; got {self.limit}")
         if self.data is not None and not self.data.is_dir():
             raise ConfigError(f"--data {self.data}: no such folder")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], batch_size: int) -> Options:
+        """Options as a command line or a recipe writes them, paths as text.
+
+        Raises:
+            ConfigError: an option that there is not, or a value of another kind.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        values: dict[str, Any] = {"batch_size": batch_size}
+        for name, value in given.items():
+            if name not in known:
+                raise ConfigError(f"benchmark.options: unknown option '{name}'{did_you_mean(name, known)}")
+            if name == "include_path":
+                values[name] = tuple(Path(one) for one in ([value] if isinstance(value, str | Path) else value))
+            else:
+                values[name] = Path(value) if name == "data" and value is not None else value
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(f"benchmark.options: {error}") from error
 
     def described(self) -> dict[str, Any]:
         """As records keep it: what decides the numbers."""
@@ -144,28 +168,25 @@ class Questions:
         sampled = (task.get_config("generation_kwargs") or {}).get("do_sample", False)
         return bool(sampled) or (bool(task.get_config("num_fewshot")) and sampler != "first_n")
 
+    def settle(self, file: Path, max_share: float) -> list[str]:
+        """Nothing is left out of a task; returns the languages that a name has no task in."""
+        file.unlink(missing_ok=True)
+        return self.notes
+
     def ask(
         self,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        chat: ChatFormat,
         seeds: Sequence[int],
-        *,
-        stop_ids: Sequence[int] = (),
-        template_kwargs: Mapping[str, Any] | None = None,
         done: Callable[[int], None] = lambda count: None,
-    ) -> tuple[tuple[Run, ...], list[dict[str, Any]], dict[str, Any]]:
-        """Put everything to a model, once for each seed.
+    ) -> Outcome:
+        """Put everything to a model, once for each seed, seeds ascending.
 
         Args:
             model: Any causal language model, on its device.
-            tokenizer: Its tokenizer.
+            chat: Its chat format; of a model without a template, `dudi.data.chat.plain_format`.
             seeds: Of the examples that are drawn and of sampling.
-            stop_ids: The tokens that end an answer beside the tokenizer's own.
-            template_kwargs: What the chat template is rendered with.
             done: Told how many more questions are through.
-
-        Returns:
-            Scores by seed, seeds ascending; a line for each question and seed; further facts.
 
         Raises:
             ConfigError: a chat template is wanted and not there, or a task that lm_eval refuses.
@@ -176,19 +197,18 @@ class Questions:
         from dudi.evaluation.harness.model import LoadedModel
         from dudi.evaluation.harness.results import question_lines, summed_up
 
-        if self.options.apply_chat_template and not tokenizer.chat_template:
+        if self.options.apply_chat_template and not chat.tokenizer.chat_template:
             raise ConfigError(
                 "--apply-chat-template: the tokenizer has no chat template; give one with --chat-template"
             )
-        stops = dict.fromkeys([*stop_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])])
         runs, lines = [], []
         with quiet():
             lm = LoadedModel(
                 model,
-                tokenizer,
-                stop_ids=list(stops),
+                chat.tokenizer,
+                stop_ids=chat.stop_ids,
                 batch_size=self.options.batch_size,
-                template_kwargs=template_kwargs or {},
+                template_kwargs=chat.kwargs,
                 done=done,
             )
             for seed in sorted(seeds):
@@ -199,8 +219,9 @@ class Questions:
                     results = self._evaluated(evaluate, lm)
                 runs.append(Run(seed, summed_up(self.tasks, results)))
                 lines += question_lines(self.tasks, results, seed)
-        about = {"tasks": {name: _source(task) for name, (_, task) in self.tasks.items()}, "notes": self.notes}
-        return tuple(runs), lines, about
+        about: dict[str, Any] = {"tasks": {name: _source(task) for name, (_, task) in self.tasks.items()}}
+        about |= {"notes": self.notes} if self.notes else {}
+        return Outcome(tuple(runs), lines, about)
 
     def _evaluated(self, evaluate: Callable[..., Any], lm: Any) -> Mapping[str, Any]:
         try:
@@ -216,6 +237,28 @@ class Questions:
         except (ValueError, AssertionError) as error:  # what lm_eval says of tasks that it cannot ask
             raise ConfigError(f"lm_eval: {str(error).partition(chr(10))[0][:300]}") from error
         return found
+
+
+def choose(wanted: Wanted) -> Questions:
+    """What is wanted of this benchmark, as `dudi.evaluation.benchmarks.choose` hands it over.
+
+    Temperature, `top_p`, `top_k` and `max_new_tokens` go to the tasks in which something is written; languages that
+    nobody names are those that the model was trained in, and English.
+
+    Raises:
+        ConfigError: something that tasks do not have; else as `choose_tasks`.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    refused = {"part": wanted.part, "per_split": wanted.per_split, "language": wanted.language}
+    for name in (name for name, value in refused.items() if value is not None):
+        raise ConfigError(f"--{name.replace('_', '-')}: {NAME} has no use for it; see --limit, --tasks and --languages")
+    given = dict(wanted.options)
+    written = {"max_gen_toks": wanted.max_new_tokens, "top_p": wanted.top_p, "top_k": wanted.top_k}
+    written |= {"do_sample": True, "temperature": wanted.temperature} if wanted.temperature else {}
+    kwargs = {name: value for name, value in written.items() if value is not None}
+    options = Options.of(given | {"gen_kwargs": kwargs | dict(given.get("gen_kwargs") or {})}, wanted.batch_size)
+    trained = None if wanted.trained is None else wanted.trained.languages
+    return choose_tasks(wanted.tasks, wanted.languages, options, trained)
 
 
 def choose_tasks(

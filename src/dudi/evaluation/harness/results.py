@@ -177,7 +177,7 @@ def _line(sample: Mapping[str, Any], name: str, one: Named, task: Task, seed: in
         best = max(range(len(choices) or len(likelihoods)), key=lambda place: likelihoods[place])
         right = target if isinstance(target, int) and 0 <= target < len(choices) else None
         line |= {"log_likelihoods": likelihoods, "answer": choices[best] if choices else str(best)}
-        line |= {} if right is None else {"reference": choices[right]}
+        line |= {} if right is None else {"reference": choices[right], "exact": choices[best] == choices[right]}
     elif task.OUTPUT_TYPE == "generate_until":
         line["answer"] = _text(responses[0] if responses else "")
     return line
