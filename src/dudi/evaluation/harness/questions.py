@@ -239,7 +239,7 @@ class Questions:
         return found
 
 
-def choose(wanted: Wanted) -> Questions:
+def choose(name: str, wanted: Wanted) -> Questions:
     """What is wanted of this benchmark, as `dudi.evaluation.benchmarks.choose` hands it over.
 
     Temperature, `top_p`, `top_k` and `max_new_tokens` go to the tasks in which something is written; languages that
@@ -250,8 +250,10 @@ def choose(wanted: Wanted) -> Questions:
         EnvironmentFault: the hub cannot be reached.
     """
     refused = {"part": wanted.part, "per_split": wanted.per_split, "language": wanted.language}
-    for name in (name for name, value in refused.items() if value is not None):
-        raise ConfigError(f"--{name.replace('_', '-')}: {NAME} has no use for it; see --limit, --tasks and --languages")
+    for option in (name for name, value in refused.items() if value is not None):
+        raise ConfigError(
+            f"--{option.replace('_', '-')}: {NAME} has no use for it; see --limit, --tasks and --languages"
+        )
     given = dict(wanted.options)
     written = {"max_gen_toks": wanted.max_new_tokens, "top_p": wanted.top_p, "top_k": wanted.top_k}
     written |= {"do_sample": True, "temperature": wanted.temperature} if wanted.temperature else {}

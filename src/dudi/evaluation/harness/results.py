@@ -104,7 +104,10 @@ def standard_error(metric: str, values: Sequence[Any], aggregation: Callable[...
         return _ratio_error(values)
     if metric in CHRF_WORDS:
         references, answers = zip(*((_text(gold), _text(answer)) for gold, answer in values), strict=True)
-        score = _chrf(metric).corpus_score(answers, [references], n_bootstrap=BOOTSTRAPS)
+        try:
+            score = _chrf(metric).corpus_score(answers, [references], n_bootstrap=BOOTSTRAPS)
+        except TypeError:  # where some draws score 0, sacrebleu averages floats of two precisions, which it cannot
+            return None
         told = json.loads(score.format(width=9, signature=str(_chrf(metric).get_signature()), is_json=True))
         return float(told.get("confidence_var", 0.0)) / 1.96  # half of the 95% interval; none where all is 0
     os.environ["DISABLE_MULTIPROC"] = "1"  # or a pool of processes is forked off this one, torch and all
