@@ -16,8 +16,9 @@ from dudi.distill.run import train as train_student
 from dudi.environment import quiet_libraries
 from dudi.evaluation.records import FILE, Evaluation
 from dudi.training.interrupts import Interrupts
+from dudi.training.lock import FolderLock
 from dudi.training.publishing import push_run
-from dudi.training.ranks import from_first
+from dudi.training.ranks import from_first, on_first
 from dudi.training.run_folder import is_finished, is_reported
 from dudi.training.runlog import read_jsonl
 
@@ -60,7 +61,7 @@ def train(
 
         return say(describe(config, args))
     first = args.process_index == 0
-    with Interrupts() as interrupts:
+    with on_first(FolderLock(folder)), Interrupts() as interrupts:
         if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
             reports = ["report.html", "README.md", *([FILE] if config.benchmark is not None else [])]
             if first and not is_reported(folder, reports):
