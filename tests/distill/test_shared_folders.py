@@ -33,7 +33,7 @@ def test_two_trainers_do_not_write_into_one_folder(tmp_path, tokenizer):
     words = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=f"another process works in this folder .process {other.pid}"):
+        with pytest.raises(ConfigError, match=f"another process works in this folder .process {other.pid}: "):
             make_trainer(tmp_path, tokenizer, "sft").train()
         other.stdin.close()
     make_trainer(tmp_path, tokenizer, "sft").train()
