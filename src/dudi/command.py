@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import io
 import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from dudi.errors import INTERRUPTED, ConfigError, DudiError, did_you_mean, plain
 
+T = TypeVar("T")
 ENVIRONMENT = 1
 # Classes of torch, by name: the command line does not import torch.
 _MEMORY = {"OutOfMemoryError"}
@@ -151,6 +153,46 @@ def make_streams_usable() -> None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            if stream.isatty():
+                setattr(sys, name, OutlivesTerminal(stream))
+
+
+class OutlivesTerminal:
+    """Output to a terminal, and to nowhere once it has gone (ssh drops): nobody reads it, and the run goes on.
+
+    Args:
+        stream: What writes to the terminal.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As the stream's."""
+        return self._outlive(lambda: self._stream.write(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """As the stream's."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """As the stream's."""
+        self._outlive(self._stream.flush)
+
+    def _outlive(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            return call()
 
 
 def _reader_has_gone() -> bool:

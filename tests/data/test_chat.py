@@ -219,3 +219,46 @@ def test_text_survives(language):
         ids = chat.answer_ids(text)
         assert chat.text(ids) == text
         assert chat.text(torch.tensor(ids).tolist()) == text
+
+
+THINKS = (  # as DeepSeek's R1 distillations: the generation prompt opens a thought, and no answer shows one
+    "{%- for m in messages -%}<|im_start|>{{ m['role'] }}\n{{ m['content'] | trim }}<|im_end|>{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n<think>\n' }}{%- endif -%}"
+)
+STRIPS = {
+    "all": ("{{ m['content'] | trim }}", (None, None)),
+    "newlines": ("{{ m['content'].strip('\n') }}", ("\n", "\n")),
+    "the end": ("{{ m['content'].rstrip() }}", ("", None)),
+    "nothing": ("{{ m['content'] }}", ("", "")),
+}
+
+
+def as_printed(chat, answer):
+    """What the template makes of a conversation, with what is trained of it."""
+    turns = [*CONVERSATION, {"role": "assistant", "content": answer}]
+    ids = [*chat.prompt_ids(CONVERSATION), *chat.answer_ids(answer)]
+    return chat.tokenizer.apply_chat_template(turns, tokenize=False, **chat.kwargs), chat.tokenizer.decode(ids)
+
+
+def test_a_thought_that_no_answer_has_is_not_opened():
+    chat = make_format(THINKS)
+    assert (chat.cut, chat.lead) == ("<think>\n", "")
+    printed, trained = as_printed(chat, "2.")
+    assert trained == printed and "<think>" not in trained
+
+
+@pytest.mark.parametrize("kind", STRIPS)
+@pytest.mark.parametrize("answer", ["2.", "2.\n", "\n 2. \n", "  2.\n\n"])
+def test_an_answer_is_trained_as_the_template_prints_it(answer, kind):
+    content, strips = STRIPS[kind]
+    chat = make_format(QWEN.replace("+ m['content'] +", f"}}}}{content}{{{{"))
+    assert chat.strips == strips
+    printed, trained = as_printed(chat, answer)
+    assert trained == printed.removesuffix("\n")
+
+
+@pytest.mark.parametrize("template", [CHATML, QWEN, THINKING, DATED, SPACED, THINKS])
+def test_no_text_is_trained_that_the_template_does_not_make(template):
+    chat = make_format(template)
+    printed, trained = as_printed(chat, "2.")
+    assert trained == printed.removesuffix("\n")

@@ -82,6 +82,23 @@ def test_the_average_of_full_weights_is_the_formula(tmp_path, tokenizer):
         torch.testing.assert_close(average, 0.75 * start[name] + 0.25 * end[name].detach(), rtol=1e-6, atol=1e-7)
 
 
+def test_an_average_in_16_bits_moves_as_one_in_32():
+    """A hundredth of a step of 0.01 is nothing in bfloat16: the average would stand still."""
+    student, average = torch.full((8,), 1.01), torch.ones(8)
+    half = average.to(torch.bfloat16)
+    policy = FrozenModel(torch.nn.Linear(1, 1))
+    exact = MovingAverage(policy, 0.01, lambda: [(student, average)])
+    rounded = MovingAverage(policy, 0.01, lambda: [(student, half)])
+    for _ in range(200):
+        exact.update()
+        rounded.update()
+    torch.testing.assert_close(rounded.state_dict()["00000"], average)
+    assert torch.equal(half, average.to(torch.bfloat16)) and not torch.equal(half, torch.ones_like(half))
+    again = MovingAverage(policy, 0.01, lambda: [(student, torch.ones(8, dtype=torch.bfloat16))])
+    again.load_state_dict(rounded.state_dict())
+    assert torch.equal(again.state_dict()["00000"], rounded.state_dict()["00000"])
+
+
 @pytest.mark.parametrize("treatment", ["merge", "continue"])
 def test_only_the_trained_adapter_is_saved_and_it_loads(treatment, tmp_path, tokenizer):
     trainer = make_trainer(tmp_path, tokenizer, peft_config=lora(), cold_start_adapter=treatment)

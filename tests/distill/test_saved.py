@@ -78,8 +78,18 @@ def test_an_adapter_says_where_it_stops(tmp_path, tokenizer):
     assert answers(AutoModelForCausalLM.from_pretrained(tmp_path / "model"), own) == TAUGHT
 
 
-@pytest.mark.parametrize("template", [CHATML, THINKING, DATED], ids=["lead", "thinking", "dated"])
-def test_a_template_is_saved_as_it_was_trained_with(template, tmp_path):
+OPENS_A_THOUGHT = CHATML.replace("assistant\n{%- endif", "{{ 'assistant\n<think>\n' }}{%- endif")
+ENDS = {
+    "lead": (CHATML, "assistant\n"),
+    "thinking": (THINKING, "assistant<think>\n\n</think>\n\n"),
+    "dated": (DATED, "assistant\n"),
+    "cut": (OPENS_A_THOUGHT, "assistant\n"),
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_a_template_is_saved_as_it_was_trained_with(kind, tmp_path):
+    template, end = ENDS[kind]
     tokenizer = make_tokenizer(template=template)
     trainer = make_trainer(tmp_path, tokenizer, max_steps=1)
     trainer.train()
@@ -88,7 +98,11 @@ def test_a_template_is_saved_as_it_was_trained_with(template, tmp_path):
     turns = [{"role": "user", "content": "?"}]
     said = own.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     assert said == trainer.setup.student_format.render(turns)
-    assert said.endswith("assistant<think>\n\n</think>\n\n" if template == THINKING else "assistant\n")
+    assert said.endswith(end)
+    answered = [*turns, {"role": "assistant", "content": "!"}]
+    kwargs = trainer.setup.student_format.kwargs
+    spoken, trained = (t.apply_chat_template(answered, tokenize=False, **kwargs) for t in (own, tokenizer))
+    assert spoken == trained
     assert ("26 Jul 2024" in said) == (template == DATED)
     assert tokenizer.chat_template == template
     if template == THINKING:  # who asks for thoughts still gets them

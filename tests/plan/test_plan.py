@@ -18,9 +18,10 @@ from dudi.config.sections import LoraSection
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.models.load import keep_layers
 from dudi.objective import fused, heads
 from dudi.objective.methods import METHODS
-from dudi.plan import advise_out_of_memory, costs, count_lora_parameters, keep_layers, plan, plan_run, render
+from dudi.plan import advise_out_of_memory, costs, count_lora_parameters, plan, plan_run, render
 from dudi.plan.estimate import estimate
 from dudi.plan.footprint import memory
 from dudi.plan.hardware import GPUS, find_gpu

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a checkpoint at the next step boundary, exit 130 within seconds, and the same bits afterwards."""
+"""Signals that ask a run to end: a checkpoint at the next step, exit 130 within seconds, the same bits afterwards."""
 
 import signal
 import time
@@ -7,6 +7,7 @@ import pytest
 from kills import differences, whole_run
 from lab import records_of
 
+PROMISE = "SIGTERM, SIGINT, SIGHUP, SIGUSR1: a checkpoint, exit 130, same bits afterwards"
 LONG = ("max_new_tokens=64", "max_steps=12")
 
 
@@ -28,6 +29,8 @@ def until(holds, child, seconds=90.0):
         (signal.SIGINT, "dudi", "cold_start", 4),
         (signal.SIGTERM, "spin", "spin", 5),
         (signal.SIGINT, "sft", "sft", 1),
+        (signal.SIGHUP, "sft", "sft", 2),
+        (signal.SIGUSR1, "gkd", "gkd", 2),
     ],
 )
 def test_a_signal_saves_and_leaves(lab, promise, tmp_path, number, method, stage, step):
@@ -47,7 +50,7 @@ def test_a_signal_saves_and_leaves(lab, promise, tmp_path, number, method, stage
     assert again.code == 0, again.said
     assert stage == "cold_start" or f"going on from {folder}" in again.said
     promise(
-        "SIGTERM, SIGINT: a checkpoint, exit 130, same bits afterwards",
+        PROMISE,
         1,
         len(differences(run, whole)),
         "signals",
@@ -71,6 +74,18 @@ def test_during_generation_and_twice(lab, tmp_path):
     until(lambda: "going on from" in again.said, again)
     again.kill()
     assert "skipped" not in again.said
+
+
+def test_what_a_scheduler_sends_after_its_warning_is_no_hurry(lab, tmp_path):
+    """SLURM sends SIGUSR1 some time before the end, and SIGTERM at it: the checkpoint is still written."""
+    run = tmp_path / "run"
+    child = lab.start(lab.words(run, "dudi", "cold_start=none", "max_new_tokens=400", "save_strategy=no"))
+    until(lambda: steps_are_there(run, "dudi", 1), child)
+    child.signal(signal.SIGUSR1)
+    time.sleep(1.3)
+    child.signal(signal.SIGTERM)
+    assert child.wait(60) == 130, child.said
+    assert "SIGUSR1 in dudi" in child.said and "is saved" in child.said.splitlines()[-1]
 
 
 def test_before_the_first_step(lab, tmp_path):
@@ -99,4 +114,10 @@ def test_two_processes(lab, promise, tmp_path):
     from lab import weights_of
 
     lost = weights_of(run) != weights_of(whole)
-    promise("SIGTERM, SIGINT: a checkpoint, exit 130, same bits afterwards", 1, lost, "signals", "one of two processes")
+    promise(
+        PROMISE,
+        1,
+        lost,
+        "signals",
+        "one of two processes",
+    )

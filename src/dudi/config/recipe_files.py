@@ -25,7 +25,7 @@ def recipes_folder() -> Path:
     """
     for folder in (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes"):
         if (folder / BASES).is_dir():
-            return folder
+            return folder.resolve()  # a checkout's is a link
     raise ConfigError(f"{_PACKAGE}: the shipped recipes are missing; reinstall dudi, or give a recipe's full path")
 
 

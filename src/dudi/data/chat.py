@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class ChatFormat:
         tokenizer: The model's tokenizer, with a chat template.
         kwargs: What the template is rendered with.
         lead: Text between the generation prompt and the answer (a space, in some templates).
+        cut: The end of the generation prompt that no answer in the template has: the opening of a thought.
+        strips: What the template takes off an answer's beginning and end: characters, or None for all white space.
         end_of_turn: The token that ends an answer.
         stop_ids: The tokens that end a rollout: the end of turn, the tokenizer's EOS and those that it names itself.
         digest: Hash of the template, the special ids and a rendered probe; part of cache keys and of resume checks.
@@ -49,30 +52,35 @@ class ChatFormat:
     stop_ids: tuple[int, ...]
     digest: str
     special: re.Pattern[str]
+    cut: str = ""
+    strips: tuple[str | None, str | None] = ("", "")
 
     def special_tokens_in(self, messages: Sequence[Message]) -> list[str]:
         """The special tokens that people's texts spell out: the tokenizer would take them for its own."""
         return [found for message in messages for found in self.special.findall(message["content"])]
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The conversation up to where the model starts to answer.
+        """The conversation up to where the template puts the model's answer.
 
         Raises:
             RowError: the template refuses it; some take no system turn.
         """
         try:
-            return _render(self.tokenizer, messages, self.kwargs, add_generation_prompt=True) + self.lead
+            text = _render(self.tokenizer, messages, self.kwargs, add_generation_prompt=True)
         except TemplateError as error:
             what = plain(str(error).partition("\n")[0][:160])
             raise RowError("template_refuses", f"the model's chat template refuses it: {what}") from error
+        return text.removesuffix(self.cut) + self.lead
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of `render`."""
         return self.tokenizer(self.render(messages), add_special_tokens=False)["input_ids"]
 
     def answer_ids(self, text: str) -> list[int]:
-        """Token ids of an answer, its end of turn included."""
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_of_turn]
+        """Token ids of an answer as the template prints it, its end of turn included."""
+        left, right = self.strips
+        printed = text.lstrip(left).rstrip(right)
+        return [*self.tokenizer(printed, add_special_tokens=False)["input_ids"], self.end_of_turn]
 
     def text(self, ids: Tokens, *, special_tokens: bool = False) -> str:
         """The text of token ids, by default without the special ones."""
@@ -97,7 +105,7 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
             "set student.chat_template to a .jinja file"
         )
     used = {**DEFAULT_TEMPLATE_KWARGS, **kwargs}
-    prompt, full = _probed(tokenizer, used, model_name)
+    prompt, full, spaced = _probed(tokenizer, used, model_name)
     before, found, after = full.partition(_PROBE)
     if not found:
         raise ConfigError(f"{model_name}: its chat template does not print the assistant's answer")
@@ -109,9 +117,12 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
         )
     named = [tokenizer.convert_tokens_to_ids(token) for token in tokenizer.init_kwargs.get(STOP_TOKENS, [])]
     stops = tuple(dict.fromkeys(i for i in (end_of_turn, tokenizer.eos_token_id, *named) if i is not None))
-    lead = before[len(prompt) :] if before.startswith(prompt) else ""
     digest = hashlib.sha256(repr((tokenizer.chat_template, prompt, full, stops, used)).encode()).hexdigest()
-    return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest, _special_tokens(tokenizer))
+    cut, lead = _seam(tokenizer, used, prompt, before)
+    strips = _strips(spaced, full)
+    return ChatFormat(
+        tokenizer, used, lead, end_of_turn, stops, digest, _special_tokens(tokenizer), cut=cut, strips=strips
+    )
 
 
 def plain_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
@@ -126,13 +137,46 @@ def plain_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
     return ChatFormat(tokenizer, {}, "", int(eos), (int(eos),), "none", _special_tokens(tokenizer))
 
 
-def _probed(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], model_name: str) -> tuple[str, str]:
-    """A question as a prompt, and with its answer."""
+def _seam(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], prompt: str, before: str) -> tuple[str, str]:
+    """What a generation prompt has more than the text before an answer, at its end, and what it has less.
+
+    Args:
+        tokenizer: With a chat template.
+        kwargs: What it is rendered with.
+        prompt: A question with the generation prompt.
+        before: The same question, answered, up to the answer.
+    """
+    if before.startswith(prompt):
+        return "", before[len(prompt) :]
+    try:
+        bare = _render(tokenizer, [{"role": "user", "content": "?"}], kwargs, add_generation_prompt=False)
+    except TemplateError:
+        return "", ""
+    same = next(i for i, pair in enumerate(zip_longest(prompt, before)) if pair[0] != pair[1])
+    if same < len(bare):  # a question reads otherwise once it is answered: nothing can be said of the seam
+        return "", ""
+    return prompt[same:], before[same:]
+
+
+def _strips(spaced: str, full: str) -> tuple[str | None, str | None]:
+    """What a template takes off an answer's ends, from how it prints one with white space around it, and without."""
+    (before, found, after), (own_before, _, own_after) = spaced.partition(_PROBE), full.partition(_PROBE)
+    if not found or not before.startswith(own_before) or not after.endswith(own_after):
+        return "", ""
+    left, right = before[len(own_before) :], after[: len(after) - len(own_after)]
+    kinds: dict[str, str | None] = {"": None, " ": "\n"}
+    return kinds.get(left, ""), kinds.get(right, "")
+
+
+def _probed(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], model_name: str) -> tuple[str, str, str]:
+    """Renderings: a question as a prompt, with its answer, and with one that has white space around it."""
     question: Message = {"role": "user", "content": "?"}
     answer: Message = {"role": "assistant", "content": _PROBE}
+    spacious: Message = {"role": "assistant", "content": f"\n {_PROBE} \n"}
     try:
         prompt = _render(tokenizer, [question], kwargs, add_generation_prompt=True)
-        return prompt, _render(tokenizer, [question, answer], kwargs, add_generation_prompt=False)
+        full = _render(tokenizer, [question, answer], kwargs, add_generation_prompt=False)
+        return prompt, full, _render(tokenizer, [question, spacious], kwargs, add_generation_prompt=False)
     except Exception as error:  # what a template raises is as free as what it does in its sandbox
         what = plain(str(error).partition("\n")[0][:160]) or type(error).__name__
         raise DataError(f"{model_name}: its chat template fails on two short turns: {what}") from error

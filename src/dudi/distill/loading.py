@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
 from dudi.data.built_in import SOURCES
-from dudi.data.chat import read_template
+from dudi.data.chat import ChatFormat, borrow_template, chat_format, read_template, template_kwargs
 from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.languages.registry import load_languages
 from dudi.training.arguments import training_dtype
 from dudi.training.interrupts import Interrupts
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from dudi.config.sections import LoraSection, ModelSection
     from dudi.distill.recipe import RunConfig
@@ -77,44 +78,143 @@ def _asked(source: str, args: DudiConfig, known: set[str]) -> list[str]:
     return list(args.languages) if source in SOURCES else sorted(known)
 
 
-def build_trainer(
-    config: RunConfig,
-    args: DudiConfig,
-    rows: RowSet,
-    evaluation: RowSet | None,
-    interrupts: Interrupts | None = None,
-) -> DudiTrainer:
-    """Load the models of a recipe and make its trainer."""
-    from dudi.distill.trainer import DudiTrainer
+class Loaded:
+    """The models, tokenizers and chat formats that a recipe names, handed on to whoever needs one of them.
 
-    tokenizer = tokenizer_of(config.student, "student")
-    teacher, teacher_tokenizer = None, None
-    if reads_teacher_template(config, args):
-        teacher_tokenizer = tokenizer_of(config.teacher, "teacher")
-    if args.needs_teacher and config.teacher.model is not None:
-        teacher = model_of(config.teacher, training_dtype(args))
-    student = model_of(config.student, "float32")
-    return DudiTrainer(
-        student,
-        teacher,
-        args,
-        rows.rows,
-        None if evaluation is None else evaluation.rows,
-        tokenizer,
-        peft_config=None if config.lora is None else lora_config(config.lora),
-        teacher_processing_class=teacher_tokenizer,
-        rejections=rows.rejections,
-        interrupts=interrupts,
-    )
+    Each is read when it is first asked for, and once; a dry run never asks for weights. The student alone is read each
+    time: training changes it.
+
+    Args:
+        config: The recipe.
+        args: Its training arguments.
+    """
+
+    def __init__(self, config: RunConfig, args: DudiConfig) -> None:
+        self.config, self.args = config, args
+
+    @functools.cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The student's, with the chat template that the recipe asks for."""
+        tokenizer = _tokenizer_of(self.config.student, "student")
+        if self.lends_template:
+            borrow_template(tokenizer, self.teacher_tokenizer)
+        return tokenizer
+
+    @functools.cached_property
+    def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """The teacher's; None where the recipe names no teacher."""
+        return None if self.config.teacher.model is None else _tokenizer_of(self.config.teacher, "teacher")
+
+    @property
+    def lends_template(self) -> bool:
+        """Whether training reads the teacher's tokenizer: with the teacher, or for its chat template alone."""
+        wanted = self.args.needs_teacher or self.config.student.chat_template == "teacher"
+        return wanted and self.config.teacher.model is not None
+
+    @functools.cached_property
+    def student_format(self) -> ChatFormat:
+        """How the student reads a conversation.
+
+        Raises:
+            ConfigError: no chat template, or one without an end of turn.
+        """
+        kwargs = template_kwargs(self.args.chat_template_kwargs, "student")
+        return chat_format(self.tokenizer, kwargs, self.config.student.model)
+
+    @functools.cached_property
+    def teacher_format(self) -> ChatFormat | None:
+        """How the teacher reads a conversation, in the student's template where it has none; None without a teacher.
+
+        Raises:
+            ConfigError: as `student_format`.
+        """
+        tokenizer = self.teacher_tokenizer
+        if tokenizer is None:
+            return None
+        borrow_template(tokenizer, self.tokenizer)
+        return chat_format(
+            tokenizer, template_kwargs(self.args.chat_template_kwargs, "teacher"), str(self.config.teacher.model)
+        )
+
+    def read_student(self) -> PreTrainedModel:
+        """The student, untrained."""
+        return _model_of(self.config.student, "float32")
+
+    @functools.cached_property
+    def teacher(self) -> PreTrainedModel | None:
+        """The teacher; None where the recipe names none."""
+        return None if self.config.teacher.model is None else _model_of(self.config.teacher, training_dtype(self.args))
+
+    def drop_teacher(self) -> None:
+        """Forget the teacher: it is read anew when it is asked for again."""
+        vars(self).pop("teacher", None)
+
+    @functools.cached_property
+    def student_config(self) -> PretrainedConfig:
+        """The student's config, without its weights.
+
+        Raises:
+            EnvironmentFault: it can be read neither here nor on the hub.
+            ConfigError: it is no config that transformers knows.
+        """
+        return _config_of(self.config.student, "student")
+
+    @functools.cached_property
+    def teacher_config(self) -> PretrainedConfig | None:
+        """The teacher's, likewise; None where the recipe names none."""
+        return None if self.config.teacher.model is None else _config_of(self.config.teacher, "teacher")
+
+    def find_models(self) -> None:
+        """Look for the models that will be trained and read, without loading them.
+
+        Raises:
+            ConfigError: there is none of the name.
+            EnvironmentFault: the hub cannot be asked.
+        """
+        from dudi.models.load import find_model
+
+        teacher = [self.config.teacher] if self.args.needs_teacher and self.config.teacher.model else []
+        for section in (self.config.student, *teacher):
+            find_model(
+                str(section.model),
+                revision=section.revision,
+                gguf_file=section.gguf_file,
+                trust_remote_code=section.trust_remote_code,
+            )
+
+    def make_trainer(
+        self,
+        rows: RowSet,
+        evaluation: RowSet | None,
+        interrupts: Interrupts | None = None,
+        args: DudiConfig | None = None,
+    ) -> DudiTrainer:
+        """A trainer of the student on these rows.
+
+        Args:
+            rows: The training rows.
+            evaluation: Those of evaluation, or None.
+            interrupts: Tells when a signal has asked to stop.
+            args: Other training arguments than the recipe's: those of one of its stages.
+        """
+        from dudi.distill.trainer import DudiTrainer
+
+        args = self.args if args is None else args
+        return DudiTrainer(
+            self.read_student(),
+            self.teacher if args.needs_teacher else None,
+            args,
+            rows.rows,
+            None if evaluation is None else evaluation.rows,
+            self.tokenizer,
+            peft_config=None if self.config.lora is None else lora_config(self.config.lora),
+            teacher_processing_class=self.teacher_tokenizer if self.lends_template else None,
+            rejections=rows.rejections,
+            interrupts=interrupts,
+        )
 
 
-def reads_teacher_template(config: RunConfig, args: DudiConfig) -> bool:
-    """Whether the teacher's tokenizer is loaded: with the teacher, or for its chat template alone."""
-    wanted = args.needs_teacher or config.student.chat_template == "teacher"
-    return wanted and config.teacher.model is not None
-
-
-def tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
+def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     """A section's tokenizer, with the chat template that it asks for.
 
     Raises:
@@ -130,13 +230,13 @@ def tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     )
     wanted = section.chat_template
     if wanted == "teacher" and role == "student":
-        tokenizer.chat_template = None  # the trainer gives it the teacher's
+        tokenizer.chat_template = None  # it is given the teacher's
     elif wanted is not None:
         tokenizer.chat_template = read_template(Path(wanted), f"{role}.chat_template")
     return tokenizer
 
 
-def model_of(section: ModelSection, auto: str) -> PreTrainedModel:
+def _model_of(section: ModelSection, auto: str) -> PreTrainedModel:
     """A section's model; `auto` is the precision where the section leaves it open."""
     import torch
 
@@ -158,6 +258,41 @@ def model_of(section: ModelSection, auto: str) -> PreTrainedModel:
     if teacher is not None and teacher.device != "auto":
         move(model, teacher.device)
     return model
+
+
+def _config_of(section: ModelSection, role: str) -> PretrainedConfig:
+    """The config of a recipe's model, cut to the layers that are kept; no weights are read.
+
+    Args:
+        section: `student` or `teacher` of the recipe.
+        role: Which of them, for messages.
+
+    Raises:
+        EnvironmentFault: neither here nor on the hub can the config be read.
+        ConfigError: it is no config that transformers knows.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    from dudi.models.hub_errors import explain_hub_error
+    from dudi.models.load import keep_layers, locate
+
+    name = str(section.model)
+    options: dict[str, Any] = {"gguf_file": section.gguf_file} if section.gguf_file else {}
+    options["trust_remote_code"] = section.trust_remote_code
+    try:
+        config = AutoConfig.from_pretrained(locate(name), revision=section.revision or "main", **options)
+    except OSError as error:
+        if not Path(name).exists() and (found := explain_hub_error(name, "config", error)) is not None:
+            raise found from error
+        raise EnvironmentFault(
+            f"{role}.model: the config of '{name}' cannot be read from here; "
+            "connect to the hub once, or name a folder that holds its config.json"
+        ) from error
+    except (ValueError, StrictDataclassError) as error:
+        raise ConfigError(f"{role}.model: '{name}': {' '.join(str(error).split())[:200]}") from error
+    config.name_or_path = name
+    return config if section.keep_layers is None else keep_layers(config, section.keep_layers)
 
 
 def lora_config(section: LoraSection) -> Any:

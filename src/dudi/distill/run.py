@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
 from dudi.data.sources import RowSet
-from dudi.distill.arguments import DudiConfig
-from dudi.distill.loading import build_trainer, read_rows, show_rejections
+from dudi.distill.loading import Loaded, read_rows, show_rejections
 from dudi.environment import choose_precision
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: RunConfig,
-    args: DudiConfig,
+    loaded: Loaded,
     interrupts: Interrupts | None = None,
     *,
     resume: str = "auto",
@@ -34,8 +32,8 @@ def train(
     """Train a recipe's student and save it as `model/` in the run's folder.
 
     Args:
-        config: The recipe with its overrides.
-        args: Its keys; `args.folder` is the run's folder.
+        loaded: The recipe with its overrides, its keys and what it names; `args.folder` is the run's folder. It keeps
+            the teacher for whoever asks it afterwards.
         interrupts: Tells when a signal has asked to stop.
         resume: `auto` goes on with the run that the folder holds, `never` starts anew (an old run is moved aside), a
             path is the checkpoint to go on from.
@@ -45,13 +43,14 @@ def train(
     Raises:
         DudiError: with the exit code that belongs to it.
     """
+    config, args = loaded.config, loaded.args
     first, folder = args.process_index == 0, args.folder
     start = from_first(lambda: starting_point(folder, resume, {"cold_start", args.method}))
     if first:
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
     train_rows, eval_rows = read_rows(config, args, folder)
     before = len(train_rows.rejections)
-    trainer = build_trainer(config, args, train_rows, eval_rows, interrupts)
+    trainer = loaded.make_trainer(train_rows, eval_rows, interrupts)
     if len(train_rows.rejections) > before:  # prompts that turned out too long once they were tokens
         total = train_rows.total + (eval_rows.total if eval_rows else 0)
         show_rejections(train_rows.rejections, total, config, args, folder)
@@ -68,6 +67,8 @@ def train(
     trainer.train(resume_from_checkpoint=None if start is None else str(start))
     about = {"step": trainer.state.global_step, "identity": trainer.identity(), "config": config.digest()}
     trainer.save_final(folder / "model", about)
+    if trainer.is_fsdp_enabled:
+        loaded.drop_teacher()  # it is spread over the ranks, of which one alone goes on
 
 
 def default_output(config: RunConfig) -> Path:

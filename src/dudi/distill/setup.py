@@ -96,6 +96,10 @@ def build_setup(
     if borrow_template(tokenizer, teacher_tokenizer):
         notes.append(f"{name} has no chat template: it takes its teacher's")
     own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
+    if own.cut:
+        notes.append(
+            f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
+        )
     theirs, different, vocabulary = None, None, _head_size(innermost(student))
     if loaded is not None and teacher_tokenizer is not None:
         theirs = _teacher_format(loaded, teacher_tokenizer, args, own)

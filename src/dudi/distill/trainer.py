@@ -52,7 +52,6 @@ from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
 from dudi.objective.signals import Kind, Signal
 from dudi.rollouts import VLLMEngine
-from dudi.training.checkpoints import random_states, restore_random_states
 from dudi.training.identity import hash_of_model, hash_of_tokenizer
 from dudi.training.interrupts import Interrupts
 from dudi.training.runlog import RunLog
@@ -495,10 +494,11 @@ class DudiTrainer(RowTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """`eval_loss` (the off-policy term) and bits per byte; with `eval_rollouts` every signal, seeded apart."""
-        states = random_states()  # opening a data loader draws a number
-        metrics, rows = evaluate_examples(self.run, dataloader, metric_key_prefix)
-        restore_random_states(states)
+        """`eval_loss` (the off-policy term) and bits per byte; with `eval_rollouts` every signal, seeded apart.
+
+        The loader is not opened: it would repeat rows, so that all ranks have as many, and count them twice.
+        """
+        metrics, rows = evaluate_examples(self.run, dataloader.dataset.examples, metric_key_prefix)
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)  # type: ignore[arg-type]
 
 

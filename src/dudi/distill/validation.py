@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from dudi.data.examples import Example
+from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import MicroBatch
 from dudi.distill.passes import losses_of, student_rows
 from dudi.distill.state import Run
@@ -18,15 +20,15 @@ from dudi.objective.heads import Distance, head_of
 from dudi.objective.signals import OffPolicySignal, Signal
 
 
-def evaluate_examples(run: Run, dataloader: Any, prefix: str) -> tuple[dict[str, float], int]:
-    """Losses over an evaluation set.
+def evaluate_examples(run: Run, examples: Sequence[Example], prefix: str) -> tuple[dict[str, float], int]:
+    """Losses over an evaluation set, each row counted once, however many ranks there are.
 
     A method without an off-policy term is evaluated by its cross-entropy. Nothing is drawn from the global
     generators, and rollouts use noise of their own, so that a run is the same with and without evaluation.
 
     Args:
         run: Whose student is evaluated.
-        dataloader: Of lists of examples.
+        examples: The set.
         prefix: Of the metrics' names.
 
     Returns:
@@ -42,9 +44,10 @@ def evaluate_examples(run: Run, dataloader: Any, prefix: str) -> tuple[dict[str,
     names = [*signals, "nats", "bytes", "rows"]
     own = torch.zeros(2, len(names), dtype=torch.float64)
     model = run.wrapped()
-    with evaluating(model):
-        for examples in dataloader:
-            _add(run, model, list(examples), signals, own)
+    # Inside a training loop the model does this itself; before one it is bare.
+    with evaluating(model), run.accelerator.autocast():
+        for batch, counted in _batches_of_rank(examples, args):
+            _add(run, model, batch, signals, own if counted else torch.zeros_like(own))
     total = run.accelerator.reduce(own.to(args.device), "sum").cpu()
     sums = dict(zip(names, total[0].tolist(), strict=True))
     counts = dict(zip(names, total[1].tolist(), strict=True))
@@ -56,7 +59,19 @@ def evaluate_examples(run: Run, dataloader: Any, prefix: str) -> tuple[dict[str,
     return metrics, int(sums["rows"])
 
 
-def _add(run: Run, model: Any, examples: list[Example], signals: dict[str, Signal], own: torch.Tensor) -> None:
+def _batches_of_rank(examples: Sequence[Example], args: DudiConfig) -> Iterator[tuple[Sequence[Example], bool]]:
+    """This rank's batches, and whether they count.
+
+    Every rank has as many, since all of them gather sharded weights together: one that has no row left scores a row
+    that does not count.
+    """
+    size = args.eval_batch_size
+    for start in range(0, len(examples), size * args.world_size):
+        own = examples[start + args.process_index * size :][: min(size, len(examples))]
+        yield (own, True) if own else (examples[:1], False)
+
+
+def _add(run: Run, model: Any, examples: Sequence[Example], signals: dict[str, Signal], own: torch.Tensor) -> None:
     """Add one batch: sums in the first line of `own`, counts in the second."""
     collected = run.collector.collect([examples], signals, epoch=0, purpose="eval")
     batch = collected.batches[0]

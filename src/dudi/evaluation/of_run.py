@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
-from dudi.distill.loading import model_of, tokenizer_of
+from dudi.data.chat import ChatFormat
+from dudi.distill.loading import Loaded
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import Asked, Trained, Wanted, check_options, choose
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import STUDENT, Evaluation, keep_evaluations
-from dudi.models.load import load_model, load_tokenizer, move
-from dudi.training.arguments import training_dtype
+from dudi.models.load import load_model, move
 
 if TYPE_CHECKING:
     from dudi.distill.arguments import DudiConfig
@@ -27,24 +26,22 @@ SUBJECTS = ("base", COLD_START, STUDENT, "teacher")
 REJECTED = "rejected-questions.jsonl"
 
 
-def evaluate_run(
-    config: RunConfig, args: DudiConfig, folder: Path, subjects: Collection[str] = SUBJECTS
-) -> list[Evaluation]:
+def evaluate_run(loaded: Loaded, subjects: Collection[str] = SUBJECTS) -> list[Evaluation]:
     """Ask a run's models, and keep `evaluation.json` and `answers.jsonl` in its folder.
 
     Args:
-        config: The recipe; its section `benchmark` says what is asked.
-        args: Its training arguments.
-        folder: The run's folder, with what was trained in it.
+        loaded: The recipe, whose section `benchmark` says what is asked, and what it names; the folder of its arguments
+            holds what was trained.
         subjects: Whom: of `SUBJECTS`, as far as the run has them.
 
     Returns:
         An evaluation for each subject and benchmark; none when the recipe has no section `benchmark`.
     """
-    asked = asked_of(config, args)
+    config, args = loaded.config, loaded.args
+    folder, asked = args.folder, asked_of(config, args)
     for one in asked:
         one.settle(folder / REJECTED, config.data.max_rejected_share)
-    chosen = [subject for subject in subjects_of(config, args, folder) if subject.role in subjects]
+    chosen = [subject for subject in subjects_of(loaded) if subject.role in subjects]
     found, answers = evaluate(chosen, asked, [args.seed]) if asked else ([], [])
     if found:
         keep_evaluations(found, answers, folder)
@@ -85,34 +82,32 @@ def trained_of(config: RunConfig, languages: list[str]) -> Trained:
     return Trained(source=data.train, languages=languages, tasks=data.tasks, whole=data.max_rows is None)
 
 
-def subjects_of(config: RunConfig, args: DudiConfig, folder: Path) -> Iterator[Subject]:
+def subjects_of(loaded: Loaded) -> Iterator[Subject]:
     """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teacher."""
+    config, args, folder = loaded.config, loaded.args, loaded.args.folder
     cold_start, final = folder / "stages" / COLD_START / "model", folder / "model"
     about = {"method": config.method}
-    kwargs = template_kwargs(args.chat_template_kwargs, "student")
-    student, teacher = config.student, config.teacher
 
     def ours(model: PreTrainedModel) -> tuple[PreTrainedModel, ChatFormat]:
-        place = final if final.is_dir() else cold_start
-        tokenizer = load_tokenizer(str(place)) if place.is_dir() else tokenizer_of(student, "student")
-        return _placed(model, args), chat_format(tokenizer, kwargs, student.model)
-
-    def taught() -> tuple[PreTrainedModel, ChatFormat]:
-        tokenizer = tokenizer_of(teacher, "teacher")
-        borrow_template(tokenizer, tokenizer_of(student, "student"))
-        own = template_kwargs(args.chat_template_kwargs, "teacher")
-        return _placed(model_of(teacher, training_dtype(args)), args), chat_format(tokenizer, own, str(teacher.model))
+        return _placed(model, args), loaded.student_format
 
     def kept(place: Path) -> Any:
         return lambda: ours(load_model(str(place), dtype=torch.float32))
 
-    yield Subject("base", student.model, lambda: ours(model_of(student, "float32")), "base", about)
+    yield Subject("base", config.student.model, lambda: ours(loaded.read_student()), "base", about)
     if (cold_start / "config.json").is_file():  # with LoRA it is an adapter, and part of what follows
         yield Subject("cold start", str(cold_start), kept(cold_start), COLD_START, about)
     if final.is_dir():
         yield Subject(config.method, str(final), kept(final), STUDENT, about)
-    if teacher.model is not None:
-        yield Subject("teacher", teacher.model, taught, "teacher", about)
+    if config.teacher.model is not None:
+        yield Subject("teacher", config.teacher.model, lambda: _teacher(loaded), "teacher", about)
+
+
+def _teacher(loaded: Loaded) -> tuple[PreTrainedModel, ChatFormat]:
+    model, chat = loaded.teacher, loaded.teacher_format
+    if model is None or chat is None:
+        raise ConfigError("teacher.model: the recipe names none")
+    return _placed(model, loaded.args), chat
 
 
 def _placed(model: PreTrainedModel, args: DudiConfig) -> PreTrainedModel:

@@ -99,12 +99,16 @@ class OtherAdapter:
 
 
 class MovingAverage:
-    """The exponential moving average of the student (SDFT): theta_T <- (1 - rate) theta_T + rate theta."""
+    """The exponential moving average of the student (SDFT): theta_T <- (1 - rate) theta_T + rate theta.
+
+    It is kept in fp32 beside a model of 16 bits, in which most steps of a small rate would be rounded away.
+    """
 
     def __init__(
         self, policy: FrozenModel | OtherAdapter, rate: float, pairs: Callable[[], list[tuple[Tensor, Tensor]]]
     ) -> None:
         self.policy, self.rate, self.pairs = policy, rate, pairs
+        self._exact: dict[int, Tensor] = {}
 
     def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
         """The averaged model."""
@@ -113,15 +117,29 @@ class MovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """One step of the average; called after each optimizer step."""
-        for student, average in self.pairs():
-            average.lerp_(whole(student.detach()).to(average.dtype), self.rate)
+        for i, (student, average) in enumerate(self.pairs()):
+            exact = self._exact_of(i, average)
+            exact.lerp_(whole(student.detach()).to(exact.dtype), self.rate)
+            if exact is not average:
+                average.copy_(exact)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged parameters, numbered in the student's order."""
-        return {f"{i:05d}": average.detach() for i, (_, average) in enumerate(self.pairs())}
+        return {f"{i:05d}": self._exact_of(i, average).detach() for i, (_, average) in enumerate(self.pairs())}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put saved parameters back."""
         for i, (_, average) in enumerate(self.pairs()):
-            average.copy_(state[f"{i:05d}"])
+            exact = self._exact_of(i, average)
+            exact.copy_(state[f"{i:05d}"])
+            if exact is not average:
+                average.copy_(exact)
+
+    def _exact_of(self, number: int, average: Tensor) -> Tensor:
+        """A parameter of the average in fp32 at least; itself where it is that exact."""
+        if average.dtype not in (torch.bfloat16, torch.float16):
+            return average
+        if number not in self._exact:
+            self._exact[number] = average.detach().float()
+        return self._exact[number]

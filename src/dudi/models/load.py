@@ -13,7 +13,14 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
 from dudi.models.hub_errors import explain_hub_error
@@ -206,6 +213,27 @@ def spaced_layers(total: int, wanted: int) -> list[int]:
     if wanted == 1:
         return [0]
     return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def keep_layers(config: PretrainedConfig, kept: int | list[int]) -> PretrainedConfig:
+    """The config of a model that is cut down to some layers.
+
+    Args:
+        config: The whole model's; changed in place.
+        kept: The layers, or how many of them, evenly spaced.
+
+    Raises:
+        ConfigError: more layers than there are, or one that is not there.
+    """
+    total = config.num_hidden_layers
+    layers = spaced_layers(total, kept) if isinstance(kept, int) and 0 < kept <= total else kept
+    if isinstance(layers, int) or not layers or any(not 0 <= layer < total for layer in layers):
+        raise ConfigError(f"keep_layers: {kept} of a model with {total} layers, numbered 0 to {total - 1}")
+    types = config.to_dict().get("layer_types")
+    if types is not None:
+        config.layer_types = [types[layer] for layer in layers]
+    config.num_hidden_layers = len(layers)
+    return config
 
 
 def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedModel:

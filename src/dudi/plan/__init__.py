@@ -1,7 +1,7 @@
 """`dudi plan`: memory, FLOPs and hours of a run, from its models' configs alone."""
 
 from dudi.plan.estimate import Plan, estimate
-from dudi.plan.models import count_lora_parameters, count_rows, keep_layers, plan, plan_run, read_model_config
+from dudi.plan.models import count_lora_parameters, count_rows, plan, plan_run
 from dudi.plan.text import advise_out_of_memory, render
 
 __all__ = [
@@ -10,9 +10,7 @@ __all__ = [
     "count_lora_parameters",
     "count_rows",
     "estimate",
-    "keep_layers",
     "plan",
     "plan_run",
-    "read_model_config",
     "render",
 ]

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow.parquet as parquet
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
-from dudi.config.sections import LoraSection, ModelSection
+from dudi.config.sections import LoraSection
 from dudi.data.built_in import SOURCES
 from dudi.data.sources import load_rows
+from dudi.distill.loading import Loaded
 from dudi.distill.recipe import RunConfig, TeacherSection
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.models.hub_errors import explain_hub_error
-from dudi.models.load import locate, spaced_layers
 from dudi.plan.costs import empty_model, shape_of
 from dudi.plan.estimate import Dtype, Plan, estimate
 from dudi.plan.hardware import find_gpu
@@ -26,28 +24,30 @@ _QUANTISED_BYTES = {4: 0.5625, 8: 1.0}
 """Bytes of a quantised weight, block scales included, by its bits."""
 
 
-def plan(config: RunConfig, *, gpu: str | None = None, gpus: int = 1) -> str:
+def plan(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded: Loaded | None = None) -> str:
     """The table of `dudi plan`.
 
     Args:
         config: The recipe.
         gpu: A name of `dudi.plan.hardware.GPUS`, for hours; None leaves them out.
         gpus: How many.
+        loaded: What has been read of the recipe's models already.
 
     Raises:
         ConfigError: an unknown GPU, or a model that is no causal language model.
         EnvironmentFault: a model's config cannot be read from here.
     """
-    return render(plan_run(config, gpu=gpu, gpus=gpus))
+    return render(plan_run(config, gpu=gpu, gpus=gpus, loaded=loaded))
 
 
-def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1) -> Plan:
+def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded: Loaded | None = None) -> Plan:
     """The same as numbers: resolves the models' configs and calls `estimate`.
 
     Args:
         config: The recipe.
         gpu: As for `plan`.
         gpus: As for `plan`.
+        loaded: As for `plan`.
 
     Raises:
         ConfigError: as `plan`.
@@ -56,8 +56,8 @@ def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1) -> Pla
     dtype = _dtype(config, gpu)
     # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
     args = config.model_copy(update={"dtype": "float32"}).dudi_config("plan")
-    student = read_model_config(config.student, "student")
-    teacher = read_model_config(config.teacher, "teacher") if args.needs_teacher and config.teacher.model else None
+    loaded = Loaded(config, args) if loaded is None else loaded
+    student, teacher = loaded.student_config, loaded.teacher_config if args.needs_teacher else None
     return estimate(
         student,
         teacher,
@@ -78,56 +78,6 @@ def _dtype(config: RunConfig, gpu: str | None) -> Dtype:
     if gpu is None:
         return choose_precision("auto").dtype
     return "bfloat16" if find_gpu(gpu).bfloat16 else "float16"
-
-
-def read_model_config(section: ModelSection, role: str) -> PretrainedConfig:
-    """The config of a recipe's model, cut to the layers that are kept; no weights are read.
-
-    Args:
-        section: `student` or `teacher` of the recipe.
-        role: Which of them, for messages.
-
-    Raises:
-        EnvironmentFault: neither here nor on the hub can the config be read.
-        ConfigError: it is no config that transformers knows.
-    """
-    name = str(section.model)
-    options: dict[str, Any] = {"gguf_file": section.gguf_file} if section.gguf_file else {}
-    options["trust_remote_code"] = section.trust_remote_code
-    try:
-        config = AutoConfig.from_pretrained(locate(name), revision=section.revision or "main", **options)
-    except OSError as error:
-        if not Path(name).exists() and (found := explain_hub_error(name, "config", error)) is not None:
-            raise found from error
-        raise EnvironmentFault(
-            f"{role}.model: the config of '{name}' cannot be read from here; "
-            "connect to the hub once, or name a folder that holds its config.json"
-        ) from error
-    except (ValueError, StrictDataclassError) as error:
-        raise ConfigError(f"{role}.model: '{name}': {' '.join(str(error).split())[:200]}") from error
-    config.name_or_path = name
-    return config if section.keep_layers is None else keep_layers(config, section.keep_layers)
-
-
-def keep_layers(config: PretrainedConfig, kept: int | list[int]) -> PretrainedConfig:
-    """The config of a model that is cut down to some layers.
-
-    Args:
-        config: The whole model's; changed in place.
-        kept: The layers, or how many of them, evenly spaced.
-
-    Raises:
-        ConfigError: more layers than there are, or one that is not there.
-    """
-    total = config.num_hidden_layers
-    layers = spaced_layers(total, kept) if isinstance(kept, int) and 0 < kept <= total else kept
-    if isinstance(layers, int) or not layers or any(not 0 <= layer < total for layer in layers):
-        raise ConfigError(f"keep_layers: {kept} of a model with {total} layers, numbered 0 to {total - 1}")
-    types = config.to_dict().get("layer_types")
-    if types is not None:
-        config.layer_types = [types[layer] for layer in layers]
-    config.num_hidden_layers = len(layers)
-    return config
 
 
 def count_lora_parameters(config: PretrainedConfig, lora: LoraSection) -> int:

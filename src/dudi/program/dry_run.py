@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
+from dudi.data.chat import ChatFormat
 from dudi.data.examples import ExampleSet, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.errors import EnvironmentFault
-from dudi.models.load import find_model
 from dudi.models.vocabulary import vocabulary_difference
 from dudi.plan import plan
 
@@ -26,17 +25,12 @@ if TYPE_CHECKING:
 
 def describe(config: RunConfig, args: DudiConfig) -> str:
     """Everything a person should see before training, as text; in colour when it goes to a terminal."""
-    from dudi.distill.loading import read_rows
+    from dudi.distill.loading import Loaded, read_rows
 
     rows, _ = read_rows(config, args, args.folder)
-    for section in (config.student, *([config.teacher] if args.needs_teacher and config.teacher.model else [])):
-        find_model(
-            section.model,
-            revision=section.revision,
-            gguf_file=section.gguf_file,
-            trust_remote_code=section.trust_remote_code,
-        )
-    formats = read_formats(config, args)
+    loaded = Loaded(config, args)
+    loaded.find_models()
+    formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None)
     rejections = Rejections()
     examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections)
     outer = Console()
@@ -49,25 +43,11 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
         _tokenizers(console, args, examples, formats.student, formats.teacher)
     show_rows(console, args, first_of_each(examples.examples), formats)
     try:
-        console.print(shown(plan(config)))
+        console.print(shown(plan(config, loaded=loaded)))
     except EnvironmentFault as error:
         console.print(f"no estimate: {shown(str(error))}")
     console.print("dry run: nothing was trained")
     return str(console.file.getvalue()) if isinstance(console.file, StringIO) else ""
-
-
-def read_formats(config: RunConfig, args: DudiConfig) -> Formats:
-    """Load the tokenizers of a recipe and read their chat templates."""
-    from dudi.distill.loading import reads_teacher_template, tokenizer_of
-
-    student = tokenizer_of(config.student, "student")
-    teacher = tokenizer_of(config.teacher, "teacher") if reads_teacher_template(config, args) else None
-    borrow_template(student, teacher)
-    own = chat_format(student, template_kwargs(args.chat_template_kwargs, "student"), config.student.model)
-    if teacher is None or config.teacher.model is None or not args.needs_teacher:
-        return Formats(own, None)
-    kwargs = template_kwargs(args.chat_template_kwargs, "teacher")
-    return Formats(own, chat_format(teacher, kwargs, config.teacher.model))
 
 
 def _tokenizers(

@@ -15,6 +15,7 @@ from dudi.command import say
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.files import write_text
 from dudi.study.grid import Study, read_studies
+from dudi.training.lock import FolderLock
 
 RUNS, OUTPUT = Path("runs/study"), Path("docs/results")
 
@@ -72,16 +73,17 @@ def run(given: argparse.Namespace) -> int:
     if given.dry_run or not left:
         return 0
     failed = []
-    for study in studies:
-        own = missing(every_job([study], given.seeds), given.runs, known)
-        if not own:
-            continue
-        say(f"{study.title}: {len(own)} jobs")
-        told = _teller(len(own))
-        failed += run_jobs(
-            own, given.runs, at_once=at_once, threads=given.threads, keep_models=given.keep_models, told=told
-        )
-        write_report(shown(studies), given.runs, given.output)
+    with FolderLock(given.runs):  # two of them would write the same results over each other
+        for study in studies:
+            own = missing(every_job([study], given.seeds), given.runs, known)
+            if not own:
+                continue
+            say(f"{study.title}: {len(own)} jobs")
+            told = _teller(len(own))
+            failed += run_jobs(
+                own, given.runs, at_once=at_once, threads=given.threads, keep_models=given.keep_models, told=told
+            )
+            write_report(shown(studies), given.runs, given.output)
     if failed:
         names = ", ".join(str(given.runs / job.id / "log.txt") for job in failed[:3])
         raise EnvironmentFault(f"{len(failed)} of {len(left)} jobs did not finish; see {names}")

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from dudi.command import say
-from dudi.distill.arguments import DudiConfig
+from dudi.distill.loading import Loaded
 from dudi.distill.recipe import RunConfig
 from dudi.distill.run import default_output
 from dudi.distill.run import train as train_student
 from dudi.environment import quiet_libraries
 from dudi.evaluation.records import FILE, Evaluation
 from dudi.training.interrupts import Interrupts
+from dudi.training.lock import FolderLock
 from dudi.training.publishing import push_run
-from dudi.training.ranks import from_first
+from dudi.training.ranks import from_first, on_first
 from dudi.training.run_folder import is_finished, is_reported
 from dudi.training.runlog import read_jsonl
 
@@ -59,29 +60,30 @@ def train(
         from dudi.program.dry_run import describe
 
         return say(describe(config, args))
-    first = args.process_index == 0
-    with Interrupts() as interrupts:
+    first, loaded = args.process_index == 0, Loaded(config, args)
+    with on_first(FolderLock(folder)), Interrupts() as interrupts:
         if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
             reports = ["report.html", "README.md", *([FILE] if config.benchmark is not None else [])]
             if first and not is_reported(folder, reports):
-                finish(folder, config, args)  # it was stopped between its last step and its report
+                finish(loaded)  # it was stopped between its last step and its report
             return say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
-        train_student(config, args, interrupts, resume=resume, show=show, allow_changed=allow_changed)
+        train_student(loaded, interrupts, resume=resume, show=show, allow_changed=allow_changed)
         if first:
-            finish(folder, config, args)
+            finish(loaded)
             if args.push_to_hub:
                 say(f"hub      {push_run(folder, args)}")
     return 0
 
 
-def finish(folder: Path, config: RunConfig, args: DudiConfig) -> None:
+def finish(loaded: Loaded) -> None:
     """Ask the benchmark's questions, write the report and the model card, and say where everything is."""
     from dudi.report import write_model_card, write_report
 
+    config, folder = loaded.config, loaded.args.folder
     if config.benchmark is not None:
         from dudi.evaluation.of_run import evaluate_run
 
-        show_benchmarks(evaluate_run(config, args, folder))
+        show_benchmarks(evaluate_run(loaded))
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from dudi.distill.loading import build_trainer, read_rows
+from dudi.distill.loading import Loaded, read_rows
 from dudi.objective.methods import METHODS
-
-if TYPE_CHECKING:
-    from dudi.distill.arguments import DudiConfig
-    from dudi.distill.recipe import RunConfig
 
 STEPS = 8
 """How many steps are counted, of methods without iterations."""
 
 
-def counted_flops(config: RunConfig, args: DudiConfig, *, cold_start: bool) -> dict[str, float]:
+def counted_flops(loaded: Loaded, *, cold_start: bool) -> dict[str, float]:
     """FLOPs of one optimizer step, generation and all passes of teacher and reference included.
 
     Args:
-        config: The run's recipe.
-        args: Its training arguments.
+        loaded: The run's recipe and what it names.
         cold_start: Count the cold start's steps instead of the method's.
 
     Returns:
         `per_step`, the mean over `counted_steps`; `before`, what the stage costs once before its first step (the
         reference's pass over the ground truth, the teacher's answers).
     """
-    rows, evaluation = read_rows(config, args, args.folder)
+    args = loaded.args
+    rows, evaluation = read_rows(loaded.config, args, args.folder)
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     if cold_start:
         args = args.for_cold_start(str(args.folder / "counted"))
-    trainer = build_trainer(config, args, rows, evaluation)
+    trainer = loaded.make_trainer(rows, evaluation, args=args)
     marks = Marks(counter)
     trainer.add_callback(marks)
     with counter:

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dudi.distill.arguments import DudiConfig
-from dudi.distill.loading import build_trainer, read_rows
-from dudi.distill.recipe import RunConfig
+from dudi.distill.loading import Loaded, read_rows
 from dudi.distill.run import train
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.environment import package_version, quiet_libraries
@@ -37,9 +35,9 @@ def run_job(job: Job, runs: Path, *, keep_models: bool = False) -> list[Evaluati
     folder = runs / job.id
     folder.mkdir(parents=True, exist_ok=True)
     config = job.config("disable_tqdm=true", f"cache_dir={runs / CACHE}")
-    args = config.dudi_config(folder)
+    loaded = Loaded(config, config.dudi_config(folder))
     with (folder / "log.txt").open("a", encoding="utf-8") as log, _into(log):
-        found = _count(job, config, args) if job.kind == "cost" else _train(job, config, args)
+        found = _count(job, loaded) if job.kind == "cost" else _train(job, loaded)
     if not keep_models:
         for part in ("checkpoints", "stages", "model"):
             shutil.rmtree(folder / part, ignore_errors=True)
@@ -53,34 +51,34 @@ def _into(log: Any) -> Iterator[None]:
         yield
 
 
-def _train(job: Job, config: RunConfig, args: DudiConfig) -> list[Evaluation]:
+def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
     """As `dudi train` does, as far as those go who are asked."""
     seconds: dict[str, Any] = {}
     if {COLD_START, STUDENT} & {*job.subjects}:
         with _clock(seconds, COLD_START):  # alone: the other clock is the method's own
-            _start(config, args)
+            _start(loaded)
     if STUDENT in job.subjects:
         with _clock(seconds, STUDENT):
-            train(config, args)
-    write_json(args.folder / SECONDS_FILE, seconds)
-    return evaluate_run(config, args, args.folder, job.subjects)
+            train(loaded)
+    write_json(loaded.args.folder / SECONDS_FILE, seconds)
+    return evaluate_run(loaded, job.subjects)
 
 
-def _start(config: RunConfig, args: DudiConfig) -> None:
+def _start(loaded: Loaded) -> None:
     """Train the cold start, or take it from another run that has."""
-    build_trainer(config, args, *read_rows(config, args, args.folder)).run_cold_start()
+    loaded.make_trainer(*read_rows(loaded.config, loaded.args, loaded.args.folder)).run_cold_start()
 
 
-def _count(job: Job, config: RunConfig, args: DudiConfig) -> list[Evaluation]:
+def _count(job: Job, loaded: Loaded) -> list[Evaluation]:
     """FLOPs of the cold start and of the method, by stage."""
-    scores = {}
+    config, scores = loaded.config, {}
     if config.settings["cold_start"] != "none":
-        scores[COLD_START] = counted_flops(config, args, cold_start=True)
-    _start(config, args)  # so that its FLOPs are in nobody else's
-    scores[STUDENT] = counted_flops(config, args, cold_start=False)
+        scores[COLD_START] = counted_flops(loaded, cold_start=True)
+    _start(loaded)  # so that its FLOPs are in nobody else's
+    scores[STUDENT] = counted_flops(loaded, cold_start=False)
     about = {"job": job.id, "versions": {name: package_version(name) for name in ("torch", "transformers")}}
     found = Evaluation(config.method, config.student.model, {"name": FLOPS}, (Run(job.seed, scores),), about, FLOPS)
-    keep_evaluations([found], [], args.folder)
+    keep_evaluations([found], [], loaded.args.folder)
     return [found]
 
 

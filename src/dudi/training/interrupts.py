@@ -1,7 +1,8 @@
-"""SIGTERM and SIGINT: a checkpoint after the current step, then the end; a second signal leaves at once."""
+"""Signals that ask a run to end: a checkpoint after the current step, then the end; a second press leaves at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,10 @@ from typing import Self
 
 from dudi.errors import INTERRUPTED
 
+ASKING: tuple[str, ...] = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+"""What asks: a person or a scheduler, a terminal that goes away, SLURM before a job's time is up."""
+PRESSING: tuple[str, ...] = ("SIGTERM", "SIGINT")
+"""Of these a second one leaves at once. After the others SIGTERM is no hurry: it follows them by itself."""
 ONE_PRESS = 1.0
 """Seconds within which a signal counts as the same one: on Ctrl-C both the terminal and torchrun send it."""
 
@@ -42,7 +47,10 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
-            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+            numbers = [signal.Signals[name] for name in ASKING if name in signal.Signals.__members__]
+            # One that is ignored stays so: `nohup` and `disown` mean it.
+            heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in heard}
         _current.append(self)
         return self
 
@@ -52,16 +60,18 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
         if self.received is not None:
-            if time.monotonic() - self._at > ONE_PRESS:
+            if {name, self.received} <= {*PRESSING} and time.monotonic() - self._at > ONE_PRESS:
                 os._exit(INTERRUPTED)  # whatever is being written appears whole or not at all
             return
-        self.received, self._at = signal.Signals(number).name, time.monotonic()
+        self.received, self._at = name, time.monotonic()
         if not self.armed:
             raise KeyboardInterrupt
         _tell(f"{self.received}: a checkpoint after this step, then the end; once more leaves at once\n")
 
 
 def _tell(text: str) -> None:
-    """Write past Python's buffers, which the code that was interrupted may be using."""
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, text.encode())
+    """Write past Python's buffers, which the code that was interrupted may be using; a terminal may be gone."""
+    with contextlib.suppress(OSError):
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, text.encode())

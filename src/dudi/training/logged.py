@@ -17,8 +17,9 @@ from dudi.errors import ConfigError, Interrupted, NumericError
 from dudi.training import checkpoints
 from dudi.training.checkpoints import write_json
 from dudi.training.interrupts import Interrupts
+from dudi.training.lock import FolderLock
 from dudi.training.progress import RunProgress
-from dudi.training.ranks import from_first
+from dudi.training.ranks import from_first, on_first
 from dudi.training.runlog import RunLog, read_jsonl
 from dudi.training.sealed import SealedTrainer
 
@@ -88,9 +89,15 @@ class LoggedTrainer(SealedTrainer):
         """Find the checkpoint to go on from, prepare, take the steps.
 
         Raises:
-            ConfigError: the checkpoint is not whole, or belongs to another run.
+            ConfigError: the checkpoint is not whole, or belongs to another run; another process works in the folder.
             Interrupted: a signal asked to stop; a checkpoint is saved.
         """
+        with on_first(FolderLock(self.args.folder)):
+            return self._train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _train(
+        self, resume_from_checkpoint: str | bool | None, trial: Any, ignore_keys_for_eval: list[str] | None
+    ) -> TrainOutput:
         self.identity()
         start = self._find_start(resume_from_checkpoint)
         step = 0 if start is None else int(self.check_resume(start)["step"])

@@ -16,6 +16,8 @@ from dudi.data.chat import STOP_TOKENS, ChatFormat
 from dudi.data.rows import Message
 from dudi.errors import ConfigError
 
+NEWLINE = "\n"
+"""At a template's end: Jinja drops it there, and would print it inside."""
 ENVIRONMENT = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
 
 
@@ -88,6 +90,12 @@ def _as_trained(chat: ChatFormat, template: str) -> str:
         for name, value in told
         if isinstance(value, bool | int | float | str)
     )
-    lead = json.dumps(chat.lead, ensure_ascii=False)
-    asked = f"{{% if add_generation_prompt %}}{{{{ {lead} }}}}{{% endif %}}" if chat.lead else ""
-    return defaults + (template.removesuffix("\n") if asked else template) + asked
+    if chat.cut:
+        whole = f"{{% set dudi_asked %}}{template.removesuffix(NEWLINE)}{{% endset %}}"
+        shown = f"dudi_asked[:-{len(chat.cut)}] if add_generation_prompt else dudi_asked"
+        template = f"{whole}{{{{ {shown} }}}}"
+    if chat.lead:
+        lead = json.dumps(chat.lead, ensure_ascii=False)
+        asked = f"{{% if add_generation_prompt %}}{{{{ {lead} }}}}{{% endif %}}"
+        template = template.removesuffix(NEWLINE) + asked
+    return defaults + template

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from accelerate import PartialState
@@ -26,6 +27,14 @@ def from_first(call: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return value
+
+
+@contextlib.contextmanager
+def on_first(manager: contextlib.AbstractContextManager[object]) -> Iterator[None]:
+    """Open a context on the first rank alone; what it raises on entering is raised on every rank."""
+    with contextlib.ExitStack() as stack:
+        from_first(lambda: bool(stack.enter_context(manager)))
+        yield
 
 
 def together(call: Callable[[], object]) -> None:

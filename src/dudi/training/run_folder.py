@@ -12,6 +12,7 @@ from dudi.environment import collect_environment
 from dudi.errors import ConfigError
 from dudi.files import write_json, write_text
 from dudi.training import checkpoints
+from dudi.training.lock import hold_anew
 from dudi.training.runlog import read_jsonl
 
 
@@ -72,7 +73,7 @@ def move_aside(folder: Path) -> None:
     Raises:
         ConfigError: the folder holds the working directory.
     """
-    if not folder.exists():
+    if not folder.exists() or not any(folder.iterdir()):
         return
     if Path.cwd().is_relative_to(folder.resolve()):
         raise ConfigError(f"--output: {folder} is where this command runs, and cannot be moved aside; name another")
@@ -80,6 +81,7 @@ def move_aside(folder: Path) -> None:
     while (old := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1
     folder.rename(old)
+    hold_anew(folder)
     say(f"the run that was in {folder} is now in {old}")
 
 

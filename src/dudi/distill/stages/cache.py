@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
 from filelock import FileLock, Timeout
 
 from dudi.command import say
@@ -54,18 +55,29 @@ def stands(folder: Path, key: str) -> bool:
     return from_first(lambda: holds(folder, key))
 
 
-def _cache(run: Run, kind: str, key: str) -> Path:
-    root = run.args.cache_dir or os.environ.get("DUDI_CACHE") or Path.home() / ".cache" / "dudi"
-    return Path(os.path.expanduser(root)) / kind / key
+def _cache(run: Run, kind: str, key: str) -> Path | None:
+    """Where a stage is shared; None for a user without a home."""
+    root = run.args.cache_dir or os.environ.get("DUDI_CACHE")
+    try:
+        return (Path(os.path.expanduser(root)) if root else Path.home() / ".cache" / "dudi") / kind / key
+    except RuntimeError:
+        return None
 
 
 def fetch(run: Run, kind: str, key: str, folder: Path, part: str = "model") -> bool:
-    """Take a stage from the cache into this run, if it is there."""
+    """Take a stage from the cache into this run, if it is there and can be read."""
     shared = _cache(run, kind, key)
-    if not stands(shared / part, key):
+    if shared is None or not from_first(lambda: _is_shared(shared, part, key)):
         return False
-    run.write_once(lambda: _copy(shared, folder))
-    return True
+    taken = True
+    if run.args.should_save:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(shared, folder, copy_function=_link)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            taken = False
+    return all(gather_object([taken]))
 
 
 @contextlib.contextmanager
@@ -74,7 +86,11 @@ def alone(run: Run, kind: str, key: str) -> Iterator[None]:
 
     Runs of several processes do not wait: their other ranks would, in a collective, until it gives up.
     """
-    lock = FileLock(f"{_cache(run, kind, key)}.lock")
+    shared = _cache(run, kind, key)
+    if shared is None:
+        yield
+        return
+    lock = FileLock(f"{shared}.lock")
     try:
         if run.args.world_size == 1:
             Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
@@ -90,15 +106,18 @@ def alone(run: Run, kind: str, key: str) -> Iterator[None]:
         lock.release()
 
 
-def _copy(shared: Path, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(shared, folder, copy_function=_link)
+def _is_shared(shared: Path, part: str, key: str) -> bool:
+    """`holds`, of a folder that may be somebody else's."""
+    try:
+        return holds(shared / part, key)
+    except OSError:
+        return False
 
 
 def share(run: Run, kind: str, key: str, folder: Path, part: str = "model") -> None:
-    """Offer a finished stage to other runs; a cache that cannot be written is no reason to stop."""
+    """Offer a finished stage to other runs; a cache that cannot be read or written is no reason to stop."""
     shared = _cache(run, kind, key)
-    if not run.args.should_save or holds(shared / part, key):
+    if shared is None or not run.args.should_save or _is_shared(shared, part, key):
         return
     partial = shared.with_name(f".{key}.{os.getpid()}")
     try:
