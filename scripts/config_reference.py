@@ -15,6 +15,7 @@ from dudi.distill.keys import METHOD_KEYS, PARTS, method_default
 from dudi.distill.recipe import DUDI, training_keys
 from dudi.objective.methods import METHODS
 from dudi.stacking.recipe import STACK
+from dudi.training.keys import INHERITED
 from dudi.training.values import describe, render
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
@@ -69,6 +70,7 @@ def method_table() -> str:
 def reference() -> str:
     """The generated part of the page."""
     refused = table(["field", "instead"], [[f"`{name}`", advice] for name, advice in REFUSED.items()])
+    fixed = [[f"`{name}`", rule.refused] for name, rule in INHERITED.items() if rule.refused]
     return "\n\n".join(
         [
             BEGIN,
@@ -81,6 +83,9 @@ def reference() -> str:
             "A key that is read by what the method lacks is refused where it is given: `alpha: 0.7` for `sft`.",
             "## Fields of TrainingArguments that a recipe does not set",
             refused,
+            "## Fields of TrainingArguments that keep their default",
+            "Another value would have no effect, and is refused.",
+            table(["field", "why"], fixed),
             "## Sections of `dudi stack`",
             "`encoder`, `llm`, `start`, `teacher` and `data` may be given as text; `docs/mtllm.md` says what they do.",
             section_tables({name: section for name, section in STACK.sections.items() if name != "lora"}),

@@ -15,7 +15,7 @@ from dudi.training.values import fit
 if TYPE_CHECKING:
     from dudi.training.arguments import RunArguments
 
-REFUSED: dict[str, str] = {name: text for name, rule in INHERITED.items() if (text := rule.elsewhere or rule.refused)}
+REFUSED: dict[str, str] = {name: rule.elsewhere for name, rule in INHERITED.items() if rule.elsewhere}
 """Fields of `TrainingArguments` that a recipe does not set, with what to do instead."""
 
 
@@ -48,10 +48,10 @@ class TrainingKey:
         """A value that a recipe gives, in the key's type.
 
         Raises:
-            ConfigError: it does not fit, or is out of range; the message begins with the key.
+            ConfigError: it does not fit, is out of range, or would have no effect; the message begins with the key.
         """
         found = fit(value, self.hint, self.yaml_name)
-        self.rule.check_range(found, self.yaml_name)
+        self.rule.check(found, self.default, self.yaml_name)
         return found
 
 

@@ -108,10 +108,7 @@ def check_keys(args: RunArguments) -> None:
         if "rule" in field.metadata:
             value = fit(value, hints[field.name], name)
             setattr(args, field.name, value)
-        default = default_of(field)
-        if rule.refused and value != default and value is not None and (value, default) != (False, "no"):
-            raise ConfigError(f"{name}: {value} is refused: {rule.refused}")
-        rule.check_range(value, name)
+        rule.check(value, default_of(field), name)
 
 
 def binding_keys(args: RunArguments) -> dict[str, Any]:

@@ -47,12 +47,14 @@ class Rule:
     refused: str = ""
     elsewhere: str = ""
 
-    def check_range(self, value: Any, name: str) -> None:
-        """Hold a number against the range; anything else has none.
+    def check(self, value: Any, default: Any, name: str) -> None:
+        """Hold a number against the range, and any value against what would have no effect.
 
         Raises:
-            ConfigError: it lies outside.
+            ConfigError: it lies outside, or is not the default and refused.
         """
+        if self.refused and value not in (default, None) and (value, default) != (False, "no"):
+            raise ConfigError(f"{name}: {value} is refused: {self.refused}")
         if isinstance(value, bool) or not isinstance(value, int | float):
             return
         bounds = (
