@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 VLLM := .venv-vllm
 BIN := $(VENV)/bin
+# 21 questions a language.
+ASKED := --tasks currency official_language --per-split 7 --max-new-tokens 24 --batch-size 32
 
-.PHONY: help demo test test-real test-trust test-distributed test-vllm bench lint format clean
+.PHONY: help demo real test test-real test-trust test-distributed test-vllm bench lint format clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,14 +21,21 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed ## distil a small student on this machine: cold start, then DuDi, in a few minutes
 	$(BIN)/dudi quickstart --output runs/demo
 
+real: $(VENV)/.installed ## real weights: fetch SmolLM2-135M, four steps of DuDi under LoRA, then questions in eight languages
+	$(BIN)/python scripts/real_models.py smollm2-135m --output models
+	$(BIN)/dudi train real/smoke --output runs/real-smoke
+	$(BIN)/dudi eval models/smollm2-135m --name base $(ASKED) --output runs/real-evals/base
+	$(BIN)/dudi eval runs/real-smoke --name student $(ASKED) --output runs/real-evals/student
+	$(BIN)/dudi compare runs/real-evals/base runs/real-evals/student
+
 test: $(VENV)/.installed ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-trust: $(VENV)/.installed ## the long tests of what dudi promises: kills, torn files, full disks, bad numbers; prints the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/trust
 
-test-real: $(VENV)/.installed ## real checkpoints: SmolLM2 from the package index, and those under $$DUDI_REAL_MODELS
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/real
+test-real: $(VENV)/.installed ## real checkpoints: SmolLM2 from its package, and those that scripts/real_models.py has put into models/
+	DUDI_REAL_MODELS=$${DUDI_REAL_MODELS:-models} OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/real
 
 test-distributed: $(VENV)/.installed ## two processes with sharded weights (FSDP2 over gloo): all methods, a few minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distill/test_sharded.py
