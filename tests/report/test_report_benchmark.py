@@ -223,3 +223,52 @@ def test_hostile_answers_and_results_stay_text(make_asked, text):
     card = write_model_card(folder).read_text()
     assert "<script" not in card
     assert "<img" not in card
+
+
+# --- tasks with metrics of their own
+
+
+def test_tasks_of_lm_eval_stand_with_their_own_metrics(make):
+    """A run that was asked tasks: a table of tasks and one of languages, in the page and in the card."""
+    folder = make(more="benchmark:\n  name: lm-eval  # recipe\n")
+    found = []
+    for subject, acc in (("base", 0.25), ("student", 0.4), ("teacher", 0.75)):
+        topic = {"questions": 20, "acc": acc, "acc_norm": acc, "stderr": {"acc": 0.03}}
+        news = {"questions": 10, "bits_per_byte": 2.0 - acc, "stderr": {"bits_per_byte": 0.01}}
+        scores = {
+            "overall": topic | news,
+            "by_language": {"th": topic | news, "id": topic},
+            "by_task": {"sib200": topic, "ntrex_bits": news},
+            "by_language_and_task": {"th": {"sib200": topic, "ntrex_bits": news}, "id": {"sib200": topic}},
+        }
+        benchmark = {"name": "lm-eval", "tasks": ["dudi_sib200_th 1.0"], "decoding": {"num_fewshot": 2}}
+        runs = [{"seed": 0, "scores": scores}]
+        found.append({"name": subject, "model": "m", "benchmark": benchmark, "subject": subject, "runs": runs})
+    content = json.dumps({"format": "dudi-evaluation-2", "evaluations": found})
+    (folder / "evaluation.json").write_text(content, encoding="utf-8")
+    (section,) = benchmark_sections(grouped([read_run(folder)]))
+    assert rows_of(section.by_split) == [
+        ("sib200: acc, %", ("25.0", "40.0", "75.0")),
+        ("ntrex_bits: bits per byte", ("1.750", "1.600", "1.250")),
+    ]
+    assert section.by_language is not None and len(section.by_language.lines) == 3 and not section.exact
+    page = page_of(folder).text
+    assert "Accuracy in %, mean of tasks: 40.0; base 25.0; teacher 75.0." in page and "answered exactly" not in page
+    assert "2 examples, chat template off" in page
+    card = write_model_card(folder).read_text(encoding="utf-8")
+    assert "| sib200: acc, % | 25.0 | 40.0 | 75.0 |" in card and "Questions answered exactly" not in card
+
+
+def test_hostile_tasks_are_dashes(make):
+    folder = make(more="benchmark:\n  name: lm-eval  # recipe\n")
+    scores = {
+        "overall": {"acc": "many"},
+        "by_language": {"th": {"acc": None}},
+        "by_task": {"<b>": {"acc": 0.5}, "x": 3},
+        "by_language_and_task": {"th": {"<b>": {"acc": 0.5}}},
+    }
+    own = {"name": "s", "model": "m", "benchmark": {"name": "lm-eval"}, "subject": "student"}
+    content = {"format": "dudi-evaluation-2", "evaluations": [own | {"runs": [{"seed": 0, "scores": scores}]}]}
+    (folder / "evaluation.json").write_text(json.dumps(content), encoding="utf-8")
+    page = page_of(folder)
+    assert not page.all("b") or "<b>" in page.text

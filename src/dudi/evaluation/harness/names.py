@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -163,11 +164,8 @@ def _of_name(name: str, index: Mapping[str, Any]) -> Named:
     return Named(name, str(stated or told), family)
 
 
-_INDICES: dict[tuple[tuple[Path, ...], bool], Mapping[str, Any]] = {}
-
-
 def task_index(include: tuple[Path, ...], defaults: bool) -> Mapping[str, Any]:
-    """What lm_eval finds in folders of task files, by name; read once.
+    """What lm_eval finds in folders of task files, and with `defaults` among its own, by name.
 
     Raises:
         ConfigError: a folder is not there.
@@ -175,13 +173,13 @@ def task_index(include: tuple[Path, ...], defaults: bool) -> Mapping[str, Any]:
     for folder in include:
         if not folder.is_dir():
             raise ConfigError(f"--include-path {folder}: no such folder")
-    if (include, defaults) not in _INDICES:
-        _INDICES[include, defaults] = task_manager(include, defaults).task_index
-    return _INDICES[include, defaults]
+    found: Mapping[str, Any] = task_manager(include, defaults).task_index
+    return found
 
 
-def task_manager(include: Sequence[Path], defaults: bool) -> Any:
-    """lm_eval's `TaskManager` over some folders."""
+@functools.lru_cache(maxsize=8)
+def task_manager(include: tuple[Path, ...], defaults: bool) -> Any:
+    """lm_eval's `TaskManager` over some folders; with its own tasks half a minute of reading."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=[str(folder) for folder in include], include_defaults=defaults)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 from dudi.data.task_data import FILES, has_split, local_data, local_documents
 from dudi.data.task_files import Function, TaskFile
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.evaluation.harness.names import Named, language_of, task_manager
+from dudi.evaluation.harness.names import Named, language_of, task_index, task_manager
 from dudi.models.hub_errors import explain_hub_error
 
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -60,11 +61,15 @@ def _set_fewshot(task: Task, num_fewshot: int | None) -> None:
 
 
 def _of_lm_eval(one: Named, include: Sequence[Path]) -> dict[str, Task]:
+    """A name in a user's folders, or among lm_eval's own; a user's group may hold tasks of lm_eval's."""
+    folders = tuple(include)
+    if folders and one.name in task_index(folders, False):
+        with contextlib.suppress(KeyError, ValueError):
+            return dict(task_manager(folders, False).load([one.name])["tasks"])
     try:
-        loaded = task_manager(include, defaults=True).load([one.name])
+        return dict(task_manager(folders, True).load([one.name])["tasks"])
     except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError) as error:
         raise _explained(one.name, error) from error
-    return dict(loaded["tasks"])
 
 
 def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None) -> Task:
