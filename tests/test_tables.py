@@ -53,9 +53,9 @@ def test_html():
 def test_a_terminal_without_colour_has_marks():
     assert terminal(TABLE, title="Exact").splitlines() == [
         "Exact",
-        "method        th   a_b|c",
-        "GKD          1.5+      –",
-        "<b>DuDi</b>  2.0*◇  =1+1",
+        "method          th  a_b|c",
+        "GKD          1.5+       –",
+        "<b>DuDi</b>  2.0*◇   =1+1",
     ]
     assert "\x1b[1m" in terminal(TABLE, colour=True) and "*" not in terminal(TABLE, colour=True)
 

@@ -30,7 +30,7 @@ def test_one_waits_until_the_other_is_done(tmp_path, capsys):
             order.append("first")
     thread.join(5)
     assert order == ["first", "second"]
-    assert "another run makes this cold start: waiting for it" in capsys.readouterr().err
+    assert "another run makes this cold start: waiting for it" in capsys.readouterr().out
 
 
 def test_a_lock_is_left_after_an_error(tmp_path):
