@@ -1,6 +1,6 @@
 """Runs in SEA-HELM's own interpreter, its checkout as working directory: one run of SEA-HELM over chosen tasks.
 
-    PYTHON inside.py REQUEST.json      # keys: see `dudi.evaluation.seahelm.driver.drive`
+    PYTHON inside.py REQUEST.json      # keys: see `SeaHelm._drive` in evaluate.py
 
 SEA-HELM's command line knows sets of tasks only; its class takes another file of sets, which is what this needs.
 Nothing of `dudi` is imported: it need not be installed there.
