@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from dudi.comparison.bootstrap import Answer
-from dudi.evaluation.metrics import OVERALL
+from dudi.comparison.bootstrap import Answer, Lead, lead
+from dudi.evaluation.metrics import OVERALL, Metric
 from dudi.evaluation.question_scores import question_scores
+from dudi.evaluation.records import Evaluation
+from dudi.training.runlog import read_jsonl
 
 
 def answers_by_run(
@@ -31,3 +36,59 @@ def answers_by_run(
             own = Answer(line.get("item", name), score.cell, score.value * score.weight, score.weight)
             runs.setdefault(int(line.get("seed") or 0), []).append(own)
     return runs
+
+
+def lines_of(evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
+    """The lines of `answers.jsonl` that are a single model's on its benchmark, of its one seed; none where none are."""
+    if evaluation.answers is None or not evaluation.answers[0].is_file():
+        return []
+    file, subject = evaluation.answers
+    seed, benchmark = evaluation.runs[0].seed, str(evaluation.benchmark.get("name"))
+    own = [
+        line
+        for line in _read(file, file.stat().st_mtime_ns)
+        if (line.get("benchmark"), line.get("subject")) == (benchmark, subject)
+    ]
+    # Greedy answers of a run say 0, the seed that they did not need, and its scores that of the training.
+    by_seed = [line for line in own if line.get("seed") == seed]
+    return by_seed or (own if len({line.get("seed") for line in own}) == 1 else [])
+
+
+@functools.lru_cache(maxsize=16)
+def _read(file: Path, changed: int) -> list[dict[str, Any]]:
+    return read_jsonl(file)  # once for all columns of a table
+
+
+def resampled(
+    one: Evaluation, other: Evaluation, metric: Metric, by: str, column: str, *, confidence: float, comparisons: int
+) -> Lead | None:
+    """The lead of one model over another in one column, with an interval from drawing questions and runs again.
+
+    Args:
+        one: Read from files beside their `answers.jsonl`, over one or several runs.
+        other: Another.
+        metric: What is compared; where less is better, the lead is that of the negated scores.
+        by: What the columns are.
+        column: Which one.
+        confidence: Of all intervals of the table together.
+        comparisons: How many these are.
+
+    Returns:
+        None where the answers of a run are missing, or the runs did not answer the same questions.
+    """
+    sides = [_answers(each, metric, by, column) for each in (one, other)]
+    asked = {frozenset((own.item, own.group) for own in run) for side in sides for run in side}
+    if not all(sides) or len(asked) != 1 or not next(iter(asked)):
+        return None
+    return lead(*sides, confidence=confidence, comparisons=comparisons)
+
+
+def _answers(evaluation: Evaluation, metric: Metric, by: str, column: str) -> list[list[Answer]]:
+    """The answers of each run; nothing where those of one are missing."""
+    parts = evaluation.parts or (evaluation,)
+    single = [dataclasses.replace(part, runs=(run,)) for part in parts for run in part.runs]
+    found: list[list[Answer]] = []
+    for run in single:
+        answers = [own for each in answers_by_run(lines_of(run), metric.name, by, column).values() for own in each]
+        found.append([dataclasses.replace(own, value=metric.better * own.value) for own in answers])
+    return found if all(found) else []

@@ -152,7 +152,8 @@ def _joined(name: str | None, parts: Sequence[tuple[Place, Evaluation]]) -> Eval
         raise ConfigError(shared)
     runs = sorted((run for _, part in parts for run in part.runs), key=lambda run: run.seed)
     models = ", ".join(dict.fromkeys(part.model for _, part in parts))
-    return dataclasses.replace(first, name=name or first.name, model=models, runs=tuple(runs))
+    joined = tuple(part for _, part in parts)
+    return dataclasses.replace(first, name=name or first.name, model=models, runs=tuple(runs), parts=joined)
 
 
 def _check_joins(place: Place, first: Evaluation, other_place: Place, other: Evaluation, name: str | None) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dudi.comparison.columns import column_scores, find_columns, find_metric
+from dudi.comparison.items import resampled
 from dudi.comparison.paired import Paired
 from dudi.comparison.same import check_comparable
 from dudi.comparison.significance import TAU, aso
@@ -36,7 +37,8 @@ class Cell:
         second: Whether only the best are better.
         eps: eps_min of this method against `against`; None where it was not tested.
         against: The other side of the test: the next best, or the candidate's rival.
-        significant: Whether eps is below tau, or p below what the tests of the table together leave each.
+        significant: Whether eps is below tau and, where answers are kept, a bootstrap over questions carries the lead;
+            or whether p is below what the tests of the table together leave each.
         p: Of the test over questions against `against`; None where there was none.
         test: Which one: `McNemar` or `paired permutation`.
     """
@@ -168,7 +170,8 @@ def compare(
     paired = {test: found for test, found in single.items() if found is not None}
     count = len(over_seeds) + len(paired)
     eps = {test: _eps(scores, test, chosen, confidence, count) for test in over_seeds}
-    tests = _tests(eps, paired, tau, (1 - confidence) / max(1, count))
+    lucky = {test for test in over_seeds if eps[test] < tau and _is_luck(by_name, test, chosen, by, confidence, count)}
+    tests = _tests(eps, paired, lucky, tau, (1 - confidence) / max(1, count))
     rows = [_row(one, scores, ranks, tests, one.name in references) for one in evaluations]
     return Comparison(
         by=by,
@@ -182,7 +185,11 @@ def compare(
         baseline=baseline,
         candidate=candidate,
         differs=tuple(differs),
-        notes=(*_untested([test for test in planned if test not in tests]), *_fewer(evaluations, scores)),
+        notes=(
+            *_of_luck(lucky),
+            *_untested([test for test in planned if test not in tests]),
+            *_fewer(evaluations, scores),
+        ),
     )
 
 
@@ -262,12 +269,27 @@ def _paired(by_name: Mapping[str, Evaluation], test: _Test, metric: Metric, by: 
     return max(known, key=lambda one: one.p) if known and len(known) == len(found) else None
 
 
+def _is_luck(
+    by_name: Mapping[str, Evaluation], test: _Test, metric: Metric, by: str, confidence: float, tests: int
+) -> bool:
+    """Whether drawing the questions again takes a lead away that the seeds' scores show; False where none are known."""
+    column, name, rivals = test
+    keys: dict[str, Any] = {"confidence": confidence, "comparisons": tests}
+    leads = [resampled(by_name[name], by_name[rival], metric, by, column, **keys) for rival in rivals]
+    return any(found is not None and not found.carried for found in leads)
+
+
 def _tests(
-    eps: Mapping[_Test, float], paired: Mapping[_Test, Paired], tau: float, level: float
+    eps: Mapping[_Test, float],
+    paired: Mapping[_Test, Paired],
+    lucky: Collection[_Test],
+    tau: float,
+    level: float,
 ) -> dict[_Test, dict[str, Any]]:
     """What each test gives its cell; of single models p has to be below `level`, in favour of who is tested."""
     found: dict[_Test, dict[str, Any]] = {
-        test: {"eps": value, "significant": value < tau, "against": ", ".join(test[2])} for test, value in eps.items()
+        test: {"eps": value, "significant": value < tau and test not in lucky, "against": ", ".join(test[2])}
+        for test, value in eps.items()
     }
     for test, one in paired.items():
         leads = one.p < level and one.difference > 0
@@ -307,6 +329,18 @@ def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | N
         return row
     delta = mean - base
     return dataclasses.replace(row, delta=delta, percent=100 * delta / base if base else None)
+
+
+def _of_luck(lucky: Collection[_Test]) -> list[str]:
+    """One line for each pair whose seeds show a lead that the questions do not carry."""
+    pairs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for test in sorted(lucky):
+        pairs.setdefault(test[1:], []).append(test[0])
+    return [
+        f"No lead, though eps_min says so: other questions could turn {name} against {', '.join(rivals)} "
+        f"({', '.join(columns)})"
+        for (name, rivals), columns in pairs.items()
+    ]
 
 
 def _untested(planned: Sequence[_Test]) -> list[str]:

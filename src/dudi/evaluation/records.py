@@ -50,6 +50,7 @@ class Evaluation:
             guessing reaches on the same questions, where that is known.
         subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`; empty outside of one.
         answers: Where its single answers are, and how the lines name it; known of what was read, and not written.
+        parts: The evaluations that this one was joined from, a run of each; not written either.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Evaluation:
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     subject: str = ""
     answers: tuple[Path, str] | None = dataclasses.field(default=None, compare=False)
+    parts: tuple[Evaluation, ...] = dataclasses.field(default=(), compare=False)
 
     @property
     def seeds(self) -> list[int]:
@@ -109,7 +111,7 @@ def write_evaluations(evaluations: Iterable[Evaluation], file: Path) -> Path:
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
     content = dataclasses.asdict(evaluation)
-    del content["answers"]
+    del content["answers"], content["parts"]
     return content
 
 
