@@ -311,6 +311,7 @@ def test_what_cannot_run_is_said_at_the_start(word, said, recipe):
 
 def test_the_folder_that_one_stands_in_is_not_moved_aside(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
     words = ["max_steps=1", "benchmark=null", "languages=[id, my]", "data.tasks=[currency]", "use_cpu=true"]
     assert main(["train", "mini/sft", *words, "--output", ".", "--resume", "never"]) == 2
     assert "cannot be moved aside" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from dudi.distill.loading import Loaded
 from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError
 from dudi.evaluation.of_run import asked_of, evaluate_run
@@ -33,7 +34,7 @@ def config_of(folder, *words):
 def test_a_run_asks_several_and_keeps_them_apart(questions, tmp_path):
     names = f"benchmark.name=[cldr-qa-1, {questions}]"
     config, args = config_of(tmp_path / "run", names, "data.max_rejected_share=0.5")
-    found = evaluate_run(config, args, tmp_path / "run", ["base"])
+    found = evaluate_run(Loaded(config, args), ["base"])
     assert found == read_evaluations(tmp_path / "run" / "evaluation.json")
     assert [(one.benchmark["name"], one.subject) for one in found] == [("cldr-qa-1", "base"), ("capitals", "base")]
     assert found[0].keys("split") == ["seen", "transfer", "unseen"] and found[0].guessing() is not None
@@ -74,4 +75,4 @@ def test_a_part_of_a_file_is_refused(questions, tmp_path):
 
 def test_no_section_asks_nothing(tmp_path):
     config, args = config_of(tmp_path, "benchmark=null")
-    assert evaluate_run(config, args, tmp_path) == [] and not list(tmp_path.iterdir())
+    assert evaluate_run(Loaded(config, args)) == [] and not list(tmp_path.iterdir())

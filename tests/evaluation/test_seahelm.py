@@ -312,8 +312,7 @@ def test_a_child_that_nobody_reaps_does_not_hold_up_the_end(tmp_path):
         began = time.monotonic()
         stop(process, grace=20.0)
         assert time.monotonic() - began < 10
-        assert psutil.Process(int(said)).status() == psutil.STATUS_ZOMBIE
-        os.waitpid(int(said), 0)
+        assert os.waitpid(int(said), 0)[0] == int(said)  # it has ended; the kernel may take a moment to say so
     finally:
         libc.prctl(subreaper, 0)
 

@@ -200,13 +200,14 @@ class Loaded:
         from dudi.distill.trainer import DudiTrainer
 
         args = self.args if args is None else args
+        tokenizer = self.tokenizer  # before the weights: what is wrong with it is said at once
         return DudiTrainer(
             self.read_student(),
             self.teacher if args.needs_teacher else None,
             args,
             rows.rows,
             None if evaluation is None else evaluation.rows,
-            self.tokenizer,
+            tokenizer,
             peft_config=None if self.config.lora is None else lora_config(self.config.lora),
             teacher_processing_class=self.teacher_tokenizer if self.lends_template else None,
             rejections=rows.rejections,
@@ -222,17 +223,17 @@ def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     """
     from dudi.models.load import load_tokenizer
 
+    wanted = section.chat_template
+    own = wanted is None or (wanted == "teacher" and role == "student")
+    template = None if own else read_template(Path(str(wanted)), f"{role}.chat_template")
     tokenizer = load_tokenizer(
         section.model,
         revision=section.revision,
         gguf_file=section.gguf_file,
         trust_remote_code=section.trust_remote_code,
     )
-    wanted = section.chat_template
-    if wanted == "teacher" and role == "student":
-        tokenizer.chat_template = None  # it is given the teacher's
-    elif wanted is not None:
-        tokenizer.chat_template = read_template(Path(wanted), f"{role}.chat_template")
+    if wanted is not None:
+        tokenizer.chat_template = template  # None: it is given the teacher's
     return tokenizer
 
 
