@@ -33,6 +33,7 @@ test: $(VENV)/.installed ## the test suite
 
 test-trust: $(VENV)/.installed ## the long tests of what dudi promises: kills, torn files, full disks, bad numbers; prints the table
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/trust
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 test-real: $(VENV)/.installed ## real checkpoints: SmolLM2 from its package, and those that scripts/real_models.py has put into models/
 	DUDI_REAL_MODELS=$${DUDI_REAL_MODELS:-models} OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests/real

@@ -10,7 +10,17 @@ import pytest
 
 # torch is imported where it is needed: the process that hands out the tests waits for it else, before any test begins.
 
-TOGETHER = ("bad_input", "benchmark", "by_hand", "distributed", "report_browser", "stack_recipes", "stack_training")
+TOGETHER = (
+    "bad_input",
+    "benchmark",
+    "by_hand",
+    "distributed",
+    "report_browser",
+    "smollm2",
+    "stack_recipes",
+    "stack_training",
+    "validation",
+)
 """Files whose tests share what takes seconds to make: one process runs all of them, else each makes its own."""
 
 

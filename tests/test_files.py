@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -46,21 +47,23 @@ def test_what_cannot_be_written_says_where(tmp_path):
         write_json(tmp_path / "file" / "a.json", 1)
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
-def test_files_have_the_mode_that_the_umask_asks_for(tmp_path, umask):
+def test_files_have_the_mode_that_the_umask_asks_for(tmp_path):
     """safetensors writes through a temporary file of mode 0600, which would keep a model from everybody else."""
     code = (
         "import os, pathlib, sys, torch\n"
         "from dudi.files import write_text\n"
         "from dudi.training.checkpoints import save_file, seal\n"
-        f"os.umask({umask})\n"
-        "folder = pathlib.Path(sys.argv[1])\n"
-        "seal(folder / 'model', lambda p: save_file({'w': torch.zeros(2)}, p / 'model.safetensors'), {})\n"
-        "write_text(folder / 'a.txt', 'a')\n"
+        "for umask in map(int, sys.argv[2:]):\n"
+        "    os.umask(umask)\n"
+        "    folder = pathlib.Path(sys.argv[1]) / str(umask)\n"
+        "    folder.mkdir(mode=0o700)\n"
+        "    seal(folder / 'model', lambda p: save_file({'w': torch.zeros(2)}, p / 'model.safetensors'), {})\n"
+        "    write_text(folder / 'a.txt', 'a')\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    for name in ("model/model.safetensors", "model/manifest.json", "a.txt"):
-        assert mode_of(tmp_path / name) == 0o666 & ~umask, name
+    umasks = (0o022, 0o027, 0o077)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), *map(str, umasks)], check=True)
+    for umask, name in itertools.product(umasks, ("model/model.safetensors", "model/manifest.json", "a.txt")):
+        assert mode_of(tmp_path / str(umask) / name) == 0o666 & ~umask, (oct(umask), name)
 
 
 def refusing(monkeypatch, number, wanted=os.path.isdir):

@@ -266,7 +266,12 @@ CSV_FILES: list[tuple[str, bytes, int, str]] = [
     ("a quote that never ends", b'prompt,completion\nc,d\n"a,b\nc\n', 3, "line 3: a cell begins with a quotation mark"),
     ("a quote that ends in another row", b'prompt,completion\n"a,b\nc",d\n', 3, "lines 2 to 3"),
     ("a quote in a quoted cell", b'prompt,completion\n"a "b" c\nd",e\n', 3, "line 2: a cell begins"),
-    ("a quoted cell of more than 64 MiB", b'prompt,completion\n"' + b"x\n" * (33 << 20) + b'",b\n', 3, "limit"),
+    (
+        "a quoted cell of more than 64 MiB",
+        b'prompt,completion\n"' + (b"x" * 1023 + b"\n") * (66 << 10) + b'",b\n',
+        3,
+        "limit",
+    ),
     ("Latin-1", "prompt,completion\ncaf\xe9,b\n".encode("latin-1"), 3, "invalid_utf8 1"),
     ("NUL", b"prompt,completion\na\x00,b\n", 3, "rejected"),
     ("broken JSON in messages", b"messages\n[{\n", 3, "broken_json 1"),

@@ -18,6 +18,7 @@ def test_the_list_of_packages_matches_the_folders():
     assert set(listed) == code | {"dudi.recipes"}  # the recipes' folders are data of one package
 
 
+@pytest.mark.slow
 def test_an_editable_install_is_found_from_the_folder_of_the_clone(tmp_path):
     """Python started beside a clone called `dudi` takes that folder for a package, unless ours lies on its path."""
     pytest.importorskip("setuptools", minversion="78.1.1")

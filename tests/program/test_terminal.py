@@ -20,14 +20,14 @@ from helpers import ROWS
 MINI = Path(dudi.__file__).parent / "mini"
 
 
-@pytest.mark.parametrize("ignored", [True, False], ids=["nohup", "plain"])
+@pytest.mark.parametrize("ignored", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["nohup", "plain"])
 def test_a_run_outlives_its_terminal(ignored, tmp_path):
     """With SIGHUP ignored all steps are made and the model is saved; else there is a checkpoint to go on from."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"student: {MINI}/base\ndata: {rows}\nmethod: sft\nper_device_train_batch_size: 2\n")
-    words = [sys.executable, "-m", "dudi", "train", str(recipe), "max_steps=150", "save_steps=100"]
+    words = [sys.executable, "-m", "dudi", "train", str(recipe), "max_steps=40", "save_steps=25"]
     words += ["gradient_accumulation_steps=1", "--output", str(tmp_path / "run")]
     master, slave = pty.openpty()
 
@@ -41,12 +41,12 @@ def test_a_run_outlives_its_terminal(ignored, tmp_path):
     )
     os.close(slave)
     seen, end = b"", time.monotonic() + 120
-    while b"/150" not in seen and time.monotonic() < end:
+    while b"/40" not in seen and time.monotonic() < end:
         if select.select([master], [], [], 1)[0]:
             seen += os.read(master, 65536)
     os.close(master)
     code = process.wait(240)
-    assert b"/150" in seen, seen[-2000:]
+    assert b"/40" in seen, seen[-2000:]
     if ignored:
         assert code == 0
         assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
