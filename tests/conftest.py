@@ -15,11 +15,11 @@ TOGETHER = (
     "benchmark",
     "by_hand",
     "distributed",
+    "eval_command",
     "report_browser",
     "smollm2",
     "stack_recipes",
     "stack_training",
-    "validation",
 )
 """Files whose tests share what takes seconds to make: one process runs all of them, else each makes its own."""
 

@@ -23,6 +23,8 @@ SHARDED = ("sdft", "dudi")
 """With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""
 STEPS = {name: 8 if name == "dudi" else 4 for name in METHODS}
 """`tests/trust/test_invariance.py` takes 50 of each."""
+COUNTS = (1, 2, 3, 7, 8)
+"""Of rows to evaluate on."""
 
 
 class Gradients(TrainerCallback):
@@ -46,6 +48,11 @@ def train(folder: Path, method: str, processes: int, **keys) -> None:
     student, teacher = make_model(seed=1), make_model(seed=2, hidden_size=48)
     callbacks = [Gradients(folder / "gradients.pt")]
     DudiTrainer(student, teacher, args, ROWS, None, make_tokenizer(), callbacks=callbacks).train()
+
+
+def validation_of(folder: Path, rows: list) -> DudiTrainer:
+    args = make_args(folder, "sft", per_device_eval_batch_size=2)
+    return DudiTrainer(make_model(seed=1), make_model(seed=2), args, ROWS, rows, make_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +101,15 @@ def test_sharded_weights_train_as_whole_ones(method, two_processes):
     assert len(sharded) == 2
 
 
+@pytest.mark.parametrize("count", COUNTS)
+def test_two_processes_count_each_row_once(count, tmp_path, two_processes):
+    """Samplers repeat rows so that each rank has as many; a repeated one counts nothing."""
+    measured = json.loads((two_processes / f"{count}.json").read_text())
+    own = validation_of(tmp_path, ROWS[:count]).evaluate()
+    for name in ("eval_loss", "eval_bits_per_byte"):
+        assert measured[name] == pytest.approx(own[name], rel=1e-6), name
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("FSDP_VERSION", "1"), ("FSDP_CPU_RAM_EFFICIENT_LOADING", "true")], ids=str.lower
 )
@@ -122,6 +138,11 @@ if __name__ == "__main__":
         train(Path(sys.argv[1]) / name, name, processes=2)
     train(Path(sys.argv[1]) / "cold", "dudi", processes=2, **COLD)
     train(Path(sys.argv[1]) / "again", "gkd", processes=2, **COLD)
+    for number in COUNTS:
+        trainer = validation_of(Path(sys.argv[1]) / f"validation-{number}", ROWS[:number])
+        measured = trainer.evaluate()
+        if trainer.args.process_index == 0:
+            (Path(sys.argv[1]) / f"{number}.json").write_text(json.dumps(measured))
     allow_gloo()
     os.environ |= ENVIRONMENT
     for name in SHARDED:

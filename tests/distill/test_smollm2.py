@@ -84,6 +84,8 @@ def test_two_steps_and_what_is_left_of_them(method, first_layers, tokenizer, tmp
     if method == "dudi":
         assert first["loss/sequence"] == pytest.approx(math.log(2), abs=1e-5)  # the policy is its reference
         assert first["loss/off_policy"] < 1e-5  # the teacher is the student
+    if method not in ("dft", "dudi"):
+        return
     trainer.save_final(tmp_path / "model", {})
     loaded, own = AutoModelForCausalLM.from_pretrained(tmp_path / "model"), tokenizer.encode("Ibu kota Indonesia")
     with torch.no_grad():

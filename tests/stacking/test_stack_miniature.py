@@ -110,6 +110,7 @@ found = hashlib.sha256(repr(drawn).encode()).hexdigest()
 """
 
 
+@pytest.mark.slow
 def test_same_seed_same_text_in_another_process() -> None:
     """Python hashes strings anew in each process: an order that a set gave would be another draw."""
     own: dict[str, str] = {}
