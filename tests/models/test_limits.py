@@ -4,11 +4,20 @@ import contextlib
 import copy
 
 import pytest
-from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM, set_seed
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    OPTConfig,
+    OPTForCausalLM,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+    set_seed,
+)
 
 from dudi import DudiTrainer
 from dudi.errors import ConfigError
 from dudi.models.limits import learned_positions
+from dudi.program.cli import main
 from dudi.rollouts.engine import NoiseKey, Request
 from dudi.rollouts.transformers_engine import TransformersEngine
 from helpers import ROWS, make_args, make_model
@@ -29,6 +38,20 @@ def test_positions_are_counted_where_they_are_learned():
     opt.max_position_embeddings, opt.word_embed_proj_dim = 32, 16
     assert learned_positions(OPTForCausalLM(opt)) == 32
     assert learned_positions(make_model("llama")) is None
+    reader = XLMRobertaConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1)
+    reader.num_attention_heads, reader.max_position_embeddings, reader.pad_token_id = 2, 34, 1
+    assert learned_positions(XLMRobertaModel(reader)) == 32  # as 512 of 514
+
+
+def test_a_model_without_embeddings_for_its_tokens_is_refused_before_it_is_asked(tmp_path, tokenizer, student, capsys):
+    larger = copy.deepcopy(tokenizer)
+    larger.add_tokens([f"word{n}" for n in range(60)])
+    student.save_pretrained(tmp_path / "model")
+    larger.save_pretrained(tmp_path / "model")
+    (tmp_path / "q.jsonl").write_text('{"id": "a", "language": "id", "question": "word59 apa?", "answer": "Ya"}\n')
+    words = ["eval", str(tmp_path / "model"), "--benchmark", str(tmp_path / "q.jsonl"), "--output", str(tmp_path / "e")]
+    assert main(words) == 2
+    assert "tokens beyond the 448 rows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])

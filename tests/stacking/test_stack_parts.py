@@ -6,11 +6,19 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from stack_helpers import make_llm, make_mt
+from stack_helpers import (
+    english_rows,
+    make_llm,
+    make_llm_tokenizer,
+    make_mt,
+    make_nllb_tokenizer,
+    make_stack_args,
+    make_xlmr,
+)
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
 
 from dudi.errors import ConfigError, DataError
-from dudi.stacking import build_stack, load_stack
+from dudi.stacking import Source, align, build_stack, load_stack
 from dudi.stacking.parts import bare_encoder, bare_llm, load_encoder, load_llm
 
 SEQ2SEQ = {
@@ -236,3 +244,20 @@ def test_an_llm_from_gguf():
     assert not hasattr(stack.llm, "lm_head")
     assert type(stack.llm) is type(AutoModelForCausalLM.from_config(stack.llm.config).base_model)
     assert stack(**ids()).pooled.shape == (1, 576)
+
+
+def test_texts_longer_than_an_encoder_has_positions_are_refused_before_anything_is_trained(tmp_path):
+    """They ended a run in an IndexError, at the first row that was as long."""
+    stack, tokenizer = build_stack(make_xlmr(), make_llm()), make_nllb_tokenizer()
+    sources = Source(tokenizer), Source(make_llm_tokenizer())
+    with pytest.raises(ConfigError, match=r"has 138 positions, and max_length makes sequences of 139 tokens; lower it"):
+        align(stack, *sources, english_rows(), make_stack_args(tmp_path, max_length=139))
+    assert align(stack, *sources, english_rows(), make_stack_args(tmp_path, max_length=138, max_steps=1)) is stack
+
+
+def test_ids_that_an_encoder_lacks_are_refused_before_anything_is_trained(tmp_path):
+    tokenizer = make_nllb_tokenizer()
+    tokenizer.add_tokens([f"word{n}" for n in range(400)])
+    stack = build_stack(make_mt(), make_llm())
+    with pytest.raises(ConfigError, match=r"tokens beyond the \d+ rows of the model's embeddings, such as 'word"):
+        align(stack, Source(tokenizer), Source(make_llm_tokenizer()), english_rows(), make_stack_args(tmp_path))

@@ -19,6 +19,7 @@ from dudi.evaluation.benchmarks import Trained
 from dudi.evaluation.evaluate import Subject
 from dudi.evaluation.of_run import trained_of
 from dudi.files import sha256_of
+from dudi.models.limits import check_ids
 from dudi.models.load import load_model, load_tokenizer, locate, move
 from dudi.objective.heads import check_head
 
@@ -58,6 +59,8 @@ class Source:
     def subject(self, template: bool = True) -> Subject:
         """The model as one that answers; its tokenizer is read now, its weights when its turn comes.
 
+        These are held against the tokenizer: a model without embeddings for its ids is a ConfigError then.
+
         Args:
             template: Whether it must have a chat template.
 
@@ -68,7 +71,13 @@ class Source:
         chat = self.chat(template)
         about = {"subject": self.identity(chat)}
         model = self.model if self.gguf_file is None else f"{self.model}/{self.gguf_file}"
-        return Subject(self.name, model, lambda: (self.load(), chat), about=about)
+
+        def opened() -> tuple[PreTrainedModel, ChatFormat]:
+            loaded = self.load()
+            check_ids(loaded, chat.tokenizer, self.model)
+            return loaded, chat
+
+        return Subject(self.name, model, opened, about=about)
 
     def on(self) -> str:
         """The device, found out."""

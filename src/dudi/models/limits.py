@@ -47,8 +47,12 @@ def learned_positions(model: PreTrainedModel) -> int | None:
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     words = model.get_input_embeddings()
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module is not words]
-    learned = any(most is not None and 0 <= table.num_embeddings - most <= MOST_OFFSET for table in tables)
-    return most if learned else None
+    for table in tables:
+        if most is not None and 0 <= table.num_embeddings - most <= MOST_OFFSET:
+            # RoBERTa's and XLM-R's begin behind the padding's own row: of their 514 positions 512 are for tokens.
+            before = 0 if table.padding_idx is None else table.padding_idx + 1
+            return int(min(most, table.num_embeddings - before))
+    return None
 
 
 def check_length(model: PreTrainedModel, tokens: int, who: str, what: str) -> None:

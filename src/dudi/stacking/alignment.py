@@ -16,6 +16,7 @@ from dudi.errors import ConfigError
 from dudi.models.frozen import evaluating
 from dudi.stacking import assembly, building, lora, parts
 from dudi.stacking.arguments import StackArguments
+from dudi.stacking.checks import check_reader
 from dudi.stacking.connector import start_connector
 from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.modeling import MTLLMModel, on_device
@@ -167,6 +168,8 @@ def align(
         raise ConfigError("align: needs an encoder and an LLM")
     source.check_rows(rows.first_of_each() if isinstance(rows, TextRows) else rows)
     source.check_rows(parallel)
+    check_reader(model.reads, source, args.max_length)
+    check_reader(model.llm, llm_source, args.max_length)
     teacher = None
     if model.config.lora is None and lora_settings is None:
         teacher = on_device(frozen_llm(model), args.device)

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel
 
 from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
+from dudi.models.limits import check_ids, check_length
+from dudi.stacking.tokens import Source
 
 LENGTH, PADDING = 6, 3
 TOLERANCE = 1e-3
@@ -70,6 +72,22 @@ def check_encoder(encoder: PreTrainedModel) -> None:
         raise ConfigError(
             f"encoder: a {type(encoder).__name__} reads from left to right and is no encoder; a decoder is named in llm"
         )
+
+
+def check_reader(reader: PreTrainedModel, source: Source, max_length: int) -> None:
+    """Hold the tokenizer and the longest text against the part of a stack that reads tokens.
+
+    Args:
+        reader: The encoder, or the LLM where it reads alone.
+        source: Its tokenizer.
+        max_length: Tokens of the longest text.
+
+    Raises:
+        ConfigError: ids that its embeddings lack, or fewer positions than tokens.
+    """
+    who = type(reader).__name__
+    check_ids(reader, source.tokenizer, who)
+    check_length(reader, max_length, who, "max_length")
 
 
 def _otherwise(name: str, said: str, sees_ahead: bool) -> DataError:

@@ -19,6 +19,7 @@ from dudi.objective.forward import inside, open_forward
 from dudi.objective.heads import head_of
 from dudi.stacking import lora
 from dudi.stacking.arguments import StackArguments
+from dudi.stacking.checks import check_reader
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
@@ -116,6 +117,7 @@ def adapt(
     Returns:
         The model, its adapter merged, `config.is_causal` false.
     """
+    check_reader(model, source, args.max_length)
     model.config.is_causal = False
     lora.add_lora(model.base_model, lora_settings, args.seed)
     trainable(model)

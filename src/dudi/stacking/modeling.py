@@ -185,13 +185,18 @@ class MTLLMModel(MTLLMPreTrainedModel):
         return self
 
     @property
+    def reads(self) -> PreTrainedModel:
+        """The part that reads token ids: the encoder, or an LLM that stands alone."""
+        return cast(PreTrainedModel, self.llm if self.encoder is None else self.encoder)
+
+    @property
     def adapted(self) -> PreTrainedModel:
         """The part that learns: the LLM, or an encoder that stands alone."""
         return cast(PreTrainedModel, self.encoder if self.llm is None else self.llm)
 
     def get_input_embeddings(self) -> nn.Module:
         """Those that the input ids go to."""
-        return cast(PreTrainedModel, self.llm if self.encoder is None else self.encoder).get_input_embeddings()
+        return self.reads.get_input_embeddings()
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; the frozen encoder under an LLM keeps its dropout off."""

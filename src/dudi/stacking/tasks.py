@@ -15,6 +15,7 @@ from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
 from dudi.stacking import assembly, building, lora
 from dudi.stacking.arguments import StackArguments
+from dudi.stacking.checks import check_reader
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import Source
@@ -160,6 +161,7 @@ def finetune(
     """
     check_labelled([*rows, *eval_rows])
     source.check_rows([*rows, *eval_rows])
+    check_reader(model.reader.reads, source, args.max_length)
     source.separator = task.separator
     alone = model.config.parts == "llm"
     _prepare(model, args, lora_settings, model.get_submodule("score"))
@@ -227,6 +229,7 @@ def distill(
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])
+    check_reader(stack.reads, source, args.max_length)
     source.separator = task.separator
     model = building.with_head(stack, task)
     if model.score.weight.shape != head.shape:
