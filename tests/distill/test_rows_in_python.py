@@ -43,6 +43,21 @@ def as_rows(*given):
     return rows_from_records(given, languages=load_languages()).rows
 
 
+# ---- languages
+
+
+def test_rows_in_other_languages_than_the_keys_name_are_left_out(tmp_path, tokenizer):
+    """They were trained, though a recipe with the same keys leaves them out."""
+    with pytest.warns(UserWarning, match=r"in other languages than id, vi are left out: en \d+, ms \d+"):
+        trainer = make_trainer(tmp_path, tokenizer, languages=["id", "vi"], eval_rows=ROWS)
+    assert {example.row.language for example in trainer.setup.train.examples} == {"id", "vi"}
+    assert len(trainer.eval_dataset) == len(ROWS)
+    silent = make_trainer(tmp_path / "all", tokenizer)
+    assert len(silent.setup.train.examples) == len(ROWS)
+    with pytest.raises(DataError, match="no row is left of 1: none is in a language that is trained"):
+        make_trainer(tmp_path / "none", tokenizer, [row(1)], languages=["my"])
+
+
 # ---- ids
 
 

@@ -13,8 +13,9 @@ from dudi.data.examples import Example, ExampleSet, digest_of, tokenise
 from dudi.data.files import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError
-from dudi.data.sources import RowIds, check, reject
+from dudi.data.sources import RowIds, by_language, check, reject
 from dudi.distill.arguments import DudiConfig
+from dudi.distill.keys import SEA_LANGUAGES
 from dudi.errors import ConfigError, DataError
 
 Records = Iterable[Mapping[str, Any] | Row]
@@ -59,6 +60,7 @@ class RowReader:
         """
         given = _listed(dataset, name)
         rows = self._rows(given, name, rejections)
+        rows = self._trained(rows, name)
         if not rows:
             raise DataError(_nothing_left(name, len(given), rejections))
         examples = tokenise(rows, self.student, self.teacher, self.args.max_length, rejections)
@@ -80,6 +82,22 @@ class RowReader:
             except RowError as error:
                 reject(rejections, located, error)
         return rows
+
+    def _trained(self, rows: list[Row], name: str) -> list[Row]:
+        """The training rows in the languages that the keys name, as a recipe takes them; in all, where they name none.
+
+        Rows that are evaluated on, or that say no language, are all taken.
+        """
+        wanted = {*self.args.languages, UNKNOWN}
+        if not name.startswith("train") or tuple(self.args.languages) == SEA_LANGUAGES:
+            return rows
+        others = Counter(row.language for row in rows if row.language not in wanted)
+        if others and self.args.process_index == 0:
+            named = ", ".join(self.args.languages)
+            warnings.warn(
+                f"{name}: rows in other languages than {named} are left out: {by_language(others)}", stacklevel=5
+            )
+        return [row for row in rows if row.language in wanted]
 
     def _checked(self, located: Located) -> Row:
         languages = self.args.languages
@@ -130,7 +148,7 @@ def _listed(dataset: Records, name: str) -> Sequence[Any]:
 
 
 def _nothing_left(name: str, total: int, rejections: Rejections) -> str:
-    reasons = "; ".join(line.strip() for line in rejections.summary()[:3])
+    reasons = "; ".join(line.strip() for line in rejections.summary()[:3]) or "none is in a language that is trained"
     return f"{name}: no row is left of {total}: {reasons}"
 
 
