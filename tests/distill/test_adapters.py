@@ -79,10 +79,19 @@ STARTS = {
 }
 
 
+SHORT = ("lora", "lora of embeddings", "ia3")
+"""What `make test` takes of a test that trains twice with each kind; `make test-trust` takes all."""
+KINDS_TWICE = [kind if kind in SHORT else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 CASES = [
-    *((kind, start, False) for kind in KINDS for start in ("no cold start", "merged")),
+    *((kind, "merged", False) for kind in KINDS),
+    *(pytest.param(kind, "no cold start", False, marks=pytest.mark.slow) for kind in KINDS),
     *((kind, "continued", False) for kind in ("lora", "ia3", "whole modules")),
-    *((kind, start, True) for kind in ("lora of embeddings", "tokens", "whole modules") for start in STARTS),
+    *((kind, "merged", True) for kind in ("lora of embeddings", "tokens", "whole modules")),
+    *(
+        pytest.param(kind, start, True, marks=pytest.mark.slow)
+        for kind in ("lora of embeddings", "tokens", "whole modules")
+        for start in ("no cold start", "continued")
+    ),
 ]
 
 
@@ -134,7 +143,7 @@ def test_the_average_moves_with_every_trained_tensor(kind, tmp_path, tokenizer):
     assert [record["loss/on_policy"] for record in lines] == pytest.approx([0.0, 0.0], abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS_TWICE)
 def test_a_cold_start_from_the_cache_is_the_trained_one(kind, tmp_path, tokenizer):
     runs = []
     for name in ("first", "second"):
@@ -160,8 +169,9 @@ def test_a_start_from_a_folder_reaches_what_an_adapter_copies(kind, tmp_path, to
     torch.testing.assert_close(logits(load(tmp_path / "python")), logits(start), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["default", "mine", "reference", "teacher"])
-@pytest.mark.parametrize("method", ["dudi", "sdft"])
+@pytest.mark.parametrize(
+    ("method", "name"), [("dudi", "default"), ("dudi", "reference"), ("sdft", "mine"), ("sdft", "teacher")]
+)
 def test_an_adapter_may_be_called_anything(method, name, tmp_path, tokenizer):
     student = get_peft_model(make_base(tmp_path / "base"), KINDS["lora"](), adapter_name=name)
     keys = {"cold_start": "none", "save_strategy": "steps", "save_steps": 1}

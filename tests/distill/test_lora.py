@@ -125,8 +125,7 @@ def test_the_final_model_is_whole(treatment, tmp_path, tokenizer):
         torch.testing.assert_close(loaded.eval()(input_ids=ids).logits, own, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["dudi", "sdft"])
-@pytest.mark.parametrize("treatment", ["merge", "continue"])
+@pytest.mark.parametrize(("method", "treatment"), [("dudi", "merge"), ("sdft", "continue")])
 def test_a_resumed_adapter_run_ends_with_the_same_bits(method, treatment, tmp_path, tokenizer):
     keys = {"cold_start_adapter": treatment, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
     whole = make_trainer(tmp_path, tokenizer, method, peft_config=lora(lora_dropout=0.1), **keys)

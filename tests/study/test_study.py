@@ -25,7 +25,7 @@ from dudi.study import results as collected
 from dudi.study import scheduler
 from dudi.study.figures import curves, sizes
 from dudi.study.grid import StudyRow, read_studies, read_study, shipped_studies
-from dudi.study.jobs import FLOPS, cost_job, every_job, job_of, key_of, missing
+from dudi.study.jobs import FLOPS, _files_of, cost_job, every_job, job_of, key_of, missing
 from dudi.study.ordering import ordered_pairs
 from dudi.study.page import page
 from dudi.study.results import expected_seconds
@@ -153,6 +153,19 @@ class TestJobs:
         study, row = shipped("2-components"), _row("2-components", "DuDi")
         changed = row.model_copy(update={"keys": {"method": "dudi", **keys}})
         assert job_of(study, changed, 0).id != job_of(study, row, 0).id
+
+    @pytest.mark.parametrize("key", ["data.train", "data.eval", "benchmark.name"])
+    def test_a_file_with_other_rows_is_another_run(self, key, tmp_path):
+        study, row, ids = shipped("2-components"), _row("2-components", "DuDi"), []
+        file = tmp_path / "rows.jsonl"
+        for text in ("{}\n", "{}\n{}\n"):
+            file.write_text(text, encoding="utf-8")
+            for kept in (key_of, _files_of):
+                kept.cache_clear()  # each is a new start of the program
+            more = {"eval_strategy": "epoch"} if key == "data.eval" else {}
+            changed = row.model_copy(update={"keys": {"method": "dudi", key: str(file), **more}})
+            ids.append(job_of(study, changed, 0).id)
+        assert ids[0] != ids[1]
 
     def test_seeds_are_runs_of_their_own(self):
         study, row = shipped("1-methods"), _row("1-methods", "DuDi")

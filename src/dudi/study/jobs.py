@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
 import shlex
@@ -15,6 +16,7 @@ from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config, training_keys
 from dudi.evaluation.records import FILE, read_evaluations
 from dudi.evaluation.source import weights_of
+from dudi.files import sha256_of
 from dudi.study.grid import Study, StudyRow
 
 FLOPS = "flops"
@@ -107,15 +109,33 @@ def _config(recipe: str, words: tuple[str, ...]) -> RunConfig:
 def key_of(recipe: str, words: tuple[str, ...]) -> str:
     """Hash of what a run trains and asks: a key that says its default, or one that a later version adds, changes none.
 
-    Models count with the hash of their weights, where they lie on this disk: a model made anew is another.
+    Models count with the hash of their weights, rows and questions with that of their files, where they lie on this
+    disk: a model made anew is another, and so are rows that were changed since.
     """
     config = _config(recipe, words)
     tree = config.model_dump(exclude={"training", "dtype"}, exclude_defaults=True)
     for part in ("student", "teacher"):
         name = tree.get(part, {}).get("model")
         tree[part] = {**tree.get(part, {}), "weights": None if name is None else _weights(str(name))}
+    if own := {source: sums for source in _sources(config) if (sums := _files_of(source))}:
+        tree["files"] = own
     text = json.dumps([config.method, tree, _own_settings(config), config.dtype], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _sources(config: RunConfig) -> list[str]:
+    asked = [] if config.benchmark is None else config.benchmark.name
+    return [*filter(None, (config.data.train, config.data.eval)), *([asked] if isinstance(asked, str) else asked)]
+
+
+@functools.cache
+def _files_of(source: str) -> list[str]:
+    """The hashes of a source's files; none of what is built in, or on the hub."""
+    place = Path(source).expanduser()
+    if place.is_file():
+        return [sha256_of(place)]
+    files = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
+    return [sha256_of(file) for file in sorted(files) if file.is_file()]
 
 
 def _own_settings(config: RunConfig) -> dict[str, Any]:
