@@ -183,7 +183,7 @@ def test_a_server_writes_with_the_weights_of_the_step(tmp_path, server):
 
 def test_no_server_is_an_error_of_one_line(tmp_path):
     with pytest.raises(EnvironmentFault, match=r"vllm_server: http://127\.0\.0\.1:9 does not answer"):
-        trained(tmp_path, vllm_mode="server", vllm_server_port=9, vllm_server_timeout=0.0)
+        trained(tmp_path, vllm_mode="server", vllm_server_port=9, vllm_server_timeout=0.1)
 
 
 def test_nccl_needs_cuda(tmp_path):
