@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from dudi.objective.forward import completion_states
-from dudi.objective.heads import Head, head_of
+from dudi.objective.heads import Head, backbone, head_of
 
 POSITIONS_CPU, POSITIONS = 512, 16384
 """Positions of a pass: on a CPU more bring no speed, elsewhere they hide the launches."""
@@ -136,7 +136,7 @@ def _shared(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -
         mask[row, width - len(one.context) :] = 1
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config.get_text_config())
-    decoder = model.get_decoder()
+    decoder = backbone(model)
     out = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
     first = out.last_hidden_state[:, -1]
     texts = [continuation for one in questions for continuation in one.continuations]

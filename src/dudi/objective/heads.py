@@ -233,13 +233,31 @@ def _scale(config: PretrainedConfig) -> float:
     return scaling if config.model_type == "hyperclovax" else 1.0 / scaling
 
 
+def backbone(model: PreTrainedModel) -> nn.Module:
+    """The part of a causal language model whose states its head reads.
+
+    Raises:
+        ConfigError: the model does not say which it is.
+    """
+    inner = model.get_decoder()
+    if inner is not model:
+        return inner
+    # Llama 4's text model names a part that it does not have, and gives itself.
+    parts = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    if len(parts) != 1:
+        raise ConfigError(
+            f"{type(model).__name__}: its get_decoder() gives the model itself, and not what its head reads"
+        )
+    return parts[0]
+
+
 def hidden_states(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
     """The states that the head reads: (B, T) ids, right-padded -> (B, T, H).
 
     With causal attention and padding on the right no real token can see a pad, so that no mask is needed and the
     kernels' causal path is taken.
     """
-    return model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    return backbone(model)(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dudi.objective.heads import head_of
+from dudi.objective.heads import backbone, head_of
 from dudi.rollouts.cache import RoomyCache, true_mask
 
 
@@ -54,7 +54,7 @@ class Decoding:
         return self.mask[:, None, None, :length] if self.ready_made else self.mask[:, :length].long()
 
     def _logits(self, ids: Tensor, mask: Tensor | None, places: Tensor) -> Tensor:
-        out = self.model.get_decoder()(
+        out = backbone(self.model)(
             input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=self.cache, use_cache=True
         )
         return self.head.logits_of_few(out.last_hidden_state[:, -1])
