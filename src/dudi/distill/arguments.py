@@ -63,6 +63,13 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         for weight in weights:
             if weight != "auto" and not 0 <= float(weight) <= 1:
                 raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
+        if self.teacher_route == "auto" and self.teacher_weight != "auto":
+            raise ConfigError("teacher_route: auto needs the probe of `teacher_weight: auto`")
+        if self.teacher_route == "auto" and self.cold_start == "teacher_sft":
+            raise ConfigError(
+                "teacher_route: auto is found out after the cold start, which would need it; take another cold_start "
+                "than teacher_sft"
+            )
         if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
             raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
         if not self.signals:

@@ -124,6 +124,19 @@ class DudiKeys(RunKeys):
     probe_rows: int = _method(
         48, "Rows of each language for the probe, held out where none are for evaluation.", read_by="hybrid", at_least=2
     )
+    teacher_route: Literal["given", "auto"] = _method(
+        "given",
+        "Who of several `teachers` judges a language: the one given for it, or the best of a probe "
+        "(`teacher_weight: auto`).",
+        read_by="hybrid",
+    )
+    teacher_offload: Literal["none", "cpu"] = key(
+        "none",
+        "cpu: teachers lie in the computer's memory and come to the device one by one, once a step.",
+        stage="any",
+        resume="free",
+        read_by="second_model written",
+    )
     language_balance: bool = _method(
         None,
         "Scale a language's divergence on rollouts by clip(sigma_all / sigma_l, 1/4, 4) of log p_T - log p_S.",

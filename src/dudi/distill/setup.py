@@ -14,6 +14,7 @@ from dudi.data.examples import Example, ExampleSet, digest_of
 from dudi.data.rejections import Rejections
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
+from dudi.distill.teachers import DEFAULT, Teacher, Teachers, merge_keys
 from dudi.distill.verbalizer import Verbalizer
 from dudi.errors import ConfigError, DataError, DudiError
 from dudi.languages.registry import load_languages
@@ -28,6 +29,9 @@ from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head, head_of
 from dudi.objective.shared_events import SharedEvents
 
+Given = PreTrainedModel | str
+"""A model, or the name of one."""
+
 
 @dataclasses.dataclass(slots=True)
 class Setup:
@@ -36,7 +40,7 @@ class Setup:
     Attributes:
         model: The student, with its adapter if it has one.
         tokenizer: The student's.
-        teacher: The second model, frozen, or None.
+        teacher: The second model, frozen, or None; of several, the default one, as for all that is said of it below.
         student_format: The student's chat format.
         teacher_format: The teacher's; the student's own where there is no second model.
         vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
@@ -50,6 +54,7 @@ class Setup:
         probe: Rows that the probe of `teacher_weight: auto` asks, none of them trained on; None without a probe.
         rejections: Rows that were not taken.
         notes: What a person should know before it starts.
+        teachers: All second models, and who of them judges what.
     """
 
     model: nn.Module
@@ -68,16 +73,17 @@ class Setup:
     probe: ExampleSet | None
     rejections: Rejections
     notes: list[str]
+    teachers: Teachers
 
 
 def build_setup(
     model: PreTrainedModel | nn.Module | str,
-    teacher: PreTrainedModel | str | None,
+    teacher: Given | Mapping[str, Given] | None,
     args: DudiConfig,
     train_dataset: Records | ExampleSet | None,
     eval_dataset: Records | ExampleSet | Mapping[str, Records] | None,
     tokenizer: PreTrainedTokenizerBase | None,
-    teacher_tokenizer: PreTrainedTokenizerBase | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None,
     rejections: Rejections | None = None,
     max_rejected_share: float = MAX_REJECTED_SHARE,
 ) -> Setup:
@@ -90,9 +96,13 @@ def build_setup(
         DataError: no row is left.
     """
     notes: list[str] = []
-    wanted = _teacher_that_is_read(teacher, args, notes)
+    given, names = merge_keys(
+        teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
+    )
+    tokenizers = _tokenizers_by_name(teacher_tokenizer, names)
+    wanted = _teacher_that_is_read(next(iter(given.values()), None), args, notes)
     name, student, tokenizer = _load_student(model, tokenizer)
-    loaded, teacher_tokenizer = _load_teacher(wanted, teacher_tokenizer, tokenizer)
+    loaded, teacher_tokenizer = _load_teacher(wanted, next(iter(tokenizers.values()), None), tokenizer)
     if borrow_template(tokenizer, teacher_tokenizer):
         notes.append(f"{name} has no chat template: it takes its teacher's")
     own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
@@ -101,23 +111,27 @@ def build_setup(
             f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
         )
     theirs, different, vocabulary = None, None, _head_size(innermost(student))
+    others: dict[str, tuple[PreTrainedModel, ChatFormat, str | None]] = {}
     if loaded is not None and teacher_tokenizer is not None:
-        theirs = _teacher_format(loaded, teacher_tokenizer, args, own)
-        different = vocabulary_difference(tokenizer, teacher_tokenizer, vocabulary, _head_size(loaded))
-        if different is None:
-            check_ends(own, theirs)
-            vocabulary = min(vocabulary, _head_size(loaded))
-        _freeze(loaded, args)
-        if args.widens_frozen and compute_in_float32(loaded):
-            notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
-        _make_scorable(loaded)
+        _check_choice(args, len(given))
+        theirs, different = _line_up(loaded, teacher_tokenizer, own, vocabulary, args, notes)
+        for other in list(given)[1:]:
+            further, their_tokenizer = _load_teacher(given[other], tokenizers.get(other), tokenizer)
+            if further is not None and their_tokenizer is not None:
+                others[other] = (further, *_line_up(further, their_tokenizer, own, vocabulary, args, notes))
+        sharing = [
+            _head_size(one) for one, _, apart in ((loaded, theirs, different), *others.values()) if apart is None
+        ]
+        vocabulary = min([vocabulary, *sharing])
     _make_scorable(innermost(student))
     check_ids(innermost(student), tokenizer, "student")
     if loaded is not None and teacher_tokenizer is not None:
         check_ids(loaded, teacher_tokenizer, "teacher")
+    for further, chat, _ in others.values():
+        check_ids(further, chat.tokenizer, "teacher")
     languages = tuple(load_languages())
     taken = Rejections() if rejections is None else rejections
-    reader = RowReader(args, own, theirs, vocabulary, languages)
+    reader = RowReader(args, own, theirs, vocabulary, languages, [chat for _, chat, _ in others.values()])
     try:
         train, rows = _read(reader, train_dataset, "train_dataset", taken)
         evaluation, more = _read_evaluation(reader, eval_dataset, taken)
@@ -130,14 +144,20 @@ def build_setup(
     probe = None
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed)
-    _check_lengths(innermost(student), loaded, train, args)
-    events = None
-    if different is not None and loaded is not None and theirs is not None:
-        _check_own_teacher(args, different)
-        notes.append(different)
-        if args.reads_teacher_tokens:
-            sizes = vocabulary, _head_size(loaded)
-            events = _common_events(own, theirs, sizes, args, [] if train is None else train.examples, notes)
+    for one in (loaded, *(further for further, _, _ in others.values())):
+        _check_lengths(innermost(student), one, train, args)
+    members: dict[str, Teacher] = {}
+    if loaded is not None and theirs is not None:
+        for key, (one, chat, apart) in {next(iter(given)): (loaded, theirs, different), **others}.items():
+            events = _events_of(own, chat, apart, (vocabulary, _head_size(one)), args, train, notes)
+            members[key] = Teacher(key, one, chat, apart is not None, events)
+    teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
+    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets)
+    chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
+    sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
+    rows_of_all = [example for one in sets if one is not None for example in one.examples]
+    targets = verbalizer.targets if chooses else ()
+    teachers.check(rows_of_all, targets, languages, routed=args.teacher_route == "given")
     return Setup(
         model=student,
         tokenizer=tokenizer,
@@ -145,9 +165,9 @@ def build_setup(
         student_format=own,
         teacher_format=own if theirs is None else theirs,
         vocabulary=vocabulary,
-        events=events,
+        events=None if teachers.main is None else teachers.main.events,
         own_tokens=different is not None,
-        verbalizer=Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets),
+        verbalizer=verbalizer,
         languages=languages,
         train=train,
         reader=reader,
@@ -155,7 +175,66 @@ def build_setup(
         probe=probe,
         rejections=taken,
         notes=notes,
+        teachers=teachers,
     )
+
+
+def _tokenizers_by_name(
+    given: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None, names: Mapping[str, str]
+) -> dict[str, PreTrainedTokenizerBase]:
+    """The given tokenizers by their teachers' names, the default one's in front.
+
+    Raises:
+        ConfigError: a key that no teacher has.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(dict.fromkeys(names.values()) or [DEFAULT], given)
+    unknown = [key for key in given if key not in names]
+    if unknown:
+        raise ConfigError(f"teacher_processing_class: '{unknown[0]}' is no key of teachers ({', '.join(names)})")
+    by_name = {names[key]: tokenizer for key, tokenizer in given.items()}
+    return {name: by_name[name] for name in names.values() if name in by_name}
+
+
+def _line_up(
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    own: ChatFormat,
+    vocabulary: int,
+    args: DudiConfig,
+    notes: list[str],
+) -> tuple[ChatFormat, str | None]:
+    """Make a teacher ready: its chat format, and what tells its tokenizer from the student's (None: nothing)."""
+    theirs = _teacher_format(teacher, tokenizer, args, own)
+    different = vocabulary_difference(own.tokenizer, tokenizer, vocabulary, _head_size(teacher))
+    if different is None:
+        check_ends(own, theirs)
+    _freeze(teacher, args)
+    if args.widens_frozen and compute_in_float32(teacher):
+        notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
+    _make_scorable(teacher)
+    return theirs, different
+
+
+def _events_of(
+    student: ChatFormat,
+    teacher: ChatFormat,
+    different: str | None,
+    sizes: tuple[int, int],
+    args: DudiConfig,
+    train: ExampleSet | None,
+    notes: list[str],
+) -> EventLoss | None:
+    """The loss across tokenizers, where they differ and a divergence is read."""
+    if different is None:
+        return None
+    _check_own_teacher(args, different)
+    notes.append(different)
+    if not args.reads_teacher_tokens:
+        return None
+    return _common_events(student, teacher, sizes, args, [] if train is None else train.examples, notes)
 
 
 def _check_lengths(
@@ -195,9 +274,7 @@ def _read_evaluation(
     return {name: examples for name, (examples, _) in found.items()}, sum(rows for _, rows in found.values())
 
 
-def _teacher_that_is_read(
-    teacher: PreTrainedModel | str | None, args: DudiConfig, notes: list[str]
-) -> PreTrainedModel | str | None:
+def _teacher_that_is_read(teacher: Given | None, args: DudiConfig, notes: list[str]) -> Given | None:
     """The given teacher, or None for a method that reads none."""
     args.require_teacher(teacher is not None)
     if teacher is not None and not args.needs_teacher:
@@ -237,7 +314,14 @@ def _head_size(model: PreTrainedModel) -> int:
 def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
     """Frozen, and on the run's device unless it was placed on purpose (`device_map`)."""
     placed = "hf_device_map" in vars(teacher)
-    if args.device.type != "cpu" and teacher.device.type == "cpu" and not placed:
+    if args.teacher_offload == "cpu":
+        if placed or getattr(teacher, "is_quantized", False):
+            raise ConfigError(
+                "teacher_offload: cpu moves weights, and a teacher that is quantised or has a device_map stays where "
+                "it is; take one of them out"
+            )
+        move(teacher, "cpu")
+    elif args.device.type != "cpu" and teacher.device.type == "cpu" and not placed:
         move(teacher, args.device)
     teacher.eval().requires_grad_(False)
 
@@ -292,6 +376,16 @@ def _check_own_teacher(args: DudiConfig, different: str) -> None:
             f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
             "teacher_sft, or a teacher with the student's tokenizer"
         )
+
+
+def _check_choice(args: DudiConfig, teachers: int) -> None:
+    """Refuse several teachers of a method whose divergence is from the student's own average.
+
+    Raises:
+        ConfigError: they would only write its cold start's targets.
+    """
+    if teachers > 1 and not args.reads_teacher_tokens and any(s.teacher_reads for s in build_signals(args).values()):
+        raise ConfigError(f"teachers: method {args.method} is its own teacher; give one teacher for its cold start")
 
 
 def _common_events(

@@ -38,7 +38,8 @@ class Run:
         step: Optimizer steps made so far.
         write_once: Lets the rank that saves write, and all ranks wait.
         log: `metrics.jsonl`.
-        teacher: The model that divergences read, or None.
+        teacher: The model that divergences read, or None; of several, the default one.
+        policies: The second models by their names (`Teachers.members`).
         reference: The frozen policy of the sequence signal, or None.
         gold_reference: log pi_ref(y | x) of each training row, by row id.
         trust: Share of the teacher in each language (`teacher_weight`); 1 where nothing is said.
@@ -57,6 +58,7 @@ class Run:
     write_once: Callable[[Callable[[], None]], None]
     log: RunLog
     teacher: Policy | None = None
+    policies: dict[str, Policy] = dataclasses.field(default_factory=dict)
     reference: Policy | None = None
     gold_reference: dict[str, float] = dataclasses.field(default_factory=dict)
     trust: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from transformers import PretrainedConfig
@@ -121,6 +121,7 @@ def estimate(
     lengths: Lengths | None = None,
     utilisation: float = UTILISATION,
     cpu: bool = False,
+    other_teachers: Sequence[tuple[PretrainedConfig, float | None]] = (),
 ) -> Plan:
     """Memory, FLOPs and hours of a run. Reads no weights.
 
@@ -137,6 +138,7 @@ def estimate(
         lengths: Tokens of a row; None takes the config's limits.
         utilisation: Share of the GPU's peak rate that the training passes reach.
         cpu: The device is the computer itself.
+        other_teachers: Further teachers, each with its bytes of a parameter; None follows `dtype`.
 
     Raises:
         ConfigError: an unknown GPU, or a config that is no causal language model.
@@ -145,6 +147,8 @@ def estimate(
     student = shape_of(student_config)
     teacher = shape_of(teacher_config) if teacher_config is not None and args.needs_teacher else None
     element = FP32 if dtype == "float32" else 2
+    others = [(shape_of(config), bytes_of_one) for config, bytes_of_one in other_teachers if teacher is not None]
+    sizes = [int(shape.parameters * (element if one is None else one)) for shape, one in others]
     work = Workload(
         student=student,
         teacher=teacher,
@@ -167,6 +171,9 @@ def estimate(
             lora_parameters,
             element if teacher_bytes_per_parameter is None else teacher_bytes_per_parameter,
         ),
+        other_teachers=tuple(shape for shape, _ in others),
+        other_bytes=tuple(sizes),
+        offloads=args.teacher_offload == "cpu" and not cpu,
         reference_bytes=_reference_bytes(args, student, lora_parameters),
         processes=gpus,
         cpu=cpu,
@@ -307,6 +314,13 @@ def _memory_notes(args: DudiConfig, plan: Plan) -> list[str]:
         notes.append("FSDP and DeepSpeed spread weights over the devices; that is not counted here.")
     if workload.is_moving_average(args):
         notes.append("The moving average is fp32: in 16 bits its small updates would round away.")
+    if work.other_teachers:
+        notes.append(
+            "With several teachers memory counts all of them, and work the dearest of them for every row: who judges "
+            "what depends on the rows."
+        )
+    if work.offloads:
+        notes.append("Teachers lie in the computer's memory (teacher_offload): the largest counts while it reads.")
     if work.adapter and work.reference_bytes == 0 and "sequence" in args.signals:
         notes.append("With LoRA the reference is the student without its adapter.")
     if not work.checkpointing:

@@ -81,6 +81,9 @@ class Workload:
         widened_teacher: Whether the teacher is held in 16 bits and computed with in fp32.
         tile: Logits that the fused head makes at a time.
         block: Logits that it works on at a time.
+        other_teachers: Further teachers.
+        other_bytes: Bytes of their weights.
+        offloads: Whether teachers lie in the computer's memory, and come to the device one by one.
     """
 
     student: Shape
@@ -104,6 +107,14 @@ class Workload:
     widened_teacher: bool = False
     tile: int = DEVICE_TILE
     block: int = DEVICE_TILE
+    other_teachers: tuple[Shape, ...] = ()
+    other_bytes: tuple[int, ...] = ()
+    offloads: bool = False
+
+    @property
+    def readers(self) -> tuple[Shape, ...]:
+        """Whoever reads what divergences are from: the teachers, or the student where its average is read."""
+        return (self.teacher or self.student, *self.other_teachers)
 
     @property
     def mixed(self) -> bool:
@@ -167,7 +178,7 @@ def step_flops(work: Workload) -> dict[Phase, float]:
 
 
 def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
-    student, teacher = work.student, work.teacher or work.student
+    student = work.student
     rollout = sum(
         costs.decode_flops(student, prompt_length(work, kind, "rollout"), work.lengths.rollout)
         for kind in outcome.student
@@ -177,7 +188,9 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     passes = (2 if work.adapter else 3) + (1 if work.checkpointing else 0)
     return {
         "rollout": rollout,
-        "teacher": sum(_row_flops(work, teacher, kind, "teacher") for kind in outcome.teacher),
+        "teacher": max(
+            sum(_row_flops(work, teacher, kind, "teacher") for kind in outcome.teacher) for teacher in work.readers
+        ),
         "reference": sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"}),
         "student": passes * sum(_row_flops(work, student, kind, "student") for kind in outcome.student),
     }

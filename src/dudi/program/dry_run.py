@@ -32,15 +32,16 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     loaded.find_models()
     formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None)
     rejections = Rejections()
-    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections)
+    others = loaded.other_formats if args.needs_teacher else {}
+    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections, [*others.values()])
     outer = Console()
     console = Console(
         file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
     )
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
-    if formats.teacher is not None:
-        _tokenizers(console, args, examples, formats.student, formats.teacher)
+    for teacher in [] if formats.teacher is None else [formats.teacher, *others.values()]:
+        _tokenizers(console, args, examples, formats.student, teacher)
     show_rows(console, args, first_of_each(examples.examples), formats)
     try:
         console.print(shown(plan(config, loaded=loaded)))

@@ -184,7 +184,7 @@ def summary(run: RunFolder) -> list[str]:
     return [
         said(run.value("stage") if is_stack(run) else run.value("method")),
         stacked(run) if is_stack(run) else facts.model_name(run.value("student")),
-        facts.model_name(run.value("teacher")),
+        facts.teacher_names(run),
         shown(last(records, "step")),
         shown(last(records, "loss")),
         shown(None if overlap is None else last(records, overlap)),
