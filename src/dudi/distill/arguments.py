@@ -72,6 +72,8 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
             )
         if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
             raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
+        if self.pivot is not None and self.verbalizer == "none":
+            raise ConfigError("pivot: needs a verbalizer, whose z shows an example; take it out, or set verbalizer")
         if not self.signals:
             raise ConfigError(
                 f"method {self.method}: no signal is left (without={self.without}, alpha={self.alpha}, "

@@ -39,6 +39,7 @@ class Collected:
         samples: Some rollouts as text, for `samples.jsonl`.
         spoken: For each known language, rollouts whose language could be told, and those of them in a wrong one.
         without_example: Verbalized prompts that were too long for the teacher and lost their example.
+        with_pivot: Verbalized prompts that show the example in the language of the pivot too.
     """
 
     batches: list[MicroBatch]
@@ -46,6 +47,7 @@ class Collected:
     samples: list[dict[str, Any]]
     spoken: list[list[int]]
     without_example: int = 0
+    with_pivot: int = 0
 
 
 class Collector:
@@ -120,9 +122,15 @@ class Collector:
         judge = self.teachers.of(row, said.target_language)
         reader = self.teacher if judge is None else judge.chat
         z = reader.prompt_ids(said.teacher_messages)
+        if self.verbalizer.pivot_of(row) is not None:
+            if len(z) <= self.args.teacher_max_length:
+                collected.with_pivot += 1
+            else:
+                z = reader.prompt_ids(self.verbalizer.verbalize(row, epoch=epoch, with_pivot=False).teacher_messages)
         if len(z) > self.args.teacher_max_length:
             collected.without_example += 1
-            z = reader.prompt_ids(self.verbalizer.verbalize(row, epoch=epoch, with_answer=False).teacher_messages)
+            said_less = self.verbalizer.verbalize(row, epoch=epoch, with_answer=False, with_pivot=False)
+            z = reader.prompt_ids(said_less.teacher_messages)
         return Prompted(kind, example, self.student.prompt_ids(said.student_messages), z, said.target_language)
 
     def _plain(self, example: Example) -> Tokens:

@@ -161,6 +161,11 @@ class DudiKeys(RunKeys):
     verbalizer: VerbalizerMode = _any(
         None, "none, english, multilingual, cross_lingual or mix.", common="none", read_by="on_policy"
     )
+    pivot: str | None = _method(
+        None,
+        "Code of a language in which z shows the example too, where a row with the same `parallel` is in it: en.",
+        read_by="on_policy",
+    )
     languages: list[str] = _method(list(SEA_LANGUAGES), "The training languages; English joins the targets by itself.")
     exclude_targets: list[str] = _method([], "Languages that the verbalizer never asks for.", read_by="on_policy")
     without: list[SignalName] = _any([], "Signals to leave out; the others keep their weights (Table 4).")

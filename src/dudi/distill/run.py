@@ -89,7 +89,7 @@ def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     teacher = trainer.setup.teacher_format if trainer.setup.teacher is not None else None
     chosen = first_of_each(trainer.setup.train.examples, languages)
-    show_rows(console, trainer.args, chosen, Formats(trainer.setup.student_format, teacher))
+    show_rows(console, trainer.args, chosen, Formats(trainer.setup.student_format, teacher), trainer.setup.verbalizer)
     console.rule()
 
 

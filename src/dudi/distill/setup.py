@@ -12,10 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet, digest_of
 from dudi.data.rejections import Rejections
+from dudi.data.rows import Row
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
 from dudi.distill.teachers import DEFAULT, Teacher, Teachers, merge_keys
-from dudi.distill.verbalizer import Verbalizer
+from dudi.distill.verbalizer import Verbalizer, pivots_of
 from dudi.errors import ConfigError, DataError, DudiError
 from dudi.languages.registry import load_languages
 from dudi.models.adapters import innermost
@@ -152,7 +153,7 @@ def build_setup(
             events = _events_of(own, chat, apart, (vocabulary, _head_size(one)), args, train, notes)
             members[key] = Teacher(key, one, chat, apart is not None, events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
-    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets)
+    verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
     chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
     sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
     rows_of_all = [example for one in sets if one is not None for example in one.examples]
@@ -415,6 +416,25 @@ def completions_by_language(examples: Sequence[Example]) -> dict[str, list[Token
     for example in examples:
         found.setdefault(example.row.language, []).append(example.completion)
     return found
+
+
+def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Verbalizer:
+    """The verbalizer of a run, with the parallel rows of its pivot.
+
+    Raises:
+        DataError: no row has one.
+    """
+    excluded, pivot = args.exclude_targets, args.pivot
+    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=excluded, pivot=pivot)
+    if pivot is None or not rows or "on_policy" not in args.signals:
+        return verbalizer
+    verbalizer.pivots = pivots_of(rows, pivot)
+    others = [row for row in rows if row.language != pivot]
+    count = sum(verbalizer.pivot_of(row) is not None for row in others)
+    if not count:
+        raise DataError(f"pivot: no row has a parallel one in '{pivot}' (the column `parallel`, docs/data.md)")
+    notes.append(f"pivot: {count:,} of {len(others):,} rows in other languages have a parallel one in {pivot}")
+    return verbalizer
 
 
 def rows_for_probe(

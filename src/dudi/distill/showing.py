@@ -23,7 +23,13 @@ class Formats:
     teacher: ChatFormat | None
 
 
-def show_rows(console: Console, args: DudiConfig, examples: Sequence[Example], formats: Formats) -> None:
+def show_rows(
+    console: Console,
+    args: DudiConfig,
+    examples: Sequence[Example],
+    formats: Formats,
+    verbalizer: Verbalizer | None = None,
+) -> None:
     """For each example: what the student and the teacher read.
 
     Args:
@@ -31,8 +37,11 @@ def show_rows(console: Console, args: DudiConfig, examples: Sequence[Example], f
         args: The method and its verbalizer.
         examples: The rows to show.
         formats: How the two models read a conversation.
+        verbalizer: The run's; made from the keys when None.
     """
-    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets)
+    verbalizer = verbalizer or Verbalizer(
+        args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets, pivot=args.pivot
+    )
     for example in examples:
         console.rule(f"{example.row.language}  {shown(example.row.id)}")
         _gold(console, example, formats)

@@ -282,6 +282,8 @@ class DudiTrainer(RowTrainer):
         if others:
             hashes = {one.name: hash_of_model(one.model, f"the teacher '{one.name}'") for one in others}
             several = {"teachers": hashes, "judges": hash_of([setup.teachers.routes, judges(self.run)[-1]])}
+        shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
+        pivot = {} if self.args.pivot is None else {"pivots": hash_of([one.id if one else None for one in shown])}
         # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
         texts = fingerprint(example.row for example in rows.examples)
         return {
@@ -294,6 +296,7 @@ class DudiTrainer(RowTrainer):
             "start": start_folder_hash(self.args),
             "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
             **several,
+            **pivot,
             "stage": self.stage,
             **super().describe(),
         }

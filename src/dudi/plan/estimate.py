@@ -155,6 +155,7 @@ def estimate(
         outcomes=workload.outcomes_of(args),
         lengths=lengths or workload.longest(args),
         verbalized=args.verbalizer != "none",
+        pivot=args.pivot is not None,
         rows=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
         rollout_batch=args.rollout_batch_size,
@@ -197,7 +198,12 @@ def estimate(
         utilisation=utilisation,
         notes=(),
     )
-    stages = (_answers_stage(args, plan), _cold_start_stage(args, plan), _reference_stage(plan))
+    stages = (
+        _answers_stage(args, plan),
+        _cold_start_stage(args, plan),
+        _probe_stage(args, plan),
+        _reference_stage(plan),
+    )
     plan = dataclasses.replace(plan, stages=tuple(stage for stage in stages if stage is not None))
     notes = (*_length_notes(plan), *_memory_notes(args, plan), *_time_notes(plan))
     return dataclasses.replace(plan, notes=notes)
@@ -280,6 +286,26 @@ def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
         return Stage(name, total, None)
     seconds = sum(_step_seconds(work, flops, plan.gpu, plan.utilisation).values())
     return Stage(name, total, seconds * steps / 3600)
+
+
+def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
+    """Teacher and student answer held-out rows; with `teacher_route: auto` every teacher all of them."""
+    work = plan.work
+    if work.teacher is None or args.teacher_weight != "auto" or METHODS[args.method].teacher != "model":
+        return None
+    asked = args.probe_rows * len(args.languages)
+    if plan.rows is not None:
+        asked = min(asked, plan.rows // 2)
+    teachers = work.readers if args.teacher_route == "auto" else (max(work.readers, key=lambda one: one.parameters),)
+    name = f"the probe, about {asked:,} rows answered by {len(teachers) + 1}"
+    prompt, answer, rows = work.lengths.prompt, work.lengths.rollout, asked / work.processes
+    flops = [(shape, rows * decode_flops(shape, prompt, answer)) for shape in (work.student, *teachers)]
+    whole = sum(one for _, one in flops)
+    if plan.gpu is None:
+        return Stage(name, whole, None)
+    tokens, rate = math.ceil(rows / work.rollout_batch) * answer, _rate(work, plan.gpu, plan.utilisation)
+    seconds = [max(one / rate, tokens * _decode_step_seconds(shape, 0, plan.gpu)) for shape, one in flops]
+    return Stage(name, whole, sum(seconds) / 3600)
 
 
 def _reference_stage(plan: Plan) -> Stage | None:

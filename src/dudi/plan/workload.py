@@ -65,6 +65,7 @@ class Workload:
         outcomes: What a step can be; probabilities sum to 1.
         lengths: Tokens of a row.
         verbalized: Whether the prompts of y~ carry a verbalizer's wording.
+        pivot: Whether z shows the example in another language too.
         rows: Rows of a micro-batch.
         accumulation: Micro-batches of an optimizer step.
         rollout_batch: Most rollouts decoded together.
@@ -110,6 +111,7 @@ class Workload:
     other_teachers: tuple[Shape, ...] = ()
     other_bytes: tuple[int, ...] = ()
     offloads: bool = False
+    pivot: bool = False
 
     @property
     def readers(self) -> tuple[Shape, ...]:
@@ -159,7 +161,7 @@ def prompt_length(work: Workload, kind: Kind, reader: Phase) -> int:
     lengths = work.lengths
     if kind != "verbalized" or not work.verbalized:
         return lengths.prompt
-    shown = lengths.completion if reader == "teacher" else 0
+    shown = lengths.completion + work.pivot * (lengths.prompt + lengths.completion) if reader == "teacher" else 0
     return lengths.prompt + lengths.wording + shown
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def describe(config: RunConfig, args: DudiConfig) -> str:
     """Everything a person should see before training, as text; in colour when it goes to a terminal."""
     from dudi.distill.loading import Loaded, read_rows
+    from dudi.distill.setup import verbalizer_of
 
     rows, _ = read_rows(config, args, args.folder)
     loaded = Loaded(config, args)
@@ -42,7 +43,11 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     _languages(console, rows.rows, examples, rejections)
     for teacher in [] if formats.teacher is None else [formats.teacher, *others.values()]:
         _tokenizers(console, args, examples, formats.student, teacher)
-    show_rows(console, args, first_of_each(examples.examples), formats)
+    notes: list[str] = []
+    verbalizer = verbalizer_of(args, [example.row for example in examples.examples], notes)
+    console.print("\n".join(shown(note) for note in notes), end="\n" if notes else "")
+    with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
+    show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)
     try:
         console.print(shown(plan(config, loaded=loaded)))
     except EnvironmentFault as error:

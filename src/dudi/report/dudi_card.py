@@ -14,6 +14,7 @@ from dudi.objective.methods import METHODS, Method
 from dudi.report.benchmark import benchmark_sections
 from dudi.report.facts import model_name, teacher_names, teachers_of
 from dudi.report.groups import grouped
+from dudi.report.language_figures import probe_grid
 from dudi.report.licences import is_hub
 from dudi.report.results import Result, benchmarks_of, result_of
 from dudi.report.run_folder import RunFolder, last
@@ -101,6 +102,7 @@ def content(run: RunFolder) -> dict[str, Any]:
             ("student", run.value("student.model"), run.value("student.revision")),
             *((role, section.get("model"), section.get("revision")) for role, section in teachers.items()),
         ],
+        "probe": probe_grid(run),
         "benchmarks": benchmark_sections(grouped([run])),
         "result_file": FILE,
     }
