@@ -72,6 +72,10 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
             )
         if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
             raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
+        if self.teacher_cache is not None and (not self.reads_teacher_tokens or "off_policy" not in self.signals):
+            raise ConfigError("teacher_cache: no divergence from a second model is read on the targets; take it out")
+        if self.teacher_cache is not None and self.off_policy_loss != "divergence":
+            raise ConfigError(f"teacher_cache: off_policy_loss: {self.off_policy_loss} reads no teacher; take it out")
         if self.pivot is not None and self.verbalizer == "none":
             raise ConfigError("pivot: needs a verbalizer, whose z shows an example; take it out, or set verbalizer")
         if not self.signals:

@@ -137,6 +137,10 @@ class Collector:
         """X as the teacher of its row and language reads it."""
         return self.teachers.prompt(self.teachers.of(example.row, example.row.language), example)
 
+    def gold(self, example: Example) -> Scored:
+        """A row's target as its teacher reads it."""
+        return self._taught(self._gold(example))
+
     def _taught(self, scored: Scored) -> Scored:
         """The sequence with the name of its teacher, and with that one's tokens where they are its own."""
         judge = self.teachers.of(scored.example.row, scored.language)

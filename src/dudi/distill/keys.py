@@ -137,6 +137,13 @@ class DudiKeys(RunKeys):
         resume="free",
         read_by="second_model written",
     )
+    teacher_cache: Place | None = key(
+        None,
+        "Folder that keeps the teacher's states on the targets: later epochs and runs read them (docs/method.md).",
+        stage="any",
+        resume="free",
+        read_by="taught_targets",
+    )
     language_balance: bool = _method(
         None,
         "Scale a language's divergence on rollouts by clip(sigma_all / sigma_l, 1/4, 4) of log p_T - log p_S.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from dudi.distill.metrics import Masses, Watch, agreement
 from dudi.distill.state import Run
 from dudi.distill.step import Step
 from dudi.distill.teachers import Part, parts_of
-from dudi.models.frozen import Policy
+from dudi.models.frozen import FrozenModel, Policy
 from dudi.objective.event_batch import EventBatch
 from dudi.objective.forward import completion_states, inside
 from dudi.objective.heads import Head, head_of
@@ -150,11 +151,29 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
         own = [(batch, sequences) for batch in batches if (sequences := _read_by(name, batch, kinds))]
         if not own:
             continue
+        kept = [_kept(run, sequences) for _, sequences in own]
         events = run.setup.events if not name else run.setup.teachers.members[name].events
-        with step.clock("teacher"), policy.opened() as module, run.accelerator.autocast():
-            for batch, sequences in own:
-                states, head = teacher_states(module, sequences, run.setup.vocabulary if events is None else None)
-                batch.judged = {**(batch.judged or {}), name: Judged(states, head)}
+        vocabulary = run.setup.vocabulary if events is None else None
+        unread = any(sequences.keys() - found.keys() for (_, sequences), found in zip(own, kept, strict=True))
+        with step.clock("teacher"), policy.opened() if unread else _unopened(policy) as module:
+            for (batch, sequences), found in zip(own, kept, strict=True):
+                rest = {kind: sequences[kind] for kind in sequences if kind not in found}
+                with run.accelerator.autocast():
+                    states, head = teacher_states(module, rest, vocabulary)
+                batch.judged = {**(batch.judged or {}), name: Judged(found | states, head)}
+
+
+def _kept(run: Run, sequences: Mapping[Kind, Sequence[Scored]]) -> dict[Kind, Tensor]:
+    """The states of targets that are kept on the disk."""
+    if run.kept_states is None or "gold" not in sequences:
+        return {}
+    found = [states for scored in sequences["gold"] if (states := run.kept_states(scored)) is not None]
+    return {"gold": torch.cat(found)} if len(found) == len(sequences["gold"]) else {}
+
+
+def _unopened(policy: Policy) -> contextlib.AbstractContextManager[nn.Module]:
+    """A teacher of which the head alone is wanted: it need not come to the device."""
+    return contextlib.nullcontext(policy.module) if isinstance(policy, FrozenModel) else policy.opened()
 
 
 def _read_by(name: str, batch: MicroBatch, kinds: Sequence[Kind]) -> dict[Kind, list[Scored]]:
@@ -192,11 +211,14 @@ def teacher_states(
     chosen = [scored for own in sequences.values() for scored in own]
 
     def work(model: PreTrainedModel) -> tuple[Tensor, Head]:
-        states = completion_states(model, [(s.teacher_prompt, s.read_by_teacher) for s in chosen])
+        pairs = [(s.teacher_prompt, s.read_by_teacher) for s in chosen]
         head = head_of(model)
+        states = completion_states(model, pairs) if pairs else torch.empty(0)
         return states, head if vocabulary is None else head.shared_with(vocabulary)
 
     states, head = inside(module, work)
+    if not chosen:
+        return {}, head
     sizes = [sum(len(s.read_by_teacher) for s in own) for own in sequences.values()]
     return dict(zip(sequences, states.split(sizes), strict=True)), head
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.distill.arguments import DudiConfig
+from dudi.distill.batch import Scored
 from dudi.distill.collect import Collector
 from dudi.distill.setup import Setup
 from dudi.errors import ConfigError
@@ -45,6 +46,7 @@ class Run:
         trust: Share of the teacher in each language (`teacher_weight`); 1 where nothing is said.
         balance: Factor on each language's divergence on rollouts (`language_balance`); 1 where nothing is said.
         ratios: (L, 3) what the balance is made of, summed over the first steps (`by_language.balance`).
+        kept_states: A target's states where they are kept (`teacher_cache`), None for any other sequence; or None.
         collector: Rolls out; set once its engine can be made.
     """
 
@@ -64,6 +66,7 @@ class Run:
     trust: dict[str, float] = dataclasses.field(default_factory=dict)
     balance: dict[str, float] = dataclasses.field(default_factory=dict)
     ratios: Tensor | None = None
+    kept_states: Callable[[Scored], Tensor | None] | None = None
     collector: Collector = dataclasses.field(init=False)
 
     @property

@@ -42,6 +42,7 @@ from dudi.distill.stages.reference import (
     reference_needed,
     store_gold_reference,
 )
+from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
 from dudi.distill.step import Step, language_table, rank_sums, step_record, weights_of_step, what_is_bad
 from dudi.distill.teachers import teacher_metrics, teacher_tokens
@@ -151,10 +152,11 @@ class DudiTrainer(RowTrainer):
             optimizers=optimizers,
         )
         check_sharding(self.accelerator)
-        if (parts.teachers.several or args.teacher_offload != "none") and (self.is_fsdp_enabled or args.deepspeed):
+        unshared = parts.teachers.several or args.teacher_offload != "none" or args.teacher_cache is not None
+        if unshared and (self.is_fsdp_enabled or args.deepspeed):
             raise ConfigError(
-                "teachers: several of them, and teacher_offload, work on one process and under DDP; under FSDP and "
-                "DeepSpeed give one teacher"
+                "teachers: several of them, teacher_offload and teacher_cache work on one process and under DDP; under "
+                "FSDP and DeepSpeed give one teacher without them"
             )
         check_reference(args, self.model)
         if self.is_fsdp_enabled and parts.teacher is not None:
@@ -204,6 +206,8 @@ class DudiTrainer(RowTrainer):
             self.setup.verbalizer.target_weights = run.trust
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
+        if (kept := keep_states(run)) is not None:
+            run.kept_states = kept.of
         if reference_needed(args):
             run.reference = make_reference(run, on_new_adapter=adapter != "continue")
             if not METHODS[args.method].iterated:
@@ -297,6 +301,7 @@ class DudiTrainer(RowTrainer):
             "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
             **several,
             **pivot,
+            **({} if self.args.teacher_cache is None else {"teacher_states": "kept"}),
             "stage": self.stage,
             **super().describe(),
         }

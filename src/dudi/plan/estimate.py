@@ -156,6 +156,7 @@ def estimate(
         lengths=lengths or workload.longest(args),
         verbalized=args.verbalizer != "none",
         pivot=args.pivot is not None,
+        keeps_states=args.teacher_cache is not None,
         rows=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
         rollout_batch=args.rollout_batch_size,
@@ -202,10 +203,11 @@ def estimate(
         _answers_stage(args, plan),
         _cold_start_stage(args, plan),
         _probe_stage(args, plan),
+        _states_stage(plan),
         _reference_stage(plan),
     )
     plan = dataclasses.replace(plan, stages=tuple(stage for stage in stages if stage is not None))
-    notes = (*_length_notes(plan), *_memory_notes(args, plan), *_time_notes(plan))
+    notes = (*_length_notes(plan), *_memory_notes(args, plan), *_disk_notes(plan), *_time_notes(plan))
     return dataclasses.replace(plan, notes=notes)
 
 
@@ -306,6 +308,35 @@ def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     tokens, rate = math.ceil(rows / work.rollout_batch) * answer, _rate(work, plan.gpu, plan.utilisation)
     seconds = [max(one / rate, tokens * _decode_step_seconds(shape, 0, plan.gpu)) for shape, one in flops]
     return Stage(name, whole, sum(seconds) / 3600)
+
+
+def _states_stage(plan: Plan) -> Stage | None:
+    """The teacher's pass over the targets, where its states are kept."""
+    if not plan.work.keeps_states or plan.work.teacher is None:
+        return None
+    name = "the teacher's states on the targets (kept)"
+    if plan.rows is None:
+        return Stage(name, 0.0, None)
+    flops = workload.target_states_flops(plan.work) * plan.rows / plan.work.processes
+    hours = None if plan.gpu is None else flops / _rate(plan.work, plan.gpu, plan.utilisation) / 3600
+    return Stage(name, flops, hours)
+
+
+def _disk_notes(plan: Plan) -> list[str]:
+    """How large the kept states get, and what they save."""
+    work = plan.work
+    if not work.keeps_states or work.teacher is None or plan.rows is None or plan.steps is None:
+        return []
+    tokens = plan.rows * workload.completion_length(work, "gold")
+    size = tokens * max(shape.hidden for shape in work.readers) * work.element
+    without = workload.step_flops(dataclasses.replace(work, keeps_states=False))
+    saved = (sum(without.values()) - plan.step_flops) * plan.steps * work.processes
+    made = workload.target_states_flops(work) * plan.rows
+    share = (saved - made) / (sum(without.values()) * plan.steps * work.processes)
+    return [
+        f"teacher_cache: up to {size / 1e9:,.2f} GB on the disk for {tokens:,} tokens. Made in this run it saves "
+        f"{(saved - made) / 1e12:,.1f} of the steps' TFLOP ({share:.0%}), and {saved / 1e12:,.1f} where it is there."
+    ]
 
 
 def _reference_stage(plan: Plan) -> Stage | None:

@@ -127,7 +127,7 @@ def _scoring(work: Workload) -> int:
     passes = [0]
     weights = (work.teacher_bytes, *work.other_bytes) if work.offloads else (0,) * len(work.readers)
     for outcome in work.outcomes:
-        read = _padded(work, outcome.teacher, "teacher")
+        read = _padded(work, outcome.teacher, "teacher")  # of kept states, once before training
         readers = zip(work.readers, weights, strict=True) if outcome.teacher else ()
         passes += [costs.inference_bytes(teacher, read, work.element) + own for teacher, own in readers]
         read = _padded(work, outcome.reference, "reference")

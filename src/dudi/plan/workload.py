@@ -84,6 +84,7 @@ class Workload:
         block: Logits that it works on at a time.
         other_teachers: Further teachers.
         other_bytes: Bytes of their weights.
+        keeps_states: Whether the teacher's states on the targets are read from the disk (`teacher_cache`).
         offloads: Whether teachers lie in the computer's memory, and come to the device one by one.
     """
 
@@ -112,6 +113,7 @@ class Workload:
     other_bytes: tuple[int, ...] = ()
     offloads: bool = False
     pivot: bool = False
+    keeps_states: bool = False
 
     @property
     def readers(self) -> tuple[Shape, ...]:
@@ -191,7 +193,7 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     return {
         "rollout": rollout,
         "teacher": max(
-            sum(_row_flops(work, teacher, kind, "teacher") for kind in outcome.teacher) for teacher in work.readers
+            sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers
         ),
         "reference": sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"}),
         "student": passes * sum(_row_flops(work, student, kind, "student") for kind in outcome.student),
@@ -202,6 +204,19 @@ def _row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float
     completion = completion_length(work, kind)
     length = prompt_length(work, kind, reader) + completion
     return costs.forward_flops(shape, length, length * length, completion)
+
+
+def _teacher_flops(work: Workload, teacher: Shape, kind: Kind) -> float:
+    """A teacher's pass over a row; of a target whose states are kept, its head alone."""
+    if kind == "gold" and work.keeps_states:
+        return costs.forward_flops(teacher, 0, 0, completion_length(work, kind))
+    return _row_flops(work, teacher, kind, "teacher")
+
+
+def target_states_flops(work: Workload) -> float:
+    """The teacher's pass over one row's (x, y), without its head."""
+    length = prompt_length(work, "gold", "teacher") + completion_length(work, "gold")
+    return max(costs.forward_flops(shape, length, length * length, 0) for shape in work.readers)
 
 
 def gold_reference_flops(work: Workload) -> float:

@@ -18,6 +18,7 @@ from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
 from dudi.plan import plan
+from dudi.training.arguments import training_dtype
 
 if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig
@@ -49,6 +50,11 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
     show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)
     try:
+        if args.teacher_cache is not None and loaded.teacher_config is not None:
+            tokens = sum(len(example.completion) for example in examples.examples)
+            element = 4 if training_dtype(args) == "float32" else 2
+            size = tokens * loaded.teacher_config.get_text_config().hidden_size * element / 1e6
+            console.print(shown(f"teacher_cache: {tokens:,} tokens of targets, {size:,.1f} MB in {args.teacher_cache}"))
         console.print(shown(plan(config, loaded=loaded)))
     except EnvironmentFault as error:
         console.print(f"no estimate: {shown(str(error))}")
