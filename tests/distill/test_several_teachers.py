@@ -18,6 +18,7 @@ from dudi.distill.step import Step
 from dudi.errors import ConfigError
 from dudi.models.frozen import OffloadedModel
 from dudi.plan import estimate
+from dudi.program.cli import main
 from helpers import CHATML, ROWS, make_args, make_model, make_tokenizer
 from tokenizer_kinds import sentence_piece
 
@@ -414,3 +415,31 @@ def test_the_report_and_the_card_name_each_once(tmp_path, tokenizer):
     assert teacher_names(run) == "default: A; my, ta: B"
     keys = {setting.key: setting.value for setting in run.settings}
     assert keys["teachers.my.model"] == "B" and keys["teachers.default.dtype"] == "auto" and keys["method"] == "gkd"
+
+
+def test_a_dry_run_shows_z_in_the_template_of_who_reads_it(tmp_path, tokenizer, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = make_tokenizer(template=CHATML.replace("{{ m['role'] }}\n", "{{ m['role'] }}: "))
+    for name, own in (("s", tokenizer), ("a", tokenizer), ("b", other)):
+        make_model(seed=1).save_pretrained(tmp_path / name)
+        own.save_pretrained(tmp_path / name)
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS))
+    words = [
+        "student=./s",
+        "teachers={default: ./a, my: ./b}",
+        "data=rows.jsonl",
+        "use_cpu=true",
+        "verbalizer=multilingual",
+    ]
+    (tmp_path / "run.yaml").write_text("method: dudi\nlanguages: [id, vi, th, ta, tl, ms, my, en]\n")
+    assert main(["train", "run.yaml", *words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "<|im_start|>user: " in said.partition("my-0")[2].partition("──")[2].partition("en-0")[0]
+    assert said.count("<|im_start|>user: ") == 1
+    assert "  teacher  ./a" in said and "  teacher  ./b" in said  # in the plan
+
+
+def test_its_own_teacher_has_no_choice(tmp_path, tokenizer):
+    teachers = {"default": first_teacher(), "my": second_teacher()}
+    with pytest.raises(ConfigError, match="teachers: method sdft is its own teacher"):
+        make_trainer(tmp_path, teachers, "sdft", tokenizer, cold_start="teacher_sft")

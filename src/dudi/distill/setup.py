@@ -9,29 +9,31 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
+from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet, digest_of
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
-from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.distill.arguments import DudiConfig
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
+from dudi.distill.teacher_setup import (
+    Given,
+    check_choice,
+    events_of,
+    head_size,
+    line_up,
+    load_teacher,
+    make_scorable,
+    tokenizers_by_name,
+    wanted_teacher,
+)
 from dudi.distill.teachers import DEFAULT, Teacher, Teachers, merge_keys
 from dudi.distill.verbalizer import Verbalizer, pivots_of
-from dudi.errors import ConfigError, DataError, DudiError
+from dudi.errors import DataError
 from dudi.languages.registry import load_languages
 from dudi.models.adapters import innermost
 from dudi.models.limits import check_ids, check_length
-from dudi.models.load import load_model, load_tokenizer, move
-from dudi.models.vocabulary import vocabulary_difference
-from dudi.models.widening import compute_in_float32
-from dudi.objective.coverage import measure_coverage
+from dudi.models.load import load_model, load_tokenizer
 from dudi.objective.event_loss import EventLoss
-from dudi.objective.forward import open_forward
-from dudi.objective.heads import check_head, head_of
-from dudi.objective.shared_events import SharedEvents
-
-Given = PreTrainedModel | str
-"""A model, or the name of one."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -46,7 +48,6 @@ class Setup:
         teacher_format: The teacher's; the student's own where there is no second model.
         vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
         events: The loss across tokenizers, where they differ and a divergence is read; else None.
-        own_tokens: Whether the teacher's tokenizer is its own: its answers are then taken over as text.
         verbalizer: Writes z and p_z.
         languages: All languages that are known, as candidates for detection.
         reader: Reads further rows.
@@ -65,7 +66,6 @@ class Setup:
     teacher_format: ChatFormat
     vocabulary: int
     events: EventLoss | None
-    own_tokens: bool
     verbalizer: Verbalizer
     languages: tuple[str, ...]
     reader: RowReader
@@ -100,10 +100,10 @@ def build_setup(
     given, names = merge_keys(
         teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
     )
-    tokenizers = _tokenizers_by_name(teacher_tokenizer, names)
-    wanted = _teacher_that_is_read(next(iter(given.values()), None), args, notes)
+    tokenizers = tokenizers_by_name(teacher_tokenizer, names)
+    wanted = wanted_teacher(next(iter(given.values()), None), args, notes)
     name, student, tokenizer = _load_student(model, tokenizer)
-    loaded, teacher_tokenizer = _load_teacher(wanted, next(iter(tokenizers.values()), None), tokenizer)
+    loaded, teacher_tokenizer = load_teacher(wanted, next(iter(tokenizers.values()), None), tokenizer)
     if borrow_template(tokenizer, teacher_tokenizer):
         notes.append(f"{name} has no chat template: it takes its teacher's")
     own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
@@ -111,20 +111,18 @@ def build_setup(
         notes.append(
             f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
         )
-    theirs, different, vocabulary = None, None, _head_size(innermost(student))
+    theirs, different, vocabulary = None, None, head_size(innermost(student))
     others: dict[str, tuple[PreTrainedModel, ChatFormat, str | None]] = {}
     if loaded is not None and teacher_tokenizer is not None:
-        _check_choice(args, len(given))
-        theirs, different = _line_up(loaded, teacher_tokenizer, own, vocabulary, args, notes)
+        check_choice(args, len(given))
+        theirs, different = line_up(loaded, teacher_tokenizer, own, vocabulary, args, notes)
         for other in list(given)[1:]:
-            further, their_tokenizer = _load_teacher(given[other], tokenizers.get(other), tokenizer)
+            further, their_tokenizer = load_teacher(given[other], tokenizers.get(other), tokenizer)
             if further is not None and their_tokenizer is not None:
-                others[other] = (further, *_line_up(further, their_tokenizer, own, vocabulary, args, notes))
-        sharing = [
-            _head_size(one) for one, _, apart in ((loaded, theirs, different), *others.values()) if apart is None
-        ]
+                others[other] = (further, *line_up(further, their_tokenizer, own, vocabulary, args, notes))
+        sharing = [head_size(one) for one, _, apart in ((loaded, theirs, different), *others.values()) if apart is None]
         vocabulary = min([vocabulary, *sharing])
-    _make_scorable(innermost(student))
+    make_scorable(innermost(student))
     check_ids(innermost(student), tokenizer, "student")
     if loaded is not None and teacher_tokenizer is not None:
         check_ids(loaded, teacher_tokenizer, "teacher")
@@ -150,7 +148,7 @@ def build_setup(
     members: dict[str, Teacher] = {}
     if loaded is not None and theirs is not None:
         for key, (one, chat, apart) in {next(iter(given)): (loaded, theirs, different), **others}.items():
-            events = _events_of(own, chat, apart, (vocabulary, _head_size(one)), args, train, notes)
+            events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, train, notes)
             members[key] = Teacher(key, one, chat, apart is not None, events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
     verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
@@ -167,7 +165,6 @@ def build_setup(
         teacher_format=own if theirs is None else theirs,
         vocabulary=vocabulary,
         events=None if teachers.main is None else teachers.main.events,
-        own_tokens=different is not None,
         verbalizer=verbalizer,
         languages=languages,
         train=train,
@@ -178,64 +175,6 @@ def build_setup(
         notes=notes,
         teachers=teachers,
     )
-
-
-def _tokenizers_by_name(
-    given: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None, names: Mapping[str, str]
-) -> dict[str, PreTrainedTokenizerBase]:
-    """The given tokenizers by their teachers' names, the default one's in front.
-
-    Raises:
-        ConfigError: a key that no teacher has.
-    """
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        return dict.fromkeys(dict.fromkeys(names.values()) or [DEFAULT], given)
-    unknown = [key for key in given if key not in names]
-    if unknown:
-        raise ConfigError(f"teacher_processing_class: '{unknown[0]}' is no key of teachers ({', '.join(names)})")
-    by_name = {names[key]: tokenizer for key, tokenizer in given.items()}
-    return {name: by_name[name] for name in names.values() if name in by_name}
-
-
-def _line_up(
-    teacher: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    own: ChatFormat,
-    vocabulary: int,
-    args: DudiConfig,
-    notes: list[str],
-) -> tuple[ChatFormat, str | None]:
-    """Make a teacher ready: its chat format, and what tells its tokenizer from the student's (None: nothing)."""
-    theirs = _teacher_format(teacher, tokenizer, args, own)
-    different = vocabulary_difference(own.tokenizer, tokenizer, vocabulary, _head_size(teacher))
-    if different is None:
-        check_ends(own, theirs)
-    _freeze(teacher, args)
-    if args.widens_frozen and compute_in_float32(teacher):
-        notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
-    _make_scorable(teacher)
-    return theirs, different
-
-
-def _events_of(
-    student: ChatFormat,
-    teacher: ChatFormat,
-    different: str | None,
-    sizes: tuple[int, int],
-    args: DudiConfig,
-    train: ExampleSet | None,
-    notes: list[str],
-) -> EventLoss | None:
-    """The loss across tokenizers, where they differ and a divergence is read."""
-    if different is None:
-        return None
-    _check_own_teacher(args, different)
-    notes.append(different)
-    if not args.reads_teacher_tokens:
-        return None
-    return _common_events(student, teacher, sizes, args, [] if train is None else train.examples, notes)
 
 
 def _check_lengths(
@@ -275,15 +214,6 @@ def _read_evaluation(
     return {name: examples for name, (examples, _) in found.items()}, sum(rows for _, rows in found.values())
 
 
-def _teacher_that_is_read(teacher: Given | None, args: DudiConfig, notes: list[str]) -> Given | None:
-    """The given teacher, or None for a method that reads none."""
-    args.require_teacher(teacher is not None)
-    if teacher is not None and not args.needs_teacher:
-        notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
-        return None
-    return teacher
-
-
 def _load_student(
     model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
@@ -291,131 +221,6 @@ def _load_student(
     name = model if isinstance(model, str) else str(innermost(model).config.name_or_path or "the student")
     tokenizer = load_tokenizer(name) if tokenizer is None else tokenizer
     return name, load_model(model) if isinstance(model, str) else model, tokenizer
-
-
-def _load_teacher(
-    teacher: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
-) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
-    """The teacher and its tokenizer: the given one, the one it was saved with, else the student's.
-
-    A tokenizer that was given without a teacher is kept: the student may take its chat template.
-    """
-    if teacher is None:
-        return None, tokenizer
-    if isinstance(teacher, str):
-        tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
-        return load_model(teacher), tokenizer
-    return teacher, tokenizer if tokenizer is not None else _tokenizer_of(teacher) or students
-
-
-def _head_size(model: PreTrainedModel) -> int:
-    return head_of(model).weight.shape[0]
-
-
-def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
-    """Frozen, and on the run's device unless it was placed on purpose (`device_map`)."""
-    placed = "hf_device_map" in vars(teacher)
-    if args.teacher_offload == "cpu":
-        if placed or getattr(teacher, "is_quantized", False):
-            raise ConfigError(
-                "teacher_offload: cpu moves weights, and a teacher that is quantised or has a device_map stays where "
-                "it is; take one of them out"
-            )
-        move(teacher, "cpu")
-    elif args.device.type != "cpu" and teacher.device.type == "cpu" and not placed:
-        move(teacher, args.device)
-    teacher.eval().requires_grad_(False)
-
-
-def _make_scorable(model: PreTrainedModel) -> None:
-    open_forward(model)
-    check_head(model)
-
-
-def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
-    """The tokenizer at the name a model was loaded from, where there is one."""
-    name = model.config.name_or_path
-    if not name:
-        return None
-    try:
-        return load_tokenizer(name)
-    except DudiError:
-        return None
-
-
-def _teacher_format(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: DudiConfig, student: ChatFormat
-) -> ChatFormat:
-    name = str(teacher.config.name_or_path or "the teacher")
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = student.tokenizer.chat_template
-    return chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
-
-
-def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
-    """Hold the ends of turn of two models with one tokenizer against each other.
-
-    Raises:
-        ConfigError: they are different tokens.
-    """
-    if teacher.end_of_turn != student.end_of_turn:
-        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, teacher.end_of_turn))
-        raise ConfigError(
-            f"the student's template ends a turn with {ours!r}, the teacher's with {theirs!r}: the teacher would judge "
-            "an ending it never writes; set student.chat_template: teacher"
-        )
-
-
-def _check_own_teacher(args: DudiConfig, different: str) -> None:
-    """Refuse a method whose teacher is the student's own average, and whose cold start's teacher speaks other tokens.
-
-    Raises:
-        ConfigError: the prompts of both would be read by one of them.
-    """
-    if not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values()):
-        raise ConfigError(
-            f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
-            "teacher_sft, or a teacher with the student's tokenizer"
-        )
-
-
-def _check_choice(args: DudiConfig, teachers: int) -> None:
-    """Refuse several teachers of a method whose divergence is from the student's own average.
-
-    Raises:
-        ConfigError: they would only write its cold start's targets.
-    """
-    if teachers > 1 and not args.reads_teacher_tokens and any(s.teacher_reads for s in build_signals(args).values()):
-        raise ConfigError(f"teachers: method {args.method} is its own teacher; give one teacher for its cold start")
-
-
-def _common_events(
-    student: ChatFormat,
-    teacher: ChatFormat,
-    sizes: tuple[int, int],
-    args: DudiConfig,
-    examples: Sequence[Example],
-    notes: list[str],
-) -> EventLoss:
-    """What both tokenizers know, once it covers enough of the rows."""
-    events = shared_events(student, teacher, sizes)
-    coverage = measure_coverage(events, completions_by_language(examples))
-    coverage.check(args.min_shared_bytes)
-    notes.append(f"their shared events are compared:\n{coverage.table()}")
-    return EventLoss(events, args.device)
-
-
-def shared_events(student: ChatFormat, teacher: ChatFormat, sizes: tuple[int | None, int | None]) -> SharedEvents:
-    """The common events of two chat formats, for heads of so many rows."""
-    return SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
-
-
-def completions_by_language(examples: Sequence[Example]) -> dict[str, list[Tokens]]:
-    """The targets of each language."""
-    found: dict[str, list[Tokens]] = {}
-    for example in examples:
-        found.setdefault(example.row.language, []).append(example.completion)
-    return found
 
 
 def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Verbalizer:

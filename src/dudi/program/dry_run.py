@@ -32,9 +32,10 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     rows, _ = read_rows(config, args, args.folder)
     loaded = Loaded(config, args)
     loaded.find_models()
-    formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None)
-    rejections = Rejections()
     others = loaded.other_formats if args.needs_teacher else {}
+    by_key = {key: chat for name, chat in others.items() for key in name.split("+")}
+    formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None, by_key)
+    rejections = Rejections()
     examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections, [*others.values()])
     outer = Console()
     console = Console(
@@ -70,7 +71,7 @@ def _tokenizers(
     Raises:
         ConfigError: too little of it.
     """
-    from dudi.distill.setup import completions_by_language, shared_events
+    from dudi.distill.teacher_setup import completions_by_language, shared_events
     from dudi.objective.coverage import measure_coverage
 
     sizes = len(student.tokenizer), len(teacher.tokenizer)
