@@ -168,5 +168,5 @@ def _alone(run: Run, folder: Path) -> Iterator[None]:
         yield
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
         yield
