@@ -76,6 +76,9 @@ def reference() -> str:
             BEGIN,
             "## Sections",
             section_tables(DUDI.sections),
+            "### teachers",
+            "`teachers.NAME` has the keys of `teacher`. A NAME is a language, a value of a row's `teacher`, or "
+            "`default`.",
             "## Training keys",
             training_table(training_keys()),
             "## The methods' own defaults",

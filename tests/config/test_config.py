@@ -15,7 +15,7 @@ from dudi.config.recipe_files import find_recipe, list_recipes
 from dudi.config.schema import REFUSED
 from dudi.config.yaml_tree import parse_yaml
 from dudi.distill.keys import METHOD_KEYS, method_default
-from dudi.distill.recipe import DUDI, SECTIONS, RunConfig, load_run_config, training_keys
+from dudi.distill.recipe import DUDI, FAMILIES, SECTIONS, RunConfig, load_run_config, training_keys
 from dudi.errors import ConfigError
 from dudi.objective.methods import METHODS
 from dudi.training.values import render
@@ -185,7 +185,7 @@ def test_resolved_yaml_is_complete_commented_and_loads_equal(recipe, tmp_path):
     plain = yaml.safe_load(text)  # any YAML 1.1 reader finds the same values
     assert plain["learning_rate"] == 1e-5
     assert plain["chat_template_kwargs"] == {"enable_thinking": False, "note": "yes: #1"}
-    assert set(plain) == {*SECTIONS, "dtype", *training_keys()}
+    assert set(plain) == {*SECTIONS, *FAMILIES, "dtype", *training_keys()}
     for line in text.splitlines():
         if line and not line.startswith("#") and line.rstrip(":") not in SECTIONS:
             assert line.rsplit("  # ", 1)[1].split(" ")[0] in {"default", "method", "recipe", "command"}

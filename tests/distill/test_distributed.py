@@ -17,6 +17,7 @@ from dudi.errors import ConfigError
 from dudi.models.sharding import whole
 from dudi.objective.methods import METHODS
 from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer
+from tokenizer_kinds import sentence_piece
 
 COLD = {"cold_start": "sft", "max_steps": 2}
 SHARDED = ("sdft", "dudi")
@@ -48,6 +49,28 @@ def train(folder: Path, method: str, processes: int, **keys) -> None:
     student, teacher = make_model(seed=1), make_model(seed=2, hidden_size=48)
     callbacks = [Gradients(folder / "gradients.pt")]
     DudiTrainer(student, teacher, args, ROWS, None, make_tokenizer(), callbacks=callbacks).train()
+
+
+def train_taught(folder: Path, processes: int, **keys) -> None:
+    """The same with two teachers, one of them of other tokens, whose states on the targets are kept."""
+    args = make_shared_args(
+        folder, processes, "gkd", max_steps=4, cold_start="none", mixing="sum", max_new_tokens=6, **keys
+    )
+    piece = sentence_piece()
+    teachers = {"default": make_model(seed=2, hidden_size=48), "my": make_model(seed=4, vocab_size=len(piece) + 28)}
+    tokenizers = {"default": make_tokenizer(), "my": piece}
+    folder.mkdir(parents=True, exist_ok=True)
+    callbacks = [Gradients(folder / "gradients.pt")]
+    DudiTrainer(
+        make_model(seed=1),
+        None,
+        args,
+        ROWS,
+        processing_class=make_tokenizer(),
+        teachers=teachers,
+        teacher_processing_class=tokenizers,
+        callbacks=callbacks,
+    ).train()
 
 
 def validation_of(folder: Path, rows: list) -> DudiTrainer:
@@ -84,6 +107,22 @@ def test_two_processes_train_as_one(method, tmp_path, two_processes):
     assert len(residuals) == STEPS[method]
     assert abs(sum(residuals) / len(residuals)) <= 1e-5
     assert max(map(abs, residuals)) <= 1e-3
+
+
+def test_two_processes_are_taught_by_two_teachers_as_one(tmp_path, two_processes):
+    train_taught(tmp_path / "one", processes=1, teacher_cache=str(tmp_path / "kept"))
+    gradients, losses = results(tmp_path / "one")
+    others, other_losses = results(two_processes / "taught")
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-6)
+    assert other_losses == pytest.approx(losses, abs=1e-3)
+    files = sorted(file.name for file in (two_processes / "kept").rglob("*.safetensors"))
+    assert files == ["states-000-00000.safetensors", "states-001-00000.safetensors"]
+    shares = [
+        json.loads(line)["teachers"] for line in (two_processes / "taught" / "metrics.jsonl").read_text().splitlines()
+    ]
+    alone = [json.loads(line)["teachers"] for line in (tmp_path / "one" / "metrics.jsonl").read_text().splitlines()]
+    assert shares[0] == alone[0]
 
 
 def test_a_cold_start_runs_and_is_shared_on_two_processes(tmp_path, two_processes):
@@ -136,6 +175,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in METHODS:
         train(Path(sys.argv[1]) / name, name, processes=2)
+    kept = str(Path(sys.argv[1]) / "kept")
+    train_taught(Path(sys.argv[1]) / "taught", processes=2, teacher_cache=kept, teacher_offload="cpu")
     train(Path(sys.argv[1]) / "cold", "dudi", processes=2, **COLD)
     train(Path(sys.argv[1]) / "again", "gkd", processes=2, **COLD)
     for number in COUNTS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,6 +24,7 @@ EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"
 MAX_CHAIN = 16
 MAX_BYTES = 1 << 20
+_NAME = re.compile(r"[\w-]+")
 _FAMILIAR = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 
 Origin = Literal["default", "method", "recipe", "command line"]
@@ -149,7 +151,7 @@ def _override(word: str, schema: Schema) -> tuple[str, Node]:
     if not equals or not key:
         raise ConfigError(f"{COMMAND_LINE}: '{word}' is not of the form key=value")
     hint = schema.hint(YAML_NAMES.get(key, key))
-    mapping = key in schema.sections and text.startswith("{")
+    mapping = schema.section_of(key)[0] is not None and text.startswith("{")
     quoted = text[:1] in "'\"" and text[-1:] == text[:1]
     if text.lower() in ("", "~", "null"):
         return key, Node(None, 1)
@@ -163,6 +165,9 @@ def _lay(layer: _Layer, root: Node) -> None:
     written: dict[str, str] = {}
     for given, node in root.value.items():
         section, _, rest = given.partition(".")
+        if section in layer.schema.families:
+            _lay_family(layer, section, Node({rest: node}, node.line) if rest else node)
+            continue
         if section in layer.schema.sections:
             _lay_section(layer, section, Node({rest: node}, node.line) if rest else node)
             continue
@@ -174,8 +179,24 @@ def _lay(layer: _Layer, root: Node) -> None:
         layer.settings[key] = layer.setting(node.plain(), node)
 
 
+def _lay_family(layer: _Layer, family: str, node: Node) -> None:
+    """Sections by names of the recipe's own, each laid as any section is; null empties them all."""
+    if node.value is None:
+        for key in [key for key in layer.settings if key.startswith(f"{family}.")]:
+            del layer.settings[key]
+        layer.settings[family] = layer.setting(None, node)
+        return
+    if not isinstance(node.value, dict):
+        raise ConfigError(f"{layer.place(node)}: {family}: expected a mapping of names, {{default: A, my: B}}, or null")
+    for given, child in node.value.items():
+        name, _, key = given.partition(".")
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"{layer.place(child)}: {family}: '{name}' is no name: letters, digits, - and _ make one")
+        _lay_section(layer, f"{family}.{name}", Node({key: child}, child.line) if key else child)
+
+
 def _lay_section(layer: _Layer, section: str, node: Node) -> None:
-    given, settings, text = node.value, layer.settings, layer.schema.shorthand.get(section)
+    given, settings, text = node.value, layer.settings, layer.schema.text_key(section)
     if isinstance(given, dict):
         settings[section] = layer.setting({}, node)
         for key, child in given.items():
@@ -194,7 +215,7 @@ def _lay_section(layer: _Layer, section: str, node: Node) -> None:
 
 def _check_key(layer: _Layer, key: str, section: str, node: Node) -> None:
     schema, full = layer.schema, f"{section}.{key}" if section else key
-    if full in schema.known_keys():
+    if schema.knows(full) and full not in (*schema.sections, *schema.families):
         return
     place = layer.place(node)
     if key in REFUSED and not section:
@@ -217,11 +238,13 @@ def suggest_key(key: str, section: str, schema: Schema) -> str | None:
     if last in _FAMILIAR:
         return _FAMILIAR[last]
     # Where several keys end alike, the section's own, else the one in front.
-    names: dict[str, str] = {}
+    kind, names = schema.section_of(section)[0], dict[str, str]()
     for known in schema.known_keys():
         end = known.rpartition(".")[2]
         if end not in names or known.startswith(f"{section}."):
             names[end] = known
-    own = schema.sections[section].model_fields if section else {}
+    if kind is not None and section not in schema.sections:
+        names |= {name: f"{section}.{name}" for name in kind.model_fields}
+    own = {} if kind is None else kind.model_fields
     found = last if last in names else nearest(last, own) or nearest(last, names)
     return names[found] if found else None

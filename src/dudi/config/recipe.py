@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from dudi.config.layers import Origin, Settings, read_layers
+from dudi.config.layers import Origin, Setting, Settings, read_layers
 from dudi.config.recipe_files import find_recipe, recipes_folder
 from dudi.config.schema import Schema, TrainingKey
 from dudi.config.sections import Dtype
@@ -117,7 +117,7 @@ class Recipe(BaseModel):
             ConfigError: there is no such key.
         """
         key = YAML_NAMES.get(key, key)
-        if key not in self.schema_.known_keys() and key not in self.schema_.sections:
+        if not self.schema_.knows(key):
             raise ConfigError(f"unknown key '{key}'{did_you_mean(key, self.schema_.known_keys())}")
         return key
 
@@ -159,6 +159,11 @@ class Recipe(BaseModel):
                 continue
             lines.append(f"{name}:")
             lines += ["  " + self._line(key, given[key], f"{name}.{key}") for key in section.model_fields]
+        for family, sections in self.model_dump(include=set(self.schema_.families)).items():
+            lines.append(f"{family}:" if sections else self._line(family, None, family))
+            for name, given in sections.items():
+                lines.append(f"  {name}:")
+                lines += [f"    {self._line(key, value, f'{family}.{name}.{key}')}" for key, value in given.items()]
         lines += ["", self._line("dtype", self.dtype, "dtype"), "", "# The method and its training"]
         for own in (True, False):
             keys = [key for key in self.schema_.training().values() if key.own is own]
@@ -207,7 +212,9 @@ def _tree(settings: Settings, schema: Schema) -> dict[str, Any]:
     for key, setting in settings.items():
         section, _, name = key.partition(".")
         try:
-            if key in schema.sections:
+            if section in schema.families:
+                _grow(tree.setdefault(section, {}), name, setting, schema.hint(key), key)
+            elif key in schema.sections:
                 tree.setdefault(key, None if setting.value is None else {})
             elif name:
                 tree[section] = (tree.get(section) or {}) | {name: fit(setting.value, schema.hint(key), key)}
@@ -219,6 +226,15 @@ def _tree(settings: Settings, schema: Schema) -> dict[str, Any]:
         except ConfigError as error:
             raise ConfigError(f"{setting.place}: {error}") from error
     return tree
+
+
+def _grow(family: dict[str, Any], name: str, setting: Setting, hint: Any, key: str) -> None:
+    """Put one setting of a family (`my.model`) where it belongs; an emptied section is none."""
+    section, _, field = name.partition(".")
+    if field:
+        family.setdefault(section, {})[field] = fit(setting.value, hint, key)
+    elif setting.value is not None:
+        family.setdefault(section, {})
 
 
 def _as_config_error(error: ValidationError, settings: Settings) -> ConfigError:

@@ -63,22 +63,43 @@ class Schema:
         sections: Its sections, in the order in which they are written.
         shorthand: The key that a section's text stands for.
         training: Its keys at the top level, beside `dtype`; asking for them imports torch.
+        families: Sections of which a recipe may have several, by names of its own: `teachers.my.model`.
     """
 
     sections: Mapping[str, type[Section]]
     shorthand: Mapping[str, str]
     training: Callable[[], Mapping[str, TrainingKey]]
+    families: Mapping[str, type[Section]] = dataclasses.field(default_factory=dict)
 
     def known_keys(self) -> list[str]:
         """Every key that a recipe may set, sections' keys with a dot."""
         dotted = [f"{name}.{key}" for name, section in self.sections.items() for key in section.model_fields]
         return [*dotted, "dtype", *self.training()]
 
+    def knows(self, key: str) -> bool:
+        """Whether a recipe may have this key, section or family."""
+        section, name = self.section_of(key)
+        if section is not None:
+            return not name or name in section.model_fields
+        return key in self.families or key == "dtype" or key in self.training()
+
+    def section_of(self, key: str) -> tuple[type[Section] | None, str]:
+        """The section that a key lies in and its name there, empty for the section itself; None for other keys."""
+        first, _, rest = key.partition(".")
+        if first in self.families and rest:
+            return self.families[first], rest.partition(".")[2]
+        return self.sections.get(first), rest
+
+    def text_key(self, section: str) -> str | None:
+        """The key that text in place of a section stands for; None where a section is no text."""
+        return self.shorthand.get(section.partition(".")[0])
+
     def hint(self, key: str) -> Any:
         """The type of a known key's value; of a section that may be given as text, that of the text."""
-        section, _, name = f"{key}.{self.shorthand.get(key, '')}".strip(".").partition(".")
-        if name in self.sections.get(section, Section).model_fields:
-            return self.sections[section].model_fields[name].annotation
+        section, name = self.section_of(key)
+        name = name or self.text_key(key) or ""
+        if section is not None and name in section.model_fields:
+            return section.model_fields[name].annotation
         return Dtype if key == "dtype" else self.training()[key].hint if key in self.training() else Any
 
 

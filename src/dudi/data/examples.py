@@ -74,6 +74,7 @@ def tokenise(
     teacher: ChatFormat | None,
     max_length: int,
     rejections: Rejections,
+    others: Sequence[ChatFormat] = (),
 ) -> ExampleSet:
     """Turn rows into examples.
 
@@ -87,13 +88,14 @@ def tokenise(
         teacher: The teacher's, or None.
         max_length: Most tokens of prompt and completion together.
         rejections: Where rejected prompts are counted.
+        others: Those of further teachers, in whose templates the prompts have to be possible too.
 
     Raises:
         DataError: no row is left.
     """
     examples: list[Example] = []
     truncated: dict[str, int] = {}
-    formats = [student] if teacher is None else [student, teacher]
+    formats = [student, *([] if teacher is None else [teacher]), *others]
     seen = too_long = 0
     for row in rows:
         seen += 1
@@ -104,6 +106,8 @@ def tokenise(
         try:
             prompt = student.prompt_ids(row.prompt)
             teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
+            for other in others:
+                other.prompt_ids(row.prompt)
         except RowError as error:
             _reject(rejections, row, error.reason, error.detail)
             continue

@@ -49,6 +49,8 @@ class Row:
         language: Code of the sample's language l.
         prompt: The turns before the answer, x; the last one is the user's.
         completion: The ground truth y, the assistant's answer to the last turn.
+        teacher: Which of several teachers judges it, where the row says so; no part of what the row is.
+        parallel: What rows that say the same in several languages have in common; no part of it either.
         file: The file or dataset that it was read from; no part of what the row is.
         line: Its line or row number there, counted from 1.
     """
@@ -57,6 +59,8 @@ class Row:
     language: str
     prompt: tuple[Message, ...]
     completion: str
+    teacher: str | None = dataclasses.field(default=None, compare=False, repr=False)
+    parallel: str | None = dataclasses.field(default=None, compare=False, repr=False)
     file: str = dataclasses.field(default="", compare=False, repr=False)
     line: int | None = dataclasses.field(default=None, compare=False, repr=False)
 
@@ -102,7 +106,8 @@ def parse_row(
 
     Args:
         record: A mapping with `messages` (the last turn the assistant's), or with `prompt` and `completion`, each a
-            string or a list of messages; `id` and a language are read beside them, other keys are left alone.
+            string or a list of messages; `id`, a language and, where they are text, `teacher` and `parallel` are read
+            beside them, other keys are left alone.
         fallback_id: The id of a record that has none.
         language: The language of a record whose own column is missing or null.
         language_column: The column that holds the language's code.
@@ -123,9 +128,16 @@ def parse_row(
         language=_language(record.get(language_column), language, language_column, known_languages),
         prompt=prompt,
         completion=completion,
+        teacher=_name(record.get("teacher")),
+        parallel=_name(record.get("parallel")),
     )
     refuse_zawgyi(row)
     return row
+
+
+def _name(value: Any) -> str | None:
+    """A column that may be somebody else's: what is no text says nothing to us."""
+    return value if isinstance(value, str) and value else None
 
 
 def refuse_zawgyi(row: Row) -> None:

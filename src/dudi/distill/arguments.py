@@ -63,8 +63,21 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         for weight in weights:
             if weight != "auto" and not 0 <= float(weight) <= 1:
                 raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
+        if self.teacher_route == "auto" and self.teacher_weight != "auto":
+            raise ConfigError("teacher_route: auto needs the probe of `teacher_weight: auto`")
+        if self.teacher_route == "auto" and self.cold_start == "teacher_sft":
+            raise ConfigError(
+                "teacher_route: auto is found out after the cold start, which would need it; take another cold_start "
+                "than teacher_sft"
+            )
         if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
             raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
+        if self.teacher_cache is not None and (not self.reads_teacher_tokens or "off_policy" not in self.signals):
+            raise ConfigError("teacher_cache: no divergence from a second model is read on the targets; take it out")
+        if self.teacher_cache is not None and self.off_policy_loss != "divergence":
+            raise ConfigError(f"teacher_cache: off_policy_loss: {self.off_policy_loss} reads no teacher; take it out")
+        if self.pivot is not None and self.verbalizer == "none":
+            raise ConfigError("pivot: needs a verbalizer, whose z shows an example; take it out, or set verbalizer")
         if not self.signals:
             raise ConfigError(
                 f"method {self.method}: no signal is left (without={self.without}, alpha={self.alpha}, "

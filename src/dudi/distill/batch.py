@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example
+from dudi.objective.heads import Head
 from dudi.objective.shared_events import Alignment
 from dudi.objective.signals import Kind
 
@@ -35,6 +36,7 @@ class Scored:
         trained: First token of the completion that counts in a token signal.
         teacher_completion: The same bytes in the teacher's tokens; None where both share a tokenizer.
         alignment: Where the two can be compared, likewise.
+        teacher: Who judges it, of several teachers; empty where there is no choice.
     """
 
     kind: Kind
@@ -47,6 +49,7 @@ class Scored:
     trained: int = 0
     teacher_completion: Tokens | None = None
     alignment: Alignment | None = None
+    teacher: str = ""
 
     @property
     def read_by_teacher(self) -> Tokens:
@@ -62,6 +65,19 @@ class Scored:
         return weight
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """What a teacher gave for some sequences.
+
+    Attributes:
+        states: By kind (N, H_t), its states for their completions, one after the other.
+        head: Its head, cut to the common vocabulary where there is one.
+    """
+
+    states: dict[Kind, Tensor]
+    head: Head
+
+
 @dataclasses.dataclass(slots=True)
 class MicroBatch:
     """The sequences of one forward pass.
@@ -74,6 +90,7 @@ class MicroBatch:
         shares: What each token of a kind and a language counts in its signal's mean; 1 where nothing is said.
         trust: Share of the teacher in each language; 1 where nothing is said.
         balance: Factor on each language's divergence on rollouts; 1 where nothing is said.
+        judged: What the teachers gave, by their names, where they have read all micro-batches of a step beforehand.
     """
 
     sequences: dict[Kind, list[Scored]]
@@ -83,6 +100,7 @@ class MicroBatch:
     shares: Mapping[tuple[Kind, str], float] = dataclasses.field(default_factory=dict)
     trust: Mapping[str, float] = dataclasses.field(default_factory=dict)
     balance: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    judged: dict[str, Judged] | None = None
 
     @property
     def pairs(self) -> int:

@@ -11,6 +11,7 @@ from dudi.data.examples import Example
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.metrics import RolloutHealth
+from dudi.distill.teachers import Teachers
 from dudi.distill.verbalizer import Verbalizer
 from dudi.objective.shared_events import SharedEvents
 from dudi.objective.signals import Kind, Signal
@@ -38,6 +39,7 @@ class Collected:
         samples: Some rollouts as text, for `samples.jsonl`.
         spoken: For each known language, rollouts whose language could be told, and those of them in a wrong one.
         without_example: Verbalized prompts that were too long for the teacher and lost their example.
+        with_pivot: Verbalized prompts that show the example in the language of the pivot too.
     """
 
     batches: list[MicroBatch]
@@ -45,6 +47,7 @@ class Collected:
     samples: list[dict[str, Any]]
     spoken: list[list[int]]
     without_example: int = 0
+    with_pivot: int = 0
 
 
 class Collector:
@@ -54,10 +57,10 @@ class Collector:
         args: The run's config.
         verbalizer: Writes z and p_z.
         student: The student's chat format.
-        teacher: The teacher's chat format (the student's own for SDFT).
+        teacher: The teacher's chat format (the student's own for SDFT); with several, the default one's.
         engine: Writes rollouts.
         known_languages: Candidates when a rollout's language is detected.
-        events: Of the two tokenizers; None where the teacher reads the student's ids.
+        teachers: The second models, and who of them judges what.
     """
 
     def __init__(
@@ -68,11 +71,11 @@ class Collector:
         teacher: ChatFormat,
         engine: Engine,
         known_languages: Sequence[str],
-        events: SharedEvents | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         self.args, self.verbalizer, self.engine = args, verbalizer, engine
         self.student, self.teacher = student, teacher
-        self.known_languages, self.events = tuple(known_languages), events
+        self.known_languages, self.teachers = tuple(known_languages), teachers or Teachers({})
         self.pool: Mapping[str, Rollout] | None = None
         """SPIN: the answers that an earlier iterate wrote, by row id, instead of the live student's."""
 
@@ -106,21 +109,44 @@ class Collector:
                 sequences["gold"] = [self._gold(example) for example in examples]
             for item in items:
                 sequences.setdefault(item.kind, []).append(self._rolled_out(item, next(answers), collected))
-            if self.events is not None:
-                sequences |= {kind: [_aligned(s, self.events) for s in sequences[kind]] for kind in read_twice}
+            if self.teachers.members:
+                sequences |= {kind: [self._taught(s) for s in sequences[kind]] for kind in read_twice}
             collected.batches.append(MicroBatch(sequences, per_sequence=self.args.loss_average == "sequence"))
         return collected
 
     def _prompt(self, kind: Kind, example: Example, epoch: int, collected: Collected) -> Prompted:
         row = example.row
         if kind == "plain" or self.args.verbalizer == "none":
-            return Prompted(kind, example, example.prompt, example.teacher_prompt, row.language)
+            return Prompted(kind, example, example.prompt, self._plain(example), row.language)
         said = self.verbalizer.verbalize(row, epoch=epoch)
-        z = self.teacher.prompt_ids(said.teacher_messages)
+        judge = self.teachers.of(row, said.target_language)
+        reader = self.teacher if judge is None else judge.chat
+        z = reader.prompt_ids(said.teacher_messages)
+        if self.verbalizer.pivot_of(row) is not None:
+            if len(z) <= self.args.teacher_max_length:
+                collected.with_pivot += 1
+            else:
+                z = reader.prompt_ids(self.verbalizer.verbalize(row, epoch=epoch, with_pivot=False).teacher_messages)
         if len(z) > self.args.teacher_max_length:
             collected.without_example += 1
-            z = self.teacher.prompt_ids(self.verbalizer.verbalize(row, epoch=epoch, with_answer=False).teacher_messages)
+            said_less = self.verbalizer.verbalize(row, epoch=epoch, with_answer=False, with_pivot=False)
+            z = reader.prompt_ids(said_less.teacher_messages)
         return Prompted(kind, example, self.student.prompt_ids(said.student_messages), z, said.target_language)
+
+    def _plain(self, example: Example) -> Tokens:
+        """X as the teacher of its row and language reads it."""
+        return self.teachers.prompt(self.teachers.of(example.row, example.row.language), example)
+
+    def gold(self, example: Example) -> Scored:
+        """A row's target as its teacher reads it."""
+        return self._taught(self._gold(example))
+
+    def _taught(self, scored: Scored) -> Scored:
+        """The sequence with the name of its teacher, and with that one's tokens where they are its own."""
+        judge = self.teachers.of(scored.example.row, scored.language)
+        if judge is not None and self.teachers.several:
+            scored = dataclasses.replace(scored, teacher=judge.name)
+        return scored if judge is None or judge.events is None else _aligned(scored, judge.events.events)
 
     def _answers(self, items: Sequence[Prompted], epoch: int, purpose: str) -> list[Rollout]:
         if self.pool is not None:
@@ -138,7 +164,7 @@ class Collector:
             example,
             example.prompt,
             example.completion,
-            example.teacher_prompt,
+            self._plain(example),
             example.row.language,
             example.ended,
         )

@@ -33,6 +33,7 @@ class RowReader:
         teacher: The teacher's, or None.
         vocabulary: The ids that both heads share: a completion with another one cannot be judged.
         languages: The languages that are known.
+        others: The chat formats of further teachers.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class RowReader:
         teacher: ChatFormat | None,
         vocabulary: int,
         languages: Sequence[str],
+        others: Sequence[ChatFormat] = (),
     ) -> None:
+        self.others = tuple(others)
         self.args, self.student, self.teacher = args, student, teacher
         self.vocabulary, self.languages = vocabulary, tuple(languages)
 
@@ -63,7 +66,7 @@ class RowReader:
         rows = self._trained(rows, name)
         if not rows:
             raise DataError(_nothing_left(name, len(given), rejections))
-        examples = tokenise(rows, self.student, self.teacher, self.args.max_length, rejections)
+        examples = tokenise(rows, self.student, self.teacher, self.args.max_length, rejections, self.others)
         kept = [example for example in examples.examples if self._is_judged(example, rejections)]
         if not kept:
             raise DataError(_nothing_left(name, len(given), rejections))

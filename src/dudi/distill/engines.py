@@ -13,7 +13,7 @@ from trl.models import unwrap_model_for_generation
 
 from dudi.data.chat import ChatFormat, Tokens
 from dudi.distill.state import Run
-from dudi.errors import ConfigError
+from dudi.distill.teachers import Teacher
 from dudi.models.adapters import innermost
 from dudi.models.frozen import evaluating
 from dudi.models.sharding import gathered
@@ -55,33 +55,27 @@ def _students(run: Run, temperature: float) -> TransformersEngine:
     return _engine(run, opened, run.setup.student_format, run.setup.vocabulary, temperature)
 
 
-def teacher_engine(run: Run) -> TransformersEngine:
-    """Answers of the teacher, sampled as rollouts are.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    return _teachers(run, run.args.temperature)
+def teacher_engine(run: Run, teacher: Teacher) -> TransformersEngine:
+    """Answers of a teacher, sampled as rollouts are."""
+    return _teachers(run, teacher, run.args.temperature)
 
 
-def greedy_teacher(run: Run) -> TransformersEngine:
-    """The teacher's likeliest answers; raises as `teacher_engine` does."""
-    return _teachers(run, 0.0)
+def greedy_teacher(run: Run, teacher: Teacher) -> TransformersEngine:
+    """A teacher's likeliest answers."""
+    return _teachers(run, teacher, 0.0)
 
 
-def _teachers(run: Run, temperature: float) -> TransformersEngine:
-    teacher = run.setup.teacher
-    if teacher is None:
-        raise ConfigError(f"method {run.args.method}: there is no teacher to write answers")
+def _teachers(run: Run, teacher: Teacher, temperature: float) -> TransformersEngine:
+    model = teacher.model
 
     @contextlib.contextmanager
     def opened() -> Iterator[PreTrainedModel]:
-        with gathered(teacher, run.accelerator), run.accelerator.autocast():
-            yield teacher
+        with run.policies[teacher.name].opened(), gathered(model, run.accelerator), run.accelerator.autocast():
+            yield model
 
-    own = teacher.get_output_embeddings().weight.shape[0]
-    vocabulary = own if run.setup.own_tokens else run.setup.vocabulary
-    return _engine(run, opened, run.setup.teacher_format, vocabulary, temperature)
+    own = model.get_output_embeddings().weight.shape[0]
+    vocabulary = own if teacher.own_tokens else run.setup.vocabulary
+    return _engine(run, opened, teacher.chat, vocabulary, temperature)
 
 
 def _engine(

@@ -124,6 +124,26 @@ class DudiKeys(RunKeys):
     probe_rows: int = _method(
         48, "Rows of each language for the probe, held out where none are for evaluation.", read_by="hybrid", at_least=2
     )
+    teacher_route: Literal["given", "auto"] = _method(
+        "given",
+        "Who of several `teachers` judges a language: the one given for it, or the best of a probe "
+        "(`teacher_weight: auto`).",
+        read_by="hybrid",
+    )
+    teacher_offload: Literal["none", "cpu"] = key(
+        "none",
+        "cpu: teachers lie in the computer's memory and come to the device one by one, once a step.",
+        stage="any",
+        resume="free",
+        read_by="second_model written",
+    )
+    teacher_cache: Place | None = key(
+        None,
+        "Folder that keeps the teacher's states on the targets: later epochs and runs read them (docs/method.md).",
+        stage="any",
+        resume="free",
+        read_by="taught_targets",
+    )
     language_balance: bool = _method(
         None,
         "Scale a language's divergence on rollouts by clip(sigma_all / sigma_l, 1/4, 4) of log p_T - log p_S.",
@@ -147,6 +167,11 @@ class DudiKeys(RunKeys):
     )
     verbalizer: VerbalizerMode = _any(
         None, "none, english, multilingual, cross_lingual or mix.", common="none", read_by="on_policy"
+    )
+    pivot: str | None = _method(
+        None,
+        "Code of a language in which z shows the example too, where a row with the same `parallel` is in it: en.",
+        read_by="on_policy",
     )
     languages: list[str] = _method(list(SEA_LANGUAGES), "The training languages; English joins the targets by itself.")
     exclude_targets: list[str] = _method([], "Languages that the verbalizer never asks for.", read_by="on_policy")

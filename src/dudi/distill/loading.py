@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,13 +104,13 @@ class Loaded:
     @functools.cached_property
     def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
         """The teacher's; None where the recipe names no teacher."""
-        return None if self.config.teacher.model is None else _tokenizer_of(self.config.teacher, "teacher")
+        return None if self.config.main_teacher.model is None else _tokenizer_of(self.config.main_teacher, "teacher")
 
     @property
     def lends_template(self) -> bool:
         """Whether training reads the teacher's tokenizer: with the teacher, or for its chat template alone."""
         wanted = self.args.needs_teacher or self.config.student.chat_template == "teacher"
-        return wanted and self.config.teacher.model is not None
+        return wanted and self.config.main_teacher.model is not None
 
     @functools.cached_property
     def student_format(self) -> ChatFormat:
@@ -133,7 +134,7 @@ class Loaded:
             return None
         borrow_template(tokenizer, self.tokenizer)
         return chat_format(
-            tokenizer, template_kwargs(self.args.chat_template_kwargs, "teacher"), str(self.config.teacher.model)
+            tokenizer, template_kwargs(self.args.chat_template_kwargs, "teacher"), str(self.config.main_teacher.model)
         )
 
     def read_student(self) -> PreTrainedModel:
@@ -143,11 +144,42 @@ class Loaded:
     @functools.cached_property
     def teacher(self) -> PreTrainedModel | None:
         """The teacher; None where the recipe names none."""
-        return None if self.config.teacher.model is None else _model_of(self.config.teacher, training_dtype(self.args))
+        return (
+            None
+            if self.config.main_teacher.model is None
+            else _model_of(self.config.main_teacher, training_dtype(self.args))
+        )
+
+    @functools.cached_property
+    def other_teachers(self) -> dict[str, PreTrainedModel]:
+        """The teachers beside the main one by name (`RunConfig.named_teachers`), each read once."""
+        sections = list(self.config.named_teachers.items())[1:]
+        return {name: _model_of(section, training_dtype(self.args)) for name, section in sections}
+
+    @functools.cached_property
+    def other_tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
+        """Their tokenizers."""
+        sections = list(self.config.named_teachers.items())[1:]
+        return {name: _tokenizer_of(section, "teacher") for name, section in sections}
+
+    @functools.cached_property
+    def other_formats(self) -> dict[str, ChatFormat]:
+        """How they read a conversation, as `teacher_format`."""
+        kwargs = template_kwargs(self.args.chat_template_kwargs, "teacher")
+        for tokenizer in self.other_tokenizers.values():
+            borrow_template(tokenizer, self.tokenizer)
+        return {name: chat_format(tokenizer, kwargs, name) for name, tokenizer in self.other_tokenizers.items()}
+
+    @functools.cached_property
+    def other_configs(self) -> dict[str, PretrainedConfig]:
+        """Their configs, as `teacher_config`."""
+        sections = list(self.config.named_teachers.items())[1:]
+        return {name: _config_of(section, f"teachers.{name}") for name, section in sections}
 
     def drop_teacher(self) -> None:
-        """Forget the teacher: it is read anew when it is asked for again."""
-        vars(self).pop("teacher", None)
+        """Forget the teachers: they are read anew when they are asked for again."""
+        for name in ("teacher", "other_teachers"):
+            vars(self).pop(name, None)
 
     @functools.cached_property
     def student_config(self) -> PretrainedConfig:
@@ -162,7 +194,7 @@ class Loaded:
     @functools.cached_property
     def teacher_config(self) -> PretrainedConfig | None:
         """The teacher's, likewise; None where the recipe names none."""
-        return None if self.config.teacher.model is None else _config_of(self.config.teacher, "teacher")
+        return None if self.config.main_teacher.model is None else _config_of(self.config.main_teacher, "teacher")
 
     def find_models(self) -> None:
         """Look for the models that will be trained and read, without loading them.
@@ -173,8 +205,8 @@ class Loaded:
         """
         from dudi.models.load import find_model
 
-        teacher = [self.config.teacher] if self.args.needs_teacher and self.config.teacher.model else []
-        for section in (self.config.student, *teacher):
+        teachers = self.config.named_teachers.values() if self.args.needs_teacher else []
+        for section in (self.config.student, *teachers):
             find_model(
                 str(section.model),
                 revision=section.revision,
@@ -201,18 +233,28 @@ class Loaded:
 
         args = self.args if args is None else args
         tokenizer = self.tokenizer  # before the weights: what is wrong with it is said at once
+        several = bool(self.config.teachers) and args.needs_teacher
+        theirs: Any = self.teacher_tokenizer if self.lends_template else None
+        if several and theirs is not None:
+            theirs = self._by_key(theirs, self.other_tokenizers)
         return DudiTrainer(
             self.read_student(),
-            self.teacher if args.needs_teacher else None,
+            self.teacher if args.needs_teacher and not several else None,
             args,
             rows.rows,
             None if evaluation is None else evaluation.rows,
             tokenizer,
             peft_config=None if self.config.lora is None else lora_config(self.config.lora),
-            teacher_processing_class=self.teacher_tokenizer if self.lends_template else None,
+            teacher_processing_class=theirs,
+            teachers=self._by_key(self.teacher, self.other_teachers) if several else None,
             rejections=rows.rejections,
             interrupts=interrupts,
         )
+
+    def _by_key(self, main: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+        """What belongs to the teachers, by the recipe's keys."""
+        names = [*self.config.named_teachers]
+        return {key: others.get(name, main) for name in names for key in name.split("+")}
 
 
 def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dudi.distill.batch import MicroBatch, Scored
+from dudi.distill.batch import Judged, MicroBatch, Scored
 from dudi.distill.by_language import loss_table, owners
 from dudi.distill.metrics import Masses, Watch, agreement
 from dudi.distill.state import Run
 from dudi.distill.step import Step
+from dudi.distill.teachers import Part, parts_of
+from dudi.models.frozen import FrozenModel, Policy
 from dudi.objective.event_batch import EventBatch
 from dudi.objective.forward import completion_states, inside
 from dudi.objective.heads import Head, head_of
@@ -38,42 +42,144 @@ def losses_of(
         (`metrics.agreement`); `masses`: (5,) sums over the borders that two tokenizers both have; `teacher_states`:
         what the teacher gave, by kind.
     """
-    args, vocabulary, languages, events = run.args, run.setup.vocabulary, run.setup.languages, run.setup.events
-    states, teacher_head = _teacher_pass(run, batch, signals, step)
+    args, vocabulary, teachers = run.args, run.setup.vocabulary, run.setup.teachers
+    if batch.judged is None:
+        judge_all(run, [batch], signals, step)
+    judged, batch.judged = batch.judged or {}, None
     reference = _reference_pass(run, batch, signals, step)
 
     def work(student: PreTrainedModel) -> dict[str, Any]:
         head = head_of(student).shared_with(vocabulary)
-        heads = Heads(head, teacher_head, args.loss_kernel, events)
-        rows = student_rows(student, batch, states, reference)
-        watch = None
-        if batch.watched:
-            watched = rows[args.on_policy_kind]
-            owner = owners(batch, args.on_policy_kind, languages)
-            watch = Watch(batch.watched, watched.labels, owner, len(languages), args.overlap_k)
-            watched.observer = watch.observe
-        masses = Masses(0 if events is None else events.events.end, head.weight.device)
-        for own in rows.values():
-            if own.events is not None:
-                own.observer = masses.observing(own.observer)
-        sums = signal_sums(signals, rows, heads)
-        measured = torch.zeros(len(languages), 7, dtype=torch.float64)
-        if watch is not None:
-            measured = agreement(rows[args.on_policy_kind], heads, watch).cpu()
-        losses = loss_table(batch, rows, languages)
-        return {"sums": sums, "losses": losses, "agreement": measured, "masses": masses.sums}
+        if not teachers.several:
+            own = judged.get("")
+            rows = student_rows(student, batch, {} if own is None else own.states, reference)
+            teacher_head = None if own is None else _beside(own.head, head)
+            heads = Heads(head, teacher_head, args.loss_kernel, run.setup.events)
+            return _score(run, batch, rows, signals, heads)
+        everything = student_rows(student, batch, {}, reference)
+        found: dict[str, Any] = {}
+        for part in parts_of(batch, signals, args.on_policy_kind):
+            if part.teacher is None:
+                one = _score(run, part.batch, everything, part.signals, Heads(head, None, args.loss_kernel))
+            else:
+                own = judged[part.teacher]
+                events = teachers.members[part.teacher].events
+                heads = Heads(head, _beside(own.head, head), args.loss_kernel, events)
+                one = _score(run, part.batch, _rows_of(part, everything, own.states), part.signals, heads)
+            found = one if not found else _added(found, one)
+        return found
 
+    states = {f"{name}/{kind}": states for name, own in judged.items() for kind, states in own.states.items()}
     return {**inside(model, work), "teacher_states": states}
 
 
-def _teacher_pass(
-    run: Run, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
-) -> tuple[dict[Kind, Tensor], Head | None]:
+def _score(
+    run: Run, batch: MicroBatch, rows: Mapping[Kind, Rows], signals: Mapping[str, Signal], heads: Heads
+) -> dict[str, Any]:
+    """`losses_of` of some sequences with one teacher's head, inside the student's forward."""
+    args, languages = run.args, run.setup.languages
+    watch = None
+    if batch.watched:
+        watched = rows[args.on_policy_kind]
+        owner = owners(batch, args.on_policy_kind, languages)
+        watch = Watch(batch.watched, watched.labels, owner, len(languages), args.overlap_k)
+        watched.observer = watch.observe
+    masses = Masses(0 if heads.events is None else heads.events.events.end, heads.student.weight.device)
+    for own in rows.values():
+        if own.events is not None:
+            own.observer = masses.observing(own.observer)
+    sums = signal_sums(signals, rows, heads)
+    measured = torch.zeros(len(languages), 7, dtype=torch.float64)
+    if watch is not None:
+        measured = agreement(rows[args.on_policy_kind], heads, watch).cpu()
+    return {
+        "sums": sums,
+        "losses": loss_table(batch, rows, languages),
+        "agreement": measured,
+        "masses": masses.sums,
+    }
+
+
+def _added(found: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
+    """Two results of `_score`, of different sequences or signals of one micro-batch, as one."""
+    sums = dict(found["sums"])
+    for name, value in one["sums"].items():
+        sums[name] = sums[name] + value if name in sums else value
+    return {"sums": sums} | {name: found[name] + one[name] for name in ("losses", "agreement", "masses")}
+
+
+def _beside(head: Head, other: Head) -> Head:
+    """A head on the device of another one: that of a teacher that lies elsewhere is copied for the time being."""
+    device = other.weight.device
+    if head.weight.device == device:
+        return head
+    bias = None if head.bias is None else head.bias.to(device)
+    return dataclasses.replace(head, weight=head.weight.to(device), bias=bias)
+
+
+def _rows_of(part: Part, everything: Mapping[Kind, Rows], states: Mapping[Kind, Tensor]) -> dict[Kind, Rows]:
+    """The student's rows of one teacher's sequences, with what the teacher gave for them."""
+    rows: dict[Kind, Rows] = {}
+    for kind, places in (part.places or {}).items():
+        whole, sequences = everything[kind], part.batch.sequences[kind]
+        device = whole.hidden.device
+        index, trust = places.to(device), part.batch.trusted(kind)
+        rows[kind] = Rows(
+            whole.hidden[index],
+            whole.labels[index],
+            [len(scored.completion) for scored in sequences],
+            part.batch.weights(kind).to(device),
+            states[kind].to(device),
+            trust=None if trust is None else trust.to(device),
+            events=_events_of(sequences),
+        )
+    return rows
+
+
+def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Signal], step: Step) -> None:
+    """Let the teachers read micro-batches, each teacher opened once, and leave what they give in `MicroBatch.judged`.
+
+    Without a choice of teachers, the only one (or the student's average) has the empty name.
+    """
     kinds = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
-    if not kinds or run.teacher is None:
-        return {}, None
-    with step.clock("teacher"), run.teacher.opened() as module, run.accelerator.autocast():
-        return teacher_states(module, batch, kinds, run.setup.vocabulary if run.setup.events is None else None)
+    policies: Mapping[str, Policy] = run.policies
+    if not run.setup.teachers.several:
+        policies = {} if run.teacher is None else {"": run.teacher}
+    for batch in batches:
+        batch.judged = {}
+    for name, policy in policies.items() if kinds else ():
+        own = [(batch, sequences) for batch in batches if (sequences := _read_by(name, batch, kinds))]
+        if not own:
+            continue
+        kept = [_kept(run, sequences) for _, sequences in own]
+        events = run.setup.events if not name else run.setup.teachers.members[name].events
+        vocabulary = run.setup.vocabulary if events is None else None
+        unread = any(sequences.keys() - found.keys() for (_, sequences), found in zip(own, kept, strict=True))
+        with step.clock("teacher"), policy.opened() if unread else _unopened(policy) as module:
+            for (batch, sequences), found in zip(own, kept, strict=True):
+                rest = {kind: sequences[kind] for kind in sequences if kind not in found}
+                with run.accelerator.autocast():
+                    states, head = teacher_states(module, rest, vocabulary)
+                batch.judged = {**(batch.judged or {}), name: Judged(found | states, head)}
+
+
+def _kept(run: Run, sequences: Mapping[Kind, Sequence[Scored]]) -> dict[Kind, Tensor]:
+    """The states of targets that are kept on the disk."""
+    if run.kept_states is None or "gold" not in sequences:
+        return {}
+    found = [states for scored in sequences["gold"] if (states := run.kept_states(scored)) is not None]
+    return {"gold": torch.cat(found)} if len(found) == len(sequences["gold"]) else {}
+
+
+def _unopened(policy: Policy) -> contextlib.AbstractContextManager[nn.Module]:
+    """A teacher of which the head alone is wanted: it need not come to the device."""
+    return contextlib.nullcontext(policy.module) if isinstance(policy, FrozenModel) else policy.opened()
+
+
+def _read_by(name: str, batch: MicroBatch, kinds: Sequence[Kind]) -> dict[Kind, list[Scored]]:
+    """A teacher's sequences of a micro-batch, by kind; those of one alone have no teacher's name."""
+    own = {kind: [scored for scored in batch.sequences[kind] if scored.teacher == name] for kind in kinds}
+    return {kind: sequences for kind, sequences in own.items() if sequences}
 
 
 def _reference_pass(run: Run, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[Kind, Tensor]:
@@ -94,24 +200,27 @@ def labels_of(sequences: Sequence[Scored], device: torch.device) -> Tensor:
 
 @torch.no_grad()
 def teacher_states(
-    module: nn.Module, batch: MicroBatch, kinds: Sequence[Kind], vocabulary: int | None
+    module: nn.Module, sequences: Mapping[Kind, Sequence[Scored]], vocabulary: int | None
 ) -> tuple[dict[Kind, Tensor], Head]:
-    """The teacher's states for the completions of some kinds, in one pass, and its head.
+    """The teacher's states for completions of some kinds, in one pass, and its head.
 
     Returns:
         By kind (N, H_t), aligned with the student's rows, or (M, H_t) for the teacher's own tokens; the head, cut to
         the vocabulary where there is a common one.
     """
-    chosen = [scored for kind in kinds for scored in batch.sequences[kind]]
+    chosen = [scored for own in sequences.values() for scored in own]
 
     def work(model: PreTrainedModel) -> tuple[Tensor, Head]:
-        states = completion_states(model, [(s.teacher_prompt, s.read_by_teacher) for s in chosen])
+        pairs = [(s.teacher_prompt, s.read_by_teacher) for s in chosen]
         head = head_of(model)
+        states = completion_states(model, pairs) if pairs else torch.empty(0)
         return states, head if vocabulary is None else head.shared_with(vocabulary)
 
     states, head = inside(module, work)
-    sizes = [sum(len(s.read_by_teacher) for s in batch.sequences[kind]) for kind in kinds]
-    return dict(zip(kinds, states.split(sizes), strict=True)), head
+    if not chosen:
+        return {}, head
+    sizes = [sum(len(s.read_by_teacher) for s in own) for own in sequences.values()]
+    return dict(zip(sequences, states.split(sizes), strict=True)), head
 
 
 def student_rows(

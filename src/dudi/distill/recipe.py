@@ -96,8 +96,16 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-SHORTHAND: dict[str, str] = {"student": "model", "teacher": "model", "data": "train", "benchmark": "name"}
+SHORTHAND: dict[str, str] = {
+    "student": "model",
+    "teacher": "model",
+    "data": "train",
+    "benchmark": "name",
+    "teachers": "model",
+}
 """A section given as text sets this key of it, and nothing else."""
+FAMILIES: dict[str, type[Section]] = {"teachers": TeacherSection}
+"""Sections by names of the recipe's own: languages, `default`, and values of a row's `teacher`."""
 
 
 @functools.cache
@@ -108,7 +116,7 @@ def training_keys() -> Mapping[str, TrainingKey]:
     return keys_of(DudiConfig)
 
 
-DUDI = Schema(SECTIONS, SHORTHAND, training_keys)
+DUDI = Schema(SECTIONS, SHORTHAND, training_keys, FAMILIES)
 
 
 class RunConfig(Recipe):
@@ -117,6 +125,7 @@ class RunConfig(Recipe):
     Attributes:
         student: The model to train.
         teacher: The larger model; `teacher.model` is None for methods without one.
+        teachers: Several of them instead, by language, by the value of a row's `teacher`, or `default`.
         data: The rows.
         lora: Adapters; None trains all weights.
         benchmark: The questions asked after training; None asks nothing.
@@ -132,6 +141,7 @@ class RunConfig(Recipe):
 
     student: ModelSection
     teacher: TeacherSection = Field(default_factory=TeacherSection)
+    teachers: dict[str, TeacherSection] = Field(default_factory=dict)
     data: DataSection
     lora: LoraSection | None = None
     benchmark: BenchmarkSection | None = None
@@ -142,6 +152,25 @@ class RunConfig(Recipe):
     def dropped(self) -> dict[str, Any]:
         """What bases gave to another method, by Python names: this one does not read it."""
         return dict(self._dropped)
+
+    @property
+    def main_teacher(self) -> TeacherSection:
+        """The teacher of whatever nobody else is named for: the only one, `default`, or the first."""
+        if not self.teachers:
+            return self.teacher
+        return self.teachers.get("default") or next(iter(self.teachers.values()))
+
+    @property
+    def named_teachers(self) -> dict[str, TeacherSection]:
+        """The second models, the main one in front: by their keys, joined where sections are equal (`my+ta`)."""
+        if not self.teachers:
+            return {} if self.teacher.model is None else {"default": self.teacher}
+        main = self.main_teacher
+        keys: list[list[str]] = []
+        for key, section in sorted(self.teachers.items(), key=lambda item: item[1] is not main):
+            same = next((own for own in keys if self.teachers[own[0]] == section), None)
+            keys.append([key]) if same is None else same.append(key)
+        return {"+".join(own): self.teachers[own[0]] for own in keys}
 
     @property
     def method(self) -> str:
@@ -176,8 +205,10 @@ class RunConfig(Recipe):
         Raises:
             ConfigError: it is said elsewhere.
         """
-        for key in ("student.trust_remote_code", "teacher.trust_remote_code"):
-            section = self.student if key.startswith("student") else self.teacher
+        sections: dict[str, ModelSection] = {"student": self.student, "teacher": self.teacher}
+        sections |= {f"teachers.{name}": section for name, section in self.teachers.items()}
+        for name, section in sections.items():
+            key = f"{name}.trust_remote_code"
             if section.trust_remote_code and self.origin(key) != told:
                 raise ConfigError(
                     f"{self.place(key)}: {key}: a file may not let a model run its own code; if you trust the model, "
@@ -190,6 +221,7 @@ class RunConfig(Recipe):
         `method=` (or `cold_start=` and the like) brings another method over the keys of the layers below it.
         """
         super().hold_together()
+        self._settle_teachers()
         values = self.settings
         for name, parts in unread(values | self.training, self.training).items():
             key = YAML_NAMES.get(name, name)
@@ -212,6 +244,30 @@ class RunConfig(Recipe):
         ):
             key = "data.eval" if self.data.eval else "data.eval_split"
             raise ConfigError(self.placed(f"{key}: nothing is evaluated on it; set eval_strategy: epoch, or steps"))
+
+    def _settle_teachers(self) -> None:
+        """One way of naming teachers: the one that the upper layer takes, where a base has the other.
+
+        Raises:
+            ConfigError: both in one layer, or one of several without a model.
+        """
+        for name, section in self.teachers.items():
+            if section.model is None:
+                key = f"teachers.{name}"
+                raise ConfigError(f"{self.place(key)}: {key}.model is missing: name its model")
+        if not self.teachers or self.teacher.model is None:
+            return
+        one = self._sources["teacher.model"].layer
+        several = max(source.layer for key, source in self._sources.items() if key.startswith("teachers."))
+        if one == several:
+            place = self.place("teacher.model")
+            raise ConfigError(
+                f"{place}: teacher: there are `teachers` too; make it `teachers.default`, or take one out"
+            )
+        lower = "teacher" if one < several else "teachers"
+        setattr(self, lower, TeacherSection() if lower == "teacher" else {})
+        for key in [key for key in self._sources if key.partition(".")[0] == lower]:
+            del self._sources[key]
 
     def dudi_config(self, output_dir: str | Path, **changes: Any) -> DudiConfig:
         """The run's `DudiConfig`; arguments and errors as in `arguments`."""

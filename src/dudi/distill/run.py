@@ -87,9 +87,12 @@ def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
     from dudi.distill.showing import Formats, first_of_each, show_rows
 
     console = Console(highlight=False, soft_wrap=True)
-    teacher = trainer.setup.teacher_format if trainer.setup.teacher is not None else None
+    setup = trainer.setup
+    teacher = setup.teacher_format if setup.teacher is not None else None
+    others = {key: setup.teachers.members[name].chat for key, name in setup.teachers.routes.items()}
     chosen = first_of_each(trainer.setup.train.examples, languages)
-    show_rows(console, trainer.args, chosen, Formats(trainer.setup.student_format, teacher))
+    formats = Formats(setup.student_format, teacher, others)
+    show_rows(console, trainer.args, chosen, formats, setup.verbalizer)
     console.rule()
 
 

@@ -9,24 +9,31 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
+from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet, digest_of
 from dudi.data.rejections import Rejections
-from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.data.rows import Row
+from dudi.distill.arguments import DudiConfig
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
-from dudi.distill.verbalizer import Verbalizer
-from dudi.errors import ConfigError, DataError, DudiError
+from dudi.distill.teacher_setup import (
+    Given,
+    check_choice,
+    events_of,
+    head_size,
+    line_up,
+    load_teacher,
+    make_scorable,
+    tokenizers_by_name,
+    wanted_teacher,
+)
+from dudi.distill.teachers import DEFAULT, Teacher, Teachers, merge_keys
+from dudi.distill.verbalizer import Verbalizer, pivots_of
+from dudi.errors import DataError
 from dudi.languages.registry import load_languages
 from dudi.models.adapters import innermost
 from dudi.models.limits import check_ids, check_length
-from dudi.models.load import load_model, load_tokenizer, move
-from dudi.models.vocabulary import vocabulary_difference
-from dudi.models.widening import compute_in_float32
-from dudi.objective.coverage import measure_coverage
+from dudi.models.load import load_model, load_tokenizer
 from dudi.objective.event_loss import EventLoss
-from dudi.objective.forward import open_forward
-from dudi.objective.heads import check_head, head_of
-from dudi.objective.shared_events import SharedEvents
 
 
 @dataclasses.dataclass(slots=True)
@@ -36,12 +43,11 @@ class Setup:
     Attributes:
         model: The student, with its adapter if it has one.
         tokenizer: The student's.
-        teacher: The second model, frozen, or None.
+        teacher: The second model, frozen, or None; of several, the default one, as for all that is said of it below.
         student_format: The student's chat format.
         teacher_format: The teacher's; the student's own where there is no second model.
         vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
         events: The loss across tokenizers, where they differ and a divergence is read; else None.
-        own_tokens: Whether the teacher's tokenizer is its own: its answers are then taken over as text.
         verbalizer: Writes z and p_z.
         languages: All languages that are known, as candidates for detection.
         reader: Reads further rows.
@@ -50,6 +56,7 @@ class Setup:
         probe: Rows that the probe of `teacher_weight: auto` asks, none of them trained on; None without a probe.
         rejections: Rows that were not taken.
         notes: What a person should know before it starts.
+        teachers: All second models, and who of them judges what.
     """
 
     model: nn.Module
@@ -59,7 +66,6 @@ class Setup:
     teacher_format: ChatFormat
     vocabulary: int
     events: EventLoss | None
-    own_tokens: bool
     verbalizer: Verbalizer
     languages: tuple[str, ...]
     reader: RowReader
@@ -68,16 +74,17 @@ class Setup:
     probe: ExampleSet | None
     rejections: Rejections
     notes: list[str]
+    teachers: Teachers
 
 
 def build_setup(
     model: PreTrainedModel | nn.Module | str,
-    teacher: PreTrainedModel | str | None,
+    teacher: Given | Mapping[str, Given] | None,
     args: DudiConfig,
     train_dataset: Records | ExampleSet | None,
     eval_dataset: Records | ExampleSet | Mapping[str, Records] | None,
     tokenizer: PreTrainedTokenizerBase | None,
-    teacher_tokenizer: PreTrainedTokenizerBase | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None,
     rejections: Rejections | None = None,
     max_rejected_share: float = MAX_REJECTED_SHARE,
 ) -> Setup:
@@ -90,9 +97,13 @@ def build_setup(
         DataError: no row is left.
     """
     notes: list[str] = []
-    wanted = _teacher_that_is_read(teacher, args, notes)
+    given, names = merge_keys(
+        teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
+    )
+    tokenizers = tokenizers_by_name(teacher_tokenizer, names)
+    wanted = wanted_teacher(next(iter(given.values()), None), args, notes)
     name, student, tokenizer = _load_student(model, tokenizer)
-    loaded, teacher_tokenizer = _load_teacher(wanted, teacher_tokenizer, tokenizer)
+    loaded, teacher_tokenizer = load_teacher(wanted, next(iter(tokenizers.values()), None), tokenizer)
     if borrow_template(tokenizer, teacher_tokenizer):
         notes.append(f"{name} has no chat template: it takes its teacher's")
     own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
@@ -100,24 +111,26 @@ def build_setup(
         notes.append(
             f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
         )
-    theirs, different, vocabulary = None, None, _head_size(innermost(student))
+    theirs, different, vocabulary = None, None, head_size(innermost(student))
+    others: dict[str, tuple[PreTrainedModel, ChatFormat, str | None]] = {}
     if loaded is not None and teacher_tokenizer is not None:
-        theirs = _teacher_format(loaded, teacher_tokenizer, args, own)
-        different = vocabulary_difference(tokenizer, teacher_tokenizer, vocabulary, _head_size(loaded))
-        if different is None:
-            check_ends(own, theirs)
-            vocabulary = min(vocabulary, _head_size(loaded))
-        _freeze(loaded, args)
-        if args.widens_frozen and compute_in_float32(loaded):
-            notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
-        _make_scorable(loaded)
-    _make_scorable(innermost(student))
+        check_choice(args, len(given))
+        theirs, different = line_up(loaded, teacher_tokenizer, own, vocabulary, args, notes)
+        for other in list(given)[1:]:
+            further, their_tokenizer = load_teacher(given[other], tokenizers.get(other), tokenizer)
+            if further is not None and their_tokenizer is not None:
+                others[other] = (further, *line_up(further, their_tokenizer, own, vocabulary, args, notes))
+        sharing = [head_size(one) for one, _, apart in ((loaded, theirs, different), *others.values()) if apart is None]
+        vocabulary = min([vocabulary, *sharing])
+    make_scorable(innermost(student))
     check_ids(innermost(student), tokenizer, "student")
     if loaded is not None and teacher_tokenizer is not None:
         check_ids(loaded, teacher_tokenizer, "teacher")
+    for further, chat, _ in others.values():
+        check_ids(further, chat.tokenizer, "teacher")
     languages = tuple(load_languages())
     taken = Rejections() if rejections is None else rejections
-    reader = RowReader(args, own, theirs, vocabulary, languages)
+    reader = RowReader(args, own, theirs, vocabulary, languages, [chat for _, chat, _ in others.values()])
     try:
         train, rows = _read(reader, train_dataset, "train_dataset", taken)
         evaluation, more = _read_evaluation(reader, eval_dataset, taken)
@@ -130,14 +143,20 @@ def build_setup(
     probe = None
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed)
-    _check_lengths(innermost(student), loaded, train, args)
-    events = None
-    if different is not None and loaded is not None and theirs is not None:
-        _check_own_teacher(args, different)
-        notes.append(different)
-        if args.reads_teacher_tokens:
-            sizes = vocabulary, _head_size(loaded)
-            events = _common_events(own, theirs, sizes, args, [] if train is None else train.examples, notes)
+    for one in (loaded, *(further for further, _, _ in others.values())):
+        _check_lengths(innermost(student), one, train, args)
+    members: dict[str, Teacher] = {}
+    if loaded is not None and theirs is not None:
+        for key, (one, chat, apart) in {next(iter(given)): (loaded, theirs, different), **others}.items():
+            events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, train, notes)
+            members[key] = Teacher(key, one, chat, apart is not None, events)
+    teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
+    verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
+    chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
+    sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
+    rows_of_all = [example for one in sets if one is not None for example in one.examples]
+    targets = verbalizer.targets if chooses else ()
+    teachers.check(rows_of_all, targets, languages, routed=args.teacher_route == "given")
     return Setup(
         model=student,
         tokenizer=tokenizer,
@@ -145,9 +164,8 @@ def build_setup(
         student_format=own,
         teacher_format=own if theirs is None else theirs,
         vocabulary=vocabulary,
-        events=events,
-        own_tokens=different is not None,
-        verbalizer=Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets),
+        events=None if teachers.main is None else teachers.main.events,
+        verbalizer=verbalizer,
         languages=languages,
         train=train,
         reader=reader,
@@ -155,6 +173,7 @@ def build_setup(
         probe=probe,
         rejections=taken,
         notes=notes,
+        teachers=teachers,
     )
 
 
@@ -195,17 +214,6 @@ def _read_evaluation(
     return {name: examples for name, (examples, _) in found.items()}, sum(rows for _, rows in found.values())
 
 
-def _teacher_that_is_read(
-    teacher: PreTrainedModel | str | None, args: DudiConfig, notes: list[str]
-) -> PreTrainedModel | str | None:
-    """The given teacher, or None for a method that reads none."""
-    args.require_teacher(teacher is not None)
-    if teacher is not None and not args.needs_teacher:
-        notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
-        return None
-    return teacher
-
-
 def _load_student(
     model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
@@ -215,112 +223,23 @@ def _load_student(
     return name, load_model(model) if isinstance(model, str) else model, tokenizer
 
 
-def _load_teacher(
-    teacher: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
-) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
-    """The teacher and its tokenizer: the given one, the one it was saved with, else the student's.
-
-    A tokenizer that was given without a teacher is kept: the student may take its chat template.
-    """
-    if teacher is None:
-        return None, tokenizer
-    if isinstance(teacher, str):
-        tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
-        return load_model(teacher), tokenizer
-    return teacher, tokenizer if tokenizer is not None else _tokenizer_of(teacher) or students
-
-
-def _head_size(model: PreTrainedModel) -> int:
-    return head_of(model).weight.shape[0]
-
-
-def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
-    """Frozen, and on the run's device unless it was placed on purpose (`device_map`)."""
-    placed = "hf_device_map" in vars(teacher)
-    if args.device.type != "cpu" and teacher.device.type == "cpu" and not placed:
-        move(teacher, args.device)
-    teacher.eval().requires_grad_(False)
-
-
-def _make_scorable(model: PreTrainedModel) -> None:
-    open_forward(model)
-    check_head(model)
-
-
-def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
-    """The tokenizer at the name a model was loaded from, where there is one."""
-    name = model.config.name_or_path
-    if not name:
-        return None
-    try:
-        return load_tokenizer(name)
-    except DudiError:
-        return None
-
-
-def _teacher_format(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: DudiConfig, student: ChatFormat
-) -> ChatFormat:
-    name = str(teacher.config.name_or_path or "the teacher")
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = student.tokenizer.chat_template
-    return chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
-
-
-def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
-    """Hold the ends of turn of two models with one tokenizer against each other.
+def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Verbalizer:
+    """The verbalizer of a run, with the parallel rows of its pivot.
 
     Raises:
-        ConfigError: they are different tokens.
+        DataError: no row has one.
     """
-    if teacher.end_of_turn != student.end_of_turn:
-        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, teacher.end_of_turn))
-        raise ConfigError(
-            f"the student's template ends a turn with {ours!r}, the teacher's with {theirs!r}: the teacher would judge "
-            "an ending it never writes; set student.chat_template: teacher"
-        )
-
-
-def _check_own_teacher(args: DudiConfig, different: str) -> None:
-    """Refuse a method whose teacher is the student's own average, and whose cold start's teacher speaks other tokens.
-
-    Raises:
-        ConfigError: the prompts of both would be read by one of them.
-    """
-    if not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values()):
-        raise ConfigError(
-            f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
-            "teacher_sft, or a teacher with the student's tokenizer"
-        )
-
-
-def _common_events(
-    student: ChatFormat,
-    teacher: ChatFormat,
-    sizes: tuple[int, int],
-    args: DudiConfig,
-    examples: Sequence[Example],
-    notes: list[str],
-) -> EventLoss:
-    """What both tokenizers know, once it covers enough of the rows."""
-    events = shared_events(student, teacher, sizes)
-    coverage = measure_coverage(events, completions_by_language(examples))
-    coverage.check(args.min_shared_bytes)
-    notes.append(f"their shared events are compared:\n{coverage.table()}")
-    return EventLoss(events, args.device)
-
-
-def shared_events(student: ChatFormat, teacher: ChatFormat, sizes: tuple[int | None, int | None]) -> SharedEvents:
-    """The common events of two chat formats, for heads of so many rows."""
-    return SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
-
-
-def completions_by_language(examples: Sequence[Example]) -> dict[str, list[Tokens]]:
-    """The targets of each language."""
-    found: dict[str, list[Tokens]] = {}
-    for example in examples:
-        found.setdefault(example.row.language, []).append(example.completion)
-    return found
+    excluded, pivot = args.exclude_targets, args.pivot
+    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=excluded, pivot=pivot)
+    if pivot is None or not rows or "on_policy" not in args.signals:
+        return verbalizer
+    verbalizer.pivots = pivots_of(rows, pivot)
+    others = [row for row in rows if row.language != pivot]
+    count = sum(verbalizer.pivot_of(row) is not None for row in others)
+    if not count:
+        raise DataError(f"pivot: no row has a parallel one in '{pivot}' (the column `parallel`, docs/data.md)")
+    notes.append(f"pivot: {count:,} of {len(others):,} rows in other languages have a parallel one in {pivot}")
+    return verbalizer
 
 
 def rows_for_probe(

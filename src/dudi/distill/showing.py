@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 
 from dudi.data.chat import ChatFormat
 from dudi.data.examples import Example
+from dudi.data.rows import Row
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.verbalizer import Verbalizer
 from dudi.errors import plain
@@ -17,13 +18,25 @@ from dudi.errors import plain
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Formats:
-    """The chat formats of student and teacher."""
+    """The chat formats of student and teacher, and of further teachers by the keys that they are given for."""
 
     student: ChatFormat
     teacher: ChatFormat | None
+    others: Mapping[str, ChatFormat] = dataclasses.field(default_factory=dict)
+
+    def reader(self, row: Row, language: str) -> ChatFormat:
+        """That of whoever judges a completion of a row in a language."""
+        own = self.others.get(row.teacher or "") or self.others.get(language)
+        return own or self.teacher or self.student
 
 
-def show_rows(console: Console, args: DudiConfig, examples: Sequence[Example], formats: Formats) -> None:
+def show_rows(
+    console: Console,
+    args: DudiConfig,
+    examples: Sequence[Example],
+    formats: Formats,
+    verbalizer: Verbalizer | None = None,
+) -> None:
     """For each example: what the student and the teacher read.
 
     Args:
@@ -31,14 +44,17 @@ def show_rows(console: Console, args: DudiConfig, examples: Sequence[Example], f
         args: The method and its verbalizer.
         examples: The rows to show.
         formats: How the two models read a conversation.
+        verbalizer: The run's; made from the keys when None.
     """
-    verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets)
+    verbalizer = verbalizer or Verbalizer(
+        args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets, pivot=args.pivot
+    )
     for example in examples:
         console.rule(f"{example.row.language}  {shown(example.row.id)}")
         _gold(console, example, formats)
         if "on_policy" in args.signals:
             said = verbalizer.verbalize(example.row)
-            reader = formats.teacher or formats.student
+            reader = formats.reader(example.row, said.target_language)
             console.print(f"[bold]rollout asked of the student, p_z[/] (answer in {said.target_language})")
             console.print(shown(formats.student.render(said.student_messages)) + _marked(console, "<rollout>"))
             console.print("[bold]read by the teacher, z[/]")

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.distill.arguments import DudiConfig
+from dudi.distill.batch import Scored
 from dudi.distill.collect import Collector
 from dudi.distill.setup import Setup
 from dudi.errors import ConfigError
@@ -38,12 +39,14 @@ class Run:
         step: Optimizer steps made so far.
         write_once: Lets the rank that saves write, and all ranks wait.
         log: `metrics.jsonl`.
-        teacher: The model that divergences read, or None.
+        teacher: The model that divergences read, or None; of several, the default one.
+        policies: The second models by their names (`Teachers.members`).
         reference: The frozen policy of the sequence signal, or None.
         gold_reference: log pi_ref(y | x) of each training row, by row id.
         trust: Share of the teacher in each language (`teacher_weight`); 1 where nothing is said.
         balance: Factor on each language's divergence on rollouts (`language_balance`); 1 where nothing is said.
         ratios: (L, 3) what the balance is made of, summed over the first steps (`by_language.balance`).
+        kept_states: A target's states where they are kept (`teacher_cache`), None for any other sequence; or None.
         collector: Rolls out; set once its engine can be made.
     """
 
@@ -57,11 +60,13 @@ class Run:
     write_once: Callable[[Callable[[], None]], None]
     log: RunLog
     teacher: Policy | None = None
+    policies: dict[str, Policy] = dataclasses.field(default_factory=dict)
     reference: Policy | None = None
     gold_reference: dict[str, float] = dataclasses.field(default_factory=dict)
     trust: dict[str, float] = dataclasses.field(default_factory=dict)
     balance: dict[str, float] = dataclasses.field(default_factory=dict)
     ratios: Tensor | None = None
+    kept_states: Callable[[Scored], Tensor | None] | None = None
     collector: Collector = dataclasses.field(init=False)
 
     @property

@@ -172,6 +172,8 @@ def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence
         record |= {f"tokens/{name}": int(step.counts[name]) for name in names if name != "sequence"}
     record |= step.timings(scored)
     record["memory/peak"] = peak_memory()
+    if args.pivot is not None and "on_policy" in step.signals:
+        record["verbalizer/with_pivot"] = step.collected.with_pivot
     if step.collected.without_example:
         record["verbalizer/without_example"] = step.collected.without_example
     return record

@@ -26,10 +26,11 @@ from dudi.distill.dataset import MAX_REJECTED_SHARE, Records
 from dudi.distill.engines import student_engine
 from dudi.distill.habits import as_config, as_name, refuse_habits
 from dudi.distill.metrics import WATCHED_POSITIONS, watched_positions
-from dudi.distill.passes import losses_of
+from dudi.distill.passes import judge_all, losses_of
 from dudi.distill.row_trainer import RowTrainer, listed
 from dudi.distill.setup import build_setup
 from dudi.distill.stages.answers import write_targets
+from dudi.distill.stages.cache import hash_of, judges
 from dudi.distill.stages.cold_start import COLD_START, cold_start, start_folder_hash
 from dudi.distill.stages.iterations import begin_iteration, opponents, repeated
 from dudi.distill.stages.probe import describe_probe, probe_teacher
@@ -41,13 +42,15 @@ from dudi.distill.stages.reference import (
     reference_needed,
     store_gold_reference,
 )
+from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
 from dudi.distill.step import Step, language_table, rank_sums, step_record, weights_of_step, what_is_bad
+from dudi.distill.teachers import teacher_metrics, teacher_tokens
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import check_codes, load_languages
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
-from dudi.models.frozen import FrozenModel, MovingAverage
+from dudi.models.frozen import FrozenModel, MovingAverage, OffloadedModel
 from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
 from dudi.objective.signals import Kind, Signal
@@ -71,7 +74,7 @@ class DudiTrainer(RowTrainer):
 
     Args:
         model: The student: a model, a `PeftModel`, or a name or folder to load.
-        teacher_model: The teacher, or a name or folder; None for methods without one.
+        teacher_model: The teacher, or a name or folder; None for methods without one, and where `teachers` are given.
         args: The run's keys; plain `TrainingArguments` are converted, as TRL's SFT trainer does.
         train_dataset: Rows with `id`, `language`, and `messages` or `prompt` + `completion`. A method without a
             verbalizer takes rows of any language, and rows that name none.
@@ -79,7 +82,10 @@ class DudiTrainer(RowTrainer):
         processing_class: The student's tokenizer; loaded from the student's name when None.
         callbacks: As in `Trainer`.
         peft_config: Train an adapter of this kind.
-        teacher_processing_class: The teacher's tokenizer; loaded from the teacher's name, else the student's.
+        teacher_processing_class: The teacher's tokenizer; loaded from the teacher's name, else the student's. Of
+            several teachers by their keys, or one for all.
+        teachers: Several teachers instead of `teacher_model`: by language, by the value of a row's `teacher`, and
+            `default` for whatever else there is.
         optimizers: As in `Trainer`.
         stage: How metrics name this part of a run; the method's name when None.
         log_dir: Where `metrics.jsonl` and `samples.jsonl` go; `output_dir` when None.
@@ -108,7 +114,8 @@ class DudiTrainer(RowTrainer):
         callbacks: list[TrainerCallback] | None = None,
         peft_config: Any = None,
         *,
-        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        teacher_processing_class: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None = None,
+        teachers: Mapping[str, PreTrainedModel | str | Path] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         stage: str | None = None,
         log_dir: Path | None = None,
@@ -122,7 +129,7 @@ class DudiTrainer(RowTrainer):
         check_deepspeed(args)
         parts = build_setup(
             as_name(model),
-            as_name(teacher_model),
+            _given_teachers(teacher_model, teachers),
             args,
             train_dataset,
             eval_dataset,
@@ -145,6 +152,12 @@ class DudiTrainer(RowTrainer):
             optimizers=optimizers,
         )
         check_sharding(self.accelerator)
+        unshared = parts.teachers.several or args.teacher_offload != "none" or args.teacher_cache is not None
+        if unshared and (self.is_fsdp_enabled or args.deepspeed):
+            raise ConfigError(
+                "teachers: several of them, teacher_offload and teacher_cache work on one process and under DDP; under "
+                "FSDP and DeepSpeed give one teacher without them"
+            )
         check_reference(args, self.model)
         if self.is_fsdp_enabled and parts.teacher is not None:
             shard_frozen(parts.teacher, self.accelerator)
@@ -163,8 +176,9 @@ class DudiTrainer(RowTrainer):
             step=lambda: self.state.global_step,
             write_once=self.write_once,
             log=self.metrics_log,
-            teacher=None if parts.teacher is None else FrozenModel(parts.teacher),
+            policies={name: _frozen(one.model, args) for name, one in parts.teachers.members.items()},
         )
+        self.run.teacher = next(iter(self.run.policies.values()), None)
         self.run.collector = Collector(
             args,
             parts.verbalizer,
@@ -172,7 +186,7 @@ class DudiTrainer(RowTrainer):
             parts.teacher_format,
             student_engine(self.run),
             parts.languages,
-            None if parts.events is None else parts.events.events,
+            parts.teachers,
         )
         if args.language_balance:
             self.run.ratios = torch.zeros(len(parts.languages), 3, dtype=torch.float64)
@@ -192,6 +206,8 @@ class DudiTrainer(RowTrainer):
             self.setup.verbalizer.target_weights = run.trust
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
+        if (kept := keep_states(run)) is not None:
+            run.kept_states = kept.of
         if reference_needed(args):
             run.reference = make_reference(run, on_new_adapter=adapter != "continue")
             if not METHODS[args.method].iterated:
@@ -214,6 +230,8 @@ class DudiTrainer(RowTrainer):
         found = probe_teacher(self.run, probe)
         if self.args.process_index == 0:
             self.progress.say(describe_probe(found))
+        if self.args.teacher_route == "auto":
+            self.setup.teachers.chosen = {language: one["teacher_name"] for language, one in found.items()}
         return {language: float(one["weight"]) for language, one in found.items()}
 
     def run_cold_start(self) -> str:
@@ -226,13 +244,15 @@ class DudiTrainer(RowTrainer):
 
     def _trainer_of_cold_start(self, model: nn.Module, args: DudiConfig) -> DudiTrainer:
         setup = self.setup
+        models, tokenizers = setup.teachers.by_key() if self.args.cold_start == "teacher_sft" else ({}, {})
         trainer = type(self)(
             model,
-            setup.teacher if self.args.cold_start == "teacher_sft" else None,
+            None,
             args,
             setup.train,
             processing_class=setup.tokenizer,
-            teacher_processing_class=setup.teacher_format.tokenizer,
+            teacher_processing_class=tokenizers or setup.teacher_format.tokenizer,
+            teachers=models or None,
             stage=COLD_START,
             log_dir=self.metrics_log.path.parent,
             interrupts=self.interrupts,
@@ -260,7 +280,14 @@ class DudiTrainer(RowTrainer):
     def describe(self) -> dict[str, Any]:
         """A run is its keys, its rows, its tokenizers and templates, its models and its world size."""
         setup, rows = self.setup, self.run.rows
-        formats = [setup.student_format, setup.teacher_format]
+        others = list(setup.teachers.members.values())[1:]
+        formats = [setup.student_format, setup.teacher_format, *(one.chat for one in others)]
+        several: dict[str, Any] = {}
+        if others:
+            hashes = {one.name: hash_of_model(one.model, f"the teacher '{one.name}'") for one in others}
+            several = {"teachers": hashes, "judges": hash_of([setup.teachers.routes, judges(self.run)[-1]])}
+        shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
+        pivot = {} if self.args.pivot is None else {"pivots": hash_of([one.id if one else None for one in shown])}
         # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
         texts = fingerprint(example.row for example in rows.examples)
         return {
@@ -272,6 +299,9 @@ class DudiTrainer(RowTrainer):
             "adapter": adapter_settings(self.model),
             "start": start_folder_hash(self.args),
             "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
+            **several,
+            **pivot,
+            **({} if self.args.teacher_cache is None else {"teacher_states": "kept"}),
             "stage": self.stage,
             **super().describe(),
         }
@@ -348,6 +378,8 @@ class DudiTrainer(RowTrainer):
             ids = [example.row.id for examples in micro_batches for example in examples]
             raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")
         self._attach(step)
+        if self.args.teacher_offload != "none":
+            judge_all(self.run, step.collected.batches, step.signals, step)
         self.step = step
         return [{"batch": batch} for batch in step.collected.batches], 1
 
@@ -452,7 +484,13 @@ class DudiTrainer(RowTrainer):
         for sample in step.collected.samples:
             self.samples_log.append({"stage": self.stage, "step": step.number, **sample})
         self.step = None
-        return step_record(step, total, self.args, self.setup.languages) | self._rollout_gap()
+        record = step_record(step, total, self.args, self.setup.languages) | self._rollout_gap()
+        names = list(self.setup.teachers.members)
+        if len(names) > 1:
+            own = teacher_tokens(step.collected.batches, step.signals, names).to(self.args.device)
+            table = self.accelerator.reduce(own, "sum").cpu()
+            record["teachers"] = teacher_metrics(table, names, step.signals)
+        return record
 
     def warnings_of(self, record: dict[str, Any]) -> list[str]:
         """Signs that rollouts have collapsed."""
@@ -500,6 +538,27 @@ class DudiTrainer(RowTrainer):
         """
         metrics, rows = evaluate_examples(self.run, dataloader.dataset.examples, metric_key_prefix)
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)  # type: ignore[arg-type]
+
+
+def _given_teachers(
+    one: PreTrainedModel | str | Path | None, several: Mapping[str, PreTrainedModel | str | Path] | None
+) -> PreTrainedModel | str | dict[str, PreTrainedModel | str] | None:
+    """The one teacher, or several by their keys.
+
+    Raises:
+        ConfigError: both, or an empty mapping.
+    """
+    if several is None:
+        return as_name(one)
+    if one is not None:
+        raise ConfigError("teachers: there is a teacher_model too; make it teachers['default'], or take one out")
+    if not several:
+        raise ConfigError("teachers: it is empty; name a 'default'")
+    return {key: as_name(model) for key, model in several.items()}
+
+
+def _frozen(model: PreTrainedModel, args: DudiConfig) -> FrozenModel:
+    return OffloadedModel(model, args.device) if args.teacher_offload == "cpu" else FrozenModel(model)
 
 
 def _as_they_are(examples: list[Any]) -> Any:

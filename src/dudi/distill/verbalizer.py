@@ -54,7 +54,11 @@ class Verbalizer:
         languages: Codes of the training languages; their order does not matter. English joins the targets by itself.
         seed: Seed of the choice of target and of the coin of `mix`.
         exclude_targets: Codes that `cross_lingual` never asks for; `["en"]` is the paper's "w/o English".
+        pivot: Code of a language in which z shows the example too, where there is a parallel row.
         languages_dir: A folder of further languages; None takes the one that `DUDI_LANGUAGES_DIR` names, if any.
+
+    Attributes:
+        pivots: By their `parallel`, the rows in the language of the pivot (`pivots_of`).
 
     Raises:
         ConfigError: an unknown mode or language, a broken language file, or a training language without a target.
@@ -67,6 +71,7 @@ class Verbalizer:
         seed: int,
         exclude_targets: Sequence[str] = (),
         *,
+        pivot: str | None = None,
         languages_dir: Path | None = None,
     ) -> None:
         self.mode = _mode(mode)
@@ -78,13 +83,17 @@ class Verbalizer:
         self.exclude_targets = _codes(exclude_targets, self.known, "exclude_targets")
         excluded = set(self.exclude_targets)
         self.targets = tuple(code for code in sorted({*self.languages, _ENGLISH}) if code not in excluded)
+        self.pivot = None if pivot is None else _codes([pivot], self.known, "pivot")[0]
+        self.pivots: Mapping[str, Row] = {}
         self.target_weights: Mapping[str, float] = {}
         """How often each language is asked for (`verbalizer_targets: teacher`); empty: all alike."""
         if self.mode in _CHOOSES_TARGET:
             for language in self.languages:
                 self._options(language)
 
-    def verbalize(self, example: Row | Mapping[str, Any], epoch: int = 0, with_answer: bool = True) -> Verbalized:
+    def verbalize(
+        self, example: Row | Mapping[str, Any], epoch: int = 0, with_answer: bool = True, with_pivot: bool = True
+    ) -> Verbalized:
         """The prompts of one row in one epoch.
 
         Args:
@@ -92,6 +101,7 @@ class Verbalizer:
                 Without an `id`, a hash of its content stands for it.
             epoch: Which visit of the row this is; the target is drawn anew at each.
             with_answer: False leaves the ground truth out of z, for a z that is too long for the teacher.
+            with_pivot: False leaves out the example in the language of the pivot, likewise.
 
         Returns:
             Both prompts and the target language. Only the last user turn is verbalized; all other turns stay.
@@ -106,6 +116,8 @@ class Verbalizer:
             return Verbalized(_copy(row.prompt), _copy(row.prompt), row.language, mode)
         question = _last_user_turn(row)
         slots = {"question": row.prompt[question]["content"], "answer": row.completion}
+        if with_pivot and (other := self.pivot_of(row)) is not None:
+            slots["answer"] += self._in_pivot(row, other)
         if mode == "english":
             wording = self.known[_ENGLISH].wording
             teacher = fill(wording.sdft if with_answer else wording.sdft_without_answer, slots)
@@ -119,6 +131,18 @@ class Verbalizer:
         return Verbalized(
             _with_turn(row.prompt, question, teacher), _with_turn(row.prompt, question, student), target, mode
         )
+
+    def pivot_of(self, row: Row) -> Row | None:
+        """The row that says the same in the language of the pivot; None for a row in it, or without a parallel one."""
+        if self.pivot is None or row.parallel is None or row.language == self.pivot:
+            return None
+        return self.pivots.get(row.parallel)
+
+    def _in_pivot(self, row: Row, other: Row) -> str:
+        """Question and answer of the parallel row under the name of its language, as the row's language calls it."""
+        own = self.known[_ENGLISH] if self.mode == "english" else self._language(row)
+        asked = other.prompt[_last_user_turn(other)]["content"]
+        return f"\n\n{own.names[other.language]}:\n{asked}\n{other.completion}"
 
     def target(self, row_id: str, language: str, epoch: int = 0) -> str:
         """The target language of `cross_lingual`, one of the training languages and English without `language`.
@@ -166,6 +190,15 @@ class Verbalizer:
                 f"Known: {', '.join(self.known)}. docs/verbalizer.md shows how to add one."
             )
         return language
+
+
+def pivots_of(rows: Iterable[Row], pivot: str) -> dict[str, Row]:
+    """By their `parallel`, the first row of each in the language of the pivot."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        if row.language == pivot and row.parallel is not None:
+            found.setdefault(row.parallel, row)
+    return found
 
 
 def fill(template: str, slots: Mapping[str, str]) -> str:

@@ -99,8 +99,9 @@ def subjects_of(loaded: Loaded) -> Iterator[Subject]:
         yield Subject("cold start", str(cold_start), kept(cold_start), COLD_START, about)
     if final.is_dir():
         yield Subject(config.method, str(final), kept(final), STUDENT, about)
-    if config.teacher.model is not None:
-        yield Subject("teacher", config.teacher.model, lambda: _teacher(loaded), "teacher", about)
+    main = config.main_teacher.model
+    if main is not None:
+        yield Subject("teacher", main, lambda: _teacher(loaded), "teacher", about)
 
 
 def _teacher(loaded: Loaded) -> tuple[PreTrainedModel, ChatFormat]:

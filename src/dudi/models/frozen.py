@@ -53,6 +53,41 @@ class FrozenModel:
             yield self.module
 
 
+class OffloadedModel(FrozenModel):
+    """A model whose weights lie in the computer's memory, and come to the device while it is opened.
+
+    Nothing is copied back: the weights in the computer's memory are kept, and taken up again.
+
+    Args:
+        model: The model, on the CPU.
+        device: Where it computes.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        super().__init__(model)
+        self.device = device
+        tensors = [*model.parameters(), *model.buffers()]
+        self._kept = [
+            (tensor, tensor.data.pin_memory() if device.type == "cuda" else tensor.data) for tensor in tensors
+        ]
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[nn.Module]:
+        """The model on the device; its head has to be moved by whoever needs it later."""
+        if self.device.type == "cpu":
+            with super().opened() as module:
+                yield module
+            return
+        try:
+            for tensor, kept in self._kept:
+                tensor.data = kept.to(self.device, non_blocking=True)
+            with super().opened() as module:
+                yield module
+        finally:
+            for tensor, kept in self._kept:
+                tensor.data = kept
+
+
 def frozen_copy(model: nn.Module, dtype: torch.dtype = torch.float32) -> FrozenModel:
     """A frozen copy of a model that is trained on, with its adapters.
 

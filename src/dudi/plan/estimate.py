@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from transformers import PretrainedConfig
@@ -121,6 +121,7 @@ def estimate(
     lengths: Lengths | None = None,
     utilisation: float = UTILISATION,
     cpu: bool = False,
+    other_teachers: Sequence[tuple[PretrainedConfig, float | None]] = (),
 ) -> Plan:
     """Memory, FLOPs and hours of a run. Reads no weights.
 
@@ -137,6 +138,7 @@ def estimate(
         lengths: Tokens of a row; None takes the config's limits.
         utilisation: Share of the GPU's peak rate that the training passes reach.
         cpu: The device is the computer itself.
+        other_teachers: Further teachers, each with its bytes of a parameter; None follows `dtype`.
 
     Raises:
         ConfigError: an unknown GPU, or a config that is no causal language model.
@@ -145,12 +147,16 @@ def estimate(
     student = shape_of(student_config)
     teacher = shape_of(teacher_config) if teacher_config is not None and args.needs_teacher else None
     element = FP32 if dtype == "float32" else 2
+    others = [(shape_of(config), bytes_of_one) for config, bytes_of_one in other_teachers if teacher is not None]
+    sizes = [int(shape.parameters * (element if one is None else one)) for shape, one in others]
     work = Workload(
         student=student,
         teacher=teacher,
         outcomes=workload.outcomes_of(args),
         lengths=lengths or workload.longest(args),
         verbalized=args.verbalizer != "none",
+        pivot=args.pivot is not None,
+        keeps_states=args.teacher_cache is not None,
         rows=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
         rollout_batch=args.rollout_batch_size,
@@ -167,6 +173,9 @@ def estimate(
             lora_parameters,
             element if teacher_bytes_per_parameter is None else teacher_bytes_per_parameter,
         ),
+        other_teachers=tuple(shape for shape, _ in others),
+        other_bytes=tuple(sizes),
+        offloads=args.teacher_offload == "cpu" and not cpu,
         reference_bytes=_reference_bytes(args, student, lora_parameters),
         processes=gpus,
         cpu=cpu,
@@ -190,9 +199,15 @@ def estimate(
         utilisation=utilisation,
         notes=(),
     )
-    stages = (_answers_stage(args, plan), _cold_start_stage(args, plan), _reference_stage(plan))
+    stages = (
+        _answers_stage(args, plan),
+        _cold_start_stage(args, plan),
+        _probe_stage(args, plan),
+        _states_stage(plan),
+        _reference_stage(plan),
+    )
     plan = dataclasses.replace(plan, stages=tuple(stage for stage in stages if stage is not None))
-    notes = (*_length_notes(plan), *_memory_notes(args, plan), *_time_notes(plan))
+    notes = (*_length_notes(plan), *_memory_notes(args, plan), *_disk_notes(plan), *_time_notes(plan))
     return dataclasses.replace(plan, notes=notes)
 
 
@@ -275,6 +290,55 @@ def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     return Stage(name, total, seconds * steps / 3600)
 
 
+def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
+    """Teacher and student answer held-out rows; with `teacher_route: auto` every teacher all of them."""
+    work = plan.work
+    if work.teacher is None or args.teacher_weight != "auto" or METHODS[args.method].teacher != "model":
+        return None
+    asked = args.probe_rows * len(args.languages)
+    if plan.rows is not None:
+        asked = min(asked, plan.rows // 2)
+    teachers = work.readers if args.teacher_route == "auto" else (max(work.readers, key=lambda one: one.parameters),)
+    name = f"the probe, about {asked:,} rows answered by {len(teachers) + 1}"
+    prompt, answer, rows = work.lengths.prompt, work.lengths.rollout, asked / work.processes
+    flops = [(shape, rows * decode_flops(shape, prompt, answer)) for shape in (work.student, *teachers)]
+    whole = sum(one for _, one in flops)
+    if plan.gpu is None:
+        return Stage(name, whole, None)
+    tokens, rate = math.ceil(rows / work.rollout_batch) * answer, _rate(work, plan.gpu, plan.utilisation)
+    seconds = [max(one / rate, tokens * _decode_step_seconds(shape, 0, plan.gpu)) for shape, one in flops]
+    return Stage(name, whole, sum(seconds) / 3600)
+
+
+def _states_stage(plan: Plan) -> Stage | None:
+    """The teacher's pass over the targets, where its states are kept."""
+    if not plan.work.keeps_states or plan.work.teacher is None:
+        return None
+    name = "the teacher's states on the targets (kept)"
+    if plan.rows is None:
+        return Stage(name, 0.0, None)
+    flops = workload.target_states_flops(plan.work) * plan.rows / plan.work.processes
+    hours = None if plan.gpu is None else flops / _rate(plan.work, plan.gpu, plan.utilisation) / 3600
+    return Stage(name, flops, hours)
+
+
+def _disk_notes(plan: Plan) -> list[str]:
+    """How large the kept states get, and what they save."""
+    work = plan.work
+    if not work.keeps_states or work.teacher is None or plan.rows is None or plan.steps is None:
+        return []
+    tokens = plan.rows * workload.completion_length(work, "gold")
+    size = tokens * max(shape.hidden for shape in work.readers) * work.element
+    without = workload.step_flops(dataclasses.replace(work, keeps_states=False))
+    saved = (sum(without.values()) - plan.step_flops) * plan.steps * work.processes
+    made = workload.target_states_flops(work) * plan.rows
+    share = (saved - made) / (sum(without.values()) * plan.steps * work.processes)
+    return [
+        f"teacher_cache: up to {size / 1e9:,.2f} GB on the disk for {tokens:,} tokens. Made in this run it saves "
+        f"{(saved - made) / 1e12:,.1f} of the steps' TFLOP ({share:.0%}), and {saved / 1e12:,.1f} where it is there."
+    ]
+
+
 def _reference_stage(plan: Plan) -> Stage | None:
     each = workload.gold_reference_flops(plan.work)
     if not each:
@@ -307,6 +371,13 @@ def _memory_notes(args: DudiConfig, plan: Plan) -> list[str]:
         notes.append("FSDP and DeepSpeed spread weights over the devices; that is not counted here.")
     if workload.is_moving_average(args):
         notes.append("The moving average is fp32: in 16 bits its small updates would round away.")
+    if work.other_teachers:
+        notes.append(
+            "With several teachers memory counts all of them, and work the dearest of them for every row: who judges "
+            "what depends on the rows."
+        )
+    if work.offloads:
+        notes.append("Teachers lie in the computer's memory (teacher_offload): the largest counts while it reads.")
     if work.adapter and work.reference_bytes == 0 and "sequence" in args.signals:
         notes.append("With LoRA the reference is the student without its adapter.")
     if not work.checkpointing:

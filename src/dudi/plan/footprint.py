@@ -83,7 +83,7 @@ def memory(work: Workload) -> Memory:
     gradients = FP32 * trainable * (2 if work.processes > 1 else 1)
     return Memory(
         student=FP32 * (student.parameters + (trainable if work.adapter else 0)),
-        teacher=work.teacher_bytes,
+        teacher=0 if work.offloads else work.teacher_bytes + sum(work.other_bytes),
         reference=work.reference_bytes,
         gradients=gradients,
         optimizer=2 * FP32 * trainable,
@@ -124,11 +124,12 @@ def _padded(work: Workload, kinds: Iterable[Kind], reader: Phase) -> int:
 
 
 def _scoring(work: Workload) -> int:
-    teacher = work.teacher or work.student
     passes = [0]
+    weights = (work.teacher_bytes, *work.other_bytes) if work.offloads else (0,) * len(work.readers)
     for outcome in work.outcomes:
-        read = _padded(work, outcome.teacher, "teacher")
-        passes.append(costs.inference_bytes(teacher, read, work.element))
+        read = _padded(work, outcome.teacher, "teacher")  # of kept states, once before training
+        readers = zip(work.readers, weights, strict=True) if outcome.teacher else ()
+        passes += [costs.inference_bytes(teacher, read, work.element) + own for teacher, own in readers]
         read = _padded(work, outcome.reference, "reference")
         passes.append(costs.inference_bytes(work.student, read, work.element))
     return max(passes)

@@ -67,7 +67,8 @@ def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded
         gpus=gpus,
         gpu=gpu,
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
-        teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.teacher, teacher, dtype),
+        teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.main_teacher, teacher, dtype),
+        other_teachers=() if teacher is None else _others(config, loaded, dtype),
         cpu=gpu is None and device_type(bool(args.use_cpu)) == "cpu",
     )
 
@@ -97,6 +98,12 @@ def count_lora_parameters(config: PretrainedConfig, lora: LoraSection) -> int:
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _others(config: RunConfig, loaded: Loaded, dtype: Dtype) -> list[tuple[PretrainedConfig, float | None]]:
+    """The configs of further teachers, and the bytes of a parameter of each."""
+    sections = config.named_teachers
+    return [(one, _teacher_bytes(sections[name], one, dtype)) for name, one in loaded.other_configs.items()]
 
 
 def _teacher_bytes(section: TeacherSection, config: PretrainedConfig, dtype: Dtype) -> float | None:

@@ -31,6 +31,8 @@ def _head(plan: Plan) -> list[str]:
     lines.append(f"  student  {_cut(work.student.name, 44):<44}{_millions(work.student.parameters):>20}")
     if work.teacher is not None:
         lines.append(f"  teacher  {_cut(work.teacher.name, 44):<44}{_millions(work.teacher.parameters):>20}")
+    for other in work.other_teachers:
+        lines.append(f"  teacher  {_cut(other.name, 44):<44}{_millions(other.parameters):>20}")
     if work.adapter:
         lines.append(f"  adapters {'':<44}{_millions(work.trainable):>20}")
     batch = work.rows * work.accumulation * work.processes

@@ -65,6 +65,7 @@ class Workload:
         outcomes: What a step can be; probabilities sum to 1.
         lengths: Tokens of a row.
         verbalized: Whether the prompts of y~ carry a verbalizer's wording.
+        pivot: Whether z shows the example in another language too.
         rows: Rows of a micro-batch.
         accumulation: Micro-batches of an optimizer step.
         rollout_batch: Most rollouts decoded together.
@@ -81,6 +82,10 @@ class Workload:
         widened_teacher: Whether the teacher is held in 16 bits and computed with in fp32.
         tile: Logits that the fused head makes at a time.
         block: Logits that it works on at a time.
+        other_teachers: Further teachers.
+        other_bytes: Bytes of their weights.
+        keeps_states: Whether the teacher's states on the targets are read from the disk (`teacher_cache`).
+        offloads: Whether teachers lie in the computer's memory, and come to the device one by one.
     """
 
     student: Shape
@@ -104,6 +109,16 @@ class Workload:
     widened_teacher: bool = False
     tile: int = DEVICE_TILE
     block: int = DEVICE_TILE
+    other_teachers: tuple[Shape, ...] = ()
+    other_bytes: tuple[int, ...] = ()
+    offloads: bool = False
+    pivot: bool = False
+    keeps_states: bool = False
+
+    @property
+    def readers(self) -> tuple[Shape, ...]:
+        """Whoever reads what divergences are from: the teachers, or the student where its average is read."""
+        return (self.teacher or self.student, *self.other_teachers)
 
     @property
     def mixed(self) -> bool:
@@ -148,7 +163,7 @@ def prompt_length(work: Workload, kind: Kind, reader: Phase) -> int:
     lengths = work.lengths
     if kind != "verbalized" or not work.verbalized:
         return lengths.prompt
-    shown = lengths.completion if reader == "teacher" else 0
+    shown = lengths.completion + work.pivot * (lengths.prompt + lengths.completion) if reader == "teacher" else 0
     return lengths.prompt + lengths.wording + shown
 
 
@@ -167,7 +182,7 @@ def step_flops(work: Workload) -> dict[Phase, float]:
 
 
 def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
-    student, teacher = work.student, work.teacher or work.student
+    student = work.student
     rollout = sum(
         costs.decode_flops(student, prompt_length(work, kind, "rollout"), work.lengths.rollout)
         for kind in outcome.student
@@ -177,7 +192,9 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     passes = (2 if work.adapter else 3) + (1 if work.checkpointing else 0)
     return {
         "rollout": rollout,
-        "teacher": sum(_row_flops(work, teacher, kind, "teacher") for kind in outcome.teacher),
+        "teacher": max(
+            sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers
+        ),
         "reference": sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"}),
         "student": passes * sum(_row_flops(work, student, kind, "student") for kind in outcome.student),
     }
@@ -187,6 +204,19 @@ def _row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float
     completion = completion_length(work, kind)
     length = prompt_length(work, kind, reader) + completion
     return costs.forward_flops(shape, length, length * length, completion)
+
+
+def _teacher_flops(work: Workload, teacher: Shape, kind: Kind) -> float:
+    """A teacher's pass over a row; of a target whose states are kept, its head alone."""
+    if kind == "gold" and work.keeps_states:
+        return costs.forward_flops(teacher, 0, 0, completion_length(work, kind))
+    return _row_flops(work, teacher, kind, "teacher")
+
+
+def target_states_flops(work: Workload) -> float:
+    """The teacher's pass over one row's (x, y), without its head."""
+    length = prompt_length(work, "gold", "teacher") + completion_length(work, "gold")
+    return max(costs.forward_flops(shape, length, length * length, 0) for shape in work.readers)
 
 
 def gold_reference_flops(work: Workload) -> float:

@@ -18,6 +18,7 @@ from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
 from dudi.plan import plan
+from dudi.training.arguments import training_dtype
 
 if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig
@@ -26,23 +27,35 @@ if TYPE_CHECKING:
 def describe(config: RunConfig, args: DudiConfig) -> str:
     """Everything a person should see before training, as text; in colour when it goes to a terminal."""
     from dudi.distill.loading import Loaded, read_rows
+    from dudi.distill.setup import verbalizer_of
 
     rows, _ = read_rows(config, args, args.folder)
     loaded = Loaded(config, args)
     loaded.find_models()
-    formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None)
+    others = loaded.other_formats if args.needs_teacher else {}
+    by_key = {key: chat for name, chat in others.items() for key in name.split("+")}
+    formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None, by_key)
     rejections = Rejections()
-    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections)
+    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections, [*others.values()])
     outer = Console()
     console = Console(
         file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
     )
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
-    if formats.teacher is not None:
-        _tokenizers(console, args, examples, formats.student, formats.teacher)
-    show_rows(console, args, first_of_each(examples.examples), formats)
+    for teacher in [] if formats.teacher is None else [formats.teacher, *others.values()]:
+        _tokenizers(console, args, examples, formats.student, teacher)
+    notes: list[str] = []
+    verbalizer = verbalizer_of(args, [example.row for example in examples.examples], notes)
+    console.print("\n".join(shown(note) for note in notes), end="\n" if notes else "")
+    with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
+    show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)
     try:
+        if args.teacher_cache is not None and loaded.teacher_config is not None:
+            tokens = sum(len(example.completion) for example in examples.examples)
+            element = 4 if training_dtype(args) == "float32" else 2
+            size = tokens * loaded.teacher_config.get_text_config().hidden_size * element / 1e6
+            console.print(shown(f"teacher_cache: {tokens:,} tokens of targets, {size:,.1f} MB in {args.teacher_cache}"))
         console.print(shown(plan(config, loaded=loaded)))
     except EnvironmentFault as error:
         console.print(f"no estimate: {shown(str(error))}")
@@ -58,7 +71,7 @@ def _tokenizers(
     Raises:
         ConfigError: too little of it.
     """
-    from dudi.distill.setup import completions_by_language, shared_events
+    from dudi.distill.teacher_setup import completions_by_language, shared_events
     from dudi.objective.coverage import measure_coverage
 
     sizes = len(student.tokenizer), len(teacher.tokenizer)

@@ -51,7 +51,7 @@ def train(
     quiet_libraries()
     folder = output if output is not None else default_output(config)
     args = config.dudi_config(folder)
-    args.require_teacher(config.teacher.model is not None)
+    args.require_teacher(config.main_teacher.model is not None)
     if config.benchmark is not None:
         from dudi.evaluation.of_run import asked_of
 

@@ -12,8 +12,9 @@ from dudi.evaluation.records import FILE, STUDENT
 from dudi.languages.registry import LANGUAGES
 from dudi.objective.methods import METHODS, Method
 from dudi.report.benchmark import benchmark_sections
-from dudi.report.facts import model_name
+from dudi.report.facts import model_name, teacher_names, teachers_of
 from dudi.report.groups import grouped
+from dudi.report.language_figures import probe_grid
 from dudi.report.licences import is_hub
 from dudi.report.results import Result, benchmarks_of, result_of
 from dudi.report.run_folder import RunFolder, last
@@ -78,10 +79,9 @@ def content(run: RunFolder) -> dict[str, Any]:
     """What the template of a student's card is filled with."""
     method = METHODS.get(str(run.value("method")))
     # A second model gave signals or wrote targets.
-    reads = (method is None or method.teacher == "model" or run.value("targets") == "teacher") and bool(
-        run.value("teacher.model")
-    )
-    teacher, roles = (model_name(run.value("teacher")), ("student", "teacher")) if reads else ("none", ("student",))
+    reads = method is None or method.teacher == "model" or run.value("targets") == "teacher"
+    teachers = teachers_of(run) if reads else {}
+    teacher = teacher_names(run) if teachers else "none"
     counts = run.data.get("rows")
     rows = counts if isinstance(counts, Mapping) else {}
     named = {code: f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)}
@@ -98,7 +98,11 @@ def content(run: RunFolder) -> dict[str, Any]:
             ("fingerprint of the rows (SHA-256)", said(run.data.get("fingerprint"))),
         ],
         "languages": [f"{name}: {rows[code]} rows" if code in rows else name for code, name in named.items()],
-        "parents": [(role, run.value(f"{role}.model"), run.value(f"{role}.revision")) for role in roles],
+        "parents": [
+            ("student", run.value("student.model"), run.value("student.revision")),
+            *((role, section.get("model"), section.get("revision")) for role, section in teachers.items()),
+        ],
+        "probe": probe_grid(run),
         "benchmarks": benchmark_sections(grouped([run])),
         "result_file": FILE,
     }

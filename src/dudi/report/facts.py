@@ -30,6 +30,29 @@ def model_name(section: Any) -> str:
     return f"{name} ({kept if isinstance(kept, int) else len(kept)} layers kept)"
 
 
+def teachers_of(run: RunFolder) -> dict[str, Mapping[str, Any]]:
+    """The run's second models by what they are called: `teacher`, or of several `teacher my, ta`; each once."""
+    several = run.value("teachers")
+    if not isinstance(several, Mapping) or not several:
+        one = run.value("teacher")
+        return {"teacher": one} if isinstance(one, Mapping) and one.get("model") else {}
+    keys: list[tuple[list[str], Mapping[str, Any]]] = []
+    for key, section in several.items():
+        if isinstance(section, Mapping):
+            same = next((own for own, known in keys if known == section), None)
+            keys.append(([str(key)], section)) if same is None else same.append(str(key))
+    return {f"teacher {', '.join(own)}": section for own, section in keys}
+
+
+def teacher_names(run: RunFolder) -> str:
+    """The second model's name; of several, what each is for."""
+    found = teachers_of(run)
+    if len(found) == 1:
+        return model_name(next(iter(found.values())))
+    named = [f"{role.removeprefix('teacher ')}: {model_name(section)}" for role, section in found.items()]
+    return "; ".join(named) or said(None)
+
+
 def versions(run: RunFolder) -> Pairs:
     """Installed packages with their versions."""
     packages = run.environment.get("packages")

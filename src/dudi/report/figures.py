@@ -16,6 +16,8 @@ from dudi.report.bars import Bars
 from dudi.report.charts import DASHES, Chart, Key, inline
 from dudi.report.cost import PHASES, phase_bars
 from dudi.report.groups import Group
+from dudi.report.language_figures import language_charts as measured_by_language
+from dudi.report.language_figures import teacher_charts
 from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, overlap_key, points
 from dudi.report.scales import MOST_POINTS
@@ -83,6 +85,7 @@ def sections(groups: Sequence[Group]) -> list[Section]:
         _cold_start(groups),
         _agreement(groups),
         _rollouts(groups),
+        *_languages(groups),
         _cost(groups),
         _optimiser(groups),
     ]
@@ -224,6 +227,21 @@ def _rollouts(groups: Sequence[Group]) -> Section:
             _lines(groups, "In a wrong language", "rollout/wrong_language_rate", "%", scale=100.0),
         ),
     )
+
+
+def _languages(groups: Sequence[Group]) -> list[Section]:
+    """Nothing where no run was measured by language: runs of former versions, and of one language."""
+    run = next((run for group in groups for run in group.runs if measured_by_language(run)), None)
+    if run is None:
+        return []
+    several = len(groups) > 1 or len(groups[0].runs) > 1
+    figures = [Figure(chart, own_legend=True) for chart in (*measured_by_language(run), *teacher_charts(run))]
+    lead = (
+        "A line is a language: that of the ground truth on the targets, the one that was asked for on rollouts. Shares "
+        "are of a signal's weight." + (f" Shown is the run {run.name}." if several else "")
+    )
+    drawn = tuple(figure for figure in figures if figure.svg is not None)
+    return [Section("Languages", lead, drawn)]
 
 
 def _stack(groups: Sequence[Group]) -> list[Section]:

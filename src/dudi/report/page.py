@@ -20,6 +20,7 @@ from dudi.report.cost import cost_table, total_seconds
 from dudi.report.figures import Figure, Section, sections
 from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
+from dudi.report.language_figures import probe_grid
 from dudi.report.run_folder import RunFolder, last, overlap_key, read_runs
 from dudi.report.stack_figures import is_stack, stacked
 from dudi.report.wording import gibibytes, in_order, lasted, percent, said, shown
@@ -127,6 +128,7 @@ def render_page(
         key_mark=key_mark,
         sections=drawn,
         cost=cost_table(groups),
+        probes=[(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None],
         samples=chosen,
         samples_total=total,
         languages=in_order(sample.language for sample in chosen),
@@ -184,7 +186,7 @@ def summary(run: RunFolder) -> list[str]:
     return [
         said(run.value("stage") if is_stack(run) else run.value("method")),
         stacked(run) if is_stack(run) else facts.model_name(run.value("student")),
-        facts.model_name(run.value("teacher")),
+        facts.teacher_names(run),
         shown(last(records, "step")),
         shown(last(records, "loss")),
         shown(None if overlap is None else last(records, overlap)),

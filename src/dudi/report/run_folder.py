@@ -18,6 +18,7 @@ from dudi.training.runlog import read_jsonl
 
 COLD_START = "cold_start"
 EVALUATIONS = "eval.jsonl"
+PROBE = "stages/probe/probe.json"
 FILES = ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "samples.jsonl")
 
 
@@ -38,6 +39,7 @@ class RunFolder:
         scores: `evaluation.json`; empty when the run has none that can be read.
         answers: The objects of `answers.jsonl`, in order.
         evaluations: The objects of `eval.jsonl`, in order.
+        probe: What the probe of `teacher_weight: auto` found, by language; empty for a run without one.
     """
 
     name: str
@@ -52,6 +54,7 @@ class RunFolder:
     scores: tuple[Evaluation, ...] = ()
     answers: tuple[Mapping[str, Any], ...] = ()
     evaluations: tuple[Mapping[str, Any], ...] = ()
+    probe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def stage(self, cold: bool) -> list[Mapping[str, Any]]:
         """The metrics of the cold start, or of everything else."""
@@ -116,6 +119,7 @@ def read_run(folder: Path) -> RunFolder:
         scores=_scores(folder),
         answers=_lines(folder, ANSWERS, []),
         evaluations=_lines(folder, EVALUATIONS, []),
+        probe=_json(folder, PROBE, []),
     )
 
 

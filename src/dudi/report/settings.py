@@ -48,13 +48,15 @@ def read_settings(text: str, command: Any = None) -> list[Setting]:
         command: The run's command as `env.json` has it: its recipe tells base files from the recipe itself.
     """
     found: list[Setting] = []
-    section = ""
+    section, inner = "", ""
     for line in text.splitlines():
         match = _LINE.match(line)
         if match is None:
-            section = line[:-1] if re.fullmatch(r"\w+:", line) else section
+            if opened := re.fullmatch(r"(?P<indent> *)(?P<name>[\w-]+):", line):
+                section, inner = (section, opened["name"]) if opened["indent"] else (opened["name"], "")
             continue
-        key = f"{section}.{match['key']}" if match["indent"] else match["key"]
+        places = [section, inner][: len(match["indent"]) // 2]
+        key = ".".join([*(place for place in places if place), match["key"]])
         found.append(Setting(key, match["value"].strip(), match["origin"].strip()))
     return _with_base(found, command)
 

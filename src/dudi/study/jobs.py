@@ -91,7 +91,7 @@ def _in_order(study: Study, seeds: int) -> Iterator[Job]:
         for row in study.rows:
             job = job_of(study, row, seed)
             if seed == 0 and row is study.rows[0]:  # what its student knew before, and its teacher knows, is shown once
-                taught = () if job.config().teacher.model is None else ("teacher",)
+                taught = () if job.config().main_teacher.model is None else ("teacher",)
                 job = dataclasses.replace(job, subjects=(*job.subjects, "base", *taught))
             yield job
     if study.cost:
@@ -119,6 +119,8 @@ def key_of(recipe: str, words: tuple[str, ...]) -> str:
         tree[part] = {**tree.get(part, {}), "weights": None if name is None else _weights(str(name))}
     if own := {source: sums for source in _sources(config) if (sums := _files_of(source))}:
         tree["files"] = own
+    for section in tree.get("teachers", {}).values():
+        section["weights"] = _weights(str(section["model"]))
     text = json.dumps([config.method, tree, _own_settings(config), config.dtype], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

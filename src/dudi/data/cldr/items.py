@@ -103,7 +103,8 @@ def row_of(fact: Fact, language: str, paraphrase: int) -> Row | None:
     question, answer = worded
     number = place * MAX_PARAPHRASES + paraphrase % len(speaker(language).words.questions[fact.kind])
     prompt = (Message(role="user", content=question),)
-    return Row(id=f"cldr-{language}-{fact.kind}-{number:05d}", language=language, prompt=prompt, completion=answer)
+    row_id = f"cldr-{language}-{fact.kind}-{number:05d}"
+    return Row(id=row_id, language=language, prompt=prompt, completion=answer, parallel=str(fact))
 
 
 def fact_of(row_id: str) -> Fact:

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
-from dudi.data.chat import Tokens
+from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import ExampleSet, digest_of, with_completion
 from dudi.distill.engines import teacher_engine
 from dudi.distill.setup import Setup
@@ -25,7 +25,7 @@ def write_targets(run: Run) -> ExampleSet:
     Returns:
         The same rows with the teacher's answers as their targets.
     """
-    examples = run.rows
+    examples, teachers = run.rows, run.setup.teachers
     key = hash_of(
         {
             "data": examples.digest,
@@ -37,14 +37,17 @@ def write_targets(run: Run) -> ExampleSet:
         }
     )
     folder = run.args.folder / "stages" / "targets"
+    writers = [teachers.of(example.row, example.row.language) for example in examples.examples]
     if not stands(folder / "answers", key) and not fetch(run, "targets", key, folder, "answers"):
-        engine = teacher_engine(run)
-        prompts = [example.teacher_prompt for example in examples.examples]
-        write_answers(run, engine, prompts, "teacher", 0, folder / "answers", {"key": key})
+        prompts = [teachers.prompt(own, example) for own, example in zip(writers, examples.examples, strict=True)]
+        engines = {name: teacher_engine(run, one) for name, one in teachers.members.items()}
+        whose = [engines[own.name] for own in writers if own is not None]
+        write_answers(run, whose, prompts, "teacher", 0, folder / "answers", {"key": key})
         share(run, "targets", key, folder, "answers")
     answers = read_answers(folder / "answers")
-    if run.setup.own_tokens:
-        answers = {row: _in_students_tokens(run.setup, answer) for row, answer in answers.items()}
+    for own, example in zip(writers, examples.examples, strict=True):
+        if own is not None and own.own_tokens:
+            answers[example.row.id] = _in_students_tokens(run.setup, own.chat, answers[example.row.id])
     replaced = [
         with_completion(example, answers[example.row.id].ids, answers[example.row.id].ended, run.args.max_length)
         for example in examples.examples
@@ -52,9 +55,9 @@ def write_targets(run: Run) -> ExampleSet:
     return ExampleSet(replaced, examples.truncated, digest_of(replaced))
 
 
-def _in_students_tokens(setup: Setup, answer: Rollout) -> Rollout:
+def _in_students_tokens(setup: Setup, writer: ChatFormat, answer: Rollout) -> Rollout:
     """An answer of a teacher with another tokenizer, taken over as text without anybody's special tokens."""
-    text = setup.student_format.special.sub("", setup.teacher_format.text(answer.ids))
+    text = setup.student_format.special.sub("", writer.text(answer.ids))
     if not answer.ended:
         text = text.rstrip("\ufffd")  # it was cut inside a character
     ids = setup.student_format.answer_ids(text)
@@ -63,18 +66,21 @@ def _in_students_tokens(setup: Setup, answer: Rollout) -> Rollout:
 
 def write_answers(
     run: Run,
-    engine: Engine,
+    engines: Sequence[Engine],
     prompts: Sequence[Tokens],
     kind: str,
     epoch: int,
     folder: Path,
     about: Mapping[str, Any],
 ) -> None:
-    """Answer every training row, each rank its share, and seal the answers in row order."""
+    """Answer every training row with its engine, each rank its share, and seal the answers in row order."""
     args, examples = run.args, run.rows.examples
-    own = range(args.process_index, len(examples), args.world_size)
-    requests = [Request(prompts[i], NoiseKey(args.seed, examples[i].row.id, epoch, kind)) for i in own]
-    written = [(i, r.ids, r.ended) for i, r in zip(own, engine.generate(requests), strict=True)]
+    ranks = range(args.process_index, len(examples), args.world_size)
+    written = []
+    for engine in dict.fromkeys(engines):
+        own = [i for i in ranks if engines[i] is engine]
+        requests = [Request(prompts[i], NoiseKey(args.seed, examples[i].row.id, epoch, kind)) for i in own]
+        written += [(i, r.ids, r.ended) for i, r in zip(own, engine.generate(requests), strict=True)]
     lines = [
         json.dumps({"id": examples[i].row.id, "ids": ids, "ended": ended}, ensure_ascii=False)
         for i, ids, ended in sorted(gather_object(written))

@@ -24,14 +24,26 @@ UNSHARED = ("checkpoints*", "runs", ".*")
 
 
 def teacher_hash(run: Run) -> str:
-    """The identity of the second model.
+    """The identity of the second model; of several, of all of them, their templates, and who of them judges what.
 
     Raises:
         ConfigError: there is none.
     """
-    if run.setup.teacher is None:
+    teachers = run.setup.teachers
+    if teachers.main is None:
         raise ConfigError(f"method {run.args.method}: teacher-written answers need a teacher")
-    return checkpoints.hash_parameters(run.setup.teacher)
+    if not teachers.several:
+        return checkpoints.hash_parameters(teachers.main.model)
+    models = [(checkpoints.hash_parameters(one.model), one.chat.digest) for one in teachers.members.values()]
+    return hash_of({"models": models, "judges": judges(run)})
+
+
+def judges(run: Run) -> list[Any]:
+    """What decides who of several teachers judges a completion: the keys, what a probe found, and what rows say."""
+    teachers = run.setup.teachers
+    rows = [] if run.setup.train is None else run.setup.train.examples
+    named = {one.row.id: one.row.teacher for one in rows if one.row.teacher in teachers.routes}
+    return [teachers.routes, teachers.chosen, named]
 
 
 def hash_of(value: Any) -> str:

@@ -42,27 +42,19 @@ def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
         For each language of the rows: `rows`, `teacher` and `student` (mean scores between 0 and 1), `error` (the
         standard error of their difference), and `weight`.
     """
-    key = hash_of(
-        {
-            "rows": held_out.digest,
-            "student": checkpoints.hash_parameters(run.model()),
-            "teacher": teacher_hash(run),
-            "templates": [run.setup.student_format.digest, run.setup.teacher_format.digest],
-            "max_new_tokens": run.args.max_new_tokens,
-        }
-    )
+    about = {
+        "rows": held_out.digest,
+        "student": checkpoints.hash_parameters(run.model()),
+        "teacher": teacher_hash(run),
+        "templates": [run.setup.student_format.digest, run.setup.teacher_format.digest],
+        "max_new_tokens": run.args.max_new_tokens,
+    }
+    if run.setup.teachers.several:
+        about["route"] = run.args.teacher_route
+    key = hash_of(about)
     folder = run.args.folder / "stages" / PROBE
     if not stands(folder, key):
-        rows = held_out.examples
-        students = _answers(run, greedy_student(run), run.setup.student_format, [row.prompt for row in rows], rows)
-        teachers = _answers(
-            run, greedy_teacher(run), run.setup.teacher_format, [row.teacher_prompt for row in rows], rows
-        )
-        found = weigh(
-            [row.row.language for row in rows],
-            [score(answer, row.row.completion) for answer, row in zip(teachers, rows, strict=True)],
-            [score(answer, row.row.completion) for answer, row in zip(students, rows, strict=True)],
-        )
+        found = _probe(run, held_out.examples)
 
         def fill(partial: Path) -> None:
             (partial / FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -70,6 +62,49 @@ def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
         run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
     loaded: dict[str, dict[str, Any]] = json.loads((folder / FILE).read_text(encoding="utf-8"))
     return loaded
+
+
+def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
+    """Ask everybody, and weigh: each language against the teacher that it is given to, or against the best of them."""
+    teachers, setup = run.setup.teachers, run.setup
+    languages = [row.row.language for row in rows]
+    written = _answers(run, greedy_student(run), setup.student_format, [row.prompt for row in rows], rows)
+    student = [score(answer, row.row.completion) for answer, row in zip(written, rows, strict=True)]
+    given = [teachers.of(row.row, row.row.language) for row in rows]
+    scores: dict[str, dict[int, float]] = {}
+    for name, one in teachers.members.items():
+        own = [place for place in range(len(rows)) if run.args.teacher_route == "auto" or given[place] is one]
+        asked = [rows[place] for place in own]
+        prompts = [teachers.prompt(one, row) for row in asked]
+        written = _answers(run, greedy_teacher(run, one), one.chat, prompts, asked)
+        answers = zip(own, asked, written, strict=True)
+        scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}
+    if run.args.teacher_route != "auto":
+        joined = {place: found for of_one in scores.values() for place, found in of_one.items()}
+        return weigh(languages, [joined[place] for place in range(len(rows))], student)
+    return best_of(languages, {name: list(of_one.values()) for name, of_one in scores.items()}, student)
+
+
+def best_of(
+    languages: Sequence[str], teachers: Mapping[str, Sequence[float]], student: Sequence[float]
+) -> dict[str, dict[str, Any]]:
+    """The best teacher of each language, by its mean score, and its share; the first of several that are alike.
+
+    Args:
+        languages: The language of each row.
+        teachers: Each teacher's scores of the rows, by its name.
+        student: The student's.
+
+    Returns:
+        As `weigh`, and of each language `teacher_name`, and `teachers`: the mean score of each.
+    """
+    weighed = {name: weigh(languages, scores, student) for name, scores in teachers.items()}
+    found = {}
+    for language in sorted(set(languages)):
+        means = {name: own[language]["teacher"] for name, own in weighed.items()}
+        best = max(means, key=lambda name: means[name])
+        found[language] = {**weighed[best][language], "teacher_name": best, "teachers": means}
+    return found
 
 
 def _answers(
@@ -123,8 +158,16 @@ def describe_probe(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The probe as lines for a person."""
     lines = ["teacher_weight: auto, from held-out rows (exact match and chrF, their mean):"]
     lines += [
-        f"  {language}: teacher {one['teacher']:.3f}, student {one['student']:.3f} (error of the difference "
+        f"  {language}: {_named(one)}, student {one['student']:.3f} (error of the difference "
         f"{one['error']:.3f}, {one['rows']} rows) -> {one['weight']:.2f}"
         for language, one in found.items()
     ]
     return "\n".join(lines)
+
+
+def _named(one: Mapping[str, Any]) -> str:
+    """The teacher's score; of several, the best one's name and score, and what the others reached."""
+    if "teachers" not in one:
+        return f"teacher {one['teacher']:.3f}"
+    others = [f"{name} {mean:.3f}" for name, mean in one["teachers"].items() if name != one["teacher_name"]]
+    return f"teacher {one['teacher_name']} {one['teacher']:.3f} ({', '.join(others)})"

@@ -1,0 +1,172 @@
+"""The teachers' last hidden states on the targets, kept in a sealed folder: later epochs and runs read them.
+
+The off-policy signal reads the same rows in every epoch. What is kept is what the teacher gave, to the bit, in the
+precision in which it gave it; rows are read in their order, as many at a time as in a micro-batch. Read in another
+company the same row may differ in its last bit, as matrix products round by their shapes: a run under a cache is the
+same run whoever wrote it, and that of no cache where the micro-batches are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from torch import Tensor
+
+from dudi.command import say
+from dudi.data.examples import Example
+from dudi.distill.batch import MicroBatch, Scored
+from dudi.distill.passes import judge_all
+from dudi.distill.stages.cache import hash_of, stands
+from dudi.distill.state import Run
+from dudi.distill.step import Step
+from dudi.training import checkpoints
+from dudi.training.ranks import from_first, together
+
+FILE_BYTES = 2**28
+"""States that are held until they are written."""
+AT_ONCE = 16
+"""Micro-batches for which a teacher is opened once."""
+
+
+class KeptStates:
+    """Reads the states of training rows from a sealed folder.
+
+    Args:
+        folder: The folder, found whole.
+        examples: The training rows, in order.
+    """
+
+    def __init__(self, folder: Path, examples: Sequence[Example]) -> None:
+        self._rows = {example.row.id: (place, example) for place, example in enumerate(examples)}
+        self._files: dict[str, Any] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            opened = safe_open(file, framework="pt")
+            self._files |= dict.fromkeys(opened.keys(), opened)
+
+    def of(self, scored: Scored) -> Tensor | None:
+        """(T, H_t) of a target; None of anything else: a rollout, a row of evaluation."""
+        place, example = self._rows.get(scored.example.row.id, (0, None))
+        if scored.kind != "gold" or example is not scored.example:
+            return None
+        states: Tensor = self._files[_name(place)].get_tensor(_name(place))
+        return states
+
+
+def keep_states(run: Run) -> KeptStates | None:
+    """The states of all targets, read where they are kept, else made; None for a run that keeps none."""
+    place = run.args.teacher_cache
+    signal = run.signals.get("off_policy")
+    if place is None or run.setup.teachers.main is None or signal is None or not signal.teacher_reads:
+        return None
+    examples = run.rows.examples
+    sequences = [run.collector.gold(example) for example in examples]
+    key = _key(run, sequences)
+    folder = Path(place) / key
+    with _alone(run, folder):
+        if not stands(folder, key):
+            _make(run, sequences, folder, key)
+    return KeptStates(folder, examples)
+
+
+def _key(run: Run, sequences: Sequence[Scored]) -> str:
+    """Hash of all that the states depend on: teachers, what they read, precision, company, and what rounds them."""
+    args, read = run.args, hashlib.sha256()
+    for scored in sequences:
+        read.update(f"{scored.teacher}\0".encode())
+        for ids in (scored.teacher_prompt, scored.read_by_teacher):
+            read.update(len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes())
+    members = run.setup.teachers.members
+    configs = {name: one.model.config.to_dict() | {"_name_or_path": None} for name, one in members.items()}
+    on_cuda = args.device.type == "cuda"
+    device = torch.cuda.get_device_name(args.device) if on_cuda else torch.backends.cpu.get_cpu_capability()
+    return hash_of(
+        {
+            "teachers": {name: checkpoints.hash_parameters(one.model) for name, one in members.items()},
+            "configs": configs,
+            "attention": [one.model.config._attn_implementation for one in members.values()],
+            "read": read.hexdigest(),
+            "precision": [run.accelerator.mixed_precision, *(str(one.model.dtype) for one in members.values())],
+            "widened": args.widens_frozen,
+            "together": args.per_device_train_batch_size,
+            "build": [torch.__version__, args.device.type, device],
+        }
+    )
+
+
+def _make(run: Run, sequences: Sequence[Scored], folder: Path, key: str) -> None:
+    """Let the teachers read all targets, each rank its micro-batches, and seal what they give."""
+    args, parts = run.args, folder.with_name(f".{folder.name}.parts")
+    starts = list(range(0, len(sequences), args.per_device_train_batch_size))
+    if args.process_index == 0:
+        say(f"the teacher reads {len(sequences):,} targets once; its states are kept in {folder}")
+
+    def cleared() -> None:
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir(parents=True)
+
+    from_first(cleared)
+    together(lambda: _write(run, sequences, starts[args.process_index :: args.world_size], parts))
+
+    def fill(partial: Path) -> None:
+        for file in sorted(parts.iterdir()):
+            file.replace(partial / file.name)
+        parts.rmdir()
+
+    run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+
+
+def _write(run: Run, sequences: Sequence[Scored], starts: Sequence[int], parts: Path) -> None:
+    """This rank's files: each holds the states of some rows, by their place."""
+    held: dict[str, Tensor] = {}
+    count = size = 0
+    for place, states in _states(run, sequences, starts):
+        held[_name(place)] = states
+        size += states.nbytes
+        if size >= FILE_BYTES:
+            _save(held, parts, run.args.process_index, count)
+            held, count, size = {}, count + 1, 0
+    if held:
+        _save(held, parts, run.args.process_index, count)
+
+
+def _save(held: Mapping[str, Tensor], parts: Path, rank: int, count: int) -> None:
+    checkpoints.save_file(dict(held), parts / f"states-{rank:03d}-{count:05d}.safetensors")
+
+
+def _states(run: Run, sequences: Sequence[Scored], starts: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """The place and the states (T, H_t) of each target in this rank's micro-batches."""
+    size, signals = run.args.per_device_train_batch_size, {"off_policy": run.signals["off_policy"]}
+    for first in range(0, len(starts), AT_ONCE):
+        places = [list(range(start, min(start + size, len(sequences)))) for start in starts[first : first + AT_ONCE]]
+        batches = [MicroBatch({"gold": [sequences[place] for place in own]}) for own in places]
+        judge_all(run, batches, signals, Step(0, signals, {}))
+        for own, batch in zip(places, batches, strict=True):
+            for name, judged in (batch.judged or {}).items():
+                chosen = [place for place in own if sequences[place].teacher == name]
+                lengths = [len(sequences[place].read_by_teacher) for place in chosen]
+                for place, states in zip(chosen, judged.states["gold"].split(lengths), strict=True):
+                    yield place, states.to("cpu", copy=True)  # not a part of what was read together
+
+
+def _name(place: int) -> str:
+    return f"{place:08d}"
+
+
+@contextlib.contextmanager
+def _alone(run: Run, folder: Path) -> Iterator[None]:
+    """Keep other runs on this machine out while states are looked for and made; several processes do not wait."""
+    if run.args.world_size > 1:
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        yield

@@ -1,0 +1,218 @@
+"""A run's teachers before anything is trained: loaded, held against the student, their tokens lined up with its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.data.chat import ChatFormat, Tokens, chat_format, template_kwargs
+from dudi.data.examples import Example, ExampleSet
+from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.distill.teachers import DEFAULT
+from dudi.errors import ConfigError, DudiError
+from dudi.models.load import load_model, load_tokenizer, move
+from dudi.models.vocabulary import vocabulary_difference
+from dudi.models.widening import compute_in_float32
+from dudi.objective.coverage import measure_coverage
+from dudi.objective.event_loss import EventLoss
+from dudi.objective.forward import open_forward
+from dudi.objective.heads import check_head, head_of
+from dudi.objective.shared_events import SharedEvents
+
+Given = PreTrainedModel | str
+"""A model, or the name of one."""
+
+
+def tokenizers_by_name(
+    given: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None, names: Mapping[str, str]
+) -> dict[str, PreTrainedTokenizerBase]:
+    """The given tokenizers by their teachers' names, the default one's in front.
+
+    Raises:
+        ConfigError: a key that no teacher has.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        return dict.fromkeys(dict.fromkeys(names.values()) or [DEFAULT], given)
+    unknown = [key for key in given if key not in names]
+    if unknown:
+        raise ConfigError(f"teacher_processing_class: '{unknown[0]}' is no key of teachers ({', '.join(names)})")
+    by_name = {names[key]: tokenizer for key, tokenizer in given.items()}
+    return {name: by_name[name] for name in names.values() if name in by_name}
+
+
+def line_up(
+    teacher: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    own: ChatFormat,
+    vocabulary: int,
+    args: DudiConfig,
+    notes: list[str],
+) -> tuple[ChatFormat, str | None]:
+    """Make a teacher ready: its chat format, and what tells its tokenizer from the student's (None: nothing)."""
+    theirs = _teacher_format(teacher, tokenizer, args, own)
+    different = vocabulary_difference(own.tokenizer, tokenizer, vocabulary, head_size(teacher))
+    if different is None:
+        check_ends(own, theirs)
+    _freeze(teacher, args)
+    if args.widens_frozen and compute_in_float32(teacher):
+        notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
+    make_scorable(teacher)
+    return theirs, different
+
+
+def events_of(
+    student: ChatFormat,
+    teacher: ChatFormat,
+    different: str | None,
+    sizes: tuple[int, int],
+    args: DudiConfig,
+    train: ExampleSet | None,
+    notes: list[str],
+) -> EventLoss | None:
+    """The loss across tokenizers, where they differ and a divergence is read."""
+    if different is None:
+        return None
+    _check_own_teacher(args, different)
+    notes.append(different)
+    if not args.reads_teacher_tokens:
+        return None
+    return _common_events(student, teacher, sizes, args, [] if train is None else train.examples, notes)
+
+
+def wanted_teacher(teacher: Given | None, args: DudiConfig, notes: list[str]) -> Given | None:
+    """The given teacher, or None for a method that reads none."""
+    args.require_teacher(teacher is not None)
+    if teacher is not None and not args.needs_teacher:
+        notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
+        return None
+    return teacher
+
+
+def load_teacher(
+    teacher: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
+    """The teacher and its tokenizer: the given one, the one it was saved with, else the student's.
+
+    A tokenizer that was given without a teacher is kept: the student may take its chat template.
+    """
+    if teacher is None:
+        return None, tokenizer
+    if isinstance(teacher, str):
+        tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
+        return load_model(teacher), tokenizer
+    return teacher, tokenizer if tokenizer is not None else _tokenizer_of(teacher) or students
+
+
+def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
+    """Frozen, and on the run's device unless it was placed on purpose (`device_map`)."""
+    placed = "hf_device_map" in vars(teacher)
+    if args.teacher_offload == "cpu":
+        if placed or getattr(teacher, "is_quantized", False):
+            raise ConfigError(
+                "teacher_offload: cpu moves weights, and a teacher that is quantised or has a device_map stays where "
+                "it is; take one of them out"
+            )
+        move(teacher, "cpu")
+    elif args.device.type != "cpu" and teacher.device.type == "cpu" and not placed:
+        move(teacher, args.device)
+    teacher.eval().requires_grad_(False)
+
+
+def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
+    """The tokenizer at the name a model was loaded from, where there is one."""
+    name = model.config.name_or_path
+    if not name:
+        return None
+    try:
+        return load_tokenizer(name)
+    except DudiError:
+        return None
+
+
+def _teacher_format(
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: DudiConfig, student: ChatFormat
+) -> ChatFormat:
+    name = str(teacher.config.name_or_path or "the teacher")
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = student.tokenizer.chat_template
+    return chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
+
+
+def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
+    """Hold the ends of turn of two models with one tokenizer against each other.
+
+    Raises:
+        ConfigError: they are different tokens.
+    """
+    if teacher.end_of_turn != student.end_of_turn:
+        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, teacher.end_of_turn))
+        raise ConfigError(
+            f"the student's template ends a turn with {ours!r}, the teacher's with {theirs!r}: the teacher would judge "
+            "an ending it never writes; set student.chat_template: teacher"
+        )
+
+
+def _check_own_teacher(args: DudiConfig, different: str) -> None:
+    """Refuse a method whose teacher is the student's own average, and whose cold start's teacher speaks other tokens.
+
+    Raises:
+        ConfigError: the prompts of both would be read by one of them.
+    """
+    if not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values()):
+        raise ConfigError(
+            f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
+            "teacher_sft, or a teacher with the student's tokenizer"
+        )
+
+
+def _common_events(
+    student: ChatFormat,
+    teacher: ChatFormat,
+    sizes: tuple[int, int],
+    args: DudiConfig,
+    examples: Sequence[Example],
+    notes: list[str],
+) -> EventLoss:
+    """What both tokenizers know, once it covers enough of the rows."""
+    events = shared_events(student, teacher, sizes)
+    coverage = measure_coverage(events, completions_by_language(examples))
+    coverage.check(args.min_shared_bytes)
+    notes.append(f"their shared events are compared:\n{coverage.table()}")
+    return EventLoss(events, args.device)
+
+
+def check_choice(args: DudiConfig, teachers: int) -> None:
+    """Refuse several teachers of a method whose divergence is from the student's own average.
+
+    Raises:
+        ConfigError: they would only write its cold start's targets.
+    """
+    if teachers > 1 and not args.reads_teacher_tokens and any(s.teacher_reads for s in build_signals(args).values()):
+        raise ConfigError(f"teachers: method {args.method} is its own teacher; give one teacher for its cold start")
+
+
+def shared_events(student: ChatFormat, teacher: ChatFormat, sizes: tuple[int | None, int | None]) -> SharedEvents:
+    """The common events of two chat formats, for heads of so many rows."""
+    return SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
+
+
+def completions_by_language(examples: Sequence[Example]) -> dict[str, list[Tokens]]:
+    """The targets of each language."""
+    found: dict[str, list[Tokens]] = {}
+    for example in examples:
+        found.setdefault(example.row.language, []).append(example.completion)
+    return found
+
+
+def head_size(model: PreTrainedModel) -> int:
+    """Rows of a model's head: the ids that it gives a probability."""
+    return head_of(model).weight.shape[0]
+
+
+def make_scorable(model: PreTrainedModel) -> None:
+    """Let our passes run inside a model's forward, over a head that they know how to apply."""
+    open_forward(model)
+    check_head(model)

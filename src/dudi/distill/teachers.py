@@ -1,0 +1,219 @@
+"""Several teachers: who judges which completion, and which share of the tokens each of them has.
+
+A completion is judged by the teacher that its row names, else by that of the language that it should be in, else by the
+default one. All of them share each signal's denominator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dudi.data.chat import ChatFormat, Tokens
+from dudi.data.examples import Example
+from dudi.data.rows import Row
+from dudi.distill.batch import MicroBatch
+from dudi.errors import ConfigError, did_you_mean
+from dudi.objective.event_loss import EventLoss
+from dudi.objective.signals import Kind, Signal
+
+DEFAULT = "default"
+M = TypeVar("M")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Teacher:
+    """A second model, as the student's completions reach it.
+
+    Attributes:
+        name: The keys that it was given under: `default`, `my+ta`.
+        model: The model, frozen.
+        chat: How it reads a conversation.
+        own_tokens: Whether its tokenizer is its own: its answers are then taken over as text.
+        events: The loss across tokenizers, where they differ and a divergence is read; else None.
+    """
+
+    name: str
+    model: PreTrainedModel
+    chat: ChatFormat
+    own_tokens: bool = False
+    events: EventLoss | None = None
+
+
+@dataclasses.dataclass(slots=True)
+class Teachers:
+    """The second models of a run.
+
+    Attributes:
+        members: By name, the default one in front; empty where there is no second model.
+        routes: The member of each key: a language, the value of a row's `teacher`, or `default`.
+        chosen: The member of each language as a probe found it (`teacher_route: auto`); it wins over `routes`.
+    """
+
+    members: dict[str, Teacher]
+    routes: dict[str, str] = dataclasses.field(default_factory=dict)
+    chosen: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is a choice."""
+        return len(self.members) > 1
+
+    @property
+    def main(self) -> Teacher | None:
+        """Who judges whatever nobody else is named for; None without a second model."""
+        return next(iter(self.members.values()), None)
+
+    def by_key(self) -> tuple[dict[str, PreTrainedModel], dict[str, PreTrainedTokenizerBase]]:
+        """The models and their tokenizers as they were given."""
+        names = self.routes or {name: name for name in self.members}
+        members = {key: self.members[name] for key, name in names.items()}
+        return (
+            {key: one.model for key, one in members.items()},
+            {key: one.chat.tokenizer for key, one in members.items()},
+        )
+
+    def of(self, row: Row, language: str) -> Teacher | None:
+        """Who judges a completion of a row.
+
+        Args:
+            row: The row.
+            language: The language that the completion should be in.
+        """
+        if not self.several:
+            return self.main
+        if row.teacher is not None and row.teacher in self.routes:
+            return self.members[self.routes[row.teacher]]
+        name = self.chosen.get(language) or self.routes.get(language) or self.routes.get(DEFAULT)
+        return self.main if name is None else self.members[name]
+
+    def prompt(self, teacher: Teacher | None, example: Example) -> Tokens:
+        """X as a teacher reads it; the example holds it in the default one's template."""
+        if teacher is None or teacher is self.main:
+            return example.teacher_prompt
+        return teacher.chat.prompt_ids(example.row.prompt)
+
+    def check(self, examples: Iterable[Example], targets: Sequence[str], known: Sequence[str], *, routed: bool) -> None:
+        """Hold the keys against the rows.
+
+        Args:
+            examples: All rows.
+            targets: Languages of rollouts, beside the rows' own.
+            known: All languages.
+            routed: Whether the keys say who judges what; else a probe finds out, and they are names.
+
+        Raises:
+            ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
+        """
+        if not routed:
+            return
+        rows = [example.row for example in examples]
+        named = {row.teacher for row in rows if row.teacher is not None}
+        for key in self.routes:
+            if key != DEFAULT and key not in known and key not in named:
+                hint = did_you_mean(key, [*known, *sorted(named), DEFAULT])
+                raise ConfigError(
+                    f"teachers: '{key}' is neither a language nor the `teacher` of any row nor `{DEFAULT}`{hint}"
+                )
+        if not self.routes or DEFAULT in self.routes:
+            return
+        asked = [(row.teacher, language) for row in rows for language in (row.language, *targets)]
+        alone = {language for name, language in asked if name not in self.routes and language not in self.routes}
+        if alone:
+            raise ConfigError(f"teachers: there is none for {', '.join(sorted(alone))}: name it, or a `{DEFAULT}`")
+
+
+def merge_keys(given: Mapping[str, M]) -> tuple[dict[str, M], dict[str, str]]:
+    """Teachers by name from teachers by key, each model once and the default one in front; and each key's name.
+
+    Args:
+        given: Models, or names of them; the same one may stand under several keys.
+    """
+    keys: list[list[str]] = []
+    for key in sorted(given, key=lambda key: key != DEFAULT):
+        same = next((own for own in keys if given[own[0]] is given[key] or _same_name(given[own[0]], given[key])), None)
+        keys.append([key]) if same is None else same.append(key)
+    names = {key: "+".join(own) for own in keys for key in own}
+    return {names[own[0]]: given[own[0]] for own in keys}, names
+
+
+def _same_name(one: Any, other: Any) -> bool:
+    return isinstance(one, str) and one == other
+
+
+def teacher_tokens(batches: Sequence[MicroBatch], signals: Mapping[str, Signal], names: Sequence[str]) -> Tensor:
+    """(T, signals) fp64 trained tokens that each teacher judges for each signal; 0 for signals without a teacher."""
+    table = torch.zeros(len(names), len(signals), dtype=torch.float64)
+    for batch in batches:
+        for column, signal in enumerate(signals.values()):
+            for scored in (one for kind in signal.teacher_reads for one in batch.sequences[kind]):
+                table[names.index(scored.teacher), column] += float(scored.counted().sum())
+    return table
+
+
+def teacher_metrics(table: Tensor, names: Sequence[str], signals: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Each teacher's tokens and its share of those of its signal, from a step's summed `teacher_tokens`."""
+    totals = table.sum(0).tolist()
+    found: dict[str, dict[str, float]] = {name: {} for name in names}
+    for name, line in zip(names, table.tolist(), strict=True):
+        for signal, tokens, total in zip(signals, line, totals, strict=True):
+            if total:
+                found[name] |= {f"tokens/{signal}": tokens, f"share/{signal}": tokens / total}
+    return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """What of a micro-batch is scored together: everything, or the sequences of one teacher.
+
+    Attributes:
+        batch: Its sequences.
+        signals: Those that read them.
+        teacher: Whose; None for signals that read none.
+        places: Where its completion tokens are among those of the micro-batch, by kind; None: all of them.
+    """
+
+    batch: MicroBatch
+    signals: Mapping[str, Signal]
+    teacher: str | None
+    places: dict[Kind, Tensor] | None = None
+
+
+def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) -> list[Part]:
+    """A micro-batch cut by teacher; first what reads no teacher.
+
+    Args:
+        batch: The sequences.
+        signals: Those that run.
+        watched: The kind that `batch.watched` counts tokens of.
+    """
+    untaught = {name: signal for name, signal in signals.items() if not signal.teacher_reads}
+    parts = [Part(dataclasses.replace(batch, watched=[]), untaught, None)] if untaught else []
+    read = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
+    for name in sorted({scored.teacher for kind in read for scored in batch.sequences[kind]}):
+        places: dict[Kind, Tensor] = {}
+        for kind in read:
+            lengths = torch.tensor([len(scored.completion) for scored in batch.sequences[kind]])
+            own = torch.tensor([scored.teacher == name for scored in batch.sequences[kind]])
+            places[kind] = torch.repeat_interleave(own, lengths).nonzero().squeeze(1)
+        places = {kind: found for kind, found in places.items() if len(found)}
+        sequences = {kind: [scored for scored in batch.sequences[kind] if scored.teacher == name] for kind in places}
+        mapped = {int(place): number for number, place in enumerate(places.get(watched, []))}
+        own_batch = dataclasses.replace(
+            batch,
+            sequences=sequences,
+            gold_reference=None,
+            watched=[mapped[place] for place in batch.watched if place in mapped],
+        )
+        reading = {
+            one: signal
+            for one, signal in signals.items()
+            if signal.teacher_reads and signal.teacher_reads <= set(places)
+        }
+        parts.append(Part(own_batch, reading, name, places))
+    return parts

@@ -1,0 +1,88 @@
+"""What a run was in each language: its metrics over the steps, its teachers' shares, and what the probe found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dudi.report.charts import COLOURS, Chart
+from dudi.report.lines import Lines, Series
+from dudi.report.run_folder import RunFolder, number, overlap_key
+from dudi.report.wording import in_order, percent, shown
+from dudi.tables import DASH, Entry, Grid, Line
+
+_SIGNALS = (("off_policy", "Off-policy signal"), ("on_policy", "On-policy signal"))
+_TEACHER, _NAMED = "teacher", "teacher_name"
+
+
+def language_charts(run: RunFolder) -> list[Chart]:
+    """A chart for each metric that a run has by language, a line for each language; none of a run in one language."""
+    records = run.stage(cold=False)
+    found = [record["languages"] for record in records if isinstance(record.get("languages"), Mapping)]
+    codes = in_order({str(code) for languages in found for code in languages})
+    if len(codes) < 2:
+        return []
+    overlap = overlap_key(records) or "overlap@"
+    metrics = [
+        ("Sequence signal by language", "loss/sequence", "nats a pair", 1.0),
+        *((f"{title} by language", f"loss/{name}", "nats a token", 1.0) for name, title in _SIGNALS),
+        *((f"Share of the {title.lower()} by language", f"share/{name}", "%", 100.0) for name, title in _SIGNALS),
+        ("Overlap ratio by language", overlap, "share", 1.0),
+        ("Entropy of the student by language", "student_entropy", "nats", 1.0),
+        ("Entropy of the teacher by language", "teacher_entropy", "nats", 1.0),
+        ("In a wrong language, by language", "rollout/wrong_language_rate", "%", 100.0),
+    ]
+    return [_chart(run, title, "languages", codes, key, unit, scale) for title, key, unit, scale in metrics]
+
+
+def teacher_charts(run: RunFolder) -> list[Chart]:
+    """Each teacher's share of the tokens, where a run has several."""
+    records = run.stage(cold=False)
+    found = [record["teachers"] for record in records if isinstance(record.get("teachers"), Mapping)]
+    names = list(dict.fromkeys(str(name) for teachers in found for name in teachers))
+    signals = [] if len(names) < 2 else _SIGNALS
+    return [
+        _chart(run, f"Share of each teacher, {title.lower()}", "teachers", names, f"share/{name}", "%", 100.0)
+        for name, title in signals
+    ]
+
+
+def _chart(run: RunFolder, title: str, part: str, names: list[str], key: str, unit: str, scale: float) -> Chart:
+    """One metric of every name in a part of the records (`languages`, `teachers`)."""
+    series = []
+    for place, name in enumerate(names):
+        points = []
+        for record in run.stage(cold=False):
+            whole = record.get(part)
+            own = whole.get(name) if isinstance(whole, Mapping) else None
+            value = number(own.get(key)) if isinstance(own, Mapping) else None
+            step = number(record.get("step"))
+            if value is not None and step is not None:
+                points.append((step, scale * value))
+        series.append(Series(name, points, place % COLOURS, dash=place // COLOURS))
+    return Lines(title, series, y=unit)
+
+
+def probe_grid(run: RunFolder) -> Grid | None:
+    """What the probe of `teacher_weight: auto` found; None for a run without one."""
+    found = {str(code): one for code, one in run.probe.items() if isinstance(one, Mapping)}
+    if not found:
+        return None
+    teachers = list(dict.fromkeys(str(name) for one in found.values() for name in _scores(one)))
+    columns = [f"teacher {name}" if name else _TEACHER for name in teachers]
+    lines = []
+    for code in in_order(found):
+        one, scores = found[code], _scores(found[code])
+        best = one.get(_NAMED)
+        entries = [Entry(shown(number(scores.get(name))), best=len(teachers) > 1 and name == best) for name in teachers]
+        rest = (shown(number(one.get("student"))), shown(number(one.get("error"))), percent(number(one.get("weight"))))
+        rows = number(one.get("rows"))
+        lines.append(Line(code, (Entry(DASH if rows is None else f"{rows:.0f}"), *entries, *map(Entry, rest))))
+    heads = ("rows", *columns, "student", "error of the difference", "teacher's share")
+    return Grid(heads, tuple(lines), "language")
+
+
+def _scores(one: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The score of each teacher by name; of the only one, which has no name, by an empty one."""
+    several = one.get("teachers")
+    return several if isinstance(several, Mapping) else {"": one.get(_TEACHER)}
