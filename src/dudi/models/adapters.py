@@ -74,6 +74,7 @@ def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
         ConfigError: it has an adapter already.
     """
     if peft_config is None:
+        train_text_alone(model)
         return model
     if is_adapted(model):
         raise ConfigError(
@@ -83,7 +84,25 @@ def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
     from peft import get_peft_model
 
     with drawn_from(seed):
-        return get_peft_model(model, copy.deepcopy(peft_config))
+        adapted = get_peft_model(model, copy.deepcopy(peft_config))
+    train_text_alone(adapted)
+    return adapted
+
+
+def train_text_alone(model: nn.Module) -> None:
+    """Freeze what of a student that reads images too reads no text: no loss reaches it, and DDP waits for gradients.
+
+    Args:
+        model: The student, with adapters or without; one that reads text alone is left as it is.
+    """
+    inner = innermost(model)
+    if inner.config.get_text_config() is inner.config:
+        return
+    parts = (inner.get_decoder(), inner.get_input_embeddings(), inner.get_output_embeddings())
+    kept = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in kept:
+            parameter.requires_grad_(False)
 
 
 def check_adapter(model: nn.Module) -> None:
@@ -214,12 +233,14 @@ def merged(peft_model: PeftModel) -> PreTrainedModel:
     if isinstance(head, nn.Linear):
         head.weight = nn.Parameter(head.weight.detach().clone())
     whole: PreTrainedModel = twin.merge_and_unload()
-    config, head = whole.config.get_text_config(), whole.get_output_embeddings()
-    if config.tie_word_embeddings and head is not None:
+    head = whole.get_output_embeddings()
+    configs = [one for one in (whole.config, whole.config.get_text_config()) if hasattr(one, "tie_word_embeddings")]
+    if head is not None and any(config.tie_word_embeddings for config in configs):
         if torch.equal(head.weight, cast("Tensor", whole.get_input_embeddings().weight)):
             whole.tie_weights()
         else:
-            config.tie_word_embeddings = whole.config.tie_word_embeddings = False
+            for config in configs:
+                config.tie_word_embeddings = False
     return whole
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -86,6 +87,8 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal language model from safetensors or GGUF weights.
 
+    One that reads images too is given whole: training and generation read its text alone.
+
     Args:
         name: A hub name, a folder, or `package:NAME`.
         dtype: Precision of the weights.
@@ -117,9 +120,7 @@ def load_model(
         options["use_safetensors"] = True
     try:
         with no_pickles():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                locate(name), dtype=dtype, output_loading_info=True, **options
-            )
+            loaded = _loaded(locate(name), dtype=dtype, output_loading_info=True, **options)
     except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
         raise _unreachable(name, "model", error) from error
     model: PreTrainedModel = loaded[0]
@@ -129,6 +130,16 @@ def load_model(
     if keep_layers is not None:
         model = cut_layers(model, keep_layers)
     return model
+
+
+def _loaded(place: str, **options: Any) -> Any:
+    """A causal language model, or one that reads images too: its text is read, and it is saved as what it is."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(place, **options)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        return AutoModelForImageTextToText.from_pretrained(place, **options)
 
 
 def find_model(

@@ -34,7 +34,8 @@ def stop_at(model: PreTrainedModel, stop_ids: Sequence[int]) -> None:
         ConfigError: the model's generation config contradicts itself, and could not be saved.
     """
     for config in {id(config): config for config in (model.config, model.config.get_text_config())}.values():
-        config.eos_token_id = _joined(stop_ids, config.eos_token_id)
+        if hasattr(config, "eos_token_id"):  # that of a model which reads images may have none: its text's has
+            config.eos_token_id = _joined(stop_ids, config.eos_token_id)
     generation: GenerationConfig | None = model.generation_config
     if generation is None:
         return
