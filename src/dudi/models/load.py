@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -76,7 +76,7 @@ def load_tokenizer(
 def load_model(
     name: str,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
     revision: str | None = None,
     attn_implementation: str | None = None,
     gguf_file: str | None = None,
@@ -88,7 +88,7 @@ def load_model(
 
     Args:
         name: A hub name, a folder, or `package:NAME`.
-        dtype: Precision of the weights.
+        dtype: Precision of the weights; `auto` is that of the files, and not for GGUF.
         revision: Commit, tag or branch on the hub.
         attn_implementation: As in `transformers`.
         gguf_file: A GGUF file in the folder; the weights are de-quantised.
@@ -115,6 +115,8 @@ def load_model(
     )
     if gguf_file is None:
         options["use_safetensors"] = True
+    else:
+        options |= _left_out(Path(locate(name)) / gguf_file)
     try:
         with no_pickles():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -129,6 +131,17 @@ def load_model(
     if keep_layers is not None:
         model = cut_layers(model, keep_layers)
     return model
+
+
+def _left_out(file: Path) -> dict[str, Any]:
+    """What a GGUF file says of its model and `transformers` does not read: the head's size of Qwen3."""
+    if not file.is_file():
+        return {}
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+
+    metadata, _ = read_gguf_metadata(str(file))
+    size = metadata.get("qwen3.attention.key_length")
+    return {} if size is None else {"head_dim": int(size)}
 
 
 def find_model(
