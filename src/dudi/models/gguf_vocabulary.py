@@ -1,8 +1,8 @@
 """A tokenizer as a GGUF file describes it: tokens, their kinds, merges or scores, special ids, the chat template.
 
-llama.cpp has its own tokenizers: byte-level BPE (`gpt2`), where a name (`tokenizer.ggml.pre`) says how text is cut before
-merging, and SentencePiece's BPE (`llama`), where scores order the merges. What it cannot do as the model's own tokenizer
-does is refused.
+llama.cpp has its own tokenizers: byte-level BPE (`gpt2`), where a name (`tokenizer.ggml.pre`) says how text is cut
+before merging, and SentencePiece's BPE (`llama`), where scores order the merges. What it cannot do as the model's own
+tokenizer does is refused.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def vocabulary_of(
         raise ConfigError("--gguf: the model has no tokenizer.json, from which the file's tokenizer is made")
     core: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     if core["model"]["type"] != "BPE":
-        raise ConfigError(f"--gguf: {core['model']['type']} tokenizers cannot be exported; BPE and SentencePiece's BPE can")
+        raise ConfigError(
+            f"--gguf: {core['model']['type']} tokenizers cannot be exported; BPE and SentencePiece's BPE can"
+        )
     byte_level = not core["model"].get("byte_fallback")
     adds_space = _check_normalizer(core, byte_level)
     tokens, types = _tokens(tokenizer, rows, byte_level)
@@ -176,7 +178,9 @@ def _check_normalizer(core: dict[str, Any], byte_level: bool) -> bool:
     pre = core["pre_tokenizer"] or {}
     spaces = [step for step in steps if step["type"] == "Replace" and step["content"] == SPACE]
     if len(spaces) + kinds.count("Prepend") != len(steps) or not (spaces or pre.get("type") == "Metaspace"):
-        raise ConfigError(f"--gguf: llama.cpp has no such normalizer before SentencePiece: {', '.join(kinds) or 'none'}")
+        raise ConfigError(
+            f"--gguf: llama.cpp has no such normalizer before SentencePiece: {', '.join(kinds) or 'none'}"
+        )
     return "Prepend" in kinds or pre.get("prepend_scheme") in ("first", "always")
 
 
@@ -193,8 +197,9 @@ def _cut(pre_tokenizer: dict[str, Any] | None) -> str:
     pattern = steps[0]["pattern"].get("Regex") if whole else None
     if pattern in CUTS:
         return CUTS[pattern]
+    way = pattern or ", ".join(kinds) or "not at all"
     raise ConfigError(
-        f"--gguf: llama.cpp has no name for how this tokenizer cuts text ({pattern or ', '.join(kinds) or 'not at all'}); "
+        f"--gguf: llama.cpp has no name for how this tokenizer cuts text ({way}); "
         f"--pre NAME takes one that is near: gpt-2, smollm, {', '.join(dict.fromkeys(CUTS.values()))} ..."
     )
 

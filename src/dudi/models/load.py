@@ -27,6 +27,8 @@ from dudi.models.hub_errors import explain_hub_error
 from dudi.models.screening import ADAPTER_WEIGHTS, INDEX, SETTINGS, WEIGHTS, no_pickles, screen, screen_settings
 
 PACKAGE = "package:"
+GEMMA_27B_LAYERS = 62
+"""The one Gemma 3 that does not scale attention by its head's size; its file does not say so either."""
 
 # Or `transformers` would ask a bot on the hub to convert a model without safetensors, and load what it proposes.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -134,14 +136,21 @@ def load_model(
 
 
 def _left_out(file: Path) -> dict[str, Any]:
-    """What a GGUF file says of its model and `transformers` does not read: the head's size of Qwen3."""
+    """What a GGUF file says of its model and `transformers` does not read: sizes of heads, Llama's biases."""
     if not file.is_file():
         return {}
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
-    metadata, _ = read_gguf_metadata(str(file))
-    size = metadata.get("qwen3.attention.key_length")
-    return {} if size is None else {"head_dim": int(size)}
+    metadata, tensors = read_gguf_metadata(str(file))
+    found: dict[str, Any] = {}
+    if "qwen3.attention.key_length" in metadata:
+        found["head_dim"] = int(metadata["qwen3.attention.key_length"])
+    if "gemma3.attention.key_length" in metadata and metadata["gemma3.block_count"] != GEMMA_27B_LAYERS:
+        found["query_pre_attn_scalar"] = int(metadata["gemma3.attention.key_length"])
+    if metadata.get("general.architecture") == "llama":
+        biases = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
+        found |= {key: True for key, name in biases.items() if name in tensors}
+    return found
 
 
 def find_model(

@@ -20,7 +20,9 @@ KINDS = ("Q8_0", "F16", "BF16", "F32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi export`."""
-    parser.add_argument("model", metavar="MODEL", help="a run, a folder (an adapter is merged), a hub name, a GGUF file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a run, a folder (an adapter is merged), a hub name, a GGUF file"
+    )
     parser.add_argument(
         "--gguf", nargs="?", const=KINDS[0], metavar="|".join(KINDS), help="one file for llama.cpp (default: Q8_0)"
     )
@@ -65,13 +67,16 @@ def run(given: argparse.Namespace) -> int:
     model = whole_model(source)
     vocabulary = vocabulary_of(chat.tokenizer, model.config.vocab_size, _ends(model, chat), given.pre)
     written = write_gguf(model, vocabulary, name, kind, output)
+    ends = [vocabulary.tokens[vocabulary.ids[end]] for end in ("eos", "eot", "eom") if end in vocabulary.ids]
     lines = [
         f"{output}: {output.stat().st_size / 1e6:,.1f} MB, {written.tensors} tensors, {kind}",
         f"  {model.config.model_type}; tokenizer {vocabulary.kind}, text cut as {vocabulary.pre}; "
-        f"ends at {', '.join(vocabulary.tokens[vocabulary.ids[end]] for end in ('eos', 'eot', 'eom') if end in vocabulary.ids)}",
+        f"ends at {', '.join(ends)}",
     ]
     if written.unquantised:
-        lines.append(f"  F16 in place of {kind}, since their rows do not fill blocks: {len(written.unquantised)} matrices")
+        lines.append(
+            f"  F16 in place of {kind}, since their rows do not fill blocks: {len(written.unquantised)} matrices"
+        )
     if vocabulary.chat_template is None:
         lines.append("  no chat template: the model has none; --chat-template FILE gives it one")
     return say("\n".join(lines))
