@@ -220,7 +220,7 @@ def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: the template's file cannot be read.
     """
-    from dudi.models.load import load_tokenizer
+    from dudi.models.load import load_tokenizer, locate
 
     tokenizer = load_tokenizer(
         section.model,
@@ -232,7 +232,7 @@ def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     if wanted == "teacher" and role == "student":
         tokenizer.chat_template = None  # it is given the teacher's
     elif wanted is not None:
-        tokenizer.chat_template = read_template(Path(wanted), f"{role}.chat_template")
+        tokenizer.chat_template = read_template(Path(locate(wanted)), f"{role}.chat_template")
     return tokenizer
 
 
