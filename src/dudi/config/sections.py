@@ -36,7 +36,8 @@ class ModelSection(Section):
         description="Cut the model down to these layers; a number means that many, evenly spaced, both ends included.",
     )
     chat_template: Place | None = Field(
-        default=None, description="`teacher`, or a path to a jinja file; null: the model's own."
+        default=None,
+        description="`teacher`, or a path to a jinja file (`package:NAME/FILE`: one in a package); null: its own.",
     )
     trust_remote_code: bool = Field(default=False, description="Run Python code that the model's repository brings.")
 

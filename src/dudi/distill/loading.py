@@ -263,11 +263,11 @@ def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: the template's file cannot be read.
     """
-    from dudi.models.load import load_tokenizer
+    from dudi.models.load import load_tokenizer, locate
 
     wanted = section.chat_template
     own = wanted is None or (wanted == "teacher" and role == "student")
-    template = None if own else read_template(Path(str(wanted)), f"{role}.chat_template")
+    template = None if own else read_template(Path(locate(str(wanted))), f"{role}.chat_template")
     tokenizer = load_tokenizer(
         section.model,
         revision=section.revision,

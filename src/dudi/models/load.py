@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -28,6 +28,8 @@ from dudi.models.hub_errors import explain_hub_error
 from dudi.models.screening import ADAPTER_WEIGHTS, INDEX, SETTINGS, WEIGHTS, no_pickles, screen, screen_settings
 
 PACKAGE = "package:"
+GEMMA_27B_LAYERS = 62
+"""The one Gemma 3 that does not scale attention by its head's size; its file does not say so either."""
 
 # Or `transformers` would ask a bot on the hub to convert a model without safetensors, and load what it proposes.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -77,7 +79,7 @@ def load_tokenizer(
 def load_model(
     name: str,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
     revision: str | None = None,
     attn_implementation: str | None = None,
     gguf_file: str | None = None,
@@ -91,7 +93,7 @@ def load_model(
 
     Args:
         name: A hub name, a folder, or `package:NAME`.
-        dtype: Precision of the weights.
+        dtype: Precision of the weights; `auto` is that of the files, and not for GGUF.
         revision: Commit, tag or branch on the hub.
         attn_implementation: As in `transformers`.
         gguf_file: A GGUF file in the folder; the weights are de-quantised.
@@ -118,6 +120,8 @@ def load_model(
     )
     if gguf_file is None:
         options["use_safetensors"] = True
+    else:
+        options |= _left_out(Path(locate(name)) / gguf_file)
     try:
         with no_pickles():
             loaded = _loaded(locate(name), dtype=dtype, output_loading_info=True, **options)
@@ -140,6 +144,24 @@ def _loaded(place: str, **options: Any) -> Any:
         if "Unrecognized configuration class" not in str(error):
             raise
         return AutoModelForImageTextToText.from_pretrained(place, **options)
+
+
+def _left_out(file: Path) -> dict[str, Any]:
+    """What a GGUF file says of its model and `transformers` does not read: sizes of heads, Llama's biases."""
+    if not file.is_file():
+        return {}
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+
+    metadata, tensors = read_gguf_metadata(str(file))
+    found: dict[str, Any] = {}
+    if "qwen3.attention.key_length" in metadata:
+        found["head_dim"] = int(metadata["qwen3.attention.key_length"])
+    if "gemma3.attention.key_length" in metadata and metadata["gemma3.block_count"] != GEMMA_27B_LAYERS:
+        found["query_pre_attn_scalar"] = int(metadata["gemma3.attention.key_length"])
+    if metadata.get("general.architecture") == "llama":
+        biases = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
+        found |= {key: True for key, name in biases.items() if name in tensors}
+    return found
 
 
 def find_model(

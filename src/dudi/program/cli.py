@@ -310,6 +310,7 @@ VERBS: dict[str, Verb | Kinds] = {
         _late("dudi.program.eval", "run"),
     ),
     "compare": _verb("put evaluations side by side, with a test of each lead", "dudi.program.compare"),
+    "export": _verb("a trained model as one GGUF file, for llama.cpp", "dudi.program.export"),
     "report": _verb("an HTML report of one or several runs", "dudi.program.report"),
     "study": Kinds(
         "grids of runs: the paper's tables in miniature",

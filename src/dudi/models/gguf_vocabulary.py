@@ -1,0 +1,212 @@
+"""A tokenizer as a GGUF file describes it: tokens, their kinds, merges or scores, special ids, the chat template.
+
+llama.cpp has its own tokenizers: byte-level BPE (`gpt2`), where a name (`tokenizer.ggml.pre`) says how text is cut
+before merging, and SentencePiece's BPE (`llama`), where scores order the merges. What it cannot do as the model's own
+tokenizer does is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import gguf
+from gguf import TokenType
+from transformers import PreTrainedTokenizerBase
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+from dudi.errors import ConfigError
+
+GPT2, SENTENCE_PIECE = "gpt2", "llama"
+WORDS_WITH_MARKS = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
+"""How the package's miniature models cut text. `qwen35` cuts words and digits alike; only runs of spaces differ."""
+CUTS = {
+    **{GGUF_PRE_TOKENIZER_SPLITS[name]: name for name in ("qwen2", "qwen35", "llama-bpe", "tekken", "gpt-4o")},
+    WORDS_WITH_MARKS: "qwen35",
+}
+"""llama.cpp's names of the regular expressions that cut text."""
+LONE_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+SPACE = "▁"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a file says of its tokenizer.
+
+    Attributes:
+        kind: `gpt2` or `llama`.
+        pre: llama.cpp's name of how text is cut before it is merged.
+        tokens: By id; as many as the model has rows.
+        types: Of each token.
+        merges: Of byte-level BPE, as `left right`.
+        scores: Of SentencePiece's tokens: a pair with a higher one is merged earlier.
+        ids: Special tokens, by llama.cpp's names: `bos`, `eos`, `unk`, `pad`, `eot`, `eom`.
+        adds_bos: Whether a text is read with the beginning-of-text token in front of it.
+        adds_space: Whether a text is read with a space in front of it.
+        chat_template: Jinja.
+    """
+
+    kind: str
+    pre: str
+    tokens: list[str]
+    types: list[TokenType]
+    merges: list[str]
+    scores: list[float]
+    ids: dict[str, int]
+    adds_bos: bool
+    adds_space: bool
+    chat_template: str | None
+
+    def add_to(self, writer: gguf.GGUFWriter) -> None:
+        """Write it into a file's header."""
+        writer.add_tokenizer_model(self.kind)
+        writer.add_tokenizer_pre(self.pre)
+        writer.add_token_list(self.tokens)
+        writer.add_token_types(self.types)
+        if self.kind == GPT2:
+            writer.add_token_merges(self.merges)
+        else:
+            writer.add_token_scores(self.scores)
+            writer.add_add_space_prefix(self.adds_space)
+        for name, value in self.ids.items():
+            getattr(writer, f"add_{name}_token_id")(value)
+        writer.add_add_bos_token(self.adds_bos)
+        writer.add_add_eos_token(False)
+        if self.chat_template:
+            writer.add_chat_template(self.chat_template)
+
+
+def vocabulary_of(
+    tokenizer: PreTrainedTokenizerBase, rows: int, ends: Sequence[int] = (), pre: str | None = None
+) -> Vocabulary:
+    """Describe a tokenizer.
+
+    Args:
+        tokenizer: The model's.
+        rows: Of the model's embedding; those without a token are filled up.
+        ends: Tokens that end an answer, the end of turn first.
+        pre: llama.cpp's name of how text is cut; None finds it out.
+
+    Raises:
+        ConfigError: llama.cpp would read text in another way.
+    """
+    if not tokenizer.is_fast:
+        raise ConfigError("--gguf: the model has no tokenizer.json, from which the file's tokenizer is made")
+    core: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    if core["model"]["type"] != "BPE":
+        raise ConfigError(
+            f"--gguf: {core['model']['type']} tokenizers cannot be exported; BPE and SentencePiece's BPE can"
+        )
+    byte_level = not core["model"].get("byte_fallback")
+    adds_space = _check_normalizer(core, byte_level)
+    tokens, types = _tokens(tokenizer, rows, byte_level)
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in core["model"]["merges"]]
+    if byte_level:
+        found = pre or _cut(core["pre_tokenizer"])
+    elif pre is not None:
+        raise ConfigError("--pre: names a cut of byte-level BPE, and this tokenizer is SentencePiece's")
+    else:
+        found = "default"
+    if isinstance(tokenizer.chat_template, dict):
+        raise ConfigError("--gguf: the tokenizer has several chat templates; give one with --chat-template FILE")
+    return Vocabulary(
+        kind=GPT2 if byte_level else SENTENCE_PIECE,
+        pre=found,
+        tokens=tokens,
+        types=types,
+        merges=[" ".join(pair) for pair in merges],
+        scores=[] if byte_level else _scores(tokens, merges),
+        ids=_special_ids(tokenizer, ends),
+        adds_bos=tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
+        adds_space=adds_space,
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> dict[str, int]:
+    """Special tokens by llama.cpp's names. It stops at `eos`, `eot` and `eom`: three ends have a place."""
+    names = {"bos": "bos", "eos": "eos", "unk": "unk", "pad": "pad"}
+    ids = {name: getattr(tokenizer, f"{ours}_token_id") for name, ours in names.items()}
+    if ids["eos"] is None and ends:
+        ids["eos"] = ends[0]
+    others = [end for end in dict.fromkeys(ends) if end != ids["eos"]]
+    if len(others) > 2:
+        raise ConfigError(f"--gguf: {len(others) + 1} tokens end an answer, and a GGUF file has a place for three")
+    ids |= dict(zip(("eot", "eom"), others, strict=False))
+    return {name: int(value) for name, value in ids.items() if value is not None}
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int, byte_level: bool) -> tuple[list[str], list[TokenType]]:
+    """The token of every row, and what it is."""
+    vocabulary = tokenizer.get_vocab()
+    if vocabulary and max(vocabulary.values()) >= rows:
+        token = max(vocabulary, key=lambda one: vocabulary[one])
+        raise ConfigError(f"--gguf: the token {token!r} is number {vocabulary[token]} of a model with {rows} rows")
+    tokens = [f"[PAD{row}]" for row in range(rows)]
+    types = [TokenType.UNUSED] * rows
+    added = tokenizer.added_tokens_decoder
+    for token, row in vocabulary.items():
+        if row in added:
+            types[row] = TokenType.CONTROL if added[row].special else TokenType.USER_DEFINED
+        elif token != tokens[row]:
+            lone = not byte_level and LONE_BYTE.fullmatch(token)
+            types[row] = TokenType.BYTE if lone else TokenType.NORMAL
+        tokens[row] = token
+        if not byte_level and types[row] == TokenType.USER_DEFINED:
+            tokens[row] = token.replace(SPACE, " ")
+    if not byte_level and tokenizer.unk_token_id is not None:
+        types[tokenizer.unk_token_id] = TokenType.UNKNOWN
+    return tokens, types
+
+
+def _check_normalizer(core: dict[str, Any], byte_level: bool) -> bool:
+    """Refuse what changes a text in a way that llama.cpp does not.
+
+    Returns:
+        Whether a space is put in front of a text.
+    """
+    normalizer = core["normalizer"]
+    steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
+    kinds = [step["type"] for step in steps]
+    if byte_level:
+        if [kind for kind in kinds if kind != "NFC"]:
+            raise ConfigError(f"--gguf: llama.cpp has no such normalizer before byte-level BPE: {', '.join(kinds)}")
+        return False
+    pre = core["pre_tokenizer"] or {}
+    spaces = [step for step in steps if step["type"] == "Replace" and step["content"] == SPACE]
+    if len(spaces) + kinds.count("Prepend") != len(steps) or not (spaces or pre.get("type") == "Metaspace"):
+        raise ConfigError(
+            f"--gguf: llama.cpp has no such normalizer before SentencePiece: {', '.join(kinds) or 'none'}"
+        )
+    return "Prepend" in kinds or pre.get("prepend_scheme") in ("first", "always")
+
+
+def _cut(pre_tokenizer: dict[str, Any] | None) -> str:
+    """llama.cpp's name of how text is cut before bytes are merged."""
+    steps = [] if pre_tokenizer is None else pre_tokenizer.get("pretokenizers", [pre_tokenizer])
+    kinds = [step["type"] for step in steps]
+    own = kinds[-1:] == ["ByteLevel"] and steps[-1]["use_regex"] and not steps[-1]["add_prefix_space"]
+    if own and kinds == ["ByteLevel"]:
+        return "gpt-2"
+    if own and kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"]:
+        return "smollm"
+    whole = kinds == ["Split", "ByteLevel"] and not steps[1]["use_regex"] and not steps[1]["add_prefix_space"]
+    pattern = steps[0]["pattern"].get("Regex") if whole else None
+    if pattern in CUTS:
+        return CUTS[pattern]
+    way = pattern or ", ".join(kinds) or "not at all"
+    raise ConfigError(
+        f"--gguf: llama.cpp has no name for how this tokenizer cuts text ({way}); "
+        f"--pre NAME takes one that is near: gpt-2, smollm, {', '.join(dict.fromkeys(CUTS.values()))} ..."
+    )
+
+
+def _scores(tokens: list[str], merges: list[list[str]]) -> list[float]:
+    """SentencePiece's scores: the earlier a merge makes a token, the higher; what no merge makes stands at 0."""
+    ranks: dict[str, int] = {}
+    for rank, pair in enumerate(merges, 1):
+        ranks.setdefault("".join(pair), rank)
+    return [-float(ranks.get(token, 0)) for token in tokens]
