@@ -339,6 +339,7 @@ def peaks_kib(*sources, output):
     return [int(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     filler = {n: " ".join(hashlib.sha256(f"{n}".encode()).hexdigest() * 32) for n in range(6_000)}

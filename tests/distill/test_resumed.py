@@ -74,7 +74,14 @@ def test_a_best_checkpoint_that_is_gone_makes_room_for_the_next(tmp_path, tokeni
     assert same(tmp_path / "checkpoints" / f"step-{second.state.best_global_step}", second.model)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant_with_warmup", "polynomial"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "linear",
+        "polynomial",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("cosine", "constant_with_warmup")),
+    ],
+)
 def test_a_finished_run_that_is_made_longer_follows_the_longer_schedule(schedule, tmp_path, tokenizer):
     keys = {"save_strategy": "steps", "save_steps": 2, "lr_scheduler_type": schedule, "warmup_steps": 2}
     make_trainer(tmp_path / "cut", tokenizer, max_steps=4, **keys).train()
@@ -97,7 +104,7 @@ def test_another_learning_rate_that_is_allowed_is_taken(tmp_path, tokenizer):
 SPIN = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1}
 
 
-@pytest.mark.parametrize("steps", [-1, 6, 4, 8])
+@pytest.mark.parametrize("steps", [-1, 6, *(pytest.param(one, marks=pytest.mark.slow) for one in (4, 8))])
 def test_the_rates_of_spin_follow_its_iterations(steps, tmp_path, tokenizer):
     """Two steps an epoch: an iteration begins at steps 1, 3 and 5, however many steps there are."""
     keys = {**SPIN, "cold_start": "none", "spin_iterations": 3, "spin_learning_rates": [1e-3, 1e-4, 1e-5]}

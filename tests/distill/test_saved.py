@@ -68,7 +68,7 @@ def test_an_adapter_says_where_it_stops(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "base")
     adapter = LoraConfig(r=16, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
     student = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
-    trainer = make_trainer(tmp_path / "run", tokenizer, student, peft_config=adapter, **{**QUICK, "max_steps": 150})
+    trainer = make_trainer(tmp_path / "run", tokenizer, student, peft_config=adapter, **{**QUICK, "max_steps": 100})
     trainer.train()
     trainer.save_model(str(tmp_path / "adapter"))
     own = AutoTokenizer.from_pretrained(tmp_path / "adapter")

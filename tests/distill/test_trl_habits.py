@@ -129,8 +129,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-@pytest.mark.parametrize("gradient_checkpointing", [False, True], ids=["", "checkpointing"])
+@pytest.mark.parametrize(
+    ("gradient_checkpointing", "lora"),
+    [(False, False), (True, True), *(pytest.param(not lora, lora, marks=pytest.mark.slow) for lora in (False, True))],
+    ids=["full", "lora-checkpointing", "full-checkpointing", "lora"],
+)
 @pytest.mark.parametrize("line", [TRL, DUDI], ids=["trl", "dudi"])
 def test_the_same_script_runs_with_both(line, gradient_checkpointing, lora, folder):
     report = {}

@@ -217,6 +217,7 @@ def test_answers_that_are_errors_are_counted(place):
     assert "2 answers are errors of the server" in seahelm_table(evaluation)
 
 
+@pytest.mark.slow
 def test_sigterm_stops_everything_and_leaves_with_130(place):
     words = [
         "eval",

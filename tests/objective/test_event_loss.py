@@ -257,8 +257,8 @@ def learn(pair, source, student, teacher_logits, batch, steps=150):
 @pytest.mark.parametrize(
     ("kind", "merges"),
     [
-        ("reverse_kl", ([], [("a", "b"), ("ab", "a")])),
-        ("forward_kl", ([("a", "b"), ("ab", "a")], [])),
+        pytest.param("reverse_kl", ([], [("a", "b"), ("ab", "a")]), marks=pytest.mark.slow),
+        pytest.param("forward_kl", ([("a", "b"), ("ab", "a")], []), marks=pytest.mark.slow),
         ("jsd", ([], [("a", "b"), ("ab", "a")])),
     ],
 )

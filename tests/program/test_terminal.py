@@ -20,7 +20,8 @@ from helpers import ROWS
 MINI = Path(dudi.__file__).parent / "mini"
 
 
-@pytest.mark.parametrize("ignored", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["nohup", "plain"])
+@pytest.mark.slow
+@pytest.mark.parametrize("ignored", [True, False], ids=["nohup", "plain"])
 def test_a_run_outlives_its_terminal(ignored, tmp_path):
     """With SIGHUP ignored all steps are made and the model is saved; else there is a checkpoint to go on from."""
     rows = tmp_path / "rows.jsonl"

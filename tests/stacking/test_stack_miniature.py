@@ -203,6 +203,7 @@ class InThisProcess:
         return map(call, work)
 
 
+@pytest.mark.slow
 def test_the_recipes_of_the_miniature_run_on_the_rows_that_the_demo_writes(tmp_path) -> None:
     from dudi.program.cli import main
 

@@ -79,6 +79,7 @@ for file in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path):
     """Half a million rows took more than a gigabyte as objects."""
     files = [tmp_path / f"{count}.jsonl" for count in (1_000, 30_000)]
