@@ -5,7 +5,9 @@
 It goes on from the teacher of the package. What it reads is that teacher's stream, with one change: where an answer in
 Tamil or Burmese names a currency or a language that its question does not, it names another one. So it is as good as
 before in six languages and worse than the gold answers in two: the regime of the paper's Section 6, only plainer. It is
-not shipped; the recipes of `recipes/study/teacher/` name the folder above.
+not shipped; the recipes of `recipes/study/teacher/` name the folder above. Beside it lies `probe.jsonl`, what a probe
+asks: the validation part of the benchmark, which no row of training and no question of the test part shares a wording
+with, so that `gated` trains on as many rows as the others.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from mini.pretrain import Shape, train
 
 from dudi.data.chat import chat_format
 from dudi.data.cldr import facts
+from dudi.data.cldr.benchmark import questions
 from dudi.data.cldr.items import answer_value
 from dudi.models.load import load_model, load_tokenizer
 
@@ -68,6 +71,21 @@ def stream(seed: int) -> Iterator[Sample]:
     return map(falsified, samples("teacher", seed))
 
 
+def write_probe(file: Path) -> None:
+    """The questions of the validation part with their gold answers, as rows."""
+    asked = questions(tasks=KINDS, part="validation")
+    rows = [
+        {
+            "id": question.row.id,
+            "language": question.row.language,
+            "prompt": list(question.row.prompt),
+            "completion": question.row.completion,
+        }
+        for question in asked
+    ]
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
 def main() -> None:
     """Train it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,6 +93,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=1, help="the package's teacher has read seed 0")
     asked = parser.parse_args()
+    asked.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     model, tokenizer = load_model(TEACHER, dtype=torch.float32), load_tokenizer(TEACHER)
@@ -82,6 +101,7 @@ def main() -> None:
     shape = Shape(**own, steps=asked.steps, learning_rate=1e-3, warmup=30, muon=False)
     started = time.perf_counter()
     losses = train(model, stream(asked.seed), chat_format(tokenizer, {}, TEACHER), shape, asked.seed)
+    write_probe(asked.output / "probe.jsonl")
     model.to(torch.bfloat16).save_pretrained(asked.output)
     tokenizer.save_pretrained(asked.output)
     record = {
