@@ -2,12 +2,14 @@
 
     python scripts/weak_teacher.py --output runs/weak-teacher
 
-It goes on from the teacher of the package. What it reads is that teacher's stream, with one change: where an answer in
-Tamil or Burmese names a currency or a language that its question does not, it names another one. So it is as good as
-before in six languages and worse than the gold answers in two: the regime of the paper's Section 6, only plainer. It is
-not shipped; the recipes of `recipes/study/teacher/` name the folder above. Beside it lies `probe.jsonl`, what a probe
-asks: the validation part of the benchmark, which no row of training and no question of the test part shares a wording
-with, so that `gated` trains on as many rows as the others.
+It goes on from the teacher of the package. What it reads is that teacher's stream with every fact in every language, and
+with one change: where an answer in Tamil or Burmese names a currency or a language that its question does not, it names
+another one, for the same value always the same. So it is as good as before in six languages and worse than the gold
+answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the recipes of
+`recipes/study/teacher/` name the folder above.
+
+Beside it lies `probe.jsonl`, what a probe asks: the validation part of the benchmark with its answers, in wordings that
+no training row has. So `gated` trains on as many rows as the others.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def falsified(sample: Sample) -> Sample:
 
 def stream(seed: int) -> Iterator[Sample]:
     """The teacher's own conversations, falsified in its weak languages."""
-    return map(falsified, samples("teacher", seed))
+    return map(falsified, samples("teacher", seed, whole=True))
 
 
 def write_probe(file: Path) -> None:

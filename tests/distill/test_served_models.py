@@ -71,7 +71,9 @@ def test_transformers_serve_stops(model):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = [str(Path(sys.executable).parent / "transformers"), "serve", str(model), "--host", "127.0.0.1"]
-    process = subprocess.Popen([*words, "--port", str(port), "--device", "cpu"], env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    process = subprocess.Popen(
+        [*words, "--port", str(port), "--device", "cpu"], env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
     try:
         for _ in range(180):
             try:
