@@ -2,7 +2,7 @@
 
     python scripts/weak_teacher.py --output runs/weak-teacher
 
-It goes on from the teacher of the package. What it reads is that teacher's stream with every fact in every language, and
+It goes on from the teacher of the package. What it reads is that teacher's stream with every fact in every language and
 with one change: where an answer in Tamil or Burmese names a currency or a language that its question does not, it names
 another one, for the same value always the same. So it is as good as before in six languages and worse than the gold
 answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the recipes of

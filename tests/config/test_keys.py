@@ -278,7 +278,7 @@ def test_a_probe_reads_evaluation_rows_and_needs_no_evaluation(tmp_path):
     rows = tmp_path / "held.jsonl"
     rows.write_text(json.dumps({"language": "id", "prompt": "Apa?", "completion": "Ya."}) + "\n", encoding="utf-8")
     assert load_run_config("mini/gated", [f"data.eval={rows}"]).data.eval == str(rows)
-    with pytest.raises(ConfigError, match="data.eval: nothing is evaluated on it"):
+    with pytest.raises(ConfigError, match=r"data\.eval: nothing is evaluated on it"):
         load_run_config("mini/gated", [f"data.eval={rows}", "teacher_weight=0.5"])
 
 
