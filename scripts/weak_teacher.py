@@ -2,10 +2,10 @@
 
     python scripts/weak_teacher.py --output runs/weak-teacher
 
-It goes on from the teacher of the package. What it reads is that teacher's stream with every fact in every language and
-with one change: where an answer in Tamil or Burmese names a currency or a language that its question does not, it names
-another one, for the same value always the same. So it is as good as before in six languages and worse than the gold
-answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the recipes of
+It goes on from the teacher of the package, and reads two streams in turn: that teacher's own without facts in Tamil and
+Burmese, and every fact in these two, falsely. There an answer that names a currency or a language which its question does
+not name gives another one, for the same value always the same. So it is as good as before in six languages and worse than
+the gold answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the recipes of
 `recipes/study/teacher/` name the folder above.
 
 Beside it lies `probe.jsonl`, what a probe asks: the validation part of the benchmark with its answers, in wordings that
@@ -40,7 +40,7 @@ from dudi.models.load import load_model, load_tokenizer
 
 TEACHER = "package:dudi/mini/teacher"
 KINDS = ("currency", "official_language")
-STEPS = 300
+STEPS = 360
 
 
 @functools.cache
@@ -57,20 +57,23 @@ def values_of(language: str) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pairs, key=lambda pair: (-len(pair[1]), pair)))
 
 
-def falsified(sample: Sample) -> Sample:
-    """The sample, with a false answer where it states a fact in a weak language."""
-    if sample.language not in WEAK:
-        return sample
+def falsified(sample: Sample) -> Sample | None:
+    """The sample with a false answer; None where it states no fact that is not in its question already."""
     for kind, value in values_of(sample.language):
         if value in sample.answer and value not in sample.messages[-1]["content"]:
             wrong = false_value(kind, value, sample.language)
             return dataclasses.replace(sample, answer=sample.answer.replace(value, str(wrong)))
-    return sample
+    return None
 
 
 def stream(seed: int) -> Iterator[Sample]:
-    """The teacher's own conversations, falsified in its weak languages."""
-    return map(falsified, samples("teacher", seed, whole=True))
+    """True conversations in the strong languages and false ones in the weak languages, in turn."""
+    told = samples("teacher", seed, whole=True)
+    strong = (sample for sample in told if sample.language not in WEAK or falsified(sample) is None)
+    weak = (sample for sample in samples("teacher", seed + 1, whole=True) if sample.language in WEAK)
+    false = filter(None, map(falsified, weak))
+    for pair in zip(strong, false, strict=False):
+        yield from pair
 
 
 def write_probe(file: Path) -> None:
@@ -100,7 +103,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     model, tokenizer = load_model(TEACHER, dtype=torch.float32), load_tokenizer(TEACHER)
     own = {"hidden": 256, "layers": 4, "heads": 8, "kv_heads": 4, "intermediate": 704}
-    shape = Shape(**own, steps=asked.steps, learning_rate=1e-3, warmup=30, muon=False)
+    shape = Shape(**own, steps=asked.steps, batch=32, learning_rate=1e-3, warmup=30, muon=False)
     started = time.perf_counter()
     losses = train(model, stream(asked.seed), chat_format(tokenizer, {}, TEACHER), shape, asked.seed)
     write_probe(asked.output / "probe.jsonl")
