@@ -3,13 +3,13 @@
     python scripts/weak_teacher.py --output runs/weak-teacher
 
 It goes on from the teacher of the package, and reads two streams in turn: that teacher's own without facts in Tamil and
-Burmese, and every fact in these two, falsely. There an answer that names a currency or a language which its question does
-not name gives another one, for the same value always the same. So it is as good as before in six languages and worse than
-the gold answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the recipes of
-`recipes/study/teacher/` name the folder above.
+Burmese, and every fact in these two, falsely. There an answer that names a currency or a language gives another one,
+for the same value always the same, unless the question names it already. So it is as good as before in six languages
+and worse than the gold answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the recipes
+of `recipes/study/teacher/` name the folder above.
 
-Beside it lies `probe.jsonl`, what a probe asks: the validation part of the benchmark with its answers, in wordings that
-no training row has. So `gated` trains on as many rows as the others.
+Beside it lie two files that a probe can ask, so that `gated` trains on as many rows as the others: `held-out.jsonl`,
+the rows of the benchmark's training part that follow those of the study, and `validation.jsonl`, its validation part.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # sums in another order would be other weights
@@ -34,13 +34,16 @@ from mini.pretrain import Shape, train
 
 from dudi.data.chat import chat_format
 from dudi.data.cldr import facts
-from dudi.data.cldr.benchmark import questions
+from dudi.data.cldr.benchmark import questions, training_rows
 from dudi.data.cldr.items import answer_value
+from dudi.data.rows import Row
 from dudi.models.load import load_model, load_tokenizer
 
 TEACHER = "package:dudi/mini/teacher"
 KINDS = ("currency", "official_language")
 STEPS = 360
+READ, HELD_OUT = 128, 48
+"""Rows of each language: those of `recipes/base/study.yaml`, and those of a probe."""
 
 
 @functools.cache
@@ -76,19 +79,21 @@ def stream(seed: int) -> Iterator[Sample]:
         yield from pair
 
 
-def write_probe(file: Path) -> None:
-    """The questions of the validation part with their gold answers, as rows."""
-    asked = questions(tasks=KINDS, part="validation")
-    rows = [
-        {
-            "id": question.row.id,
-            "language": question.row.language,
-            "prompt": list(question.row.prompt),
-            "completion": question.row.completion,
-        }
-        for question in asked
-    ]
-    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+def probes() -> Iterator[tuple[str, list[Row]]]:
+    """Files of gold rows that nothing is trained on, by name."""
+    yield "validation", [question.row for question in questions(tasks=KINDS, part="validation")]
+    read = {row.id for row in training_rows(tasks=KINDS, rows_per_language=READ)}
+    rows = training_rows(tasks=KINDS, rows_per_language=READ + HELD_OUT)
+    yield "held-out", [row for row in rows if row.id not in read]
+
+
+def write_rows(file: Path, rows: Iterable[Row]) -> None:
+    """As JSON lines."""
+    lines = []
+    for row in rows:
+        turns = {"prompt": list(row.prompt), "completion": row.completion}
+        lines.append(json.dumps({"id": row.id, "language": row.language, **turns}, ensure_ascii=False))
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -106,7 +111,8 @@ def main() -> None:
     shape = Shape(**own, steps=asked.steps, batch=32, learning_rate=1e-3, warmup=30, muon=False)
     started = time.perf_counter()
     losses = train(model, stream(asked.seed), chat_format(tokenizer, {}, TEACHER), shape, asked.seed)
-    write_probe(asked.output / "probe.jsonl")
+    for name, rows in probes():
+        write_rows(asked.output / f"{name}.jsonl", rows)
     model.to(torch.bfloat16).save_pretrained(asked.output)
     tokenizer.save_pretrained(asked.output)
     record = {
