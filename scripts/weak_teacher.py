@@ -5,8 +5,8 @@
 It goes on from the teacher of the package, and reads two streams in turn: that teacher's own without facts in Tamil and
 Burmese, and every fact in these two, falsely. There an answer that names a currency or a language gives another one,
 for the same value always the same, unless the question names it already. So it is as good as before in six languages
-and worse than the gold answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the recipes
-of `recipes/study/teacher/` name the folder above.
+and worse than the gold answers in two: the regime of the paper's Section 6, only plainer. It is not shipped; the
+recipes of `recipes/study/teacher/` name the folder above.
 
 Beside it lie two files that a probe can ask, so that `gated` trains on as many rows as the others: `held-out.jsonl`,
 the rows of the benchmark's training part that follow those of the study, and `validation.jsonl`, its validation part.
