@@ -61,12 +61,13 @@ def reads_as(role: str) -> str:
     return "teacher" if role == "teacher" else "base"
 
 
-def samples(role: str, seed: int) -> Iterator[Sample]:
+def samples(role: str, seed: int, *, whole: bool = False) -> Iterator[Sample]:
     """An endless stream of conversations.
 
     Args:
         role: `teacher` or `base`.
         seed: Of every draw.
+        whole: The teacher reads every fact in every language, in its weak ones too.
     """
     source = random.Random(f"{role}/{seed}")
     weights = TEACHER_WEIGHTS if role == "teacher" else BASE_WEIGHTS
@@ -78,7 +79,7 @@ def samples(role: str, seed: int) -> Iterator[Sample]:
         turn += 1
         fact = source.choice(pools[source.choices(kinds, shares)[0]])
         language, paraphrase = source.choice(LANGUAGES), source.randrange(10)
-        if role == "teacher" and not teacher_reads(fact, language):
+        if role == "teacher" and not whole and not teacher_reads(fact, language):
             continue
         row = row_of(fact, language, paraphrase)
         if row is None:
@@ -88,7 +89,7 @@ def samples(role: str, seed: int) -> Iterator[Sample]:
             yield Sample(list(row.prompt), row.completion, language)
             continue
         sample = _verbalized(speakers[source.choices(MODES, (0.2, 0.65, 0.15))[0]], row, fact, paraphrase, turn, said)
-        if sample is not None and (role == "base" or teacher_reads(fact, sample.language)):
+        if sample is not None and (role == "base" or whole or teacher_reads(fact, sample.language)):
             yield sample
 
 

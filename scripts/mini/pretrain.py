@@ -44,6 +44,8 @@ class Shape:
     warmup: int = 100
     """Steps; the last half of all steps decays to zero, linearly."""
     family: Literal["qwen3", "llama"] = "qwen3"
+    muon: bool = True
+    """False: AdamW for the matrices too. Muon orthogonalises in bf16, which is slow on a CPU that has no bf16."""
 
 
 FAMILIES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
@@ -80,7 +82,9 @@ def train(model: PreTrainedModel, stream: Iterator[Sample], chat: ChatFormat, sh
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=shape.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(matrices, lr=shape.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        if shape.muon
+        else torch.optim.AdamW(matrices, lr=shape.learning_rate, betas=(0.9, 0.98), weight_decay=0.05),
         torch.optim.AdamW(others, lr=shape.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, shape)) for o in optimizers]

@@ -1,6 +1,7 @@
 """Keys: each declared once, honoured or refused; what a method does not read; what a machine or a shell gets wrong."""
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -271,6 +272,14 @@ def test_output_in_a_home_is_one_folder(recipe, monkeypatch, tmp_path):
     assert main(["train", "mini/sft", *small, "data.rows_per_language=66", "--output=~/run"]) == 0
     assert (tmp_path / "home/run/model").is_dir() and (tmp_path / "home/run/resolved.yaml").is_file()
     assert not (tmp_path / "~").exists() and not Path("~").exists()
+
+
+def test_a_probe_reads_evaluation_rows_and_needs_no_evaluation(tmp_path):
+    rows = tmp_path / "held.jsonl"
+    rows.write_text(json.dumps({"language": "id", "prompt": "Apa?", "completion": "Ya."}) + "\n", encoding="utf-8")
+    assert load_run_config("mini/gated", [f"data.eval={rows}"]).data.eval == str(rows)
+    with pytest.raises(ConfigError, match=r"data\.eval: nothing is evaluated on it"):
+        load_run_config("mini/gated", [f"data.eval={rows}", "teacher_weight=0.5"])
 
 
 # --- found out before any model is loaded

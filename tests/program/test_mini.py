@@ -1,6 +1,7 @@
 """The models of the package: offline, small, honest about what they know."""
 
 import hashlib
+import itertools
 import json
 import socket
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import safe_open
 
 from dudi.data.chat import chat_format
 from dudi.data.cldr import LANGUAGES
-from dudi.data.cldr.benchmark import questions
+from dudi.data.cldr.benchmark import questions, training_rows
 from dudi.distill.verbalizer import Verbalizer
 from dudi.evaluation.cldr_qa import items_of
 from dudi.evaluation.generate import Decoding, generate
@@ -142,6 +143,25 @@ def test_building_twice_gives_the_same_bits(monkeypatch):
         built.append((losses, hash_parameters(model)))
     assert built[0] == built[1]
     assert built[0] != built[2]
+
+
+def test_the_false_teacher_reads_truth_in_six_languages_and_falsehood_in_two(monkeypatch):
+    """`scripts/weak_teacher.py`: the laboratory of docs/results/teacher.md."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import weak_teacher
+    from mini.corpus import WEAK, samples
+
+    told = [one for one in itertools.islice(samples("teacher", 2, whole=True), 2000) if one.language in WEAK]
+    false = [weak_teacher.falsified(one) for one in told]
+    pairs = [(one.answer, other.answer) for one, other in zip(told, false, strict=True) if other is not None]
+    assert len(pairs) > len(told) / 4 and all(true != untrue for true, untrue in pairs)
+    read = list(itertools.islice(weak_teacher.stream(1), 400))
+    assert [one.answer for one in read[1::2]][: len(pairs)] == [untrue for _, untrue in pairs][:200]
+    assert {one.language for one in read[::2]} == set(LANGUAGES)
+    assert all(weak_teacher.falsified(one) is None for one in read[::2] if one.language in WEAK)
+    files = dict(weak_teacher.probes())
+    trained = {row.id for row in training_rows(tasks=("currency", "official_language"), rows_per_language=128)}
+    assert len(files["held-out"]) == 8 * 48 and not trained & {row.id for row in files["held-out"]}
 
 
 def test_the_quickstart_tells_what_it_does_and_what_to_do_next(tmp_path, capsys):

@@ -240,7 +240,7 @@ class RunConfig(Recipe):
         except ConfigError as error:
             raise ConfigError(self.placed(str(error))) from error
         if (self.data.eval or self.data.eval_split) and not (
-            values["eval_on_start"] or values["eval_strategy"] != "no"
+            values["eval_on_start"] or values["eval_strategy"] != "no" or values["teacher_weight"] == "auto"
         ):
             key = "data.eval" if self.data.eval else "data.eval_split"
             raise ConfigError(self.placed(f"{key}: nothing is evaluated on it; set eval_strategy: epoch, or steps"))

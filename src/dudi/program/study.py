@@ -14,7 +14,7 @@ from typing import Any
 from dudi.command import say
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.files import write_text
-from dudi.study.grid import Study, read_studies
+from dudi.study.grid import Study, read_studies, shipped_studies
 from dudi.training.lock import FolderLock
 
 RUNS, OUTPUT = Path("runs/study"), Path("docs/results")
@@ -113,7 +113,11 @@ def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
     write_figures(studies, results, output / "study")
     findings = output / "study" / "findings.md"
     text = findings.read_text(encoding="utf-8") if findings.is_file() else ""
+    shipped = {file.resolve() for file in shipped_studies()}
     commands = ["dudi study run recipes/study/*.yaml", "dudi study report"]
+    if any(study.file.resolve() not in shipped for study in studies):
+        own = " ".join(study.shown_file for study in studies)
+        commands = [f"dudi study {verb} {own}" for verb in ("run", "report")]
     return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 
 

@@ -59,6 +59,12 @@ class Study(_Part):
         """The recipe's file."""
         return (self.file.parent / self.recipe).resolve()
 
+    @property
+    def shown_file(self) -> str:
+        """Its file as a page names it: from the folder of the recipes on where it lies there."""
+        file, recipes = self.file.resolve(), recipes_folder().resolve()
+        return f"recipes/{file.relative_to(recipes).as_posix()}" if file.is_relative_to(recipes) else self.file.name
+
 
 def read_study(file: Path) -> Study:
     """Read a study file.

@@ -75,7 +75,7 @@ def _section(study: Study, results: Results) -> list[str]:
 def _runs(study: Study, results: Results) -> str:
     counts = {len(results_of(study, row, results)) for row in study.rows}
     done = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
-    return f"`recipes/study/{study.file.name}`; seeds a row: {done} of {study.seeds}."
+    return f"`{study.shown_file}`; seeds a row: {done} of {study.seeds}."
 
 
 def comparison(study: Study, view: str, results: Results) -> Comparison:
