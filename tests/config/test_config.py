@@ -409,6 +409,7 @@ ABLATIONS = {
         "method": "spin",
         "spin_learning_rates": [5e-7, 5e-7, 1e-7],
         "optim": "rmsprop",
+        "cold_start_optim": "adamw_torch",
         "warmup_steps": 0.1,
         "temperature": 1.0,
     },

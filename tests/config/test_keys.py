@@ -374,3 +374,13 @@ def test_bfloat16_on_a_machine_without_a_gpu_needs_no_other_key(recipe, tmp_path
     assert config(tmp_path, bf16=True).use_cpu
     with pytest.raises(ConfigError, match="bf16: not a key of a recipe: write dtype: bfloat16"):
         recipe(MINIMAL, "bf16=true")
+
+
+def test_a_cold_start_may_have_an_optimizer_of_its_own(tmp_path):
+    """SPIN's authors train with rmsprop, and not what they start from."""
+    own = load_run_config("extra/spin-original", []).dudi_config(tmp_path)
+    stage = own.for_cold_start(str(tmp_path / "stage"))
+    assert (own.optim, stage.optim, stage.cold_start_optim) == ("rmsprop", "adamw_torch", None)
+    assert config(tmp_path, method="dudi", optim="sgd").for_cold_start("x").optim == "sgd"
+    with pytest.raises(ConfigError, match=r"cold_start_optim: 'adamw_touch' is no optimizer .*'adamw_torch'"):
+        config(tmp_path, method="dudi", cold_start_optim="adamw_touch")

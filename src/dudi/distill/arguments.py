@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from transformers import IntervalStrategy
+from transformers.training_args import OptimizerNames
 
 from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
 from dudi.environment import multiplies_bfloat16
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.heads import Distance
 from dudi.objective.methods import METHODS, SIGNALS, MethodName
 from dudi.objective.signals import OffPolicySignal, OnPolicySignal, SequenceSignal, Signal
@@ -52,6 +53,10 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         for name, parts in unread(values, [key.name for key in dataclasses.fields(DudiKeys)]).items():
             raise ConfigError(unread_message(YAML_NAMES.get(name, name), values, parts))
         check_cold_start(self.cold_start)
+        known = [name.value for name in OptimizerNames]
+        if self.cold_start_optim is not None and self.cold_start_optim not in known:
+            hint = did_you_mean(self.cold_start_optim, known)
+            raise ConfigError(f"cold_start_optim: '{self.cold_start_optim}' is no optimizer of transformers{hint}")
         if not self.languages:
             raise ConfigError("languages: name at least one training language")
         rates = self.spin_learning_rates
@@ -146,7 +151,9 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         stage.num_train_epochs = self.stage_epochs if self.cold_start_epochs is None else self.cold_start_epochs
         if self.cold_start_learning_rate is not None:
             stage.learning_rate = self.cold_start_learning_rate
-        stage.cold_start_epochs = stage.cold_start_learning_rate = None
+        if self.cold_start_optim is not None:
+            stage.optim = OptimizerNames(self.cold_start_optim)
+        stage.cold_start_epochs = stage.cold_start_learning_rate = stage.cold_start_optim = None
         stage.eval_strategy = IntervalStrategy.NO
         stage.load_best_model_at_end = stage.push_to_hub = False
         return stage

@@ -189,6 +189,9 @@ class DudiKeys(RunKeys):
     cold_start_learning_rate: float | None = _method(
         None, "Learning rate of the cold start; null: the method's.", read_by="start", above=0
     )
+    cold_start_optim: str | None = _method(
+        None, "Optimizer of the cold start, by its name in `optim`; null: the method's.", read_by="start"
+    )
     cold_start_adapter: Literal["merge", "continue"] = _method(
         "merge", "With LoRA: merge the cold start's adapter, or continue training it.", read_by="start"
     )
