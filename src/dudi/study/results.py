@@ -81,7 +81,8 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
             curves = {name: [record.get(name) for record in stage] for name in CURVES}
             about["curves"] = {name: _shortened(own) for name, own in curves.items() if set(own) - {None}}
         runs = tuple(Run(run.seed, _kept(run.scores)) for run in one.runs)
-        found[one.subject] = dataclasses.replace(one, runs=runs, about=about)
+        model = "" if Path(one.model).is_relative_to(folder) else one.model  # a path of this machine, and not kept
+        found[one.subject] = dataclasses.replace(one, model=model, runs=runs, about=about)
     return found
 
 
