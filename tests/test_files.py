@@ -47,6 +47,7 @@ def test_what_cannot_be_written_says_where(tmp_path):
         write_json(tmp_path / "file" / "a.json", 1)
 
 
+@pytest.mark.slow
 def test_files_have_the_mode_that_the_umask_asks_for(tmp_path):
     """safetensors writes through a temporary file of mode 0600, which would keep a model from everybody else."""
     code = (

@@ -34,7 +34,7 @@ def test_the_interval_agrees_with_the_exact_one_of_a_paired_mean():
     assert found.high == pytest.approx((a - b).mean() + 1.96 * spread, abs=0.1 * spread)
 
 
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("runs", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_equal_sides_are_seldom_called_different(runs):
     """Two-sided: 5 % of 200 draws of equal sides; four standard errors are 6 points."""
     generator = np.random.default_rng(7)

@@ -347,6 +347,7 @@ for launched, dtype in [("bf16", "float32"), ("no", "float32"), ("no", "bfloat16
 """
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_launcher_asks_for_is_said_and_is_part_of_the_run(tmp_path):
     """In a process of its own: the launcher's words hold from its first accelerator on."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

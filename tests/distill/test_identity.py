@@ -92,7 +92,14 @@ def test_what_has_no_effect_is_free():
     assert adapter_settings(make_model()) is None
 
 
-@pytest.mark.parametrize("change", [{"lora_alpha": 64}, {"lora_dropout": 0.3}, {"use_rslora": True}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lora_alpha": 64},
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ({"lora_dropout": 0.3}, {"use_rslora": True})),
+    ],
+    ids=str,
+)
 def test_a_cold_start_with_another_adapter_is_another(change, tmp_path, tokenizer, monkeypatch):
     def run(name, cache, config):
         monkeypatch.setenv("DUDI_CACHE", str(tmp_path / cache))

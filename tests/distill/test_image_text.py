@@ -44,7 +44,7 @@ KINDS = {
 }
 
 
-QUICK = ("gemma3", "qwen3_vl")
+QUICK = ("qwen3_vl",)
 EVERY = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 """`make test-trust` takes all of them."""
 
@@ -103,7 +103,7 @@ def test_it_judges_as_a_teacher_and_starts_at_log_2_as_a_student(folder, tmp_pat
     assert abs(json.loads((tmp_path / "alone" / "metrics.jsonl").read_text())["loss/sequence"] - 0.693147) < 1e-5
 
 
-@pytest.mark.parametrize("folder", QUICK[1:], indirect=True)
+@pytest.mark.parametrize("folder", QUICK, indirect=True)
 def test_it_is_asked(folder, tmp_path):
     questions = tmp_path / "q.jsonl"
     questions.write_text('{"id": "a", "language": "id", "question": "Apa?", "answer": "Ya"}\n', encoding="utf-8")

@@ -59,7 +59,7 @@ def weights(trainer):
     return [parameter.detach().clone() for parameter in trainer.model.parameters()]
 
 
-@pytest.mark.parametrize("method", ["dudi", "gated", "seqkd"])
+@pytest.mark.parametrize("method", ["dudi", pytest.param("gated", marks=pytest.mark.slow), "seqkd"])
 def test_the_same_model_under_several_keys_is_one_teacher_to_the_bit(method, tmp_path, tokenizer):
     model = first_teacher()
     trainers = [

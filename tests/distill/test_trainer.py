@@ -123,7 +123,9 @@ def test_another_seed_is_another_run(tmp_path, tokenizer):
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("method", ["sft", "dudi", "gkd", "sdft", "spin"])
+@pytest.mark.parametrize(
+    "method", ["dudi", "sdft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sft", "gkd", "spin"))]
+)
 def test_a_resumed_run_ends_with_the_same_bits(method, tmp_path, tokenizer):
     keys = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, "tokenizer": tokenizer}
     keys |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}

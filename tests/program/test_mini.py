@@ -179,6 +179,7 @@ def test_the_quickstart_tells_what_it_does_and_what_to_do_next(tmp_path, capsys)
     assert {json.loads(line)["subject"] for line in lines} == {"base", "cold_start", "student", "teacher"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_before_its_questions_asks_them_when_run_again(tmp_path):
     small = ["max_steps=2", "per_device_train_batch_size=4", "benchmark.per_split=1", "use_cpu=true"]
     small += ["languages=[id, my]", "data.tasks=[currency]", "data.rows_per_language=66"]

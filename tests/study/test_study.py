@@ -427,6 +427,7 @@ def test_a_small_study_from_start_to_end(study_file, tmp_path, capsys, monkeypat
     assert "0 are left" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_line_for_a_cluster_gives_what_the_study_gives(study_file, tmp_path, capsys):
     file = study_file(
         "rows:\n  - {name: SFT, keys: {method: gkd}, score: cold_start}\n  - {name: GKD, keys: {method: gkd}}\n"
