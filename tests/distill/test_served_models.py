@@ -5,10 +5,8 @@ Nobody tells them where to stop (`make test-vllm`; without vLLM this file skips)
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from dudi import DudiTrainer
 from dudi.evaluation.seahelm.vllm import StartedServer
 from dudi.models.load import load_model, load_tokenizer
 from helpers import ROWS, make_args
+from servers import free_port, wait_until_healthy
 
 os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
 STUDENT = "package:dudi/mini/base"
@@ -67,21 +66,13 @@ def test_the_server_that_seahelm_asks_stops(model, tmp_path):
 
 
 def test_transformers_serve_stops(model):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [str(Path(sys.executable).parent / "transformers"), "serve", str(model), "--host", "127.0.0.1"]
     process = subprocess.Popen(
         [*words, "--port", str(port), "--device", "cpu"], env=os.environ | {"HF_HUB_OFFLINE": "1"}
     )
     try:
-        for _ in range(180):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(1)
+        wait_until_healthy(process, port, 180)
         check_answers(f"http://127.0.0.1:{port}/v1", str(model))
     finally:
         process.terminate()

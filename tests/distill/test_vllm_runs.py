@@ -2,11 +2,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 
 import pytest
 import torch
@@ -19,6 +16,7 @@ from dudi.models.load import load_model, load_tokenizer, locate
 from dudi.rollouts import NoiseKey, Request
 from dudi.training.runlog import read_jsonl
 from helpers import ROWS, make_args
+from servers import free_port, wait_until_healthy
 
 os.environ |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
 STUDENT, TEACHER = "package:dudi/mini/base", "package:dudi/mini/teacher"
@@ -54,21 +52,13 @@ def colocated(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server():
     """`vllm serve` on a free port of loopback, as docs/vllm.md starts it on a CPU."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", locate(STUDENT)]
     words += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
     words += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
     words += ["--hf-overrides", json.dumps({"tie_word_embeddings": False})]
     process = subprocess.Popen(words, env=os.environ | {"VLLM_SERVER_DEV_MODE": "1"})
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-            break
-        except OSError:
-            assert process.poll() is None
-            time.sleep(1)
+    wait_until_healthy(process, port, 600)
     yield port
     process.terminate()
     process.wait(60)

@@ -62,3 +62,15 @@ def test_no_pickle_no_remote_code_no_path_of_a_machine():
         assert "torch.load(" not in text, path
         assert "torch.save(" not in text, path
         assert "/tmp/" not in text and "/work/" not in text, path
+
+
+@pytest.mark.parametrize("lane", ["tests/trust", "tests/real"])
+def test_the_lanes_that_run_by_hand_can_be_collected(lane):
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", lane],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout[-2000:]

@@ -5,13 +5,13 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from helpers import ROWS, make_model, make_tokenizer, words_read_by
+from servers import free_port
 
 HERE = Path(__file__).parent
 METHODS_OF_THE_PROMISE = ("sft", "spin", "sdft", "gkd", "dudi")
@@ -156,12 +156,6 @@ class Lab:
         for rank in ranks:
             assert rank.wait() is not None, rank.said
         return ranks
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def weights_of(run):

@@ -96,14 +96,18 @@ def load_rows(
     )
     notes = [note_of(source, split)]
     if rows.left_out:
-        counts = by_language(rows.left_out)
-        notes.append(f"{source}: rows in other languages than {', '.join(only or ())} are left out: {counts}")
+        notes.append(note_of_others(source, only or (), rows.left_out))
     if other_form := Counter(row.language for row in rows.rows if not row.is_nfc):
         notes.append(
             f"{source}: {other_form.total():,} rows are not in Unicode's NFC, in which the same words may be other "
             f"tokens ({by_language(other_form)}); `dudi prepare convert` writes NFC"
         )
     return dataclasses.replace(rows, notes=tuple(note for note in notes if note))
+
+
+def note_of_others(source: str, only: Iterable[str], left_out: Mapping[str, int]) -> str:
+    """What is said of rows in other languages than those that are wanted."""
+    return f"{source}: rows in other languages than {', '.join(only)} are left out: {by_language(left_out)}"
 
 
 def by_language(counts: Mapping[str, int]) -> str:

@@ -13,7 +13,7 @@ from dudi.data.examples import Example, ExampleSet, digest_of, tokenise
 from dudi.data.files import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError
-from dudi.data.sources import RowIds, by_language, check, reject
+from dudi.data.sources import RowIds, check, note_of_others, reject
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.keys import SEA_LANGUAGES
 from dudi.errors import ConfigError, DataError
@@ -96,10 +96,7 @@ class RowReader:
             return rows
         others = Counter(row.language for row in rows if row.language not in wanted)
         if others and self.args.process_index == 0:
-            named = ", ".join(self.args.languages)
-            warnings.warn(
-                f"{name}: rows in other languages than {named} are left out: {by_language(others)}", stacklevel=5
-            )
+            warnings.warn(note_of_others(name, self.args.languages, others), stacklevel=5)
         return [row for row in rows if row.language in wanted]
 
     def _checked(self, located: Located) -> Row:

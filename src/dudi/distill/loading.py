@@ -150,17 +150,20 @@ class Loaded:
             else _model_of(self.config.main_teacher, training_dtype(self.args))
         )
 
+    @property
+    def _others(self) -> dict[str, ModelSection]:
+        """The sections of the teachers beside the main one, by name (`RunConfig.named_teachers`)."""
+        return dict(list(self.config.named_teachers.items())[1:])
+
     @functools.cached_property
     def other_teachers(self) -> dict[str, PreTrainedModel]:
-        """The teachers beside the main one by name (`RunConfig.named_teachers`), each read once."""
-        sections = list(self.config.named_teachers.items())[1:]
-        return {name: _model_of(section, training_dtype(self.args)) for name, section in sections}
+        """The teachers beside the main one, by name."""
+        return {name: _model_of(section, training_dtype(self.args)) for name, section in self._others.items()}
 
     @functools.cached_property
     def other_tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
         """Their tokenizers."""
-        sections = list(self.config.named_teachers.items())[1:]
-        return {name: _tokenizer_of(section, "teacher") for name, section in sections}
+        return {name: _tokenizer_of(section, "teacher") for name, section in self._others.items()}
 
     @functools.cached_property
     def other_formats(self) -> dict[str, ChatFormat]:
@@ -173,8 +176,7 @@ class Loaded:
     @functools.cached_property
     def other_configs(self) -> dict[str, PretrainedConfig]:
         """Their configs, as `teacher_config`."""
-        sections = list(self.config.named_teachers.items())[1:]
-        return {name: _config_of(section, f"teachers.{name}") for name, section in sections}
+        return {name: _config_of(section, f"teachers.{name}") for name, section in self._others.items()}
 
     def drop_teacher(self) -> None:
         """Forget the teachers: they are read anew when they are asked for again."""

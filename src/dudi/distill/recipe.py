@@ -14,6 +14,7 @@ from dudi.config.recipe import Recipe
 from dudi.config.schema import Schema, TrainingKey, keys_of
 from dudi.config.sections import LoraSection, ModelSection, Section
 from dudi.distill.keys import METHOD_KEYS, check_cold_start, method_default, unread, unread_message
+from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.errors import ConfigError
 from dudi.objective.methods import METHODS
 from dudi.training.keys import YAML_NAMES
@@ -156,21 +157,14 @@ class RunConfig(Recipe):
     @property
     def main_teacher(self) -> TeacherSection:
         """The teacher of whatever nobody else is named for: the only one, `default`, or the first."""
-        if not self.teachers:
-            return self.teacher
-        return self.teachers.get("default") or next(iter(self.teachers.values()))
+        return next(iter(self.named_teachers.values()), self.teacher)
 
     @property
     def named_teachers(self) -> dict[str, TeacherSection]:
         """The second models, the main one in front: by their keys, joined where sections are equal (`my+ta`)."""
         if not self.teachers:
-            return {} if self.teacher.model is None else {"default": self.teacher}
-        main = self.main_teacher
-        keys: list[list[str]] = []
-        for key, section in sorted(self.teachers.items(), key=lambda item: item[1] is not main):
-            same = next((own for own in keys if self.teachers[own[0]] == section), None)
-            keys.append([key]) if same is None else same.append(key)
-        return {"+".join(own): self.teachers[own[0]] for own in keys}
+            return {} if self.teacher.model is None else {DEFAULT: self.teacher}
+        return merge_keys(self.teachers)[0]
 
     @property
     def method(self) -> str:

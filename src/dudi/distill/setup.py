@@ -15,6 +15,7 @@ from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
+from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.distill.teacher_setup import (
     Given,
     check_choice,
@@ -26,7 +27,7 @@ from dudi.distill.teacher_setup import (
     tokenizers_by_name,
     wanted_teacher,
 )
-from dudi.distill.teachers import DEFAULT, Teacher, Teachers, merge_keys
+from dudi.distill.teachers import Teacher, Teachers
 from dudi.distill.verbalizer import Verbalizer, pivots_of
 from dudi.errors import DataError
 from dudi.languages.registry import load_languages

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dudi.data.chat import ChatFormat, Tokens, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet
 from dudi.distill.arguments import DudiConfig, build_signals
-from dudi.distill.teachers import DEFAULT
+from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, DudiError
 from dudi.models.load import load_model, load_tokenizer, move
 from dudi.models.vocabulary import vocabulary_difference

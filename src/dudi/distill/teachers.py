@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,12 +17,10 @@ from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example
 from dudi.data.rows import Row
 from dudi.distill.batch import MicroBatch
+from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.event_loss import EventLoss
 from dudi.objective.signals import Kind, Signal
-
-DEFAULT = "default"
-M = TypeVar("M")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,24 +123,6 @@ class Teachers:
         alone = {language for name, language in asked if name not in self.routes and language not in self.routes}
         if alone:
             raise ConfigError(f"teachers: there is none for {', '.join(sorted(alone))}: name it, or a `{DEFAULT}`")
-
-
-def merge_keys(given: Mapping[str, M]) -> tuple[dict[str, M], dict[str, str]]:
-    """Teachers by name from teachers by key, each model once and the default one in front; and each key's name.
-
-    Args:
-        given: Models, or names of them; the same one may stand under several keys.
-    """
-    keys: list[list[str]] = []
-    for key in sorted(given, key=lambda key: key != DEFAULT):
-        same = next((own for own in keys if given[own[0]] is given[key] or _same_name(given[own[0]], given[key])), None)
-        keys.append([key]) if same is None else same.append(key)
-    names = {key: "+".join(own) for own in keys for key in own}
-    return {names[own[0]]: given[own[0]] for own in keys}, names
-
-
-def _same_name(one: Any, other: Any) -> bool:
-    return isinstance(one, str) and one == other
 
 
 def teacher_tokens(batches: Sequence[MicroBatch], signals: Mapping[str, Signal], names: Sequence[str]) -> Tensor:

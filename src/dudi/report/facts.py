@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dudi.distill.teacher_keys import keys_together
 from dudi.report.run_folder import RunFolder, number
 from dudi.report.wording import gibibytes, said
 
@@ -36,12 +37,8 @@ def teachers_of(run: RunFolder) -> dict[str, Mapping[str, Any]]:
     if not isinstance(several, Mapping) or not several:
         one = run.value("teacher")
         return {"teacher": one} if isinstance(one, Mapping) and one.get("model") else {}
-    keys: list[tuple[list[str], Mapping[str, Any]]] = []
-    for key, section in several.items():
-        if isinstance(section, Mapping):
-            same = next((own for own, known in keys if known == section), None)
-            keys.append(([str(key)], section)) if same is None else same.append(str(key))
-    return {f"teacher {', '.join(own)}": section for own, section in keys}
+    sections = {str(key): section for key, section in several.items() if isinstance(section, Mapping)}
+    return {f"teacher {', '.join(own)}": sections[own[0]] for own in keys_together(sections)}
 
 
 def teacher_names(run: RunFolder) -> str:

@@ -99,16 +99,26 @@ def alone(run: Run, kind: str, key: str) -> Iterator[None]:
     Runs of several processes do not wait: their other ranks would, in a collective, until it gives up.
     """
     shared = _cache(run, kind, key)
-    if shared is None:
+    with contextlib.nullcontext() if shared is None else locked(run, f"{shared}.lock", kind.replace("_", " ")):
         yield
-        return
-    lock = FileLock(f"{shared}.lock")
+
+
+@contextlib.contextmanager
+def locked(run: Run, file: str | Path, what: str) -> Iterator[None]:
+    """Hold a file's lock while something is looked for and made, unless this is one of several processes.
+
+    Args:
+        run: The run.
+        file: The lock.
+        what: What is made, for whoever waits.
+    """
+    lock = FileLock(file)
     try:
         if run.args.world_size == 1:
             Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
     except Timeout:
-        say(f"another run makes this {kind.replace('_', ' ')}: waiting for it")
+        say(f"another run makes this {what}: waiting for it")
         lock.acquire()
     except OSError:  # a cache that cannot be written is no reason to stop
         pass

@@ -8,7 +8,6 @@ same run whoever wrote it, and that of no cache where the micro-batches are the 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors import safe_open
 from torch import Tensor
 
@@ -25,7 +23,7 @@ from dudi.command import say
 from dudi.data.examples import Example
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.passes import judge_all
-from dudi.distill.stages.cache import hash_of, stands
+from dudi.distill.stages.cache import hash_of, locked, stands
 from dudi.distill.state import Run
 from dudi.distill.step import Step
 from dudi.training import checkpoints
@@ -71,7 +69,7 @@ def keep_states(run: Run) -> KeptStates | None:
     sequences = [run.collector.gold(example) for example in examples]
     key = _key(run, sequences)
     folder = Path(place) / key
-    with _alone(run, folder):
+    with locked(run, folder.with_name(f".{folder.name}.lock"), "teacher's states"):
         if not stands(folder, key):
             _make(run, sequences, folder, key)
     return KeptStates(folder, examples)
@@ -159,14 +157,3 @@ def _states(run: Run, sequences: Sequence[Scored], starts: Sequence[int]) -> Ite
 
 def _name(place: int) -> str:
     return f"{place:08d}"
-
-
-@contextlib.contextmanager
-def _alone(run: Run, folder: Path) -> Iterator[None]:
-    """Keep other runs on this machine out while states are looked for and made; several processes do not wait."""
-    if run.args.world_size > 1:
-        yield
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        yield
