@@ -34,7 +34,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dudi.data.rows import Message, Row
 from dudi.data.sources import load_rows
 from dudi.distill.verbalizer import Verbalizer
-from dudi.models.load import cut_layers, load_model, load_tokenizer
+from dudi.models.layers import cut_layers
+from dudi.models.load import load_model, load_tokenizer
 from dudi.objective.losses import spin, token_divergence, token_log_probs
 from dudi.rollouts import GumbelNoise, NoiseKey
 

@@ -337,6 +337,12 @@ def test_a_run_is_the_same_with_and_without_evaluation(tmp_path, tokenizer):
 # ---- no silent dead run
 
 
+def test_one_model_as_student_and_teacher_is_an_error(tmp_path, tokenizer):
+    model = make_model()
+    with pytest.raises(ConfigError, match="is the student itself"):
+        DudiTrainer(model, model, make_args(tmp_path), ROWS, processing_class=tokenizer)
+
+
 def test_a_missing_teacher_is_an_error(tmp_path, tokenizer):
     with pytest.raises(ConfigError, match="needs a teacher"):
         DudiTrainer(make_model(), None, make_args(tmp_path, "gkd"), ROWS, processing_class=tokenizer)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
-from dudi.models.load import cut_layers, load_model, load_tokenizer, locate, spaced_layers
+from dudi.models.layers import cut_layers, spaced_layers
+from dudi.models.load import load_model, load_tokenizer, locate
 from helpers import make_model, make_tokenizer
 
 IDS = torch.arange(1, 12).unsqueeze(0)
@@ -82,7 +83,7 @@ class TestCutLayers:
     def test_layers_that_are_not_there(self, keep):
         error, message = refusal(cut_layers, make_model(layers=4), keep)
         assert isinstance(error, ConfigError)
-        assert message.startswith(f"student.keep_layers: {keep} of a model with 4 layers")
+        assert message.startswith(f"keep_layers: {keep} of a model with 4 layers")
 
 
 class TestLoad:

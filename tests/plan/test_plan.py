@@ -18,7 +18,7 @@ from dudi.config.sections import LoraSection
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.models.load import keep_layers
+from dudi.models.layers import keep_layers
 from dudi.objective import fused, heads
 from dudi.objective.methods import METHODS
 from dudi.plan import advise_out_of_memory, costs, count_lora_parameters, plan, plan_run, render
@@ -493,9 +493,10 @@ def test_layers_that_are_not_there(recipe):
 
 
 def test_kept_layers_keep_their_types():
-    config = keep_layers(qwen(64, 6, 4, 96), [0, 3, 5])
+    config = qwen(64, 6, 4, 96)
+    assert keep_layers(config, [0, 3, 5]) == [0, 3, 5]
     assert (config.num_hidden_layers, len(config.layer_types)) == (3, 3)
-    assert keep_layers(qwen(64, 6, 4, 96), 1).num_hidden_layers == 1
+    assert keep_layers(qwen(64, 6, 4, 96), 1) == [0]
 
 
 def test_gguf_of_an_installed_package(recipe):

@@ -320,7 +320,8 @@ def _config_of(section: ModelSection, role: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
     from dudi.models.hub_errors import explain_hub_error
-    from dudi.models.load import keep_layers, locate
+    from dudi.models.layers import keep_layers
+    from dudi.models.load import locate
 
     name = str(section.model)
     options: dict[str, Any] = {"gguf_file": section.gguf_file} if section.gguf_file else {}
@@ -337,7 +338,9 @@ def _config_of(section: ModelSection, role: str) -> PretrainedConfig:
     except (ValueError, StrictDataclassError) as error:
         raise ConfigError(f"{role}.model: '{name}': {' '.join(str(error).split())[:200]}") from error
     config.name_or_path = name
-    return config if section.keep_layers is None else keep_layers(config, section.keep_layers)
+    if section.keep_layers is not None:
+        keep_layers(config, section.keep_layers)
+    return config
 
 
 def lora_config(section: LoraSection) -> Any:

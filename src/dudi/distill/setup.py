@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet, digest_of
@@ -29,9 +29,10 @@ from dudi.distill.teacher_setup import (
 )
 from dudi.distill.teachers import Teacher, Teachers
 from dudi.distill.verbalizer import Verbalizer, pivots_of
-from dudi.errors import DataError
+from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import load_languages
 from dudi.models.adapters import innermost
+from dudi.models.image_text import tokenizer_in
 from dudi.models.limits import check_ids, check_length
 from dudi.models.load import load_model, load_tokenizer
 from dudi.objective.event_loss import EventLoss
@@ -84,7 +85,7 @@ def build_setup(
     args: DudiConfig,
     train_dataset: Records | ExampleSet | None,
     eval_dataset: Records | ExampleSet | Mapping[str, Records] | None,
-    tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None,
     teacher_tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None,
     rejections: Rejections | None = None,
     max_rejected_share: float = MAX_REJECTED_SHARE,
@@ -103,28 +104,30 @@ def build_setup(
     )
     tokenizers = tokenizers_by_name(teacher_tokenizer, names)
     wanted = wanted_teacher(next(iter(given.values()), None), args, notes)
-    name, student, tokenizer = _load_student(model, tokenizer)
-    loaded, teacher_tokenizer = load_teacher(wanted, next(iter(tokenizers.values()), None), tokenizer)
-    if borrow_template(tokenizer, teacher_tokenizer):
+    name, student, student_tokenizer = _load_student(model, tokenizer)
+    loaded, teacher_tokenizer = load_teacher(wanted, next(iter(tokenizers.values()), None), student_tokenizer)
+    if borrow_template(student_tokenizer, teacher_tokenizer):
         notes.append(f"{name} has no chat template: it takes its teacher's")
-    own = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
+    own = chat_format(student_tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
     if own.cut:
         notes.append(
             f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
         )
     theirs, different, vocabulary = None, None, head_size(innermost(student))
     others: dict[str, tuple[PreTrainedModel, ChatFormat, str | None]] = {}
+    if loaded is not None and loaded is innermost(student):
+        raise ConfigError("teacher_model: is the student itself, and would be frozen with it; load it a second time")
     if loaded is not None and teacher_tokenizer is not None:
         check_choice(args, len(given))
         theirs, different = line_up(loaded, teacher_tokenizer, own, vocabulary, args, notes)
         for other in list(given)[1:]:
-            further, their_tokenizer = load_teacher(given[other], tokenizers.get(other), tokenizer)
+            further, their_tokenizer = load_teacher(given[other], tokenizers.get(other), student_tokenizer)
             if further is not None and their_tokenizer is not None:
                 others[other] = (further, *line_up(further, their_tokenizer, own, vocabulary, args, notes))
         sharing = [head_size(one) for one, _, apart in ((loaded, theirs, different), *others.values()) if apart is None]
         vocabulary = min([vocabulary, *sharing])
     make_scorable(innermost(student))
-    check_ids(innermost(student), tokenizer, "student")
+    check_ids(innermost(student), student_tokenizer, "student")
     if loaded is not None and teacher_tokenizer is not None:
         check_ids(loaded, teacher_tokenizer, "teacher")
     for further, chat, _ in others.values():
@@ -160,7 +163,7 @@ def build_setup(
     teachers.check(rows_of_all, targets, languages, routed=args.teacher_route == "given")
     return Setup(
         model=student,
-        tokenizer=tokenizer,
+        tokenizer=student_tokenizer,
         teacher=loaded,
         student_format=own,
         teacher_format=own if theirs is None else theirs,
@@ -216,12 +219,12 @@ def _read_evaluation(
 
 
 def _load_student(
-    model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | None
+    model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None
 ) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
     """The student's name, the student and its tokenizer."""
     name = model if isinstance(model, str) else str(innermost(model).config.name_or_path or "the student")
-    tokenizer = load_tokenizer(name) if tokenizer is None else tokenizer
-    return name, load_model(model) if isinstance(model, str) else model, tokenizer
+    own = load_tokenizer(name) if tokenizer is None else tokenizer_in(tokenizer)
+    return name, load_model(model) if isinstance(model, str) else model, own
 
 
 def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Verbalizer:

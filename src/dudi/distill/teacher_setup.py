@@ -11,6 +11,7 @@ from dudi.data.examples import Example, ExampleSet
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, DudiError
+from dudi.models.image_text import tokenizer_in
 from dudi.models.load import load_model, load_tokenizer, move
 from dudi.models.vocabulary import vocabulary_difference
 from dudi.models.widening import compute_in_float32
@@ -35,11 +36,11 @@ def tokenizers_by_name(
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        return dict.fromkeys(dict.fromkeys(names.values()) or [DEFAULT], given)
+        return dict.fromkeys(dict.fromkeys(names.values()) or [DEFAULT], tokenizer_in(given))
     unknown = [key for key in given if key not in names]
     if unknown:
         raise ConfigError(f"teacher_processing_class: '{unknown[0]}' is no key of teachers ({', '.join(names)})")
-    by_name = {names[key]: tokenizer for key, tokenizer in given.items()}
+    by_name = {names[key]: tokenizer_in(tokenizer) for key, tokenizer in given.items()}
     return {name: by_name[name] for name in names.values() if name in by_name}
 
 

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_utils import EvalLoopOutput
 
 from dudi.data.chat import ChatFormat
@@ -79,7 +86,7 @@ class DudiTrainer(RowTrainer):
         train_dataset: Rows with `id`, `language`, and `messages` or `prompt` + `completion`. A method without a
             verbalizer takes rows of any language, and rows that name none.
         eval_dataset: The same, for evaluation during training; several of them as a dict or a `DatasetDict`.
-        processing_class: The student's tokenizer; loaded from the student's name when None.
+        processing_class: The student's tokenizer, or its processor; loaded from the student's name when None.
         callbacks: As in `Trainer`.
         peft_config: Train an adapter of this kind.
         teacher_processing_class: The teacher's tokenizer; loaded from the teacher's name, else the student's. Of
@@ -110,7 +117,7 @@ class DudiTrainer(RowTrainer):
         args: DudiConfig | TrainingArguments | None = None,
         train_dataset: Records | ExampleSet | None = None,
         eval_dataset: Records | ExampleSet | Mapping[str, Records] | None = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         callbacks: list[TrainerCallback] | None = None,
         peft_config: Any = None,
         *,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from dudi.errors import ConfigError
+from dudi.models.image_text import freeze_sight
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -74,7 +75,7 @@ def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
         ConfigError: it has an adapter already.
     """
     if peft_config is None:
-        train_text_alone(model)
+        freeze_sight(model, innermost(model))
         return model
     if is_adapted(model):
         raise ConfigError(
@@ -85,24 +86,8 @@ def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
 
     with drawn_from(seed):
         adapted = get_peft_model(model, copy.deepcopy(peft_config))
-    train_text_alone(adapted)
+    freeze_sight(adapted, innermost(adapted))
     return adapted
-
-
-def train_text_alone(model: nn.Module) -> None:
-    """Freeze what of a student that reads images too reads no text: no loss reaches it, and DDP waits for gradients.
-
-    Args:
-        model: The student, with adapters or without; one that reads text alone is left as it is.
-    """
-    inner = innermost(model)
-    if inner.config.get_text_config() is inner.config:
-        return
-    parts = (inner.get_decoder(), inner.get_input_embeddings(), inner.get_output_embeddings())
-    kept = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
-    for parameter in model.parameters():
-        if id(parameter) not in kept:
-            parameter.requires_grad_(False)
 
 
 def check_adapter(model: nn.Module) -> None:

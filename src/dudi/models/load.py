@@ -16,16 +16,25 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from dudi.errors import ConfigError, DataError, DudiError, EnvironmentFault
 from dudi.models.hub_errors import explain_hub_error
-from dudi.models.screening import ADAPTER_WEIGHTS, INDEX, SETTINGS, WEIGHTS, no_pickles, screen, screen_settings
+from dudi.models.image_text import PROCESSORS, class_for
+from dudi.models.layers import cut_layers
+from dudi.models.screening import (
+    ADAPTER,
+    ADAPTER_WEIGHTS,
+    INDEX,
+    SETTINGS,
+    WEIGHTS,
+    no_pickles,
+    screen,
+    screen_settings,
+)
 
 PACKAGE = "package:"
 GEMMA_27B_LAYERS = 62
@@ -138,12 +147,11 @@ def load_model(
 
 def _loaded(place: str, **options: Any) -> Any:
     """A causal language model, or one that reads images too: its text is read, and it is saved as what it is."""
-    try:
-        return AutoModelForCausalLM.from_pretrained(place, **options)
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
-        return AutoModelForImageTextToText.from_pretrained(place, **options)
+    kind: Any = AutoModelForCausalLM
+    if "gguf_file" not in options and not (Path(place) / ADAPTER).is_file():
+        told = {key: options[key] for key in ("revision", "trust_remote_code") if key in options}
+        kind = class_for(AutoConfig.from_pretrained(place, **told))
+    return kind.from_pretrained(place, **options)
 
 
 def _left_out(file: Path) -> dict[str, Any]:
@@ -190,7 +198,7 @@ def _screen(name: str, what: str, revision: str | None, gguf: bool, trust_remote
         screen(place, gguf=gguf, trust_remote_code=trust_remote_code)
         return
     try:
-        settings = snapshot_download(name, revision=revision, allow_patterns=list(SETTINGS))
+        settings = snapshot_download(name, revision=revision, allow_patterns=[*SETTINGS, *PROCESSORS])
     except (OSError, ValueError) as error:
         raise _unreachable(name, what, error) from error
     screen_settings(Path(settings), trust_remote_code=trust_remote_code)
@@ -238,64 +246,6 @@ def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     config = AutoConfig.for_model(**values)
     twin = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
     twin.load_state_dict(model.state_dict())
-    return twin
-
-
-def spaced_layers(total: int, wanted: int) -> list[int]:
-    """`wanted` of `total` layers, evenly spaced, the ends included."""
-    if wanted == 1:
-        return [0]
-    return [round(i * (total - 1) / (wanted - 1)) for i in range(wanted)]
-
-
-def keep_layers(config: PretrainedConfig, kept: int | list[int]) -> PretrainedConfig:
-    """The config of a model that is cut down to some layers.
-
-    Args:
-        config: The whole model's; changed in place.
-        kept: The layers, or how many of them, evenly spaced.
-
-    Raises:
-        ConfigError: more layers than there are, or one that is not there.
-    """
-    total = config.num_hidden_layers
-    layers = spaced_layers(total, kept) if isinstance(kept, int) and 0 < kept <= total else kept
-    if isinstance(layers, int) or not layers or any(not 0 <= layer < total for layer in layers):
-        raise ConfigError(f"keep_layers: {kept} of a model with {total} layers, numbered 0 to {total - 1}")
-    types = config.to_dict().get("layer_types")
-    if types is not None:
-        config.layer_types = [types[layer] for layer in layers]
-    config.num_hidden_layers = len(layers)
-    return config
-
-
-def cut_layers(model: PreTrainedModel, keep: int | Sequence[int]) -> PreTrainedModel:
-    """A student cut from a model's layers: embeddings, head and norms as they are.
-
-    Raises:
-        ConfigError: a layer that the model does not have, or one named twice.
-    """
-    total = model.config.num_hidden_layers
-    layers = spaced_layers(total, keep) if isinstance(keep, int) and 0 < keep <= total else keep
-    if isinstance(layers, int) or not layers or any(not 0 <= i < total for i in layers):
-        raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers, numbered 0 to {total - 1}")
-    if len(set(layers)) < len(layers):
-        raise ConfigError(f"student.keep_layers: {keep} of a model with {total} layers; name each layer once")
-    values = model.config.to_dict() | {"num_hidden_layers": len(layers)}
-    values.pop("_name_or_path", None)  # an adapter of the cut model would be put on the whole one
-    if isinstance(values.get("layer_types"), list):
-        values["layer_types"] = [values["layer_types"][i] for i in layers]
-    twin = AutoModelForCausalLM.from_config(AutoConfig.for_model(**values), dtype=model.dtype)
-    new_name = {str(old): str(new) for new, old in enumerate(layers)}
-    state = {}
-    for name, tensor in model.state_dict().items():
-        before, found, after = name.partition(".layers.")
-        number, _, rest = after.partition(".")
-        if not found:
-            state[name] = tensor
-        elif number in new_name:
-            state[f"{before}.layers.{new_name[number]}.{rest}"] = tensor
-    twin.load_state_dict(state)
     return twin
 
 

@@ -11,9 +11,10 @@ import dataclasses
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from dudi.errors import ConfigError
+from dudi.models.image_text import class_for, text_modules
 
 FP32 = 4
 
@@ -25,6 +26,7 @@ class Shape:
     Attributes:
         name: What the recipe calls it.
         parameters: All weights; tied ones count once.
+        text: Those that read or write text, which can be trained; all of them but in a model that reads images too.
         linear: Weights of the matrix products that every token goes through, without the head.
         layers: Decoder layers.
         hidden: Width of the residual stream.
@@ -39,6 +41,7 @@ class Shape:
 
     name: str
     parameters: int
+    text: int
     linear: int
     layers: int
     hidden: int
@@ -59,7 +62,7 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
     """
     with torch.device("meta"):
         try:
-            return AutoModelForCausalLM.from_config(copy.deepcopy(config))
+            return class_for(config).from_config(copy.deepcopy(config))
         except ValueError as error:
             raise ConfigError(
                 f"{config.name_or_path or config.model_type}: transformers knows no causal language model of the type "
@@ -81,13 +84,15 @@ def shape_of(config: PretrainedConfig, name: str | None = None) -> Shape:
     text = config.get_text_config()
     values = text.to_dict()
     head = model.get_output_embeddings()
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
-    stacked = sum(p.numel() for p in model.parameters() if p.dim() == 3)
+    reading = nn.ModuleList(text_modules(model))  # each of its parameters once
+    linear = sum(m.weight.numel() for m in reading.modules() if isinstance(m, nn.Linear) and m is not head)
+    stacked = sum(p.numel() for p in reading.parameters() if p.dim() == 3)
     head_width = values.get("head_dim") or text.hidden_size // text.num_attention_heads
     key_value_heads = values.get("num_key_value_heads") or text.num_attention_heads
     return Shape(
         name=name or config.name_or_path or config.model_type,
         parameters=model.num_parameters(),
+        text=sum(p.numel() for p in reading.parameters()),
         linear=linear + stacked,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
@@ -96,7 +101,7 @@ def shape_of(config: PretrainedConfig, name: str | None = None) -> Shape:
         heads=text.num_attention_heads,
         intermediate=values.get("intermediate_size") or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
-        normed_heads=any(name.endswith("q_norm.weight") for name, _ in model.named_parameters()),
+        normed_heads=any(name.endswith("q_norm.weight") for name, _ in reading.named_parameters()),
         experts=stacked > 0,
     )
 

@@ -164,7 +164,7 @@ def estimate(
         kernel=args.loss_kernel,
         jsd=args.divergence == "jsd",
         element=element,
-        trainable=student.parameters if lora_parameters is None else lora_parameters,
+        trainable=student.text if lora_parameters is None else lora_parameters,
         adapter=lora_parameters is not None,
         teacher_bytes=_teacher_bytes(
             args,

@@ -15,6 +15,8 @@ from dudi.distill.loading import Loaded
 from dudi.distill.recipe import RunConfig, TeacherSection
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.models.adapters import innermost
+from dudi.models.image_text import freeze_sight
 from dudi.plan.costs import empty_model, shape_of
 from dudi.plan.estimate import Dtype, Plan, estimate
 from dudi.plan.hardware import find_gpu
@@ -95,6 +97,7 @@ def count_lora_parameters(config: PretrainedConfig, lora: LoraSection) -> int:
     wanted = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, task_type="CAUSAL_LM")
     try:
         model = get_peft_model(empty_model(config), wanted)
+        freeze_sight(model, innermost(model))
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -55,6 +55,7 @@ def run(given: argparse.Namespace) -> int:
     from dudi.evaluation.source import source_of
     from dudi.models.gguf_file import write_gguf
     from dudi.models.gguf_vocabulary import vocabulary_of
+    from dudi.models.image_text import text_alone
 
     quiet_libraries()
     keys = ("revision", "chat_template", "trust_remote_code")
@@ -64,7 +65,8 @@ def run(given: argparse.Namespace) -> int:
     if output.exists() and not given.force:
         raise ConfigError(f"{output}: is there already; --force replaces it")
     chat = source.chat(template=False)
-    model = whole_model(source)
+    whole = whole_model(source)
+    model = text_alone(whole)
     vocabulary = vocabulary_of(chat.tokenizer, model.config.vocab_size, _ends(model, chat), given.pre)
     written = write_gguf(model, vocabulary, name, kind, output)
     ends = [vocabulary.tokens[vocabulary.ids[end]] for end in ("eos", "eot", "eom") if end in vocabulary.ids]
@@ -77,6 +79,8 @@ def run(given: argparse.Namespace) -> int:
         lines.append(
             f"  F16 in place of {kind}, since their rows do not fill blocks: {len(written.unquantised)} matrices"
         )
+    if model is not whole:
+        lines.append(f"  the text of a {whole.config.model_type} model alone, without what reads images")
     if vocabulary.chat_template is None:
         lines.append("  no chat template: the model has none; --chat-template FILE gives it one")
     return say("\n".join(lines))

@@ -17,6 +17,7 @@ from transformers.utils.hub import hf_api
 from dudi.data.chat import ChatFormat
 from dudi.errors import ConfigError
 from dudi.models.adapters import base_weights, check_adapter, innermost, is_adapted, merged, save_adapter
+from dudi.models.image_text import copy_processor
 from dudi.models.sharding import whole_weights
 from dudi.training import checkpoints
 from dudi.training.arguments import RunArguments
@@ -127,6 +128,7 @@ class PublishingTrainer(Trainer):
             self.inner_model().generation_config.save_pretrained(folder)  # an adapter would bring none
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
+        copy_processor(self.inner_model(), folder)
 
     # ---- the hub
 

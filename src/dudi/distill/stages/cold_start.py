@@ -11,9 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import set_seed
 
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.keys import COLD_STARTS, METHOD_STAGE_KEYS
@@ -21,6 +20,7 @@ from dudi.distill.stages.cache import alone, fetch, hash_of, share, stands, teac
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
 from dudi.models.adapters import CONFIG, adapter_settings, is_adapted, with_adapter
+from dudi.models.load import load_model
 from dudi.training import checkpoints
 from dudi.training.arguments import binding_keys
 from dudi.training.logged import LoggedTrainer
@@ -197,8 +197,7 @@ def _load_student(model: nn.Module, folder: Path) -> None:
 
         set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"), model.active_adapter)
         return
-    source = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    state, own = source.state_dict(), model.state_dict()
+    state, own = load_model(str(folder)).state_dict(), model.state_dict()
     if own.keys() != state.keys() or any(own[name].shape != tensor.shape for name, tensor in state.items()):
         raise ConfigError(f"cold_start: the model in {folder} is not shaped as the student is")
     model.load_state_dict(state)
