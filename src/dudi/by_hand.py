@@ -190,8 +190,7 @@ def main() -> None:
     run = Run(student, teacher, tokenizer, Settings(max_new_tokens=args.max_new_tokens))
     rows = load_rows(args.rows, languages=LANGUAGES).rows
     for start in range(0, 4 * args.steps, 4):
-        chosen = [rows[i % len(rows)] for i in range(start, start + 4)]
-        samples = write_samples(run, chosen, epoch=start // len(rows))
+        samples = write_samples(run, [rows[i % len(rows)] for i in range(start, start + 4)], epoch=start // len(rows))
         losses = optimizer_step(run, [samples[:2], samples[2:]])  # two micro-batches of two rows
         print(f"step {start // 4 + 1}", *(f"{name} {value:.4f}" for name, value in losses.items()), sep="  ")
 

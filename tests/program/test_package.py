@@ -1,5 +1,7 @@
 """What is shipped is what is there."""
 
+import ast
+import importlib
 import shutil
 import subprocess
 import sys
@@ -64,13 +66,23 @@ def test_no_pickle_no_remote_code_no_path_of_a_machine():
         assert "/tmp/" not in text and "/work/" not in text, path
 
 
-@pytest.mark.parametrize("lane", ["tests/trust", "tests/real"])
-def test_the_lanes_that_run_by_hand_can_be_collected(lane):
-    found = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", lane],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert found.returncode == 0, found.stdout[-2000:]
+def imports_of(file):
+    """(module, name or None) of every import in a file, those in functions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "scripts", "tests/trust", "tests/real"])
+def test_what_make_test_does_not_run_finds_what_it_imports(folder):
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    shared = [ROOT, ROOT / "tests", *(ROOT / path for path in config["pythonpath"])]
+    for file in (ROOT / folder).rglob("*.py"):
+        for module, name in imports_of(file):
+            if module.partition(".")[0] == "dudi":
+                there = name is None or hasattr(importlib.import_module(module), name)
+                assert there or importlib.util.find_spec(f"{module}.{name}"), (file, module, name)
+            elif module.partition("_")[0] == "test":
+                assert any((path / f"{module}.py").is_file() for path in shared), (file, module)
