@@ -448,11 +448,9 @@ class DudiTrainer(RowTrainer):
         return loss
 
     def _multiplies_nothing(self) -> bool:
-        """Whether what is differentiated is this class's loss as it is: on one process, unscaled, and nobody's override."""
-        own = (
-            type(self).compute_loss is DudiTrainer.compute_loss
-            and type(self).training_step is DudiTrainer.training_step
-        )
+        """Whether what is differentiated is Eq. 8 as it stands here: in one process, unscaled, in nobody's subclass."""
+        kind = type(self)
+        own = (kind.compute_loss, kind.training_step) == (DudiTrainer.compute_loss, DudiTrainer.training_step)
         return own and self.args.world_size == 1 and self.accelerator.scaler is None
 
     def compute_loss(

@@ -254,7 +254,7 @@ def _scale(config: PretrainedConfig) -> float:
 
 @contextlib.contextmanager
 def gathering(model: PreTrainedModel, head: Head, kernel: Kernel) -> Iterator[Head]:
-    """The head whose weights' gradient is gathered in their `.grad`, where a fused kernel makes it and nothing waits for it.
+    """The head whose weights' gradient is gathered in their `.grad`, where a fused kernel makes it.
 
     While it is inside, an embedding that is tied to the head gives its gradient as the rows that were read: a table of
     its own would be added to the same `.grad`.
