@@ -75,7 +75,7 @@ LINES: tuple[tuple[str, str, str, Callable[[Result], str]], ...] = (
     ("DuDi over our GKD", "1.1x the ratio of their counted FLOPs", "speed-dudi.json", dudi_over_gkd),
     (
         "memory from 32k to 256k entries",
-        "flat beyond the head's weights, gradients, optimizer state",
+        "0.3 tables of the head (DuDi 0.5) beyond its weights, gradient, optimizer state",
         "speed-vocabulary.json",
         growth,
     ),

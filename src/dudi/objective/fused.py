@@ -29,8 +29,8 @@ CPU_TILE, DEVICE_TILE = 2**23, 2**27
 CPU_BLOCK = 2**18
 """Numbers that the element-wise passes work on at a time on a CPU, so that they stay in its cache."""
 HELD_LOGITS = 2**25
-"""Below so many (128 MiB in fp32) log-probabilities of labels keep their logits for the backward pass; more are made once
-more there, which costs a quarter of their products."""
+"""Below so many (128 MiB in fp32) log-probabilities of labels keep their logits for the backward pass; more are made
+again there, which costs a quarter of their products."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
