@@ -37,7 +37,7 @@ def growth(result: Result) -> str:
         first, *_, last = (row for row in result["rows"] if row["name"] == name)
         grown = (last["above"] - last["head"]) - (first["above"] - first["head"])
         tables = grown / (last["table"] - first["table"])
-        parts.append(f"`{name}` {grown / 1e6:+,.0f} MB ({tables:.1f} tables of the head)")
+        parts.append(f"`{name}` {grown / 1e6:+,.0f} MB ({round(tables, 1) + 0.0} tables of the head)")
     return ", ".join(parts)
 
 
