@@ -62,7 +62,7 @@ def vocabulary_page(found: dict[str, Any]) -> list[str]:
         start = first.setdefault(row["name"], row)
         grown = (row["above"] - row["head"]) - (start["above"] - start["head"])
         tables = row["table"] - start["table"]
-        share = f"{grown / 1e6:,.0f} MB, {grown / tables:.1f} tables of (vocabulary, hidden)" if tables else ""
+        share = f"{grown / 1e6:,.0f} MB, {round(grown / tables, 1) + 0.0} tables of (vocabulary, hidden)" if tables else ""
         lines.append(
             f"| `{row['name']}` | {row['vocabulary']:,} | {row['above'] / 1e6:,.0f} MB | {row['head'] / 1e6:,.0f} MB | "
             f"{(row['above'] - row['head']) / 1e6:,.0f} MB | {share} |"

@@ -80,8 +80,9 @@ def all_models(trainer: Trainer, parts: Parts) -> int:
     from dudi.models.frozen import FrozenModel, MovingAverage
 
     held: list[Any] = [parts.student, parts.teacher]
+    holder = getattr(trainer, "run", trainer)  # ours keeps its second models in its run
     for name in ("teacher", "teacher_model", "reference"):
-        policy = getattr(trainer, name, None)
+        policy = getattr(holder, name, None)
         policy = policy.policy if isinstance(policy, MovingAverage) else policy
         held.append(policy.module if isinstance(policy, FrozenModel) else policy)
     return weight_bytes(*(m for m in held if isinstance(m, torch.nn.Module)))

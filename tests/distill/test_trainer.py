@@ -69,6 +69,35 @@ def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(method, tmp_path, 
     assert relative_difference(seen[8], seen[4]) < 1e-6
 
 
+class Doubled(DudiTrainer):
+    """Somebody's own loss, whose factor is not known beforehand."""
+
+    def compute_loss(self, *args, **kwargs):
+        return 2 * super().compute_loss(*args, **kwargs)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("method", ["dudi", "gated", "sft", "sdft"])
+def test_the_heads_gradient_is_gathered_in_place(method, tied, tmp_path, tokenizer):
+    """As autograd adds it up with dense logits, with a tied embedding's rows too, and as somebody's own loss has it."""
+    seen = {}
+    for name, kind, kernel in (
+        ("ours", DudiTrainer, "auto"),
+        ("dense", DudiTrainer, "dense"),
+        ("own", Doubled, "auto"),
+    ):
+        watcher = Gradients()
+        args = make_args(tmp_path / name, method, cold_start="none", max_steps=1, loss_kernel=kernel, max_grad_norm=0)
+        student, teacher = make_model(seed=1, tie_word_embeddings=tied), make_model(seed=2, hidden_size=48)
+        trainer = kind(student, teacher, args, ROWS, ROWS[:8], tokenizer, callbacks=[watcher])
+        trainer.train()
+        embedding = student.get_input_embeddings()
+        assert not embedding.sparse and not any(p.grad is not None and p.grad.is_sparse for p in student.parameters())
+        seen[name] = watcher.seen
+    assert relative_difference(seen["ours"], seen["dense"]) < 1e-5
+    assert relative_difference(seen["ours"], {name: grad / 2 for name, grad in seen["own"].items()}) < 1e-5
+
+
 @pytest.mark.parametrize("method", ALL)
 def test_every_method_trains_and_writes_its_metrics(method, tmp_path, tokenizer):
     trainer = make_trainer(tmp_path, method, tokenizer=tokenizer)

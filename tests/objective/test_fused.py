@@ -78,8 +78,10 @@ def test_where_both_models_are_certain_nothing_is_nan():
         assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, [hidden, weight]))
 
 
+@pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize(("scale", "bias"), [(1.0, False), (0.5, True)])
-def test_log_probs_of_labels(scale, bias):
+def test_log_probs_of_labels(scale, bias, held, monkeypatch):
+    monkeypatch.setattr(fused, "HELD_LOGITS", ROWS * VOCABULARY + held)
     student, _, upstream = tensors(bias=bias)
     labels = torch.arange(ROWS) * 13 % VOCABULARY
     ours = fused.label_log_probs(*student, labels, scale)
@@ -106,6 +108,43 @@ def test_only_what_needs_a_gradient_gets_one():
             fused.Divergence("jsd"), (hidden, weight, None), (*teacher[:2], None), weights
         )
     assert other == loss
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_gathered_the_weights_gradient_is_what_autograd_would_have_added(bias):
+    """Two divergences and the labels of one head, on top of a gradient that is there already."""
+    student, teacher, weights = tensors(bias=bias)
+    labels, factors = torch.arange(ROWS) * 13 % VOCABULARY, (0.3, 2.5)
+
+    def loss(gathers):
+        head = Head(student[1], student[2], 0.5, gathers=gathers)
+        theirs = Head(teacher[1], teacher[2])
+        sums = [
+            weighted_divergence(head, student[0], theirs, teacher[0], weights, Distance(kind, 0.5, 0.7), factor=factor)
+            for kind, factor in zip(("jsd", "reverse_kl"), factors, strict=True)
+        ]
+        own = head.log_probs(student[0], labels) @ weights
+        return factors[0] * sums[0] + factors[1] * sums[1] + 1.7 * own
+
+    found = []
+    for gathers in (False, True):
+        for tensor in student:
+            if tensor is not None:
+                tensor.grad = torch.ones_like(tensor)
+        table = student[1].grad
+        loss(gathers).backward()
+        assert student[1].grad is table
+        found.append([tensor.grad for tensor in student if tensor is not None])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_factor_that_was_not_promised_is_an_error():
+    student, teacher, weights = tensors(bias=False)
+    head, theirs = Head(student[1], gathers=True), Head(teacher[1])
+    total = weighted_divergence(head, student[0], theirs, teacher[0], weights, Distance("jsd", 0.5, 1.0), factor=0.3)
+    with pytest.raises(RuntimeError, match=r"multiplied by 0\.5, and 0\.3 was promised"):
+        (0.5 * total).backward()
 
 
 def test_the_observer_sees_every_row_once():

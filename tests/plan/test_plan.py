@@ -271,13 +271,15 @@ def test_copies_of_dense_logits(kind, copies):
     assert 0.7 * copies < live.peak / (4 * rows * vocabulary) <= copies
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("kind", ["reverse_kl", "jsd"])
-def test_bytes_of_the_fused_head(kind):
+def test_bytes_of_the_fused_head(kind, processes):
     config, rows = small(vocab_size=20_000), 60
     args = arguments(method="gkd", lmbda=1.0, divergence=kind, loss_kernel="fused")
     work = of(config, args, config).work
     lengths = dataclasses.replace(work.lengths, rollout=rows)
     work = dataclasses.replace(work, lengths=lengths, rows=1, tile=fused.CPU_TILE, block=fused.CPU_BLOCK)
+    work = dataclasses.replace(work, accumulation=1, processes=processes)
     width = config.hidden_size
     weight, hidden = torch.randn(20_000, width, requires_grad=True), torch.randn(rows, width, requires_grad=True)
     other, teacher = torch.randn(20_000, width), torch.randn(rows, width)
@@ -286,8 +288,9 @@ def test_bytes_of_the_fused_head(kind):
     live.known |= {t.untyped_storage()._cdata: None for t in (weight, hidden, other, teacher)}  # not new
     with live:
         distance = heads.Distance(kind, 0.5, 1.0)
+        head, theirs = heads.Head(weight, gathers=processes == 1), heads.Head(other)
         heads.weighted_divergence(
-            heads.Head(weight), hidden, heads.Head(other), teacher, torch.ones(rows), distance, "fused"
+            head, hidden, theirs, teacher, torch.ones(rows), distance, "fused", factor=1.0
         ).backward()
     assert 0.8 < live.peak / memory(work).head < 1.2
 

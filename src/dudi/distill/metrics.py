@@ -22,8 +22,8 @@ SHORTEST_REPETITION = 16
 WATCHED_POSITIONS = 1024
 """Most on-policy positions of an optimizer step at which overlap and entropies are measured."""
 
-WATCHED_AT_ONCE = 32
-"""Positions whose logits are looked at together."""
+WATCHED_AT_ONCE = 2**20
+"""Logits that are looked at together: 4 MiB each of some ten tables, whatever the vocabulary."""
 BLOCK = 64
 """Neighbouring ids of which the largest logit is found first, where the largest of all are wanted."""
 
@@ -110,14 +110,15 @@ class Watch:
     @torch.no_grad()
     def observe(self, rows: slice | Tensor, student: Tensor, teacher: Tensor) -> None:
         """Look at the logits (R, V) of rows `rows.start` to `rows.stop`, or of the rows (R,)."""
+        at_once = max(1, WATCHED_AT_ONCE // student.shape[-1])
         if isinstance(rows, Tensor):
             watched = torch.isin(rows, torch.tensor(self.places, device=rows.device)).nonzero().squeeze(1)
-            for part in watched.split(WATCHED_AT_ONCE):
+            for part in watched.split(at_once):
                 self._add(student[part], teacher[part], rows[part], labelled=False)
             return
         first, last = bisect.bisect_left(self.places, rows.start), bisect.bisect_left(self.places, rows.stop)
-        for start in range(first, last, WATCHED_AT_ONCE):
-            chosen = self.places[start : min(start + WATCHED_AT_ONCE, last)]
+        for start in range(first, last, at_once):
+            chosen = self.places[start : min(start + at_once, last)]
             places = torch.tensor(chosen, device=student.device)
             self._add(student[places - rows.start], teacher[places - rows.start], places)
 

@@ -20,7 +20,7 @@ from dudi.distill.teachers import Part, parts_of
 from dudi.models.frozen import FrozenModel, Policy
 from dudi.objective.event_batch import EventBatch
 from dudi.objective.forward import completion_states, inside
-from dudi.objective.heads import Head, head_of
+from dudi.objective.heads import Head, gathering, head_of
 from dudi.objective.signals import Heads, Kind, Rows, Signal
 
 
@@ -50,21 +50,28 @@ def losses_of(
 
     def work(student: PreTrainedModel) -> dict[str, Any]:
         head = head_of(student).shared_with(vocabulary)
+        if not step.factors:
+            return scored(student, head)
+        with gathering(student, head, args.loss_kernel) as head:
+            return scored(student, head)
+
+    def scored(student: PreTrainedModel, head: Head) -> dict[str, Any]:
         if not teachers.several:
             own = judged.get("")
             rows = student_rows(student, batch, {} if own is None else own.states, reference)
             teacher_head = None if own is None else _beside(own.head, head)
-            heads = Heads(head, teacher_head, args.loss_kernel, run.setup.events)
+            heads = Heads(head, teacher_head, args.loss_kernel, run.setup.events, step.factors)
             return _score(run, batch, rows, signals, heads)
         everything = student_rows(student, batch, {}, reference)
         found: dict[str, Any] = {}
         for part in parts_of(batch, signals, args.on_policy_kind):
             if part.teacher is None:
-                one = _score(run, part.batch, everything, part.signals, Heads(head, None, args.loss_kernel))
+                heads = Heads(head, None, args.loss_kernel, None, step.factors)
+                one = _score(run, part.batch, everything, part.signals, heads)
             else:
                 own = judged[part.teacher]
                 events = teachers.members[part.teacher].events
-                heads = Heads(head, _beside(own.head, head), args.loss_kernel, events)
+                heads = Heads(head, _beside(own.head, head), args.loss_kernel, events, step.factors)
                 one = _score(run, part.batch, _rows_of(part, everything, own.states), part.signals, heads)
             found = one if not found else _added(found, one)
         return found

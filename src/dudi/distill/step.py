@@ -36,6 +36,7 @@ class Step:
         weights: Their weights in Eq. 8.
         collected: The sequences of this rank.
         counts: Each signal's denominator, over all micro-batches and ranks.
+        promised: Whether the loss is Eq. 8 and nothing else, so that `factors` may be relied on before it is there.
         sums: Each signal's summed loss so far, on this rank.
         languages: (L, WIDTH) what happened in each language so far, on this rank (`by_language`).
         masses: Sums of both models' ends and of what is outside their common events.
@@ -50,6 +51,7 @@ class Step:
     weights: dict[str, float]
     collected: Collected = dataclasses.field(default_factory=lambda: Collected([], RolloutHealth(), [], []))
     counts: dict[str, float] = dataclasses.field(default_factory=dict)
+    promised: bool = False
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     languages: Tensor | None = None
     masses: Tensor | None = None
@@ -57,6 +59,13 @@ class Step:
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """What the loss multiplies each signal's sum with; empty where that is not known beforehand."""
+        if not self.promised:
+            return {}
+        return {name: self.weights[name] / max(count, 1.0) for name, count in self.counts.items()}
 
     @contextlib.contextmanager
     def clock(self, phase: str) -> Iterator[None]:

@@ -381,6 +381,7 @@ class DudiTrainer(RowTrainer):
             step.collected = self.run.collector.collect(micro_batches, step.signals, self.epoch)
         self._weigh(step.collected.batches)
         step.counts = self.count(step.signals, step.collected.batches)
+        step.promised = self._multiplies_nothing()
         if not any(step.counts.values()):
             ids = [example.row.id for examples in micro_batches for example in examples]
             raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")
@@ -445,6 +446,12 @@ class DudiTrainer(RowTrainer):
             loss = super().training_step(model, inputs, num_items_in_batch)
         step.seconds["student"] -= step.seconds["teacher"] + step.seconds["reference"] - before
         return loss
+
+    def _multiplies_nothing(self) -> bool:
+        """Whether what is differentiated is Eq. 8 as it stands here: in one process, unscaled, in nobody's subclass."""
+        kind = type(self)
+        own = (kind.compute_loss, kind.training_step) == (DudiTrainer.compute_loss, DudiTrainer.training_step)
+        return own and self.args.world_size == 1 and self.accelerator.scaler is None
 
     def compute_loss(
         self,

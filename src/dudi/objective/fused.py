@@ -5,6 +5,9 @@ block by block and in place; two products carry the gradient on to hidden states
 reads and writes some forty tables of (N, V) for a Jensen-Shannon divergence; the chunked kernel makes the logits two or
 three times. The price: the rows' weights in the loss must be known in the forward pass (`row_weights`).
 
+A gradient of the weights is a table as large as the head. Where the loss's factor is known as well (`Gathered`), it is
+added to the weights' own `.grad` at once, and no table stands beside that one.
+
 N is the number of rows, V the vocabulary, H a hidden size. Softmax and sums run in fp32 at least.
 """
 
@@ -25,6 +28,32 @@ CPU_TILE, DEVICE_TILE = 2**23, 2**27
 """Numbers in a tile of logits: 32 MiB on a CPU, 512 MiB on a device (fp32)."""
 CPU_BLOCK = 2**18
 """Numbers that the element-wise passes work on at a time on a CPU, so that they stay in its cache."""
+HELD_LOGITS = 2**25
+"""Below so many (128 MiB in fp32) log-probabilities of labels keep their logits for the backward pass; more are made
+again there, which costs a quarter of their products."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gathered:
+    """Where the gradient of a head's weights goes without a table of its own.
+
+    Attributes:
+        total: (V, H) the weights' `.grad`.
+        factor: What the loss multiplies the result with; None: it is known in the backward pass, and taken from there.
+    """
+
+    total: Tensor
+    factor: float | None = None
+
+    def check(self, upstream: Tensor) -> None:
+        """Hold the factor that was promised against what backward brings.
+
+        Raises:
+            RuntimeError: it is another one, and the gradient that was added is wrong.
+        """
+        found = float(upstream)
+        if self.factor is not None and abs(found - self.factor) > 1e-5 * abs(self.factor):
+            raise RuntimeError(f"the loss was multiplied by {found}, and {self.factor} was promised")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +82,7 @@ def weighted_divergence(
     row_weights: Tensor,
     observer: Observer | None = None,
     values: Tensor | None = None,
+    gathered: Gathered | None = None,
 ) -> Tensor:
     """The sum over rows of weight times divergence.
 
@@ -63,19 +93,30 @@ def weighted_divergence(
         row_weights: (N,) the rows' share in the sum; gets no gradient.
         observer: Is shown all logits in passing.
         values: (N,) is filled with each row's divergence, without a gradient.
+        gathered: Takes the gradient of the student's weights at once, its factor included; None: autograd carries it.
 
     Returns:
         A scalar in nats, fp32 at least, with a gradient to the student's tensors.
     """
     total: Tensor = _WeightedDivergence.apply(
-        *student, *teacher, row_weights, what, observer, values, torch.is_grad_enabled()
+        *student, *teacher, row_weights, what, observer, values, torch.is_grad_enabled(), gathered
     )
     return total
 
 
-def label_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float = 1.0) -> Tensor:
-    """(N,) log-probabilities of labels; with a gradient one table of logits is held, without one a tile."""
-    values: Tensor = _LabelLogProbs.apply(hidden, weight, bias, labels, scale, torch.is_grad_enabled())
+def label_log_probs(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    scale: float = 1.0,
+    gathered: Gathered | None = None,
+) -> Tensor:
+    """(N,) log-probabilities of labels.
+
+    With a gradient few logits are held and many are made once more in the backward pass, without one a tile is held.
+    """
+    values: Tensor = _LabelLogProbs.apply(hidden, weight, bias, labels, scale, torch.is_grad_enabled(), gathered)
     return values
 
 
@@ -149,10 +190,11 @@ class _Head:
 class _Gradient:
     """The gradient of a student's head, gathered tile by tile."""
 
-    def __init__(self, head: _Head, shape: torch.Size, needs: Sequence[bool]) -> None:
+    def __init__(self, head: _Head, shape: torch.Size, needs: Sequence[bool], gathered: Gathered | None = None) -> None:
         wants_hidden, wants_weight, wants_bias = needs
         device, rows = head.hidden.device, head.hidden.shape[0]
-        self.head = head
+        self.head, self.gathered = head, gathered if wants_weight else None
+        wants_weight = wants_weight and gathered is None
         self.hidden = torch.empty((rows, shape[1]), dtype=head.result, device=device) if wants_hidden else None
         self.weight = torch.zeros(tuple(shape), dtype=head.result, device=device) if wants_weight else None
         self.bias = torch.zeros(shape[0], dtype=head.result, device=device) if wants_bias else None
@@ -166,6 +208,10 @@ class _Gradient:
         weighed = head.hidden[rows] * factor.unsqueeze(1).to(head.factors)
         if self.weight is not None:
             add_product(self.weight, small.t(), weighed)
+        elif self.gathered is not None:
+            if self.gathered.factor is not None:
+                weighed = weighed.mul_(self.gathered.factor)
+            add_product(self.gathered.total, small.t(), weighed)
         if self.bias is not None:
             self.bias += factor @ logits
 
@@ -185,13 +231,14 @@ class _WeightedDivergence(torch.autograd.Function):
         observer: Observer | None,
         values: Tensor | None,
         grad: bool,
+        gathered: Gathered | None,
     ) -> Tensor:
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
         precision = precision_of(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
             student = _Head(precision, hidden, weight, bias, what.student_scale)
             teacher = _Head(precision, teacher_hidden, teacher_weight, teacher_bias, what.teacher_scale)
-            gradient = _Gradient(student, weight.shape, needs)
+            gradient = _Gradient(student, weight.shape, needs, gathered)
             factor = row_weights.to(student.result)
             ours_room, theirs_room = student.table(student.rows), teacher.table(student.rows)
             work = _Blocks(what, ours_room, any(needs))
@@ -208,6 +255,7 @@ class _WeightedDivergence(torch.autograd.Function):
                     gradient.add(rows, ours, factor[rows] * (what.student_scale / what.temperature))
         ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
+        ctx.gathered = gradient.gathered
         return total
 
     @staticmethod
@@ -215,7 +263,9 @@ class _WeightedDivergence(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if saved is None else saved.mul_(upstream) for saved in ctx.saved_tensors)
         grads = [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
-        return (*grads, *(None,) * 8)
+        if ctx.gathered is not None:
+            ctx.gathered.check(upstream)
+        return (*grads, *(None,) * 9)
 
 
 class _Blocks:
@@ -281,36 +331,52 @@ def _log_softmax(logits: Tensor, p: Tensor) -> None:
 class _LabelLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, scale: float, grad: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        scale: float,
+        grad: bool,
+        gathered: Gathered | None,
     ) -> Tensor:
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
-        precision, held = precision_of(hidden), any(needs)
+        count, vocabulary = hidden.shape[0], weight.shape[0]
+        precision, held = precision_of(hidden), any(needs) and count * vocabulary < HELD_LOGITS
         with torch.autocast(hidden.device.type, enabled=False):
             head = _Head(precision, hidden, weight, bias, scale)
-            count, vocabulary = hidden.shape[0], weight.shape[0]
             table = head.table(count if held else head.rows)
             values = torch.empty(count, dtype=head.result, device=hidden.device)
-            scratch = head.table(_block_rows(hidden.device, vocabulary, head.rows))
             for rows in _slices(count, head.rows):
-                logits = head.logits(rows, table[rows] if held else table)
-                for part in _slices(logits.shape[0], scratch.shape[0]):
-                    _log_softmax(logits[part], scratch[: part.stop - part.start])
-                values[rows] = logits.gather(1, labels[rows].unsqueeze(1)).squeeze(1)
+                log_probs = _log_probs(head, rows, table[rows] if held else table)
+                values[rows] = log_probs.gather(1, labels[rows].unsqueeze(1)).squeeze(1)
         ctx.save_for_backward(hidden, weight, bias, labels, table if held else None)
-        ctx.scale, ctx.needs, ctx.precision = scale, needs, precision
+        ctx.scale, ctx.needs, ctx.precision, ctx.gathered = scale, needs, precision, gathered
         return values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, labels, table = ctx.saved_tensors
-        head = _Head(ctx.precision, hidden, weight, bias, ctx.scale)
-        gradient = _Gradient(head, weight.shape, ctx.needs)
-        factor = upstream.to(head.result) * ctx.scale
-        for rows in _slices(hidden.shape[0], head.rows):
-            logits = table[rows].exp_().neg_()  # of log p(label): its indicator minus p
-            logits[torch.arange(logits.shape[0], device=logits.device), labels[rows]] += 1.0
-            gradient.add(rows, logits, factor[rows])
+        with torch.autocast(hidden.device.type, enabled=False):
+            head = _Head(ctx.precision, hidden, weight, bias, ctx.scale)
+            gradient = _Gradient(head, weight.shape, ctx.needs, ctx.gathered)
+            factor = upstream.to(head.result) * ctx.scale
+            room = head.table(head.rows) if table is None else None
+            for rows in _slices(hidden.shape[0], head.rows):
+                logits = table[rows] if room is None else _log_probs(head, rows, room)
+                logits.exp_().neg_()  # of log p(label): its indicator minus p
+                logits[torch.arange(logits.shape[0], device=logits.device), labels[rows]] += 1.0
+                gradient.add(rows, logits, factor[rows])
         dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         found = (gradient.hidden, gradient.weight, gradient.bias)
-        return (*(None if g is None else g.to(d) for g, d in zip(found, dtypes, strict=True)), None, None, None)
+        return (*(None if g is None else g.to(d) for g, d in zip(found, dtypes, strict=True)), *(None,) * 4)
+
+
+def _log_probs(head: _Head, rows: slice, room: Tensor) -> Tensor:
+    """(R, V) log-probabilities of all labels, written into the first rows of some room."""
+    logits = head.logits(rows, room)
+    scratch = head.table(_block_rows(logits.device, logits.shape[1], head.rows))
+    for part in _slices(logits.shape[0], scratch.shape[0]):
+        _log_softmax(logits[part], scratch[: part.stop - part.start])
+    return logits

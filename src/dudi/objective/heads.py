@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +28,14 @@ class Head:
         bias: (V,) or None.
         scale: Multiplies the logits (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`).
         softcap: c of c tanh(logits / c) (Gemma's `final_logit_softcapping`), or None.
+        gathers: Whether fused kernels add the gradient of the weights to their `.grad` at once (`fused.Gathered`).
     """
 
     weight: Tensor
     bias: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
+    gathers: bool = False
 
     def __len__(self) -> int:
         return self.weight.shape[0]
@@ -67,8 +71,8 @@ class Head:
     def log_probs(self, hidden: Tensor, labels: Tensor, kernel: Kernel = "auto") -> Tensor:
         """Log-probabilities of labels: (N, H), (N,) -> (N,) in nats."""
         chosen = self.kernel(kernel, hidden)
-        if chosen == "fused" and (kernel == "fused" or not torch.is_grad_enabled() or self._small(hidden)):
-            return fused.label_log_probs(hidden, self.weight, self.bias, labels, self.scale)
+        if chosen == "fused":
+            return fused.label_log_probs(hidden, self.weight, self.bias, labels, self.scale, self.gathered())
         if chosen == "dense":
             return losses.token_log_probs(self.logits(hidden), labels)
         return losses.chunked_log_probs(
@@ -85,6 +89,18 @@ class Head:
         if asked == "auto" or (asked == "fused" and self.softcap is not None):
             return "dense" if self._small(hidden) else "chunked"
         return asked
+
+    def gathered(self, factor: float | None = None) -> fused.Gathered | None:
+        """Where a fused kernel adds the gradient of the weights, if it does.
+
+        Args:
+            factor: What the loss multiplies the kernel's result with.
+        """
+        if not (self.gathers and torch.is_grad_enabled()):
+            return None
+        if self.weight.grad is None:
+            self.weight.grad = torch.zeros_like(self.weight)
+        return fused.Gathered(self.weight.grad, factor)
 
     def _small(self, hidden: Tensor) -> bool:
         return hidden.shape[0] * len(self) <= DENSE_LOGITS
@@ -109,6 +125,7 @@ def weighted_divergence(
     kernel: Kernel = "auto",
     observer: fused.Observer | None = None,
     values: Tensor | None = None,
+    factor: float | None = None,
 ) -> Tensor:
     """The sum over aligned rows of weight times divergence, with a gradient to the student's tensors only.
 
@@ -122,6 +139,7 @@ def weighted_divergence(
         kernel: How the heads are applied.
         observer: Shown the logits where they are made row by row anyway (`fused`); else never called.
         values: (N,) is filled with each row's divergence, without a gradient.
+        factor: What the loss multiplies the sum with, where it is known.
 
     Returns:
         A scalar in nats.
@@ -148,6 +166,7 @@ def weighted_divergence(
         weights,
         observer,
         values,
+        None if factor is None else student.gathered(factor),
     )
 
 
@@ -231,6 +250,37 @@ def _scale(config: PretrainedConfig) -> float:
         return 1.0
     scaling = float(values["logits_scaling"])
     return scaling if config.model_type == "hyperclovax" else 1.0 / scaling
+
+
+@contextlib.contextmanager
+def gathering(model: PreTrainedModel, head: Head, kernel: Kernel) -> Iterator[Head]:
+    """The head whose weights' gradient is gathered in their `.grad`, where a fused kernel makes it.
+
+    While it is inside, an embedding that is tied to the head gives its gradient as the rows that were read: a table of
+    its own would be added to the same `.grad`.
+
+    Args:
+        model: The student, in one process.
+        head: Its head.
+        kernel: How it will be applied.
+    """
+    weight = head.weight
+    fuses = head.softcap is None and (kernel == "fused" or (kernel == "auto" and weight.device.type == "cpu"))
+    ours = weight.is_leaf and weight.requires_grad and weight.dtype in (torch.float32, torch.float64)
+    if not (fuses and ours and torch.is_grad_enabled()):
+        yield head
+        return
+    head = dataclasses.replace(head, gathers=True)
+    embedding = model.get_input_embeddings()
+    if not isinstance(embedding, nn.Embedding) or embedding.weight is not weight or embedding.sparse:
+        yield head
+        return
+    head.gathered()  # rows are added to a table that is there; alone they would be the gradient, as a sparse tensor
+    embedding.sparse = True
+    try:
+        yield head
+    finally:
+        embedding.sparse = False
 
 
 def backbone(model: PreTrainedModel) -> nn.Module:

@@ -80,12 +80,14 @@ class Heads:
         teacher: The teacher's head, or None.
         kernel: How a head is applied.
         events: The loss across tokenizers, or None where one is enough.
+        factors: What the loss multiplies each signal's sum with, where it is known beforehand.
     """
 
     student: Head
     teacher: Head | None
     kernel: Kernel
     events: EventLoss | None = None
+    factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Signal(Protocol):
@@ -175,6 +177,7 @@ def _total(name: str, distance: Distance, rows: Rows, heads: Heads) -> Tensor:
         heads.kernel,
         rows.observer,
         values,
+        heads.factors.get(name),
     )
 
 

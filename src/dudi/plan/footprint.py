@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from dudi.objective.forward import similar_lengths
+from dudi.objective.fused import HELD_LOGITS
 from dudi.objective.heads import DENSE_LOGITS
 from dudi.objective.losses import VOCABULARY_TILE
 from dudi.objective.signals import Kind
@@ -162,9 +163,10 @@ def _head(work: Workload, outcome: Outcome) -> int:
 
 
 def _fused_head(work: Workload, outcome: Outcome) -> int:
-    """As `_head`: each divergence keeps a gradient of the head from its forward pass on, log-probabilities one table.
+    """As `_head`: in one process the gradient is where it stays, from the first divergence's forward pass on.
 
-    While a divergence is computed two tiles of logits are there, and three blocks of them beside these.
+    Among several each divergence keeps one of its own until its backward pass. Log-probabilities keep their logits if
+    these are few. While a divergence is computed two tiles of logits are there, and three blocks of them beside these.
     """
     vocabulary, hidden = work.student.vocabulary, work.student.hidden
     judged = [work.rows * completion_length(work, kind) for kind in outcome.teacher]
@@ -174,8 +176,10 @@ def _fused_head(work: Workload, outcome: Outcome) -> int:
     widest = max([*judged, *scored], default=0) * vocabulary
     tiles = 2 * min(widest, work.tile) + 3 * min(widest, work.block)
     widened = work.teacher.vocabulary * work.teacher.hidden if work.widened_teacher and work.teacher and judged else 0
-    gradients = 0 if work.adapter else (len(judged) + min(1, len(scored))) * vocabulary * hidden
-    return FP32 * (tiles + sum(scored) * vocabulary + gradients + widened)
+    held = sum(rows * vocabulary for rows in scored if rows * vocabulary < HELD_LOGITS)
+    tables = len(judged) + min(1, len(scored)) if work.processes > 1 else int(work.accumulation == 1)
+    gradients = 0 if work.adapter else tables * vocabulary * hidden
+    return FP32 * (tiles + held + gradients + widened)
 
 
 def _dense(kernel: str, rows: int, vocabulary: int) -> bool:
