@@ -62,7 +62,8 @@ def vocabulary_page(found: dict[str, Any]) -> list[str]:
         start = first.setdefault(row["name"], row)
         grown = (row["above"] - row["head"]) - (start["above"] - start["head"])
         tables = row["table"] - start["table"]
-        share = f"{grown / 1e6:,.0f} MB, {round(grown / tables, 1) + 0.0} tables of (vocabulary, hidden)" if tables else ""
+        more = round(grown / max(tables, 1), 1) + 0.0  # no minus before a zero
+        share = f"{grown / 1e6:,.0f} MB, {more} tables of (vocabulary, hidden)" if tables else ""
         lines.append(
             f"| `{row['name']}` | {row['vocabulary']:,} | {row['above'] / 1e6:,.0f} MB | {row['head'] / 1e6:,.0f} MB | "
             f"{(row['above'] - row['head']) / 1e6:,.0f} MB | {share} |"
