@@ -18,7 +18,8 @@ from benchmarks.prediction import Predicted, predict
 from benchmarks.report import spread, where
 from benchmarks.sizes import SIZES, Size
 from benchmarks.work import make_config
-from dudi.plan.costs import FP32, shape_of
+from dudi.models.shape import shape_of
+from dudi.plan.costs import FP32
 
 VOCABULARIES = (32_768, 65_536, 131_072, 262_144)
 OURS = ("dudi-gkd", "dudi")

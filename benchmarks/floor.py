@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from dudi.plan.costs import Shape
+from dudi.models.shape import Shape
 
 Sequences = Mapping[str, Sequence[tuple[int, int, int]]]
 """By kind, (student's prompt, completion, teacher's prompt) of each sequence, in tokens."""

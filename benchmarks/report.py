@@ -12,7 +12,7 @@ from benchmarks.clocks import PHASES
 from benchmarks.contestants import CONTESTANTS, OURS
 from benchmarks.sizes import Size
 from benchmarks.work import make_config
-from dudi.plan.costs import shape_of
+from dudi.models.shape import shape_of
 
 Steps = Mapping[str, Sequence[Mapping[str, Any]]]
 

@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,14 +112,30 @@ def _best_precision(device: str) -> Precision:
     return Precision("bfloat16", f"the default for {device}")
 
 
+def product_rate(dtype: PrecisionName, device: str) -> float:
+    """FLOPs a second of a matrix product that the device does well: the best of a few, in a moment."""
+    width = 768 if device == "cpu" else 8192
+    one, other = (torch.ones(width, width, dtype=getattr(torch, dtype), device=device) for _ in range(2))
+    seconds = []
+    for _ in range(5):
+        if device != "cpu":
+            torch.accelerator.synchronize()
+        begin = time.perf_counter()
+        one @ other
+        if device != "cpu":
+            torch.accelerator.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return 2.0 * width**3 / min(seconds)
+
+
 def collect_environment(folder: Path | None = None) -> dict[str, Any]:
-    """What `env.json` holds: versions, device, precision, commit, cores, bytes of memory and free disk.
+    """What `env.json` holds: versions, device, precision, commit, cores, FLOPs a second, memory and free disk in bytes.
 
     Args:
         folder: The folder whose free disk space counts; None: the working directory.
 
     Returns:
-        Values that JSON can hold; sizes in bytes.
+        Values that JSON can hold; sizes in bytes, and what a matrix product reaches in the precision of `auto`.
     """
     precision, device = choose_precision(), device_type()
     place = (folder or Path.cwd()).resolve()
@@ -138,6 +155,8 @@ def collect_environment(folder: Path | None = None) -> dict[str, Any]:
         "precision": {"dtype": precision.dtype, "reason": precision.reason},
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "product_flops": product_rate(precision.dtype, device),
         "memory": psutil.virtual_memory().total,
         "free_disk": psutil.disk_usage(str(next(path for path in (place, *place.parents) if path.exists()))).free,
     }
@@ -158,6 +177,7 @@ def describe_environment(environment: Mapping[str, Any]) -> str:
         ("cuda", environment["cuda"] or "not in this build of torch"),
         ("precision", f"{precision['dtype']}: {precision['reason']}"),
         ("cores", f"{environment['cores']} ({environment['threads']} threads in torch)"),
+        ("products", f"{environment['product_flops'] / 1e9:,.0f} GFLOP/s in {precision['dtype']}, measured now"),
         ("memory", f"{environment['memory'] / _GIB:.1f} GiB"),
         ("free disk", f"{environment['free_disk'] / _GIB:.1f} GiB"),
         ("not installed", ", ".join(missing) or "nothing"),

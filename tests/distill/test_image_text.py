@@ -13,7 +13,7 @@ from dudi import DudiTrainer
 from dudi.evaluation.records import read_evaluations
 from dudi.models.image_text import PROCESSORS
 from dudi.models.load import load_model
-from dudi.plan.costs import shape_of
+from dudi.models.shape import shape_of
 from dudi.program.cli import main
 from helpers import ROWS, make_args, make_model, make_tokenizer
 

@@ -19,6 +19,7 @@ from dudi.distill.arguments import DudiConfig
 from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models.layers import keep_layers
+from dudi.models.shape import decode_flops, forward_flops, shape_of
 from dudi.objective import fused, heads
 from dudi.objective.methods import METHODS
 from dudi.plan import advise_out_of_memory, costs, count_lora_parameters, plan, plan_run, render
@@ -80,7 +81,7 @@ def stored(tensors):
 
 
 def test_qwen_half_billion_has_its_published_size(student):
-    assert costs.shape_of(student).parameters == 494_032_768
+    assert shape_of(student).parameters == 494_032_768
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,8 +131,8 @@ def test_models_of_each_method(method, student, teacher):
     small_student, small_teacher = small(), small(hidden_size=64)
     args = arguments(method=method)
     planned = of(small_student, args, small_teacher, dtype="bfloat16").memory
-    own = costs.shape_of(small_student).parameters
-    second = costs.shape_of(small_teacher).parameters
+    own = shape_of(small_student).parameters
+    second = shape_of(small_teacher).parameters
     wanted = {"model": 2 * second, "ema": 4 * own, "none": 0}[METHODS[method].teacher]
     assert planned.teacher == wanted
     assert planned.reference == (4 * own if "sequence" in args.signals else 0)
@@ -164,7 +165,7 @@ def test_forward_flops_against_the_profiler(kind):
     ids = torch.zeros(3, 40, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter:
         model(input_ids=ids, use_cache=False)
-    planned = costs.forward_flops(costs.shape_of(config), 3 * 40, 3 * 40 * 40, 3 * 40)
+    planned = forward_flops(shape_of(config), 3 * 40, 3 * 40 * 40, 3 * 40)
     assert planned == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
@@ -180,10 +181,10 @@ def test_training_costs_three_forward_passes():
 
 
 def test_decoding_costs_what_its_passes_cost():
-    shape = costs.shape_of(small())
-    one_by_one = costs.forward_flops(shape, 20, 20 * 20, 0)
-    one_by_one += sum(costs.forward_flops(shape, 1, 20 + t, 1) for t in range(1, 8))
-    assert costs.decode_flops(shape, 20, 7) == pytest.approx(one_by_one)
+    shape = shape_of(small())
+    one_by_one = forward_flops(shape, 20, 20 * 20, 0)
+    one_by_one += sum(forward_flops(shape, 1, 20 + t, 1) for t in range(1, 8))
+    assert decode_flops(shape, 20, 7) == pytest.approx(one_by_one)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -210,13 +211,13 @@ def test_bytes_of_a_layer_are_exact(kind, mixed):
             heads.hidden_states(model, ids)
         return sum(found.values())
 
-    shape = costs.shape_of(small(kind, num_hidden_layers=1))
+    shape = shape_of(small(kind, num_hidden_layers=1))
     weights = 2 * shape.linear if mixed else 0
     assert (held(3) - held(2) - weights) / (5 * 31) == costs.layer_bytes(shape, mixed)
 
 
 def test_checkpointing_keeps_one_tensor_a_layer():
-    shape = costs.shape_of(small(num_hidden_layers=8))
+    shape = shape_of(small(num_hidden_layers=8))
     kept = costs.activation_bytes(shape, 10, mixed=False, checkpointing=True)
     everything = costs.activation_bytes(shape, 10, mixed=False, checkpointing=False)
     assert everything - kept == 10 * (7 * costs.layer_bytes(shape, False) - 8 * 4 * 48)
@@ -227,7 +228,7 @@ def test_cache_bytes_against_a_real_cache():
     model = AutoModelForCausalLM.from_config(config)
     cache = model(input_ids=torch.zeros(2, 9, dtype=torch.int64), use_cache=True).past_key_values
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert costs.cache_bytes(costs.shape_of(config), 18, 4) == held
+    assert costs.cache_bytes(shape_of(config), 18, 4) == held
 
 
 class _Live(TorchDispatchMode):

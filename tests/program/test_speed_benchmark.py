@@ -11,7 +11,7 @@ from benchmarks.floor import forward_flops, parts
 from benchmarks.sizes import SIZES, Size
 from benchmarks.work import gold_lengths, make_config, make_rows, make_tokenizer, prompt_lengths
 
-from dudi.plan.costs import shape_of
+from dudi.models.shape import shape_of
 
 
 @pytest.fixture

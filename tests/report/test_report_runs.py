@@ -9,7 +9,7 @@ import pytest
 from dudi.errors import ConfigError
 from dudi.program.report import add_arguments, run
 from dudi.report import answers, compared, samples, write_report
-from dudi.report.cost import cost_table, phase_bars
+from dudi.report.cost import cost_table, phase_bars, phase_line, phase_table
 from dudi.report.figures import lines_of, sections
 from dudi.report.groups import differing, grouped
 from dudi.report.run_folder import points, read_run, read_runs
@@ -38,6 +38,10 @@ def lines_in(grid):
 
 def groups_of(runs):
     return grouped(read_runs(runs))
+
+
+def loaded(folder):
+    return read_runs([folder])[0]
 
 
 # --- which runs belong together
@@ -267,8 +271,25 @@ def test_cost_over_seeds_and_of_cached_stages(make):
     assert second == []
 
 
+def test_where_a_step_goes(make):
+    counted = [record | {"flops/rollout": 6e9, "flops/teacher": 25e9} for record in metrics()]
+    run = make("a", records=counted)
+    environment = json.loads((run / "env.json").read_text()) | {"product_flops": 25e9, "processes": 2}
+    (run / "env.json").write_text(json.dumps(environment))
+    table = phase_table(groups_of([run]))
+    cells = {line.label: tuple(entry.text for entry in line.entries) for line in table.lines}
+    assert cells["rollout"] == ("3.00", "43%", "6.0", "2.0", "4%")
+    assert cells["teacher"] == ("1.00", "14%", "25.0", "25.0", "50%")
+    assert cells["student"] == ("1.50", "21%", "–", "–", "–")
+    assert phase_line(loaded(run)) == (
+        "rollout 43% (2), teacher 14% (25), reference 7%, student 21%, rest 14%; "
+        "in brackets GFLOP/s, of which a matrix product does 50 here"
+    )
+
+
 def test_nobody_measured_the_cost(make):
-    assert cost_table(groups_of([make(without=("metrics.jsonl",))])) is None
+    bare = make(without=("metrics.jsonl",))
+    assert cost_table(groups_of([bare])) is phase_table(groups_of([bare])) is phase_line(loaded(bare)) is None
 
 
 # --- answers and samples side by side

@@ -41,6 +41,7 @@ class Step:
         languages: (L, WIDTH) what happened in each language so far, on this rank (`by_language`).
         masses: Sums of both models' ends and of what is outside their common events.
         scored: Completion tokens that the student was scored on, on this rank.
+        flops: What each phase multiplies on this rank (`work.flops_of`).
         seconds: Wall time of each phase.
         bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
         started: When the step began.
@@ -56,6 +57,7 @@ class Step:
     languages: Tensor | None = None
     masses: Tensor | None = None
     scored: int = 0
+    flops: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     bad_numbers: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     started: float = dataclasses.field(default_factory=time.perf_counter)
@@ -132,7 +134,7 @@ def what_is_bad(teacher_states: Mapping[Kind, Tensor]) -> str:
 def rank_sums(step: Step, device: torch.device) -> Tensor:
     """What has to be summed over the ranks, in fp64.
 
-    Each signal's loss, the rollouts' health, tokens, what two tokenizers have in common, and the languages.
+    Each signal's loss, the rollouts' health, tokens, FLOPs, what two tokenizers have in common, and the languages.
     """
     if step.languages is None or step.masses is None:
         raise RuntimeError("rank_sums is asked for after the step's last micro-batch")
@@ -141,6 +143,7 @@ def rank_sums(step: Step, device: torch.device) -> Tensor:
         [
             torch.stack([value.double() for value in step.sums.values()]),
             torch.tensor([*step.collected.health.as_list(), step.scored], device=device).double(),
+            torch.tensor(list(step.flops.values()), dtype=torch.float64, device=device),
             torch.tensor(event_counts(step.collected.batches), device=device).double(),
             step.masses.double().to(device),
             step.languages.flatten().to(device),
@@ -165,7 +168,8 @@ def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence
     names, table = list(step.sums), language_table(total, languages)
     losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total.tolist(), strict=False)}
     rest = total[len(names) : len(total) - table.numel()].tolist()
-    *health, scored = rest[:-EVENTS]
+    *health, scored = rest[: -EVENTS - len(PHASES)]
+    flops = rest[-EVENTS - len(PHASES) : -EVENTS]
     overlap, student, teacher, positions = table.sum(0)[LOSSES : LOSSES + 4].tolist()
     record: dict[str, Any] = {
         "loss": sum(step.weights[name] * value for name, value in losses.items()),
@@ -180,6 +184,7 @@ def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence
     if args.loss_average == "token":
         record |= {f"tokens/{name}": int(step.counts[name]) for name in names if name != "sequence"}
     record |= step.timings(scored)
+    record |= {f"flops/{phase}": value for phase, value in zip(PHASES, flops, strict=True) if value}
     record["memory/peak"] = peak_memory()
     if args.pivot is not None and "on_policy" in step.signals:
         record["verbalizer/with_pivot"] = step.collected.with_pivot

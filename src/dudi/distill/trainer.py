@@ -54,6 +54,7 @@ from dudi.distill.state import Run
 from dudi.distill.step import Step, language_table, rank_sums, step_record, weights_of_step, what_is_bad
 from dudi.distill.teachers import teacher_metrics, teacher_tokens
 from dudi.distill.validation import evaluate_examples
+from dudi.distill.work import flops_of
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import check_codes, load_languages
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
@@ -382,6 +383,7 @@ class DudiTrainer(RowTrainer):
         self._weigh(step.collected.batches)
         step.counts = self.count(step.signals, step.collected.batches)
         step.promised = self._multiplies_nothing()
+        step.flops = flops_of(self.run, list(step.signals.values()), step.collected.batches)
         if not any(step.counts.values()):
             ids = [example.row.id for examples in micro_batches for example in examples]
             raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")

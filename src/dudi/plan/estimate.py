@@ -13,10 +13,11 @@ from typing import Literal
 from transformers import PretrainedConfig
 
 from dudi.distill.arguments import DudiConfig
+from dudi.models.shape import Shape, decode_flops, shape_of
 from dudi.objective.fused import CPU_BLOCK, CPU_TILE, DEVICE_TILE
 from dudi.objective.methods import METHODS
 from dudi.plan import footprint, workload
-from dudi.plan.costs import FP32, Shape, decode_flops, shape_of
+from dudi.plan.costs import FP32
 from dudi.plan.footprint import Memory
 from dudi.plan.hardware import Gpu, find_gpu
 from dudi.plan.workload import PHASES, Lengths, Phase, Workload

@@ -17,7 +17,7 @@ from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models.adapters import innermost
 from dudi.models.image_text import freeze_sight
-from dudi.plan.costs import empty_model, shape_of
+from dudi.models.shape import empty_model, shape_of
 from dudi.plan.estimate import Dtype, Plan, estimate
 from dudi.plan.hardware import find_gpu
 from dudi.plan.text import render

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.models.shape import Shape, decode_flops, forward_flops
 from dudi.objective.fused import DEVICE_TILE
 from dudi.objective.methods import METHODS
 from dudi.objective.signals import Kind, Signal
-from dudi.plan import costs
-from dudi.plan.costs import FP32, Shape
+from dudi.plan.costs import FP32
 
 Phase = Literal["rollout", "teacher", "reference", "student"]
 PHASES: tuple[Phase, ...] = ("rollout", "teacher", "reference", "student")
@@ -184,7 +184,7 @@ def step_flops(work: Workload) -> dict[Phase, float]:
 def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     student = work.student
     rollout = sum(
-        costs.decode_flops(student, prompt_length(work, kind, "rollout"), work.lengths.rollout)
+        decode_flops(student, prompt_length(work, kind, "rollout"), work.lengths.rollout)
         for kind in outcome.student
         if kind != "gold"
     )
@@ -203,20 +203,20 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
 def _row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float:
     completion = completion_length(work, kind)
     length = prompt_length(work, kind, reader) + completion
-    return costs.forward_flops(shape, length, length * length, completion)
+    return forward_flops(shape, length, length * length, completion)
 
 
 def _teacher_flops(work: Workload, teacher: Shape, kind: Kind) -> float:
     """A teacher's pass over a row; of a target whose states are kept, its head alone."""
     if kind == "gold" and work.keeps_states:
-        return costs.forward_flops(teacher, 0, 0, completion_length(work, kind))
+        return forward_flops(teacher, 0, 0, completion_length(work, kind))
     return _row_flops(work, teacher, kind, "teacher")
 
 
 def target_states_flops(work: Workload) -> float:
     """The teacher's pass over one row's (x, y), without its head."""
     length = prompt_length(work, "gold", "teacher") + completion_length(work, "gold")
-    return max(costs.forward_flops(shape, length, length * length, 0) for shape in work.readers)
+    return max(forward_flops(shape, length, length * length, 0) for shape in work.readers)
 
 
 def gold_reference_flops(work: Workload) -> float:

@@ -78,6 +78,8 @@ def train(
 def finish(loaded: Loaded) -> None:
     """Ask the benchmark's questions, write the report and the model card, and say where everything is."""
     from dudi.report import write_model_card, write_report
+    from dudi.report.cost import phase_line
+    from dudi.report.run_folder import read_run
 
     config, folder = loaded.config, loaded.args.folder
     if config.benchmark is not None:
@@ -90,6 +92,8 @@ def finish(loaded: Loaded) -> None:
     last: dict[str, Any] = next((r for r in reversed(records) if r.get("stage") == config.method), {})
     shown = {k: v for k, v in last.items() if k.startswith(("loss", "overlap")) and isinstance(v, float)}
     say("  ".join(f"{key.removeprefix('loss/')} {value:.3g}" for key, value in shown.items()))
+    if (where := phase_line(read_run(folder))) is not None:
+        say(f"time     {where}")
     place = shlex.quote(str(folder))
     say(
         f"report   {place}/report.html\n"

@@ -1,7 +1,8 @@
-"""What a run cost: seconds by phase, tokens a second, memory."""
+"""What a run cost: seconds by phase, how far each is from what the machine can do, tokens a second, memory."""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,75 @@ def cost_table(groups: Sequence[Group]) -> Grid | None:
     if all(cell == DASH for _, cells in rows for cell in cells):
         return None
     return grid_of(("cold start", *PHASES, "total", "tokens / s", "peak memory"), rows)
+
+
+def phase_table(groups: Sequence[Group]) -> Grid | None:
+    """Where a step goes: a row for each group and phase; None when nobody measured it.
+
+    Seconds and GFLOP are means over the steps, and over the runs of a group. GFLOP are counted from the sequences,
+    without padding; the last column is their rate over what a matrix product reached on this machine before the run.
+    """
+    rows = [
+        (phase if len(groups) == 1 else f"{group.described}: {phase}", cells)
+        for group in groups
+        for phase in PHASES
+        if (cells := _phase_cells(group, phase)) is not None
+    ]
+    columns = ("seconds a step", "share", "GFLOP a step", "GFLOP / s", "of the machine's products")
+    return grid_of(columns, rows) if rows else None
+
+
+def phase_line(run: RunFolder) -> str | None:
+    """The same of one run, in a line for a terminal; None when nobody measured it."""
+    phases = [phase for name in PHASES if (phase := _Phase.of(run, name)) is not None and phase.share >= 0.005]
+    parts = [f"{one.name} {one.share:.0%}" + (f" ({one.rate / 1e9:,.0f})" if one.rate else "") for one in phases]
+    rate = _product_rate(run)
+    known = f"; in brackets GFLOP/s, of which a matrix product does {rate / 1e9:,.0f} here" if rate else ""
+    return f"{', '.join(parts)}{known}" if parts else None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Phase:
+    """A phase of a run's steps: seconds and FLOPs a step, and its share in the step's time."""
+
+    name: str
+    seconds: float
+    share: float
+    flops: float
+
+    @classmethod
+    def of(cls, run: RunFolder, name: str) -> _Phase | None:
+        times, records = _times(run), run.stage(cold=False)
+        seconds, whole = times.get(name), _seconds(records, "step")
+        if seconds is None or not whole:
+            return None
+        flops = sum(_known(number(record.get(f"flops/{name}")) for record in records))
+        return cls(name, seconds / len(records), seconds / whole, flops / len(records))
+
+    @property
+    def rate(self) -> float:
+        """FLOPs a second; 0 where none are counted."""
+        return self.flops / self.seconds if self.seconds else 0.0
+
+
+def _phase_cells(group: Group, name: str) -> tuple[str, ...] | None:
+    """The cells of `phase_table` for one phase."""
+    known = [(phase, run) for run in group.runs if (phase := _Phase.of(run, name)) is not None]
+    if not any(phase.seconds for phase, _ in known):
+        return None
+    seconds, share, flops = (
+        statistics.fmean(getattr(phase, field) for phase, _ in known) for field in ("seconds", "share", "flops")
+    )
+    of_products = [phase.rate / rate for phase, run in known if (rate := _product_rate(run))]
+    done = (f"{flops / 1e9:,.1f}", f"{flops / seconds / 1e9:,.1f}") if flops else (DASH, DASH)
+    reached = f"{statistics.fmean(of_products):.0%}" if flops and of_products else DASH
+    return (f"{seconds:.2f}", f"{share:.0%}", *done, reached)
+
+
+def _product_rate(run: RunFolder) -> float | None:
+    """FLOPs a second of matrix products on all of a run's devices, as it measured one before it began."""
+    rate = number(run.environment.get("product_flops"))
+    return None if rate is None else rate * (number(run.environment.get("processes")) or 1)
 
 
 def total_seconds(run: RunFolder) -> float | None:

@@ -16,7 +16,7 @@ from dudi.files import atomic_file, write_text
 from dudi.report import answers, facts, plots, samples
 from dudi.report.benchmark import Benchmark, benchmark_sections
 from dudi.report.charts import inline, key_mark
-from dudi.report.cost import cost_table, total_seconds
+from dudi.report.cost import cost_table, phase_table, total_seconds
 from dudi.report.figures import Figure, Section, sections
 from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
@@ -128,6 +128,7 @@ def render_page(
         key_mark=key_mark,
         sections=drawn,
         cost=cost_table(groups),
+        phases=phase_table(groups),
         probes=[(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None],
         samples=chosen,
         samples_total=total,

@@ -1,0 +1,64 @@
+"""What a step multiplies in each of its phases, counted from the sequences that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from dudi.distill.batch import MicroBatch, Scored
+from dudi.distill.state import Run
+from dudi.distill.step import PHASES
+from dudi.models.adapters import innermost, is_adapted
+from dudi.models.shape import Shape, decode_flops, forward_flops, shape_of_model
+from dudi.objective.signals import Signal
+
+
+def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch]) -> dict[str, float]:
+    """FLOPs of one optimizer step on this rank, by phase (`step.PHASES`).
+
+    Padding, noise, element-wise passes and the optimizer are not among them: what is here no implementation can leave
+    out. A backward pass does the forward's work twice, for the inputs and for the weights; that of an adapter's
+    base once.
+
+    Args:
+        run: Whose models they are.
+        signals: Those that run.
+        batches: The step's micro-batches on this rank.
+    """
+    student = shape_of_model(innermost(run.model()))
+    judged = {kind for signal in signals for kind in signal.teacher_reads}
+    compared = {kind for signal in signals for kind in signal.reference_reads} - {"gold"}
+    teachers = _teachers(run, student)
+    backward = (1 if is_adapted(run.model()) else 2) + bool(run.args.gradient_checkpointing)
+    flops = dict.fromkeys(PHASES, 0.0)
+    for kind, scored in ((kind, one) for batch in batches for kind, own in batch.sequences.items() for one in own):
+        read = _pass(student, len(scored.prompt), len(scored.completion))
+        flops["student"] += (1 + backward) * read
+        if kind != "gold" and run.collector.pool is None:
+            flops["rollout"] += decode_flops(student, len(scored.prompt), len(scored.completion))
+        if kind in compared and run.reference is not None:
+            flops["reference"] += read
+        if kind in judged and (teacher := teachers.get(scored.teacher)) is not None:
+            flops["teacher"] += _judgement(teacher, scored, kept=kind == "gold" and run.kept_states is not None)
+    return flops
+
+
+def _teachers(run: Run, student: Shape) -> dict[str, Shape]:
+    """The shapes of the second models that are here, by the names that sequences give them."""
+    members = run.setup.teachers.members
+    if not members:
+        return {} if run.teacher is None else {"": student}  # its own moving average
+    models = {name if len(members) > 1 else "": one.model for name, one in members.items()}
+    return {name: shape_of_model(model) for name, model in models.items() if isinstance(model, PreTrainedModel)}
+
+
+def _judgement(teacher: Shape, scored: Scored, kept: bool) -> float:
+    """A teacher's pass over a sequence in its own tokens; where its states are kept, its head alone."""
+    read = len(scored.read_by_teacher)
+    return forward_flops(teacher, 0, 0, read) if kept else _pass(teacher, len(scored.teacher_prompt), read)
+
+
+def _pass(shape: Shape, prompt: int, completion: int) -> float:
+    length = prompt + completion
+    return forward_flops(shape, length, length * length, completion)
