@@ -108,7 +108,7 @@ def _others(config: RunConfig, loaded: Loaded, dtype: Dtype) -> list[tuple[Pretr
 
 def _teacher_bytes(section: TeacherSection, config: PretrainedConfig, dtype: Dtype) -> float | None:
     """Bytes of a parameter of the teacher on the training device; None follows the precision of the passes."""
-    if section.device not in ("auto", "cuda", "cuda:0"):
+    if section.server is not None or section.device not in ("auto", "cuda", "cuda:0"):
         return 0.0
     if section.quantization is None:
         return {"auto": None, "float32": 4.0}.get(section.dtype, 2.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
-from dudi.errors import ConfigError, Interrupted, NumericError
+from dudi.errors import ConfigError, EnvironmentFault, Interrupted, NumericError
 from dudi.training import checkpoints
 from dudi.training.checkpoints import write_json
 from dudi.training.interrupts import Interrupts
@@ -132,6 +133,24 @@ class LoggedTrainer(SealedTrainer):
         return (
             f"{signal} in {self.stage}; {self.checkpoint_root}/step-{step} is saved, the same command goes on from it"
         )
+
+    @contextlib.contextmanager
+    def keeping_what_was_trained(self) -> Iterator[None]:
+        """Around what is asked of others between two steps: where they fail, on every rank, a checkpoint is saved.
+
+        Raises:
+            DudiError: what was raised inside, with what is saved.
+        """
+        try:
+            yield
+        except (ConfigError, EnvironmentFault) as error:
+            step = self.state.global_step
+            if not self.is_in_train or not step:
+                raise
+            folder = checkpoints.step_folder(self.checkpoint_root, step)
+            if not from_first(folder.is_dir):
+                self._save_checkpoint(self.model, None)
+            raise type(error)(f"{error}; {folder} is saved, the same command goes on from it") from error
 
     # ---- after a step
 
