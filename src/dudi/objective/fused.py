@@ -289,13 +289,14 @@ class _WeightedTopDivergence(torch.autograd.Function):
                 with torch.set_grad_enabled(any(needs)):
                     logits = what.finish(raw)
                     found = top_divergence(logits, top[rows], what.kind, what.beta)
+                    summed = found.sum()
                 if observer is not None:
                     observer(rows, logits.detach(), top[rows])
                 total += (found.detach() * factor[rows]).sum()
                 if values is not None:
                     values[rows] = found.detach()
                 if any(needs):
-                    gradient.add(rows, torch.autograd.grad(found.sum(), raw)[0], factor[rows])
+                    gradient.add(rows, torch.autograd.grad(summed, raw)[0], factor[rows])
         ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         return total
