@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -30,7 +31,13 @@ class Served:
     """
 
     def __init__(self, model, name="teacher", max_logprobs=10**6, key=None, longest=4096):
-        self.model, self.name, self.max_logprobs, self.key, self.longest = model.eval(), name, max_logprobs, key, longest
+        self.model, self.name, self.max_logprobs, self.key, self.longest = (
+            model.eval(),
+            name,
+            max_logprobs,
+            key,
+            longest,
+        )
         self.failures, self.bodies, self.left = [], [], None
         self.spoil = lambda answer: answer
         self.lock = threading.Lock()
@@ -105,7 +112,7 @@ def handler_of(served):
             if served.left == 0 or (served.failures and served.failures[0] == "cut"):
                 served.failures[:1] = []
                 self.close_connection = True
-                self.connection.close()
+                self.connection.shutdown(socket.SHUT_RDWR)
                 return
             if served.failures:
                 return self.reply(served.failures.pop(0), {"error": {"message": "not now"}})

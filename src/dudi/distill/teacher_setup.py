@@ -59,7 +59,7 @@ def line_up(
     if different is None:
         check_ends(own, theirs)
     if isinstance(teacher, ServedTeacher):
-        _check_served(teacher, different, min(vocabulary, teacher.vocabulary), args, notes)
+        check_served(teacher, different, min(vocabulary, teacher.vocabulary), args, notes)
         return theirs, different
     _freeze(teacher, args)
     if args.widens_frozen and compute_in_float32(teacher):
@@ -96,7 +96,7 @@ def wanted_teacher(teacher: Given | None, args: DudiConfig, notes: list[str]) ->
     return teacher
 
 
-def _check_served(
+def check_served(
     teacher: ServedTeacher, different: str | None, vocabulary: int, args: DudiConfig, notes: list[str]
 ) -> None:
     """Hold what only a whole distribution, or weights, can do against a teacher that a server holds.
@@ -115,6 +115,8 @@ def _check_served(
         raise ConfigError(
             "kd_temperature: a served teacher's tail is known at temperature 1 alone; set it to 1, or load the teacher"
         )
+    if args.reads_teacher_tokens and "on_policy" in args.signals and args.overlap_k > args.teacher_top_k:
+        raise ConfigError(f"teacher_top_k: overlap_k needs {args.overlap_k} at least; raise it, or lower overlap_k")
     if args.teacher_offload != "none":
         raise ConfigError("teacher_offload: a served teacher has no weights here; take it out")
     if args.teacher_cache is not None:

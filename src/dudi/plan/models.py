@@ -69,6 +69,7 @@ def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
         teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.main_teacher, teacher, dtype),
         other_teachers=() if teacher is None else _others(config, loaded, dtype),
+        served=bool(config.named_teachers) and all(one.server for one in config.named_teachers.values()),
         cpu=gpu is None and device_type(bool(args.use_cpu)) == "cpu",
     )
 

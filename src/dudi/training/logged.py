@@ -31,6 +31,7 @@ class LoggedTrainer(SealedTrainer):
     Attributes:
         stage: How metrics name this part of a run.
         interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
+        epoch_end: The step at which the last epoch ended, and the state of the global generators there.
     """
 
     stage: str
@@ -47,6 +48,7 @@ class LoggedTrainer(SealedTrainer):
         self.add_callback(SignalHooks(self))
         self.metrics_log = self.run_log(folder / "metrics.jsonl")
         self.eval_log = self.run_log(folder / "eval.jsonl")
+        self.epoch_end: tuple[int, dict[str, Any]] = (0, {})
         self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
         self._pending: dict[str, float] = {}
 
@@ -149,6 +151,8 @@ class LoggedTrainer(SealedTrainer):
                 raise
             folder = checkpoints.step_folder(self.checkpoint_root, step)
             if not from_first(folder.is_dir):
+                if step == self.epoch_end[0]:
+                    checkpoints.restore_random_states(self.epoch_end[1])
                 self._save_checkpoint(self.model, None)
             raise type(error)(f"{error}; {folder} is saved, the same command goes on from it") from error
 
@@ -195,7 +199,7 @@ class LoggedTrainer(SealedTrainer):
 
 
 class SignalHooks(TrainerCallback):
-    """Obeys a signal at the next boundary between two steps."""
+    """What a checkpoint between two steps needs, and the one that a signal asks for."""
 
     def __init__(self, trainer: LoggedTrainer) -> None:
         self.trainer = trainer
@@ -209,6 +213,10 @@ class SignalHooks(TrainerCallback):
         """There are none any more."""
         if self.trainer.interrupts is not None:
             self.trainer.interrupts.armed = False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember the generators: the next epoch draws from them before its first step, and again when resumed."""
+        self.trainer.epoch_end = (state.global_step, checkpoints.random_states())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save here and stop. One rank's signal is everybody's."""
