@@ -106,7 +106,8 @@ def add(found: Sums, language: str, hidden: Tensor, head: Head, teacher: Tensor,
             value, ours = value_and_gradient(hidden, top_divergence(head.logits(hidden), top, kind))
             gap = exact - ours
             products = [(one * other).sum() for one, other in ((exact, ours), (exact, exact), (ours, ours), (gap, gap))]
-            sums = torch.stack([whole, value, *products, top.log_probs[:, -1].exp().sum(), whole.new_tensor(len(labels))])
+            tail, count = top.log_probs[:, -1].exp().sum(), whole.new_tensor(len(labels))
+            sums = torch.stack([whole, value, *products, tail, count])
             for name in (language, "all"):
                 found[name, k, kind] = found.get((name, k, kind), torch.zeros(8, dtype=torch.float64)) + sums.double()
 

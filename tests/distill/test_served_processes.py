@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from completion_server import serving
 from sharding import ENVIRONMENT, allow_gloo
 from test_several_teachers import first_teacher
 from test_trainer import metrics_of
 
+from completion_server import serving
 from dudi import DudiTrainer, ServedTeacher
 from dudi.errors import EnvironmentFault
 from helpers import ROWS, make_model, make_shared_args, make_tokenizer

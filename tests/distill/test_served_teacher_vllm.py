@@ -56,9 +56,7 @@ def test_what_it_names_are_the_models_likeliest_tokens_with_their_log_probabilit
     tokenizer, model = load_tokenizer(TEACHER), load_model(TEACHER)
     teacher = ServedTeacher(TEACHER, url)
     teacher.check(K, teacher.vocabulary, reads_tokens=True)
-    pairs = [
-        (tokenizer(row["prompt"])["input_ids"], tokenizer(row["completion"])["input_ids"]) for row in ROWS[:8]
-    ]
+    pairs = [(tokenizer(row["prompt"])["input_ids"], tokenizer(row["completion"])["input_ids"]) for row in ROWS[:8]]
     for (prompt, completion), top in zip(pairs, teacher.read(pairs, K, teacher.vocabulary), strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
@@ -89,5 +87,5 @@ def test_its_loss_is_a_lower_bound_of_that_of_the_whole_distribution(url, tmp_pa
 
 
 def test_more_than_its_max_logprobs_is_explained(url, tmp_path):
-    with pytest.raises(ConfigError, match="refuses .400.*start it with --max-logprobs as large as teacher_top_k"):
+    with pytest.raises(ConfigError, match=r"refuses .400.*start it with --max-logprobs as large as teacher_top_k"):
         trained(tmp_path, ServedTeacher(TEACHER, url), teacher_top_k=K + 1)
