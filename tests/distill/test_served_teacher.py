@@ -9,9 +9,11 @@ from completion_server import serving
 from dudi import DudiTrainer, ServedTeacher
 from dudi.distill import served as served_module
 from dudi.distill.passes import judge_all
+from dudi.distill.recipe import load_run_config
 from dudi.distill.step import Step
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.objective.methods import METHODS
+from dudi.plan.models import plan_run
 from dudi.program.cli import main
 from dudi.rollouts.completions import KEY, CompletionServer
 from helpers import ROWS, make_args, make_model, make_tokenizer
@@ -353,6 +355,14 @@ def test_a_dry_run_asks_the_server(mini, tmp_path, capsys):
     assert f"the teacher is served as mini at {mini[0]}" in capsys.readouterr().out
     assert main(["plan", *words[:-1]]) == 0
     assert "teacher" in capsys.readouterr().out
+
+
+def test_a_plan_counts_nothing_of_a_served_teacher():
+    words = [*MINI, "teacher=package:dudi/mini/teacher"]
+    here = plan_run(load_run_config(words[0], words[1:]), gpu="T4")
+    there = plan_run(load_run_config(words[0], [*words[1:], "teacher.server=http://127.0.0.1:9"]), gpu="T4")
+    assert (there.memory.teacher, there.flops["teacher"], there.seconds["teacher"]) == (0, 0, 0)
+    assert here.memory.teacher > 0 and here.flops["teacher"] > 0 and there.flops["student"] == here.flops["student"]
 
 
 def test_a_dry_run_without_a_server_is_refused(tmp_path, capsys, monkeypatch):
