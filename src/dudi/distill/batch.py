@@ -19,6 +19,7 @@ from dudi.data.examples import Example
 from dudi.objective.heads import Head
 from dudi.objective.shared_events import Alignment
 from dudi.objective.signals import Kind
+from dudi.objective.top_tokens import TopTokens
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,12 +71,12 @@ class Judged:
     """What a teacher gave for some sequences.
 
     Attributes:
-        states: By kind (N, H_t), its states for their completions, one after the other.
-        head: Its head, cut to the common vocabulary where there is one.
+        states: By kind (N, H_t), its states for their completions, one after the other; of a served one what it named.
+        head: Its head, cut to the common vocabulary where there is one; None of a served one.
     """
 
-    states: dict[Kind, Tensor]
-    head: Head
+    states: dict[Kind, Tensor] | dict[Kind, TopTokens]
+    head: Head | None
 
 
 @dataclasses.dataclass(slots=True)

@@ -5,6 +5,7 @@ A language is that of the completion: of the ground truth for (x, y), of what wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -78,6 +79,12 @@ def loss_table(batch: MicroBatch, rows: Mapping[Kind, Rows], languages: Sequence
     return table
 
 
+def entropies(student: float, teacher: float) -> dict[str, float]:
+    """Mean entropies by their names; a teacher's that nobody knows (NaN: it is served) is left out."""
+    known = {} if math.isnan(teacher) else {"teacher_entropy": teacher}
+    return {"student_entropy": student, **known}
+
+
 def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) -> dict[str, dict[str, Any]]:
     """The metrics of each language that occurred in a step.
 
@@ -98,7 +105,7 @@ def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) ->
         overlap, student, teacher, positions = line[LOSSES : LOSSES + 4]
         if positions:
             metrics[f"overlap@{overlap_k}"] = overlap / positions
-            metrics |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
+            metrics |= entropies(student / positions, teacher / positions)
         detected, wrong = line[-SPOKEN:]
         if detected:
             metrics["rollout/wrong_language_rate"] = wrong / detected

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 from trl.models import unwrap_model_for_generation
 
 from dudi.data.chat import ChatFormat, Tokens
+from dudi.distill.served import ServedEngine, ServedTeacher
 from dudi.distill.state import Run
+from dudi.distill.teacher_setup import head_size
 from dudi.distill.teachers import Teacher
 from dudi.models.adapters import innermost
 from dudi.models.frozen import evaluating
@@ -55,26 +57,28 @@ def _students(run: Run, temperature: float) -> TransformersEngine:
     return _engine(run, opened, run.setup.student_format, run.setup.vocabulary, temperature)
 
 
-def teacher_engine(run: Run, teacher: Teacher) -> TransformersEngine:
+def teacher_engine(run: Run, teacher: Teacher) -> Engine:
     """Answers of a teacher, sampled as rollouts are."""
     return _teachers(run, teacher, run.args.temperature)
 
 
-def greedy_teacher(run: Run, teacher: Teacher) -> TransformersEngine:
+def greedy_teacher(run: Run, teacher: Teacher) -> Engine:
     """A teacher's likeliest answers."""
     return _teachers(run, teacher, 0.0)
 
 
-def _teachers(run: Run, teacher: Teacher, temperature: float) -> TransformersEngine:
-    model = teacher.model
+def _teachers(run: Run, teacher: Teacher, temperature: float) -> Engine:
+    model, own = teacher.model, head_size(teacher.model)
+    vocabulary = own if teacher.own_tokens else run.setup.vocabulary
+    if isinstance(model, ServedTeacher):
+        stop_ids, never = tuple(teacher.chat.stop_ids), range(vocabulary, own)
+        return ServedEngine(model, Sampling(temperature, run.args.max_new_tokens, stop_ids, never))
 
     @contextlib.contextmanager
     def opened() -> Iterator[PreTrainedModel]:
         with run.policies[teacher.name].opened(), gathered(model, run.accelerator), run.accelerator.autocast():
             yield model
 
-    own = model.get_output_embeddings().weight.shape[0]
-    vocabulary = own if teacher.own_tokens else run.setup.vocabulary
     return _engine(run, opened, teacher.chat, vocabulary, temperature)
 
 

@@ -144,6 +144,13 @@ class DudiKeys(RunKeys):
         resume="free",
         read_by="taught_targets",
     )
+    teacher_top_k: int = _method(
+        64,
+        "Of a served teacher (`teacher.server`): tokens that are known at each position beside the label, the others "
+        "as one (docs/served-teacher.md).",
+        read_by="second_model",
+        at_least=1,
+    )
     language_balance: bool = _method(
         None,
         "Scale a language's divergence on rollouts by clip(sigma_all / sigma_l, 1/4, 4) of log p_T - log p_S.",

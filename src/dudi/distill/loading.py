@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from dudi.config.sections import LoraSection, ModelSection
-    from dudi.distill.recipe import RunConfig
+    from dudi.distill.recipe import RunConfig, TeacherSection
+    from dudi.distill.served import ServedTeacher
     from dudi.distill.trainer import DudiTrainer
 
 
@@ -142,23 +143,20 @@ class Loaded:
         return _model_of(self.config.student, "float32")
 
     @functools.cached_property
-    def teacher(self) -> PreTrainedModel | None:
+    def teacher(self) -> PreTrainedModel | ServedTeacher | None:
         """The teacher; None where the recipe names none."""
-        return (
-            None
-            if self.config.main_teacher.model is None
-            else _model_of(self.config.main_teacher, training_dtype(self.args))
-        )
+        section = self.config.main_teacher
+        return None if section.model is None else _teacher_of(section, training_dtype(self.args))
 
     @property
-    def _others(self) -> dict[str, ModelSection]:
+    def _others(self) -> dict[str, TeacherSection]:
         """The sections of the teachers beside the main one, by name (`RunConfig.named_teachers`)."""
         return dict(list(self.config.named_teachers.items())[1:])
 
     @functools.cached_property
-    def other_teachers(self) -> dict[str, PreTrainedModel]:
+    def other_teachers(self) -> dict[str, PreTrainedModel | ServedTeacher]:
         """The teachers beside the main one, by name."""
-        return {name: _model_of(section, training_dtype(self.args)) for name, section in self._others.items()}
+        return {name: _teacher_of(section, training_dtype(self.args)) for name, section in self._others.items()}
 
     @functools.cached_property
     def other_tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
@@ -208,7 +206,7 @@ class Loaded:
         from dudi.models.load import find_model
 
         teachers = self.config.named_teachers.values() if self.args.needs_teacher else []
-        for section in (self.config.student, *teachers):
+        for section in (self.config.student, *(one for one in teachers if one.server is None)):
             find_model(
                 str(section.model),
                 revision=section.revision,
@@ -279,6 +277,15 @@ def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     if wanted is not None:
         tokenizer.chat_template = template  # None: it is given the teacher's
     return tokenizer
+
+
+def _teacher_of(section: TeacherSection, auto: str) -> PreTrainedModel | ServedTeacher:
+    """A teacher's model, here or where it is served."""
+    from dudi.distill.served import ServedTeacher
+
+    if section.server is not None:
+        return ServedTeacher(str(section.model), section.server, section.server_timeout)
+    return _model_of(section, auto)
 
 
 def _model_of(section: ModelSection, auto: str) -> PreTrainedModel:

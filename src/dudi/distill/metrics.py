@@ -14,6 +14,7 @@ from torch import Tensor
 from dudi.languages.detect import detect
 from dudi.objective.fused import Observer
 from dudi.objective.signals import Heads, Rows
+from dudi.objective.top_tokens import TopTokens
 
 LONGEST_LOOP = 8
 """Most tokens of a loop that counts as repetition."""
@@ -45,8 +46,11 @@ def top_k_overlap(student_logits: Tensor, teacher_logits: Tensor, k: int) -> Ten
     shared = min(student_logits.shape[-1], teacher_logits.shape[-1])
     if not 1 <= k <= shared:
         raise ValueError(f"k must be between 1 and the vocabulary's {shared}, got {k}")
-    student = _top_ids(student_logits[..., :shared], k)
-    teacher = _top_ids(teacher_logits[..., :shared], k)
+    return _shared_ids(_top_ids(student_logits[..., :shared], k), _top_ids(teacher_logits[..., :shared], k))
+
+
+def _shared_ids(student: Tensor, teacher: Tensor) -> Tensor:
+    """(..., k) ids of each side -> (...) the share of those that are among the other's."""
     common = (student.unsqueeze(-1) == teacher.unsqueeze(-2)).any(-1)
     return common.float().mean(-1)
 
@@ -100,7 +104,8 @@ class Watch:
 
     Attributes:
         sums: (L, 7) in each language: overlap, student's entropy, teacher's entropy, number of positions, and the sums
-            of log p_T - log p_S of the labels, of its square, and of its number.
+            of log p_T - log p_S of the labels, of its square, and of its number. The entropy of a teacher of which the
+            likeliest tokens alone are known is NaN.
     """
 
     def __init__(self, places: Sequence[int], labels: Tensor, owner: Tensor, languages: int, k: int) -> None:
@@ -108,7 +113,7 @@ class Watch:
         self.sums = torch.zeros(languages, 7, dtype=torch.float64, device=labels.device)
 
     @torch.no_grad()
-    def observe(self, rows: slice | Tensor, student: Tensor, teacher: Tensor) -> None:
+    def observe(self, rows: slice | Tensor, student: Tensor, teacher: Tensor | TopTokens) -> None:
         """Look at the logits (R, V) of rows `rows.start` to `rows.stop`, or of the rows (R,)."""
         at_once = max(1, WATCHED_AT_ONCE // student.shape[-1])
         if isinstance(rows, Tensor):
@@ -122,15 +127,21 @@ class Watch:
             places = torch.tensor(chosen, device=student.device)
             self._add(student[places - rows.start], teacher[places - rows.start], places)
 
-    def _add(self, student: Tensor, teacher: Tensor, places: Tensor, labelled: bool = True) -> None:
+    def _add(self, student: Tensor, teacher: Tensor | TopTokens, places: Tensor, labelled: bool = True) -> None:
         """Logits (R, V) of both models at R places; those of cells have no label among the ids."""
-        overlap = top_k_overlap(student, teacher, min(self.k, student.shape[-1]))
-        ours, theirs = log_softmax(student), log_softmax(teacher)
-        entropies = [-(log_probs.exp() * log_probs).sum(-1) for log_probs in (ours, theirs)]
+        ours, k = log_softmax(student), min(self.k, student.shape[-1])
+        label = self.labels[places].unsqueeze(1)
+        if isinstance(teacher, TopTokens):
+            overlap = _shared_ids(_top_ids(student, k), teacher.likeliest(k))
+            theirs, place, their_entropy = teacher.log_probs, torch.zeros_like(label), overlap.new_full((), torch.nan)
+        else:
+            overlap = top_k_overlap(student, teacher, k)
+            theirs, place = log_softmax(teacher), label
+            their_entropy = -(theirs.exp() * theirs).sum(-1)
         ones, ratio = torch.ones_like(overlap), torch.zeros_like(overlap)
         if labelled:
-            label = self.labels[places].unsqueeze(1)
-            ratio = (theirs.gather(1, label) - ours.gather(1, label)).squeeze(1)
+            ratio = (theirs.gather(1, place) - ours.gather(1, label)).squeeze(1)
+        entropies = [-(ours.exp() * ours).sum(-1), their_entropy.expand_as(overlap)]
         found = torch.stack([overlap, *entropies, ones, ratio, ratio.square(), ones * labelled], dim=1)
         self.sums.index_add_(0, self.owner[places], found.double())
 
@@ -153,7 +164,9 @@ class Masses:
     def observing(self, then: Observer | None) -> Observer:
         """Add what is shown, and show it to somebody else."""
 
-        def observe(rows: slice | Tensor, student: Tensor, teacher: Tensor) -> None:
+        def observe(rows: slice | Tensor, student: Tensor, teacher: Tensor | TopTokens) -> None:
+            if isinstance(teacher, TopTokens):
+                raise RuntimeError("across tokenizers a teacher's whole distribution is needed")
             parts = [side[:, self.end].exp().sum() for side in (student, teacher)]
             parts += [side[:, self.end + 1 :].exp().sum() for side in (student, teacher)]
             self.sums += torch.stack([*parts, parts[0].new_tensor(float(len(student)))]).float()
@@ -186,7 +199,7 @@ def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
         not watch.places
         or watch.sums[:, 3].sum() > 0
         or rows.events is not None
-        or rows.teacher_hidden is None
+        or not isinstance(rows.teacher_hidden, Tensor)
         or heads.teacher is None
     ):
         return watch.sums

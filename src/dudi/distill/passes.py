@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 from dudi.distill.batch import Judged, MicroBatch, Scored
 from dudi.distill.by_language import loss_table, owners
 from dudi.distill.metrics import Masses, Watch, agreement
+from dudi.distill.served import ServedTeacher
 from dudi.distill.state import Run
 from dudi.distill.step import Step
 from dudi.distill.teachers import Part, parts_of
@@ -22,6 +24,8 @@ from dudi.objective.event_batch import EventBatch
 from dudi.objective.forward import completion_states, inside
 from dudi.objective.heads import Head, gathering, head_of
 from dudi.objective.signals import Heads, Kind, Rows, Signal
+from dudi.objective.top_tokens import TopTokens
+from dudi.training.ranks import together
 
 
 def losses_of(
@@ -40,7 +44,7 @@ def losses_of(
         `sums`: each signal's summed loss, a scalar with a gradient to the student; `losses`: (L, LOSSES) the same in
         each language (`by_language.loss_table`); `agreement`: (L, 7) sums over the watched positions
         (`metrics.agreement`); `masses`: (5,) sums over the borders that two tokenizers both have; `teacher_states`:
-        what the teacher gave, by kind.
+        what teachers that are computed here gave, by kind.
     """
     args, vocabulary, teachers = run.args, run.setup.vocabulary, run.setup.teachers
     if batch.judged is None:
@@ -76,7 +80,8 @@ def losses_of(
             found = one if not found else _added(found, one)
         return found
 
-    states = {f"{name}/{kind}": states for name, own in judged.items() for kind, states in own.states.items()}
+    given = {f"{name}/{kind}": found for name, own in judged.items() for kind, found in own.states.items()}
+    states = {name: found for name, found in given.items() if isinstance(found, Tensor)}
     return {**inside(model, work), "teacher_states": states}
 
 
@@ -115,16 +120,18 @@ def _added(found: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
     return {"sums": sums} | {name: found[name] + one[name] for name in ("losses", "agreement", "masses")}
 
 
-def _beside(head: Head, other: Head) -> Head:
+def _beside(head: Head | None, other: Head) -> Head | None:
     """A head on the device of another one: that of a teacher that lies elsewhere is copied for the time being."""
     device = other.weight.device
-    if head.weight.device == device:
+    if head is None or head.weight.device == device:
         return head
     bias = None if head.bias is None else head.bias.to(device)
     return dataclasses.replace(head, weight=head.weight.to(device), bias=bias)
 
 
-def _rows_of(part: Part, everything: Mapping[Kind, Rows], states: Mapping[Kind, Tensor]) -> dict[Kind, Rows]:
+def _rows_of(
+    part: Part, everything: Mapping[Kind, Rows], states: Mapping[Kind, Tensor] | Mapping[Kind, TopTokens]
+) -> dict[Kind, Rows]:
     """The student's rows of one teacher's sequences, with what the teacher gave for them."""
     rows: dict[Kind, Rows] = {}
     for kind, places in (part.places or {}).items():
@@ -154,6 +161,14 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
         policies = {} if run.teacher is None else {"": run.teacher}
     for batch in batches:
         batch.judged = {}
+    if kinds and (served := _served(run)):
+
+        def ask() -> None:
+            for name, teacher in served.items():
+                _ask(run, name, teacher, batches, kinds)
+
+        with step.clock("teacher"):
+            together(ask)  # a rank without sequences waits for the others, and hears of what went wrong
     for name, policy in policies.items() if kinds else ():
         own = [(batch, sequences) for batch in batches if (sequences := _read_by(name, batch, kinds))]
         if not own:
@@ -168,6 +183,27 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
                 with run.accelerator.autocast():
                     states, head = teacher_states(module, rest, vocabulary)
                 batch.judged = {**(batch.judged or {}), name: Judged(found | states, head)}
+
+
+def _served(run: Run) -> dict[str, ServedTeacher]:
+    """The teachers that servers are asked for, by the name that their sequences have."""
+    teachers, alone = run.setup.teachers, run.setup.teacher
+    if not teachers.several:  # the student's average is read in its place, once there is one
+        return {"": alone} if isinstance(alone, ServedTeacher) and run.teacher is None else {}
+    return {name: one.model for name, one in teachers.members.items() if isinstance(one.model, ServedTeacher)}
+
+
+def _ask(run: Run, name: str, teacher: ServedTeacher, batches: Sequence[MicroBatch], kinds: Sequence[Kind]) -> None:
+    """Let a server read a teacher's sequences of all micro-batches at once."""
+    own = [(batch, kind, found) for batch in batches for kind, found in _read_by(name, batch, kinds).items()]
+    pairs = [(scored.teacher_prompt, scored.completion) for _, _, found in own for scored in found]
+    named = iter(teacher.read(pairs, run.args.teacher_top_k, run.setup.vocabulary))
+    given: dict[int, dict[Kind, TopTokens]] = {}
+    for batch, kind, found in own:
+        given.setdefault(id(batch), {})[kind] = TopTokens.joined(list(itertools.islice(named, len(found))))
+    for batch in batches:
+        if id(batch) in given:
+            batch.judged = {**(batch.judged or {}), name: Judged(given[id(batch)], None)}
 
 
 def _kept(run: Run, sequences: Mapping[Kind, Sequence[Scored]]) -> dict[Kind, Tensor]:
@@ -233,7 +269,7 @@ def teacher_states(
 def student_rows(
     model: PreTrainedModel,
     batch: MicroBatch,
-    teacher: Mapping[Kind, Tensor],
+    teacher: Mapping[Kind, Tensor] | Mapping[Kind, TopTokens],
     reference: Mapping[Kind, Tensor],
 ) -> dict[Kind, Rows]:
     """The student's one pass over all sequences of a micro-batch, cut into kinds.
@@ -241,7 +277,7 @@ def student_rows(
     Args:
         model: The innermost student, inside its wrapped forward.
         batch: The sequences.
-        teacher: By kind, (N, H_t) states of the teacher.
+        teacher: By kind, (N, H_t) states of the teacher, or what a served one named.
         reference: By kind, (S,) summed log-probabilities of the reference.
     """
     everything = [scored for kind in batch.sequences for scored in batch.sequences[kind]]

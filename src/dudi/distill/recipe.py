@@ -34,6 +34,16 @@ class TeacherSection(ModelSection):
     quantization: dict[str, Any] | None = Field(
         default=None, description="transformers' quantization config: {load_in_4bit: true}, {quant_method: gptq, ...}."
     )
+    server: str | None = Field(
+        default=None,
+        description="Address of a server that holds the teacher (http://HOST:PORT); of `model` the tokenizer and the "
+        "config are read (docs/served-teacher.md).",
+    )
+    server_timeout: float = Field(default=600.0, gt=0, description="Seconds to wait for an answer of `server`.")
+
+
+OF_WEIGHTS = frozenset(("dtype", "attn_implementation", "gguf_file", "keep_layers", "device", "quantization"))
+"""Keys of a teacher that say how its weights are loaded."""
 
 
 class DataSection(Section):
@@ -249,6 +259,20 @@ class RunConfig(Recipe):
             if section.model is None:
                 key = f"teachers.{name}"
                 raise ConfigError(f"{self.place(key)}: {key}.model is missing: name its model")
+        for name, section in {
+            "teacher": self.teacher,
+            **{f"teachers.{n}": one for n, one in self.teachers.items()},
+        }.items():
+            if section.server is None:
+                continue
+            if section.model is None:
+                raise ConfigError(f"{self.place(f'{name}.server')}: {name}.model is missing: it names the tokenizer")
+            for key in OF_WEIGHTS & section.model_fields_set:
+                if getattr(section, key) != TeacherSection.model_fields[key].default:
+                    key = f"{name}.{key}"
+                    raise ConfigError(
+                        f"{self.place(key)}: {key}: is the server's affair; take it out, or {name}.server"
+                    )
         if not self.teachers or self.teacher.model is None:
             return
         one = self._sources["teacher.model"].layer

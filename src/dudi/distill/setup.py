@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -15,6 +16,7 @@ from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
+from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.distill.teacher_setup import (
     Given,
@@ -45,7 +47,8 @@ class Setup:
     Attributes:
         model: The student, with its adapter if it has one.
         tokenizer: The student's.
-        teacher: The second model, frozen, or None; of several, the default one, as for all that is said of it below.
+        teacher: The second model, frozen or served, or None; of several, the default one, as for all that is said of it
+            below.
         student_format: The student's chat format.
         teacher_format: The teacher's; the student's own where there is no second model.
         vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
@@ -63,7 +66,7 @@ class Setup:
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
-    teacher: PreTrainedModel | None
+    teacher: PreTrainedModel | ServedTeacher | None
     student_format: ChatFormat
     teacher_format: ChatFormat
     vocabulary: int
@@ -114,7 +117,7 @@ def build_setup(
             f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
         )
     theirs, different, vocabulary = None, None, head_size(innermost(student))
-    others: dict[str, tuple[PreTrainedModel, ChatFormat, str | None]] = {}
+    others: dict[str, tuple[PreTrainedModel | ServedTeacher, ChatFormat, str | None]] = {}
     if loaded is not None and loaded is innermost(student):
         raise ConfigError("teacher_model: is the student itself, and would be frozen with it; load it a second time")
     if loaded is not None and teacher_tokenizer is not None:
@@ -128,10 +131,9 @@ def build_setup(
         vocabulary = min([vocabulary, *sharing])
     make_scorable(innermost(student))
     check_ids(innermost(student), student_tokenizer, "student")
-    if loaded is not None and teacher_tokenizer is not None:
-        check_ids(loaded, teacher_tokenizer, "teacher")
-    for further, chat, _ in others.values():
-        check_ids(further, chat.tokenizer, "teacher")
+    for one, chat, _ in ((loaded, theirs, different), *others.values()):
+        if isinstance(one, PreTrainedModel) and chat is not None:
+            check_ids(one, chat.tokenizer, "teacher")
     languages = tuple(load_languages())
     taken = Rejections() if rejections is None else rejections
     reader = RowReader(args, own, theirs, vocabulary, languages, [chat for _, chat, _ in others.values()])
@@ -182,7 +184,10 @@ def build_setup(
 
 
 def _check_lengths(
-    student: PreTrainedModel, teacher: PreTrainedModel | None, train: ExampleSet | None, args: DudiConfig
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | ServedTeacher | None,
+    train: ExampleSet | None,
+    args: DudiConfig,
 ) -> None:
     """Hold what the keys make as long as it gets against models with so many positions and no more."""
     examples = [] if train is None else train.examples
@@ -193,8 +198,9 @@ def _check_lengths(
     if teacher is not None:
         longest = max((len(example.teacher_prompt) for example in examples), default=0)
         longest = max(longest, args.teacher_max_length if args.verbalizer != "none" and rolled_out else 0)
-        check_length(teacher, args.max_length, "the teacher", "max_length")
-        check_length(teacher, longest + rolled_out, "the teacher", "max_new_tokens after its longest prompt")
+        check = teacher.check_length if isinstance(teacher, ServedTeacher) else partial(check_length, teacher)
+        check(args.max_length, "the teacher", "max_length")
+        check(longest + rolled_out, "the teacher", "max_new_tokens after its longest prompt")
 
 
 def _read(

@@ -15,7 +15,7 @@ from torch.profiler import record_function
 
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import MicroBatch, event_counts
-from dudi.distill.by_language import LOSSES, SPOKEN, WIDTH, language_metrics
+from dudi.distill.by_language import LOSSES, SPOKEN, WIDTH, entropies, language_metrics
 from dudi.distill.collect import Collected
 from dudi.distill.metrics import RolloutHealth, event_metrics, health_metrics
 from dudi.environment import peak_memory
@@ -177,7 +177,7 @@ def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence
     }
     if positions:
         record[f"overlap@{args.overlap_k}"] = overlap / positions
-        record |= {"student_entropy": student / positions, "teacher_entropy": teacher / positions}
+        record |= entropies(student / positions, teacher / positions)
     record |= health_metrics(health)
     record |= event_metrics(rest[-EVENTS:])
     record["languages"] = language_metrics(table, languages, args.overlap_k)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dudi.data.chat import ChatFormat, Tokens, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet
 from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, DudiError
 from dudi.models.image_text import tokenizer_in
@@ -20,9 +21,10 @@ from dudi.objective.event_loss import EventLoss
 from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head, head_of
 from dudi.objective.shared_events import SharedEvents
+from dudi.training.identity import hash_of_model
 
-Given = PreTrainedModel | str
-"""A model, or the name of one."""
+Given = PreTrainedModel | ServedTeacher | str
+"""A model, one that a server holds, or the name of one."""
 
 
 def tokenizers_by_name(
@@ -45,7 +47,7 @@ def tokenizers_by_name(
 
 
 def line_up(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | ServedTeacher,
     tokenizer: PreTrainedTokenizerBase,
     own: ChatFormat,
     vocabulary: int,
@@ -57,6 +59,9 @@ def line_up(
     different = vocabulary_difference(own.tokenizer, tokenizer, vocabulary, head_size(teacher))
     if different is None:
         check_ends(own, theirs)
+    if isinstance(teacher, ServedTeacher):
+        check_served(teacher, different, min(vocabulary, teacher.vocabulary), args, notes)
+        return theirs, different
     _freeze(teacher, args)
     if args.widens_frozen and compute_in_float32(teacher):
         notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
@@ -92,9 +97,43 @@ def wanted_teacher(teacher: Given | None, args: DudiConfig, notes: list[str]) ->
     return teacher
 
 
+def check_served(
+    teacher: ServedTeacher, different: str | None, vocabulary: int, args: DudiConfig, notes: list[str]
+) -> None:
+    """Hold what only a whole distribution, or weights, can do against a teacher that a server holds.
+
+    Raises:
+        ConfigError: a key asks for it, the tokenizers differ, or the server refuses.
+        EnvironmentFault: the server does not answer.
+    """
+    if args.reads_teacher_tokens and different is not None:
+        raise ConfigError(
+            f"{different}; across tokenizers whole distributions are compared, and a server names teacher_top_k tokens."
+            " Take a teacher with the student's tokenizer, load this one here (without teacher.server), or learn its "
+            "text: method seqkd with off_policy_loss: cross_entropy"
+        )
+    if args.reads_teacher_tokens and args.kd_temperature != 1:
+        raise ConfigError(
+            "kd_temperature: a served teacher's tail is known at temperature 1 alone; set it to 1, or load the teacher"
+        )
+    if args.reads_teacher_tokens and "on_policy" in args.signals and args.overlap_k > args.teacher_top_k:
+        raise ConfigError(f"teacher_top_k: overlap_k needs {args.overlap_k} at least; raise it, or lower overlap_k")
+    if args.teacher_offload != "none":
+        raise ConfigError("teacher_offload: a served teacher has no weights here; take it out")
+    if args.teacher_cache is not None:
+        raise ConfigError("teacher_cache: keeps a teacher's states, which a server does not give; take it out")
+    teacher.check(args.teacher_top_k, vocabulary, reads_tokens=args.reads_teacher_tokens)
+    notes.append(f"the teacher is {teacher.identity} at {teacher.server.url}")
+
+
+def identity_of(teacher: PreTrainedModel | ServedTeacher, name: str = "the teacher") -> str:
+    """What a run knows its teacher by: the hash of its weights, or the name under which it is served."""
+    return teacher.identity if isinstance(teacher, ServedTeacher) else hash_of_model(teacher, name)
+
+
 def load_teacher(
-    teacher: PreTrainedModel | str | None, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
-) -> tuple[PreTrainedModel | None, PreTrainedTokenizerBase | None]:
+    teacher: Given | None, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel | ServedTeacher | None, PreTrainedTokenizerBase | None]:
     """The teacher and its tokenizer: the given one, the one it was saved with, else the student's.
 
     A tokenizer that was given without a teacher is kept: the student may take its chat template.
@@ -104,6 +143,8 @@ def load_teacher(
     if isinstance(teacher, str):
         tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
         return load_model(teacher), tokenizer
+    if isinstance(teacher, ServedTeacher):
+        return teacher, load_tokenizer(teacher.name) if tokenizer is None else tokenizer
     return teacher, tokenizer if tokenizer is not None else _tokenizer_of(teacher) or students
 
 
@@ -134,9 +175,9 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
 
 
 def _teacher_format(
-    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: DudiConfig, student: ChatFormat
+    teacher: PreTrainedModel | ServedTeacher, tokenizer: PreTrainedTokenizerBase, args: DudiConfig, student: ChatFormat
 ) -> ChatFormat:
-    name = str(teacher.config.name_or_path or "the teacher")
+    name = teacher.name if isinstance(teacher, ServedTeacher) else str(teacher.config.name_or_path or "the teacher")
     if not tokenizer.chat_template:
         tokenizer.chat_template = student.tokenizer.chat_template
     return chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
@@ -208,8 +249,10 @@ def completions_by_language(examples: Sequence[Example]) -> dict[str, list[Token
     return found
 
 
-def head_size(model: PreTrainedModel) -> int:
+def head_size(model: PreTrainedModel | ServedTeacher) -> int:
     """Rows of a model's head: the ids that it gives a probability."""
+    if isinstance(model, ServedTeacher):
+        return model.vocabulary
     return head_of(model).weight.shape[0]
 
 

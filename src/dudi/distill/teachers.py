@@ -17,6 +17,7 @@ from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example
 from dudi.data.rows import Row
 from dudi.distill.batch import MicroBatch
+from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.event_loss import EventLoss
@@ -29,14 +30,14 @@ class Teacher:
 
     Attributes:
         name: The keys that it was given under: `default`, `my+ta`.
-        model: The model, frozen.
+        model: The model, frozen; or the one that a server holds.
         chat: How it reads a conversation.
         own_tokens: Whether its tokenizer is its own: its answers are then taken over as text.
         events: The loss across tokenizers, where they differ and a divergence is read; else None.
     """
 
     name: str
-    model: PreTrainedModel
+    model: PreTrainedModel | ServedTeacher
     chat: ChatFormat
     own_tokens: bool = False
     events: EventLoss | None = None
@@ -62,11 +63,16 @@ class Teachers:
         return len(self.members) > 1
 
     @property
+    def served(self) -> list[ServedTeacher]:
+        """Those that servers hold."""
+        return [one.model for one in self.members.values() if isinstance(one.model, ServedTeacher)]
+
+    @property
     def main(self) -> Teacher | None:
         """Who judges whatever nobody else is named for; None without a second model."""
         return next(iter(self.members.values()), None)
 
-    def by_key(self) -> tuple[dict[str, PreTrainedModel], dict[str, PreTrainedTokenizerBase]]:
+    def by_key(self) -> tuple[dict[str, PreTrainedModel | ServedTeacher], dict[str, PreTrainedTokenizerBase]]:
         """The models and their tokenizers as they were given."""
         names = self.routes or {name: name for name in self.members}
         members = {key: self.members[name] for key, name in names.items()}

@@ -35,6 +35,7 @@ from dudi.distill.habits import as_config, as_name, refuse_habits
 from dudi.distill.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.distill.passes import judge_all, losses_of
 from dudi.distill.row_trainer import RowTrainer, listed
+from dudi.distill.served import ServedTeacher, account_metrics
 from dudi.distill.setup import build_setup
 from dudi.distill.stages.answers import write_targets
 from dudi.distill.stages.cache import hash_of, judges
@@ -52,6 +53,7 @@ from dudi.distill.stages.reference import (
 from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
 from dudi.distill.step import Step, language_table, rank_sums, step_record, weights_of_step, what_is_bad
+from dudi.distill.teacher_setup import Given, identity_of
 from dudi.distill.teachers import teacher_metrics, teacher_tokens
 from dudi.distill.validation import evaluate_examples
 from dudi.distill.work import flops_of
@@ -70,6 +72,8 @@ from dudi.training.runlog import RunLog
 BALANCE_STEPS = 8
 """Steps after which the languages' balance is frozen."""
 RATIOS = "language_ratios"
+Teaching = PreTrainedModel | ServedTeacher | str | Path
+"""A teacher as it may be given."""
 
 
 class DudiTrainer(RowTrainer):
@@ -82,7 +86,8 @@ class DudiTrainer(RowTrainer):
 
     Args:
         model: The student: a model, a `PeftModel`, or a name or folder to load.
-        teacher_model: The teacher, or a name or folder; None for methods without one, and where `teachers` are given.
+        teacher_model: The teacher, a name or folder, or a `ServedTeacher`; None for methods without one, and where
+            `teachers` are given.
         args: The run's keys; plain `TrainingArguments` are converted, as TRL's SFT trainer does.
         train_dataset: Rows with `id`, `language`, and `messages` or `prompt` + `completion`. A method without a
             verbalizer takes rows of any language, and rows that name none.
@@ -114,7 +119,7 @@ class DudiTrainer(RowTrainer):
     def __init__(
         self,
         model: PreTrainedModel | nn.Module | str | Path,
-        teacher_model: PreTrainedModel | str | Path | None = None,
+        teacher_model: Teaching | None = None,
         args: DudiConfig | TrainingArguments | None = None,
         train_dataset: Records | ExampleSet | None = None,
         eval_dataset: Records | ExampleSet | Mapping[str, Records] | None = None,
@@ -123,7 +128,7 @@ class DudiTrainer(RowTrainer):
         peft_config: Any = None,
         *,
         teacher_processing_class: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None = None,
-        teachers: Mapping[str, PreTrainedModel | str | Path] | None = None,
+        teachers: Mapping[str, Teaching] | None = None,
         optimizers: tuple[Any, Any] = (None, None),
         stage: str | None = None,
         log_dir: Path | None = None,
@@ -167,7 +172,7 @@ class DudiTrainer(RowTrainer):
                 "FSDP and DeepSpeed give one teacher without them"
             )
         check_reference(args, self.model)
-        if self.is_fsdp_enabled and parts.teacher is not None:
+        if self.is_fsdp_enabled and isinstance(parts.teacher, PreTrainedModel):
             shard_frozen(parts.teacher, self.accelerator)
         self.add_callback(StepHooks(self))
         self.alarm = CollapseAlarm(args)
@@ -184,7 +189,11 @@ class DudiTrainer(RowTrainer):
             step=lambda: self.state.global_step,
             write_once=self.write_once,
             log=self.metrics_log,
-            policies={name: _frozen(one.model, args) for name, one in parts.teachers.members.items()},
+            policies={
+                name: _frozen(one.model, args)
+                for name, one in parts.teachers.members.items()
+                if isinstance(one.model, PreTrainedModel)
+            },
         )
         self.run.teacher = next(iter(self.run.policies.values()), None)
         self.run.collector = Collector(
@@ -292,7 +301,7 @@ class DudiTrainer(RowTrainer):
         formats = [setup.student_format, setup.teacher_format, *(one.chat for one in others)]
         several: dict[str, Any] = {}
         if others:
-            hashes = {one.name: hash_of_model(one.model, f"the teacher '{one.name}'") for one in others}
+            hashes = {one.name: identity_of(one.model, f"the teacher '{one.name}'") for one in others}
             several = {"teachers": hashes, "judges": hash_of([setup.teachers.routes, judges(self.run)[-1]])}
         shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
         pivot = {} if self.args.pivot is None else {"pivots": hash_of([one.id if one else None for one in shown])}
@@ -306,7 +315,7 @@ class DudiTrainer(RowTrainer):
             "student": hash_of_model(self.model, "the student", self._is_new),
             "adapter": adapter_settings(self.model),
             "start": start_folder_hash(self.args),
-            "teacher": None if setup.teacher is None else hash_of_model(setup.teacher, "the teacher"),
+            "teacher": None if setup.teacher is None else identity_of(setup.teacher),
             **several,
             **pivot,
             **({} if self.args.teacher_cache is None else {"teacher_states": "kept"}),
@@ -388,8 +397,9 @@ class DudiTrainer(RowTrainer):
             ids = [example.row.id for examples in micro_batches for example in examples]
             raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")
         self._attach(step)
-        if self.args.teacher_offload != "none":
-            judge_all(self.run, step.collected.batches, step.signals, step)
+        if self.args.teacher_offload != "none" or self.setup.teachers.served:
+            with self.keeping_what_was_trained():
+                judge_all(self.run, step.collected.batches, step.signals, step)
         self.step = step
         return [{"batch": batch} for batch in step.collected.batches], 1
 
@@ -506,6 +516,9 @@ class DudiTrainer(RowTrainer):
             own = teacher_tokens(step.collected.batches, step.signals, names).to(self.args.device)
             table = self.accelerator.reduce(own, "sum").cpu()
             record["teachers"] = teacher_metrics(table, names, step.signals)
+        if served := self.setup.teachers.served:
+            accounts = torch.tensor([one.account.take() for one in served], dtype=torch.float64).sum(0)
+            record |= account_metrics(self.accelerator.reduce(accounts.to(self.args.device), "sum").tolist())
         return record
 
     def warnings_of(self, record: dict[str, Any]) -> list[str]:
@@ -552,13 +565,12 @@ class DudiTrainer(RowTrainer):
 
         The loader is not opened: it would repeat rows, so that all ranks have as many, and count them twice.
         """
-        metrics, rows = evaluate_examples(self.run, dataloader.dataset.examples, metric_key_prefix)
+        with self.keeping_what_was_trained():
+            metrics, rows = evaluate_examples(self.run, dataloader.dataset.examples, metric_key_prefix)
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=rows)  # type: ignore[arg-type]
 
 
-def _given_teachers(
-    one: PreTrainedModel | str | Path | None, several: Mapping[str, PreTrainedModel | str | Path] | None
-) -> PreTrainedModel | str | dict[str, PreTrainedModel | str] | None:
+def _given_teachers(one: Teaching | None, several: Mapping[str, Teaching] | None) -> Given | dict[str, Given] | None:
     """The one teacher, or several by their keys.
 
     Raises:

@@ -99,14 +99,14 @@ def subjects_of(loaded: Loaded) -> Iterator[Subject]:
         yield Subject("cold start", str(cold_start), kept(cold_start), COLD_START, about)
     if final.is_dir():
         yield Subject(config.method, str(final), kept(final), STUDENT, about)
-    main = config.main_teacher.model
-    if main is not None:
-        yield Subject("teacher", main, lambda: _teacher(loaded), "teacher", about)
+    main = config.main_teacher
+    if main.model is not None and main.server is None:  # one that is served is not here to be asked
+        yield Subject("teacher", main.model, lambda: _teacher(loaded), "teacher", about)
 
 
 def _teacher(loaded: Loaded) -> tuple[PreTrainedModel, ChatFormat]:
     model, chat = loaded.teacher, loaded.teacher_format
-    if model is None or chat is None:
+    if not isinstance(model, PreTrainedModel) or chat is None:
         raise ConfigError("teacher.model: the recipe names none")
     return _placed(model, loaded.args), chat
 

@@ -21,8 +21,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Observer = Callable[[slice | Tensor, Tensor, Tensor], None]
-"""Is shown rows, and the student's and the teacher's logits (R, V) of these, before they are overwritten."""
+from dudi.objective import methods
+from dudi.objective.top_tokens import TopTokens, top_divergence
+
+Observer = Callable[[slice | Tensor, Tensor, Tensor | TopTokens], None]
+"""Is shown rows, the student's logits (R, V) of these, and the teacher's or what is known of it, before they are
+overwritten."""
 
 CPU_TILE, DEVICE_TILE = 2**23, 2**27
 """Numbers in a tile of logits: 32 MiB on a CPU, 512 MiB on a device (fp32)."""
@@ -100,6 +104,50 @@ def weighted_divergence(
     """
     total: Tensor = _WeightedDivergence.apply(
         *student, *teacher, row_weights, what, observer, values, torch.is_grad_enabled(), gathered
+    )
+    return total
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TopDivergence:
+    """What is computed of a teacher of which the likeliest tokens are known.
+
+    Attributes:
+        kind: As in `Divergence`.
+        beta: As in `Divergence`.
+        finish: The student's scale and soft cap on plain products (R, V).
+    """
+
+    kind: methods.Divergence
+    beta: float
+    finish: Callable[[Tensor], Tensor]
+
+
+def weighted_top_divergence(
+    what: TopDivergence,
+    student: tuple[Tensor, Tensor, Tensor | None],
+    top: TopTokens,
+    row_weights: Tensor,
+    observer: Observer | None = None,
+    values: Tensor | None = None,
+    gathered: Gathered | None = None,
+) -> Tensor:
+    """`weighted_divergence` over a teacher's likeliest tokens and their tail.
+
+    Args:
+        what: Kind and settings.
+        student: As in `weighted_divergence`.
+        top: Of the teacher, N rows.
+        row_weights: As in `weighted_divergence`.
+        observer: Is shown all of the student's logits in passing, and the rows of `top`.
+        values: As in `weighted_divergence`.
+        gathered: As in `weighted_divergence`.
+
+    Returns:
+        A scalar in nats, fp32 at least, with a gradient to the student's tensors.
+    """
+    total: Tensor = _WeightedTopDivergence.apply(
+        *student, row_weights, what, top, observer, values, torch.is_grad_enabled(), gathered
     )
     return total
 
@@ -261,11 +309,62 @@ class _WeightedDivergence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if saved is None else saved.mul_(upstream) for saved in ctx.saved_tensors)
-        grads = [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
-        if ctx.gathered is not None:
-            ctx.gathered.check(upstream)
-        return (*grads, *(None,) * 9)
+        return (*_given_back(ctx, upstream), *(None,) * 9)
+
+
+class _WeightedTopDivergence(torch.autograd.Function):
+    """The events of a row are few: autograd has the tile's logits, and the sweep all the rest."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        row_weights: Tensor,
+        what: TopDivergence,
+        top: TopTokens,
+        observer: Observer | None,
+        values: Tensor | None,
+        grad: bool,
+        gathered: Gathered | None,
+    ) -> Tensor:
+        needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
+        with torch.autocast(hidden.device.type, enabled=False):
+            student = _Head(precision_of(hidden), hidden, weight, bias, scale=1.0)
+            gradient = _Gradient(student, weight.shape, needs, gathered)
+            factor, room = row_weights.to(student.result), student.table(student.rows)
+            total = torch.zeros((), dtype=student.result, device=hidden.device)
+            for rows in _slices(hidden.shape[0], student.rows):
+                raw = student.logits(rows, room).requires_grad_(any(needs))
+                with torch.set_grad_enabled(any(needs)):
+                    logits = what.finish(raw)
+                    found = top_divergence(logits, top[rows], what.kind, what.beta)
+                    summed = found.sum()
+                if observer is not None:
+                    observer(rows, logits.detach(), top[rows])
+                total += (found.detach() * factor[rows]).sum()
+                if values is not None:
+                    values[rows] = found.detach()
+                if any(needs):
+                    gradient.add(rows, torch.autograd.grad(summed, raw)[0], factor[rows])
+        ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
+        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
+        ctx.gathered = gradient.gathered
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_given_back(ctx, upstream), *(None,) * 7)
+
+
+def _given_back(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
+    """The saved gradients of a student's tensors, in their precision; one that was gathered is not there."""
+    if ctx.gathered is not None:
+        ctx.gathered.check(upstream)
+    scaled = (None if saved is None else saved.mul_(upstream) for saved in ctx.saved_tensors)
+    return [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
 
 
 class _Blocks:

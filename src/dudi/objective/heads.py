@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from dudi.errors import ConfigError
 from dudi.objective import fused, losses
 from dudi.objective.methods import Divergence, Kernel
+from dudi.objective.top_tokens import TopTokens
 
 DENSE_LOGITS = 2**26
 """Up to this many logits (256 MiB in fp32) `auto` may hold them: one product instead of one a tile and pass."""
@@ -168,6 +169,37 @@ def weighted_divergence(
         values,
         None if factor is None else student.gathered(factor),
     )
+
+
+def weighted_top_divergence(
+    student: Head,
+    student_hidden: Tensor,
+    top: TopTokens,
+    weights: Tensor,
+    distance: Distance,
+    observer: fused.Observer | None = None,
+    values: Tensor | None = None,
+    factor: float | None = None,
+) -> Tensor:
+    """`weighted_divergence` from a teacher of which the likeliest tokens are known; the kernel is always the sweep's.
+
+    Args:
+        student: The student's head.
+        student_hidden: (N, H).
+        top: Of the teacher, N rows.
+        weights: (N,).
+        distance: Which divergence, at temperature 1.
+        observer: As in `fused.weighted_top_divergence`.
+        values: (N,) is filled with each row's divergence, without a gradient.
+        factor: As in `weighted_divergence`.
+
+    Returns:
+        A scalar in nats.
+    """
+    what = fused.TopDivergence(distance.kind, distance.beta, student.finished)
+    tensors = (student_hidden, student.weight, student.bias)
+    gathered = None if factor is None else student.gathered(factor)
+    return fused.weighted_top_divergence(what, tensors, top, weights, observer, values, gathered)
 
 
 def divergence(

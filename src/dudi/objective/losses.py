@@ -84,10 +84,15 @@ def token_divergence(
     Raises:
         ValueError: an unknown kind, or `jsd` with beta outside (0, 1).
     """
-    _check_beta(kind, beta)
     shared = min(student_logits.shape[-1], teacher_logits.shape[-1])
     student = _log_softmax(_at_least_fp32(student_logits[..., :shared]) / temperature)
     teacher = _log_softmax(_at_least_fp32(teacher_logits[..., :shared]) / temperature)
+    return log_prob_divergence(student, teacher, kind, beta)
+
+
+def log_prob_divergence(student: Tensor, teacher: Tensor, kind: Divergence, beta: float) -> Tensor:
+    """`token_divergence` of log-probabilities: (..., E), (..., E) -> (...) in nats."""
+    _check_beta(kind, beta)
     if kind == "forward_kl":
         return _kl(teacher, student)
     if kind == "reverse_kl":

@@ -12,9 +12,10 @@ from torch import Tensor
 from dudi.objective.event_batch import EventBatch
 from dudi.objective.event_loss import EventLoss
 from dudi.objective.fused import Observer
-from dudi.objective.heads import Distance, Head, weighted_divergence
+from dudi.objective.heads import Distance, Head, weighted_divergence, weighted_top_divergence
 from dudi.objective.losses import Weighting, spin, weigh_cross_entropy
 from dudi.objective.methods import Kernel, OffPolicyLoss
+from dudi.objective.top_tokens import TopTokens
 
 Kind = Literal["gold", "plain", "verbalized"]
 """(x, y) the target; (x, y') the answer to the plain prompt; (p_z, x, y~) the answer to the verbalized prompt."""
@@ -32,7 +33,7 @@ class Rows:
         lengths: S completion lengths; they sum to N.
         weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
         teacher_hidden: (N, H_t) states of the teacher for the same labels, or None; across tokenizers (M, H_t), for the
-            same bytes in its own tokens.
+            same bytes in its own tokens; of a served teacher its `TopTokens` (N).
         reference: (S,) summed log-probabilities under the reference, or None.
         trust: (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1 everywhere.
         values: Filled by the signals, by their names: the loss of each token (N,), or of each pair (S,), unweighted and
@@ -46,7 +47,7 @@ class Rows:
     labels: Tensor
     lengths: list[int]
     weights: Tensor
-    teacher_hidden: Tensor | None = None
+    teacher_hidden: Tensor | TopTokens | None = None
     reference: Tensor | None = None
     trust: Tensor | None = None
     observer: Observer | None = None
@@ -77,7 +78,7 @@ class Heads:
 
     Attributes:
         student: The student's head, inside its wrapped forward.
-        teacher: The teacher's head, or None.
+        teacher: The teacher's head; None without a teacher, and for a served one.
         kernel: How a head is applied.
         events: The loss across tokenizers, or None where one is enough.
         factors: What the loss multiplies each signal's sum with, where it is known beforehand.
@@ -152,9 +153,15 @@ class SequenceSignal:
 
 def _total(name: str, distance: Distance, rows: Rows, heads: Heads) -> Tensor:
     """Sum over aligned rows of their weight, the teacher's share in them, and the divergence of student and teacher."""
+    weights = rows.weights if rows.trust is None else rows.weights * rows.trust
+    if isinstance(rows.teacher_hidden, TopTokens):
+        rows.values[name] = values = torch.zeros(len(rows.labels), device=rows.hidden.device)
+        top, factor = rows.teacher_hidden, heads.factors.get(name)
+        return weighted_top_divergence(
+            heads.student, rows.hidden, top, weights, distance, rows.observer, values, factor
+        )
     if rows.teacher_hidden is None or heads.teacher is None:
         raise RuntimeError("a divergence was asked for without a teacher's pass")
-    weights = rows.weights if rows.trust is None else rows.weights * rows.trust
     if heads.events is not None and rows.events is not None:
         return heads.events.weighted(
             rows.events,

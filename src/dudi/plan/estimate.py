@@ -123,6 +123,7 @@ def estimate(
     utilisation: float = UTILISATION,
     cpu: bool = False,
     other_teachers: Sequence[tuple[PretrainedConfig, float | None]] = (),
+    served: bool = False,
 ) -> Plan:
     """Memory, FLOPs and hours of a run. Reads no weights.
 
@@ -140,6 +141,7 @@ def estimate(
         utilisation: Share of the GPU's peak rate that the training passes reach.
         cpu: The device is the computer itself.
         other_teachers: Further teachers, each with its bytes of a parameter; None follows `dtype`.
+        served: The teachers are elsewhere.
 
     Raises:
         ConfigError: an unknown GPU, or a config that is no causal language model.
@@ -158,6 +160,7 @@ def estimate(
         verbalized=args.verbalizer != "none",
         pivot=args.pivot is not None,
         keeps_states=args.teacher_cache is not None,
+        served=served,
         rows=args.per_device_train_batch_size,
         accumulation=args.gradient_accumulation_steps,
         rollout_batch=args.rollout_batch_size,
@@ -260,7 +263,7 @@ def _decode_step_seconds(shape: Shape, cache: int, gpu: Gpu) -> float:
 
 def _answers_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     work, teacher = plan.work, plan.work.teacher
-    if teacher is None or not (args.targets == "teacher" or args.cold_start == "teacher_sft"):
+    if teacher is None or work.served or not (args.targets == "teacher" or args.cold_start == "teacher_sft"):
         return None
     name = "the teacher's answers (cached)"
     if plan.rows is None:
@@ -299,7 +302,8 @@ def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     asked = args.probe_rows * len(args.languages)
     if plan.rows is not None:
         asked = min(asked, plan.rows // 2)
-    teachers = work.readers if args.teacher_route == "auto" else (max(work.readers, key=lambda one: one.parameters),)
+    largest = sorted(work.readers, key=lambda one: -one.parameters)
+    teachers = largest if args.teacher_route == "auto" else largest[:1]
     name = f"the probe, about {asked:,} rows answered by {len(teachers) + 1}"
     prompt, answer, rows = work.lengths.prompt, work.lengths.rollout, asked / work.processes
     flops = [(shape, rows * decode_flops(shape, prompt, answer)) for shape in (work.student, *teachers)]

@@ -71,6 +71,7 @@ def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
         teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.main_teacher, teacher, dtype),
         other_teachers=() if teacher is None else _others(config, loaded, dtype),
+        served=bool(config.named_teachers) and all(one.server for one in config.named_teachers.values()),
         cpu=gpu is None and device_type(bool(args.use_cpu)) == "cpu",
     )
 
@@ -111,7 +112,7 @@ def _others(config: RunConfig, loaded: Loaded, dtype: Dtype) -> list[tuple[Pretr
 
 def _teacher_bytes(section: TeacherSection, config: PretrainedConfig, dtype: Dtype) -> float | None:
     """Bytes of a parameter of the teacher on the training device; None follows the precision of the passes."""
-    if section.device not in ("auto", "cuda", "cuda:0"):
+    if section.server is not None or section.device not in ("auto", "cuda", "cuda:0"):
         return 0.0
     if section.quantization is None:
         return {"auto": None, "float32": 4.0}.get(section.dtype, 2.0)

@@ -84,6 +84,7 @@ class Workload:
         block: Logits that it works on at a time.
         other_teachers: Further teachers.
         other_bytes: Bytes of their weights.
+        served: Whether teachers are elsewhere: nothing of them runs here.
         keeps_states: Whether the teacher's states on the targets are read from the disk (`teacher_cache`).
         offloads: Whether teachers lie in the computer's memory, and come to the device one by one.
     """
@@ -114,11 +115,12 @@ class Workload:
     offloads: bool = False
     pivot: bool = False
     keeps_states: bool = False
+    served: bool = False
 
     @property
     def readers(self) -> tuple[Shape, ...]:
-        """Whoever reads what divergences are from: the teachers, or the student where its average is read."""
-        return (self.teacher or self.student, *self.other_teachers)
+        """Whoever here reads what divergences are from: the teachers, or the student where its average is read."""
+        return () if self.served else (self.teacher or self.student, *self.other_teachers)
 
     @property
     def mixed(self) -> bool:
@@ -193,7 +195,8 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     return {
         "rollout": rollout,
         "teacher": max(
-            sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers
+            (sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers),
+            default=0.0,
         ),
         "reference": sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"}),
         "student": passes * sum(_row_flops(work, student, kind, "student") for kind in outcome.student),
@@ -216,7 +219,7 @@ def _teacher_flops(work: Workload, teacher: Shape, kind: Kind) -> float:
 def target_states_flops(work: Workload) -> float:
     """The teacher's pass over one row's (x, y), without its head."""
     length = prompt_length(work, "gold", "teacher") + completion_length(work, "gold")
-    return max(forward_flops(shape, length, length * length, 0) for shape in work.readers)
+    return max((forward_flops(shape, length, length * length, 0) for shape in work.readers), default=0.0)
 
 
 def gold_reference_flops(work: Workload) -> float:

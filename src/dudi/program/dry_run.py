@@ -21,6 +21,7 @@ from dudi.plan import plan
 from dudi.training.arguments import training_dtype
 
 if TYPE_CHECKING:
+    from dudi.distill.loading import Loaded
     from dudi.distill.recipe import RunConfig
 
 
@@ -43,9 +44,12 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     )
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
-    for teacher in [] if formats.teacher is None else [formats.teacher, *others.values()]:
-        _tokenizers(console, args, examples, formats.student, teacher)
     notes: list[str] = []
+    if formats.teacher is not None:
+        chats = [formats.teacher, *others.values()]
+        for section, chat in zip(config.named_teachers.values(), chats, strict=True):
+            _tokenizers(console, args, examples, formats.student, chat, served=section.server is not None)
+        _ask_servers(loaded, formats.student, chats, notes)
     verbalizer = verbalizer_of(args, [example.row for example in examples.examples], notes)
     console.print("\n".join(shown(note) for note in notes), end="\n" if notes else "")
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
@@ -63,8 +67,26 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     return str(console.file.getvalue()) if isinstance(console.file, StringIO) else ""
 
 
+def _ask_servers(loaded: Loaded, student: ChatFormat, chats: Sequence[ChatFormat], notes: list[str]) -> None:
+    """Ask the servers of teachers that are elsewhere, as training does at its start.
+
+    Raises:
+        ConfigError: a server refuses, or cannot do what the recipe needs.
+        EnvironmentFault: it does not answer.
+    """
+    from dudi.distill.served import ServedTeacher
+    from dudi.distill.teacher_setup import check_served
+
+    size = loaded.student_config.get_text_config().vocab_size
+    for section, chat in zip(loaded.config.named_teachers.values(), chats, strict=True):
+        if section.server is not None:
+            teacher = ServedTeacher(str(section.model), section.server, section.server_timeout)
+            different = vocabulary_difference(student.tokenizer, chat.tokenizer, size, teacher.vocabulary)
+            check_served(teacher, different, min(size, teacher.vocabulary), loaded.args, notes)
+
+
 def _tokenizers(
-    console: Console, args: DudiConfig, examples: ExampleSet, student: ChatFormat, teacher: ChatFormat
+    console: Console, args: DudiConfig, examples: ExampleSet, student: ChatFormat, teacher: ChatFormat, *, served: bool
 ) -> None:
     """Where student and teacher have different tokenizers: how much of each language can be compared.
 
@@ -79,7 +101,7 @@ def _tokenizers(
     if different is None:
         return
     console.print(shown(different))
-    if args.reads_teacher_tokens:
+    if args.reads_teacher_tokens and not served:
         coverage = measure_coverage(shared_events(student, teacher, sizes), completions_by_language(examples.examples))
         coverage.check(args.min_shared_bytes)
         console.print(shown(coverage.table()))

@@ -91,7 +91,8 @@ def _in_order(study: Study, seeds: int) -> Iterator[Job]:
         for row in study.rows:
             job = job_of(study, row, seed)
             if seed == 0 and row is study.rows[0]:  # what its student knew before, and its teacher knows, is shown once
-                taught = () if job.config().main_teacher.model is None else ("teacher",)
+                teacher = job.config().main_teacher
+                taught = () if teacher.model is None or teacher.server is not None else ("teacher",)
                 job = dataclasses.replace(job, subjects=(*job.subjects, "base", *taught))
             yield job
     if study.cost:

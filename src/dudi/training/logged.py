@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
-from dudi.errors import ConfigError, Interrupted, NumericError
+from dudi.errors import ConfigError, EnvironmentFault, Interrupted, NumericError
 from dudi.training import checkpoints
 from dudi.training.checkpoints import write_json
 from dudi.training.interrupts import Interrupts
@@ -30,6 +31,7 @@ class LoggedTrainer(SealedTrainer):
     Attributes:
         stage: How metrics name this part of a run.
         interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
+        epoch_end: The step at which the last epoch ended, and the state of the global generators there.
     """
 
     stage: str
@@ -46,6 +48,7 @@ class LoggedTrainer(SealedTrainer):
         self.add_callback(SignalHooks(self))
         self.metrics_log = self.run_log(folder / "metrics.jsonl")
         self.eval_log = self.run_log(folder / "eval.jsonl")
+        self.epoch_end: tuple[int, dict[str, Any]] = (0, {})
         self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
         self._pending: dict[str, float] = {}
 
@@ -133,6 +136,26 @@ class LoggedTrainer(SealedTrainer):
             f"{signal} in {self.stage}; {self.checkpoint_root}/step-{step} is saved, the same command goes on from it"
         )
 
+    @contextlib.contextmanager
+    def keeping_what_was_trained(self) -> Iterator[None]:
+        """Around what is asked of others between two steps: where they fail, on every rank, a checkpoint is saved.
+
+        Raises:
+            DudiError: what was raised inside, with what is saved.
+        """
+        try:
+            yield
+        except (ConfigError, EnvironmentFault) as error:
+            step = self.state.global_step
+            if not self.is_in_train or not step:
+                raise
+            folder = checkpoints.step_folder(self.checkpoint_root, step)
+            if not from_first(folder.is_dir):
+                if step == self.epoch_end[0]:
+                    checkpoints.restore_random_states(self.epoch_end[1])
+                self._save_checkpoint(self.model, None)
+            raise type(error)(f"{error}; {folder} is saved, the same command goes on from it") from error
+
     # ---- after a step
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -176,7 +199,7 @@ class LoggedTrainer(SealedTrainer):
 
 
 class SignalHooks(TrainerCallback):
-    """Obeys a signal at the next boundary between two steps."""
+    """What a checkpoint between two steps needs, and the one that a signal asks for."""
 
     def __init__(self, trainer: LoggedTrainer) -> None:
         self.trainer = trainer
@@ -190,6 +213,10 @@ class SignalHooks(TrainerCallback):
         """There are none any more."""
         if self.trainer.interrupts is not None:
             self.trainer.interrupts.armed = False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember the generators: the next epoch draws from them before its first step, and again when resumed."""
+        self.trainer.epoch_end = (state.global_step, checkpoints.random_states())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save here and stop. One rank's signal is everybody's."""

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from dudi.command import say
 from dudi.distill.state import Run
+from dudi.distill.teacher_setup import identity_of
 from dudi.errors import ConfigError
 from dudi.training import checkpoints
 from dudi.training.ranks import from_first
@@ -33,8 +34,8 @@ def teacher_hash(run: Run) -> str:
     if teachers.main is None:
         raise ConfigError(f"method {run.args.method}: teacher-written answers need a teacher")
     if not teachers.several:
-        return checkpoints.hash_parameters(teachers.main.model)
-    models = [(checkpoints.hash_parameters(one.model), one.chat.digest) for one in teachers.members.values()]
+        return identity_of(teachers.main.model)
+    models = [(identity_of(one.model), one.chat.digest) for one in teachers.members.values()]
     return hash_of({"models": models, "judges": judges(run)})
 
 

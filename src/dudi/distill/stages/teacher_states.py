@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from dudi.command import say
 from dudi.data.examples import Example
@@ -82,17 +83,18 @@ def _key(run: Run, sequences: Sequence[Scored]) -> str:
         read.update(f"{scored.teacher}\0".encode())
         for ids in (scored.teacher_prompt, scored.read_by_teacher):
             read.update(len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes())
-    members = run.setup.teachers.members
-    configs = {name: one.model.config.to_dict() | {"_name_or_path": None} for name, one in members.items()}
+    # A served teacher keeps none (`teacher_setup`).
+    members = {n: one.model for n, one in run.setup.teachers.members.items() if isinstance(one.model, PreTrainedModel)}
+    configs = {name: model.config.to_dict() | {"_name_or_path": None} for name, model in members.items()}
     on_cuda = args.device.type == "cuda"
     device = torch.cuda.get_device_name(args.device) if on_cuda else torch.backends.cpu.get_cpu_capability()
     return hash_of(
         {
-            "teachers": {name: checkpoints.hash_parameters(one.model) for name, one in members.items()},
+            "teachers": {name: checkpoints.hash_parameters(model) for name, model in members.items()},
             "configs": configs,
-            "attention": [one.model.config._attn_implementation for one in members.values()],
+            "attention": [model.config._attn_implementation for model in members.values()],
             "read": read.hexdigest(),
-            "precision": [run.accelerator.mixed_precision, *(str(one.model.dtype) for one in members.values())],
+            "precision": [run.accelerator.mixed_precision, *(str(model.dtype) for model in members.values())],
             "widened": args.widens_frozen,
             "together": args.per_device_train_batch_size,
             "build": [torch.__version__, args.device.type, device],
@@ -149,9 +151,12 @@ def _states(run: Run, sequences: Sequence[Scored], starts: Sequence[int]) -> Ite
         judge_all(run, batches, signals, Step(0, signals, {}))
         for own, batch in zip(places, batches, strict=True):
             for name, judged in (batch.judged or {}).items():
+                whole = judged.states["gold"]
+                if not isinstance(whole, Tensor):
+                    raise RuntimeError("a served teacher gives no states")
                 chosen = [place for place in own if sequences[place].teacher == name]
                 lengths = [len(sequences[place].read_by_teacher) for place in chosen]
-                for place, states in zip(chosen, judged.states["gold"].split(lengths), strict=True):
+                for place, states in zip(chosen, whole.split(lengths), strict=True):
                     yield place, states.to("cpu", copy=True)  # not a part of what was read together
 
 
