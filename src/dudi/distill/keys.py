@@ -148,6 +148,7 @@ class DudiKeys(RunKeys):
         64,
         "Of a served teacher (`teacher.server`): tokens that are known at each position beside the label, the others "
         "as one (docs/served-teacher.md).",
+        resume="free",
         read_by="second_model",
         at_least=1,
     )

@@ -63,6 +63,11 @@ class Teachers:
         return len(self.members) > 1
 
     @property
+    def local(self) -> dict[str, PreTrainedModel]:
+        """Those that are computed here, by name."""
+        return {name: one.model for name, one in self.members.items() if isinstance(one.model, PreTrainedModel)}
+
+    @property
     def served(self) -> list[ServedTeacher]:
         """Those that servers hold."""
         return [one.model for one in self.members.values() if isinstance(one.model, ServedTeacher)]

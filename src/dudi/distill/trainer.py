@@ -27,15 +27,14 @@ from dudi.data.sources import fingerprint
 from dudi.distill.alarms import CollapseAlarm
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.batch import MicroBatch
-from dudi.distill.by_language import AGREEMENT, LOSSES, balance, language_shares, token_table
+from dudi.distill.by_language import balance
 from dudi.distill.collect import Collector
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records
 from dudi.distill.engines import student_engine
 from dudi.distill.habits import as_config, as_name, refuse_habits
-from dudi.distill.metrics import WATCHED_POSITIONS, watched_positions
 from dudi.distill.passes import judge_all, losses_of
 from dudi.distill.row_trainer import RowTrainer, listed
-from dudi.distill.served import ServedTeacher, account_metrics
+from dudi.distill.served import ServedTeacher
 from dudi.distill.setup import build_setup
 from dudi.distill.stages.answers import write_targets
 from dudi.distill.stages.cache import hash_of, judges
@@ -52,25 +51,20 @@ from dudi.distill.stages.reference import (
 )
 from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
-from dudi.distill.step import Step, language_table, rank_sums, step_record, weights_of_step, what_is_bad
+from dudi.distill.step import Step, what_is_bad
+from dudi.distill.step_ends import BALANCE_STEPS, begin_step, end_step
 from dudi.distill.teacher_setup import Given, identity_of
-from dudi.distill.teachers import teacher_metrics, teacher_tokens
 from dudi.distill.validation import evaluate_examples
-from dudi.distill.work import flops_of
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError
 from dudi.languages.registry import check_codes, load_languages
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
 from dudi.models.frozen import FrozenModel, MovingAverage, OffloadedModel
 from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
-from dudi.objective.signals import Kind, Signal
-from dudi.rollouts import VLLMEngine
 from dudi.training.identity import hash_of_model, hash_of_tokenizer
 from dudi.training.interrupts import Interrupts
 from dudi.training.runlog import RunLog
 
-BALANCE_STEPS = 8
-"""Steps after which the languages' balance is frozen."""
 RATIOS = "language_ratios"
 Teaching = PreTrainedModel | ServedTeacher | str | Path
 """A teacher as it may be given."""
@@ -179,6 +173,7 @@ class DudiTrainer(RowTrainer):
         folder = args.folder if log_dir is None else log_dir
         self.open_log(stage or args.method, folder)
         self.samples_log = self.run_log(folder / "samples.jsonl")
+        frozen = functools.partial(OffloadedModel, device=args.device) if args.teacher_offload == "cpu" else FrozenModel
         self.run = Run(
             args,
             parts,
@@ -189,11 +184,7 @@ class DudiTrainer(RowTrainer):
             step=lambda: self.state.global_step,
             write_once=self.write_once,
             log=self.metrics_log,
-            policies={
-                name: _frozen(one.model, args)
-                for name, one in parts.teachers.members.items()
-                if isinstance(one.model, PreTrainedModel)
-            },
+            policies={name: frozen(model) for name, model in parts.teachers.local.items()},
         )
         self.run.teacher = next(iter(self.run.policies.values()), None)
         self.run.collector = Collector(
@@ -319,6 +310,7 @@ class DudiTrainer(RowTrainer):
             **several,
             **pivot,
             **({} if self.args.teacher_cache is None else {"teacher_states": "kept"}),
+            **({"teacher_top_k": self.args.teacher_top_k} if setup.teachers.served else {}),
             "stage": self.stage,
             **super().describe(),
         }
@@ -384,67 +376,13 @@ class DudiTrainer(RowTrainer):
             micro_batches.append(examples)
         if not micro_batches:
             return [], None
-        number = self.state.global_step + 1
-        weights = weights_of_step(self.args, number)
-        step = Step(number, {name: self.signals[name] for name in weights}, weights)
-        with step.clock("rollout"):
-            step.collected = self.run.collector.collect(micro_batches, step.signals, self.epoch)
-        self._weigh(step.collected.batches)
-        step.counts = self.count(step.signals, step.collected.batches)
+        step = begin_step(self.run, micro_batches, self.epoch)
         step.promised = self._multiplies_nothing()
-        step.flops = flops_of(self.run, list(step.signals.values()), step.collected.batches)
-        if not any(step.counts.values()):
-            ids = [example.row.id for examples in micro_batches for example in examples]
-            raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")
-        self._attach(step)
         if self.args.teacher_offload != "none" or self.setup.teachers.served:
             with self.keeping_what_was_trained():
                 judge_all(self.run, step.collected.batches, step.signals, step)
         self.step = step
         return [{"batch": batch} for batch in step.collected.batches], 1
-
-    def _weigh(self, batches: Sequence[MicroBatch]) -> None:
-        """Say what each token counts, and how far its teacher is trusted."""
-        languages = self.setup.languages
-        shares: dict[tuple[Kind, str], float] = {}
-        if self.args.loss_average == "language":
-            own = token_table(batches, languages).to(self.args.device)
-            shares = language_shares(self.accelerator.reduce(own, "sum"), languages)
-        for batch in batches:
-            batch.trust, batch.balance, batch.shares = self.run.trust, self.run.balance, shares
-
-    def _settle_balance(self, step: Step, total: Tensor) -> None:
-        """Find the languages' balance in the first steps, and leave it alone from then on."""
-        run = self.run
-        if run.ratios is None or step.number > BALANCE_STEPS:
-            return
-        run.ratios += language_table(total, self.setup.languages)[:, LOSSES + 4 : LOSSES + AGREEMENT]
-        if step.number == BALANCE_STEPS:
-            run.balance = balance(run.ratios, self.setup.languages)
-
-    def count(self, signals: Mapping[str, Signal], batches: Sequence[MicroBatch]) -> dict[str, float]:
-        """Each signal's denominator, over all micro-batches and all ranks."""
-        own = torch.zeros(len(signals), dtype=torch.float64)
-        for batch in batches:
-            weights = batch.summed_weights()
-            own += torch.tensor([s.count(weights, batch.pairs) for s in signals.values()], dtype=torch.float64)
-        total = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
-        return dict(zip(signals, total, strict=True))
-
-    def _attach(self, step: Step) -> None:
-        """Give each micro-batch what was stored of the reference, and the positions to watch."""
-        limit = WATCHED_POSITIONS // self.args.world_size
-        kind = self.args.on_policy_kind
-        sizes = [sum(len(s.completion) for s in batch.sequences.get(kind, [])) for batch in step.collected.batches]
-        watched = watched_positions(sum(sizes), limit, self.args.seed, step.number)
-        start = 0
-        for batch, size in zip(step.collected.batches, sizes, strict=True):
-            if "on_policy" in step.signals:
-                batch.watched = [place - start for place in watched if start <= place < start + size]
-            start += size
-            if "sequence" in step.signals:
-                stored = [self.run.gold_reference[scored.example.row.id] for scored in batch.sequences["gold"]]
-                batch.gold_reference = torch.tensor(stored)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -505,41 +443,15 @@ class DudiTrainer(RowTrainer):
         step = self.step
         if step is None or step.number != self.state.global_step:
             return None
-        total = self.accelerator.reduce(rank_sums(step, self.args.device), "sum")
-        self._settle_balance(step, total)
+        record = end_step(self.run, step)
         for sample in step.collected.samples:
             self.samples_log.append({"stage": self.stage, "step": step.number, **sample})
         self.step = None
-        record = step_record(step, total, self.args, self.setup.languages) | self._rollout_gap()
-        names = list(self.setup.teachers.members)
-        if len(names) > 1:
-            own = teacher_tokens(step.collected.batches, step.signals, names).to(self.args.device)
-            table = self.accelerator.reduce(own, "sum").cpu()
-            record["teachers"] = teacher_metrics(table, names, step.signals)
-        if served := self.setup.teachers.served:
-            accounts = torch.tensor([one.account.take() for one in served], dtype=torch.float64).sum(0)
-            record |= account_metrics(self.accelerator.reduce(accounts.to(self.args.device), "sum").tolist())
         return record
 
     def warnings_of(self, record: dict[str, Any]) -> list[str]:
         """Signs that rollouts have collapsed."""
         return self.alarm.see(record)
-
-    def _rollout_gap(self) -> dict[str, float]:
-        """How far vLLM's log-probabilities of this step's rollouts are from the trainer's, over all ranks."""
-        engine = self.run.collector.engine
-        if not isinstance(engine, VLLMEngine):
-            return {}
-        own, seconds = engine.take_gap()
-        gaps = self.accelerator.gather(own.to(self.args.device).unsqueeze(0))
-        total, tokens, largest = gaps[:, 0].sum().item(), gaps[:, 1].sum().item(), gaps[:, 2].max().item()
-        if not tokens:
-            return {}
-        return {
-            "rollout/log_prob_mismatch": total / tokens,
-            "rollout/log_prob_mismatch_max": largest,
-            "time/weight_sync": seconds,
-        }
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """2 FLOPs a parameter and token forward, 4 backward, over what the student was scored on."""
@@ -583,10 +495,6 @@ def _given_teachers(one: Teaching | None, several: Mapping[str, Teaching] | None
     if not several:
         raise ConfigError("teachers: it is empty; name a 'default'")
     return {key: as_name(model) for key, model in several.items()}
-
-
-def _frozen(model: PreTrainedModel, args: DudiConfig) -> FrozenModel:
-    return OffloadedModel(model, args.device) if args.teacher_offload == "cpu" else FrozenModel(model)
 
 
 def _as_they_are(examples: list[Any]) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel
-
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.state import Run
 from dudi.distill.step import PHASES
@@ -46,11 +44,10 @@ def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch])
 
 def _teachers(run: Run, student: Shape) -> dict[str, Shape]:
     """The shapes of the second models that are here, by the names that sequences give them."""
-    members = run.setup.teachers.members
-    if not members:
+    teachers = run.setup.teachers
+    if not teachers.members:
         return {} if run.teacher is None else {"": student}  # its own moving average
-    models = {name if len(members) > 1 else "": one.model for name, one in members.items()}
-    return {name: shape_of_model(model) for name, model in models.items() if isinstance(model, PreTrainedModel)}
+    return {name if teachers.several else "": shape_of_model(model) for name, model in teachers.local.items()}
 
 
 def _judgement(teacher: Shape, scored: Scored, kept: bool) -> float:

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from dudi.command import say
 from dudi.data.examples import Example
@@ -83,8 +82,7 @@ def _key(run: Run, sequences: Sequence[Scored]) -> str:
         read.update(f"{scored.teacher}\0".encode())
         for ids in (scored.teacher_prompt, scored.read_by_teacher):
             read.update(len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes())
-    # A served teacher keeps none (`teacher_setup`).
-    members = {n: one.model for n, one in run.setup.teachers.members.items() if isinstance(one.model, PreTrainedModel)}
+    members = run.setup.teachers.local  # a served one keeps none (`teacher_setup`)
     configs = {name: model.config.to_dict() | {"_name_or_path": None} for name, model in members.items()}
     on_cuda = args.device.type == "cuda"
     device = torch.cuda.get_device_name(args.device) if on_cuda else torch.backends.cpu.get_cpu_capability()
