@@ -9,7 +9,7 @@ import pytest
 from dudi.errors import ConfigError
 from dudi.program.report import add_arguments, run
 from dudi.report import answers, compared, samples, write_report
-from dudi.report.cost import cost_table, phase_bars, phase_line, phase_table
+from dudi.report.cost import cost_table, phase_bars, phase_lines, phase_table
 from dudi.report.figures import lines_of, sections
 from dudi.report.groups import differing, grouped
 from dudi.report.run_folder import points, read_run, read_runs
@@ -281,15 +281,16 @@ def test_where_a_step_goes(make):
     assert cells["rollout"] == ("3.00", "43%", "6.0", "2.0", "4%")
     assert cells["teacher"] == ("1.00", "14%", "25.0", "25.0", "50%")
     assert cells["student"] == ("1.50", "21%", "–", "–", "–")
-    assert phase_line(loaded(run)) == (
-        "rollout 43% (2), teacher 14% (25), reference 7%, student 21%, rest 14%; "
-        "in brackets GFLOP/s, of which a matrix product does 50 here"
-    )
+    assert phase_lines(loaded(run)) == [
+        "time     rollout 43%, teacher 14%, reference 7%, student 21%, rest 14%",
+        "GFLOP/s  rollout 2, teacher 25; a matrix product 50",
+    ]
 
 
 def test_nobody_measured_the_cost(make):
     bare = make(without=("metrics.jsonl",))
-    assert cost_table(groups_of([bare])) is phase_table(groups_of([bare])) is phase_line(loaded(bare)) is None
+    assert cost_table(groups_of([bare])) is phase_table(groups_of([bare])) is None
+    assert phase_lines(loaded(bare)) == []
 
 
 # --- answers and samples side by side

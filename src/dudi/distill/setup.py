@@ -118,7 +118,7 @@ def build_setup(
         )
     theirs, different, vocabulary = None, None, head_size(innermost(student))
     others: dict[str, tuple[PreTrainedModel | ServedTeacher, ChatFormat, str | None]] = {}
-    if loaded is not None and loaded is innermost(student):
+    if loaded is innermost(student):
         raise ConfigError("teacher_model: is the student itself, and would be frozen with it; load it a second time")
     if loaded is not None and teacher_tokenizer is not None:
         check_choice(args, len(given))
@@ -132,7 +132,7 @@ def build_setup(
     make_scorable(innermost(student))
     check_ids(innermost(student), student_tokenizer, "student")
     for one, chat, _ in ((loaded, theirs, different), *others.values()):
-        if isinstance(one, PreTrainedModel) and chat is not None:
+        if chat is not None and one is not None and not isinstance(one, ServedTeacher):
             check_ids(one, chat.tokenizer, "teacher")
     languages = tuple(load_languages())
     taken = Rejections() if rejections is None else rejections

@@ -64,8 +64,8 @@ class Teachers:
 
     @property
     def local(self) -> dict[str, PreTrainedModel]:
-        """Those that are computed here, by name."""
-        return {name: one.model for name, one in self.members.items() if isinstance(one.model, PreTrainedModel)}
+        """Those that are computed here, by name; one may have adapters."""
+        return {name: one.model for name, one in self.members.items() if not isinstance(one.model, ServedTeacher)}
 
     @property
     def served(self) -> list[ServedTeacher]:

@@ -166,7 +166,7 @@ class DudiTrainer(RowTrainer):
                 "FSDP and DeepSpeed give one teacher without them"
             )
         check_reference(args, self.model)
-        if self.is_fsdp_enabled and isinstance(parts.teacher, PreTrainedModel):
+        if self.is_fsdp_enabled and not isinstance(parts.teacher, ServedTeacher | None):
             shard_frozen(parts.teacher, self.accelerator)
         self.add_callback(StepHooks(self))
         self.alarm = CollapseAlarm(args)

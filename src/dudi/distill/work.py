@@ -47,7 +47,9 @@ def _teachers(run: Run, student: Shape) -> dict[str, Shape]:
     teachers = run.setup.teachers
     if not teachers.members:
         return {} if run.teacher is None else {"": student}  # its own moving average
-    return {name if teachers.several else "": shape_of_model(model) for name, model in teachers.local.items()}
+    return {
+        name if teachers.several else "": shape_of_model(innermost(model)) for name, model in teachers.local.items()
+    }
 
 
 def _judgement(teacher: Shape, scored: Scored, kept: bool) -> float:

@@ -78,7 +78,7 @@ def train(
 def finish(loaded: Loaded) -> None:
     """Ask the benchmark's questions, write the report and the model card, and say where everything is."""
     from dudi.report import write_model_card, write_report
-    from dudi.report.cost import phase_line
+    from dudi.report.cost import phase_lines
     from dudi.report.run_folder import read_run
 
     config, folder = loaded.config, loaded.args.folder
@@ -92,8 +92,7 @@ def finish(loaded: Loaded) -> None:
     last: dict[str, Any] = next((r for r in reversed(records) if r.get("stage") == config.method), {})
     shown = {k: v for k, v in last.items() if k.startswith(("loss", "overlap")) and isinstance(v, float)}
     say("  ".join(f"{key.removeprefix('loss/')} {value:.3g}" for key, value in shown.items()))
-    if (where := phase_line(read_run(folder))) is not None:
-        say(f"time     {where}")
+    say("\n".join(phase_lines(read_run(folder))))
     place = shlex.quote(str(folder))
     say(
         f"report   {place}/report.html\n"

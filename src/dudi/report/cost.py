@@ -51,13 +51,15 @@ def phase_table(groups: Sequence[Group]) -> Grid | None:
     return grid_of(columns, rows) if rows else None
 
 
-def phase_line(run: RunFolder) -> str | None:
-    """The same of one run, in a line for a terminal; None when nobody measured it."""
+def phase_lines(run: RunFolder) -> list[str]:
+    """The same of one run for a terminal, as far as it was measured: shares, then rates beside a matrix product's."""
     phases = [phase for name in PHASES if (phase := _Phase.of(run, name)) is not None and phase.share >= 0.005]
-    parts = [f"{one.name} {one.share:.0%}" + (f" ({one.rate / 1e9:,.0f})" if one.rate else "") for one in phases]
-    rate = _product_rate(run)
-    known = f"; in brackets GFLOP/s, of which a matrix product does {rate / 1e9:,.0f} here" if rate else ""
-    return f"{', '.join(parts)}{known}" if parts else None
+    rated, product = [phase for phase in phases if phase.rate], _product_rate(run)
+    lines = [f"time     {', '.join(f'{one.name} {one.share:.0%}' for one in phases)}"] if phases else []
+    if rated and product:
+        rates = ", ".join(f"{one.name} {one.rate / 1e9:,.0f}" for one in rated)
+        lines.append(f"GFLOP/s  {rates}; a matrix product {product / 1e9:,.0f}")
+    return lines
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
