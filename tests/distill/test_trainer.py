@@ -79,23 +79,28 @@ class Doubled(DudiTrainer):
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("method", ["dudi", "gated", "sft", "sdft"])
 def test_the_heads_gradient_is_gathered_in_place(method, tied, tmp_path, tokenizer):
-    """As autograd adds it up with dense logits, with a tied embedding's rows too, and as somebody's own loss has it."""
+    """As autograd adds it up with dense logits, a tied embedding's rows too; not where somebody wants it from autograd."""
+    kinds = {"ours": DudiTrainer, "dense": DudiTrainer, "own": Doubled, "put on": DudiTrainer, "watched": DudiTrainer}
     seen = {}
-    for name, kind, kernel in (
-        ("ours", DudiTrainer, "auto"),
-        ("dense", DudiTrainer, "dense"),
-        ("own", Doubled, "auto"),
-    ):
-        watcher = Gradients()
+    for name, kind in kinds.items():
+        watcher, kernel = Gradients(), "dense" if name == "dense" else "auto"
         args = make_args(tmp_path / name, method, cold_start="none", max_steps=1, loss_kernel=kernel, max_grad_norm=0)
         student, teacher = make_model(seed=1, tie_word_embeddings=tied), make_model(seed=2, hidden_size=48)
         trainer = kind(student, teacher, args, ROWS, ROWS[:8], tokenizer, callbacks=[watcher])
+        if name == "put on":
+            plain = trainer.compute_loss
+            trainer.compute_loss = lambda *given, plain=plain, **more: 2 * plain(*given, **more)
+        if name == "watched":
+            student.get_output_embeddings().weight.register_hook(lambda grad: 2 * grad)
         trainer.train()
         embedding = student.get_input_embeddings()
         assert not embedding.sparse and not any(p.grad is not None and p.grad.is_sparse for p in student.parameters())
         seen[name] = watcher.seen
     assert relative_difference(seen["ours"], seen["dense"]) < 1e-5
-    assert relative_difference(seen["ours"], {name: grad / 2 for name, grad in seen["own"].items()}) < 1e-5
+    for name in ("own", "put on"):
+        assert relative_difference(seen["ours"], {key: grad / 2 for key, grad in seen[name].items()}) < 1e-5
+    head = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    assert relative_difference({head: 2 * seen["ours"][head]}, {head: seen["watched"][head]}) < 1e-5
 
 
 @pytest.mark.parametrize("method", ALL)

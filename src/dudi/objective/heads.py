@@ -299,7 +299,8 @@ def gathering(model: PreTrainedModel, head: Head, kernel: Kernel) -> Iterator[He
     weight = head.weight
     fuses = head.softcap is None and (kernel == "fused" or (kernel == "auto" and weight.device.type == "cpu"))
     ours = weight.is_leaf and weight.requires_grad and weight.dtype in (torch.float32, torch.float64)
-    if not (fuses and ours and torch.is_grad_enabled()):
+    watched = weight._backward_hooks or weight._post_accumulate_grad_hooks  # somebody waits for what autograd brings
+    if not (fuses and ours and torch.is_grad_enabled()) or watched:
         yield head
         return
     head = dataclasses.replace(head, gathers=True)
