@@ -194,7 +194,7 @@ def test_the_text_of_it_is_exported(folder, tmp_path, capsys):
     assert torch.equal(torch.from_numpy(tensors["token_embd.weight"].data.copy()), table)
 
 
-@pytest.mark.parametrize("folder", QUICK, indirect=True)
+@pytest.mark.parametrize("folder", ["qwen3_5", "qwen3_vl"], indirect=True)
 def test_what_llama_cpp_does_not_have_is_refused(folder, tmp_path, capsys):
     assert main(["export", str(folder), "--gguf", "F32", "--output", str(tmp_path / "m.gguf")]) == 2
-    assert "'qwen3_5_text' is not one of the architectures" in capsys.readouterr().err
+    assert "_text' is not one of the architectures" in capsys.readouterr().err

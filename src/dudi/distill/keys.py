@@ -192,7 +192,10 @@ class DudiKeys(RunKeys):
     )
     cold_start: Place = _any(None, "none, sft, dft, teacher_sft, or a folder to start the method from.", common="sft")
     cold_start_epochs: float | None = _any(
-        None, "Epochs of the cold start; null: as many as the method's.", read_by="start", above=0
+        None,
+        "Epochs of the cold start; null: as many as the method's. `max_steps` is in force for both, whatever they are.",
+        read_by="start",
+        above=0,
     )
     cold_start_learning_rate: float | None = _method(
         None, "Learning rate of the cold start; null: the method's.", read_by="start", above=0

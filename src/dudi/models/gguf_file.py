@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from dudi.errors import ConfigError, DataError
 from dudi.files import atomic_file
@@ -102,10 +102,8 @@ def check_architecture(model: PreTrainedModel) -> None:
         ConfigError: with the key of `config.json`.
     """
     config = model.config
-    kind = config.model_type
-    if kind not in ARCHITECTURES:
-        raise ConfigError(f"--gguf: '{kind}' is not one of the architectures that can be exported: {_listed()}")
-    values = config.to_dict()
+    check_kind(config)
+    kind, values = config.model_type, config.to_dict()
     activation = values.get("hidden_activation") or values.get("hidden_act")
     if activation != ACTIVATIONS.get(kind, "silu"):
         raise ConfigError(f"--gguf: hidden_act {activation} of a {kind} model cannot be said in a GGUF file")
@@ -123,8 +121,20 @@ def check_architecture(model: PreTrainedModel) -> None:
         raise ConfigError(f"--gguf: attention of this {kind} model (layer_types, scaling) is not what llama.cpp has")
 
 
-def _listed() -> str:
-    return ", ".join(ARCHITECTURES)
+def check_kind(config: PretrainedConfig) -> None:
+    """Refuse a model of another type than those that are known here.
+
+    Args:
+        config: Of the model, or of the part of it that reads text.
+
+    Raises:
+        ConfigError: naming the types.
+    """
+    if config.model_type not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(
+            f"--gguf: '{config.model_type}' is not one of the architectures that can be exported: {known}"
+        )
 
 
 def _ropes(config: Any) -> dict[str, dict[str, Any]]:

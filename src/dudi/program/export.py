@@ -53,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError("dudi export: the package gguf is missing: pip install 'dudi[gguf]'")
     from dudi.environment import quiet_libraries
     from dudi.evaluation.source import source_of
-    from dudi.models.gguf_file import write_gguf
+    from dudi.models.gguf_file import check_kind, write_gguf
     from dudi.models.gguf_vocabulary import vocabulary_of
     from dudi.models.image_text import text_alone
 
@@ -66,6 +66,7 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError(f"{output}: is there already; --force replaces it")
     chat = source.chat(template=False)
     whole = whole_model(source)
+    check_kind(whole.config.get_text_config())
     model = text_alone(whole)
     vocabulary = vocabulary_of(chat.tokenizer, model.config.vocab_size, _ends(model, chat), given.pre)
     written = write_gguf(model, vocabulary, name, kind, output)
