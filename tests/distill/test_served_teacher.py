@@ -1,5 +1,8 @@
 """A teacher that a server holds: the loss of one that is here, every method, and servers that fail or refuse."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 import torch
 from test_several_teachers import first_teacher
@@ -11,7 +14,7 @@ from dudi.distill import served as served_module
 from dudi.distill.passes import judge_all
 from dudi.distill.recipe import load_run_config
 from dudi.distill.step import Step
-from dudi.errors import ConfigError, EnvironmentFault
+from dudi.errors import ConfigError, DudiError, EnvironmentFault
 from dudi.objective.methods import METHODS
 from dudi.plan.models import plan_run
 from dudi.program.cli import main
@@ -287,12 +290,45 @@ def without_labels(answer):
         (without_labels, "does not name the prompt's own tokens"),
         (lambda answer: {"choices": [{"index": 0}]}, "prompt_logprobs of 0 tokens for a prompt of 2"),
         (lambda answer: {"choices": []}, "0 answers to 1 prompts"),
+        (lambda answer: {"choices": "no"}, "its answer has no `choices`"),
+        (lambda answer: {"error": "out of memory"}, "no `choices`: .*out of memory"),
+        (lambda answer: [], "its answer has no `choices`"),
+        (lambda answer: {"choices": [{"index": 0, "prompt_logprobs": [None, [1, 2]]}]}, "of another form"),
+        (lambda answer: {"choices": [{"index": 0, "prompt_logprobs": [None, {"a": {"logprob": 0}}]}]}, "another form"),
     ],
 )
 def test_a_server_that_answers_something_else(spoil, said, tmp_path, folder, server):
     server[1].spoil = spoil
     with pytest.raises(EnvironmentFault, match=said):
         make_trainer(tmp_path, of(server[0], folder))
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "said"),
+    [
+        (200, {"Content-Type": "text/html; charset=utf-8"}, "answers /v1/models with text/html"),
+        (302, {"Location": "https://example.com/login"}, r"refuses \(302\).*points to https://example.com/login"),
+        (200, {"Content-Type": "application/json"}, "its answer has no `data`"),
+    ],
+)
+def test_a_server_of_something_else(code, headers, said, folder):
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.send_response(code)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        teacher = ServedTeacher(folder, f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(DudiError, match=said):
+            teacher.check(4, 100, reads_tokens=True)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

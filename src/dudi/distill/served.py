@@ -131,7 +131,10 @@ class ServedTeacher:
                 if len(at) != len(ids):
                     raise self.server.misunderstood(f"prompt_logprobs of {len(at)} tokens for a prompt of {len(ids)}")
                 labels = ids[-len(pairs[place][1]) :]
-                found.append(self._top_tokens(labels, at[-len(labels) :], named, vocabulary))
+                try:
+                    found.append(self._top_tokens(labels, at[-len(labels) :], named, vocabulary))
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    raise self.server.misunderstood("its prompt_logprobs are of another form") from error
                 self.account.add(ids, found[-1])
             self.account.requests += 1
         return found

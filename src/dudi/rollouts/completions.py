@@ -64,7 +64,7 @@ class CompletionServer:
 
     def models(self) -> list[dict[str, Any]]:
         """What the server serves, each model with its `id`."""
-        return list(self._ask("/v1/models")["data"])
+        return self._listed(self._ask("/v1/models"), "data", "id")
 
     def complete(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The answers to a list of prompts, in their order.
@@ -76,7 +76,8 @@ class CompletionServer:
             EnvironmentFault: the server does not answer, or not with that.
             ConfigError: it refuses.
         """
-        found = sorted(self._ask("/v1/completions", body)["choices"], key=lambda choice: choice["index"])
+        given = self._listed(self._ask("/v1/completions", body), "choices", "index")
+        found = sorted(given, key=lambda choice: int(choice["index"]))
         if len(found) != len(body["prompt"]):
             raise self.misunderstood(f"{len(found)} answers to {len(body['prompt'])} prompts")
         return found
@@ -84,6 +85,17 @@ class CompletionServer:
     def misunderstood(self, what: str) -> EnvironmentFault:
         """The error for an answer that is none."""
         return EnvironmentFault(f"teacher.server: {self.url}: {what}; is it vLLM (docs/served-teacher.md)?")
+
+    def _listed(self, answer: Any, name: str, field: str) -> list[dict[str, Any]]:
+        """A list of objects in an answer, each with a field.
+
+        Raises:
+            EnvironmentFault: there is none.
+        """
+        given = answer.get(name) if isinstance(answer, dict) else None
+        if not isinstance(given, list) or not all(isinstance(one, dict) and field in one for one in given):
+            raise self.misunderstood(f"its answer has no `{name}`: {plain(' '.join(json.dumps(answer).split())[:120])}")
+        return given
 
     def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         reason = ""
@@ -108,6 +120,9 @@ class CompletionServer:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers)
         with self._opener.open(request, timeout=self.timeout) as answer:
+            kind = str(answer.headers.get("Content-Type", ""))
+            if kind.startswith("text/"):  # a page: another attempt would bring it again
+                raise self.misunderstood(f"answers {path} with {plain(kind)}")
             return json.load(answer)
 
     def _refusal(self, error: urllib.error.HTTPError) -> str:
@@ -117,6 +132,8 @@ class CompletionServer:
             said = json.loads(said)["error"]["message"]
         said = plain(" ".join(str(said).split())[:300])
         hint = HINTS.get(error.code)
+        if moved := error.headers.get("Location"):
+            hint = f"it points to {plain(moved[:200])}; name that server, no redirect is followed"
         if "max allowed" in said:
             hint = "start it with --max-logprobs as large as teacher_top_k (vLLM's default is 20), or lower the key"
         return f"teacher.server: {self.url} refuses ({error.code}): {said}" + (f"; {hint}" if hint else "")
