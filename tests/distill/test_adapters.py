@@ -17,11 +17,12 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from dudi import DudiTrainer
 from dudi.errors import ConfigError
-from dudi.models.adapters import adapter_pairs, copy_adapter
+from dudi.models.adapters import adapter_pairs, copy_adapter, merged
 from helpers import ROWS, make_args, make_model
 
 LORA = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"}
@@ -235,3 +236,20 @@ def test_an_adapter_that_transformers_loaded_is_refused(tmp_path, tokenizer):
         make_trainer(tmp_path, tokenizer, AutoModelForCausalLM.from_pretrained(tmp_path / "adapter"), method="sft")
     student = PeftModel.from_pretrained(make_base(tmp_path / "base"), tmp_path / "adapter", is_trainable=True)
     make_trainer(tmp_path, tokenizer, student, method="sft").train()
+
+
+@pytest.mark.parametrize("kind", ["lora", "lora of embeddings"])
+def test_what_is_merged_is_tied_as_long_as_it_can_be(kind, tmp_path):
+    base = make_model(tie_word_embeddings=True)
+    model = get_peft_model(base, KINDS[kind]())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.1)
+    whole = merged(model)
+    whole.save_pretrained(tmp_path)
+    apart = kind == "lora of embeddings"
+    assert whole.config.tie_word_embeddings is not apart
+    with safe_open(tmp_path / "model.safetensors", "pt") as weights:
+        assert ("lm_head.weight" in weights.keys()) is apart  # noqa: SIM118  # it is no mapping
+    torch.testing.assert_close(logits(load(tmp_path)), logits(model), rtol=1e-4, atol=1e-5)

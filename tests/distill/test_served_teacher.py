@@ -421,3 +421,10 @@ def test_a_recipe_that_says_what_cannot_be(word, said, tmp_path, capsys):
     words = [*MINI, *recipe_words("http://127.0.0.1:9", "package:dudi/mini/teacher", tmp_path), word]
     assert main(["train", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_top_k_without_a_server_is_refused(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("student: a\nteacher: b\ndata: {train: cldr}\nteacher_top_k: 5\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"r\.yaml:4: teacher_top_k: no teacher has a `server`"):
+        load_run_config(str(recipe))

@@ -100,7 +100,7 @@ def _guess(path: Path, records: Sequence[Located]) -> str:
             if isinstance(located.value, Mapping) and key in located.value:
                 return format
     raise DataError(
-        f"{path}: cannot tell its format: none of the {len(records)} records at its start has "
+        f"{path}: cannot tell its format: is it whole, and UTF-8? None of the {len(records)} records at its start has "
         "`conversations` (sharegpt), `instruction` (alpaca), `messages` or `prompt`"
     )
 

@@ -146,7 +146,7 @@ class Rejections:
         place = str(self.path) if self.path is not None else "rejected.jsonl"
         raise DataError(
             f"{len(self):,} of {total:,} rows were rejected, more than the allowed {max_share:.1%}: {reasons}\n"
-            f"each one is in {place} with its file and line; repair them or raise the allowed share"
+            f"each one is in {place} with its file and line; repair them or take them out"
         )
 
 

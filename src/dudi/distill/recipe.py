@@ -13,7 +13,7 @@ from dudi.config.layers import Origin
 from dudi.config.recipe import Recipe
 from dudi.config.schema import Schema, TrainingKey, keys_of
 from dudi.config.sections import LoraSection, ModelSection, Section
-from dudi.distill.keys import METHOD_KEYS, check_cold_start, method_default, unread, unread_message
+from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
 from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.errors import ConfigError
 from dudi.objective.methods import METHODS
@@ -243,6 +243,9 @@ class RunConfig(Recipe):
             check_cold_start(values["cold_start"])
         except ConfigError as error:
             raise ConfigError(self.placed(str(error))) from error
+        other = values["teacher_top_k"] != DudiKeys.teacher_top_k  # a run's own recipe repeats the default
+        if other and not any(one.server for one in self.named_teachers.values()):
+            raise ConfigError(self.placed("teacher_top_k: no teacher has a `server`, which alone names so few tokens"))
         if (self.data.eval or self.data.eval_split) and not (
             values["eval_on_start"] or values["eval_strategy"] != "no" or values["teacher_weight"] == "auto"
         ):

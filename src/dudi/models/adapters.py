@@ -214,18 +214,18 @@ def merged(peft_model: PeftModel) -> PreTrainedModel:
     An adapter of the embeddings does not reach a head that is tied to them: the copy's are tied no longer, then.
     """
     twin = copy.deepcopy(peft_model)
-    head = innermost(twin).get_output_embeddings()
+    inner = innermost(twin)
+    tied = [one for one in (inner.config, inner.config.get_text_config()) if getattr(one, "tie_word_embeddings", False)]
+    head = inner.get_output_embeddings()
     if isinstance(head, nn.Linear):
         head.weight = nn.Parameter(head.weight.detach().clone())
-    whole: PreTrainedModel = twin.merge_and_unload()
+    whole: PreTrainedModel = twin.merge_and_unload()  # peft unties the config of whatever has two tables
     head = whole.get_output_embeddings()
-    configs = [one for one in (whole.config, whole.config.get_text_config()) if hasattr(one, "tie_word_embeddings")]
-    if head is not None and any(config.tie_word_embeddings for config in configs):
-        if torch.equal(head.weight, cast("Tensor", whole.get_input_embeddings().weight)):
-            whole.tie_weights()
-        else:
-            for config in configs:
-                config.tie_word_embeddings = False
+    same = head is not None and torch.equal(head.weight, cast("Tensor", whole.get_input_embeddings().weight))
+    for config in tied:
+        config.tie_word_embeddings = same
+    if tied and same:
+        whole.tie_weights()
     return whole
 
 
