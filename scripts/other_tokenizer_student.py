@@ -2,11 +2,11 @@
 
     python scripts/other_tokenizer_student.py --output runs/other-tokenizer
 
-It is what `scripts/build_mini.py` makes of `base`, from the same seed: as many weights, the same conversations in as many
-steps. Only its tokens are others. The package's tokenizer is BPE over bytes that keeps words and punctuation apart; this
-one is BPE over characters, with a token for each lone byte, that splits at spaces alone, made from another sample of the
-same texts. The package's `base` is its control: the student that has its teacher's tokenizer. It is not shipped; the
-recipes of `recipes/study/tokenizers/` name the folder above.
+It is what `scripts/build_mini.py` makes of `base`, from the same seed: as many weights, the same conversations in as
+many steps. Only its tokens are others. The package's tokenizer is BPE over bytes that keeps words and punctuation
+apart; this one is BPE over characters, with a token for each lone byte, that splits at spaces alone, made from another
+sample of the same texts. The package's `base` is its control: the student that has its teacher's tokenizer. It is not
+shipped; the recipes of `recipes/study/tokenizers/` name the folder above.
 """
 
 from __future__ import annotations

@@ -1,0 +1,133 @@
+"""How much of a teacher's gain a student keeps whose tokenizer is of another kind, with intervals.
+
+    python scripts/other_tokenizer_gains.py runs/study
+
+Reads the runs of `dudi study run recipes/study/tokenizers/1-proof.yaml`: their answers, question by question. A gain
+is a row's exact match less that of the same student's SFT (or of `--over`). Facts are drawn again with the questions
+that ask for them in all languages, the same for both students, and the seeds of each student with all its rows;
+intervals are the middle 95 percent of the draws. The share that is kept is the gain of `other` over the gain of `same`,
+shown where the latter is above 0 in its whole interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dudi.comparison.items import lines_of
+from dudi.data.cldr.benchmark import Question, knowledge, questions
+from dudi.evaluation.question_scores import question_scores
+from dudi.evaluation.records import FILE, read_evaluations
+from dudi.study.grid import Study, StudyRow, read_study
+from dudi.study.jobs import job_of
+from dudi.tables import DASH, grid_of, markdown
+
+STUDY = Path(__file__).parents[1] / "recipes" / "study" / "tokenizers" / "1-proof.yaml"
+TASKS = ("currency", "official_language")
+STUDENTS = ("same", "other")
+SAMPLES = 10_000
+COLUMNS = ("same", "other", "other − same", "share kept")
+_Floats = NDArray[np.float64]
+Right = Mapping[tuple[str, str], _Floats]
+"""By student and row: (seeds, questions), 1 where the answer is the expected one."""
+
+
+def answers_of(study: Study, runs: Path, ids: list[str]) -> Right:
+    """What the runs of a study have right; a row of which a seed is missing is left out."""
+    found: dict[tuple[str, str], _Floats] = {}
+    for row in study.rows:
+        own = [_run(study, row, seed, runs) for seed in range(study.seeds)]
+        if all(own):
+            student, _, name = row.name.partition(": ")
+            found[student, name] = np.array([[scores[key] for key in ids] for scores in own])
+    return found
+
+
+def _run(study: Study, row: StudyRow, seed: int, runs: Path) -> dict[str, float]:
+    """The score of each question in one run, by its id."""
+    file = runs / job_of(study, row, seed).id / FILE
+    known = read_evaluations(file) if file.is_file() else []
+    lines = [line for one in known if one.subject == row.score for line in lines_of(one)]
+    return {key: 100 * score.value for key, score in question_scores(lines, "exact_match").items()}
+
+
+def drawn_gains(right: Right, over: str, facts: list[str], chosen: _Floats, seed: int = 0) -> dict[str, list[_Floats]]:
+    """Gains over a row in some of the questions: by row, of each student (1 + SAMPLES,), what was measured first.
+
+    Args:
+        right: As `answers_of` returns it.
+        over: The row that gains are taken over.
+        facts: (questions,) the fact that each asks for.
+        chosen: (questions,) 1 for those that count.
+        seed: Of the draws.
+    """
+    generator = np.random.default_rng(seed)
+    names, places = np.unique(facts, return_inverse=True)
+    of_fact = np.zeros((len(facts), len(names)))
+    of_fact[np.arange(len(facts)), places] = chosen
+    times = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=SAMPLES)
+    weights = np.vstack([np.ones(len(names)), times])
+    asked = weights @ of_fact.sum(axis=0)
+    gains: dict[str, list[_Floats]] = {}
+    for student in STUDENTS:
+        count = len(right[student, over])
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size=SAMPLES) / count
+        runs = np.vstack([np.full(count, 1 / count), drawn])
+        means = {
+            name: (weights @ (own @ of_fact).T / asked[:, None] * runs).sum(axis=1)
+            for (whose, name), own in right.items()
+            if whose == student
+        }
+        for name, own in means.items():
+            if name != over:
+                gains.setdefault(name, []).append(own - means[over])
+    return {name: own for name, own in gains.items() if len(own) == len(STUDENTS)}
+
+
+def cells(same: _Floats, other: _Floats) -> list[str]:
+    """One line of a table: both gains, their difference, and their ratio in percent."""
+    kept = DASH
+    if np.quantile(same[1:], 0.025) > 0:
+        kept = _interval(100 * other / same, "{:.0f} %", "{:.0f}")
+    return [*(_interval(one, "{:+.1f}", "{:+.1f}") for one in (same, other, other - same)), kept]
+
+
+def _interval(values: _Floats, shown: str, bound: str) -> str:
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return f"{shown.format(values[0])} [{bound.format(low)}, {bound.format(high)}]"
+
+
+def groups(asked: list[Question]) -> dict[str, _Floats]:
+    """(questions,) which of them are in each split and in each language."""
+    pairs = [(one.split, one.row.language) for one in asked]
+    names = dict.fromkeys([*(split for split, _ in pairs), *(language for _, language in pairs)])
+    every = {"all": np.ones(len(asked))}
+    return every | {name: np.array([float(name in pair) for pair in pairs]) for name in names}
+
+
+def main() -> None:
+    """Print a table of the rows, and one of each row's languages and splits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="the folder of the study's runs")
+    parser.add_argument("--over", default="SFT", help="the row that gains are taken over")
+    parser.add_argument("--detail", nargs="*", default=["DuDi"], help="rows that are shown by language and split")
+    parser.add_argument("--study", type=Path, default=STUDY)
+    asked = parser.parse_args()
+    every = questions(tasks=TASKS)
+    facts = [knowledge(one.fact) for one in every]
+    right = answers_of(read_study(asked.study), asked.runs, [one.row.id for one in every])
+    by_group = {name: drawn_gains(right, asked.over, facts, chosen) for name, chosen in groups(every).items()}
+    tables = [("over " + asked.over, {name: cells(*own) for name, own in by_group["all"].items()})]
+    for row in asked.detail:
+        tables.append((row, {name: cells(*own[row]) for name, own in by_group.items()}))
+    for corner, lines in tables:
+        sys.stdout.write(f"{markdown(grid_of(COLUMNS, list(lines.items()), corner=corner))}\n\n")
+
+
+if __name__ == "__main__":
+    main()
