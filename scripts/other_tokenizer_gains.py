@@ -4,7 +4,7 @@
 
 Reads the runs of `dudi study run recipes/study/tokenizers/1-proof.yaml`: their answers, question by question. A gain
 is a row's exact match less that of the same student's SFT (or of `--over`). Facts are drawn again with the questions
-that ask for them in all languages, the same for both students, and the seeds of each student with all its rows;
+that ask for them in all languages, the same for both students, and the seeds of each student, a row's with its SFT's;
 intervals are the middle 95 percent of the draws. The share that is kept is the gain of `other` over the gain of `same`,
 shown where the latter is above 0 in its whole interval.
 """
@@ -33,18 +33,18 @@ STUDENTS = ("same", "other")
 SAMPLES = 10_000
 COLUMNS = ("same", "other", "other − same", "share kept")
 _Floats = NDArray[np.float64]
-Right = Mapping[tuple[str, str], _Floats]
-"""By student and row: (seeds, questions), 1 where the answer is the expected one."""
+Right = Mapping[tuple[str, str], Mapping[int, _Floats]]
+"""By student and row, then seed: (questions,) 100 where the answer is the expected one, else 0."""
 
 
 def answers_of(study: Study, runs: Path, ids: list[str]) -> Right:
-    """What the runs of a study have right; a row of which a seed is missing is left out."""
-    found: dict[tuple[str, str], _Floats] = {}
+    """What the runs of a study have right, of those that are there."""
+    found: dict[tuple[str, str], dict[int, _Floats]] = {}
     for row in study.rows:
-        own = [_run(study, row, seed, runs) for seed in range(study.seeds)]
-        if all(own):
-            student, _, name = row.name.partition(": ")
-            found[student, name] = np.array([[scores[key] for key in ids] for scores in own])
+        student, _, name = row.name.partition(": ")
+        for seed in range(study.seeds):
+            if scores := _run(study, row, seed, runs):
+                found.setdefault((student, name), {})[seed] = np.array([scores[key] for key in ids])
     return found
 
 
@@ -56,12 +56,22 @@ def _run(study: Study, row: StudyRow, seed: int, runs: Path) -> dict[str, float]
     return {key: 100 * score.value for key, score in question_scores(lines, "exact_match").items()}
 
 
-def drawn_gains(right: Right, over: str, facts: list[str], chosen: _Floats, seed: int = 0) -> dict[str, list[_Floats]]:
-    """Gains over a row in some of the questions: by row, of each student (1 + SAMPLES,), what was measured first.
+def differences(right: Right, over: str) -> dict[str, list[_Floats]]:
+    """(seeds, questions) of each student, by row: its score less that of another row at the same seed."""
+    found: dict[str, list[_Floats]] = {}
+    for name in dict.fromkeys(name for _, name in right if name != over):
+        for student in STUDENTS:
+            own, start = right.get((student, name), {}), right.get((student, over), {})
+            if seeds := sorted(own.keys() & start.keys()):
+                found.setdefault(name, []).append(np.array([own[seed] - start[seed] for seed in seeds]))
+    return {name: own for name, own in found.items() if len(own) == len(STUDENTS)}
+
+
+def drawn_gains(gains: list[_Floats], facts: list[str], chosen: _Floats, seed: int = 0) -> list[_Floats]:
+    """Mean gains in some of the questions, by student: (1 + SAMPLES,), what was measured first.
 
     Args:
-        right: As `answers_of` returns it.
-        over: The row that gains are taken over.
+        gains: Of each student, (its seeds, questions).
         facts: (questions,) the fact that each asks for.
         chosen: (questions,) 1 for those that count.
         seed: Of the draws.
@@ -73,27 +83,20 @@ def drawn_gains(right: Right, over: str, facts: list[str], chosen: _Floats, seed
     times = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=SAMPLES)
     weights = np.vstack([np.ones(len(names)), times])
     asked = weights @ of_fact.sum(axis=0)
-    gains: dict[str, list[_Floats]] = {}
-    for student in STUDENTS:
-        count = len(right[student, over])
-        drawn = generator.multinomial(count, np.full(count, 1 / count), size=SAMPLES) / count
-        runs = np.vstack([np.full(count, 1 / count), drawn])
-        means = {
-            name: (weights @ (own @ of_fact).T / asked[:, None] * runs).sum(axis=1)
-            for (whose, name), own in right.items()
-            if whose == student
-        }
-        for name, own in means.items():
-            if name != over:
-                gains.setdefault(name, []).append(own - means[over])
-    return {name: own for name, own in gains.items() if len(own) == len(STUDENTS)}
+    means = []
+    for own in gains:
+        even = np.full(len(own), 1 / len(own))
+        runs = np.vstack([even, generator.multinomial(len(own), even, size=SAMPLES) / len(own)])
+        means.append((weights @ (own @ of_fact).T / asked[:, None] * runs).sum(axis=1))
+    return means
 
 
 def cells(same: _Floats, other: _Floats) -> list[str]:
     """One line of a table: both gains, their difference, and their ratio in percent."""
     kept = DASH
     if np.quantile(same[1:], 0.025) > 0:
-        kept = _interval(100 * other / same, "{:.0f} %", "{:.0f}")
+        with np.errstate(divide="ignore"):  # of single draws
+            kept = _interval(100 * other / same, "{:.0f} %", "{:.0f}")
     return [*(_interval(one, "{:+.1f}", "{:+.1f}") for one in (same, other, other - same)), kept]
 
 
@@ -106,8 +109,7 @@ def groups(asked: list[Question]) -> dict[str, _Floats]:
     """(questions,) which of them are in each split and in each language."""
     pairs = [(one.split, one.row.language) for one in asked]
     names = dict.fromkeys([*(split for split, _ in pairs), *(language for _, language in pairs)])
-    every = {"all": np.ones(len(asked))}
-    return every | {name: np.array([float(name in pair) for pair in pairs]) for name in names}
+    return {"all": np.ones(len(asked))} | {name: np.array([float(name in pair) for pair in pairs]) for name in names}
 
 
 def main() -> None:
@@ -120,11 +122,17 @@ def main() -> None:
     asked = parser.parse_args()
     every = questions(tasks=TASKS)
     facts = [knowledge(one.fact) for one in every]
-    right = answers_of(read_study(asked.study), asked.runs, [one.row.id for one in every])
-    by_group = {name: drawn_gains(right, asked.over, facts, chosen) for name, chosen in groups(every).items()}
-    tables = [("over " + asked.over, {name: cells(*own) for name, own in by_group["all"].items()})]
+    rows = differences(answers_of(read_study(asked.study), asked.runs, [one.row.id for one in every]), asked.over)
+    seeds = {name: " / ".join(str(len(own)) for own in both) for name, both in rows.items()}
+    everything = {
+        f"{name} ({seeds[name]} seeds)": cells(*drawn_gains(own, facts, np.ones(len(every))))
+        for name, own in rows.items()
+    }
+    tables = [("over " + asked.over, everything)]
     for row in asked.detail:
-        tables.append((row, {name: cells(*own[row]) for name, own in by_group.items()}))
+        tables.append(
+            (row, {name: cells(*drawn_gains(rows[row], facts, chosen)) for name, chosen in groups(every).items()})
+        )
     for corner, lines in tables:
         sys.stdout.write(f"{markdown(grid_of(COLUMNS, list(lines.items()), corner=corner))}\n\n")
 

@@ -86,10 +86,13 @@ def test_gains_across_tokenizers_are_measured_over_the_student_s_own_start(monke
     import other_tokenizer_gains as gains
 
     facts = [f"fact {number // 2}" for number in range(40)]
-    start, half = np.zeros((4, 40)), np.tile([100.0, 0.0], (4, 20))
-    full = np.full((4, 40), 100.0)
-    right = {("same", "SFT"): start, ("same", "DuDi"): full, ("other", "SFT"): start, ("other", "DuDi"): half}
-    same, other = gains.drawn_gains(right, "SFT", facts, np.ones(40))["DuDi"]
+    none, half, every = np.zeros(40), np.tile([100.0, 0.0], 20), np.full(40, 100.0)
+    right = {("same", "SFT"): {0: none, 1: none}, ("same", "DuDi"): {0: every, 1: every}, ("same", "GKD"): {0: every}}
+    right |= {("other", "SFT"): {1: none, 2: none}, ("other", "DuDi"): {0: every, 1: half, 2: half}}
+    rows = gains.differences(right, "SFT")
+    assert {name: [len(own) for own in both] for name, both in rows.items()} == {"DuDi": [2, 2]}
+    same, other = gains.drawn_gains(rows["DuDi"], facts, np.ones(40))
     assert same.shape == (1 + gains.SAMPLES,) and (same == 100).all() and other[0] == 50
     assert gains.cells(same, other)[1:] == ["+50.0 [+50.0, +50.0]", "-50.0 [-50.0, -50.0]", "50 % [50, 50]"]
     assert gains.cells(same - 100, other)[-1] == "–"
+    assert gains.drawn_gains(rows["DuDi"], facts, half / 100)[1][0] == 100
