@@ -16,10 +16,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 import numpy as np
+from mini.corpus import WEAK
 from numpy.typing import NDArray
 
 from dudi.comparison.items import lines_of
+from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import Question, knowledge, questions
 from dudi.evaluation.question_scores import question_scores
 from dudi.evaluation.records import FILE, read_evaluations
@@ -30,6 +34,9 @@ from dudi.tables import DASH, grid_of, markdown
 STUDY = Path(__file__).parents[1] / "recipes" / "study" / "tokenizers" / "1-proof.yaml"
 TASKS = ("currency", "official_language")
 STUDENTS = ("same", "other")
+SPLITS = ("seen", "transfer", "unseen")
+SIDES = ("strong (6)", "weak (2)")
+"""Languages in which the teacher has read every fact, and two facts in five."""
 SAMPLES = 10_000
 COLUMNS = ("same", "other", "other − same", "share kept")
 _Floats = NDArray[np.float64]
@@ -106,10 +113,11 @@ def _interval(values: _Floats, shown: str, bound: str) -> str:
 
 
 def groups(asked: list[Question]) -> dict[str, _Floats]:
-    """(questions,) which of them are in each split and in each language."""
-    pairs = [(one.split, one.row.language) for one in asked]
-    names = dict.fromkeys([*(split for split, _ in pairs), *(language for _, language in pairs)])
-    return {"all": np.ones(len(asked))} | {name: np.array([float(name in pair) for pair in pairs]) for name in names}
+    """(questions,) which of them are in each split, in each language, and where the teacher is strong or weak."""
+    sides = [SIDES[one.row.language in WEAK] for one in asked]
+    told = [{one.split, one.row.language, side, f"{side}, {one.split}"} for one, side in zip(asked, sides, strict=True)]
+    names = [*SPLITS, *LANGUAGES, *SIDES, *(f"{side}, {split}" for side in SIDES for split in SPLITS)]
+    return {"all": np.ones(len(asked))} | {name: np.array([float(name in own) for own in told]) for name in names}
 
 
 def main() -> None:
@@ -129,10 +137,9 @@ def main() -> None:
         for name, own in rows.items()
     }
     tables = [("over " + asked.over, everything)]
+    chosen = groups(every)
     for row in asked.detail:
-        tables.append(
-            (row, {name: cells(*drawn_gains(rows[row], facts, chosen)) for name, chosen in groups(every).items()})
-        )
+        tables.append((row, {name: cells(*drawn_gains(rows[row], facts, own)) for name, own in chosen.items()}))
     for corner, lines in tables:
         sys.stdout.write(f"{markdown(grid_of(COLUMNS, list(lines.items()), corner=corner))}\n\n")
 
