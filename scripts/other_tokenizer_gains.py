@@ -102,13 +102,13 @@ def cells(same: _Floats, other: _Floats) -> list[str]:
     """One line of a table: both gains, their difference, and their ratio in percent."""
     kept = DASH
     if np.quantile(same[1:], 0.025) > 0:
-        with np.errstate(divide="ignore"):  # of single draws
+        with np.errstate(divide="ignore", invalid="ignore"):  # single draws without a gain
             kept = _interval(100 * other / same, "{:.0f} %", "{:.0f}")
     return [*(_interval(one, "{:+.1f}", "{:+.1f}") for one in (same, other, other - same)), kept]
 
 
 def _interval(values: _Floats, shown: str, bound: str) -> str:
-    low, high = np.quantile(values[1:], (0.025, 0.975))
+    low, high = np.nanquantile(values[1:], (0.025, 0.975))
     return f"{shown.format(values[0])} [{bound.format(low)}, {bound.format(high)}]"
 
 
