@@ -98,7 +98,7 @@ class DudiKeys(RunKeys):
     The types are those of a constructed `DudiConfig`.
     """
 
-    method: MethodName = _any("dudi", "Which row of Table 1: sft, dft, spin, sdft, seqkd, gkd or dudi.")
+    method: MethodName = _any("dudi", "Which row of Table 1, or gated (docs/method.md).")
     alpha: float = _any(None, "Weight of the sequence signal (Eq. 8).", common=0.0, read_by="sequence", at_least=0)
     lmbda: float = _any(
         None, "Weight of the on-policy signal; the off-policy one has 1 - it.", common=0.0, read_by="tokens", **_SHARE
