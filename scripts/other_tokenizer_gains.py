@@ -138,7 +138,7 @@ def main() -> None:
     }
     tables = [("over " + asked.over, everything)]
     chosen = groups(every)
-    for row in asked.detail:
+    for row in filter(rows.__contains__, asked.detail):
         tables.append((row, {name: cells(*drawn_gains(rows[row], facts, own)) for name, own in chosen.items()}))
     for corner, lines in tables:
         sys.stdout.write(f"{markdown(grid_of(COLUMNS, list(lines.items()), corner=corner))}\n\n")
