@@ -117,6 +117,7 @@ def test_the_probe_and_the_answers_are_the_servers(tmp_path, folder, server):
     assert (tmp_path / "stages" / "cold_start" / "stages" / "targets" / "answers" / "answers.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_one_of_several_teachers(tmp_path, folder, server):
     teachers = {"default": of(server[0], folder), "my": make_model(seed=7)}
     keys = {"max_steps": 1, "per_device_train_batch_size": 8}
@@ -181,7 +182,7 @@ def test_it_is_asked_again_and_then_goes_on(tmp_path, folder, server):
     assert all(map(torch.equal, whole.model.parameters(), trainer.model.parameters()))
 
 
-@pytest.mark.parametrize("steps", [2, 4])
+@pytest.mark.parametrize("steps", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_server_that_dies_costs_nothing_of_what_was_trained(steps, tmp_path, folder, server):
     """In the middle of an epoch (of four steps) and between two; with dropout, which the saved generators decide."""
 
