@@ -8,7 +8,7 @@ from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.state import Run
 from dudi.distill.step import PHASES
 from dudi.models.adapters import innermost, is_adapted
-from dudi.models.shape import Shape, decode_flops, forward_flops, shape_of_model
+from dudi.models.shape import Shape, decode_flops, forward_flops, sequence_flops, shape_of_model
 from dudi.objective.signals import Signal
 
 
@@ -31,7 +31,7 @@ def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch])
     backward = (1 if is_adapted(run.model()) else 2) + bool(run.args.gradient_checkpointing)
     flops = dict.fromkeys(PHASES, 0.0)
     for kind, scored in ((kind, one) for batch in batches for kind, own in batch.sequences.items() for one in own):
-        read = _pass(student, len(scored.prompt), len(scored.completion))
+        read = sequence_flops(student, len(scored.prompt), len(scored.completion))
         flops["student"] += (1 + backward) * read
         if kind != "gold" and run.collector.pool is None:
             flops["rollout"] += decode_flops(student, len(scored.prompt), len(scored.completion))
@@ -55,9 +55,4 @@ def _teachers(run: Run, student: Shape) -> dict[str, Shape]:
 def _judgement(teacher: Shape, scored: Scored, kept: bool) -> float:
     """A teacher's pass over a sequence in its own tokens; where its states are kept, its head alone."""
     read = len(scored.read_by_teacher)
-    return forward_flops(teacher, 0, 0, read) if kept else _pass(teacher, len(scored.teacher_prompt), read)
-
-
-def _pass(shape: Shape, prompt: int, completion: int) -> float:
-    length = prompt + completion
-    return forward_flops(shape, length, length * length, completion)
+    return forward_flops(teacher, 0, 0, read) if kept else sequence_flops(teacher, len(scored.teacher_prompt), read)

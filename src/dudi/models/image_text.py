@@ -5,6 +5,7 @@ Their text alone is trained and read here; they are saved as the class that they
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -81,7 +82,7 @@ def text_alone(model: PreTrainedModel) -> PreTrainedModel:
     """What of a model reads text, as a causal language model of its own; the model itself if that is all of it."""
     if not reads_images(model):
         return model
-    config = model.config.get_text_config()
+    config = copy.deepcopy(model.config.get_text_config())
     config.tie_word_embeddings = model.config.tie_word_embeddings
     twin = cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, dtype=model.dtype))
     twin.get_decoder().load_state_dict(model.get_decoder().state_dict())

@@ -129,6 +129,12 @@ def forward_flops(shape: Shape, lengths: float, squares: float, head_rows: float
     return 2.0 * shape.linear * lengths + attention + 2.0 * shape.hidden * shape.vocabulary * head_rows
 
 
+def sequence_flops(shape: Shape, prompt: float, completion: float) -> float:
+    """One forward pass over a sequence of which the completion alone reaches the head."""
+    length = prompt + completion
+    return forward_flops(shape, length, length * length, completion)
+
+
 def decode_flops(shape: Shape, prompt: float, new: float) -> float:
     """One answer of `new` tokens after a prompt of `prompt` tokens, with a KV cache."""
     pairs = prompt * prompt + new * prompt + new * (new + 1) / 2

@@ -81,15 +81,19 @@ class Head:
         )
 
     def kernel(self, asked: Kernel, hidden: Tensor) -> Kernel:
-        """How the head is applied to some rows: what was asked for, or by device and size.
+        """How the head is applied to some rows: what was asked for, or by device and size."""
+        if self.fuses(asked, hidden.device):
+            return "fused"
+        if asked in ("auto", "fused"):
+            return "dense" if self._small(hidden) else "chunked"
+        return asked
+
+    def fuses(self, asked: Kernel, device: torch.device) -> bool:
+        """Whether the head is applied in one sweep with the loss.
 
         Fused is the faster on a CPU (docs/speed.md). No kernel but dense and chunked knows a soft cap.
         """
-        if asked == "auto" and hidden.device.type == "cpu" and self.softcap is None:
-            return "fused"
-        if asked == "auto" or (asked == "fused" and self.softcap is not None):
-            return "dense" if self._small(hidden) else "chunked"
-        return asked
+        return self.softcap is None and (asked == "fused" or (asked == "auto" and device.type == "cpu"))
 
     def gathered(self, factor: float | None = None) -> fused.Gathered | None:
         """Where a fused kernel adds the gradient of the weights, if it does.
@@ -297,10 +301,9 @@ def gathering(model: PreTrainedModel, head: Head, kernel: Kernel) -> Iterator[He
         kernel: How it will be applied.
     """
     weight = head.weight
-    fuses = head.softcap is None and (kernel == "fused" or (kernel == "auto" and weight.device.type == "cpu"))
     ours = weight.is_leaf and weight.requires_grad and weight.dtype in (torch.float32, torch.float64)
     watched = weight._backward_hooks or weight._post_accumulate_grad_hooks  # somebody waits for what autograd brings
-    if not (fuses and ours and torch.is_grad_enabled()) or watched:
+    if not (head.fuses(kernel, weight.device) and ours and torch.is_grad_enabled()) or watched:
         yield head
         return
     head = dataclasses.replace(head, gathers=True)

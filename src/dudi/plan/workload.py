@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from dudi.distill.arguments import DudiConfig, build_signals
-from dudi.models.shape import Shape, decode_flops, forward_flops
+from dudi.models.shape import Shape, decode_flops, forward_flops, sequence_flops
 from dudi.objective.fused import DEVICE_TILE
 from dudi.objective.methods import METHODS
 from dudi.objective.signals import Kind, Signal
@@ -205,8 +205,7 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
 
 def _row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float:
     completion = completion_length(work, kind)
-    length = prompt_length(work, kind, reader) + completion
-    return forward_flops(shape, length, length * length, completion)
+    return sequence_flops(shape, prompt_length(work, kind, reader), completion)
 
 
 def _teacher_flops(work: Workload, teacher: Shape, kind: Kind) -> float:
