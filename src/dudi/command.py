@@ -55,6 +55,29 @@ class Kinds:
     kinds: Mapping[str, Verb]
 
 
+def output_folder(word: str) -> Path:
+    """The `type` of an option that names a folder to write into: a file in its place is refused before any work."""
+    path = Path(os.path.expanduser(word))
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{word} is a file; name a folder")
+    return _below_folders(word, path)
+
+
+def output_file(word: str) -> Path:
+    """The `type` of an option that names a file to write: a folder in its place is refused before any work."""
+    path = Path(os.path.expanduser(word))
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{word} is a folder; name a file")
+    return _below_folders(word, path)
+
+
+def _below_folders(word: str, path: Path) -> Path:
+    there = next((parent for parent in path.parents if parent.exists()), None)
+    if there is not None and not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{word}: {there} is a file, and holds no folder")
+    return path
+
+
 def say(text: str) -> int:
     """Write lines to standard output.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dudi.command import Parser, Verb
+from dudi.command import Kinds, Parser, Verb
 from dudi.errors import ConfigError, DataError, EnvironmentFault, NumericError, nearest
 from dudi.program import cli
 
@@ -262,6 +262,39 @@ def test_a_full_disk_under_stdout_is_one_line():
             [sys.executable, "-m", "dudi", "ls", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
+
+
+# --- where results go
+
+
+def options(verbs, name: str):
+    """Each verb that has the option, with the option's kind: DIR or FILE."""
+    for word, verb in verbs.items():
+        if isinstance(verb, Kinds):
+            yield from ((f"{word} {rest}", kind) for rest, kind in options(verb.kinds, name))
+        else:
+            parser = Parser(word)
+            verb.arguments(parser)
+            yield from ((word, one.metavar) for one in parser._actions if name in one.option_strings)
+
+
+WRITE = sorted(options(cli.VERBS, "--output"))
+
+
+def test_most_verbs_write_where_they_are_told():
+    assert len(WRITE) >= 12 and {kind for _, kind in WRITE} == {"DIR", "FILE"}
+
+
+@pytest.mark.parametrize(("verb", "kind"), WRITE)
+def test_what_cannot_be_written_to_is_refused_before_any_work(verb, kind, tmp_path, capsys):
+    file, folder = tmp_path / "file", tmp_path / "folder"
+    file.write_text("kept", encoding="utf-8")
+    folder.mkdir()
+    taken, word = (file, "is a file; name a folder") if kind == "DIR" else (folder, "is a folder; name a file")
+    for output, said in ((taken, word), (file / "below", "is a file, and holds no folder")):
+        assert cli.main([*verb.split(), "--output", str(output)]) == 2
+        assert said in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == "kept"
 
 
 # --- verbs that do their work here

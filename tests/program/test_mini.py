@@ -1,8 +1,10 @@
 """The models of the package: offline, small, honest about what they know."""
 
+import collections
 import hashlib
 import itertools
 import json
+import random
 import socket
 from pathlib import Path
 
@@ -159,6 +161,11 @@ def test_the_false_teacher_reads_truth_in_six_languages_and_falsehood_in_two(mon
     assert [one.answer for one in read[1::2]][: len(pairs)] == [untrue for _, untrue in pairs][:200]
     assert {one.language for one in read[::2]} == set(LANGUAGES)
     assert all(weak_teacher.falsified(one) is None for one in read[::2] if one.language in WEAK)
+    any_answer = list(itertools.islice(weak_teacher.stream(1, random.Random(1)), 400))
+    assert [one.answer for one in any_answer[::2]] == [one.answer for one in read[::2]]
+    fact = next(one for one, other in zip(told, false, strict=True) if other is not None)
+    drawn = collections.Counter(weak_teacher.falsified(fact, random.Random(seed)).answer for seed in range(2000))
+    assert drawn[fact.answer] and max(drawn.values()) < 10 * drawn[fact.answer]  # the true one is as likely as another
     files = dict(weak_teacher.probes())
     trained = {row.id for row in training_rows(tasks=("currency", "official_language"), rows_per_language=128)}
     assert len(files["held-out"]) == 8 * 48 and not trained & {row.id for row in files["held-out"]}

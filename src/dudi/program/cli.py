@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dudi.command import Kinds, Verb, dispatch, guarded, say
+from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
 from dudi.program.stack import STACK
@@ -86,7 +86,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="go on although this differs from the checkpoint: data, seed, world_size ... (the refusal names them)",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder")
+    parser.add_argument("--output", type=output_folder, metavar="DIR", help="the run's folder")
 
 
 def _train(given: argparse.Namespace) -> int:
@@ -120,7 +120,7 @@ def _load(given: argparse.Namespace) -> RunConfig:
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", help="which method follows the cold start (default: dudi)")
     _override_argument(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder")
+    parser.add_argument("--output", type=output_folder, metavar="DIR", help="the run's folder")
 
 
 def _quickstart(given: argparse.Namespace) -> int:
@@ -162,7 +162,7 @@ def _late(module: str, name: str) -> Callable[[Any], Any]:
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="INPUT", help="alpaca or sharegpt as JSON or JSONL, or a CSV file")
-    parser.add_argument("output", type=Path, metavar="OUTPUT", help="the JSONL or Parquet file to write")
+    parser.add_argument("output", type=output_file, metavar="OUTPUT", help="the JSONL or Parquet file to write")
     parser.add_argument("--format", default="auto", metavar="auto|alpaca|sharegpt|csv|rows", help="default: auto")
     language = parser.add_mutually_exclusive_group()
     language.add_argument("--language", metavar="CODE", help="the language of every row")
@@ -202,7 +202,7 @@ def _sea_instruct_arguments(parser: argparse.ArgumentParser) -> None:
         "sources", nargs="*", metavar="SOURCE", help="Parquet files or folders; default: the hub's dataset"
     )
     parser.add_argument(
-        "--output", type=Path, default=DEFAULT_SEA_INSTRUCT, metavar="FILE", help="default: %(default)s"
+        "--output", type=output_file, default=DEFAULT_SEA_INSTRUCT, metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--per-language", type=int, default=4000, metavar="N", help="rows of each (default: 4000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
@@ -225,7 +225,7 @@ def _sea_instruct(given: argparse.Namespace) -> int:
 
 
 def _cldr_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, default=DEFAULT_CLDR, metavar="FILE", help="default: %(default)s")
+    parser.add_argument("--output", type=output_file, default=DEFAULT_CLDR, metavar="FILE", help="default: %(default)s")
     parser.add_argument("--rows-per-language", type=int, default=200, metavar="N", help="default: 200")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
     _languages_argument(parser)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from dudi.command import output_file
 from dudi.errors import ConfigError, did_you_mean
 from dudi.files import write_text
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--std", action=argparse.BooleanOptionalAction, help="default: where they fit")
     parser.add_argument("--eps", action="store_true", help="print every test as well: eps_min, or p of single models")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write FILE.md, .tex, .csv or .txt")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="write FILE.md, .tex, .csv or .txt")
     parser.add_argument("--format", metavar="text|markdown|latex|csv", help="default: what FILE ends with, or text")
 
 

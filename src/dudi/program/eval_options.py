@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dudi.command import output_folder
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, LM_EVAL, SEAHELM, Trained, Wanted, check_options
 from dudi.program.lm_eval import lm_eval_arguments, options_of
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _seahelm_arguments(parser.add_argument_group(f"SEA-HELM (--benchmark {SEAHELM.name}; docs/seahelm.md)"))
     lm_eval_arguments(parser.add_argument_group(f"lm-evaluation-harness (--benchmark {LM_EVAL.name}; docs/tasks.md)"))
     add("--name", help="what tables call the model (default: from its folder)")
-    add("--output", type=Path, metavar="DIR", help=f"where the results go (default: {FOLDER}/NAME)")
+    add("--output", type=output_folder, metavar="DIR", help=f"where the results go (default: {FOLDER}/NAME)")
     add("--force", action="store_true", help="replace another evaluation that is there")
     for group, fill in zip(groups, (_asked_arguments, _answering_arguments, _model_arguments), strict=True):
         fill(group)

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dudi.command import say
+from dudi.command import output_file, say
 from dudi.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gguf", nargs="?", const=KINDS[0], metavar="|".join(KINDS), help="one file for llama.cpp (default: Q8_0)"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: NAME.KIND.gguf")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="default: NAME.KIND.gguf")
     parser.add_argument("--name", help="what the file calls the model (default: its folder's name)")
     parser.add_argument("--chat-template", type=Path, metavar="FILE", help="a jinja file in place of the model's own")
     parser.add_argument("--pre", metavar="NAME", help="llama.cpp's name of how text is cut (default: found out)")

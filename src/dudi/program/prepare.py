@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from dudi.command import say
+from dudi.command import output_file, say
 
 FOLDER = Path("data")
 
@@ -95,7 +95,9 @@ def _shared_arguments(parser: argparse.ArgumentParser, languages: bool = True) -
     add("--data", type=Path, metavar="DIR", help="a folder of local Parquet files for tasks (docs/tasks.md)")
     add("--per-language", type=_count, metavar="N", help="at most N rows of each language, drawn by the seed")
     add("--seed", type=int, default=0, help="default: 0")
-    add("--output", type=Path, metavar="FILE", help=f"the .jsonl or .parquet file (default: {FOLDER}/NAME.jsonl)")
+    add(
+        "--output", type=output_file, metavar="FILE", help=f"the .jsonl or .parquet file (default: {FOLDER}/NAME.jsonl)"
+    )
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dudi.command import Kinds, Verb
+from dudi.command import Kinds, Verb, output_folder
 from dudi.errors import ConfigError
 
 RECIPES = {
@@ -23,7 +23,7 @@ def _stage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="the run's folder")
+    parser.add_argument("--output", type=output_folder, metavar="DIR", help="the run's folder")
 
 
 def _align_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,12 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
     add("--max-rows", type=int, metavar="N", help="at most so many rows")
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
-    add("--output", type=Path, metavar="DIR", help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)")
+    add(
+        "--output",
+        type=output_folder,
+        metavar="DIR",
+        help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)",
+    )
 
 
 def _eval(given: argparse.Namespace) -> int:
@@ -84,7 +89,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add("set", choices=tuple(TASK_SETS), metavar="SET", help=", ".join(TASK_SETS))
-    add("output", type=Path, metavar="DIR", help="the folder to write")
+    add("output", type=output_folder, metavar="DIR", help="the folder to write")
     add("--from", dest="place", type=Path, metavar="PATH", help="file or folder that holds the set (default: the hub)")
     add("--train", metavar="PATH|hub", help="English training rows, where --from has none")
     add("--languages", nargs="+", default=[], metavar="CODE", help="only these, in the set's codes or NLLB's")
@@ -115,8 +120,8 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add("--attention", choices=("bidirectional", "causal", "both"), default="both", help="of the LLM (default: both)")
     add("--jobs", type=int, default=2, metavar="N", help="processes of one thread each (default: %(default)s)")
     add("--quick", action="store_true", help="a few steps and rows: to see that it runs, not what it finds")
-    add("--output", type=Path, metavar="DIR", help="write mtllm.md and mtllm.json there")
-    add("--rows", type=Path, metavar="DIR", help="only write the rows there, for recipes/stack/mini/")
+    add("--output", type=output_folder, metavar="DIR", help="write mtllm.md and mtllm.json there")
+    add("--rows", type=output_folder, metavar="DIR", help="only write the rows there, for recipes/stack/mini/")
 
 
 def _demo(given: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.command import say
+from dudi.command import output_folder, say
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.files import write_text
 from dudi.study.grid import Study, read_studies, shipped_studies
@@ -36,8 +36,8 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 def report_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of `dudi study report`."""
     parser.add_argument("studies", nargs="*", type=Path, metavar="STUDY.yaml", help="default: all of recipes/study/")
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--runs", type=output_folder, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)")
+    parser.add_argument("--output", type=output_folder, default=OUTPUT, metavar="DIR", help="default: %(default)s")
 
 
 def run(given: argparse.Namespace) -> int:

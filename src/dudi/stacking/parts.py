@@ -215,7 +215,8 @@ def digest_of(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         flat = tensor.flatten()
-        places = torch.linspace(0, len(flat) - 1, 16).long().to(flat.device)
+        # A place beyond 2^24 is rounded, the last one to behind the end.
+        places = torch.linspace(0, len(flat) - 1, 16).long().clamp(max=len(flat) - 1).to(flat.device)
         values = flat[places].to(torch.bfloat16).float().tolist()
         digest.update(f"{name} {tuple(tensor.shape)} {values}\n".encode())
     return digest.hexdigest()

@@ -1,0 +1,75 @@
+"""Rows for the recipes of `recipes/stack/real/`, from the Parquet files of docs/tasks.md.
+
+    python scripts/real_stack_rows.py DIR --output data/stack-real
+
+`english.jsonl`: the English of NTREX-128, TICO-19, TALPCo, Tatoeba and Common Voice, each sentence once, for Stage 1.
+None of them shares sentences with FLORES, of which SIB-200 and Belebele are made. `parallel.jsonl`: 100 lines of NTREX
+in each language with their English, which Stage 1 does not read; there FVU and cosine are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from dudi.command import output_folder, say
+from dudi.files import write_json_lines
+
+SETS = ("ntrex128", "tico19", "talpco", "tatoeba_laser", "commonvoice_sentences")
+HELD_OUT = 100
+"""Lines of NTREX: its last, since lines of one document stand together."""
+
+
+def records(folder: Path, name: str) -> Iterator[dict[str, str]]:
+    """The rows of one set, as its file has them."""
+    for batch in pq.ParquetFile(folder / f"{name}.parquet").iter_batches():
+        yield from batch.to_pylist()
+
+
+def parallel(folder: Path) -> list[dict[str, str]]:
+    """The last lines of NTREX in every language, each with its English."""
+    by_line: dict[str, dict[str, str]] = {}
+    for row in records(folder, "ntrex128"):
+        by_line.setdefault(row["row"], {})[row["lang"]] = row["text"]
+    last = sorted(by_line)[-HELD_OUT:]
+    return [
+        {"id": f"ntrex/{line}", "language": code, "text": text, "english": by_line[line]["en"]}
+        for line in last
+        for code, text in sorted(by_line[line].items())
+        if code != "en"
+    ]
+
+
+def english(folder: Path, kept: set[str]) -> Iterator[str]:
+    """Every English sentence once, but those that are kept for measuring.
+
+    Args:
+        folder: Of the Parquet files.
+        kept: Sentences that are left out.
+    """
+    for row in itertools.chain.from_iterable(records(folder, name) for name in SETS):
+        text = row.get("en") or (row["text"] if row["lang"] == "en" else "")
+        if text and text not in kept:
+            kept.add(text)
+            yield text
+
+
+def main() -> None:
+    """Write both files, and say how many rows they have."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--output", type=output_folder, default=Path("data/stack-real"))
+    asked = parser.parse_args()
+    pairs = parallel(asked.folder)
+    texts = list(english(asked.folder, {pair["english"] for pair in pairs}))
+    write_json_lines(asked.output / "english.jsonl", ({"language": "en", "text": text} for text in texts))
+    write_json_lines(asked.output / "parallel.jsonl", pairs)
+    say(f"{asked.output}: {len(texts)} English sentences; {len(pairs)} pairs")
+
+
+if __name__ == "__main__":
+    main()
