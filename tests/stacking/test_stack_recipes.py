@@ -189,6 +189,8 @@ def test_a_stage_without_a_head_and_a_recipe_of_another_verb_are_refused(runs, p
     check_error(capsys, "at the stage 'aligned' and has no head")
     assert main(["train", "stack/nllb-llm2vec/mnli"]) == 2
     check_error(capsys, "is a recipe of `dudi stack`")
+    assert main(["stack", "align", "mini/dudi"]) == 2
+    check_error(capsys, "mini/dudi: is a recipe of `dudi train`")
 
 
 def check_error(capsys, said):

@@ -61,3 +61,21 @@ def find_recipe(name: str | Path) -> Path:
     else:
         hint = ""
     raise ConfigError(f"{name}: no such recipe{hint}")
+
+
+def refuse_other_verbs(name: str, *, stacks: bool) -> None:
+    """Refuse what is written where a recipe's name should be, and a shipped recipe of the other system.
+
+    Args:
+        name: What stands behind the verb.
+        stacks: Whether the verb is one of `dudi stack`.
+
+    Raises:
+        ConfigError: a key, or a recipe that another verb reads; or as in `find_recipe`.
+    """
+    if "=" in name and not Path(name).exists():
+        raise ConfigError(f"'{name}' is a key, not a recipe; name the recipe before it")
+    file, shipped = find_recipe(name).resolve(), recipes_folder().resolve()
+    if file.is_relative_to(shipped) and file.is_relative_to(shipped / STACKS) is not stacks:
+        theirs = "`dudi train`" if stacks else "`dudi stack` (adapt, align, teach, distill, finetune)"
+        raise ConfigError(f"{name}: is a recipe of {theirs}")

@@ -105,13 +105,10 @@ def _train(given: argparse.Namespace) -> int:
 
 
 def _load(given: argparse.Namespace) -> RunConfig:
-    if "=" in given.recipe and not Path(given.recipe).exists():
-        raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
-    from dudi.config.recipe_files import STACKS, find_recipe, recipes_folder
+    from dudi.config.recipe_files import refuse_other_verbs
     from dudi.distill.recipe import load_run_config
 
-    if find_recipe(given.recipe).resolve().is_relative_to(recipes_folder().resolve() / STACKS):
-        raise ConfigError(f"{given.recipe}: is a recipe of `dudi stack` (adapt, align, teach, distill, finetune)")
+    refuse_other_verbs(given.recipe, stacks=False)
     config = load_run_config(given.recipe, given.overrides)
     config.refuse_untold_code()
     return config

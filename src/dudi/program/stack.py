@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from dudi.command import Kinds, Verb, output_folder
-from dudi.errors import ConfigError
 
 RECIPES = {
     "paper": ("connector_start=random", "merge_lora=false"),
@@ -35,11 +34,11 @@ def _align_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _stage(name: str, help: str) -> Verb:
     def run(given: argparse.Namespace) -> int:
-        if "=" in given.recipe and not Path(given.recipe).exists():
-            raise ConfigError(f"'{given.recipe}' is a key, not a recipe; name the recipe before it")
+        from dudi.config.recipe_files import refuse_other_verbs
         from dudi.stacking.recipe import load_stack_config
         from dudi.stacking.set_card import task_words
 
+        refuse_other_verbs(given.recipe, stacks=True)
         flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
         task = task_words(given.task) if given.task is not None else ()
         config = load_stack_config(given.recipe, name, [*flavour, *task, *given.overrides])

@@ -36,7 +36,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 def report_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of `dudi study report`."""
     parser.add_argument("studies", nargs="*", type=Path, metavar="STUDY.yaml", help="default: all of recipes/study/")
-    parser.add_argument("--runs", type=output_folder, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=output_folder, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)"
+    )
     parser.add_argument("--output", type=output_folder, default=OUTPUT, metavar="DIR", help="default: %(default)s")
 
 
