@@ -6,9 +6,10 @@ import random
 
 import pytest
 import torch
-from benchmarks import conductor, page, projection, report
+from benchmarks import aims, conductor, page, profile, projection, report
 from benchmarks.contestants import CONTESTANTS, compared_with, make_parts
 from benchmarks.floor import floor_seconds, forward_flops, parts
+from benchmarks.parts import run_part
 from benchmarks.sizes import SIZES, Size
 from benchmarks.work import adapter_parameters, gold_lengths, make_config, make_rows, make_tokenizer, prompt_lengths
 from transformers import Trainer
@@ -216,6 +217,15 @@ def test_the_teachers_passes_have_a_rate_of_their_own(size):
     assert one["student"] == other["student"]
 
 
+def test_a_profile_accounts_for_the_whole_step():
+    account = profile.Account(seconds=2.0, products=1.0, flops=1e9).as_dict()
+    rates = {"matrix_flops_per_second": 1e9, "teacher_flops_per_second": 4e9}
+    lines = profile.page({"seconds": 5.0, "phases": {"teacher": account, "student": account}, **rates})
+    assert "1 GFLOP/s (25%)" in next(line for line in lines if line.startswith("| teacher"))
+    assert "1 GFLOP/s (100%)" in next(line for line in lines if line.startswith("| student"))
+    assert any(line.startswith("| outside: optimizer, clipping, rows | 1.00 |") for line in lines)
+
+
 def test_projection_is_visits_over_the_rate(result):
     found = projection.project(result)
     rate = 2 / 3.0  # two rows in three seconds
@@ -227,12 +237,54 @@ def test_projection_is_visits_over_the_rate(result):
     assert "4 to 24 tokens" in text
 
 
-def test_targets_are_filled_from_what_is_there(tmp_path, result):
+def test_the_table_of_aims_is_filled_from_what_is_there(tmp_path, result):
     (tmp_path / "speed-cpu-small.json").write_text(json.dumps(result))
-    lines = page.table(tmp_path)
-    assert "4.00x, 1.00x memory ([table](results/speed-cpu-small.md))" in lines[2]
-    assert lines[3].endswith("| - |")  # that contestant did not run
-    assert all(line.endswith("| - |") for line in lines[4:])
+    (tmp_path / "speed-dudi.json").write_text(json.dumps({**result, "dudi_over_gkd": None}))
+    first, second, *others = page.table(tmp_path, page.AIMS)[2:]
+    assert first == (
+        "| GKD over TRL `GKDTrainer`, tuned | 3.5x | 4.00x, the peak 1.00x above the models, 1.00x with them "
+        "([table](speed-cpu-small.md)) |"
+    )
+    assert second.endswith("| - |")  # that contestant did not run
+    assert all(line.endswith("| - |") for line in others)
+
+
+def test_bench_writes_each_part_and_prints_the_table(tmp_path, result, monkeypatch, capsys):
+    asked = []
+
+    def compare(names, size, measured):
+        asked.append((size.name, names))
+        if "dudi" in names:
+            raise conductor.Failed("no memory")
+        return result, "a page"
+
+    monkeypatch.setattr(aims, "compare", compare)
+    monkeypatch.setattr(aims.machine, "describe", lambda size: {"of": size.name})
+    monkeypatch.setattr("sys.argv", ["aims", "--output", str(tmp_path), "--tiny", "--parts", "cpu-small", "dudi"])
+    aims.main()
+    assert asked == [
+        ("tiny", ("trl-gkd-tuned", "trl-distillation-tuned", "dudi-gkd")),
+        ("tiny", ("dudi-gkd", "dudi")),
+    ]
+    assert (tmp_path / "speed-cpu-small.md").read_text() == "a page\n"
+    assert "no memory" in json.loads((tmp_path / "speed-dudi.json").read_text())["failed"]
+    assert "| GKD over TRL `GKDTrainer`, tuned | 3.5x | 4.00x" in capsys.readouterr().out
+
+
+def test_every_aim_has_a_part_that_measures_it():
+    assert {name for _, _, name, _ in page.AIMS} == {f"speed-{name}.json" for name in aims.PARTS}
+
+
+def test_a_part_that_fails_is_written_down(tmp_path):
+    def work():
+        raise conductor.Failed("it ended")
+
+    text = run_part("one", work, tmp_path / "deep" / "one.json", {"load": 1.0})
+    assert "Failed: it ended" in text
+    written = json.loads((tmp_path / "deep" / "one.json").read_text())
+    assert (written["part"], written["load"]) == ("one", 1.0)
+    assert "it ended" in written["failed"]
+    assert (tmp_path / "deep" / "one.md").read_text() == text + "\n"
 
 
 def test_lengths_do_not_depend_on_what_was_drawn_before(size):
