@@ -51,8 +51,8 @@ $(VLLM)/.installed: pyproject.toml
 test-vllm: $(VLLM)/.installed ## DuDi steps with vLLM's CPU build, in an environment of its own (.venv-vllm, about 5 GB)
 	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/distill/test_vllm_runs.py tests/distill/test_served_models.py tests/distill/test_served_teacher_vllm.py
 
-bench: $(VENV)/.installed ## speed and memory beside TRL on the same work
-	$(BIN)/python -m benchmarks --size cpu-small --output runs/speed-cpu-small.json
+bench: $(VENV)/.installed ## speed and memory beside TRL on the same work; prints the table of aims
+	$(BIN)/python -m benchmarks.aims --output runs/speed
 
 lint: $(VENV)/.installed ## style, types and the generated pages
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Speed and memory of `dudi` beside TRL on the same work: `python -m benchmarks --size cpu-small` (`make bench`)."""
+"""Speed and memory of `dudi` beside TRL on the same work: `python -m benchmarks.aims` (`make bench`)."""

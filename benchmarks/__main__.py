@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
-from benchmarks import conductor, machine, report
+from benchmarks import machine
 from benchmarks.contestants import CONTESTANTS
+from benchmarks.parts import compare, write
 from benchmarks.sizes import SIZES
 
 
@@ -25,15 +25,10 @@ def main() -> None:
     size = dataclasses.replace(size, device=args.device or size.device, steps=args.steps or size.steps)
     if size.device == "cpu":
         size = dataclasses.replace(size, dtype="float32")
-    measured = machine.describe(size)
-    steps, failed = conductor.run(args.only, size)
-    result = report.summary(size, measured, steps, failed)
-    text = report.page(result)
-    print(text)
+    result, page = compare(args.only, size, machine.describe(size))
+    print(page)
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
-        args.output.with_suffix(".md").write_text(text + "\n")
+        write(args.output, result, page)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import conductor, machine
+from benchmarks.parts import Found, write
 from benchmarks.prediction import Predicted, predict
 from benchmarks.report import spread, where
 from benchmarks.sizes import SIZES, Size
@@ -172,6 +172,18 @@ CHECKS = {
 }
 
 
+def run(name: str, size: Size, measured: dict[str, Any]) -> Found:
+    """A check on a size, with the machine that it runs on."""
+    check, lines = CHECKS[name]
+    result = {"check": name, "size": dataclasses.asdict(size), **measured, **check(size)}
+    return result, page(result, lines(result))
+
+
+def page(result: dict[str, Any], lines: Sequence[str]) -> str:
+    """A check's page: what it is, where it ran, what it found."""
+    return "\n".join([f"### `{result['check']}`, `{result['size']['name']}`", "", where(result), "", *lines])
+
+
 def main() -> None:
     """Run a check and write JSON, and Markdown beside it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.checks", description=__doc__)
@@ -183,20 +195,10 @@ def main() -> None:
     args = parser.parse_args()
     size = SIZES[args.size]
     size = dataclasses.replace(size, batch=args.batch or size.batch, steps=args.steps or size.steps)
-    check, page = CHECKS[args.check]
-    measured = machine.describe(size)
-    found = check(size)
-    write(args.output, {"check": args.check, "size": dataclasses.asdict(size), **measured, **found}, page(found))
-
-
-def write(output: Path | None, result: dict[str, Any], lines: Sequence[str]) -> None:
-    """Print a check's page; with a path keep both."""
-    text = "\n".join([f"### `{result['check']}`, `{result['size']['name']}`", "", where(result), "", *lines])
+    result, text = run(args.check, size, machine.describe(size))
     print(text)
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=1) + "\n")
-        output.with_suffix(".md").write_text(text + "\n")
+    if args.output:
+        write(args.output, result, text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
 
 from benchmarks.sizes import Size
-from benchmarks.work import make_model
+from benchmarks.work import make_adapter, make_model
 
 Build = Callable[["Parts"], Trainer]
 NEVER = -1
@@ -56,6 +56,7 @@ def common(parts: Parts) -> dict[str, Any]:
         "per_device_train_batch_size": size.batch,
         "gradient_accumulation_steps": size.accumulation,
         "max_steps": size.steps + 1,
+        "train_sampling_strategy": "sequential",
         "learning_rate": 1e-6,
         "bf16": size.dtype == "bfloat16",
         "use_cpu": size.device == "cpu",
@@ -84,7 +85,12 @@ def trl_gkd(parts: Parts) -> Trainer:
         | parts.options
     )
     trainer = GKDTrainer(
-        parts.student, parts.teacher, args, train_dataset=Dataset.from_list(rows), processing_class=parts.tokenizer
+        parts.student,
+        parts.teacher,
+        args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=parts.tokenizer,
+        peft_config=make_adapter(parts.size),
     )
     trainer.generation_config.eos_token_id = None
     return trainer
@@ -96,7 +102,14 @@ def trl_distillation(parts: Parts) -> Trainer:
 
     rows = [{"prompt": _messages(row["prompt"])} for row in parts.rows]
     args = DistillationConfig(
-        **{**common(parts), "beta": 0.5, "temperature": 1.0, "max_completion_length": parts.size.new} | parts.options
+        **{
+            **common(parts),
+            "beta": 0.5,
+            "temperature": 1.0,
+            "max_completion_length": parts.size.new,
+            "shuffle_dataset": False,
+        }
+        | parts.options
     )
     trainer = DistillationTrainer(
         model=parts.student,
@@ -104,6 +117,7 @@ def trl_distillation(parts: Parts) -> Trainer:
         args=args,
         train_dataset=Dataset.from_list(rows),
         processing_class=parts.tokenizer,
+        peft_config=make_adapter(parts.size),
     )
     trainer.generation_config.eos_token_id = None
     trainer.eos_token_ids = [NEVER]
@@ -125,6 +139,7 @@ def trl_sdft(parts: Parts) -> Trainer:
             "teacher_update_rate": 0.01,
             "teacher_prompt_template": SDFT_TEMPLATE,
             "distillation_alpha": 0.0,
+            "shuffle_dataset": False,
         }
         | parts.options
     )
@@ -132,7 +147,11 @@ def trl_sdft(parts: Parts) -> Trainer:
     parts.student.save_pretrained(folder)
     parts.student.config._name_or_path = folder
     trainer = SDFTTrainer(
-        model=parts.student, args=args, train_dataset=Dataset.from_list(rows), processing_class=parts.tokenizer
+        model=parts.student,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=parts.tokenizer,
+        peft_config=make_adapter(parts.size),
     )
     trainer.generation_config.eos_token_id = None
     trainer.eos_token_ids = [NEVER]
@@ -146,7 +165,14 @@ def ours(parts: Parts) -> Trainer:
     keys = common(parts) | {"cold_start": "none", "max_new_tokens": parts.size.new, "max_length": 2560}
     args = DudiConfig(**keys | parts.options)
     teacher = parts.teacher if args.needs_teacher else None
-    trainer = DudiTrainer(parts.student, teacher, args, parts.rows, processing_class=parts.tokenizer)
+    trainer = DudiTrainer(
+        parts.student,
+        teacher,
+        args,
+        parts.rows,
+        processing_class=parts.tokenizer,
+        peft_config=make_adapter(parts.size),
+    )
     trainer.run.collector.engine.stop_ids = (NEVER,)
     return trainer
 

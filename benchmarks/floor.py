@@ -58,6 +58,9 @@ def parts(
     teacher: Shape | None,
     element: int,
     micro_batches: int,
+    *,
+    teacher_element: int | None = None,
+    adapter: int | None = None,
 ) -> list[Part]:
     """The work of an optimizer step.
 
@@ -68,22 +71,27 @@ def parts(
         teacher: Its shape; None where the student's moving average is the teacher.
         element: Bytes of a number in the passes.
         micro_batches: How often the weights are read by the training passes.
+        teacher_element: Bytes of a number in the teacher's passes; None: `element`.
+        adapter: Parameters of the adapters that alone are trained; None where all weights are. Frozen weights have no
+            gradient, which is one product of three; what writes and judges can do so with merged adapters.
     """
     which, judge = METHODS[method], teacher or student
     weights = element * (student.linear + student.hidden * student.vocabulary)
     done = [*_rollout(which, sequences, student, element, weights)]
     judged = [(z, c) for kind in which.teacher for _, c, z in sequences[kind]]
-    read = element * (judge.linear + judge.hidden * judge.vocabulary) * micro_batches
+    read = (teacher_element or element) * (judge.linear + judge.hidden * judge.vocabulary) * micro_batches
     done.append(Part("teacher", sum(forward_flops(judge, p, c) for p, c in judged), read))
     compared = [(p, c) for kind in which.reference for p, c, _ in sequences[kind]]
     if compared:
         flops = sum(forward_flops(student, p, c) for p, c in compared)
         done.append(Part("reference", flops, weights * micro_batches))
-    trained = [(p, c) for kind in which.student for p, c, _ in sequences[kind]]
-    done.append(Part("student", 3 * sum(forward_flops(student, p, c) for p, c in trained), 3 * weights * micro_batches))
-    done.append(Part("optimizer", 12.0 * student.parameters, 28.0 * student.parameters))
+    learnt = [(p, c) for kind in which.student for p, c, _ in sequences[kind]]
+    products, own, trained = (3, 0, student.parameters) if adapter is None else (2, adapter, adapter)
+    flops = sum(products * forward_flops(student, p, c) + 3 * 2.0 * own * (p + c) for p, c in learnt)
+    done.append(Part("student", flops, products * weights * micro_batches))
+    done.append(Part("optimizer", 12.0 * trained, 28.0 * trained))
     if teacher is None:
-        done.append(Part("optimizer", 3.0 * student.parameters, 12.0 * student.parameters))
+        done.append(Part("optimizer", 3.0 * trained, 12.0 * trained))
     return done
 
 
@@ -102,11 +110,21 @@ def _rollout(
     return Part("rollout", prefill, weights), Part("rollout", whole - prefill, steps * weights + cache)
 
 
-def floor_seconds(done: Sequence[Part], flop_rate: float, byte_rate: float) -> dict[str, float]:
-    """Seconds by phase."""
+def floor_seconds(
+    done: Sequence[Part], flop_rate: float, byte_rate: float, teacher_rate: float | None = None
+) -> dict[str, float]:
+    """Seconds by phase.
+
+    Args:
+        done: The work.
+        flop_rate: FLOPs a second.
+        byte_rate: Bytes a second.
+        teacher_rate: FLOPs a second of the teacher's passes; None: `flop_rate`.
+    """
     total: dict[str, float] = {}
     for part in done:
-        total[part.phase] = total.get(part.phase, 0.0) + part.seconds(flop_rate, byte_rate)
+        rate = teacher_rate or flop_rate if part.phase == "teacher" else flop_rate
+        total[part.phase] = total.get(part.phase, 0.0) + part.seconds(rate, byte_rate)
     return total
 
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
-import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import checks, conductor, machine, projection, report
+from benchmarks.parts import Found, compare, run_part
 from benchmarks.sizes import SIZES, Size
 
 SMALL_CARD = 23 * 10**9
@@ -28,9 +28,6 @@ ROOM = 40 * 10**9
 TUNED = ("dudi-gkd", "trl-distillation-tuned", "trl-gkd-tuned", "dudi")
 AS_THEY_COME = ("trl-distillation", "trl-gkd")
 SDFT = ("dudi-sdft", "trl-sdft-full", "trl-sdft")
-
-Found = tuple[dict[str, Any], str]
-"""A part's numbers and its page."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,10 +48,7 @@ class Bench:
 
     def table(self, size: Size, names: Sequence[str], steps: int) -> Found:
         """Some contestants on the same work."""
-        size = dataclasses.replace(size, steps=steps, together=self.together())
-        taken, failed = conductor.run(names, size)
-        result = report.summary(size, self.measured, taken, failed)
-        return result, report.page(result)
+        return compare(names, dataclasses.replace(size, steps=steps, together=self.together()), self.measured)
 
     def together(self) -> int:
         """Contestants whose processes the device has room for."""
@@ -129,8 +123,11 @@ def main() -> None:
     bench = make_bench(args.device, args.tiny)
     pages = [report.where(bench.measured)]
     for name in args.parts:
-        late = time.monotonic() - begun > 60 * args.minutes
-        pages.append(f"### `{name}`\n\nNot run: the time was up." if late else run_part(name, bench, args.output))
+        if time.monotonic() - begun > 60 * args.minutes:
+            pages.append(f"### `{name}`\n\nNot run: the time was up.")
+        else:
+            work = partial(PARTS[name], bench)
+            pages.append(run_part(name, work, args.output / f"{name}.json", bench.measured))
         (args.output / "gpu.md").write_text("\n\n".join(pages) + "\n")
     print("\n\n".join(pages))
 
@@ -142,19 +139,6 @@ def make_bench(device: Any, tiny: bool) -> Bench:
     if device == "cpu":
         sizes = [dataclasses.replace(size, dtype="float32") for size in sizes]
     return Bench(*sizes, machine.describe(sizes[0]))
-
-
-def run_part(name: str, bench: Bench, folder: Path) -> str:
-    """One part, written down; a part that fails does not stop the others."""
-    begun = time.monotonic()
-    try:
-        found, page = PARTS[name](bench)
-    except Exception as error:
-        found, page = {"failed": traceback.format_exc()}, f"### `{name}`\n\nFailed: {str(error)[-600:]}"
-    found = {"part": name, **bench.measured, **found, "wall_seconds": time.monotonic() - begun}
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(page + "\n")
-    return page
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def _best(work: Callable[[], object], seconds: float = 1.5) -> float:
     return best
 
 
-def matrix_rate(size: Size) -> float:
-    """FLOPs a second of the best of a few products, in the precision of the passes."""
-    dtype = getattr(torch, size.dtype)
+def matrix_rate(size: Size, precision: str) -> float:
+    """FLOPs a second of the best of a few products."""
+    dtype = getattr(torch, precision)
     width = 8192 if size.device == "cuda" else 1024
     rates = []
     for rows, inner, columns in ((width, width, width), (size.rows * size.new, size.student["hidden_size"], 4 * width)):
@@ -61,11 +61,13 @@ def describe(size: Size) -> dict[str, Any]:
     if size.device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
         machine["gpu_bytes"] = torch.cuda.get_device_properties(0).total_memory
+    rate = matrix_rate(size, size.dtype)
     return {
         "machine": machine,
         "python": platform.python_version(),
         "versions": versions,
-        "matrix_flops_per_second": matrix_rate(size),
+        "matrix_flops_per_second": rate,
+        "teacher_flops_per_second": rate if size.judging == size.dtype else matrix_rate(size, size.judging),
         "copy_bytes_per_second": copy_rate(size),
     }
 

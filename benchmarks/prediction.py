@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.sizes import Size
-from benchmarks.work import make_config
+from benchmarks.sizes import BYTES, Size
+from benchmarks.work import adapter_parameters, make_config
 from dudi import DudiConfig
 from dudi.objective.fused import CPU_BLOCK, CPU_TILE
 from dudi.plan import estimate, footprint
@@ -88,6 +88,8 @@ def predict(name: str, size: Size, sequences: Sequences, options: Mapping[str, A
         rows=None,
         dtype=size.dtype,
         gpus=size.processes,
+        lora_parameters=adapter_parameters(size),
+        teacher_bytes_per_parameter=BYTES[size.judging],
         lengths=lengths_of(size, sequences),
     )
     work = plan.work

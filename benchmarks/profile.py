@@ -1,6 +1,7 @@
 """Where our own step spends its time, phase by phase: matrix products, attention, other operations, what lies between.
 
 python -m benchmarks.profile dudi --output docs/results/speed-profile.json
+python -m benchmarks.profile dudi --size real-pair --output docs/results/speed-profile-real-pair.json
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import bisect
 import dataclasses
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +21,9 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
-from benchmarks import machine
-from benchmarks.checks import write
+from benchmarks import checks, machine
 from benchmarks.contestants import CONTESTANTS, make_parts
+from benchmarks.parts import write
 from benchmarks.sizes import SIZES, Size
 from benchmarks.work import make_rows, make_tokenizer
 
@@ -36,12 +38,15 @@ class OneStep(TrainerCallback):
     def __init__(self, device: str) -> None:
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
         self.profiler = profile(activities=activities, record_shapes=True, with_flops=True, acc_events=True)
+        self.seconds = 0.0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin where the first step ends, since the second's rollouts come before its `on_step_begin`."""
         if state.global_step == 1:
             self.profiler.start()
+            self.seconds = -time.perf_counter()
         elif state.global_step == 2:
+            self.seconds += time.perf_counter()
             self.profiler.stop()
 
 
@@ -128,13 +133,16 @@ def page(found: dict[str, Any]) -> list[str]:
     ]
     for phase, a in found["phases"].items():
         rate = a["product_flops"] / a["products"] / 1e9 if a["products"] else 0.0
+        best = found["teacher_flops_per_second" if phase == "teacher" else "matrix_flops_per_second"]
         largest = ", ".join(f"`{name.removeprefix('aten::')}` {seconds:.2f}" for name, seconds in a["largest"])
-        share = rate * 1e9 / found["matrix_flops_per_second"]
+        share = rate * 1e9 / best
         lines.append(
             f"| {phase} | {a['seconds']:.2f} | {a['products']:.2f} | {rate:,.0f} GFLOP/s ({share:.0%}) | "
             f"{a['attention']:.2f} | {a['others']:.2f} | {a['between']:.2f} | {a['operations']:,} | {largest} |"
         )
-    return lines
+    left = found["seconds"] - sum(a["seconds"] for a in found["phases"].values())
+    lines.append(f"| outside: optimizer, clipping, rows | {left:.2f} |" + " |" * 7)
+    return [*lines, "", f"The whole step: {found['seconds']:.2f} s."]
 
 
 def main() -> None:
@@ -152,9 +160,12 @@ def main() -> None:
     trainer.add_callback(step)
     trainer.train()
     print(file=sys.stderr)
-    found = {"phases": accounts(step.profiler.events() or [])}
+    found = {"seconds": step.seconds, "phases": accounts(step.profiler.events() or [])}
     result = {"check": f"profile of {args.contestant}", "size": dataclasses.asdict(size), **measured, **found}
-    write(args.output, result, page(result))
+    text = checks.page(result, page(result))
+    print(text)
+    if args.output:
+        write(args.output, result, text)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks import floor
 from benchmarks.clocks import PHASES
 from benchmarks.contestants import CONTESTANTS, OURS
-from benchmarks.sizes import Size
-from benchmarks.work import make_config
+from benchmarks.sizes import BYTES, Size
+from benchmarks.work import adapter_parameters, make_config
 from dudi.models.shape import shape_of
 
 Steps = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -45,6 +45,7 @@ def _contestant(size: Size, name: str, steps: Steps) -> dict[str, Any]:
         "cpu_seconds": spread([step["cpu_seconds"] for step in taken]),
         "samples_per_second": size.rows / statistics.median(seconds),
         "above_models_bytes": max(step["above"] for step in taken),
+        "peak_bytes": max(step["above"] + step["weights"] for step in taken),
         "phases": {p: statistics.median(step["phases"].get(p, 0.0) for step in taken) for p in PHASES},
         "rollout_tokens_per_second": _rollout_rate(size, contestant.group, taken),
     }
@@ -52,6 +53,7 @@ def _contestant(size: Size, name: str, steps: Steps) -> dict[str, Any]:
     if own in steps and own != name:
         result["ours_faster"] = _ratio(taken, steps[own])
         result["ours_memory"] = max(s["above"] for s in steps[own]) / result["above_models_bytes"]
+        result["ours_peak"] = max(s["above"] + s["weights"] for s in steps[own]) / result["peak_bytes"]
     return result
 
 
@@ -72,8 +74,16 @@ def _parts(size: Size, name: str, steps: Steps) -> list[floor.Part]:
     method = CONTESTANTS[name].group
     student = shape_of(make_config(size, size.student), "student")
     teacher = None if method == "sdft" else shape_of(make_config(size, size.teacher), "teacher")
-    element = 2 if size.dtype == "bfloat16" else 4
-    return floor.parts(method, steps[name][-1]["sequences"], student, teacher, element, size.accumulation)
+    return floor.parts(
+        method,
+        steps[name][-1]["sequences"],
+        student,
+        teacher,
+        BYTES[size.dtype],
+        size.accumulation,
+        teacher_element=None if teacher is None else BYTES[size.judging],
+        adapter=adapter_parameters(size),
+    )
 
 
 def _floors(size: Size, machine: Mapping[str, Any], steps: Steps) -> dict[str, Any]:
@@ -82,7 +92,10 @@ def _floors(size: Size, machine: Mapping[str, Any], steps: Steps) -> dict[str, A
         if name not in steps:
             continue
         done = _parts(size, name, steps)
-        seconds = floor.floor_seconds(done, machine["matrix_flops_per_second"], machine["copy_bytes_per_second"])
+        rate, judging = machine["matrix_flops_per_second"], machine["teacher_flops_per_second"]
+        if method == "sdft":
+            judging = rate  # its teacher is the student's moving average
+        seconds = floor.floor_seconds(done, rate, machine["copy_bytes_per_second"], judging)
         flops = {phase: sum(part.flops for part in done if part.phase == phase) for phase in seconds}
         floors[method] = {"seconds": seconds, "flops": flops, "total_seconds": sum(seconds.values())}
     return floors
@@ -101,9 +114,11 @@ def where(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     device = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads"
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    rate, judging = result["matrix_flops_per_second"], result["teacher_flops_per_second"]
+    of_teacher = "" if judging == rate else f" ({judging / 1e9:,.0f} in the teacher's precision)"
     return (
         f"{device}; load {machine['load']} before it began; Python {result['python']}, {versions}. Measured rates: "
-        f"{result['matrix_flops_per_second'] / 1e9:,.0f} GFLOP/s, {result['copy_bytes_per_second'] / 1e9:,.1f} GB/s."
+        f"{rate / 1e9:,.0f} GFLOP/s{of_teacher}, {result['copy_bytes_per_second'] / 1e9:,.1f} GB/s."
     )
 
 
@@ -117,9 +132,9 @@ def page(result: Mapping[str, Any]) -> str:
             "",
             where(result),
             "",
-            f"{rows} samples a step ({size['batch']} x {size['accumulation']}), prompts of {size['shortest']} to "
-            f"{size['longest']} tokens, rollouts of exactly {size['new']}, vocabulary {size['vocabulary']:,}, "
-            f"{size['dtype']}; medians (least - most). {_turns(size)}",
+            f"{rows} samples a step ({size['batch']} x {size['accumulation']}), none of them read twice; prompts of "
+            f"{size['shortest']} to {size['longest']} tokens, rollouts of exactly {size['new']}, vocabulary "
+            f"{size['vocabulary']:,}, {_precision(size)}; medians (least - most). {_turns(size)}",
             "",
             *_speed_table(result),
             "",
@@ -128,6 +143,12 @@ def page(result: Mapping[str, Any]) -> str:
             *_closing(result),
         ]
     )
+
+
+def _precision(size: Mapping[str, Any]) -> str:
+    """What is computed in which numbers, and what is trained."""
+    teacher = "" if size["teacher_dtype"] is None else f" with a teacher in {size['teacher_dtype']}"
+    return size["dtype"] + teacher + ("" if size["lora"] is None else f", LoRA of rank {size['lora']}")
 
 
 def _turns(size: Mapping[str, Any]) -> str:
@@ -143,18 +164,19 @@ def _turns(size: Mapping[str, Any]) -> str:
 
 def _speed_table(result: Mapping[str, Any]) -> list[str]:
     lines = [
-        "| | s a step | samples/s | ours is faster by | peak above the models | ours needs |",
-        "|---|---|---|---|---|---|",
+        "| | s a step | samples/s | ours is faster by | peak above the models | ours needs | peak | ours needs |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for entry in result["contestants"].values():
         s, faster = entry["seconds"], entry.get("ours_faster")
         ratio = "" if faster is None else f"{faster['median']:.2f}x ({faster['min']:.2f} - {faster['max']:.2f})"
-        memory = "" if faster is None else f"{entry['ours_memory']:.2f}x"
+        memory, peak = ("", "") if faster is None else (f"{entry[key]:.2f}x" for key in ("ours_memory", "ours_peak"))
         lines.append(
             f"| {entry['title']} | {s['median']:.2f} ({s['min']:.2f} - {s['max']:.2f}) | "
-            f"{entry['samples_per_second']:.2f} | {ratio} | {entry['above_models_bytes'] / 1e9:.2f} GB | {memory} |"
+            f"{entry['samples_per_second']:.2f} | {ratio} | {entry['above_models_bytes'] / 1e9:.2f} GB | {memory} | "
+            f"{entry['peak_bytes'] / 1e9:.2f} GB | {peak} |"
         )
-    lines += [f"| {CONTESTANTS[name].title} | failed | | | | |" for name in result["failed"]]
+    lines += [f"| {CONTESTANTS[name].title} | failed | | | | | | |" for name in result["failed"]]
     return lines
 
 

@@ -7,6 +7,10 @@ from typing import Any, Literal
 
 SMOL: dict[str, Any] = {"family": "llama", "rope_theta": 10000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
 QWEN: dict[str, Any] = {"family": "qwen2", "rope_theta": 1e6, "rms_norm_eps": 1e-6, "tie_word_embeddings": True}
+GEMMA: dict[str, Any] = {"family": "gemma3_text", "head_dim": 256, "sliding_window": 512, "tie_word_embeddings": True}
+BYTES = {"float32": 4, "bfloat16": 2}
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def shape(base: dict[str, Any], hidden: int, inner: int, layers: int, heads: int, key_value: int) -> dict[str, Any]:
@@ -45,6 +49,8 @@ class Size:
         processes: Processes that share an optimizer step (DDP).
         threads: Of each process; None leaves it to torch.
         memory_limit: Bytes of a device that a process may take: a smaller card's.
+        teacher_dtype: Of the frozen teacher; None: `dtype`.
+        lora: Rank of the student's adapters, which alone are trained then; None trains all weights.
     """
 
     name: str
@@ -58,7 +64,7 @@ class Size:
     gold: int
     new: int
     steps: int
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     together: int = 16
     device: Literal["cpu", "cuda"] = "cpu"
     kernels: tuple[str, ...] = ()
@@ -66,11 +72,18 @@ class Size:
     processes: int = 1
     threads: int | None = None
     memory_limit: int | None = None
+    teacher_dtype: Precision | None = None
+    lora: int | None = None
 
     @property
     def rows(self) -> int:
         """Samples of an optimizer step."""
         return self.batch * self.accumulation * self.processes
+
+    @property
+    def judging(self) -> Precision:
+        """Precision of the teacher's weights and passes."""
+        return self.teacher_dtype or self.dtype
 
     def changes(self) -> dict[str, Any]:
         """What differs from the size of this name."""
@@ -123,11 +136,45 @@ _PAPER = Size(
     device="cuda",
     kernels=("chunked", "fused"),
 )
+# Qwen2.5-Coder 0.5B under 1.5B as recipes/real trains them, with answers so short that TRL's dense logits fit.
+_REAL_PAIR = Size(
+    name="real-pair",
+    vocabulary=151_936,
+    student=shape(QWEN, 896, 4864, 24, 14, 2),
+    teacher=shape(QWEN, 1536, 8960, 28, 12, 2),
+    batch=2,
+    accumulation=1,
+    shortest=32,
+    longest=64,
+    gold=32,
+    new=24,
+    steps=2,
+    teacher_dtype="bfloat16",
+    lora=16,
+    together=2,
+)
+# Gemma 3 270M as student and teacher: 168 of its 268 million weights are the head.
+_VOCABULARY_262K = Size(
+    name="vocabulary-262k",
+    vocabulary=262_144,
+    student=shape(GEMMA, 640, 2048, 18, 4, 1),
+    teacher=shape(GEMMA, 640, 2048, 18, 4, 1),
+    batch=4,
+    accumulation=1,
+    shortest=32,
+    longest=64,
+    gold=32,
+    new=24,
+    steps=3,
+    together=2,
+)
 SIZES: dict[str, Size] = {
     size.name: size
     for size in (
         _TINY,
         _CPU_SMALL,
+        _REAL_PAIR,
+        _VOCABULARY_262K,
         _PAPER,
         dataclasses.replace(_PAPER, name="long", batch=4, accumulation=8, gold=1024, new=1024, steps=3),
         # Up to 1,024 tokens in all, 32 to 724 of which are the ground truth's: 378 on average.

@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -18,6 +19,9 @@ from transformers import (
 )
 
 from benchmarks.sizes import Size
+from dudi.config.sections import LoraSection
+from dudi.distill.loading import lora_config
+from dudi.plan import count_lora_parameters
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = (
@@ -48,14 +52,14 @@ def make_tokenizer(size: Size) -> PreTrainedTokenizerFast:
 def make_config(size: Size, shape: dict[str, Any]) -> PretrainedConfig:
     """The config of one of the two models."""
     values = {key: value for key, value in shape.items() if key != "family"}
-    kind = {"llama": LlamaConfig, "qwen2": Qwen2Config}[shape["family"]]
+    kind = {"llama": LlamaConfig, "qwen2": Qwen2Config, "gemma3_text": Gemma3TextConfig}[shape["family"]]
     return kind(vocab_size=size.vocabulary, max_position_embeddings=32_768, **values)
 
 
 def make_model(size: Size, role: str) -> PreTrainedModel:
-    """The student (fp32, as it is trained) or the teacher (in the passes' precision), with random weights."""
+    """The student (fp32, as it is trained) or the teacher (in its passes' precision), with random weights."""
     set_seed({"student": 1, "teacher": 2}[role])
-    dtype = torch.float32 if role == "student" else getattr(torch, size.dtype)
+    dtype = torch.float32 if role == "student" else getattr(torch, size.judging)
     with torch.device(size.device):
         model = AutoModelForCausalLM.from_config(
             make_config(size, size.student if role == "student" else size.teacher), dtype=dtype
@@ -65,25 +69,39 @@ def make_model(size: Size, role: str) -> PreTrainedModel:
     return model
 
 
-def spread_lengths(count: int, shortest: int, longest: int, seed: int) -> list[int]:
-    """`count` lengths, spread evenly from the shortest to the longest, in a fixed shuffled order."""
+def make_adapter(size: Size) -> Any:
+    """The adapter that is trained in the weights' stead, as a recipe's `lora: {r: ...}` makes it; None without."""
+    return None if size.lora is None else lora_config(LoraSection(r=size.lora))
+
+
+def adapter_parameters(size: Size) -> int | None:
+    """Parameters of the student's adapters; None without."""
+    return size.lora and count_lora_parameters(make_config(size, size.student), LoraSection(r=size.lora))
+
+
+def spread_lengths(count: int, shortest: int, longest: int, seed: str) -> list[int]:
+    """`count` lengths, spread evenly from the shortest to the longest, in a shuffled order that hangs on the seed."""
     lengths = [shortest + round(i * (longest - shortest) / max(1, count - 1)) for i in range(count)]
     random.Random(seed).shuffle(lengths)
     return lengths
 
 
-def prompt_lengths(size: Size) -> list[int]:
-    """Tokens of each row's prompt."""
-    return spread_lengths(size.rows, size.shortest, size.longest, 0)
+def prompt_lengths(size: Size, step: int) -> list[int]:
+    """Tokens of the prompt of each row of a step."""
+    return spread_lengths(size.rows, size.shortest, size.longest, f"prompts of step {step}")
 
 
-def gold_lengths(size: Size) -> list[int]:
-    """Tokens of each row's ground truth, its end of turn included."""
-    return spread_lengths(size.rows, size.gold, size.gold_longest or size.gold, 2)
+def gold_lengths(size: Size, step: int) -> list[int]:
+    """Tokens of the ground truth of each row of a step, its end of turn included."""
+    return spread_lengths(size.rows, size.gold, size.gold_longest or size.gold, f"ground truths of step {step}")
 
 
 def make_rows(size: Size) -> list[dict[str, Any]]:
-    """The rows of one optimizer step; every step reads the same ones."""
+    """The rows of all optimizer steps, the one that warms up included, in the order in which everybody reads them.
+
+    No row is read twice, so that nothing that is kept of a row helps anybody. Every step has the same lengths, so that
+    steps can be compared; which prompt goes with which ground truth differs.
+    """
     draw = random.Random(1)
 
     def text(words: int) -> str:
@@ -91,10 +109,11 @@ def make_rows(size: Size) -> list[dict[str, Any]]:
 
     return [
         {
-            "id": f"row-{i}",
+            "id": f"step-{step}-row-{i}",
             "language": "id",
             "prompt": text(length - TEMPLATE_TOKENS),
             "completion": text(gold - 1),  # its end of turn is one more
         }
-        for i, (length, gold) in enumerate(zip(prompt_lengths(size), gold_lengths(size), strict=True))
+        for step in range(size.steps + 1)
+        for i, (length, gold) in enumerate(zip(prompt_lengths(size, step), gold_lengths(size, step), strict=True))
     ]

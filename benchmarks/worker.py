@@ -38,12 +38,14 @@ class Gate(TrainerCallback):
             torch.cuda.synchronize()
         end = time.perf_counter()
         if state.global_step > 1:
+            weights = all_models(self.trainer, self.parts)
             say(
                 {
                     "seconds": end - self.begun,
                     "cpu_seconds": time.process_time() - self.cpu,
                     "phases": self.own_phases(end) if self.ours else self.clock.read(),
-                    "above": self.memory.peak_above(all_models(self.trainer, self.parts)),
+                    "above": self.memory.peak_above(weights),
+                    "weights": weights,
                     "reserved": torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0,
                     "sequences": self.sequences() if self.ours else {},
                 }
