@@ -110,6 +110,34 @@ def test_only_what_needs_a_gradient_gets_one():
     assert other == loss
 
 
+@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
+def test_heads_in_16_bits_are_widened_piece_by_piece(kind, monkeypatch):
+    """To the values of the whole head in fp32, of which no copy is made."""
+    student, teacher, weights = tensors(torch.float32)
+    student[1], teacher[1] = student[1].detach().bfloat16().requires_grad_(), teacher[1].bfloat16()
+    labels = torch.arange(ROWS) * 13 % VOCABULARY
+
+    def loss(ours, theirs):
+        own = fused.label_log_probs(student[0], ours, student[2], labels) @ weights
+        sides = (student[0], ours, student[2]), (teacher[0], theirs, teacher[2])
+        return own + fused.weighted_divergence(fused.Divergence(kind), *sides, weights)
+
+    whole = student[1].float(), teacher[1].float()
+    truth = loss(*whole)
+    expected = gradients(truth, student)
+    monkeypatch.setattr(fused, "CPU_WIDENED", 100 * WIDTH)
+    widest = []
+    table = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, **keys: widest.append(shape[0]) or table(*shape, **keys))
+    found = loss(student[1], teacher[1])
+    torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-6)
+    hidden, weight, bias = zip(gradients(found, student), expected, strict=True)
+    torch.testing.assert_close(*hidden, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(*weight, rtol=1e-2, atol=2e-2)  # each of its two parts is rounded to 16 bits
+    torch.testing.assert_close(*bias, rtol=1e-4, atol=1e-5)
+    assert {(100, WIDTH), (60, WIDER)} <= {*widest} and not {(VOCABULARY, WIDTH), (VOCABULARY, WIDER)} & {*widest}
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_gathered_the_weights_gradient_is_what_autograd_would_have_added(bias):
     """Two divergences and the labels of one head, on top of a gradient that is there already."""

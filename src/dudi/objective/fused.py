@@ -32,6 +32,8 @@ CPU_TILE, DEVICE_TILE = 2**23, 2**27
 """Numbers in a tile of logits: 32 MiB on a CPU, 512 MiB on a device (fp32)."""
 CPU_BLOCK = 2**18
 """Numbers that the element-wise passes work on at a time on a CPU, so that they stay in its cache."""
+CPU_WIDENED = 2**21
+"""Numbers of a head in another precision that are widened at a time on a CPU: the whole head would be a second one."""
 HELD_LOGITS = 2**25
 """Below so many (128 MiB in fp32) log-probabilities of labels keep their logits for the backward pass; more are made
 again there, which costs a quarter of their products."""
@@ -206,7 +208,7 @@ def _block_rows(device: torch.device, vocabulary: int, tile: int) -> int:
 
 
 class _Head:
-    """One head during a call, its weights in the precision of the products."""
+    """One head during a call; its products are made in their own precision, whatever that of the weights."""
 
     def __init__(
         self,
@@ -217,7 +219,8 @@ class _Head:
         scale: float,
     ) -> None:
         self.factors, self.result = precision
-        self.hidden, self.weight = hidden.to(self.factors), weight.to(self.factors)
+        self.hidden = hidden.to(self.factors)
+        self.weight = weight if hidden.device.type == "cpu" else weight.to(self.factors)
         self.bias = None if bias is None else bias.to(self.result)
         self.scale = scale
         self.rows = min(_tile_rows(hidden.device, weight.shape[0]), max(1, hidden.shape[0]))
@@ -229,10 +232,30 @@ class _Head:
     def logits(self, rows: slice, room: Tensor) -> Tensor:
         """(R, V), written into the first rows of some room."""
         out = room[: rows.stop - rows.start]
-        multiply(self.hidden[rows], self.weight.t(), out)
+        for part, weight in self._parts():
+            multiply(self.hidden[rows], weight.t(), out[:, part])
         if self.bias is not None:
             out.add_(self.bias)
         return out if self.scale == 1.0 else out.mul_(self.scale)
+
+    def carry_back(self, logits: Tensor, out: Tensor) -> None:
+        """(R, V) gradients of logits -> (R, H) of the hidden states, up to the scale."""
+        for part, weight in self._parts():
+            if part.start == 0:
+                multiply(logits[:, part], weight, out)
+            else:
+                add_product(out, logits[:, part], weight)
+
+    def _parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """The weights in the precision of the products, whole or piece by piece, with the ids that they belong to."""
+        if self.weight.dtype == self.factors:
+            yield slice(0, self.weight.shape[0]), self.weight
+            return
+        size = max(1, CPU_WIDENED // self.weight.shape[1])
+        room = torch.empty((size, self.weight.shape[1]), dtype=self.factors, device=self.weight.device)
+        for part in _slices(self.weight.shape[0], size):
+            narrow = self.weight[part]
+            yield slice(part.start, part.start + len(narrow)), room[: len(narrow)].copy_(narrow)
 
 
 class _Gradient:
@@ -251,7 +274,7 @@ class _Gradient:
         """Take in the gradient of some logits (R, V), whose rows still have to be multiplied by their factors (R,)."""
         head, small = self.head, logits.to(self.head.factors)
         if self.hidden is not None:
-            multiply(small, head.weight, self.hidden[rows])
+            head.carry_back(small, self.hidden[rows])
             self.hidden[rows] *= factor.unsqueeze(1)
         weighed = head.hidden[rows] * factor.unsqueeze(1).to(head.factors)
         if self.weight is not None:
