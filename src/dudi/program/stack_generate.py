@@ -38,7 +38,7 @@ def run(given: argparse.Namespace) -> int:
     writer = writer_of(given.model, model)
     if llm_source is None:
         raise ConfigError(f"{given.model}: holds no tokenizer of its LLM; name a run of dudi stack")
-    if writer.config.task != "generation":
+    if writer is not model:
         say(f"note: {given.model} was not tuned to write (stage '{writer.config.stage}'); see task.kind: generation")
     rows = rows_of(given, systems.task_of(writer.config))
     prompt = writer.config.prompt if given.prompt is None else given.prompt

@@ -22,6 +22,8 @@ from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
 
 NO_LABEL = -100
+TO_WRITE = Task("generation")
+"""To write, with nothing asked."""
 
 
 @dataclasses.dataclass
@@ -197,7 +199,7 @@ def check_writes(config: MTLLMConfig) -> None:
         )
 
 
-def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Task | None = None) -> MTLLMForCausalLM:
+def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Task = TO_WRITE) -> MTLLMForCausalLM:
     """A stack that writes, around a reader (no copy).
 
     Args:
@@ -225,10 +227,9 @@ def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Ta
         )
     config = copy.deepcopy(model.config)
     config.head = kind_of(head)
-    if task is not None:
-        config.task, config.separator, config.prompt = task.kind, task.separator, task.prompt
-        if task.labels:
-            config.id2label = dict(enumerate(task.labels))
+    config.task, config.separator, config.prompt = task.kind, task.separator, task.prompt
+    if task.labels:
+        config.id2label = dict(enumerate(task.labels))
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         writer = MTLLMForCausalLM(config)
     writer.stack, writer.lm_head, model.config = model, head, config

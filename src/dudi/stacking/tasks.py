@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
@@ -171,6 +171,7 @@ def finetune(
         if llm_tokenizer is None:
             raise ConfigError("generation: the LLM's tokenizer is missing; give llm_tokenizer")
         objective = Answers(source, task, args, llm_tokenizer)
+        check_reader(cast(PreTrainedModel, model.reader.llm), Source(llm_tokenizer), objective.longest)
     else:
         objective = Labels("teach" if alone else "finetune", source, task, args, llm_tokenizer)
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
@@ -230,10 +231,12 @@ def distill(
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: the head has another shape; or the LLM is to read its own tokens, and a part or its tokenizer is
-            missing.
+        ConfigError: the answers are written; the head has another shape; or the LLM is to read its own tokens, and a
+            part or its tokenizer is missing.
         DataError: there are not as many vectors as rows, or a language code is unknown.
     """
+    if task.kind == "generation":
+        raise ConfigError("distill: a written answer has no vector; learn to write with finetune")
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import chat_format, plain_format
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
+from dudi.models.limits import check_length
 from dudi.stacking.arguments import StackArguments
+from dudi.stacking.checks import check_reader
 from dudi.stacking.generating import NO_LABEL, MTLLMForCausalLM
 from dudi.stacking.rows import StackRow, Task
-from dudi.stacking.tokens import SHORTENED, Source, read_inputs
+from dudi.stacking.tokens import OWN, SHORTENED, Source, read_inputs
 from dudi.stacking.trainer import Batch, Sums
 
 PROMPT = ("prompt_ids", "prompt_attention_mask", "labels")
@@ -94,6 +96,12 @@ class Answers:
         self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_tokenizer
         self.wording = Wording(llm_tokenizer)
 
+    @property
+    def longest(self) -> int:
+        """Tokens that the LLM reads at most: a text once or twice, the boundary, the prompt, an answer."""
+        texts = 1 if self.source.beside is None else 2
+        return (texts + 1) * self.args.max_length + 1 + len(self.wording.prompt_ids(self.task.prompt))
+
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """Texts, prompts and answers."""
         batch = self.source.collate(self.source.encode_rows(rows, max_length=self.args.max_length))
@@ -161,12 +169,16 @@ def write(
         options: More of what `generate` of `transformers` takes.
 
     Raises:
-        ConfigError: the chat template refuses the prompt, or the LLM cannot write.
+        ConfigError: the chat template refuses the prompt; the LLM cannot write, or has no positions for as many tokens.
         DataError: a language code is unknown.
     """
     source.check_rows(rows)
-    wording = Wording(llm_tokenizer)
+    check_reader(model.reader.reads, source, max_length)
+    wording, llm = Wording(llm_tokenizer), cast(PreTrainedModel, model.reader.llm)
     encoded = source.encode_rows(rows, max_length=max_length)
+    longest = max(sum(len(ids.get(name, ())) for name in ("input_ids", f"{OWN}input_ids")) for ids in encoded) + 1
+    longest += len(wording.prompt_ids(prompt)) + max_new_tokens
+    check_length(llm, longest, type(llm).__name__, "max_new_tokens, behind text and prompt,")
     order = sorted(range(len(rows)), key=lambda place: len(encoded[place]["input_ids"]))
     written = [""] * len(rows)
     ends = {"eos_token_id": list(wording.format.stop_ids), "pad_token_id": llm_tokenizer.pad_token_id}
