@@ -107,7 +107,10 @@ def test_a_prompt_is_in_the_chat_template_where_there_is_one():
     tokenizer.chat_template = None
     plain = Wording(tokenizer)
     assert tokenizer.decode(plain.prompt_ids("who?")) == "who?"
-    assert plain.format.answer_ids("it")[-1] == tokenizer.eos_token_id
+    ids = plain.answer_ids("who?", "the cat")
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(ids[:-1]) == " the cat"
+    assert tokenizer.decode(plain.answer_ids("", "the cat")[:-1]) == "the cat"
     assert plain.prompt_ids("") == []
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, cast
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from dudi.command import say
 from dudi.environment import quiet_libraries
@@ -43,9 +41,9 @@ def run(given: argparse.Namespace) -> int:
     rows = rows_of(given, systems.task_of(writer.config))
     prompt = writer.config.prompt if given.prompt is None else given.prompt
     found = write(
-        cast(MTLLMForCausalLM, on_device(writer, device_of(given.device))),
+        on_device(writer, device_of(given.device)),
         source,
-        cast(PreTrainedTokenizerBase, llm_source.tokenizer),
+        llm_source.tokenizer,
         rows,
         prompt,
         batch_size=given.batch_size,

@@ -127,7 +127,7 @@ def read_own_tokens(model: MTLLMPreTrainedModel, seed: int = 0) -> None:
     """Let the LLM of a stack read its own tokens of a text too, in place; where it does already, nothing is done.
 
     Between the encoder's states and the LLM's own tokens stands one learned embedding, the boundary (MindMerger, arXiv
-    2405.17386; XBridge, arXiv 2603.17512). It starts at random, of the size of the LLM's own embeddings.
+    2405.17386). It starts at random, of the size of the LLM's own embeddings.
 
     Args:
         model: Encoder and LLM, with a head or without.

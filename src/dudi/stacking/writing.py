@@ -53,6 +53,16 @@ class Wording:
         except RowError as error:
             raise ConfigError(f"prompt: {error.detail}") from error
 
+    def answer_ids(self, prompt: str, answer: str) -> list[int]:
+        """Ids of an answer behind a prompt, its end included; in plain text a blank stands between the two."""
+        if self.templated or not prompt:
+            return self.format.answer_ids(answer)
+        asked = self.prompt_ids(prompt)
+        both = list(self.tokenizer(f"{prompt} {answer}", add_special_tokens=False)["input_ids"])
+        if both[: len(asked)] != asked:  # the seam is inside of a token
+            return self.format.answer_ids(answer)
+        return [*both[len(asked) :], self.format.end_of_turn]
+
     def batch(self, prompt: str, answers: Sequence[str | None], *, max_length: int) -> tuple[Batch, list[bool]]:
         """A prompt and answers behind it, padding right, and which answers were longer than `max_length` tokens.
 
@@ -60,7 +70,7 @@ class Wording:
             `prompt_ids`, `prompt_attention_mask` and `labels`, (B, P); an answer that is None is the prompt alone.
         """
         asked = self.prompt_ids(prompt)
-        ends = [[] if answer is None else self.format.answer_ids(answer) for answer in answers]
+        ends = [[] if answer is None else self.answer_ids(prompt, answer) for answer in answers]
         width = len(asked) + max(min(len(end), max_length) for end in ends)
         ids = torch.full((len(ends), width), int(self.tokenizer.pad_token_id or 0))
         labels, mask = torch.full_like(ids, NO_LABEL), torch.zeros_like(ids)
