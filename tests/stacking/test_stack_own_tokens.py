@@ -152,6 +152,14 @@ def test_tokens_that_are_missing_or_not_asked_for_are_refused(source):
         read_own_tokens(build_stack(make_mt(), None))
 
 
+def test_a_length_for_which_the_llm_has_no_positions_is_refused(source):
+    """256 positions: a text of 127 tokens twice and the boundary go in, one of 128 tokens does not."""
+    model = with_head(both("gpt2", "causal"), TASK)
+    assert len(evaluate(model, source, english_rows(), max_length=127).predictions) == 8
+    with pytest.raises(ConfigError, match="256 positions, and max_length makes sequences of 257"):
+        evaluate(model, source, english_rows(), max_length=128)
+
+
 def test_a_row_that_either_tokenizer_cuts_is_shortened(source):
     long = StackRow(" ".join(["zzzz"] * 12), "eng_Latn")
     own = len(source.beside.encode([long.text], [""])[0]["input_ids"])

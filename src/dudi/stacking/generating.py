@@ -16,7 +16,7 @@ from dudi.errors import ConfigError
 from dudi.objective.heads import head_on
 from dudi.stacking import assembly
 from dudi.stacking.configuration import MTLLMConfig, part
-from dudi.stacking.head import BIASED, TIED, head_in, head_of_parent, kind_of, whole_llm
+from dudi.stacking.head import BIASED, LINEAR, TIED, head_in, head_of_parent, whole_llm
 from dudi.stacking.joining import pack
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
@@ -226,7 +226,7 @@ def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Ta
             "whole (lora: null) or built in Python; align with an adapter, or give with_lm_head the whole model"
         )
     config = copy.deepcopy(model.config)
-    config.head = kind_of(head)
+    config.head = TIED if head is None else LINEAR if head.bias is None else BIASED
     config.task, config.separator, config.prompt = task.kind, task.separator, task.prompt
     if task.labels:
         config.id2label = dict(enumerate(task.labels))

@@ -14,6 +14,7 @@ from dudi.models.load import load_model
 from dudi.stacking.llm2vec import base_and_adapters
 
 TIED, LINEAR, BIASED = "tied", "linear", "biased"
+"""What `config.head` calls a head."""
 
 
 def head_in(model: PreTrainedModel) -> nn.Linear | None:
@@ -44,11 +45,6 @@ def head_of_parent(parent: dict[str, Any], dtype: torch.dtype) -> nn.Linear | No
     revision = parent.get("revision") if base == parent["name"] else None
     whole = load_model(base, dtype=dtype, revision=revision, gguf_file=parent.get("gguf_file"))
     return head_in(whole)
-
-
-def kind_of(head: nn.Linear | None) -> str:
-    """How `config.head` calls a head."""
-    return TIED if head is None else LINEAR if head.bias is None else BIASED
 
 
 def whole_llm(llm: PreTrainedModel, head: nn.Linear | None) -> Any:

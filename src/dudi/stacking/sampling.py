@@ -49,7 +49,7 @@ class InTurn(torch.utils.data.Sampler[int]):
     """One set of rows after another, each passed over until it has given as many rows as it is to.
 
     Args:
-        parts: Of each set its order, the place of its first row, and how many rows it gives.
+        parts: Of each set, which has rows, its order, the place of its first row, and how many rows it gives.
     """
 
     def __init__(self, parts: Sequence[tuple[LikeLength, int, int]]) -> None:
@@ -60,11 +60,10 @@ class InTurn(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         for order, begin, count in self.parts:
-            for place in itertools.islice(_passes(order), count):
-                yield begin + place
-
-
-def _passes(order: LikeLength) -> Iterator[int]:
-    for epoch in itertools.count() if len(order) else ():
-        order.set_epoch(epoch)
-        yield from order
+            left = count
+            for epoch in itertools.count():
+                if left <= 0:
+                    break
+                order.set_epoch(epoch)
+                yield from (begin + place for place in itertools.islice(order, left))
+                left -= len(order)

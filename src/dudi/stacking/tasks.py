@@ -15,7 +15,7 @@ from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
 from dudi.stacking import assembly, building, lora
 from dudi.stacking.arguments import StackArguments
-from dudi.stacking.checks import check_reader
+from dudi.stacking.checks import check_reader, check_reading
 from dudi.stacking.generating import MTLLMForCausalLM
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
@@ -291,13 +291,11 @@ def prepare_reading(
     reader = model.reader
     if args.llm_tokens and reader.config.parts != "llm":  # alone, it reads nothing else
         building.read_own_tokens(model, args.seed)
-    check_reader(reader.reads, source, args.max_length)
-    if reader.boundary is not None and reader.llm is not None:
-        if source.beside is None:
-            if llm_tokenizer is None:
-                raise ConfigError("llm_tokens: the LLM's tokenizer is missing; give llm_tokenizer")
-            source.beside = Source(llm_tokenizer)
-        check_reader(reader.llm, source.beside, 2 * args.max_length + 1)
+    if reader.boundary is not None and source.beside is None:
+        if llm_tokenizer is None:
+            raise ConfigError("llm_tokens: the LLM's tokenizer is missing; give llm_tokenizer")
+        source.beside = Source(llm_tokenizer)
+    check_reading(reader, source, args.max_length)
     source.separate(task.separator)
 
 

@@ -15,7 +15,7 @@ from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
 from dudi.models.limits import check_length
 from dudi.stacking.arguments import StackArguments
-from dudi.stacking.checks import check_reader
+from dudi.stacking.checks import check_reading
 from dudi.stacking.generating import NO_LABEL, MTLLMForCausalLM
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import OWN, SHORTENED, Source, read_inputs
@@ -183,7 +183,7 @@ def write(
         DataError: a language code is unknown.
     """
     source.check_rows(rows)
-    check_reader(model.reader.reads, source, max_length)
+    check_reading(model.reader, source, max_length)
     wording, llm = Wording(llm_tokenizer), cast(PreTrainedModel, model.reader.llm)
     encoded = source.encode_rows(rows, max_length=max_length)
     longest = max(sum(len(ids.get(name, ())) for name in ("input_ids", f"{OWN}input_ids")) for ids in encoded) + 1
