@@ -120,8 +120,7 @@ class StackTrainer(LoggedTrainer):
 
     def describe(self) -> dict[str, Any]:
         """A run is its keys, its rows, its stage, its parents and its world size."""
-        own = self.rows.digest if isinstance(self.rows, TextRows | Curriculum) else None
-        data = fingerprint(self.rows) if own is None else own
+        data = self.rows.digest if isinstance(self.rows, TextRows | Curriculum) else fingerprint(self.rows)
         return {"data": data, "stage": self.stage, **self.about, **super().describe()}
 
     # ---- what a run is made of
