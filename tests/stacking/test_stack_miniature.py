@@ -216,3 +216,14 @@ def test_the_recipes_of_the_miniature_run_on_the_rows_that_the_demo_writes(tmp_p
     assert all(f"fvu/{language}" in found for language in LANGUAGES)
     given = [f"data.train={rows}/region-train.jsonl", f"start={tmp_path}/align", *few]
     assert main(["stack", "finetune", "stack/mini/region", *given, "--output", str(tmp_path / "region")]) == 0
+    assert main(["stack", "finetune", "stack/mini/region-tokens", *given, "--output", str(tmp_path / "tokens")]) == 0
+    given = [f"data.train={rows}/english.jsonl", "data.parallel=null", *few]
+    bitext = [*given, f"data.bitext={rows}/bitext.jsonl", "--output", str(tmp_path / "bitext")]
+    assert main(["stack", "align", "stack/mini/bitext-align", *bitext]) == 0
+    assert main(["stack", "align", "stack/mini/causal-align", *given, "--output", str(tmp_path / "causal")]) == 0
+    given = [f"data.train={rows}/region-train.jsonl", f"start={tmp_path}/causal", *few]
+    assert main(["stack", "finetune", "stack/mini/write", *given, "--output", str(tmp_path / "write")]) == 0
+    asked = [f"{rows}/region-test.jsonl", "--column", "answer=label", "--max-rows", "4", "--max-new-tokens", "4"]
+    assert main(["stack", "generate", f"{tmp_path}/write", *asked, "--output", str(tmp_path / "written.jsonl")]) == 0
+    lines = (tmp_path / "written.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == ["It is in"] * 4

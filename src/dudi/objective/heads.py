@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -254,7 +255,16 @@ def head_of(model: PreTrainedModel) -> Head:
             f"{type(model).__name__}: its output layer is {type(layer).__name__}, and dudi needs a plain linear one; "
             "leave lm_head out of the adapter's target modules"
         )
-    config = model.config.get_text_config()
+    return head_on(layer, model.config.get_text_config())
+
+
+def head_on(layer: Any, config: PretrainedConfig) -> Head:
+    """The head that a plain linear layer, or the table of embeddings that stands for it, is.
+
+    Args:
+        layer: With a weight (V, H).
+        config: Of the model's text, which may scale or cap the logits.
+    """
     softcap = config.to_dict().get("final_logit_softcapping")
     return Head(_whole(layer.weight), layer.bias if isinstance(layer, nn.Linear) else None, _scale(config), softcap)
 

@@ -83,6 +83,30 @@ def _eval(given: argparse.Namespace) -> int:
     return run(given)
 
 
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_MODEL", help="a run of finetune (task.kind=generation) or of align, its LLM causal")
+    add("rows", nargs="?", metavar="ROWS", help="a file, a folder of dudi stack prepare, a pattern, or a hub name")
+    add("--prompt", help="what the LLM is asked, behind the text (default: what it was asked in training)")
+    add("--text", help="one text, in the place of ROWS")
+    add("--language", metavar="CODE", help="of --text, or of rows that do not name theirs")
+    add("--split", default="test", help="split of a folder or on the hub (default: test)")
+    add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, answer=target ...")
+    add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
+    add("--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: %(default)s)")
+    add("--max-length", type=int, metavar="N", help="tokens of a row that are read (default: as in training)")
+    add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
+    add("--max-rows", type=int, metavar="N", help="at most so many rows")
+    add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
+    add("--output", type=Path, metavar="FILE", help="keep a line of JSON for each row there, and print none")
+
+
+def _generate(given: argparse.Namespace) -> int:
+    from dudi.program.stack_generate import run
+
+    return run(given)
+
+
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     from dudi.stacking.task_sets import TASK_SETS
 
@@ -140,5 +164,6 @@ STACK: Kinds = Kinds(
         "finetune": _stage("finetune", "tune a stack, or an encoder alone, on labels"),
         "demo": Verb("MT-LLM against its rivals on small models of the package", _demo_arguments, _demo),
         "eval": Verb("ask a tuned model about rows in any of its languages", _eval_arguments, _eval),
+        "generate": Verb("let a causal stack write about texts in its languages", _generate_arguments, _generate),
     },
 )

@@ -86,7 +86,7 @@ class _Asked:
         self.given = given
         self.codes = pairs_of(given.code, "--code")
         self.columns = pairs_of(given.column, "--column")
-        self.device = _device(given.device)
+        self.device = device_of(given.device)
         self.name = _name_of(given.rows)
         self.output: Path = given.output or Path("runs") / f"eval-{self.name}"
         self.benchmark: Mapping[str, Any] = {}
@@ -265,7 +265,8 @@ def told_leads(measured: Sequence[Measured]) -> list[str]:
     return lines
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that `--device` names; `auto` is a GPU where there is one."""
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

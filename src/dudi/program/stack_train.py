@@ -32,6 +32,7 @@ NEXT = {
     "teach": "dudi stack distill RECIPE teacher={place} start=THE_RUN_OF_ALIGN",
     "distill": "dudi stack eval {place} ROWS.jsonl",
     "finetune": "dudi stack eval {place} ROWS.jsonl",
+    "generation": "dudi stack generate {place} ROWS.jsonl",
 }
 
 
@@ -67,11 +68,13 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         return 0
     from dudi.data.locate import note_of
     from dudi.stacking import stored
-    from dudi.stacking.reading import parallel_rows
+    from dudi.stacking.reading import bitext_rows, parallel_rows
     from dudi.stacking.stages import STAGES, Job
 
     rows, eval_rows, data = _read(config, folder)
-    parallel = parallel_rows(config) if config.stage == "align" else []
+    parallel, bitext = (parallel_rows(config), bitext_rows(config)) if config.stage == "align" else ([], [])
+    if bitext:
+        data["bitext"] = _described(config.data.bitext, bitext)
     start = from_first(lambda: starting_point(folder, resume, {config.stage}))
     if first:
         say(f"{config.stage} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
@@ -81,7 +84,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         if note := note_of(str(config.data.train), config.data.split):
             say(f"note: {note}")
         go_on(folder, start, resume)
-    made = STAGES[config.stage](Job(config, args, rows, eval_rows, parallel, start))
+    made = STAGES[config.stage](Job(config, args, rows, eval_rows, parallel, start, bitext))
     if first:
         stored.save_model(
             folder / stored.MODEL,
@@ -103,26 +106,33 @@ def _read(config: StackConfig, folder: Path) -> tuple[Sequence[StackRow], list[S
     file in the run's folder, which every process maps.
     """
     from dudi.stacking.reading import store_texts, training_rows
-    from dudi.stacking.rows import fingerprint
     from dudi.stacking.stages import WITH_TASK, task_of
     from dudi.stacking.store import TextRows
 
     if config.stage in WITH_TASK:
         rows, eval_rows = training_rows(config, task_of(config))
-        counts = dict(Counter(row.language for row in rows))
-        return rows, eval_rows, _about(config, fingerprint(rows), counts, {})
+        return rows, eval_rows, _described(config.data.train, rows) | {"rejected": {}}
     left_out = from_first(lambda: store_texts(config, folder / TEXTS))
     texts = TextRows(folder / TEXTS)
-    return texts, [], _about(config, texts.digest, texts.counts, left_out)
+    about = {"source": config.data.train, "fingerprint": texts.digest, "rows": texts.counts, "rejected": left_out}
+    return texts, [], about
 
 
-def _about(config: StackConfig, digest: str, counts: dict[str, int], left_out: dict[str, int]) -> dict[str, Any]:
-    return {"source": config.data.train, "fingerprint": digest, "rows": counts, "rejected": left_out}
+def _described(source: str | None, rows: Sequence[StackRow]) -> dict[str, Any]:
+    """Rows in memory, as `data.json` tells of them."""
+    from dudi.stacking.rows import fingerprint
+
+    counts = dict(Counter(row.language for row in rows))
+    return {"source": source, "fingerprint": fingerprint(rows), "rows": counts}
 
 
 def _said(data: dict[str, Any]) -> list[str]:
-    counts = data["rows"]
-    lines = [f"note: {sum(counts.values()):,} rows: {', '.join(f'{code} {count:,}' for code, count in counts.items())}"]
+    lines = []
+    for what, own in (("rows", data), ("rows of bitext, which come first", data.get("bitext"))):
+        if own is not None:
+            counts = own["rows"]
+            listed = ", ".join(f"{code} {count:,}" for code, count in counts.items())
+            lines.append(f"note: {sum(counts.values()):,} {what}: {listed}")
     if data["rejected"]:
         lines.append(f"note: {data['rejected']['blank']:,} rows without text were left out")
     return lines
@@ -155,7 +165,7 @@ def _found(config: StackConfig) -> list[str]:
     """The models and rows that a stage would read, each looked for."""
     from dudi.models.load import find_model
     from dudi.stacking import stored
-    from dudi.stacking.reading import first_texts, parallel_rows, training_rows
+    from dudi.stacking.reading import bitext_rows, first_texts, parallel_rows, training_rows
     from dudi.stacking.stages import WITH_TASK, task_of
 
     alone = config.stage in ("adapt", "teach")
@@ -171,8 +181,10 @@ def _found(config: StackConfig) -> list[str]:
         rows, held_out = training_rows(config, task_of(config))
         counts = {"rows": f"{len(rows):,}", "held out": f"{len(held_out):,}" if held_out else ""}
     else:
-        texts, parallel = first_texts(config, LOOKED_AT), parallel_rows(config) if config.stage == "align" else []
+        texts = first_texts(config, LOOKED_AT)
+        parallel, bitext = (parallel_rows(config), bitext_rows(config)) if config.stage == "align" else ([], [])
         counts = {"rows": f"{len(texts):,}", "parallel": f"{len(parallel):,}" if parallel else ""}
+        counts["bitext"] = f"{len(bitext):,}" if bitext else ""
         counts["rows"] += " and more" if len(texts) == LOOKED_AT else ""
     return [*lines, *(f"{name:<9}{count}" for name, count in counts.items() if count)]
 
@@ -191,10 +203,11 @@ def finish(folder: Path, config: StackConfig) -> None:
     wanted = ("loss", "fvu", "cosine", "accuracy")
     say("  ".join(f"{key} {last[key]:.3g}" for key in wanted if isinstance(last.get(key), float)))
     place = shlex.quote(str(folder))
+    done = "generation" if config.stage == "finetune" and config.task.kind == "generation" else config.stage
     say(
         f"report   {place}/report.html\n"
         f"model    {place}/model\n"
         f"metrics  {place}/metrics.jsonl  (a line per step)\n"
         f"card     {place}/README.md\n"
-        f"next     {NEXT[config.stage].format(place=place)}"
+        f"next     {NEXT[done].format(place=place)}"
     )

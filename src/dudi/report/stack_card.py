@@ -19,6 +19,7 @@ STAGES = {
     "teach": ("LLM tuned on a task", "cross-entropy with labels; the teacher of Stage 2"),
     "distill": ("MT-LLM after Stage 2", "distillation from the vectors of an LLM that was tuned on the task"),
     "finetune": ("Classifier", "cross-entropy with labels"),
+    "generation": ("MT-LLM that writes", "cross-entropy with written answers"),
 }
 
 
@@ -32,7 +33,8 @@ def front_matter(run: RunFolder) -> ModelCardData:
 def content(run: RunFolder) -> dict[str, Any]:
     """What the template of a stack's card is filled with."""
     stage = str(run.value("stage"))
-    what, how = STAGES.get(stage, ("Model of dudi stack", "the stage was not recorded"))
+    writes = stage == "finetune" and run.value("task.kind") == "generation"
+    what, how = STAGES.get("generation" if writes else stage, ("Model of dudi stack", "the stage was not recorded"))
     counts, steps = run.data.get("rows"), last(run.metrics, "step")
     rows = dict(counts) if isinstance(counts, Mapping) else {}
     measured = [
@@ -42,6 +44,7 @@ def content(run: RunFolder) -> dict[str, Any]:
     return {
         "what": what,
         "how": how,
+        "writes": writes,
         "reads_languages": stage in ("align", "distill", "finetune"),
         "facts": [
             *_parts(run),

@@ -2,9 +2,10 @@
 
 from dudi.stacking.alignment import align
 from dudi.stacking.arguments import StackArguments
-from dudi.stacking.building import build_stack, load_stack, merge, with_head
+from dudi.stacking.building import build_stack, load_stack, merge, read_own_tokens, with_head
 from dudi.stacking.configuration import MTLLMConfig
 from dudi.stacking.evaluation import Evaluation, evaluate
+from dudi.stacking.generating import MTLLMForCausalLM, with_lm_head
 from dudi.stacking.lora import LoraSettings
 from dudi.stacking.mntp import adapt
 from dudi.stacking.modeling import MTLLMForMultipleChoice, MTLLMForSequenceClassification, MTLLMModel
@@ -14,11 +15,13 @@ from dudi.stacking.stored import open_model
 from dudi.stacking.tasks import distill, finetune, vectors
 from dudi.stacking.tokens import Source
 from dudi.stacking.translation import translate, translate_rows
+from dudi.stacking.writing import write
 
 __all__ = [
     "Evaluation",
     "LoraSettings",
     "MTLLMConfig",
+    "MTLLMForCausalLM",
     "MTLLMForMultipleChoice",
     "MTLLMForSequenceClassification",
     "MTLLMModel",
@@ -36,9 +39,12 @@ __all__ = [
     "merge",
     "open_model",
     "probe",
+    "read_own_tokens",
     "rows_from_records",
     "translate",
     "translate_rows",
     "vectors",
     "with_head",
+    "with_lm_head",
+    "write",
 ]

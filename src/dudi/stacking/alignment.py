@@ -18,15 +18,17 @@ from dudi.stacking import assembly, building, lora, parts
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader
 from dudi.stacking.connector import start_connector
+from dudi.stacking.curriculum import Curriculum
 from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.modeling import MTLLMModel, on_device
 from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
 from dudi.stacking.store import TextRows
-from dudi.stacking.tokens import SHORTENED, Source
+from dudi.stacking.tokens import SHORTENED, Source, read_inputs
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
 
-LLM_IDS, LLM_MASK = "llm_input_ids", "llm_attention_mask"
+TAUGHT_IDS, TAUGHT_MASK = "taught_input_ids", "taught_attention_mask"
+"""What the LLM alone reads of a text: the teacher of Stage 1."""
 
 
 class Alignment:
@@ -57,12 +59,14 @@ class Alignment:
         self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_source.tokenizer
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
-        """The same texts as both tokenizers write them."""
-        texts, languages = [row.text for row in rows], [row.language for row in rows]
-        batch = self.source.collate(self.source.encode(texts, languages, max_length=self.args.max_length))
-        own = self.llm_source.collate(self.llm_source.encode(texts, languages, max_length=self.args.max_length))
+        """The texts as both tokenizers write them; of a row that names its `english` the LLM alone reads that."""
+        texts = [StackRow(row.text, row.language) for row in rows]
+        batch = self.source.collate(self.source.encode_rows(texts, max_length=self.args.max_length))
+        meant = [row.text if row.english is None else row.english for row in rows]
+        languages = [row.language for row in rows]
+        own = self.llm_source.collate(self.llm_source.encode(meant, languages, max_length=self.args.max_length))
         shortened = torch.maximum(batch[SHORTENED], own[SHORTENED])
-        return batch | {LLM_IDS: own["input_ids"], LLM_MASK: own["attention_mask"], SHORTENED: shortened}
+        return batch | {TAUGHT_IDS: own["input_ids"], TAUGHT_MASK: own["attention_mask"], SHORTENED: shortened}
 
     def prepare(self, batch: Batch) -> Batch:
         """Nothing is drawn."""
@@ -74,8 +78,8 @@ class Alignment:
 
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
         """Summed over rows, a mean over the vector's width."""
-        taught = teacher_vectors(self.teacher or inner.reader, batch[LLM_IDS], batch[LLM_MASK])
-        read = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).vectors
+        taught = teacher_vectors(self.teacher or inner.reader, batch[TAUGHT_IDS], batch[TAUGHT_MASK])
+        read = model(**read_inputs(batch)).vectors
         residual = (read - taught).square()
         sums = {
             "residual": residual.sum(),
@@ -142,6 +146,7 @@ def align(
     lora_settings: lora.LoraSettings | None = lora.AUTHORS,
     parallel: Sequence[StackRow] = (),
     *,
+    bitext: Sequence[StackRow] = (),
     resume: str | Path | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> MTLLMModel:
@@ -153,23 +158,29 @@ def align(
         model: Encoder and LLM.
         source: The encoder's tokenizer.
         llm_source: The LLM's.
-        rows: English texts.
+        rows: English texts. Of one that names its `english` the encoder reads the text, and the LLM the English.
         args: The keys; `output_dir` gets `metrics.jsonl` and `checkpoints/`.
         lora_settings: Of the new adapter; None: the whole LLM learns. A model that carries an adapter goes on with it.
         parallel: Rows with `english`: FVU and cosine of each language are measured on them.
+        bitext: Rows with `english` that come before the others, for `args.bitext_share` of the steps (MERLIN, arXiv
+            2509.08105).
         resume: A checkpoint of the same run.
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: a part is missing.
-        DataError: a language code is unknown.
+        ConfigError: a part is missing; or there is bitext, and `max_steps` does not say how long Stage 1 is.
+        DataError: a language code is unknown, or a row of the bitext has no English.
     """
     if model.config.parts != "stack" or model.connector is None or model.llm is None:
         raise ConfigError("align: needs an encoder and an LLM")
     source.check_rows(rows.first_of_each() if isinstance(rows, TextRows) else rows)
-    source.check_rows(parallel)
+    source.check_rows([*parallel, *bitext])
+    if args.llm_tokens:
+        building.read_own_tokens(model, args.seed)
+    if model.boundary is not None:
+        source.beside = llm_source
     check_reader(model.reads, source, args.max_length)
-    check_reader(model.llm, llm_source, args.max_length)
+    check_reader(model.llm, llm_source, args.max_length if model.boundary is None else 2 * args.max_length + 1)
     teacher = None
     if model.config.lora is None and lora_settings is None:
         teacher = on_device(frozen_llm(model), args.device)
@@ -178,19 +189,23 @@ def align(
     elif model.config.lora is None and lora_settings is not None:
         lora.add_lora(model.llm, lora_settings, args.seed)
         model.config.lora = dataclasses.asdict(lora_settings)
-    model.connector.float()
+    for part in (model.connector, model.boundary):
+        if part is not None:
+            part.float()
     if resume is None and args.connector_start == "least_squares":
         texts = [row.text for row in rows[: args.start_rows]]
         start_connector(model, source, llm_source, texts, rows[0].language, max_length=args.max_length)
     if teacher is None:
-        trainable(model, model.connector)
+        trainable(model, model.connector, model.boundary)
         trainable_lora(model.llm)
     else:
-        trainable(model, model.connector, model.llm)
-        model.llm.get_input_embeddings().requires_grad_(False)  # the stack reads no tokens
+        trainable(model, model.connector, model.boundary, model.llm)
+        if model.boundary is None:
+            model.llm.get_input_embeddings().requires_grad_(False)  # the stack reads no tokens
+    learned = Curriculum(bitext, rows, args) if bitext else rows
     model.disturbance = Disturbance(args.state_shuffle, args.state_repeat, args.state_drop)
     objective = Alignment(source, llm_source, args, parallel, teacher)
-    run(StackTrainer(model, args, objective, rows, about=about), resume)
+    run(StackTrainer(model, args, objective, learned, about=about), resume)
     model.disturbance = Disturbance()
     if args.merge_lora and model.config.lora is not None:
         building.merge(model)

@@ -31,6 +31,12 @@ class StackArguments(RunArguments):
     start_rows: int = _key(1024, "align: texts that the least-squares start is computed from.", at_least=1)
     merge_lora: bool = _key(True, "align: merge the adapter at the end; false: later stages go on with the same one.")
     train_connector: bool = _key(True, "Train the connector too; the paper's Stage 2 leaves it as Stage 1 made it.")
+    llm_tokens: bool = _key(
+        False, "The LLM reads its own tokens of a text too, behind the encoder's states and one learned embedding."
+    )
+    bitext_share: float = _key(
+        0.5, "align: share of the steps, the first ones, that learn from `data.bitext`.", at_least=0, at_most=1
+    )
     save_parents: bool = _key(False, "Save the parents' frozen weights in model/ too: it then loads without them.")
     muon: bool = _key(False, "Muon for the matrices and Adam for the rest, instead of `optim`.")
     state_shuffle: float = _key(

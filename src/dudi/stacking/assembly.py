@@ -16,7 +16,7 @@ from dudi.errors import ConfigError, DataError, DudiError
 from dudi.stacking import llm2vec, lora, parts
 
 TRAINED = "trained.safetensors"
-_MERGED, _HEAD = "merged.", "score.weight"
+_MERGED, HEADS = "merged.", ("score.", "lm_head.")
 
 
 def trained_file(name: str, revision: str | None = None) -> Path | None:
@@ -46,7 +46,7 @@ def save_trained(model: Any, folder: Path) -> None:
     for number, weights in enumerate(reader.merged):
         tensors |= {f"{_MERGED}{number}.{name}": tensor for name, tensor in weights.items()}
     if model is not reader:
-        tensors[_HEAD] = model.score.weight
+        tensors |= {name: value for name, value in model.state_dict().items() if _of_head(name, config.parents)}
     config.architectures = [type(model).__name__]
     config.dtype = str(_precision(reader, config.parents)).removeprefix("torch.")
     config.save_pretrained(folder)
@@ -62,6 +62,11 @@ def _precision(reader: PreTrainedModel, parents: Mapping[str, Any]) -> torch.dty
 def _inherited(name: str, parents: Mapping[str, Any]) -> bool:
     """Whether a weight of a reader is a parent's: in a part that has one, and no adapter's."""
     return name.partition(".")[0] in parents and ".lora_" not in name
+
+
+def _of_head(name: str, parents: Mapping[str, Any]) -> bool:
+    """Whether a weight is a head's that no parent has: an LLM brings its own along."""
+    return name.startswith("score.") or (name.startswith("lm_head.") and "llm" not in parents)
 
 
 def trained_whole(model: Any, role: str) -> None:
@@ -103,15 +108,13 @@ def fill(model: Any, trained: Path, dtype: Any = "auto") -> None:
         for name, weights in reader.adapted.named_parameters():
             if ".lora_" in name:
                 weights.data = weights.data.float()
-    if reader.connector is not None:
-        reader.connector.to_empty(device="cpu").float()
-    head = saved.pop(_HEAD, None)
-    _copy(reader, saved, [name for name in reader.state_dict() if not _inherited(name, config.parents)], place)
+    for own in (reader.connector, reader.boundary):
+        if own is not None:
+            own.to_empty(device="cpu").float()
+    head = {name: saved.pop(name) for name in list(saved) if name.startswith(HEADS)}
+    copy_into(reader, saved, [name for name in reader.state_dict() if not _inherited(name, config.parents)], place)
     if model is not reader:
-        model.score.to_empty(device="cpu").float()
-        nn.init.normal_(model.score.weight, std=model.score.in_features**-0.5)
-        if head is not None:
-            _copy(model, {_HEAD: head}, [_HEAD], place)
+        model.fill_head(head, place)
 
 
 def _part(place: str, role: str, config: Any, dtype: torch.dtype) -> PreTrainedModel | None:
@@ -143,13 +146,13 @@ def _merge_again(reader: Any, settings: list[dict[str, Any]], saved: dict[str, T
         begin = f"{_MERGED}{number}."
         weights = {name.removeprefix(begin): saved.pop(name) for name in list(saved) if name.startswith(begin)}
         lora.add_lora(reader.adapted, lora.LoraSettings(**own))
-        _copy(reader.adapted, weights, list(lora.lora_weights(reader.adapted)), place)
+        copy_into(reader.adapted, weights, list(lora.lora_weights(reader.adapted)), place)
         lora.merge_lora(reader.adapted)
         reader.merged.append(weights)
 
 
 @torch.no_grad()
-def _copy(module: nn.Module, tensors: Mapping[str, Tensor], wanted: list[str], place: str) -> None:
+def copy_into(module: nn.Module, tensors: Mapping[str, Tensor], wanted: list[str], place: str) -> None:
     """Copy tensors into a module by their names: each has to have a place, and each that is wanted has to be there."""
     own = module.state_dict()
     parts.check_loaded(place, [name for name in wanted if name not in tensors])

@@ -15,6 +15,7 @@ from dudi.errors import ConfigError
 from dudi.models.load import locate
 from dudi.stacking import llm2vec, lora, parts
 from dudi.stacking.configuration import MTLLMConfig
+from dudi.stacking.generating import MTLLMForCausalLM, with_lm_head
 from dudi.stacking.modeling import (
     MTLLMForMultipleChoice,
     MTLLMForSequenceClassification,
@@ -122,12 +123,45 @@ def new_linear(inputs: int, outputs: int, *, bias: bool, seed: int) -> nn.Linear
     return layer
 
 
+def read_own_tokens(model: MTLLMPreTrainedModel, seed: int = 0) -> None:
+    """Let the LLM of a stack read its own tokens of a text too, in place; where it does already, nothing is done.
+
+    Between the encoder's states and the LLM's own tokens stands one learned embedding, the boundary (MindMerger, arXiv
+    2405.17386). It starts at random, of the size of the LLM's own embeddings.
+
+    Args:
+        model: Encoder and LLM, with a head or without.
+        seed: Of the boundary, which depends on nothing else.
+
+    Raises:
+        ConfigError: a part is missing.
+    """
+    reader = model.reader
+    if reader.boundary is not None:
+        return
+    if reader.llm is None or reader.encoder is None:
+        raise ConfigError("llm_tokens: needs an encoder and an LLM; set llm_tokens=false")
+    embed: Any = reader.llm.get_input_embeddings()
+    with torch.no_grad():
+        ids = torch.arange(min(len(embed.weight), 1024), device=embed.weight.device)
+        drawn = torch.randn(1, reader.config.hidden_size, generator=torch.Generator().manual_seed(seed))
+        drawn *= embed(ids).float().std().cpu()
+    reader.boundary = nn.Embedding.from_pretrained(drawn.to(reader.device), freeze=False)
+    for config in (model.config, reader.config):
+        config.llm_tokens = True
+
+
 def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
     """A model for a task around a reader (no copy), with a new head.
 
     Returns:
-        A `MTLLMForSequenceClassification` or `MTLLMForMultipleChoice`.
+        A `MTLLMForSequenceClassification`, `MTLLMForMultipleChoice` or, with the LLM's own head, `MTLLMForCausalLM`.
+
+    Raises:
+        ConfigError: an answer is to be written, and the model cannot write.
     """
+    if task.kind == "generation":
+        return with_lm_head(model, task=task)
     config = copy.deepcopy(model.config)
     config.task, config.separator = task.kind, task.separator
     if task.labels:
@@ -154,7 +188,8 @@ def load_stack(folder: str | Path, *, dtype: str = "auto") -> Any:
         config = AutoConfig.from_pretrained(place)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: no model of dudi stack ({str(error).partition(chr(10))[0][:120]})") from error
-    kinds = {kind.__name__: kind for kind in (MTLLMModel, MTLLMForSequenceClassification, MTLLMForMultipleChoice)}
+    classes = (MTLLMModel, MTLLMForSequenceClassification, MTLLMForMultipleChoice, MTLLMForCausalLM)
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in classes}
     named = (config.architectures or ["?"])[0]
     if named not in kinds:
         raise ConfigError(f"{folder}: holds a {named}, not a model of dudi stack ({', '.join(kinds)})")

@@ -90,6 +90,22 @@ def check_reader(reader: PreTrainedModel, source: Source, max_length: int) -> No
     check_length(reader, max_length, who, "max_length")
 
 
+def check_reading(reader: Any, source: Source, max_length: int) -> None:
+    """`check_reader` of a model without its head: of the part that reads, and of an LLM that reads its own tokens too.
+
+    Args:
+        reader: A `MTLLMModel`.
+        source: That it reads with.
+        max_length: Tokens of the longest text, of either tokenizer.
+
+    Raises:
+        ConfigError: as there.
+    """
+    check_reader(reader.reads, source, max_length)
+    if source.beside is not None:
+        check_reader(reader.llm, source.beside, 2 * max_length + 1)
+
+
 def _otherwise(name: str, said: str, sees_ahead: bool) -> DataError:
     found = "depends" if sees_ahead else "does not depend"
     advice = "see config.is_causal" if sees_ahead else "it cannot be read bidirectionally: set attention: causal"

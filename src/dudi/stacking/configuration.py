@@ -28,13 +28,17 @@ class MTLLMConfig(PreTrainedConfig):
         stage: What was done to these weights: `untrained`, `aligned` (Stage 1), `teacher` (an LLM tuned on a task),
             `distilled` (Stage 2), `finetuned` (by labels).
         lora: `r`, `alpha`, `dropout` and `target_modules` of an adapter that is in the weights and not merged.
-        task: `classification`, `choice`, or None.
+        task: `classification`, `choice`, `generation`, or None.
         codes: The encoder's language code for each code that rows may have, before the table of languages is asked.
         max_row_length: Tokens of a row that were read in the last training; what an evaluation reads too.
         parents: Where the frozen weights of `encoder` and `llm` come from; None: all weights are here, or the parts
             were built in Python.
         merged: Settings of the adapters that have been merged into the weights on top of the parents, in order.
         separator: What stands between the texts of a pair where the tokenizer sets nothing there.
+        llm_tokens: Whether the LLM reads its own tokens of a text too, behind the encoder's states and one learned
+            embedding.
+        head: Of a stack that writes: `tied` to the LLM's embeddings, `linear`, or `biased` (linear with a bias).
+        prompt: What a stack that writes was asked in training, behind the text.
 
     Raises:
         ConfigError: a value is none of its choices, or both parts are missing.
@@ -54,6 +58,9 @@ class MTLLMConfig(PreTrainedConfig):
     separator: str = "\n"
     parents: dict | None = None
     merged: list | None = None
+    llm_tokens: bool = False
+    head: str | None = None
+    prompt: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoder_config = _rebuilt(self.encoder_config)
@@ -62,7 +69,7 @@ class MTLLMConfig(PreTrainedConfig):
         _check("stage", self.stage, STAGES)
         if self.llm_config is not None:
             self.llm_config.is_causal = self.attention == "causal"
-            self.llm_config.use_cache = False  # nothing is decoded
+            self.llm_config.use_cache = False  # whoever writes asks for it
         super().__post_init__(**kwargs)
 
     @property

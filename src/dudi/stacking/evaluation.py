@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from dudi.models.frozen import evaluating
-from dudi.stacking.checks import check_reader
+from dudi.stacking.checks import check_reading
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import SHORTENED, Source
@@ -53,7 +53,7 @@ def evaluate(
         DataError: a language code is unknown.
     """
     source.check_rows(rows)
-    check_reader(model.reader.reads, source, max_length)
+    check_reading(model.reader, source, max_length)
     started = time.perf_counter()
     encoded = source.encode_rows(rows, max_length=max_length)
     order = sorted(range(len(rows)), key=lambda place: len(encoded[place]["input_ids"]))

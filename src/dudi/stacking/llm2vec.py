@@ -44,11 +44,8 @@ def load_adapted_llm(
         ConfigError: something cannot be read, or is an adapter of another kind.
         DataError: an adapter does not fit the model.
     """
-    base, chain = name, list(adapters)
-    found = None if _is_model(locate(name)) else _file(locate(name), CONFIG, required=False)
-    if found is not None:
-        base = str(_read(found)["base_model_name_or_path"])
-        chain.insert(0, name)
+    base, first = base_and_adapters(name)
+    chain = [*first, *adapters]
     own_revision = revision if base == name else None
     part = parts.load_llm(
         base,
@@ -60,6 +57,16 @@ def load_adapted_llm(
     )
     merge_adapters(part.model, chain)
     return part
+
+
+def base_and_adapters(name: str) -> tuple[str, list[str]]:
+    """A model and no adapter; or the base that a folder of an adapter alone names, and that folder.
+
+    Raises:
+        ConfigError: its config cannot be read.
+    """
+    found = None if _is_model(locate(name)) else _file(locate(name), CONFIG, required=False)
+    return (name, []) if found is None else (str(_read(found)["base_model_name_or_path"]), [name])
 
 
 def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> PreTrainedModel:

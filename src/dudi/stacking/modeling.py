@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
@@ -23,6 +23,7 @@ from dudi.stacking import assembly, lora
 from dudi.stacking.checks import check_attention, check_encoder
 from dudi.stacking.configuration import MTLLMConfig, part
 from dudi.stacking.disturbing import Disturbance
+from dudi.stacking.joining import pack
 from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
 
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
@@ -34,7 +35,7 @@ class StackOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: (B, T, D).
-        pooled: (B, D) mean over the attended tokens, in fp32.
+        pooled: (B, D) mean over the attended tokens, in fp32; the boundary is none of them.
         choices: (B, C, D) mean over each span's tokens, in fp32; None without spans.
     """
 
@@ -80,7 +81,7 @@ class MTLLMPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     # Frozen parts may be held in bf16; what is trained stays in fp32, and a checkpoint gives it back exactly.
-    _keep_in_fp32_modules_strict = ["connector", "score", "lora_A", "lora_B"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["connector", "boundary", "score", "lora_A", "lora_B"]  # noqa: RUF012
     config: MTLLMConfig
 
     @classmethod
@@ -160,6 +161,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
     Attributes:
         merged: Of each adapter of `config.merged`, its weights.
         disturbance: What Stage 1 does to the encoder's states while it trains; nothing in any other use.
+        boundary: With `config.llm_tokens` the embedding between the encoder's states and the LLM's own tokens.
 
     Raises:
         ConfigError: the config has neither part.
@@ -172,9 +174,11 @@ class MTLLMModel(MTLLMPreTrainedModel):
         part(config.encoder_config if config.llm_config is None else config.llm_config)
         self.encoder = None if config.encoder_config is None else empty_encoder(part(config.encoder_config))
         self.llm = None if config.llm_config is None else empty_llm(part(config.llm_config))
-        self.connector = None
+        self.connector: nn.Linear | None = None
+        self.boundary: nn.Embedding | None = None
         if config.parts == "stack":
             self.connector = nn.Linear(config.encoder_size, config.hidden_size)
+            self.boundary = nn.Embedding(1, config.hidden_size) if config.llm_tokens else None
         if config.lora is not None:
             lora.add_lora(self.adapted, lora.LoraSettings(**config.lora))
         self.post_init()
@@ -210,26 +214,99 @@ class MTLLMModel(MTLLMPreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         choice_spans: Tensor | None = None,
+        llm_input_ids: Tensor | None = None,
+        llm_attention_mask: Tensor | None = None,
+        llm_choice_spans: Tensor | None = None,
         **kwargs: Any,
     ) -> StackOutput:
         """Read a batch.
+
+        With `config.llm_tokens` the LLM reads the connected states, the boundary, and its own tokens of the same text
+        (MindMerger, arXiv 2405.17386). `last_hidden_state` has the columns of the three in this order, U = T + 1 + V;
+        a mean is one over the positions of the text, or of the choice, in both of its spellings.
 
         Args:
             input_ids: (B, T) of the encoder's tokenizer; of the LLM's where there is no encoder.
             attention_mask: (B, T) 1 for tokens, 0 for padding; None: no padding.
             choice_spans: (B, C, 2) first column and the column behind the last of each span; (0, 0) is none.
+            llm_input_ids: (B, V) the same texts in the LLM's tokens, where `config.llm_tokens` asks for them.
+            llm_attention_mask: (B, V), on any side padded.
+            llm_choice_spans: (B, C, 2) likewise.
             kwargs: Not read; tokenizers give more than is needed.
+
+        Raises:
+            ValueError: the LLM's tokens are missing, or are none that this stack reads.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if self.llm is None or self.encoder is None:
+            self._check_own_tokens(llm_input_ids)
         if self.encoder is None:
             return self.read_tokens(input_ids, mask, choice_spans)
+        if self.llm is None:
+            return pooled_output(self.encode(input_ids, mask), mask, choice_spans)
+        disturbed = self.training and choice_spans is None
+        parts, masks = self.embed(input_ids, mask, llm_input_ids, llm_attention_mask, disturbed=disturbed)
+        if self.boundary is None:
+            states = self.llm(inputs_embeds=parts[0], attention_mask=masks[0]).last_hidden_state
+            return pooled_output(states, masks[0], choice_spans)
+        packed = pack(parts, masks)
+        states = self.llm(inputs_embeds=packed.embeds, attention_mask=packed.mask).last_hidden_state
+        states = packed.spread(states, sum(part.shape[1] for part in parts))
+        counted = torch.cat([masks[0], torch.zeros_like(masks[1]), masks[2]], dim=1)
+        pooled = masked_mean(states, counted[:, None, :])[:, 0]
+        choices = None
+        if choice_spans is not None:
+            if llm_choice_spans is None:
+                raise ValueError("llm_choice_spans: the place of each choice in the LLM's own tokens is missing")
+            inside = [span_masks(choice_spans, parts[0].shape[1]), span_masks(llm_choice_spans, parts[2].shape[1])]
+            between = torch.zeros_like(inside[0][..., :1])
+            choices = masked_mean(states, torch.cat([inside[0], between, inside[1]], dim=2) * counted[:, None, :])
+        return StackOutput(last_hidden_state=states, pooled=pooled, choices=choices)
+
+    def embed(
+        self,
+        input_ids: Tensor,
+        mask: Tensor,
+        llm_input_ids: Tensor | None = None,
+        llm_attention_mask: Tensor | None = None,
+        *,
+        disturbed: bool = False,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What the LLM of a stack reads of a batch of texts; arguments as in `forward`.
+
+        Args:
+            input_ids: (B, T).
+            mask: (B, T).
+            llm_input_ids: (B, V).
+            llm_attention_mask: (B, V).
+            disturbed: Do to the encoder's states what Stage 1 does.
+
+        Returns:
+            Parts (B, T_i, D) in the LLM's precision, and their masks (B, T_i): the connected states and, with
+            `config.llm_tokens`, the boundary and the LLM's embeddings of its own tokens.
+
+        Raises:
+            ValueError: a part is missing, or the LLM's tokens are missing or not asked for.
+        """
+        if self.llm is None or self.connector is None:
+            raise ValueError("only an encoder under an LLM embeds")
+        self._check_own_tokens(llm_input_ids)
         states = self.encode(input_ids, mask)
-        if self.llm is not None and self.connector is not None:
-            if self.training and self.disturbance and choice_spans is None:
-                states, mask = self.disturbance(states, mask)
-            joined = self.connector(states.to(self.connector.weight.dtype)).to(self.llm.dtype)
-            states = self.llm(inputs_embeds=joined, attention_mask=mask).last_hidden_state
-        return pooled_output(states, mask, choice_spans)
+        if disturbed and self.disturbance:
+            states, mask = self.disturbance(states, mask)
+        parts, masks = [self.connector(states.to(self.connector.weight.dtype)).to(self.llm.dtype)], [mask]
+        if self.boundary is not None and llm_input_ids is not None:
+            between = self.boundary.weight.to(self.llm.dtype).expand(len(input_ids), 1, -1)
+            own = self.llm.get_input_embeddings()(llm_input_ids)
+            own_mask = torch.ones_like(llm_input_ids) if llm_attention_mask is None else llm_attention_mask
+            parts, masks = [*parts, between, own], [*masks, own_mask.new_ones(len(own_mask), 1), own_mask]
+        return parts, masks
+
+    def _check_own_tokens(self, llm_input_ids: Tensor | None) -> None:
+        if self.boundary is not None and llm_input_ids is None:
+            raise ValueError("llm_input_ids: this stack reads its LLM's own tokens too; see `beside` of Source")
+        if self.boundary is None and llm_input_ids is not None:
+            raise ValueError("llm_input_ids: this model reads no tokens of an LLM beside its own input (llm_tokens)")
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(B, T, E) states of the encoder, which has no gradient under an LLM.
@@ -298,6 +375,13 @@ class _WithHead(MTLLMPreTrainedModel):
         """Those that the input ids go to."""
         return self.stack.get_input_embeddings()
 
+    def fill_head(self, saved: Mapping[str, Tensor], place: str) -> None:
+        """Give a head that has no weights yet those that were saved; a new one starts at random."""
+        self.score.to_empty(device="cpu").float()
+        nn.init.normal_(self.score.weight, std=self.score.in_features**-0.5)
+        if saved:
+            assembly.copy_into(self, saved, ["score.weight"], place)
+
 
 class MTLLMForSequenceClassification(_WithHead):
     """A class for each sentence, or pair of sentences."""
@@ -306,10 +390,17 @@ class MTLLMForSequenceClassification(_WithHead):
         super().__init__(config, len(config.id2label or {}))
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        llm_input_ids: Tensor | None = None,
+        llm_attention_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> TaskOutput:
         """Arguments as in `MTLLMModel.forward`, and `labels` (B,)."""
-        read = self.stack(input_ids, attention_mask)
+        own = {"llm_input_ids": llm_input_ids, "llm_attention_mask": llm_attention_mask}
+        read = self.stack(input_ids, attention_mask, **own)
         logits = self.score(read.pooled.to(self.score.weight.dtype)).float()
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return TaskOutput(loss=loss, logits=logits, pooled=read.pooled)
@@ -327,6 +418,9 @@ class MTLLMForMultipleChoice(_WithHead):
         attention_mask: Tensor | None = None,
         choice_spans: Tensor | None = None,
         labels: Tensor | None = None,
+        llm_input_ids: Tensor | None = None,
+        llm_attention_mask: Tensor | None = None,
+        llm_choice_spans: Tensor | None = None,
         **kwargs: Any,
     ) -> TaskOutput:
         """Arguments as in `MTLLMModel.forward`, and `labels` (B,).
@@ -336,7 +430,7 @@ class MTLLMForMultipleChoice(_WithHead):
         """
         if choice_spans is None:
             raise ValueError("choice_spans: a model for choices needs the place of each choice")
-        read = self.stack(input_ids, attention_mask, choice_spans)
+        read = self.stack(input_ids, attention_mask, choice_spans, llm_input_ids, llm_attention_mask, llm_choice_spans)
         logits = self.score(read.choices.to(self.score.weight.dtype)).float()[..., 0]
         logits = logits.masked_fill(choice_spans[..., 1] <= choice_spans[..., 0], float("-inf"))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)

@@ -142,8 +142,27 @@ def parallel_rows(config: StackConfig) -> list[StackRow]:
     return with_english(rows, data.parallel)
 
 
-def with_english(rows: list[StackRow], source: str) -> list[StackRow]:
+def bitext_rows(config: StackConfig) -> list[StackRow]:
+    """The texts with English that Stage 1 learns from first; read as `parallel_rows` are.
+
+    Raises:
+        ConfigError: no such source.
+        DataError: a row is none, or has no English anywhere.
+    """
+    data = config.data
+    if data.bitext is None:
+        return []
+    rows = read_rows(data.bitext, split=data.bitext_split, language=data.bitext_language, columns=data.bitext_columns)
+    return with_english(rows, data.bitext, "data.bitext_columns")
+
+
+def with_english(rows: list[StackRow], source: str, key: str = "data.parallel_columns") -> list[StackRow]:
     """Rows with their English: their own, else the text of the English row of the same id.
+
+    Args:
+        rows: The rows.
+        source: How messages name them.
+        key: The key that says what the column is called.
 
     Raises:
         DataError: a row has neither.
@@ -155,7 +174,7 @@ def with_english(rows: list[StackRow], source: str) -> list[StackRow]:
         if meant is None:
             raise DataError(
                 f"{source}: {row.id} ({row.language}): has no 'english', and no English row has its id; "
-                "name the column with data.parallel_columns={english: ...}"
+                f"name the column with {key}={{english: ...}}"
             )
         found.append(dataclasses.replace(row, english=meant))
     return found

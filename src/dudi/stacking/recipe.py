@@ -82,6 +82,15 @@ class StackDataSection(Section):
     parallel_columns: dict[str, str] = Field(
         default_factory=dict, description="Our columns to theirs: {english: en}; without it rows of one id are matched."
     )
+    bitext: Place | None = Field(
+        default=None,
+        description="align: texts with `english` that Stage 1 learns from first: the LLM's side is the English.",
+    )
+    bitext_split: str = Field(default="train", description="Their split.")
+    bitext_language: str | None = Field(default=None, description="The language of those that do not name theirs.")
+    bitext_columns: dict[str, str] = Field(
+        default_factory=dict, description="Our columns to theirs, as for `parallel_columns`."
+    )
     language: str | None = Field(default=None, description="The source language of rows that do not name theirs.")
     columns: dict[str, str] = Field(
         default_factory=dict, description="Our columns to the rows' own: {text: premise, pair: hypothesis}."
@@ -92,13 +101,17 @@ class StackDataSection(Section):
 class TaskSection(Section):
     """What is asked about a row."""
 
-    kind: Literal["classification", "choice"] = Field(
-        default="classification", description="A class of a text or a pair, or one of the row's `choices`."
+    kind: Literal["classification", "choice", "generation"] = Field(
+        default="classification",
+        description="A class of a text or a pair, one of the row's `choices`, or a written `answer` (finetune).",
     )
     labels: list[str] = Field(default_factory=list, description="Names of the classes, in the order of their numbers.")
     separator: str = Field(
         default="\n",
         description="Between the texts of a pair, where the tokenizer sets nothing (GPT-2, Qwen); the authors: ''.",
+    )
+    prompt: str = Field(
+        default="", description="generation: what the LLM is asked, in its own tokens, behind the text."
     )
 
 

@@ -17,12 +17,19 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "pair": ("pair", "question", "hypothesis"),
     "choices": ("choices",),
     "label": ("label", "answer"),
+    "answer": ("answer",),
     "english": ("english", "en"),
 }
 """Our columns, and the names that rows may have for them; of several in one row none is guessed."""
 COLUMNS = tuple(ALIASES)
+_ASKED: Mapping[str, tuple[str, ...]] = {
+    "classification": ("pair", "label"),
+    "choice": ("pair", "label", "choices"),
+    "generation": ("pair", "answer"),
+}
+"""The columns that are read for a kind of task, beside those that every row has."""
 Names = Mapping[str, tuple[str, ...]]
-Kind = Literal["classification", "choice"]
+Kind = Literal["classification", "choice", "generation"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,15 +37,18 @@ class Task:
     """What is asked about a row.
 
     Attributes:
-        kind: `classification` of a sentence or a pair, or `choice` among answers that stand behind text and question.
+        kind: `classification` of a sentence or a pair, `choice` among answers that stand behind text and question, or
+            `generation` of an answer that is written.
         labels: Names of the classes, in the order of their numbers; empty for choices.
         separator: What stands between the two texts of a pair where a tokenizer sets nothing there (GPT-2, Qwen); the
             authors had nothing.
+        prompt: What an LLM that writes is asked, in its own tokens, behind the text.
     """
 
     kind: Kind
     labels: tuple[str, ...] = ()
     separator: str = "\n"
+    prompt: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,8 +61,9 @@ class StackRow:
         label: Number of the right class or choice; None where there is none.
         pair: The second sentence, the hypothesis, or the question about the passage.
         choices: The answers to choose from.
-        english: What the text means in English, for measuring.
+        english: What the text means in English, for measuring and for Stage 1 on bitext.
         id: Its name.
+        answer: What is to be written about it; None where there is none.
     """
 
     text: str
@@ -62,6 +73,7 @@ class StackRow:
     choices: tuple[str, ...] = ()
     english: str | None = None
     id: str = ""
+    answer: str | None = None
 
 
 class Problem(ValueError):
@@ -123,7 +135,7 @@ def parse(
     """
     if not isinstance(record, Mapping):
         raise Problem("is no mapping of names to values")
-    asked = ("pair", "label", *(("choices",) if task.kind == "choice" else ())) if task is not None else ()
+    asked = () if task is None else _ASKED[task.kind]
     values: dict[str, Any] = dict.fromkeys(names)
     for name in ("id", "language", "text", "english", *asked):
         values[name] = _value(record, names[name])
@@ -136,6 +148,7 @@ def parse(
         text=_text(values["text"], _named(record, names["text"])),
         language=code,
         label=None if task is None or values["label"] is None else _label(values["label"], task, choices),
+        answer=None if task is None or values["answer"] is None else _answer(values["answer"], task),
         pair=None if values["pair"] is None else _text(values["pair"], _named(record, names["pair"])),
         choices=choices,
         english=_text(english, names["english"][0]) if english is not None else None,
@@ -178,6 +191,13 @@ def _label(value: Any, task: Task, choices: Sequence[str]) -> int:
     raise Problem(f"label {_shown(value)} is not a number from 0 to {count - 1}")
 
 
+def _answer(value: Any, task: Task) -> str:
+    """An answer's text; a number stands for the name of its class where classes have names."""
+    if isinstance(value, int) and task.labels:
+        return task.labels[_label(value, task, ())]
+    return _text(value, "answer")
+
+
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -187,5 +207,8 @@ def fingerprint(rows: Sequence[StackRow]) -> str:
     """SHA-256 over rows in memory, in order."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(dataclasses.asdict(row), ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        values = dataclasses.asdict(row)
+        if row.answer is None:  # a row without one has the fingerprint that it had before rows could have one
+            del values["answer"]
+        digest.update(json.dumps(values, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

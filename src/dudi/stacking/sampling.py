@@ -1,7 +1,8 @@
-"""An order of rows in which a batch holds rows of like length, and so little padding."""
+"""Orders of rows: of like length within a batch, and so little padding; or one set of rows after another."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -42,3 +43,27 @@ class LikeLength(torch.utils.data.Sampler[int]):
             # A short batch comes last: in the middle it would shift all others.
             for number in [*torch.randperm(full, generator=generator).tolist(), *range(full, len(batches))]:
                 yield from batches[number]
+
+
+class InTurn(torch.utils.data.Sampler[int]):
+    """One set of rows after another, each passed over until it has given as many rows as it is to.
+
+    Args:
+        parts: Of each set, which has rows, its order, the place of its first row, and how many rows it gives.
+    """
+
+    def __init__(self, parts: Sequence[tuple[LikeLength, int, int]]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(count for _, _, count in self.parts)
+
+    def __iter__(self) -> Iterator[int]:
+        for order, begin, count in self.parts:
+            left = count
+            for epoch in itertools.count():
+                if left <= 0:
+                    break
+                order.set_epoch(epoch)
+                yield from (begin + place for place in itertools.islice(order, left))
+                left -= len(order)

@@ -33,6 +33,7 @@ class Job:
         eval_rows: For evaluation during training.
         parallel: Texts with English, for Stage 1.
         start: The checkpoint to go on from.
+        bitext: Texts with English that Stage 1 learns from first.
     """
 
     config: StackConfig
@@ -41,6 +42,7 @@ class Job:
     eval_rows: list[StackRow]
     parallel: list[StackRow]
     start: Path | None
+    bitext: Sequence[StackRow] = ()
 
     @property
     def lora(self) -> LoraSettings | None:
@@ -73,12 +75,14 @@ def task_of(config: StackConfig) -> Task:
     """The task of a recipe.
 
     Raises:
-        ConfigError: classes without names.
+        ConfigError: classes without names, or a stage that cannot learn the task.
     """
     section = config.task
+    if section.kind == "generation" and config.stage != "finetune":
+        raise ConfigError(f"task.kind: generation is learned by dudi stack finetune, not by {config.stage}")
     if section.kind == "classification" and len(section.labels) < 2:
         raise ConfigError("task.labels: name the classes, in the order of their numbers: task.labels=[yes, no]")
-    return Task(section.kind, tuple(section.labels), section.separator)
+    return Task(section.kind, tuple(section.labels), section.separator, section.prompt)
 
 
 def adapt(job: Job) -> Made:
@@ -105,8 +109,9 @@ def align(job: Job) -> Made:
     if llm_source is None:
         raise ConfigError("align: needs an encoder and an LLM")
     alignment.align(
-        model, source, llm_source, job.rows, job.args, job.lora, job.parallel, resume=job.start, about=job.about
-    )
+        model, source, llm_source, job.rows, job.args, job.lora, job.parallel,
+        bitext=job.bitext, resume=job.start, about=job.about,
+    )  # fmt: skip
     return Made(model, source.tokenizer, llm_source.tokenizer)
 
 

@@ -91,7 +91,13 @@ def open_model(
         load_tokenizer(str(folder)), (model.config.codes or {}) | dict(codes or {}), separator=model.config.separator
     )
     inside = folder / LLM_TOKENIZER
-    return model, source, Source(load_tokenizer(str(inside))) if inside.is_dir() else None
+    llm_source = Source(load_tokenizer(str(inside))) if inside.is_dir() else None
+    if model.config.llm_tokens:
+        if llm_source is None:
+            raise ConfigError(f"{name}: its LLM reads its own tokens too, and the folder holds no {LLM_TOKENIZER}/")
+        source.beside = llm_source
+        source.separate(model.config.separator)
+    return model, source, llm_source
 
 
 def save_vectors(folder: Path, vectors: Sequence[Tensor], rows: str) -> None:

@@ -24,6 +24,7 @@ from dudi.stacking.codes import find_language
 from dudi.stacking.configuration import MTLLMConfig
 from dudi.stacking.evaluation import Evaluation as Answers
 from dudi.stacking.evaluation import evaluate, judged
+from dudi.stacking.generating import MTLLMForCausalLM
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.tokens import Source
@@ -73,6 +74,8 @@ def open_tuned(name: str, device: torch.device, codes: Mapping[str, str]) -> tup
     if isinstance(model, MTLLMModel):
         stage = model.config.stage
         raise ConfigError(f"{name}: is at the stage '{stage}' and has no head; tune it on a task first")
+    if isinstance(model, MTLLMForCausalLM):
+        raise ConfigError(f"{name}: writes its answers; ask it with dudi stack generate")
     return on_device(model, device), source, task_of(model.config)
 
 
@@ -81,7 +84,11 @@ def task_of(config: MTLLMConfig) -> Task:
     if config.task == "choice":
         return Task("choice", separator=config.separator)
     labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
-    return Task("classification", tuple(labels[number] for number in sorted(labels)), config.separator)
+    names = tuple(labels[number] for number in sorted(labels))
+    if config.task == "generation":
+        unnamed = all(name.startswith("LABEL_") for name in names)  # transformers' own, where a task names none
+        return Task("generation", () if unnamed else names, config.separator, config.prompt)
+    return Task("classification", names, config.separator)
 
 
 def open_translator(name: str) -> PreTrainedModel:

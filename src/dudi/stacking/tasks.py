@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
 from dudi.stacking import assembly, building, lora
 from dudi.stacking.arguments import StackArguments
-from dudi.stacking.checks import check_reader
+from dudi.stacking.checks import check_reader, check_reading
+from dudi.stacking.generating import MTLLMForCausalLM
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
-from dudi.stacking.tokens import Source
+from dudi.stacking.tokens import Source, read_inputs
 from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.stacking.writing import Answers, check_answered
 
 NO_LABEL = -100
 
@@ -118,11 +120,6 @@ class Vectors(Labels):
         return total, {"loss": total, "right": right(out.logits, batch["labels"])}
 
 
-def read_inputs(batch: Batch) -> Batch:
-    """What a model's forward reads of a batch."""
-    return {key: batch[key] for key in ("input_ids", "attention_mask", "choice_spans") if key in batch}
-
-
 def right(logits: Tensor, labels: Tensor) -> Tensor:
     """How many rows are answered as their label says."""
     return (logits.argmax(dim=-1) == labels).sum()
@@ -143,29 +140,40 @@ def finetune(
 ) -> MTLLMPreTrainedModel:
     """Tune a model with a head on labelled rows, in place: the LLM alone becomes a teacher, a stack is fine-tuned.
 
+    A stack that writes learns the rows' answers, behind the task's prompt. Its head is the LLM's, and learns only where
+    all of the LLM does.
+
     Args:
         model: With a head (`with_head`).
         source: The tokenizer that it reads with.
-        rows: English rows with labels.
+        rows: English rows with labels; with answers, where these are written.
         task: What is asked.
         args: The keys.
         lora_settings: Of a new adapter; an adapter that is there goes on as it is. None: without one all of the LLM is
             trained.
         eval_rows: For evaluation during training.
-        llm_tokenizer: Saved beside a stack.
+        llm_tokenizer: Saved beside a stack; of one that writes, or whose LLM reads its own tokens, it is needed.
         resume: A checkpoint of the same run.
         about: More of what identifies the run.
 
     Raises:
-        DataError: a row has no label, or a language code is unknown.
+        ConfigError: the LLM is to read its own tokens, and a part or its tokenizer is missing.
+        DataError: a row has no label or no answer, or a language code is unknown.
     """
-    check_labelled([*rows, *eval_rows])
+    written = task.kind == "generation"
+    (check_answered if written else check_labelled)([*rows, *eval_rows])
     source.check_rows([*rows, *eval_rows])
-    check_reader(model.reader.reads, source, args.max_length)
-    source.separator = task.separator
+    prepare_reading(model, source, task, args, llm_tokenizer)
     alone = model.config.parts == "llm"
-    _prepare(model, args, lora_settings, model.get_submodule("score"))
-    objective = Labels("teach" if alone else "finetune", source, task, args, llm_tokenizer)
+    _prepare(model, args, lora_settings, None if written else model.get_submodule("score"))
+    objective: Answers | Labels
+    if written:
+        if llm_tokenizer is None:
+            raise ConfigError("generation: the LLM's tokenizer is missing; give llm_tokenizer")
+        objective = Answers(source, task, args, llm_tokenizer)
+        check_reader(cast(PreTrainedModel, model.reader.llm), Source(llm_tokenizer), objective.longest)
+    else:
+        objective = Labels("teach" if alone else "finetune", source, task, args, llm_tokenizer)
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
     set_stage(model, "teacher" if alone else "finetuned")
     return model
@@ -223,14 +231,16 @@ def distill(
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: the head has another shape.
+        ConfigError: the answers are written; the head has another shape; or the LLM is to read its own tokens, and a
+            part or its tokenizer is missing.
         DataError: there are not as many vectors as rows, or a language code is unknown.
     """
+    if task.kind == "generation":
+        raise ConfigError("distill: a written answer has no vector; learn to write with finetune")
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])
-    check_reader(stack.reads, source, args.max_length)
-    source.separator = task.separator
+    prepare_reading(stack, source, task, args, llm_tokenizer)
     model = building.with_head(stack, task)
     if model.score.weight.shape != head.shape:
         raise ConfigError(f"the teacher's head is {tuple(head.shape)}, this one {tuple(model.score.weight.shape)}")
@@ -259,6 +269,36 @@ def set_stage(model: MTLLMPreTrainedModel, stage: str) -> None:
     model.config.stage = model.reader.config.stage = stage
 
 
+def prepare_reading(
+    model: MTLLMPreTrainedModel,
+    source: Source,
+    task: Task,
+    args: StackArguments,
+    llm_tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
+    """Let model and source read rows of a task: with the LLM's own tokens where they are asked for, or already there.
+
+    Args:
+        model: With a head or without.
+        source: Of the part that reads; gets its `beside`, and the task's separator.
+        task: What is asked.
+        args: The keys.
+        llm_tokenizer: Of the LLM on top.
+
+    Raises:
+        ConfigError: a part or a tokenizer is missing, or has ids or positions that are not the model's.
+    """
+    reader = model.reader
+    if args.llm_tokens and reader.config.parts != "llm":  # alone, it reads nothing else
+        building.read_own_tokens(model, args.seed)
+    if reader.boundary is not None and source.beside is None:
+        if llm_tokenizer is None:
+            raise ConfigError("llm_tokens: the LLM's tokenizer is missing; give llm_tokenizer")
+        source.beside = Source(llm_tokenizer)
+    check_reading(reader, source, args.max_length)
+    source.separate(task.separator)
+
+
 def _prepare(
     model: MTLLMPreTrainedModel, args: StackArguments, settings: lora.LoraSettings | None, head: nn.Module | None
 ) -> None:
@@ -271,9 +311,11 @@ def _prepare(
     adapted = reader.config.lora is not None
     if not adapted:
         assembly.trained_whole(model, "encoder" if reader.llm is None else "llm")
+        head = model.lm_head if isinstance(model, MTLLMForCausalLM) else head
     connector = reader.connector if args.train_connector else None
-    trainable(model, connector, head, None if adapted else reader.adapted)
+    trainable(model, connector, reader.boundary, head, None if adapted else reader.adapted)
     trainable_lora(reader.adapted)
-    for part in (reader.connector, model.get_submodule("score")):
+    score = None if isinstance(model, MTLLMForCausalLM) else model.get_submodule("score")
+    for part in (reader.connector, reader.boundary, score):
         if part is not None:
             part.float()

@@ -18,6 +18,11 @@ from dudi.stacking.rows import StackRow
 Ids = dict[str, list[Any]]
 SHORTENED = "shortened"
 """Of encoded rows and of batches: whether a row was longer than the longest that is read."""
+OWN = "llm_"
+"""Begins the names of what the LLM reads of a row in its own tokens, beside the encoder."""
+_READ = ("input_ids", "attention_mask", "choice_spans")
+INPUTS = (*_READ, *(OWN + name for name in _READ))
+"""What a model's forward reads of a batch."""
 
 
 class Source:
@@ -30,6 +35,8 @@ class Source:
         tokenizer: Of the encoder (with `src_lang`: NLLB, M2M100; or without: MT5, XLM-R), or of an LLM.
         codes: The tokenizer's code for each code that rows have, before the table is asked: {"id": "ind_Latn"}.
         separator: What is put between the two texts of a pair where the tokenizer itself `glues` them.
+        beside: The source of an LLM that reads its own tokens of each row too (`llm_tokens`): rows are then encoded by
+            both, what is its own under names with `llm_` in front.
 
     Attributes:
         stand_ins: Codes of rows that are read as another language or script: {"hin_Latn": "hin_Deva, since ..."}.
@@ -41,16 +48,24 @@ class Source:
         codes: Mapping[str, str] | None = None,
         *,
         separator: str = "\n",
+        beside: Source | None = None,
     ) -> None:
         self.tokenizer, self.codes = tokenizer, dict(codes or {})
+        self.beside = beside
         self.languages = language_codes(tokenizer)
         self.stand_ins: dict[str, str] = {}
-        self.separator = separator
+        self.separate(separator)
         self._named = by_language(self.languages)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         for code in self.codes.values():
             self._own(code)
+
+    def separate(self, separator: str) -> None:
+        """Set what is put between the two texts of a pair, for both tokenizers."""
+        self.separator = separator
+        if self.beside is not None:
+            self.beside.separate(separator)
 
     def check(self, language: str) -> str:
         """The tokenizer's code for a row's language; any code where the tokenizer knows no languages.
@@ -105,8 +120,11 @@ class Source:
         *,
         max_length: int = 256,
     ) -> dict[str, Tensor]:
-        """Tensors of a batch: `input_ids` and `attention_mask`, (B, T), padding right."""
-        return self.pad(self.encode(texts, languages, pairs, max_length=max_length))
+        """Tensors of a batch: `input_ids` and `attention_mask`, (B, T), padding right; of both tokenizers."""
+        batch = self.pad(self.encode(texts, languages, pairs, max_length=max_length))
+        if self.beside is None:
+            return batch
+        return batch | _own(self.beside.batch(texts, languages, pairs, max_length=max_length))
 
     def encode(
         self,
@@ -185,6 +203,15 @@ class Source:
         Raises:
             ConfigError: choices need a fast tokenizer, or `max_length` has no place for a row's choices at all.
         """
+        encoded = self._encode_rows(rows, max_length)
+        if self.beside is None:
+            return encoded
+        own = self.beside.encode_rows(rows, max_length=max_length)
+        for ids, its in zip(encoded, own, strict=True):
+            ids |= _own(its) | ({SHORTENED: [True]} if SHORTENED in its else {})
+        return encoded
+
+    def _encode_rows(self, rows: Sequence[StackRow], max_length: int) -> list[Ids]:
         if not any(row.choices for row in rows):
             pairs = [row.pair for row in rows]
             return self.encode([row.text for row in rows], [row.language for row in rows], pairs, max_length=max_length)
@@ -208,6 +235,15 @@ class Source:
 
         `shortened` (B,) is 1 where a row was; `choice_spans` (B, C, 2) are (0, 0) where a row has fewer choices.
         """
+        batch = self._collate(rows)
+        if self.beside is None:
+            return batch
+        begin = len(OWN)
+        own = self.beside.collate([{key[begin:]: row[key] for key in row if key.startswith(OWN)} for row in rows])
+        del own[SHORTENED]  # a row that either shortens is shortened
+        return batch | _own(own)
+
+    def _collate(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         batch = self.pad(rows)
         batch[SHORTENED] = torch.tensor([int(SHORTENED in row) for row in rows])
         if any("choice_spans" in row for row in rows):
@@ -215,6 +251,15 @@ class Source:
             spans = [row["choice_spans"] + [[0, 0]] * (most - len(row["choice_spans"])) for row in rows]
             batch["choice_spans"] = torch.tensor(spans)
         return batch
+
+
+def read_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a model's forward reads of a batch."""
+    return {key: batch[key] for key in INPUTS if key in batch}
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {OWN + key: value for key, value in values.items()}
 
 
 def language_codes(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from dudi.environment import peak_memory
 from dudi.errors import ConfigError, DataError
 from dudi.stacking.arguments import StackArguments
+from dudi.stacking.curriculum import Curriculum, lengths_of
 from dudi.stacking.muon import Muon
 from dudi.stacking.rows import StackRow, fingerprint
 from dudi.stacking.sampling import LikeLength
@@ -119,7 +120,7 @@ class StackTrainer(LoggedTrainer):
 
     def describe(self) -> dict[str, Any]:
         """A run is its keys, its rows, its stage, its parents and its world size."""
-        data = self.rows.digest if isinstance(self.rows, TextRows) else fingerprint(self.rows)
+        data = self.rows.digest if isinstance(self.rows, TextRows | Curriculum) else fingerprint(self.rows)
         return {"data": data, "stage": self.stage, **self.about, **super().describe()}
 
     # ---- what a run is made of
@@ -140,16 +141,14 @@ class StackTrainer(LoggedTrainer):
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """`group_by_length` by the length of the text: a row's tokens are not known before it is read."""
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        if isinstance(self.rows, TextRows):
-            lengths = self.rows.lengths()
-        else:
-            lengths = [len(row.text) + len(row.pair or "") + sum(map(len, row.choices)) for row in self.rows]
+        """A curriculum's order, or `group_by_length` by the length of the text; else that of `transformers`."""
         rows = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LikeLength(lengths, rows, seed)
+        if isinstance(self.rows, Curriculum):
+            return self.rows.order(rows, seed)
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        return LikeLength(lengths_of(self.rows), rows, seed)
 
     # ---- one optimizer step
 

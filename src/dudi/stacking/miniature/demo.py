@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dudi.command import say
@@ -19,12 +19,15 @@ from dudi.stacking import StackRow
 from dudi.stacking.miniature import english
 from dudi.stacking.miniature.contest import Budget
 from dudi.stacking.miniature.page import page
+from dudi.stacking.miniature.parallel import pairs
 from dudi.stacking.miniature.results import terminal
 from dudi.stacking.miniature.running import Found, contest
 from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows
 
 ATTENTIONS = ("bidirectional", "causal")
 QUICK = Budget(align_steps=4, align_batch=8, task_steps=3, task_batch=4, trained=12, tests=2, beams=2)
+BITEXT = 8000
+"""Pairs that `--rows` writes."""
 INTRODUCTION = """\
 A translator of eight languages is stacked under a small LLM that has read
 English alone. Nothing is downloaded. Each system learns a task from English
@@ -79,16 +82,27 @@ def write_rows(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     texts = itertools.islice(english.sentences(1000), Budget().align_steps * Budget().align_batch)
     _jsonl(folder / "english.jsonl", (StackRow(text, "en", id=f"english/{n}") for n, text in enumerate(texts)))
+    _jsonl(folder / "bitext.jsonl", itertools.islice(bitext(1000), BITEXT))
     for task in TASKS:
         asked = [row for language in LANGUAGES for row in asked_rows(task, language)]
         _jsonl(folder / f"{task}-train.jsonl", training_rows(task))
         _jsonl(folder / f"{task}-test.jsonl", asked)
     say(
-        f"Written: {folder}/english.jsonl, and the rows of {' and '.join(TASKS)}. Then:\n"
+        f"Written: {folder}/english.jsonl, bitext.jsonl, and the rows of {' and '.join(TASKS)}. Then:\n"
         f"  dudi stack align stack/mini/align data.train={folder}/english.jsonl\n"
         f"  dudi stack teach stack/mini/region data.train={folder}/region-train.jsonl"
     )
     return 0
+
+
+def bitext(seed: int) -> Iterator[StackRow]:
+    """Sentences of the translator's parallel text in other languages, with their English."""
+    for number, pair in enumerate(pairs(seed)):
+        sides = {pair.source_language: pair.source, pair.target_language: pair.target}
+        english_side = sides.pop("en", None)
+        if english_side is not None:
+            ((language, text),) = sides.items()
+            yield StackRow(text, language, english=english_side, id=f"bitext/{number}")
 
 
 def _jsonl(path: Path, rows: Iterable[StackRow]) -> None:
