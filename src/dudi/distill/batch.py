@@ -86,7 +86,7 @@ class MicroBatch:
     Attributes:
         sequences: By kind, each in row order.
         per_sequence: Whether a token's weight is the inverse of its sequence's trained length.
-        gold_reference: (B,) stored log-probabilities of the ground truth under the reference, or None.
+        gold_reference: (B,) stored log-probabilities of the ground truth under the reference; None: not stored.
         watched: Places (kind's row numbers) at which overlap and entropies are measured.
         shares: What each token of a kind and a language counts in its signal's mean; 1 where nothing is said.
         trust: Share of the teacher in each language; 1 where nothing is said.

@@ -228,11 +228,13 @@ def _read_by(name: str, batch: MicroBatch, kinds: Sequence[Kind]) -> dict[Kind, 
 def _reference_pass(run: Run, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[Kind, Tensor]:
     if not any(signal.reference_reads for signal in signals.values()) or run.reference is None:
         return {}
-    if batch.gold_reference is None:
-        raise RuntimeError("the reference's log-probabilities of the ground truth are missing")
-    pairs = [(scored.prompt, scored.completion) for scored in batch.sequences["plain"]]
+    stored = batch.gold_reference
+    kinds: list[Kind] = ["gold", "plain"] if stored is None else ["plain"]
+    read = [scored for kind in kinds for scored in batch.sequences[kind]]
     with step.clock("reference"):
-        return {"gold": batch.gold_reference, "plain": run.reference_log_probs(pairs)}
+        values = run.reference_log_probs([(scored.prompt, scored.completion) for scored in read])
+    gold, plain = values.tensor_split([len(read) - len(batch.sequences["plain"])])
+    return {"gold": gold if stored is None else stored, "plain": plain}
 
 
 def labels_of(sequences: Sequence[Scored], device: torch.device) -> Tensor:

@@ -83,7 +83,7 @@ def _attach(run: Run, step: Step) -> None:
         if "on_policy" in step.signals:
             batch.watched = [place - start for place in watched if start <= place < start + size]
         start += size
-        if "sequence" in step.signals:
+        if "sequence" in step.signals and run.gold_reference:
             stored = [run.gold_reference[scored.example.row.id] for scored in batch.sequences["gold"]]
             batch.gold_reference = torch.tensor(stored)
 

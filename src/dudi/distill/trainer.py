@@ -47,6 +47,7 @@ from dudi.distill.stages.reference import (
     make_moving_average,
     make_reference,
     moving_average_needed,
+    reads_rows_once,
     reference_needed,
     store_gold_reference,
 )
@@ -219,7 +220,7 @@ class DudiTrainer(RowTrainer):
             run.kept_states = kept.of
         if reference_needed(args):
             run.reference = make_reference(run, on_new_adapter=adapter != "continue")
-            if not METHODS[args.method].iterated:
+            if not METHODS[args.method].iterated and not reads_rows_once(args, len(run.rows.examples)):
                 run.gold_reference = store_gold_reference(run)
         if moving_average_needed(args):
             run.teacher = make_moving_average(run)

@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from dudi.command import say
 from dudi.data.chat import Tokens
 from dudi.data.examples import ExampleSet
 from dudi.distill.arguments import DudiConfig
@@ -96,6 +97,12 @@ def _pairs_with(run: Run, other: FrozenModel | OtherAdapter) -> list[tuple[Tenso
     return [(parameter, twins[name]) for name, parameter in trained(own)]
 
 
+def reads_rows_once(args: DudiConfig, rows: int) -> bool:
+    """Whether `max_steps` ends a run before it reads a row again: then nothing is worth keeping for it."""
+    each = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return 0 < args.max_steps * each <= rows
+
+
 def store_gold_reference(run: Run) -> dict[str, float]:
     """Store log pi_ref(y | x) of every training row, in row order: constants of the run, computed once and kept.
 
@@ -113,6 +120,8 @@ def store_gold_reference(run: Run) -> dict[str, float]:
     key = hash_of(parts)
     folder = run.args.folder / "stages" / "reference"
     if not stands(folder, key):
+        if run.args.process_index == 0:
+            say(f"the reference reads {len(examples.examples):,} targets once")
         batch = run.args.per_device_train_batch_size
         starts = list(range(0, len(examples.examples), batch))[run.args.process_index :: run.args.world_size]
         own = [(start, run.reference_log_probs(_pairs(examples, start, batch)).tolist()) for start in starts]
