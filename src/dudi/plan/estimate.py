@@ -351,7 +351,7 @@ def _reference_stage(plan: Plan) -> Stage | None:
     name = "the reference's pass over the ground truth"
     if plan.rows is None:
         return Stage(name, 0.0, None)
-    reads = plan.steps * plan.work.rows * plan.work.accumulation * plan.work.processes
+    reads = (plan.steps or 0) * plan.work.rows * plan.work.accumulation * plan.work.processes
     flops = each * min(plan.rows, reads) / plan.work.processes
     hours = None if plan.gpu is None else flops / _rate(plan.work, plan.gpu, plan.utilisation) / 3600
     return Stage(name, flops, hours)
