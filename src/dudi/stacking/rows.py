@@ -18,6 +18,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "choices": ("choices",),
     "label": ("label", "answer"),
     "english": ("english", "en"),
+    "split": ("split",),
+    "item": ("item",),
 }
 """Our columns, and the names that rows may have for them; of several in one row none is guessed."""
 COLUMNS = tuple(ALIASES)
@@ -53,6 +55,9 @@ class StackRow:
         choices: The answers to choose from.
         english: What the text means in English, for measuring.
         id: Its name.
+        split: The part of the rows that it belongs to, which is scored apart too; None: they have no parts.
+        item: What it has in common with others, such as the country that they are about; these are drawn together when
+            items are resampled. None: its `id`, which it has in common with its translations.
     """
 
     text: str
@@ -62,6 +67,8 @@ class StackRow:
     choices: tuple[str, ...] = ()
     english: str | None = None
     id: str = ""
+    split: str | None = None
+    item: str | None = None
 
 
 class Problem(ValueError):
@@ -123,7 +130,8 @@ def parse(
     """
     if not isinstance(record, Mapping):
         raise Problem("is no mapping of names to values")
-    asked = ("pair", "label", *(("choices",) if task.kind == "choice" else ())) if task is not None else ()
+    asked: tuple[str, ...] = ("pair", "label", "split", "item") if task is not None else ()
+    asked += ("choices",) if task is not None and task.kind == "choice" else ()
     values: dict[str, Any] = dict.fromkeys(names)
     for name in ("id", "language", "text", "english", *asked):
         values[name] = _value(record, names[name])
@@ -140,6 +148,8 @@ def parse(
         choices=choices,
         english=_text(english, names["english"][0]) if english is not None else None,
         id=str(values["id"] if values["id"] is not None else place),
+        split=None if values["split"] is None else str(values["split"]),
+        item=None if values["item"] is None else str(values["item"]),
     )
 
 
@@ -184,8 +194,10 @@ def _shown(value: Any) -> str:
 
 
 def fingerprint(rows: Sequence[StackRow]) -> str:
-    """SHA-256 over rows in memory, in order."""
+    """SHA-256 over rows in memory, in order; a row without `split` and `item` counts as before there were any."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(dataclasses.asdict(row), ensure_ascii=False, sort_keys=True).encode() + b"\n")
+        values = dataclasses.asdict(row)
+        values = {name: value for name, value in values.items() if value is not None or name not in ("split", "item")}
+        digest.update(json.dumps(values, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

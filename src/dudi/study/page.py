@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
 from dudi.comparison.table import Comparison, compare
+from dudi.evaluation.metrics import OVERALL
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
 from dudi.study.grid import Study, StudyRow
 from dudi.study.jobs import FLOPS
 from dudi.study.ordering import ordered_pairs
-from dudi.study.results import METRIC, Results, evaluations, flops_of, overall, references, results_of
+from dudi.study.results import MACRO_F1, Results, evaluations, flops_of, overall, references, results_of
 from dudi.tables import DASH, grid_of, markdown
 
 HEADINGS = {"language": "By language", "split": "By split", "kind": "By kind of question (the paper's Table 8)"}
@@ -27,7 +29,7 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
         findings: What a person wrote about the results, in Markdown; may be empty.
         commands: What makes the page again.
     """
-    parts = ["# The study", "", *(f"    {command}" for command in commands), "", *_setting(results), ""]
+    parts = ["# The study", "", *(f"    {command}" for command in commands), "", *_setting(studies, results), ""]
     parts += [findings.strip(), ""] if findings.strip() else []
     for study in studies:
         parts += [*_section(study, results), ""]
@@ -36,25 +38,45 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _setting(results: Results) -> list[str]:
+def _setting(studies: Sequence[Study], results: Results) -> list[str]:
     """What was asked, of whom, with what."""
     asked = [one for one in results.values() if one.subject != FLOPS]
     if not asked:
         return ["Nothing has been run yet."]
     versions = asked[0].about["versions"]
-    test = next((one.benchmark for one in asked if one.benchmark.get("part") == "test"), asked[0].benchmark)
-    tasks = " and ".join(f"`{task}`" for task in test["tasks"])
-    part = f"of the {test['part']} part, " if "part" in test else ""
-    made = f", babel {test['babel_version']} (CLDR {test['cldr_version']})" if "babel_version" in test else ""
+    students = [one.benchmark for one in asked if "answers" not in one.about]
+    stacks = list({one.benchmark["fingerprint"]: one.benchmark for one in asked if "answers" in one.about}.values())
+    numbers = [*([_of_students(students)] if students else []), *map(_of_stacks, stacks)]
+    items = ", that a bootstrap over items and seeds carries too (src/dudi/comparison/bootstrap.py)" if stacks else ""
+    made = {
+        f", babel {one['babel_version']} (CLDR {one['cldr_version']})" for one in students if "babel_version" in one
+    }
     return [
-        f"Numbers are exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions {part}"
-        f"greedy, fingerprint `{test['fingerprint'][:12]}`), mean ± standard deviation over seeds "
+        f"Numbers are {'; '.join(numbers)}, mean ± standard deviation over seeds "
         "(ddof = 1); a seed changes the order of the rows and every draw of the training. Significance: Almost "
-        f"Stochastic Order, confidence 0.95 over all tests of a table (Bonferroni), eps_min below {TAU:g}. "
+        f"Stochastic Order, confidence 0.95 over all tests of a table (Bonferroni), eps_min below {TAU:g}{items}. "
         "What was not run is a dash.",
         "",
-        f"torch {versions['torch'].partition('+')[0]}, transformers {versions['transformers']}{made}.",
+        f"torch {versions['torch'].partition('+')[0]}, transformers {versions['transformers']}{''.join(sorted(made))}.",
     ]
+
+
+def _of_students(asked: Sequence[Mapping[str, Any]]) -> str:
+    test = next((one for one in asked if one.get("part") == "test"), asked[0])
+    tasks = " and ".join(f"`{task}`" for task in test["tasks"])
+    part = f"of the {test['part']} part, " if "part" in test else ""
+    return (
+        f"exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions {part}"
+        f"greedy, fingerprint `{test['fingerprint'][:12]}`)"
+    )
+
+
+def _of_stacks(asked: Mapping[str, Any]) -> str:
+    return (
+        f"accuracy in percent on `{asked['name']}` ({asked['questions']} rows in {len(asked['languages'])} languages, "
+        f"fingerprint `{asked['fingerprint'][:12]}`; what was learned in `{asked['source_language']}` is not in the "
+        "mean of the others)"
+    )
 
 
 def _section(study: Study, results: Results) -> list[str]:
@@ -64,6 +86,9 @@ def _section(study: Study, results: Results) -> list[str]:
     for view in study.views:
         text = render(comparison(study, view, results), "markdown", eps=study.candidate is not None)
         lines += [f"### {HEADINGS[view]}", "", *text.splitlines(), ""]
+    if study.asked is not None:
+        text = render(comparison(study, OVERALL, results, MACRO_F1), "markdown")
+        lines += ["### Macro F1", "", *text.splitlines(), ""]
     lines += _against_paper(study, results)
     lines += _cost(study, results) if study.cost else []
     for metric in study.curves:
@@ -78,7 +103,7 @@ def _runs(study: Study, results: Results) -> str:
     return f"`{study.shown_file}`; seeds a row: {done} of {study.seeds}."
 
 
-def comparison(study: Study, view: str, results: Results) -> Comparison:
+def comparison(study: Study, view: str, results: Results, metric: str | None = None) -> Comparison:
     """A study's rows side by side, guessing, base student and teacher beside them for reference."""
     known = evaluations(study, results)
     names = {one.name for one in known}
@@ -87,7 +112,7 @@ def comparison(study: Study, view: str, results: Results) -> Comparison:
     return compare(
         [*known, *shown],
         by=view,
-        metric=METRIC,
+        metric=metric or study.metric,
         candidate=study.candidate if study.candidate in ran and len(ran) > 1 else None,
         baseline=study.baseline if study.baseline in ran else None,
         references=[one.name for one in shown],
@@ -102,7 +127,7 @@ def _against_paper(study: Study, results: Results) -> list[str]:
         return []
     scores = {row.name: overall(study, row, results) for row in rows}
     cells = [(row.name, (f"{row.paper:.1f}", _mean(scores[row.name]))) for row in rows]
-    table = grid_of(("paper (SEA-HELM)", "here"), cells)
+    table = grid_of(("paper (SEA-HELM)" if study.asked is None else "paper", "here"), cells)
     lines = ["### Against the paper", "", *markdown(table).splitlines(), ""]
     pairs = ordered_pairs(rows, scores)
     if not pairs:
