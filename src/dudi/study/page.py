@@ -83,7 +83,10 @@ def _section(study: Study, results: Results) -> list[str]:
     lines = [f"## {study.title}", "", *([study.about.strip(), ""] if study.about else []), _runs(study, results), ""]
     if not any(results_of(study, row, results) for row in study.rows):
         return [*lines, "Not run yet."]
-    for view in study.views:
+    asked = evaluations(study, results)
+    for view in (
+        view for view in study.views if any(one.keys(view) for one in asked)
+    ):  # stacks: rows may have no split
         text = render(comparison(study, view, results), "markdown", eps=study.candidate is not None)
         lines += [f"### {HEADINGS[view]}", "", *text.splitlines(), ""]
     if study.asked is not None:
