@@ -84,9 +84,9 @@ def _section(study: Study, results: Results) -> list[str]:
     if not any(results_of(study, row, results) for row in study.rows):
         return [*lines, "Not run yet."]
     asked = evaluations(study, results)
-    for view in (
-        view for view in study.views if any(one.keys(view) for one in asked)
-    ):  # stacks: rows may have no split
+    for view in study.views:
+        if not any(one.keys(view) for one in asked):
+            continue  # what a stack is asked need not have parts
         text = render(comparison(study, view, results), "markdown", eps=study.candidate is not None)
         lines += [f"### {HEADINGS[view]}", "", *text.splitlines(), ""]
     if study.asked is not None:
