@@ -28,7 +28,7 @@ from dudi.comparison.bootstrap import lead
 from dudi.comparison.items import answers_by_run
 from dudi.comparison.packed import pack, unpacked
 from dudi.errors import ConfigError
-from dudi.evaluation.records import read_evaluations
+from dudi.evaluation.records import Evaluation, Run, read_evaluations
 from dudi.program.cli import main
 from dudi.program.study import stack_verb
 from dudi.stacking.rows import fingerprint
@@ -37,6 +37,7 @@ from dudi.study import scheduler
 from dudi.study.grid import read_study
 from dudi.study.identity import files_of
 from dudi.study.jobs import every_job, job_of
+from dudi.study.page import page
 from dudi.study.stack_worker import train_and_ask
 
 ROOT = Path(__file__).parents[2]
@@ -178,7 +179,7 @@ def test_a_dry_run_finds_what_a_stage_would_not(study_file, tmp_path, capsys, st
 # ---- what is trained once
 
 
-def test_the_shipped_study_has_six_rows_of_six_stages(monkeypatch):
+def test_the_shipped_study_has_six_rows_of_six_stages():
     study = read_study(SHIPPED)
     jobs = every_job([study], seeds=1)
     assert [job.like for job in jobs] == [
@@ -277,7 +278,7 @@ def test_a_small_study_from_start_to_end(done, capsys):
         assert set(own.keys("split")) == {"a", "b"}
         assert not (root / "runs" / job.stages[0].id / "checkpoints").exists()
     text = (root / "docs" / "study.md").read_text(encoding="utf-8")
-    assert "Accuracy in %; mean of 2 seeds; test" in text and "Macro F1 in %; mean of 2 seeds; test" in text
+    assert "Accuracy in %; mean of 2 seeds; test" in text and "Macro F1 in %" in text
     assert "eng_Latn" in text and "| a | b |" in text
     row = next(line for line in text.splitlines() if line.startswith("| MT-LLM"))
     values = [
@@ -391,10 +392,38 @@ def run(root, job, by, column, packed):
     return answers
 
 
-def test_what_is_no_right_or_wrong_is_not_packed():
-    line = {"item": "a", "language": "en", "scores": {"accuracy": 0.5}}
-    assert pack([line], "accuracy") is None and pack([], "accuracy") is None
-    assert pack([line | {"scores": {"accuracy": 1.0}}] * 36, "accuracy") is None
+@pytest.mark.parametrize(("items", "marked"), [(4, False), (400, True)])
+def test_a_lead_of_few_items_is_none_whatever_the_seeds_say(study_file, tmp_path, items, marked):
+    """All four seeds of one row lie above all of the other, always by the same questions."""
+    text = STUDY.format(root=tmp_path, asked="rows.jsonl").replace("seeds: 2", "seeds: 4")
+    study = read_study(study_file(text))
+    benchmark = {"name": "rows", "questions": items, "languages": ["ind_Latn"], "source_language": "eng_Latn"}
+    benchmark |= {"fingerprint": "f" * 64}
+    found = {}
+    for row, wrong in ((study.rows[0], 1), (study.rows[2], 2)):  # of every four questions
+        rights = [float(n % 4 >= wrong) for n in range(items)]
+        lines = [{"item": n, "language": "ind_Latn", "scores": {"accuracy": own}} for n, own in enumerate(rights)]
+        scores = {"accuracy": 1 - wrong / 4, "macro_f1": 0.5, "questions": items}
+        for seed in range(4):
+            job = job_of(study, row, seed)
+            about = {"job": job.id, "versions": {"torch": "2", "transformers": "5"}, "answers": pack(lines, "accuracy")}
+            runs = (Run(seed, {"overall": scores, "by_language": {"ind_Latn": scores}}),)
+            found[job.id, "student"] = Evaluation(job.like, "", benchmark, runs, about, "student")
+    collected.write(found, tmp_path / "study.json")
+    shown = page([study], collected.read(tmp_path / "study.json"), findings="", commands=[])
+    row = next(line for line in shown.splitlines() if line.startswith("| LLM"))
+    assert "75.0 ± 0.0" in row and ("◇" in row) is marked
+    assert ("other questions could turn LLM against MT-LLM" in shown) is not marked
+    assert "By split" not in shown  # these rows have no parts
+
+
+@pytest.mark.parametrize("count", [35, 36])
+def test_an_item_of_many_rows_is_packed_too(count):
+    one = {"item": "a", "language": "en", "scores": {"accuracy": 1.0}}
+    packed = pack([one] * count + [one | {"item": "b", "scores": {"accuracy": 0.0}}], "accuracy")
+    assert packed["cells"] == [["en", None, True, *(("z0", "z1") if count == 35 else ([36, 0], [36, 1]))]]
+    (answers,) = answers_by_run(unpacked(packed), "accuracy").values()
+    assert [(own.item, own.value, own.weight) for own in answers] == [(0, count, count), (1, 0.0, 1)]
 
 
 def test_rows_without_parts_are_the_rows_that_they_were():

@@ -14,7 +14,7 @@ Cell = tuple[str, str | None, bool]
 """Language, split, and whether it counts overall."""
 
 
-def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
+def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """Lines of `answers.jsonl` of one run, each with a score of 0 or 1.
 
     Args:
@@ -22,9 +22,8 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | No
         metric: Such as `accuracy`.
 
     Returns:
-        `metric`, and `cells`: language, split, whether it counts overall, and of each item a digit (base 36) of its
-        right answers and one of its rows, 0 where it has none there. None where there are no lines, a score is another
-        number, or an item has more than 35 rows in a cell.
+        `metric`, and `cells`: language, split, whether it counts overall, and of each item how many answers were right
+        and how many rows it has there: a digit (base 36) each, or a list where a count is above 35.
     """
     items = list(dict.fromkeys(line["item"] for line in lines))
     place_of = {item: place for place, item in enumerate(items)}
@@ -32,31 +31,31 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | No
     for line in lines:
         cell = (line["language"], line.get("split"), line.get("overall") is not False)
         right, rows = cells.setdefault(cell, ([0] * len(items), [0] * len(items)))
-        if line["scores"][metric] not in (0, 1):
-            return None
         right[place_of[line["item"]]] += int(line["scores"][metric])
         rows[place_of[line["item"]]] += 1
-    if not cells or max(max(rows) for _, rows in cells.values()) >= len(_DIGITS):
-        return None
     return {"metric": metric, "cells": [[*cell, *map(_digits, counts)] for cell, counts in cells.items()]}
 
 
-def _digits(counts: Sequence[int]) -> str:
-    return "".join(_DIGITS[count] for count in counts)
+def _digits(counts: list[int]) -> str | list[int]:
+    return "".join(_DIGITS[count] for count in counts) if max(counts) < len(_DIGITS) else counts
+
+
+def _numbers(counts: str | list[int]) -> list[int]:
+    return [int(count, len(_DIGITS)) for count in counts] if isinstance(counts, str) else counts
 
 
 def unpacked(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lines that read as those of `answers.jsonl`, one for all rows of an item in a cell; what `pack` returned."""
     metric = packed["metric"]
     for language, split, counts, right, rows in packed["cells"]:
-        for place, (own, every) in enumerate(zip(right, rows, strict=True)):
-            if count := int(every, len(_DIGITS)):
+        for place, (own, count) in enumerate(zip(_numbers(right), _numbers(rows), strict=True)):
+            if count:
                 line: dict[str, Any] = {
                     "id": f"{language}/{split}/{place}",
                     "item": place,
                     "language": language,
                     "split": split,
-                    "scores": {metric: int(own, len(_DIGITS)) / count},
+                    "scores": {metric: own / count},
                     "weights": {metric: count},
                 }
                 yield line if counts else line | {"overall": False}

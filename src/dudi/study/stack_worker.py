@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def _lock_of(stage: Stage, runs: Path) -> Path:
 
 def _train(stage: Stage, runs: Path, verbs: StackVerbs) -> None:
     command = stage.command(runs)
-    say(f"dudi stack {' '.join(command)}")
+    say(shlex.join(["dudi", "stack", *command]))
     wall, cpu = time.perf_counter(), time.process_time()
     verbs(command)
     spent = {"wall": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}

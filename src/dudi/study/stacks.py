@@ -83,6 +83,7 @@ class StackJob:
         seed: The seed of every stage.
         stages: In order.
         asked: What follows the system in `dudi stack eval`: rows and options.
+        translate: The MT model of translate-test.
         subjects: Who is asked.
     """
 
@@ -92,6 +93,7 @@ class StackJob:
     seed: int
     stages: tuple[Stage, ...]
     asked: tuple[str, ...]
+    translate: str | None = None
     subjects: tuple[str, ...] = (STUDENT,)
 
     @property
@@ -111,13 +113,17 @@ class StackJob:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What tells it from others, for a person: all stages, and the words of the last one."""
-        return (self.like, *self.stages[-1].words, *self.asked[1:])
+        """What tells it from others, for a person: all stages, the words of the last one, and whether it translates."""
+        return (self.like, *self.stages[-1].words, *self._translation)
+
+    @property
+    def _translation(self) -> tuple[str, ...]:
+        return () if self.translate is None else ("--translate", self.translate)
 
     def asking(self, runs: Path) -> list[str]:
         """What follows `dudi stack` to ask it."""
         system = f"{STUDENT}={runs / self.stages[-1].id}"
-        return ["eval", system, *self.asked, "--output", str(runs / self.id)]
+        return ["eval", system, *self.asked, *self._translation, "--output", str(runs / self.id)]
 
     def commands(self, runs: Path) -> list[str]:
         """The same as lines for a shell, in this order, without stages that are trained already."""
@@ -133,11 +139,9 @@ def stack_job(study: Study, row: StudyRow, seed: int) -> StackJob:
     """
     assert study.asked is not None
     stages = _stages(study, row, seed)
-    translated = () if row.translate is None else ("--translate", row.translate)
-    translator = None if row.translate is None else weights(row.translate)
-    asked = (*study.asked.words, *translated)
-    key = key_from([stages[-1].key, asked, files_of(study.asked.rows), translator])
-    return StackJob(key, seed, stages, asked)
+    translator = None if row.translate is None else (row.translate, weights(row.translate))
+    key = key_from([stages[-1].key, study.asked.words, files_of(study.asked.rows), translator])
+    return StackJob(key, seed, stages, study.asked.words, row.translate)
 
 
 def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
