@@ -25,7 +25,7 @@ from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
 from dudi.stacking import LoraSettings, Source, StackRow, build_stack, finetune, stored, translate, with_head
 from dudi.stacking.evaluation import macro_f1
-from dudi.stacking.systems import scores_of
+from dudi.stacking.systems import by_split, lines_of, scores_of
 from dudi.stacking.translation import translate_rows
 
 LORA = LoraSettings(r=4)
@@ -168,6 +168,22 @@ def test_the_mean_leaves_out_what_was_learned_in():
     assert scores_of(per, "eng_Latn")["overall"] == {"accuracy": 0.5, "macro_f1": 0.25, "questions": 10}
     assert scores_of({"en": per["en"]}, "eng_Latn")["overall"]["accuracy"] == 1.0
     assert math.isclose(scores_of(per, "tha_Thai")["overall"]["accuracy"], 0.75)
+
+
+def test_parts_of_the_rows_are_scored_apart_and_drawn_together():
+    """English counts in no part; of each other language the share of a part, then their mean."""
+    rows = [
+        StackRow("x", language, 0, id=f"{n}", split=split, item=f"{split}-{n // 2}")
+        for language, parts in (("eng_Latn", "ab"), ("ind_Latn", "aabb"), ("tha_Thai", "ab"))
+        for n, split in enumerate(parts)
+    ]
+    answers = [0, 0, 0, 1, 1, 1, 0, 0]
+    found = by_split(rows, answers, "eng_Latn")["by_split"]
+    assert {split: own["accuracy"] for split, own in found.items()} == {"a": 0.75, "b": 0.5}
+    assert {split: own["questions"] for split, own in found.items()} == {"a": 3, "b": 3}
+    assert by_split([StackRow("x", "ind_Latn", 0)], [0], "eng_Latn") == {}
+    lines = lines_of("rows", "one", 0, TASK, rows, rows, answers, "eng_Latn")
+    assert [(line["split"], line["item"]) for line in lines] == [(row.split, row.item) for row in rows]
 
 
 # ---- translation

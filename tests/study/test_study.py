@@ -25,7 +25,8 @@ from dudi.study import results as collected
 from dudi.study import scheduler
 from dudi.study.figures import curves, sizes
 from dudi.study.grid import StudyRow, read_studies, read_study, shipped_studies
-from dudi.study.jobs import FLOPS, _files_of, cost_job, every_job, job_of, key_of, missing
+from dudi.study.identity import files_of
+from dudi.study.jobs import FLOPS, cost_job, every_job, job_of, key_of, missing
 from dudi.study.ordering import ordered_pairs
 from dudi.study.page import page
 from dudi.study.results import expected_seconds
@@ -160,7 +161,7 @@ class TestJobs:
         file = tmp_path / "rows.jsonl"
         for text in ("{}\n", "{}\n{}\n"):
             file.write_text(text, encoding="utf-8")
-            for kept in (key_of, _files_of):
+            for kept in (key_of, files_of):
                 kept.cache_clear()  # each is a new start of the program
             more = {"eval_strategy": "epoch"} if key == "data.eval" else {}
             changed = row.model_copy(update={"keys": {"method": "dudi", key: str(file), **more}})

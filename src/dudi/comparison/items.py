@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dudi.comparison.bootstrap import Answer, Lead, lead
+from dudi.comparison.packed import unpacked
 from dudi.evaluation.metrics import OVERALL, Metric
 from dudi.evaluation.question_scores import question_scores
 from dudi.evaluation.records import Evaluation
@@ -39,7 +40,12 @@ def answers_by_run(
 
 
 def lines_of(evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
-    """The lines of `answers.jsonl` that are a single model's on its benchmark, of its one seed; none where none are."""
+    """The lines of `answers.jsonl` that are a single model's on its benchmark, of its one seed; none where none are.
+
+    An evaluation that brings its answers packed (`comparison.packed`) needs no file.
+    """
+    if isinstance(packed := evaluation.about.get("answers"), Mapping):
+        return list(unpacked(packed))
     if evaluation.answers is None or not evaluation.answers[0].is_file():
         return []
     file, subject = evaluation.answers

@@ -108,7 +108,9 @@ class _Asked:
             read = rows if translated is None else translated.rows
             length = self.given.max_length or model.config.max_row_length or systems.LENGTH
             found = systems.answers_of(model, source, rows, read, batch_size=self.given.batch_size, max_length=length)
-            runs[seed] = Run(seed, systems.scores_of(found.per_language, self.given.source_language))
+            scores = systems.scores_of(found.per_language, self.given.source_language)
+            scores |= systems.by_split(rows, found.predictions, self.given.source_language)
+            runs[seed] = Run(seed, scores)
             lines += systems.lines_of(
                 self.name, system.name, seed, task, rows, read, found.predictions, self.given.source_language
             )

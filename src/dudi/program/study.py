@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.command import output_folder, say
+from dudi.command import dispatch, output_folder, say
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.files import write_text
+from dudi.program.stack import STACK
 from dudi.study.grid import Study, read_studies, shipped_studies
 from dudi.training.lock import FolderLock
 
@@ -30,7 +31,7 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep-models", action="store_true", help="leave the weights of every run on the disk")
     add("--again", action="store_true", help="also run what `study.json` of the output folder already holds")
     add("--dry-run", action="store_true", help="print what would run, and its cost")
-    add("--print", action="store_true", help="print a `dudi train` line for each run that is missing, for a cluster")
+    add("--print", action="store_true", help="print the lines that make each run that is missing, for a cluster")
 
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,7 @@ def run(given: argparse.Namespace) -> int:
         ConfigError: a study that cannot be read, or numbers out of range.
         EnvironmentFault: some runs failed; the others are done.
     """
+    from dudi.study import stacks
     from dudi.study.jobs import every_job, missing
     from dudi.study.results import FILE, collect, expected_seconds, read
     from dudi.study.scheduler import run_jobs
@@ -64,7 +66,10 @@ def run(given: argparse.Namespace) -> int:
     known = set() if given.again else set(read(given.output / FILE))
     left = missing(jobs, given.runs, known)
     if given.print:
-        return say("\n".join(job.command(given.runs) for job in left if job.kind == "run"))
+        return say("\n".join(dict.fromkeys(line for job in left for line in job.commands(given.runs))))
+    for study in studies if left else ():
+        if study.asked is not None:
+            stacks.check_rows(study)
     minutes = expected_seconds(left, collect(studies, given.runs, given.output / FILE)) / 60
     scores = sum(min(given.seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
     say(
@@ -72,6 +77,9 @@ def run(given: argparse.Namespace) -> int:
         f"several rows share runs once); {len(jobs) - len(left)} are done, {len(left)} are left: about {minutes:.0f} "
         f"minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"
     )
+    if stages := {stage for job in left if isinstance(job, stacks.StackJob) for stage in job.stages}:
+        trained = sum(stage.is_trained(given.runs) for stage in stages)
+        say(f"stacks: {len(stages)} stages, each trained once; {trained} are done")
     if given.dry_run or not left:
         return 0
     failed = []
@@ -81,15 +89,25 @@ def run(given: argparse.Namespace) -> int:
             if not own:
                 continue
             say(f"{study.title}: {len(own)} jobs")
-            told = _teller(len(own))
             failed += run_jobs(
-                own, given.runs, at_once=at_once, threads=given.threads, keep_models=given.keep_models, told=told
+                own,
+                given.runs,
+                at_once=at_once,
+                threads=given.threads,
+                keep_models=given.keep_models,
+                told=_teller(len(own), study.metric),
+                verbs=stack_verb,
             )
             write_report(shown(studies), given.runs, given.output)
     if failed:
         names = ", ".join(str(given.runs / job.id / "log.txt") for job in failed[:3])
         raise EnvironmentFault(f"{len(failed)} of {len(left)} jobs did not finish; see {names}")
     return say(str(given.output / "study.md"))
+
+
+def stack_verb(words: list[str]) -> int:
+    """Run one stage, or ask a stack: what `dudi stack` does with these words; errors as its verbs raise them."""
+    return dispatch(words, "dudi stack", STACK.kinds, STACK.help)
 
 
 def report(given: argparse.Namespace) -> int:
@@ -123,23 +141,24 @@ def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
     return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 
 
-def _teller(total: int) -> Callable[[Any, Any], None]:
+def _teller(total: int, metric: str) -> Callable[[Any, Any], None]:
     """Says a line for each job that ends, and how long the rest will take at this pace."""
     started, done = time.perf_counter(), itertools.count(1)
 
     def told(job: Any, found: Any) -> None:
         count = next(done)
         left = (time.perf_counter() - started) / count * (total - count) / 60
-        what = f"failed: {found}" if isinstance(found, BaseException) else ", ".join(map(_scored, found))
+        what = (
+            f"failed: {found}" if isinstance(found, BaseException) else ", ".join(_scored(one, metric) for one in found)
+        )
         say(f"[{count}/{total}] {job.kind} seed {job.seed}  {' '.join(job.words)}  {what}  ({left:.0f} min left)")
 
     return told
 
 
-def _scored(one: Any) -> str:
+def _scored(one: Any, metric: str) -> str:
     from dudi.study.jobs import FLOPS
-    from dudi.study.results import METRIC
 
     if one.subject == FLOPS:
         return f"{one.values('per_step', 'student')[0] / 1e9:.1f} GFLOP a step"
-    return f"{one.name} {100 * sum(one.values(METRIC, 'overall')):.1f} %"
+    return f"{one.name} {100 * sum(one.values(metric, 'overall')):.1f} %"

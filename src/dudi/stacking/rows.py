@@ -19,6 +19,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "label": ("label", "answer"),
     "answer": ("answer",),
     "english": ("english", "en"),
+    "split": ("split",),
+    "item": ("item",),
 }
 """Our columns, and the names that rows may have for them; of several in one row none is guessed."""
 COLUMNS = tuple(ALIASES)
@@ -28,6 +30,8 @@ _ASKED: Mapping[str, tuple[str, ...]] = {
     "generation": ("pair", "answer"),
 }
 """The columns that are read for a kind of task, beside those that every row has."""
+LATER = frozenset({"answer", "split", "item"})
+"""Columns that rows did not have at first."""
 Names = Mapping[str, tuple[str, ...]]
 Kind = Literal["classification", "choice", "generation"]
 
@@ -64,6 +68,9 @@ class StackRow:
         english: What the text means in English, for measuring and for Stage 1 on bitext.
         id: Its name.
         answer: What is to be written about it; None where there is none.
+        split: The part of the rows that it belongs to, which is scored apart too; None: they have no parts.
+        item: What it has in common with others, such as the country that they are about; these are drawn together when
+            items are resampled. None: its `id`, which it has in common with its translations.
     """
 
     text: str
@@ -74,6 +81,8 @@ class StackRow:
     english: str | None = None
     id: str = ""
     answer: str | None = None
+    split: str | None = None
+    item: str | None = None
 
 
 class Problem(ValueError):
@@ -135,7 +144,7 @@ def parse(
     """
     if not isinstance(record, Mapping):
         raise Problem("is no mapping of names to values")
-    asked = () if task is None else _ASKED[task.kind]
+    asked = () if task is None else (*_ASKED[task.kind], "split", "item")
     values: dict[str, Any] = dict.fromkeys(names)
     for name in ("id", "language", "text", "english", *asked):
         values[name] = _value(record, names[name])
@@ -153,6 +162,8 @@ def parse(
         choices=choices,
         english=_text(english, names["english"][0]) if english is not None else None,
         id=str(values["id"] if values["id"] is not None else place),
+        split=None if values["split"] is None else str(values["split"]),
+        item=None if values["item"] is None else str(values["item"]),
     )
 
 
@@ -204,11 +215,10 @@ def _shown(value: Any) -> str:
 
 
 def fingerprint(rows: Sequence[StackRow]) -> str:
-    """SHA-256 over rows in memory, in order."""
+    """SHA-256 over rows in memory, in order; a row without any of `LATER` counts as before there were any."""
     digest = hashlib.sha256()
     for row in rows:
         values = dataclasses.asdict(row)
-        if row.answer is None:  # a row without one has the fingerprint that it had before rows could have one
-            del values["answer"]
+        values = {name: value for name, value in values.items() if value is not None or name not in LATER}
         digest.update(json.dumps(values, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -156,6 +156,22 @@ def scores_of(per_language: Mapping[str, Mapping[str, float]], source_language: 
     return {OVERALL: overall, "by_language": by_language}
 
 
+def by_split(rows: Sequence[StackRow], predictions: Sequence[int], source_language: str) -> dict[str, Any]:
+    """`by_split` of the scores: of each part of the rows the mean over languages, as `overall`; empty without parts.
+
+    Args:
+        rows: Labelled rows.
+        predictions: The answers to them.
+        source_language: What was learned in.
+    """
+    found = {}
+    for split in dict.fromkeys(row.split for row in rows if row.split is not None):
+        own = [(row, answer) for row, answer in zip(rows, predictions, strict=True) if row.split == split]
+        chosen, answers = [row for row, _ in own], [answer for _, answer in own]
+        found[split] = scores_of(judged(chosen, answers, 0.0).per_language, source_language)[OVERALL]
+    return {"by_split": found} if found else {}
+
+
 def transferred(codes: Iterable[str], source_language: str) -> list[str]:
     """The languages that count overall: all but the one that was learned in; that one where it is the only one."""
     every = list(dict.fromkeys(codes))
@@ -199,7 +215,7 @@ def lines_of(
             "subject": system,
             "seed": seed,
             "id": f"{row.language}/{row.id}",
-            "item": row.id,
+            "item": row.id if row.item is None else row.item,
             "language": row.language,
             "task": task.kind,
             "label": None if row.label is None else _named(task, row.label),
@@ -207,6 +223,8 @@ def lines_of(
             "right": right,
             "scores": {ACCURACY: float(right)},
         }
+        if row.split is not None:
+            line["split"] = row.split
         if row.language not in others:
             line["overall"] = False
         if seen is not row:

@@ -3,22 +3,73 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dudi.config.recipe_files import STUDIES, recipes_folder
 from dudi.errors import ConfigError, did_you_mean
 
 View = Literal["language", "split", "kind"]
 Subject = Literal["student", "cold_start"]
+StackVerb = Literal["adapt", "align", "teach", "distill", "finetune"]
+WITH_HEAD = ("teach", "distill", "finetune")
+"""The stages that can be asked."""
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudyStage(_Part):
+    """One stage of a row that is a stack: what `dudi stack VERB RECIPE` trains."""
+
+    verb: StackVerb
+    recipe: str = Field(description="A file, relative to the study's, or the name of a shipped recipe.")
+    name: str = Field(default="", description="What later stages of the row call it; empty: its verb.")
+    task: str | None = Field(default=None, description="A folder of `dudi stack prepare`: rows and labels are its.")
+    keys: dict[str, Any] = Field(default_factory=dict, description="What the stage sets over its recipe.")
+    after: dict[str, str] = Field(
+        default_factory=dict,
+        description="Keys that are an earlier stage of the row, by its name: {start: align, teacher: teach}.",
+    )
+
+    @property
+    def called(self) -> str:
+        """Its name in the row."""
+        return self.name or self.verb
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The keys as `dudi stack` takes them on the command line."""
+        return words_of(self.keys)
+
+
+class Asked(_Part):
+    """What a study of stacks asks: the rows of `dudi stack eval`, and its options where they are not its defaults."""
+
+    rows: str = Field(description="Labelled rows: a folder of `dudi stack prepare`, a file, a pattern, or a hub name.")
+    split: str | None = None
+    source_language: str | None = None
+    language: str | None = None
+    languages: tuple[str, ...] | None = None
+    max_rows: int | None = None
+    max_length: int | None = None
+    batch_size: int | None = None
+    target: str | None = None
+    beams: int | None = None
+    max_new_tokens: int | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The rows and the options as `dudi stack eval` takes them."""
+        words = [self.rows]
+        for name, value in self.model_dump(exclude={"rows"}, exclude_none=True).items():
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+        return tuple(words)
 
 
 class StudyRow(_Part):
@@ -26,6 +77,12 @@ class StudyRow(_Part):
 
     name: str = Field(description="What the table calls it.")
     keys: dict[str, Any] = Field(default_factory=dict, description="What the row sets over the study's recipe.")
+    stages: tuple[StudyStage, ...] = Field(
+        default=(), description="In the place of `keys`: the stages of a stack, in order; the last one is asked."
+    )
+    translate: str | None = Field(
+        default=None, description="Of a stack: the MT model that puts what is asked into English (translate-test)."
+    )
     score: Subject = Field(
         default="student", description="`cold_start`: this row is what the others start from, and no second stage runs."
     )
@@ -34,7 +91,12 @@ class StudyRow(_Part):
     @property
     def words(self) -> tuple[str, ...]:
         """The keys as `dudi train` takes them on the command line."""
-        return tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items())
+        return words_of(self.keys)
+
+
+def words_of(keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys as `key=value` words of a command line."""
+    return tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
 
 
 class Study(_Part):
@@ -44,7 +106,10 @@ class Study(_Part):
     file: Path
     title: str
     about: str = ""
-    recipe: str = Field(description="The recipe that every row starts from, relative to the study's file.")
+    recipe: str = Field(default="", description="The recipe that every row starts from, relative to the study's file.")
+    asked: Asked | None = Field(
+        default=None, description="Of a study of stacks, in the place of `recipe`: the rows that they are asked about."
+    )
     seeds: int = Field(ge=1, description="How many, from 0 on.")
     views: tuple[View, ...] = ("language",)
     candidate: str | None = Field(default=None, description="The row whose diamonds are shown.")
@@ -53,6 +118,16 @@ class Study(_Part):
     curves: tuple[str, ...] = Field(default=(), description="Metrics of `metrics.jsonl` that are drawn over the steps.")
     cost: bool = Field(default=False, description="Count the FLOPs of every row.")
     rows: tuple[StudyRow, ...]
+
+    @field_validator("asked", mode="before")
+    @classmethod
+    def _rows_alone(cls, given: Any) -> Any:
+        return {"rows": given} if isinstance(given, str) else given
+
+    @property
+    def metric(self) -> str:
+        """What its tables show: of stacks accuracy, of students exact match."""
+        return "exact_match" if self.asked is None else "accuracy"
 
     @property
     def recipe_path(self) -> Path:
@@ -79,12 +154,18 @@ def read_study(file: Path) -> Study:
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file}: a study is a mapping with title, recipe, seeds and rows")
+        raise ConfigError(f"{file}: a study is a mapping with title, seeds, rows, and recipe or asked")
     try:
         study = Study(name=file.stem, file=file, **content)
     except (ValidationError, TypeError) as error:
         raise ConfigError(f"{file}: {_first_problem(error)}") from error
     _check_names(study)
+    if both := [row.name for row in study.rows if row.keys and row.stages]:
+        raise ConfigError(f"{file}: row '{both[0]}': has both keys and stages; the keys of a stage are its own")
+    if study.asked is None:
+        _check_students(study)
+    else:
+        _check_stacks(study)
     return study
 
 
@@ -103,8 +184,50 @@ def _check_names(study: Study) -> None:
     for key, wanted in (("candidate", study.candidate), ("baseline", study.baseline)):
         if wanted is not None and wanted not in names:
             raise ConfigError(f"{study.file}: {key}: there is no row '{wanted}'{did_you_mean(wanted, names)}")
+
+
+def _check_students(study: Study) -> None:
+    """Rows that `dudi train` runs."""
+    for row in study.rows:
+        if row.stages or row.translate:
+            raise ConfigError(
+                f"{study.file}: row '{row.name}': a stack is asked about rows that the study names: "
+                "asked: ROWS, as `dudi stack eval` takes them"
+            )
+    if not study.recipe:
+        raise ConfigError(f"{study.file}: recipe: name the recipe that every row starts from")
     if not study.recipe_path.is_file():
         raise ConfigError(f"{study.file}: recipe: there is no file {study.recipe_path}")
+
+
+def _check_stacks(study: Study) -> None:
+    """Rows that `dudi stack` runs."""
+    given = {"recipe": study.recipe, "cost": study.cost, "size": study.size, "curves": study.curves}
+    if foreign := [key for key, value in given.items() if value]:
+        raise ConfigError(f"{study.file}: {foreign[0]}: is of studies of `dudi train`, and `asked` of stacks")
+    for row in study.rows:
+        where = f"{study.file}: row '{row.name}'"
+        if row.keys or not row.stages or row.score != "student":
+            raise ConfigError(f"{where}: is no stack; where a study has `asked`, every row has stages and no score")
+        _check_stages(row, where)
+
+
+def _check_stages(row: StudyRow, where: str) -> None:
+    earlier: list[str] = []
+    for stage in row.stages:
+        if stage.called in earlier:
+            raise ConfigError(f"{where}: two stages are called '{stage.called}'; give one a name")
+        for key, wanted in stage.after.items():
+            if wanted not in earlier:
+                hint = did_you_mean(wanted, earlier) or (f"; there is {', '.join(earlier)}" if earlier else "")
+                raise ConfigError(
+                    f"{where}: stage '{stage.called}': after.{key}: there is no earlier stage '{wanted}'{hint}"
+                )
+        earlier.append(stage.called)
+    if row.stages[-1].verb not in WITH_HEAD:
+        raise ConfigError(
+            f"{where}: its last stage, '{earlier[-1]}', has no head to ask; end with {', '.join(WITH_HEAD)}"
+        )
 
 
 def read_studies(files: Sequence[Path]) -> list[Study]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import glob
-import hashlib
-import json
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,9 +12,9 @@ from typing import Any, Literal
 from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config, training_keys
 from dudi.evaluation.records import FILE, read_evaluations
-from dudi.evaluation.source import weights_of
-from dudi.files import sha256_of
 from dudi.study.grid import Study, StudyRow
+from dudi.study.identity import files_of, key_from, weights
+from dudi.study.stacks import StackJob, stack_job
 
 FLOPS = "flops"
 """What a job of kind `cost` finds out, in the place of a subject."""
@@ -53,31 +50,47 @@ class Job:
         """The row's recipe at the job's seed."""
         return _config(self.recipe, (*self.words, f"seed={self.seed}", *more))
 
-    def command(self, runs: Path) -> str:
-        """The same as a line for a shell, which trains both stages and asks everybody in the run."""
+    @property
+    def like(self) -> str:
+        """What jobs that take about as long have in common: the method."""
+        return self.config().method
+
+    def commands(self, runs: Path) -> list[str]:
+        """The same as a line for a shell, which trains both stages and asks everybody in the run; FLOPs have none."""
+        if self.kind == "cost":
+            return []
         words = [*self.words, f"seed={self.seed}", f"cache_dir={runs / CACHE}", "--output", str(runs / self.id)]
-        return shlex.join(["dudi", "train", self.recipe, *words])
+        return [shlex.join(["dudi", "train", self.recipe, *words])]
 
 
-def job_of(study: Study, row: StudyRow, seed: int) -> Job:
+AnyJob = Job | StackJob
+
+
+def job_of(study: Study, row: StudyRow, seed: int) -> AnyJob:
     """What gives a row its score at one seed."""
+    if study.asked is not None:
+        return stack_job(study, row, seed)
+    return _train_job(study, row, seed)
+
+
+def _train_job(study: Study, row: StudyRow, seed: int) -> Job:
     recipe = str(study.recipe_path)
     return Job("run", key_of(recipe, row.words), seed, recipe, row.words, (row.score,))
 
 
 def cost_job(study: Study, row: StudyRow) -> Job:
     """What counts a row's FLOPs."""
-    return dataclasses.replace(job_of(study, row, 0), kind="cost", subjects=(FLOPS,))
+    return dataclasses.replace(_train_job(study, row, 0), kind="cost", subjects=(FLOPS,))
 
 
-def every_job(studies: Iterable[Study], seeds: int | None = None) -> list[Job]:
+def every_job(studies: Iterable[Study], seeds: int | None = None) -> list[AnyJob]:
     """All jobs of some studies, each once, in the order in which they should run.
 
     Args:
         studies: The tables, the most important first.
         seeds: At most this many of each; what the study says when None.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, AnyJob] = {}
     for study in studies:
         for job in _in_order(study, study.seeds if seeds is None else min(seeds, study.seeds)):
             known = jobs.get(job.id, job)
@@ -85,12 +98,13 @@ def every_job(studies: Iterable[Study], seeds: int | None = None) -> list[Job]:
     return list(jobs.values())
 
 
-def _in_order(study: Study, seeds: int) -> Iterator[Job]:
+def _in_order(study: Study, seeds: int) -> Iterator[AnyJob]:
     """The jobs of one study: seed by seed, so that a study that is stopped has something of every row."""
     for seed in range(seeds):
         for row in study.rows:
             job = job_of(study, row, seed)
-            if seed == 0 and row is study.rows[0]:  # what its student knew before, and its teacher knows, is shown once
+            # What the first row's student knew before, and its teacher knows, is shown once.
+            if isinstance(job, Job) and seed == 0 and row is study.rows[0]:
                 teacher = job.config().main_teacher
                 taught = () if teacher.model is None or teacher.server is not None else ("teacher",)
                 job = dataclasses.replace(job, subjects=(*job.subjects, "base", *taught))
@@ -117,28 +131,17 @@ def key_of(recipe: str, words: tuple[str, ...]) -> str:
     tree = config.model_dump(exclude={"training", "dtype"}, exclude_defaults=True)
     for part in ("student", "teacher"):
         name = tree.get(part, {}).get("model")
-        tree[part] = {**tree.get(part, {}), "weights": None if name is None else _weights(str(name))}
-    if own := {source: sums for source in _sources(config) if (sums := _files_of(source))}:
+        tree[part] = {**tree.get(part, {}), "weights": None if name is None else weights(str(name))}
+    if own := {source: sums for source in _sources(config) if (sums := files_of(source))}:
         tree["files"] = own
     for section in tree.get("teachers", {}).values():
-        section["weights"] = _weights(str(section["model"]))
-    text = json.dumps([config.method, tree, _own_settings(config), config.dtype], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        section["weights"] = weights(str(section["model"]))
+    return key_from([config.method, tree, _own_settings(config), config.dtype])
 
 
 def _sources(config: RunConfig) -> list[str]:
     asked = [] if config.benchmark is None else config.benchmark.name
     return [*filter(None, (config.data.train, config.data.eval)), *([asked] if isinstance(asked, str) else asked)]
-
-
-@functools.cache
-def _files_of(source: str) -> list[str]:
-    """The hashes of a source's files; none of what is built in, or on the hub."""
-    place = Path(source).expanduser()
-    if place.is_file():
-        return [sha256_of(place)]
-    files = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
-    return [sha256_of(file) for file in sorted(files) if file.is_file()]
 
 
 def _own_settings(config: RunConfig) -> dict[str, Any]:
@@ -152,10 +155,7 @@ def _own_settings(config: RunConfig) -> dict[str, Any]:
     return own
 
 
-_weights = functools.cache(weights_of)
-
-
-def missing(jobs: Sequence[Job], runs: Path, known: Collection[tuple[str, str]] = ()) -> list[Job]:
+def missing(jobs: Sequence[AnyJob], runs: Path, known: Collection[tuple[str, str]] = ()) -> list[AnyJob]:
     """The jobs that are still to run, in order, each with those whom it still has to ask.
 
     Args:
@@ -163,10 +163,10 @@ def missing(jobs: Sequence[Job], runs: Path, known: Collection[tuple[str, str]] 
         runs: Where runs lie.
         known: (id, subject) of results that are kept elsewhere.
     """
-    left = []
+    left: list[AnyJob] = []
     for job in jobs:
         file = runs / job.id / FILE
-        there = {one.subject for one in read_evaluations(file)} if file.is_file() else set()
+        there = {one.subject or one.name for one in read_evaluations(file)} if file.is_file() else set()
         subjects = tuple(one for one in job.subjects if one not in there and (job.id, one) not in known)
         left += [dataclasses.replace(job, subjects=subjects)] if subjects else []
     return left

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
 from dudi.comparison.table import Comparison, compare
+from dudi.evaluation.metrics import METRICS, OVERALL
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
 from dudi.study.grid import Study, StudyRow
 from dudi.study.jobs import FLOPS
 from dudi.study.ordering import ordered_pairs
-from dudi.study.results import METRIC, Results, evaluations, flops_of, overall, references, results_of
+from dudi.study.results import ACCURACY, MACRO_F1, Results, evaluations, flops_of, overall, references, results_of
 from dudi.tables import DASH, grid_of, markdown
 
+_OF_STACKS = (ACCURACY, MACRO_F1)
 HEADINGS = {"language": "By language", "split": "By split", "kind": "By kind of question (the paper's Table 8)"}
 
 
@@ -27,7 +30,7 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
         findings: What a person wrote about the results, in Markdown; may be empty.
         commands: What makes the page again.
     """
-    parts = ["# The study", "", *(f"    {command}" for command in commands), "", *_setting(results), ""]
+    parts = ["# The study", "", *(f"    {command}" for command in commands), "", *_setting(studies, results), ""]
     parts += [findings.strip(), ""] if findings.strip() else []
     for study in studies:
         parts += [*_section(study, results), ""]
@@ -36,40 +39,76 @@ def page(studies: Sequence[Study], results: Results, *, findings: str, commands:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _setting(results: Results) -> list[str]:
+def _setting(studies: Sequence[Study], results: Results) -> list[str]:
     """What was asked, of whom, with what."""
     asked = [one for one in results.values() if one.subject != FLOPS]
     if not asked:
         return ["Nothing has been run yet."]
     versions = asked[0].about["versions"]
-    test = next((one.benchmark for one in asked if one.benchmark.get("part") == "test"), asked[0].benchmark)
-    tasks = " and ".join(f"`{task}`" for task in test["tasks"])
-    part = f"of the {test['part']} part, " if "part" in test else ""
-    made = f", babel {test['babel_version']} (CLDR {test['cldr_version']})" if "babel_version" in test else ""
+    students = [one.benchmark for one in asked if "answers" not in one.about]
+    stacks = list({one.benchmark["fingerprint"]: one.benchmark for one in asked if "answers" in one.about}.values())
+    numbers = [*([_of_students(students)] if students else []), *map(_of_stacks, stacks)]
+    items = "; of stacks a lead counts where a bootstrap over items and seeds carries it too" if stacks else ""
+    made = {
+        f", babel {one['babel_version']} (CLDR {one['cldr_version']})" for one in students if "babel_version" in one
+    }
     return [
-        f"Numbers are exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions {part}"
-        f"greedy, fingerprint `{test['fingerprint'][:12]}`), mean ± standard deviation over seeds "
+        f"Numbers are {'; '.join(numbers)}, mean ± standard deviation over seeds "
         "(ddof = 1); a seed changes the order of the rows and every draw of the training. Significance: Almost "
-        f"Stochastic Order, confidence 0.95 over all tests of a table (Bonferroni), eps_min below {TAU:g}. "
+        f"Stochastic Order, confidence 0.95 over all tests of a table (Bonferroni), eps_min below {TAU:g}{items}. "
         "What was not run is a dash.",
         "",
-        f"torch {versions['torch'].partition('+')[0]}, transformers {versions['transformers']}{made}.",
+        f"torch {versions['torch'].partition('+')[0]}, transformers {versions['transformers']}{''.join(sorted(made))}.",
     ]
+
+
+def _of_students(asked: Sequence[Mapping[str, Any]]) -> str:
+    test = next((one for one in asked if one.get("part") == "test"), asked[0])
+    tasks = " and ".join(f"`{task}`" for task in test["tasks"])
+    part = f"of the {test['part']} part, " if "part" in test else ""
+    return (
+        f"exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions {part}"
+        f"greedy, fingerprint `{test['fingerprint'][:12]}`)"
+    )
+
+
+def _of_stacks(asked: Mapping[str, Any]) -> str:
+    return (
+        f"accuracy in percent on `{asked['name']}` ({asked['questions']} rows in {len(asked['languages'])} languages, "
+        f"fingerprint `{asked['fingerprint'][:12]}`; what was learned in `{asked['source_language']}` is not in the "
+        "mean of the others)"
+    )
 
 
 def _section(study: Study, results: Results) -> list[str]:
     lines = [f"## {study.title}", "", *([study.about.strip(), ""] if study.about else []), _runs(study, results), ""]
     if not any(results_of(study, row, results) for row in study.rows):
         return [*lines, "Not run yet."]
+    asked = evaluations(study, results)
     for view in study.views:
+        if not any(one.keys(view) for one in asked):
+            continue  # what a stack is asked need not have parts
         text = render(comparison(study, view, results), "markdown", eps=study.candidate is not None)
         lines += [f"### {HEADINGS[view]}", "", *text.splitlines(), ""]
+    if study.asked is not None:
+        lines += _beside(study, results)
     lines += _against_paper(study, results)
     lines += _cost(study, results) if study.cost else []
     for metric in study.curves:
         if curves(study, metric, results):
             lines += [f"![{TITLES.get(metric, metric)}](study/{curve_name(study, metric)}.svg)", ""]
     return lines
+
+
+def _beside(study: Study, results: Results) -> list[str]:
+    """Accuracy and macro F1 of stacks; without marks, since a lead in macro F1 is not held against other items."""
+    cells = []
+    for row in study.rows:
+        own = results_of(study, row, results)
+        scores = [[100 * value for one in own for value in one.values(metric, OVERALL)] for metric in _OF_STACKS]
+        cells.append((row.name, list(map(_mean, scores))))
+    table = grid_of([METRICS[metric].title for metric in _OF_STACKS], cells)
+    return ["### Macro F1 beside it", "", *markdown(table).splitlines(), ""]
 
 
 def _runs(study: Study, results: Results) -> str:
@@ -87,7 +126,7 @@ def comparison(study: Study, view: str, results: Results) -> Comparison:
     return compare(
         [*known, *shown],
         by=view,
-        metric=METRIC,
+        metric=study.metric,
         candidate=study.candidate if study.candidate in ran and len(ran) > 1 else None,
         baseline=study.baseline if study.baseline in ran else None,
         references=[one.name for one in shown],
@@ -102,7 +141,7 @@ def _against_paper(study: Study, results: Results) -> list[str]:
         return []
     scores = {row.name: overall(study, row, results) for row in rows}
     cells = [(row.name, (f"{row.paper:.1f}", _mean(scores[row.name]))) for row in rows]
-    table = grid_of(("paper (SEA-HELM)", "here"), cells)
+    table = grid_of(("paper (SEA-HELM)" if study.asked is None else "paper", "here"), cells)
     lines = ["### Against the paper", "", *markdown(table).splitlines(), ""]
     pairs = ordered_pairs(rows, scores)
     if not pairs:

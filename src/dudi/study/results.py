@@ -9,16 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dudi.comparison.packed import pack
 from dudi.distill.stages.cold_start import COLD_START
+from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
 from dudi.evaluation.records import FILE as SCORES
-from dudi.evaluation.records import STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
 from dudi.study.grid import Study, StudyRow
-from dudi.study.jobs import FLOPS, Job, cost_job, every_job, job_of
+from dudi.study.jobs import FLOPS, AnyJob, Job, cost_job, every_job, job_of
+from dudi.study.stacks import StackJob
 from dudi.training.runlog import read_jsonl
 
 FILE = "study.json"
 SECONDS_FILE = "seconds.json"
-METRIC = "exact_match"
+METRIC, ACCURACY, MACRO_F1 = "exact_match", "accuracy", "macro_f1"
+"""Of students, and of stacks."""
 Results = Mapping[tuple[str, str], Evaluation]
 """By job id and subject."""
 
@@ -39,7 +42,7 @@ def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[tuple[str,
     known = read(file)
     found: dict[tuple[str, str], Evaluation] = {}
     for job in every_job(studies):
-        there = of_run(job, runs / job.id)
+        there = of_stack(job, runs) if isinstance(job, StackJob) else of_run(job, runs / job.id)
         for subject in job.subjects:
             place = job.id, subject
             if subject in there or place in known:
@@ -80,18 +83,44 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
             about["training"] = clocks.get(one.subject)
             curves = {name: [record.get(name) for record in stage] for name in CURVES}
             about["curves"] = {name: _shortened(own) for name, own in curves.items() if set(own) - {None}}
-        runs = tuple(Run(run.seed, _kept(run.scores)) for run in one.runs)
+        runs = tuple(Run(run.seed, _kept(run.scores, METRIC)) for run in one.runs)
         model = "" if Path(one.model).is_relative_to(folder) else one.model  # a path of this machine, and not kept
         found[one.subject] = dataclasses.replace(one, model=model, runs=runs, about=about)
     return found
 
 
-def _kept(scores: Mapping[str, Any]) -> dict[str, Any]:
+def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
+    """What the folder of a row that is a stack says, with its answers packed, and the clocks of all of its stages."""
+    folder = runs / job.id
+    if not (folder / SCORES).is_file():
+        return {}
+    one = next(one for one in read_evaluations(folder / SCORES) if one.name == STUDENT)
+    clocks = [
+        json.loads((runs / stage.id / SECONDS_FILE).read_text("utf-8"))
+        for stage in job.stages
+        if (runs / stage.id / SECONDS_FILE).is_file()
+    ]
+    (spent,) = one.about["seconds"]  # of a row, in mean
+    about = {
+        "job": job.id,
+        "recipe": Path(job.recipe).name,
+        "words": list(job.words),
+        "versions": one.about["versions"],
+        "seconds": round(one.benchmark["questions"] * sum(spent.values()), 2),
+        "training": {kind: round(sum(clock[kind] for clock in clocks), 2) for kind in clocks[0]} if clocks else None,
+        "answers": pack(read_jsonl(folder / ANSWERS), ACCURACY),
+    }
+    kept = tuple(Run(run.seed, _kept(run.scores, ACCURACY)) for run in one.runs)
+    # No model: it is a path of this machine.
+    return {STUDENT: Evaluation(job.like, "", one.benchmark, kept, about, STUDENT)}
+
+
+def _kept(scores: Mapping[str, Any], metric: str) -> dict[str, Any]:
     """All metrics overall, and the one of the tables everywhere else: a page of results should be readable."""
 
     def inside(tree: Mapping[str, Any]) -> dict[str, Any]:
         if "questions" in tree:
-            return {METRIC: round(tree[METRIC], 5)} if tree.get(METRIC) is not None else {}
+            return {metric: round(tree[metric], 5)} if tree.get(metric) is not None else {}
         return {name: inside(own) for name, own in tree.items()}
 
     return {name: inside(own) if name.startswith("by_") else own for name, own in scores.items()}
@@ -115,14 +144,20 @@ def results_of(study: Study, row: StudyRow, results: Results) -> list[Evaluation
 
 def overall(study: Study, row: StudyRow, results: Results) -> list[float]:
     """A row's scores over the seeds, in percent."""
-    return [100 * value for one in results_of(study, row, results) for value in one.values(METRIC, "overall")]
+    return [100 * value for one in results_of(study, row, results) for value in one.values(study.metric, "overall")]
 
 
 def evaluations(study: Study, results: Results) -> list[Evaluation]:
     """A study's rows as evaluations, a run per seed; a row that was not run has no runs."""
     found = [(row, results_of(study, row, results)) for row in study.rows]
     asked: Mapping[str, Any] = next((own[0].benchmark for _, own in found if own), {})
-    return [Evaluation(row.name, row.name, asked, tuple(run for one in own for run in one.runs)) for row, own in found]
+    return [_joined(row, asked, own) for row, own in found]
+
+
+def _joined(row: StudyRow, asked: Mapping[str, Any], own: Sequence[Evaluation]) -> Evaluation:
+    """The seeds of a row as one; with their answers, where all have brought theirs."""
+    parts = tuple(own) if all("answers" in one.about for one in own) else ()
+    return Evaluation(row.name, row.name, asked, tuple(run for one in own for run in one.runs), parts=parts)
 
 
 def references(study: Study, results: Results) -> list[Evaluation]:
@@ -157,15 +192,16 @@ def flops_of(study: Study, row: StudyRow, results: Results) -> tuple[float | Non
     return per_step[0] if per_step else None, whole.get(row.score), sum(whole.values()) if known else None
 
 
-def expected_seconds(left: Iterable[Job], results: Results) -> float:
+def expected_seconds(left: Iterable[AnyJob], results: Results) -> float:
     """Seconds of one core that some jobs will take: the median of what others of the same method took, as far as known.
 
-    A cold start that several share is trained once and not told here, nor are FLOPs, which take half a minute.
+    A cold start that several share is trained once and not told here, nor are FLOPs, which take half a minute. Stages
+    that stacks share are told with each of them.
     """
     known: dict[str, list[float]] = {}
     for one in results.values():
         training = one.about.get("training") or {"wall": 0.0}
         spent = training["wall"] + one.about.get("seconds", 0.0)
         known.setdefault(one.name if one.subject == STUDENT else one.subject, []).append(spent)
-    asked = [job.config().method if who == STUDENT else who for job in left for who in job.subjects]
+    asked = [job.like if who == STUDENT else who for job in left for who in job.subjects]
     return sum(statistics.median(known[name]) for name in asked if name in known)

@@ -12,15 +12,23 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from dudi.evaluation.records import Evaluation
-from dudi.study.jobs import Job
+from dudi.study.jobs import AnyJob
+from dudi.study.stack_worker import StackVerbs
 
-Told = Callable[[Job, list[Evaluation] | BaseException], None]
+Told = Callable[[AnyJob, list[Evaluation] | BaseException], None]
 """Called after each job with what it found, or what went wrong."""
 
 
 def run_jobs(
-    jobs: Sequence[Job], runs: Path, *, at_once: int, threads: int, keep_models: bool, told: Told
-) -> list[Job]:
+    jobs: Sequence[AnyJob],
+    runs: Path,
+    *,
+    at_once: int,
+    threads: int,
+    keep_models: bool,
+    told: Told,
+    verbs: StackVerbs | None = None,
+) -> list[AnyJob]:
     """Do jobs, in order.
 
     Args:
@@ -30,14 +38,15 @@ def run_jobs(
         threads: Threads of each.
         keep_models: As in `worker.run_job`.
         told: Hears of each job that ends.
+        verbs: As in `worker.run_job`; a function of a module, since it goes to other processes.
 
     Returns:
         The jobs that failed.
     """
-    failed: list[Job] = []
+    failed: list[AnyJob] = []
     pool = _pool(at_once, threads)
     try:
-        running = {pool.submit(_run, job, runs, keep_models): job for job in jobs}
+        running = {pool.submit(_run, job, runs, keep_models, verbs): job for job in jobs}
         for future in as_completed(running):
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
@@ -70,7 +79,7 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run(job: Job, runs: Path, keep_models: bool) -> list[Evaluation]:
+def _run(job: AnyJob, runs: Path, keep_models: bool, verbs: StackVerbs | None) -> list[Evaluation]:
     from dudi.study.worker import run_job
 
-    return run_job(job, runs, keep_models=keep_models)
+    return run_job(job, runs, keep_models=keep_models, verbs=verbs)

@@ -17,23 +17,31 @@ from dudi.evaluation.of_run import evaluate_run
 from dudi.evaluation.records import STUDENT, Evaluation, Run, keep_evaluations
 from dudi.files import write_json
 from dudi.study.counting import counted_flops
-from dudi.study.jobs import CACHE, FLOPS, Job
-from dudi.study.results import SECONDS_FILE
+from dudi.study.jobs import CACHE, FLOPS, AnyJob, Job
+from dudi.study.results import SECONDS_FILE, of_stack
+from dudi.study.stack_worker import StackVerbs, train_and_ask
+from dudi.study.stacks import StackJob
 
 
-def run_job(job: Job, runs: Path, *, keep_models: bool = False) -> list[Evaluation]:
+def run_job(job: AnyJob, runs: Path, *, keep_models: bool = False, verbs: StackVerbs | None = None) -> list[Evaluation]:
     """Do one job and keep what it finds; what it prints goes to `log.txt` in its folder.
 
     Args:
         job: What to do.
         runs: The study's folder; stages that runs share are cached in it.
         keep_models: Leave the weights; otherwise they are deleted once they have been asked.
+        verbs: What runs the stages of a stack; no other job needs it.
 
     Returns:
         What was found out.
     """
     folder = runs / job.id
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(job, StackJob):
+        assert verbs is not None
+        with (folder / "log.txt").open("a", encoding="utf-8") as log, _into(log):
+            train_and_ask(job, runs, verbs, keep_models=keep_models)
+        return list(of_stack(job, runs).values())
     config = job.config("disable_tqdm=true", f"cache_dir={runs / CACHE}")
     loaded = Loaded(config, config.dudi_config(folder))
     with (folder / "log.txt").open("a", encoding="utf-8") as log, _into(log):

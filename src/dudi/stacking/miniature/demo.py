@@ -22,7 +22,7 @@ from dudi.stacking.miniature.page import page
 from dudi.stacking.miniature.parallel import pairs
 from dudi.stacking.miniature.results import terminal
 from dudi.stacking.miniature.running import Found, contest
-from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows
+from dudi.stacking.miniature.tasks import TASKS, asked_rows, country_of, training_rows, was_in_parallel
 
 ATTENTIONS = ("bidirectional", "causal")
 QUICK = Budget(align_steps=4, align_batch=8, task_steps=3, task_batch=4, trained=12, tests=2, beams=2)
@@ -84,7 +84,7 @@ def write_rows(folder: Path) -> int:
     _jsonl(folder / "english.jsonl", (StackRow(text, "en", id=f"english/{n}") for n, text in enumerate(texts)))
     _jsonl(folder / "bitext.jsonl", itertools.islice(bitext(1000), BITEXT))
     for task in TASKS:
-        asked = [row for language in LANGUAGES for row in asked_rows(task, language)]
+        asked = [_in_parts(row) for language in LANGUAGES for row in asked_rows(task, language)]
         _jsonl(folder / f"{task}-train.jsonl", training_rows(task))
         _jsonl(folder / f"{task}-test.jsonl", asked)
     say(
@@ -103,6 +103,11 @@ def bitext(seed: int) -> Iterator[StackRow]:
         if english_side is not None:
             ((language, text),) = sides.items()
             yield StackRow(text, language, english=english_side, id=f"bitext/{number}")
+
+
+def _in_parts(row: StackRow) -> StackRow:
+    """Whether the parallel text names the country of a row, or hides it; rows about one country are one item."""
+    return dataclasses.replace(row, split="named" if was_in_parallel(row) else "hidden", item=country_of(row))
 
 
 def _jsonl(path: Path, rows: Iterable[StackRow]) -> None:

@@ -1,0 +1,31 @@
+"""What a run depends on and lies on this disk: a model that is made anew is another, and so are rows that changed."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from dudi.evaluation.source import weights_of
+from dudi.files import sha256_of
+
+weights = functools.cache(weights_of)
+"""The hash of a model's weights; None where they do not lie here."""
+
+
+@functools.cache
+def files_of(source: str) -> list[str]:
+    """The hashes of a source's files; none of what is built in, or on the hub."""
+    place = Path(source).expanduser()
+    if place.is_file():
+        return [sha256_of(place)]
+    files = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
+    return [sha256_of(file) for file in sorted(files) if file.is_file()]
+
+
+def key_from(parts: Any) -> str:
+    """16 hexadecimal characters for what decides a run."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

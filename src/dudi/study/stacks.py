@@ -1,0 +1,222 @@
+"""Rows that are stacks: their stages, of which those that several rows share are trained once, and who is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shlex
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from dudi.data.locate import records_of
+from dudi.errors import ConfigError
+from dudi.evaluation.records import STUDENT
+from dudi.stacking.recipe import StackConfig, load_stack_config, stack_keys
+from dudi.stacking.set_card import task_words
+from dudi.stacking.stored import MODEL
+from dudi.study.grid import Study, StudyRow, StudyStage
+from dudi.study.identity import files_of, key_from, weights
+from dudi.training import checkpoints
+
+_READS = {
+    "adapt": ("llm",),
+    "align": ("encoder", "llm", "start"),
+    "teach": ("llm",),
+    "distill": ("encoder", "llm", "start", "teacher"),
+    "finetune": ("encoder", "llm", "start"),
+}
+"""The models that a stage reads, of those that its recipe names."""
+_RUNS = ("start", "teacher")
+"""Keys that take a run's folder, and find the model in it; others take the model's."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of one seed, whichever rows have it.
+
+    Attributes:
+        verb: Of `dudi stack`.
+        key: Hash of all that it depends on but the seed, the stages before it included.
+        seed: Its seed.
+        recipe: A file, or the name of a shipped recipe.
+        words: `key=value` over the recipe.
+        after: Keys that are an earlier stage, each with that stage's `id`.
+    """
+
+    verb: str
+    key: str
+    seed: int
+    recipe: str
+    words: tuple[str, ...]
+    after: tuple[tuple[str, str], ...]
+
+    @property
+    def id(self) -> str:
+        """Its name, and that of its folder, which is a run's folder."""
+        return f"{self.verb}-{self.key}/seed-{self.seed}"
+
+    def command(self, runs: Path) -> list[str]:
+        """What follows `dudi stack`."""
+        before = [
+            f"{key}={runs / stage if key.partition('.')[0] in _RUNS else runs / stage / MODEL}"
+            for key, stage in self.after
+        ]
+        words = [*self.words, *before, f"seed={self.seed}", "--output", str(runs / self.id)]
+        return [self.verb, self.recipe, *words]
+
+    def is_trained(self, runs: Path) -> bool:
+        """Whether its folder holds the model, whole."""
+        model = runs / self.id / MODEL
+        checkpoints.settle(model)
+        try:
+            return model.is_dir() and bool(checkpoints.verify(model))
+        except ConfigError:  # damaged: trained again
+            return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StackJob:
+    """A row at one seed: its stages, and what the last one is asked.
+
+    Attributes:
+        key: Hash of all that the answers depend on but the seed.
+        seed: The seed of every stage.
+        stages: In order.
+        asked: What follows the system in `dudi stack eval`: rows and options.
+        translate: The MT model of translate-test.
+        subjects: Who is asked.
+    """
+
+    kind: ClassVar[Literal["stack"]] = "stack"
+
+    key: str
+    seed: int
+    stages: tuple[Stage, ...]
+    asked: tuple[str, ...]
+    translate: str | None = None
+    subjects: tuple[str, ...] = (STUDENT,)
+
+    @property
+    def id(self) -> str:
+        """Its name, and that of its folder, which holds scores and answers."""
+        return f"{self.kind}-{self.key}/seed-{self.seed}"
+
+    @property
+    def like(self) -> str:
+        """What jobs that take about as long have in common: the stages."""
+        return ", ".join(stage.verb for stage in self.stages)
+
+    @property
+    def recipe(self) -> str:
+        """Of its last stage."""
+        return self.stages[-1].recipe
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What tells it from others, for a person: all stages, the words of the last one, and whether it translates."""
+        return (self.like, *self.stages[-1].words, *self._translation)
+
+    @property
+    def _translation(self) -> tuple[str, ...]:
+        return () if self.translate is None else ("--translate", self.translate)
+
+    def asking(self, runs: Path) -> list[str]:
+        """What follows `dudi stack` to ask it."""
+        system = f"{STUDENT}={runs / self.stages[-1].id}"
+        return ["eval", system, *self.asked, *self._translation, "--output", str(runs / self.id)]
+
+    def commands(self, runs: Path) -> list[str]:
+        """The same as lines for a shell, in this order, without stages that are trained already."""
+        lines = [stage.command(runs) for stage in self.stages if not stage.is_trained(runs)]
+        return [shlex.join(["dudi", "stack", *line]) for line in (*lines, self.asking(runs))]
+
+
+def stack_job(study: Study, row: StudyRow, seed: int) -> StackJob:
+    """What gives a stack its score at one seed.
+
+    Raises:
+        ConfigError: a recipe or a key is wrong; with the study's file, the row and the stage.
+    """
+    assert study.asked is not None
+    stages = _stages(study, row, seed)
+    translator = None if row.translate is None else (row.translate, weights(row.translate))
+    key = key_from([stages[-1].key, study.asked.words, files_of(study.asked.rows), translator])
+    return StackJob(key, seed, stages, study.asked.words, row.translate)
+
+
+def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
+    made: dict[str, Stage] = {}
+    for one in row.stages:
+        earlier = {key: made[name] for key, name in one.after.items()}
+        try:
+            words = (*(() if one.task is None else task_words(Path(one.task))), *one.words)
+            # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
+            told = tuple(f"{key}={stage.verb}-{stage.key}" for key, stage in earlier.items())
+            key = _key_of(one.verb, _recipe_of(study, one), (*words, *told))
+        except ConfigError as error:
+            raise ConfigError(f"{study.file}: row '{row.name}': stage '{one.called}': {error}") from error
+        after = tuple((key, stage.id) for key, stage in earlier.items())
+        made[one.called] = Stage(one.verb, key, seed, _recipe_of(study, one), words, after)
+    return tuple(made.values())
+
+
+def _recipe_of(study: Study, stage: StudyStage) -> str:
+    beside = study.file.parent / stage.recipe
+    return str(beside.resolve()) if beside.is_file() else stage.recipe
+
+
+_config = functools.cache(load_stack_config)
+
+
+@functools.cache
+def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
+    """Hash of what a stage trains, as `jobs.key_of`: what a recipe names and the stage does not read changes none."""
+    config = _config(recipe, verb, words)
+    tree = config.model_dump(exclude={"training", "dtype"}, exclude_defaults=True)
+    read = _READS[verb]
+    if "start" in read and config.start.model is not None:  # in the place of the two
+        read = tuple(name for name in read if name not in ("encoder", "llm"))
+        tree["codes"] = config.encoder.codes
+    for name in {"encoder", "llm", "start", "teacher"} - {*read}:
+        tree.pop(name, None)
+    named = [str(tree[name]["model"]) for name in read if tree.get(name, {}).get("model")]
+    named += tree.get("llm", {}).get("adapters", [])
+    # A model, a GGUF file in its folder, or a run.
+    tree["weights"] = [weights(one) or weights(one, config.llm.gguf_file) or weights(f"{one}/{MODEL}") for one in named]
+    tree["files"] = {source: files_of(source) for source in _sources(config)}
+    return key_from([tree, _own_settings(config), config.dtype])
+
+
+def _sources(config: StackConfig) -> list[str]:
+    return [str(source) for source in (config.data.train, config.data.eval, config.data.parallel) if source]
+
+
+def _own_settings(config: StackConfig) -> dict[str, Any]:
+    """What differs from the defaults: a key that a later version adds leaves finished stages what they are."""
+    values = {key.name: (config.value(key), key) for key in stack_keys().values()}
+    return {
+        name: value
+        for name, (value, key) in values.items()
+        if name != "seed" and key.rule.resume != "free" and value != key.default
+    }
+
+
+def check_rows(study: Study) -> None:
+    """Look for the rows that a study of stacks trains on and asks: before its first stage, not after its last.
+
+    Raises:
+        ConfigError: there is no such file or folder; with the study's file.
+    """
+    assert study.asked is not None
+    for row in study.rows:
+        for stage in _stages(study, row, 0):
+            data = _config(stage.recipe, stage.verb, stage.words).data
+            _look_for(f"{study.file}: row '{row.name}': data.train", str(data.train), data.split)
+    _look_for(f"{study.file}: asked", study.asked.rows, study.asked.split or "test")
+
+
+def _look_for(where: str, source: str, split: str) -> None:
+    try:
+        records_of(source, split)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
