@@ -20,7 +20,15 @@ from dudi.program.stack_train import default_output
 from dudi.stacking.recipe import load_stack_config
 
 RECIPES = [name for name in list_recipes(stacks=True) if not name.startswith("stack/mini")]
-FAMILIES = {"llama": "llama", "gpt2": "gpt2", "qwen3": "qwen3"}
+# A word of the LLM's name, and the architecture that stands for it; Gemma's own is in test_stack_parts.py.
+FAMILIES = {
+    "llama": "llama",
+    "gpt2": "gpt2",
+    "qwen3": "qwen3",
+    "smollm2": "llama",
+    "qwen2": "qwen2",
+    "gemma": "mistral",
+}
 
 
 def stages_of(name):
@@ -34,7 +42,7 @@ def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("stack")
     make_mt().save_pretrained(root / "encoder")
     make_nllb_tokenizer().save_pretrained(root / "encoder")
-    for family in FAMILIES.values():
+    for family in set(FAMILIES.values()):
         make_llm(family).save_pretrained(root / family)
         make_llm_tokenizer().save_pretrained(root / family)
     plain = [{"text": text} for text in TEXTS] + [{"text": ""}]
@@ -230,7 +238,7 @@ def test_a_recipe_that_says_nothing_of_lora_trains_an_adapter(line, rank, tmp_pa
 
 
 def test_the_paper_s_recipes_clip_no_gradient_and_the_norm_is_measured_all_the_same(runs):
-    for name in RECIPES:
+    for name in (name for name in RECIPES if not name.startswith("stack/real")):
         stage = stages_of(name)[0]
         assert stage == "adapt" or load_stack_config(name, stage).settings["max_grad_norm"] == 0, name
     for run in ("align", "finetune"):

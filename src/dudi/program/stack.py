@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dudi.command import Kinds, Verb, output_folder
+from dudi.command import Kinds, Verb, output_file, output_folder
 
 RECIPES = {
     "paper": ("connector_start=random", "merge_lora=false"),
@@ -98,7 +98,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
     add("--max-rows", type=int, metavar="N", help="at most so many rows")
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
-    add("--output", type=Path, metavar="FILE", help="keep a line of JSON for each row there, and print none")
+    add("--output", type=output_file, metavar="FILE", help="keep a line of JSON for each row there, and print none")
 
 
 def _generate(given: argparse.Namespace) -> int:
