@@ -200,6 +200,16 @@ def test_a_stage_stops_before_a_bad_number_reaches_the_weights(stack, source, ll
 # ---- least squares
 
 
+def test_a_connector_that_has_learned_goes_on_as_it_is(source, llm_source, tmp_path):
+    """Stage 1 on top of Stage 1 started it anew, by least squares, without a word."""
+    stack = build_stack(make_mt(), make_llm())
+    for steps, rate in ((3, 1e-2), (1, 1e-12)):
+        before = stack.connector.weight.detach().clone()
+        args = make_stack_args(tmp_path / str(steps), max_steps=steps, learning_rate=rate)
+        align(stack, source, llm_source, english_rows(), args)
+    torch.testing.assert_close(stack.connector.weight.detach(), before, rtol=0, atol=1e-9)
+
+
 def test_the_connector_starts_where_least_squares_says(stack, source, llm_source):
     unexplained = start_connector(stack, source, llm_source, TEXTS, "eng_Latn")
     xs, ys = [], []

@@ -192,7 +192,8 @@ def align(
     for part in (model.connector, model.boundary):
         if part is not None:
             part.float()
-    if resume is None and args.connector_start == "least_squares":
+    new = resume is None and model.config.stage == "untrained"  # a connector that has learned goes on as it is
+    if new and args.connector_start == "least_squares":
         texts = [row.text for row in rows[: args.start_rows]]
         start_connector(model, source, llm_source, texts, rows[0].language, max_length=args.max_length)
     if teacher is None:

@@ -26,7 +26,7 @@ class StackArguments(RunArguments):
     )
     max_length: int = _key(256, "Longest text, in tokens of whichever tokenizer reads it; the rest is cut.", above=4)
     connector_start: ConnectorStart = _key(
-        "least_squares", "align: where the connector starts: least_squares or random."
+        "least_squares", "align: where a new connector starts: least_squares or random."
     )
     start_rows: int = _key(1024, "align: texts that the least-squares start is computed from.", at_least=1)
     merge_lora: bool = _key(True, "align: merge the adapter at the end; false: later stages go on with the same one.")
