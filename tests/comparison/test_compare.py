@@ -783,7 +783,7 @@ def test_format_wins_and_wrong_ones_are_refused(make_run, tmp_path, capsys):
     assert (tmp_path / "t.md").read_text(encoding="utf-8").startswith("method,")
     assert call(a, "--output", tmp_path / "t.pdf") == call(a, "--format", "htm") == 2
     assert not (tmp_path / "t.pdf").exists()
-    assert call(a, "--output", a / "evaluation.json" / "t.md") == 1
+    assert call(a, "--output", a / "evaluation.json" / "t.md") == 2
     (a / "evaluation.json").write_text("{", encoding="utf-8")
     capsys.readouterr()
     assert call(a) == 3
