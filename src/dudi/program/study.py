@@ -72,10 +72,11 @@ def run(given: argparse.Namespace) -> int:
             stacks.check_rows(study)
     minutes = expected_seconds(left, collect(studies, given.runs, given.output / FILE)) / 60
     scores = sum(min(given.seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
+    takes = f": about {minutes:.0f} minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"
     say(
         f"{'1 table' if len(studies) == 1 else f'{len(studies)} tables'}, {scores} scores from {len(jobs)} jobs (what "
-        f"several rows share runs once); {len(jobs) - len(left)} are done, {len(left)} are left: about {minutes:.0f} "
-        f"minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"
+        f"several rows share runs once); {len(jobs) - len(left)} are done, {len(left)} are left"
+        + (takes if minutes else "")
     )
     if stages := {stage for job in left if isinstance(job, stacks.StackJob) for stage in job.stages}:
         trained = sum(stage.is_trained(given.runs) for stage in stages)
