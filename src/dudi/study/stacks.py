@@ -188,7 +188,8 @@ def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
 
 
 def _sources(config: StackConfig) -> list[str]:
-    return [str(source) for source in (config.data.train, config.data.eval, config.data.parallel) if source]
+    data = config.data
+    return [str(source) for source in (data.train, data.eval, data.parallel, data.bitext) if source]
 
 
 def _own_settings(config: StackConfig) -> dict[str, Any]:
