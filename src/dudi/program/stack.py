@@ -54,21 +54,16 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s SYSTEM [SYSTEM ...] ROWS [options]"
     add("systems", nargs="+", metavar="SYSTEM", help="a run of teach, distill or finetune; NAME=RUN,RUN: its seeds")
     add("rows", metavar="ROWS", help="labelled rows: a folder of dudi stack prepare, a file, a pattern, or a hub name")
-    add("--split", default="test", help="split of a folder or on the hub (default: test)")
     add("--source-language", default="eng_Latn", metavar="CODE", help="what was learned in (default: %(default)s)")
     add("--language", metavar="CODE", help="the source language of rows that do not name theirs")
     add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, pair=hypothesis ...")
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
     add("--translate", metavar="MT_MODEL", help="translate-test: rows are put into English by this model first")
-    add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
     add("--target", default="eng_Latn", metavar="CODE", help="what to translate into (default: %(default)s)")
     add("--beams", type=int, default=5, metavar="N", help="beams of the translation (default: %(default)s)")
     add("--max-new-tokens", type=int, default=256, metavar="N", help="longest translation (default: %(default)s)")
     add("--translate-length", type=int, default=1024, metavar="N", help="tokens that it reads (default: %(default)s)")
-    add("--max-length", type=int, metavar="N", help="tokens of a row that are read (default: as in training)")
-    add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
-    add("--max-rows", type=int, metavar="N", help="at most so many rows")
-    add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
+    _reading_arguments(parser)
     add(
         "--output",
         type=output_folder,
@@ -83,6 +78,17 @@ def _eval(given: argparse.Namespace) -> int:
     return run(given)
 
 
+def _reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """How rows are read by a model that is there already."""
+    add = parser.add_argument
+    add("--split", default="test", help="split of a folder or on the hub (default: test)")
+    add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
+    add("--max-length", type=int, metavar="N", help="tokens of a row that are read (default: as in training)")
+    add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
+    add("--max-rows", type=int, metavar="N", help="at most so many rows")
+    add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
+
+
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="a run of finetune (task.kind=generation) or of align, its LLM causal")
@@ -90,14 +96,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--prompt", help="what the LLM is asked, behind the text (default: what it was asked in training)")
     add("--text", help="one text, in the place of ROWS")
     add("--language", metavar="CODE", help="of --text, or of rows that do not name theirs")
-    add("--split", default="test", help="split of a folder or on the hub (default: test)")
     add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, answer=target ...")
-    add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
     add("--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: %(default)s)")
-    add("--max-length", type=int, metavar="N", help="tokens of a row that are read (default: as in training)")
-    add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
-    add("--max-rows", type=int, metavar="N", help="at most so many rows")
-    add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
+    _reading_arguments(parser)
     add("--output", type=output_file, metavar="FILE", help="keep a line of JSON for each row there, and print none")
 
 

@@ -13,7 +13,7 @@ from dudi.models.frozen import evaluating
 from dudi.stacking.checks import check_reading
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow
-from dudi.stacking.tokens import SHORTENED, Source
+from dudi.stacking.tokens import SHORTENED, Source, of_like_length
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,10 +56,8 @@ def evaluate(
     check_reading(model.reader, source, max_length)
     started = time.perf_counter()
     encoded = source.encode_rows(rows, max_length=max_length)
-    order = sorted(range(len(rows)), key=lambda place: len(encoded[place]["input_ids"]))
     answers = torch.zeros(len(rows), dtype=torch.long)
-    for begin in range(0, len(order), batch_size):
-        places = order[begin : begin + batch_size]
+    for places in of_like_length(encoded, batch_size):
         batch = source.collate([encoded[place] for place in places])
         with evaluating(model):
             logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits

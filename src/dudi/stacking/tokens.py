@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -271,3 +271,10 @@ def language_codes(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
         return tuple(to_id)
     base = {tokenizer.special_tokens_map.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
     return tuple(token for token in tokenizer.all_special_tokens if token not in base and token.isidentifier())
+
+
+def of_like_length(encoded: Sequence[Ids], batch_size: int) -> Iterator[list[int]]:
+    """Places of encoded rows, the shortest first, so that a batch holds little padding."""
+    order = sorted(range(len(encoded)), key=lambda place: len(encoded[place]["input_ids"]))
+    for begin in range(0, len(order), batch_size):
+        yield order[begin : begin + batch_size]

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dudi.errors import ConfigError
 from dudi.stacking.codes import find_language, names_of
 from dudi.stacking.rows import StackRow
-from dudi.stacking.tokens import SHORTENED, Source
+from dudi.stacking.tokens import SHORTENED, Source, of_like_length
 
 LENGTH = 1024
 """Tokens of a text that a translator reads: as many as NLLB has places for; the authors' value."""
@@ -73,10 +73,8 @@ def translate(
     encoded = source.encode([prefix + text for text in texts], languages, max_length=max_length)
     if cut is not None:
         cut.update(language for language, ids in zip(languages, encoded, strict=True) if SHORTENED in ids)
-    order = sorted(range(len(texts)), key=lambda place: len(encoded[place]["input_ids"]))
     found = [""] * len(texts)
-    for begin in range(0, len(order), batch_size):
-        places = order[begin : begin + batch_size]
+    for places in of_like_length(encoded, batch_size):
         batch = {key: value.to(model.device) for key, value in source.pad([encoded[p] for p in places]).items()}
         written = writer.generate(
             **batch,

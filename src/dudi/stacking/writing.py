@@ -18,7 +18,7 @@ from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reading
 from dudi.stacking.generating import NO_LABEL, MTLLMForCausalLM
 from dudi.stacking.rows import StackRow, Task
-from dudi.stacking.tokens import OWN, SHORTENED, Source, read_inputs
+from dudi.stacking.tokens import OWN, SHORTENED, Source, of_like_length, read_inputs
 from dudi.stacking.trainer import Batch, Sums
 
 PROMPT = ("prompt_ids", "prompt_attention_mask", "labels")
@@ -189,11 +189,9 @@ def write(
     longest = max(sum(len(ids.get(name, ())) for name in ("input_ids", f"{OWN}input_ids")) for ids in encoded) + 1
     longest += len(wording.prompt_ids(prompt)) + max_new_tokens
     check_length(llm, longest, type(llm).__name__, "max_new_tokens, behind text and prompt,")
-    order = sorted(range(len(rows)), key=lambda place: len(encoded[place]["input_ids"]))
     written = [""] * len(rows)
     ends = {"eos_token_id": list(wording.format.stop_ids), "pad_token_id": llm_tokenizer.pad_token_id}
-    for begin in range(0, len(order), batch_size):
-        places = order[begin : begin + batch_size]
+    for places in of_like_length(encoded, batch_size):
         asked, _ = wording.batch(prompt, [None] * len(places), max_length=max_length)
         batch = read_inputs(source.collate([encoded[place] for place in places])) | asked
         inputs = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
