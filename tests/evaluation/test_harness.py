@@ -411,3 +411,19 @@ def test_a_doc_that_breaks_a_template_names_the_task(tmp_path, own):
     )
     with pytest.raises(ConfigError, match=r"bad.yaml: a template fails: 'question' is undefined"):
         choose_tasks([str(tmp_path / "bad.yaml")], None, Options())
+
+
+def test_a_limit_spreads_over_a_shipped_set_that_is_sorted_by_its_labels(model, tokenizer, tmp_path):
+    labels = [label for label in ("geography", "health", "politics", "sports") for _ in range(5)]
+    rows = [
+        {"lang": "en", "split": split, "row": number, "text": f"Text {number}.", "label": label}
+        for split in ("train", "dev", "test")
+        for number, label in enumerate(labels)
+    ]
+    write_parquet(tmp_path / "sib200.parquet", rows)
+    questions = choose_tasks(["sib200"], ["en"], Options(data=tmp_path, limit=4))
+    _, lines, _ = put(questions, model, tokenizer, [0])
+    assert [line["id"].rpartition("/")[2] for line in lines] == ["0", "5", "10", "15"]
+    assert len({line["reference"] for line in lines}) == 4
+    whole = choose_tasks(["sib200"], ["en"], Options(data=tmp_path, limit=50))
+    assert whole.total == 20 and whole.benchmark["fingerprint"] != questions.benchmark["fingerprint"]

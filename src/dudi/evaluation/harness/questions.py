@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import logging
 import os
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from dudi.data.chat import ChatFormat
 
 NAME = LM_EVAL.name
+SHIPPED = "dudi_"
+"""What the names of shipped tasks begin with."""
 SEED = 1234
 """lm_eval's own, for examples and sampling."""
 
@@ -37,7 +38,8 @@ class Options:
 
     Attributes:
         num_fewshot: Examples in front of each question; None leaves it to the task.
-        limit: Only so many questions of each task, or this share of them when below 1.
+        limit: Only so many questions of each task, or this share of them when below 1: of lm_eval's own tasks the
+            first, as there; of shipped ones evenly spaced, since SIB-200 and XNLI are sorted by their labels.
         apply_chat_template: Whether prompts go through the model's chat template.
         fewshot_as_multiturn: With it: whether examples are turns of their own.
         system_instruction: A system turn, or what stands in front without a template.
@@ -118,9 +120,9 @@ class Questions:
                     task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
         counts, digest = [], hashlib.sha256()
         for name, (_, task) in tasks.items():
-            documents = list(itertools.islice(task.eval_docs, self._size(task)))
-            counts.append(len(documents))
-            for number, document in enumerate(documents):
+            documents, asked = task.eval_docs, self._asked(name, task)
+            counts.append(len(asked))
+            for number, document in ((number, documents[number]) for number in asked):
                 try:
                     digest.update(_canonical(name, task, document))
                 except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
@@ -128,11 +130,14 @@ class Questions:
         self.total = sum(counts)
         self._fingerprint = digest.hexdigest()
 
-    def _size(self, task: Any) -> int | None:
+    def _asked(self, name: str, task: Any) -> list[int]:
+        """The numbers of a task's questions that are asked."""
         from lm_eval.evaluator_utils import get_sample_size
 
-        size: int | None = get_sample_size(task, self.options.limit)
-        return size
+        total = len(task.eval_docs)
+        size = min(total, get_sample_size(task, self.options.limit) or total)
+        spaced = name.startswith(SHIPPED)
+        return [number * total // size if spaced else number for number in range(size)]
 
     @property
     def benchmark(self) -> dict[str, Any]:
@@ -228,7 +233,7 @@ class Questions:
             found: Mapping[str, Any] = evaluate(
                 lm=lm,
                 task_dict={"tasks": {name: task for name, (_, task) in self.tasks.items()}},
-                limit=self.options.limit,
+                samples={name: self._asked(name, task) for name, (_, task) in self.tasks.items()},
                 bootstrap_iters=0,  # standard errors are `results.standard_error`'s
                 system_instruction=self.options.system_instruction,
                 apply_chat_template=self.options.apply_chat_template,
