@@ -5,6 +5,7 @@ import dataclasses
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -84,8 +85,9 @@ def make_model(kind="llama", seed=0, vocab_size=448, hidden_size=32, layers=2, d
         "initializer_range": 0.2,
         **extra,
     }
-    config = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}[kind](**shape)
-    if kind == "qwen3":
+    kinds = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config, "gemma3": Gemma3TextConfig}
+    config = kinds[kind](**shape)
+    if kind in ("qwen3", "gemma3"):
         config.head_dim = hidden_size // 4
     set_seed(seed)
     return AutoModelForCausalLM.from_config(config)

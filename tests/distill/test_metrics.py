@@ -105,13 +105,14 @@ class TestAgreement:
 
     def test_what_a_loss_has_shown_in_pieces_is_not_made_again(self):
         draw = torch.Generator().manual_seed(0)
-        student, teacher = torch.randn(90, 300, generator=draw), torch.randn(90, 300, generator=draw)
+        student, teacher = torch.randn(2, 90, 300, generator=draw).log_softmax(-1)
         places = [*range(0, 40), 50, 51, 88]
         pieces, whole = watch(places, 16, 90), watch(places, 16, 90)
         for start in range(0, 90, 37):
             rows = slice(start, min(start + 37, 90))
             pieces.observe(rows, student[rows], teacher[rows])
         whole.observe(slice(0, 90), student, teacher)
+        assert whole.sums[0, 1].item() == pytest.approx(entropy(student[places]).sum().item())
         torch.testing.assert_close(pieces.sums, whole.sums)
         assert pieces.sums[0, 3] == len(places) and not pieces.sums[1].any()
         head = Head(torch.zeros(4, 3))

@@ -14,6 +14,7 @@ ROWS, WIDTH, WIDER, VOCABULARY = 23, 12, 20, 331
 def _small_tiles(monkeypatch):
     """Several tiles, several blocks in a tile, and a last one that is not full."""
     monkeypatch.setattr(fused, "CPU_TILE", 7 * VOCABULARY)
+    monkeypatch.setattr(fused, "FEWEST_ROWS", 2)
     monkeypatch.setattr(fused, "CPU_BLOCK", 3 * VOCABULARY)
 
 
@@ -175,20 +176,23 @@ def test_a_factor_that_was_not_promised_is_an_error():
         (0.5 * total).backward()
 
 
-def test_the_observer_sees_every_row_once():
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_observer_sees_every_row_once(temperature):
     student, teacher, weights = tensors()
     seen = []
     fused.weighted_divergence(
-        fused.Divergence("reverse_kl"),
+        fused.Divergence("reverse_kl", temperature=temperature),
         tuple(student),
         tuple(teacher),
         weights,
         lambda rows, ours, theirs: seen.append((rows, ours.clone(), theirs.clone())),
     )
-    assert [(rows.start, rows.stop) for rows, _, _ in seen] == [(0, 7), (7, 14), (14, 21), (21, 23)]
+    assert [place for rows, _, _ in seen for place in range(rows.start, rows.stop)] == list(range(ROWS))
+    assert {len(ours) for _, ours, _ in seen} == {3, 2}  # blocks of tiles of six and five rows
     with torch.no_grad():
-        torch.testing.assert_close(torch.cat([s[1] for s in seen]), torch.nn.functional.linear(*student))
-        torch.testing.assert_close(torch.cat([s[2] for s in seen]), torch.nn.functional.linear(*teacher))
+        for side, (hidden, weight, bias) in ((1, student), (2, teacher)):
+            logits = torch.nn.functional.linear(hidden, weight, bias)
+            torch.testing.assert_close(torch.cat([s[side] for s in seen]), logits.log_softmax(-1))
 
 
 def test_no_rows():

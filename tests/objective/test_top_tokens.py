@@ -77,6 +77,7 @@ def test_the_sweep_is_the_plain_loss(kind, beta, softcap, monkeypatch):
     from dudi.objective import fused
 
     monkeypatch.setattr(fused, "CPU_TILE", 3 * 50)  # three rows at a time
+    monkeypatch.setattr(fused, "FEWEST_ROWS", 1)
     hidden, teacher = normal(8, 6, seed=5).requires_grad_(), normal(8, 50, seed=8)
     weight, bias = normal(50, 6, seed=6, scale=0.5).requires_grad_(), normal(50, seed=7, scale=0.1).requires_grad_()
     head, weights = Head(weight, bias, 0.7, softcap), torch.rand(8, dtype=torch.float64)

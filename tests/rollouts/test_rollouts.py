@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from dudi.models.attention import attends_to_all
 from dudi.rollouts import GumbelNoise, NoiseKey, Request, Rollout, TransformersEngine
-from dudi.rollouts.cache import attends_to_all
 from helpers import make_model
 
 VOCABULARY = 60
@@ -297,7 +297,7 @@ class TestWhatIsLeftAlone:
 class TestTheTwoLoops:
     """Our loop draws what `generate` draws, and it is the one that runs."""
 
-    @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+    @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma3"])
     @pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"temperature": 0.0}, {"batch_size": 7}])
     def test_both_draw_the_same(self, kind, options):
         model = make_model(kind, seed=6, vocab_size=64).eval()
@@ -313,8 +313,8 @@ class TestTheTwoLoops:
         monkeypatch.setattr(model, "generate", lambda **kwargs: pytest.fail("generate was called"))
         assert len(make_engine(model).generate(make_requests(3))) == 3
         windowed = make_model("qwen2", vocab_size=64, use_sliding_window=True, sliding_window=8, max_window_layers=0)
-        assert attends_to_all(model.config)
-        assert not attends_to_all(windowed.config)
+        assert attends_to_all(model.config, 10**6)
+        assert attends_to_all(windowed.config, 8) and not attends_to_all(windowed.config, 9)
 
     def test_the_noise_that_is_added_is_the_noise(self):
         noise = GumbelNoise([NoiseKey(1, "a", 0, "plain"), NoiseKey(1, "b", 0, "plain")], 5000, CPU)

@@ -23,8 +23,8 @@ SHORTEST_REPETITION = 16
 WATCHED_POSITIONS = 1024
 """Most on-policy positions of an optimizer step at which overlap and entropies are measured."""
 
-WATCHED_AT_ONCE = 2**20
-"""Logits that are looked at together: 4 MiB each of some ten tables, whatever the vocabulary."""
+MADE_AT_ONCE = 64
+"""Positions whose logits are made together where no loss has made them."""
 BLOCK = 64
 """Neighbouring ids of which the largest logit is found first, where the largest of all are wanted."""
 
@@ -82,7 +82,7 @@ def log_softmax(logits: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of the next-token distribution: (..., V) -> (...) in nats."""
     log_probs = log_softmax(logits)
-    return -(log_probs.exp() * log_probs).sum(-1)
+    return -torch.linalg.vecdot(log_probs.exp(), log_probs)
 
 
 def watched_positions(total: int, limit: int, seed: int, step: int) -> list[int]:
@@ -93,7 +93,7 @@ def watched_positions(total: int, limit: int, seed: int, step: int) -> list[int]
 
 
 class Watch:
-    """Overlap and entropies at some positions, summed from logits that somebody else has made.
+    """Overlap and entropies at some positions, summed from log-probabilities that somebody else has made.
 
     Args:
         places: Row numbers, in order.
@@ -111,39 +111,45 @@ class Watch:
     def __init__(self, places: Sequence[int], labels: Tensor, owner: Tensor, languages: int, k: int) -> None:
         self.places, self.labels, self.owner, self.k = places, labels, owner.to(labels.device), k
         self.sums = torch.zeros(languages, 7, dtype=torch.float64, device=labels.device)
+        self.room = self.sums.new_empty(0, dtype=torch.float32)  # of what is observed, made once
 
     @torch.no_grad()
     def observe(self, rows: slice | Tensor, student: Tensor, teacher: Tensor | TopTokens) -> None:
-        """Look at the logits (R, V) of rows `rows.start` to `rows.stop`, or of the rows (R,)."""
-        at_once = max(1, WATCHED_AT_ONCE // student.shape[-1])
+        """Look at the log-probabilities (R, V) of rows `rows.start` to `rows.stop`, or of the rows (R,)."""
         if isinstance(rows, Tensor):
             watched = torch.isin(rows, torch.tensor(self.places, device=rows.device)).nonzero().squeeze(1)
-            for part in watched.split(at_once):
-                self._add(student[part], teacher[part], rows[part], labelled=False)
+            self._add(student[watched], teacher[watched], rows[watched], labelled=False)
             return
         first, last = bisect.bisect_left(self.places, rows.start), bisect.bisect_left(self.places, rows.stop)
-        for start in range(first, last, at_once):
-            chosen = self.places[start : min(start + at_once, last)]
-            places = torch.tensor(chosen, device=student.device)
+        if last - first < rows.stop - rows.start:
+            places = torch.tensor(self.places[first:last], device=student.device, dtype=torch.int64)
             self._add(student[places - rows.start], teacher[places - rows.start], places)
+        else:  # all of them: nothing is copied
+            self._add(student, teacher, torch.arange(rows.start, rows.stop, device=student.device))
 
     def _add(self, student: Tensor, teacher: Tensor | TopTokens, places: Tensor, labelled: bool = True) -> None:
-        """Logits (R, V) of both models at R places; those of cells have no label among the ids."""
-        ours, k = log_softmax(student), min(self.k, student.shape[-1])
-        label = self.labels[places].unsqueeze(1)
+        """Log-probabilities (R, V) of both models at R places; those of cells have no label among the ids."""
+        if not len(places):
+            return
+        k, label = min(self.k, student.shape[-1]), self.labels[places].unsqueeze(1)
         if isinstance(teacher, TopTokens):
             overlap = _shared_ids(_top_ids(student, k), teacher.likeliest(k))
             theirs, place, their_entropy = teacher.log_probs, torch.zeros_like(label), overlap.new_full((), torch.nan)
         else:
             overlap = top_k_overlap(student, teacher, k)
-            theirs, place = log_softmax(teacher), label
-            their_entropy = -(theirs.exp() * theirs).sum(-1)
+            theirs, place, their_entropy = teacher, label, self._entropy(teacher)
         ones, ratio = torch.ones_like(overlap), torch.zeros_like(overlap)
         if labelled:
-            ratio = (theirs.gather(1, place) - ours.gather(1, label)).squeeze(1)
-        entropies = [-(ours.exp() * ours).sum(-1), their_entropy.expand_as(overlap)]
+            ratio = (theirs.gather(1, place) - student.gather(1, label)).squeeze(1)
+        entropies = [self._entropy(student), their_entropy.expand_as(overlap)]
         found = torch.stack([overlap, *entropies, ones, ratio, ratio.square(), ones * labelled], dim=1)
         self.sums.index_add_(0, self.owner[places], found.double())
+
+    def _entropy(self, log_probs: Tensor) -> Tensor:
+        """(R, V) -> (R,), in a table that is kept: to a CPU a new one costs more than what is computed in it."""
+        if self.room.shape[1:] != log_probs.shape[1:] or len(self.room) < len(log_probs):
+            self.room = torch.empty_like(log_probs)
+        return -torch.exp(log_probs, out=self.room[: len(log_probs)]).mul_(log_probs).sum(-1)
 
 
 class Masses:
@@ -204,9 +210,11 @@ def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
     ):
         return watch.sums
     index = torch.tensor(watch.places, device=rows.hidden.device)
-    student, teacher = heads.student.logits(rows.hidden[index]), heads.teacher.logits(rows.teacher_hidden[index])
     alone = Watch(range(len(index)), watch.labels[index], watch.owner[index], len(watch.sums), watch.k)
-    alone.observe(slice(0, len(index)), student, teacher)
+    for start in range(0, len(index), MADE_AT_ONCE):
+        part = index[start : start + MADE_AT_ONCE]
+        student, teacher = heads.student.logits(rows.hidden[part]), heads.teacher.logits(rows.teacher_hidden[part])
+        alone.observe(slice(start, start + len(part)), log_softmax(student), log_softmax(teacher))
     return alone.sums
 
 

@@ -16,6 +16,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from dudi.data.chat import Tokens
 from dudi.objective.heads import Kernel, head_of, hidden_states
+from dudi.objective.packed import by_tokens, packed_states, packs
 from dudi.objective.signals import sum_by_sequence
 
 FULL = 256
@@ -66,9 +67,15 @@ def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Toke
     """
     states: list[Tensor | None] = [None] * len(pairs)
     lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
-    groups = [list(range(len(pairs)))] if _gathers_parameters(model) else similar_lengths(lengths, model.device)
+    states_of = _padded_states
+    if _gathers_parameters(model):
+        groups = [list(range(len(pairs)))]
+    elif packs(model, max(lengths)):
+        groups, states_of = by_tokens(lengths), packed_states
+    else:
+        groups = similar_lengths(lengths, model.device)
     for group in groups:
-        part = _padded_states(model, [pairs[i] for i in group])
+        part = states_of(model, [pairs[i] for i in group])
         for i, rows in zip(group, part.split([len(pairs[i][1]) for i in group]), strict=True):
             states[i] = rows
     return torch.cat([rows for rows in states if rows is not None])

@@ -25,11 +25,13 @@ from dudi.objective import methods
 from dudi.objective.top_tokens import TopTokens, top_divergence
 
 Observer = Callable[[slice | Tensor, Tensor, Tensor | TopTokens], None]
-"""Is shown rows, the student's logits (R, V) of these, and the teacher's or what is known of it, before they are
-overwritten."""
+"""Is shown rows, the student's log-probabilities (R, V) of these at temperature 1, and the teacher's or what is known
+of it, before they are overwritten."""
 
 CPU_TILE, DEVICE_TILE = 2**23, 2**27
 """Numbers in a tile of logits: 32 MiB on a CPU, 512 MiB on a device (fp32)."""
+FEWEST_ROWS = 64
+"""Rows of a tile at least, where there are so many: each tile reads the heads and adds to their gradient as a whole."""
 CPU_BLOCK = 2**18
 """Numbers that the element-wise passes work on at a time on a CPU, so that they stay in its cache."""
 CPU_WIDENED = 2**21
@@ -97,7 +99,7 @@ def weighted_divergence(
         student: Hidden states (N, H), head (V, H), bias (V,) or None.
         teacher: The same of the teacher, with as many rows in its head; gets no gradient.
         row_weights: (N,) the rows' share in the sum; gets no gradient.
-        observer: Is shown all logits in passing.
+        observer: Is shown the log-probabilities of all rows in passing, a few rows at a time.
         values: (N,) is filled with each row's divergence, without a gradient.
         gathered: Takes the gradient of the student's weights at once, its factor included; None: autograd carries it.
 
@@ -141,7 +143,7 @@ def weighted_top_divergence(
         student: As in `weighted_divergence`.
         top: Of the teacher, N rows.
         row_weights: As in `weighted_divergence`.
-        observer: Is shown all of the student's logits in passing, and the rows of `top`.
+        observer: Is shown all of the student's log-probabilities in passing, and the rows of `top`.
         values: As in `weighted_divergence`.
         gathered: As in `weighted_divergence`.
 
@@ -199,8 +201,10 @@ def _slices(total: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, total))
 
 
-def _tile_rows(device: torch.device, vocabulary: int) -> int:
-    return max(1, (CPU_TILE if device.type == "cpu" else DEVICE_TILE) // vocabulary)
+def _tile_rows(rows: int, device: torch.device, vocabulary: int) -> int:
+    """Rows of each of the fewest tiles, all about as large."""
+    most = max(FEWEST_ROWS, (CPU_TILE if device.type == "cpu" else DEVICE_TILE) // vocabulary)
+    return max(1, -(-rows // max(1, -(-rows // most))))
 
 
 def _block_rows(device: torch.device, vocabulary: int, tile: int) -> int:
@@ -223,7 +227,7 @@ class _Head:
         self.weight = weight if hidden.device.type == "cpu" else weight.to(self.factors)
         self.bias = None if bias is None else bias.to(self.result)
         self.scale = scale
-        self.rows = min(_tile_rows(hidden.device, weight.shape[0]), max(1, hidden.shape[0]))
+        self.rows = _tile_rows(hidden.shape[0], hidden.device, weight.shape[0])
 
     def table(self, rows: int) -> Tensor:
         """Room for the logits of some rows."""
@@ -312,13 +316,11 @@ class _WeightedDivergence(torch.autograd.Function):
             gradient = _Gradient(student, weight.shape, needs, gathered)
             factor = row_weights.to(student.result)
             ours_room, theirs_room = student.table(student.rows), teacher.table(student.rows)
-            work = _Blocks(what, ours_room, any(needs))
+            work = _Blocks(what, ours_room, any(needs), observer)
             total = torch.zeros((), dtype=student.result, device=hidden.device)
             for rows in _slices(hidden.shape[0], student.rows):
                 ours, theirs = student.logits(rows, ours_room), teacher.logits(rows, theirs_room)
-                if observer is not None:
-                    observer(rows, ours, theirs)
-                found = work.divergence(ours, theirs)
+                found = work.divergence(ours, theirs, rows.start)
                 total += (found * factor[rows]).sum()
                 if values is not None:
                     values[rows] = found
@@ -365,7 +367,7 @@ class _WeightedTopDivergence(torch.autograd.Function):
                     found = top_divergence(logits, top[rows], what.kind, what.beta)
                     summed = found.sum()
                 if observer is not None:
-                    observer(rows, logits.detach(), top[rows])
+                    observer(rows, torch.log_softmax(logits.detach(), -1), top[rows])
                 total += (found.detach() * factor[rows]).sum()
                 if values is not None:
                     values[rows] = found.detach()
@@ -393,52 +395,64 @@ def _given_back(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
 class _Blocks:
     """The element-wise part: logits of both models become divergences, and the student's its gradient."""
 
-    def __init__(self, what: Divergence, tile: Tensor, needs_gradient: bool) -> None:
-        self.what, self.needs_gradient = what, needs_gradient
+    def __init__(self, what: Divergence, tile: Tensor, needs_gradient: bool, observer: Observer | None) -> None:
+        self.what, self.needs_gradient, self.observer = what, needs_gradient, observer
         self.rows = _block_rows(tile.device, tile.shape[1], tile.shape[0])
-        self.scratch = torch.empty((3, self.rows, tile.shape[1]), dtype=tile.dtype, device=tile.device)
+        self.scratch = torch.empty((4, self.rows, tile.shape[1]), dtype=tile.dtype, device=tile.device)
 
-    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(R, V) twice -> (R,); afterwards `student` holds the gradient, up to the factor of scale and temperature."""
+    def divergence(self, student: Tensor, teacher: Tensor, first: int) -> Tensor:
+        """(R, V) twice -> (R,); afterwards `student` holds the gradient, up to the factor of scale and temperature.
+
+        Args:
+            student: The student's logits.
+            teacher: The teacher's.
+            first: What the observer calls the first of the rows.
+        """
         step = {"forward_kl": self._forward_kl, "reverse_kl": self._reverse_kl, "jsd": self._jsd}[self.what.kind]
         parts = []
         for rows in _slices(student.shape[0], self.rows):
             ours, theirs = student[rows], teacher[rows]
+            shown = slice(first + rows.start, first + rows.stop)
+            p, q, mixture, products = self.scratch[:, : rows.stop - rows.start]
             if self.what.temperature != 1.0:
+                if self.observer is not None:
+                    self.observer(shown, ours.log_softmax(-1), theirs.log_softmax(-1))
                 ours.div_(self.what.temperature)
                 theirs.div_(self.what.temperature)
-            p, q, mixture = self.scratch[:, : rows.stop - rows.start]
-            parts.append(step(ours, theirs, p, q, mixture))
+            _log_softmax(ours, p)
+            _log_softmax(theirs, q)
+            if self.observer is not None and self.what.temperature == 1.0:
+                self.observer(shown, ours, theirs)
+            parts.append(step(ours, theirs, p, q, mixture, products))
         return torch.cat(parts) if parts else student.new_zeros(0)
 
-    def _reverse_kl(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, _: Tensor) -> Tensor:
-        _log_softmax(log_p, p)
-        _log_softmax(log_q, q)
+    def _reverse_kl(self, log_p: Tensor, log_q: Tensor, p: Tensor, _q: Tensor, _: Tensor, products: Tensor) -> Tensor:
         gap = log_p.sub_(log_q)
-        value = torch.linalg.vecdot(p, gap)
+        value = _dot(p, gap, products)
         if self.needs_gradient:
             gap.sub_(value.unsqueeze(1)).mul_(p)  # p (log p - log q - KL)
         return value
 
-    def _forward_kl(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, _: Tensor) -> Tensor:
-        _log_softmax(log_p, p)
-        _log_softmax(log_q, q)
-        value = torch.linalg.vecdot(q, log_q.sub_(log_p))
+    def _forward_kl(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, _: Tensor, products: Tensor) -> Tensor:
+        value = _dot(q, log_q.sub_(log_p), products)
         if self.needs_gradient:
             torch.sub(p, q, out=log_p)
         return value
 
-    def _jsd(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, mixture: Tensor) -> Tensor:
-        _log_softmax(log_p, p)
-        _log_softmax(log_q, q)
+    def _jsd(self, log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor, mixture: Tensor, products: Tensor) -> Tensor:
         beta = self.what.beta
         tiny = torch.finfo(mixture.dtype).tiny  # where both are 0 their shares are 0, and log 0 would make them NaN
         log_m = torch.lerp(p, q, beta, out=mixture).clamp_min_(tiny).log_()
-        of_student = torch.linalg.vecdot(p, log_p.sub_(log_m))
-        value = beta * torch.linalg.vecdot(q, log_q.sub_(log_m)) + (1 - beta) * of_student
+        of_student = _dot(p, log_p.sub_(log_m), products)
+        value = beta * _dot(q, log_q.sub_(log_m), products) + (1 - beta) * of_student
         if self.needs_gradient:
             log_p.sub_(of_student.unsqueeze(1)).mul_(p).mul_(1 - beta)  # (1 - beta) p (log p - log m - KL(p || m))
         return value
+
+
+def _dot(one: Tensor, other: Tensor, room: Tensor) -> Tensor:
+    """(R, V) twice -> (R,): what `vecdot` gives, without a table of products that is made anew each time."""
+    return torch.mul(one, other, out=room).sum(-1)
 
 
 def _log_softmax(logits: Tensor, p: Tensor) -> None:

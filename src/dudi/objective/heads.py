@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from dudi.errors import ConfigError
+from dudi.models.few_rows import is_large, multiply_few
 from dudi.objective import fused, losses
 from dudi.objective.methods import Divergence, Kernel
 from dudi.objective.top_tokens import TopTokens
@@ -57,11 +58,10 @@ class Head:
         return self.finished(logits)
 
     def logits_of_few(self, hidden: Tensor) -> Tensor:
-        """`logits` of a few rows, without a gradient: the product that a CPU is faster at has the weights in front."""
-        if hidden.device.type != "cpu" or hidden.dtype != torch.float32 or self.weight.dtype != torch.float32:
+        """`logits` of a few rows, without a gradient, in the form that a CPU is fastest at."""
+        if not is_large(self.weight):
             return self.logits(hidden)
-        logits = torch.mm(self.weight, hidden.t()).t().contiguous()
-        return self.finished(logits if self.bias is None else logits.add_(self.bias))
+        return self.finished(multiply_few(hidden, self.weight, self.bias))
 
     def finished(self, logits: Tensor) -> Tensor:
         """The plain product's logits, scaled and capped."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from dudi.objective.forward import similar_lengths
-from dudi.objective.fused import HELD_LOGITS
+from dudi.objective.fused import FEWEST_ROWS, HELD_LOGITS
 from dudi.objective.heads import DENSE_LOGITS
 from dudi.objective.losses import VOCABULARY_TILE
 from dudi.objective.signals import Kind
@@ -166,7 +166,7 @@ def _fused_head(work: Workload, outcome: Outcome) -> int:
     """As `_head`: in one process the gradient is where it stays, from the first divergence's forward pass on.
 
     Among several each divergence keeps one of its own until its backward pass. Log-probabilities keep their logits if
-    these are few. While a divergence is computed two tiles of logits are there, and three blocks of them beside these.
+    these are few. While a divergence is computed two tiles of logits are there, and four blocks of them beside these.
     """
     vocabulary, hidden = work.student.vocabulary, work.student.hidden
     judged = [work.rows * completion_length(work, kind) for kind in outcome.teacher]
@@ -174,7 +174,7 @@ def _fused_head(work: Workload, outcome: Outcome) -> int:
         work.rows * completion_length(work, kind) for kind in outcome.reference or outcome.student - outcome.teacher
     ]
     widest = max([*judged, *scored], default=0) * vocabulary
-    tiles = 2 * min(widest, work.tile) + 3 * min(widest, work.block)
+    tiles = 2 * min(widest, max(work.tile, FEWEST_ROWS * vocabulary)) + 4 * min(widest, work.block)
     widened = work.teacher.vocabulary * work.teacher.hidden if work.widened_teacher and work.teacher and judged else 0
     held = sum(rows * vocabulary for rows in scored if rows * vocabulary < HELD_LOGITS)
     tables = len(judged) + min(1, len(scored)) if work.processes > 1 else int(work.accumulation == 1)

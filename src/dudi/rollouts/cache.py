@@ -72,18 +72,6 @@ class RoomyCache(Cache):
                 layer.keep(rows)
 
 
-def attends_to_all(config: PretrainedConfig) -> bool:
-    """Whether every layer is plain attention over all earlier positions, so that this cache is what it needs."""
-    values = config.get_text_config().to_dict()
-    kinds = values.get("layer_types") or ["full_attention"]
-    window = values.get("sliding_window") is not None and values.get("use_sliding_window", True)
-    return config.model_type in PLAIN and set(kinds) == {"full_attention"} and not window
-
-
-PLAIN = frozenset({"llama", "qwen2", "qwen3", "smollm3", "olmo2", "granite", "mistral"})
-"""Architectures of which that has been tested; the others are decoded by `generate`, and padded in passes."""
-
-
 def true_mask(mask: Tensor, room: int) -> Tensor:
     """(B, T) of 0 and 1 -> (B, room) of bool, true where it goes on."""
     whole = torch.ones((mask.shape[0], room), dtype=torch.bool, device=mask.device)

@@ -23,8 +23,9 @@ from transformers import (
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from dudi.errors import ConfigError
+from dudi.models.attention import attends_to_all
+from dudi.models.few_rows import few_rows
 from dudi.models.limits import check_length
-from dudi.rollouts.cache import attends_to_all
 from dudi.rollouts.decoding import Decoding, Written
 from dudi.rollouts.engine import Request, Rollout
 from dudi.rollouts.noise import GumbelNoise
@@ -121,7 +122,7 @@ class TransformersEngine:
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         rollouts: dict[int, Rollout] = {}
-        with self.model() as model:
+        with self.model() as model, few_rows(model):
             longest = max((len(request.prompt) for request in requests), default=0)
             check_length(model, longest + self.max_new_tokens, "the model", "max_new_tokens after the longest prompt")
             self._check_decoding(model, requests)
@@ -135,7 +136,7 @@ class TransformersEngine:
         Raises:
             ConfigError: it does not: the rollouts would not be the student's.
         """
-        if self.decoding_checked or not requests or attends_to_all(model.config):
+        if self.decoding_checked or not requests or self._is_plain(model, requests):
             return
         self.decoding_checked = True
         shortest = min(requests, key=lambda request: len(request.prompt))
@@ -164,9 +165,14 @@ class TransformersEngine:
 
     def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
         """One batch: with our own loop where the model is plain."""
-        if attends_to_all(model.config):
+        if self._is_plain(model, requests):
             return self._decode_plainly(model, requests)
         return self._decode_with_generate(model, requests)
+
+    def _is_plain(self, model: PreTrainedModel, requests: Sequence[Request]) -> bool:
+        """Whether our own cache is what the model needs."""
+        longest = max(len(request.prompt) for request in requests)
+        return attends_to_all(model.config, longest + self.max_new_tokens)
 
     def _decode_plainly(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
         ids, mask = self._padded(requests, max(len(request.prompt) for request in requests), model.device)
