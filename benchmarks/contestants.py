@@ -159,11 +159,16 @@ def trl_sdft(parts: Parts) -> Trainer:
 
 
 def ours(parts: Parts) -> Trainer:
-    """`DudiTrainer`."""
+    """`DudiTrainer`; beside keys, options are `still` and `packed`, which a GPU has not decided yet."""
     from dudi import DudiConfig, DudiTrainer
+    from dudi.objective import packed
+    from dudi.rollouts import TransformersEngine
 
-    keys = common(parts) | {"cold_start": "none", "max_new_tokens": parts.size.new, "max_length": 2560}
-    args = DudiConfig(**keys | parts.options)
+    keys = common(parts) | {"cold_start": "none", "max_new_tokens": parts.size.new, "max_length": 2560} | parts.options
+    still, together = keys.pop("still", False), keys.pop("packed", False)
+    if together:
+        packed.DEVICES.add(parts.size.device)
+    args = DudiConfig(**{key: value for key, value in keys.items() if value is not None})
     teacher = parts.teacher if args.needs_teacher else None
     trainer = DudiTrainer(
         parts.student,
@@ -173,7 +178,9 @@ def ours(parts: Parts) -> Trainer:
         processing_class=parts.tokenizer,
         peft_config=make_adapter(parts.size),
     )
-    trainer.run.collector.engine.stop_ids = (NEVER,)
+    engine = trainer.run.collector.engine
+    if isinstance(engine, TransformersEngine):  # of methods that roll out
+        engine.stop_ids, engine.still = (NEVER,), still
     return trainer
 
 

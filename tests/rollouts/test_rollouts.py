@@ -305,6 +305,20 @@ class TestTheTwoLoops:
         ours, theirs = make_engine(model, **options), generating(model, **options)
         assert ours.generate(requests) == theirs.generate(requests)
 
+    @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma3"])
+    @pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"batch_size": 7}])
+    def test_so_does_a_step_whose_shapes_stay(self, kind, options, monkeypatch):
+        model = make_model(kind, seed=6, vocab_size=64).eval()
+        drawn = make_engine(model, **options).generate(make_requests(20))
+        widths = []
+        own = model.model.forward
+        monkeypatch.setattr(model.model, "forward", lambda **k: widths.append(k["attention_mask"]) or own(**k))
+        still = make_engine(model, **options)
+        still.still = True
+        assert still.generate(make_requests(20)) == drawn
+        ready = [mask.shape for mask in widths if mask is not None and mask.dim() == 4]
+        assert len(ready) > 10 and len(set(ready)) <= 3  # one shape a batch, from its first token to its last
+
     def test_without_a_pad(self, model):
         requests = [Request([5, 6, 7], NoiseKey(0, str(i), 0, "plain")) for i in range(9)]
         assert make_engine(model).generate(requests) == generating(model).generate(requests)

@@ -3,13 +3,17 @@
 Sequences of a batch differ in length, in Burmese and in English by a factor of four. Padded to one width most of a pass
 would be padding; in groups of like length a pass is as many passes, each of which adds to the gradient of all weights
 anew. Here there is one, of at most so many tokens (`TOKENS`), and padding is none.
+
+On a GPU attention of sequences of different lengths is one call of torch's own kernel (`varlen_attn`). It is not done
+there yet (`DEVICES`): it has not been measured (`benchmarks/gpu.py`, part `packed`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +28,51 @@ from dudi.objective.heads import backbone
 TOKENS = 4096
 """Most tokens of a pass; a longer sequence has one of its own."""
 DEVICES = {"cpu"}
-"""Where it is done: a GPU would need a kernel for sequences of different lengths (docs/speed.md)."""
+"""Where it is done."""
 NAME = "dudi_packed"
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pack:
+    """Where the sequences of a pack lie.
+
+    Attributes:
+        lengths: Of each, in tokens.
+        borders: (S + 1,) int32, where each begins, and where the last one ends.
+    """
+
+    lengths: list[int]
+    borders: Tensor
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, packed_lengths: list[int], **more: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, dudi_pack: Pack, **more: Any
 ) -> tuple[Tensor, None]:
     """Attention of each sequence to itself: (1, heads, T, width) -> (1, T, heads, width)."""
-    sides = (side.split(packed_lengths, dim=2) for side in (query, key, value))
+    if query.is_cuda and query.dtype in HALF and not more.get("dropout"):
+        return _attend_in_one_call(query, key, value, dudi_pack, more.get("scaling")), None
+    sides = (side.split(dudi_pack.lengths, dim=2) for side in (query, key, value))
     parts = [sdpa_attention_forward(module, q, k, v, None, **more)[0] for q, k, v in zip(*sides, strict=True)]
     return torch.cat(parts, dim=1), None
+
+
+def _attend_in_one_call(query: Tensor, key: Tensor, value: Tensor, pack: Pack, scale: float | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = max(pack.lengths)
+    sides = (side[0].transpose(0, 1).contiguous() for side in (query, key, value))  # (T, heads, width)
+    found = varlen_attn(
+        *sides,
+        pack.borders,
+        pack.borders,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(-1, 0),  # causal
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return cast(Tensor, found).unsqueeze(0)
 
 
 AttentionInterface.register(NAME, _attend)
@@ -77,12 +115,12 @@ def packed_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]]
     """`forward.completion_states` of sequences that are read as one."""
     lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
     ids = torch.cat([torch.as_tensor(part, dtype=torch.int64) for pair in pairs for part in pair])
-    starts = torch.tensor([0, *lengths]).cumsum(0)[:-1]
+    borders = torch.tensor([0, *lengths]).cumsum(0)
     places = torch.cat([torch.arange(length) for length in lengths])
     wanted = torch.cat(
         [
             torch.arange(len(prompt) - 1, length - 1) + start
-            for (prompt, _), length, start in zip(pairs, lengths, starts.tolist(), strict=True)
+            for (prompt, _), length, start in zip(pairs, lengths, borders[:-1].tolist(), strict=True)
         ]
     )
     device = model.device
@@ -91,7 +129,7 @@ def packed_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]]
             input_ids=ids.unsqueeze(0).to(device),
             position_ids=places.unsqueeze(0).to(device),
             use_cache=False,
-            packed_lengths=lengths,
+            dudi_pack=Pack(lengths, borders.to(device, torch.int32)),
         ).last_hidden_state
     return states[0, wanted.to(device)]
 

@@ -22,7 +22,12 @@ class Decoding:
         mask: (B, T) 1 at the prompts' tokens, 0 at the pads on their left.
         longest: Most tokens that will be decoded.
         vocabulary: Ids from here on are not looked at.
+
+    Attributes:
+        shrinks: Whether rows that have ended can leave the batch.
     """
+
+    shrinks = True
 
     def __init__(self, model: PreTrainedModel, mask: Tensor, longest: int, vocabulary: int) -> None:
         self.model, self.prompt_mask = model, mask

@@ -29,6 +29,7 @@ from dudi.models.limits import check_length
 from dudi.rollouts.decoding import Decoding, Written
 from dudi.rollouts.engine import Request, Rollout
 from dudi.rollouts.noise import GumbelNoise
+from dudi.rollouts.still import StillDecoding
 
 LOOK_EVERY = 16
 """Tokens between two looks at which rows have ended, where looking costs time (on a device)."""
@@ -89,7 +90,13 @@ class TransformersEngine:
         batch_size: Most rollouts decoded together.
         top_p: Draw among the likeliest tokens that together have this probability; None: among all.
         top_k: Draw among this many of the likeliest tokens; None: among all.
+
+    Attributes:
+        still: Decode plain models without a change of shapes, replayed as CUDA graphs on a GPU (`rollouts.still`). Off:
+            whether it is the faster there has not been measured (`benchmarks/gpu.py`, part `decoding`).
     """
+
+    still = False
 
     def __init__(
         self,
@@ -176,7 +183,8 @@ class TransformersEngine:
 
     def _decode_plainly(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
         ids, mask = self._padded(requests, max(len(request.prompt) for request in requests), model.device)
-        decoding = Decoding(model, mask, self.max_new_tokens, self.vocabulary)
+        kind = StillDecoding if self.still else Decoding
+        decoding = kind(model, mask, self.max_new_tokens, self.vocabulary)
         noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
         written = Written(len(requests), self.max_new_tokens, self.stop_ids, model.device)
         logits = decoding.begin(ids)
@@ -189,7 +197,7 @@ class TransformersEngine:
                 left = written.left()
                 if len(left) == 0:
                     break
-                if len(tokens) >= FEW and 2 * len(left) <= len(tokens):
+                if decoding.shrinks and len(tokens) >= FEW and 2 * len(left) <= len(tokens):
                     tokens = tokens[left]
                     for part in (decoding, noise, written):
                         part.keep(left)
