@@ -118,6 +118,19 @@ def test_lora_trains_the_adapter_alone():
     assert continued.memory.reference == stored(trained)
 
 
+def test_an_adapter_leaves_the_weights_in_their_own_precision():
+    whole = AutoModelForCausalLM.from_config(small(), dtype=torch.bfloat16)
+    half, full = (
+        of(small(), arguments(), small(), dtype="bfloat16", lora_parameters=96, student_bytes_per_parameter=size)
+        for size in (2, 4)
+    )
+    assert half.memory.student == stored(whole.parameters()) + 4 * 96
+    copies = full.memory.activations - half.memory.activations  # of fp32 weights, in the precision of the passes
+    assert copies == 2 * half.work.student.linear
+    trained = of(small(), arguments(), small(), student_bytes_per_parameter=2).memory
+    assert trained.student == of(small(), arguments(), small()).memory.student
+
+
 def test_lora_targets_that_match_nothing_are_refused():
     with pytest.raises(ConfigError, match=r"lora\.target_modules"):
         count_lora_parameters(small(), LoraSection(target_modules=["no_such_layer"]))

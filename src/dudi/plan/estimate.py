@@ -118,6 +118,7 @@ def estimate(
     gpus: int = 1,
     gpu: str | None = None,
     lora_parameters: int | None = None,
+    student_bytes_per_parameter: int = FP32,
     teacher_bytes_per_parameter: float | None = None,
     lengths: Lengths | None = None,
     utilisation: float = UTILISATION,
@@ -136,6 +137,7 @@ def estimate(
         gpus: Devices, each with a whole copy of everything (DDP).
         gpu: A name of `dudi.plan.hardware.GPUS`, for hours.
         lora_parameters: Parameters of the adapters; None trains all weights.
+        student_bytes_per_parameter: Of the weights that adapters leave as they are; those that are trained are fp32.
         teacher_bytes_per_parameter: Of a quantised teacher, or 0 for one on another device; None follows `dtype`.
         lengths: Tokens of a row; None takes the config's limits.
         utilisation: Share of the GPU's peak rate that the training passes reach.
@@ -170,6 +172,7 @@ def estimate(
         element=element,
         trainable=student.text if lora_parameters is None else lora_parameters,
         adapter=lora_parameters is not None,
+        frozen_element=FP32 if lora_parameters is None else student_bytes_per_parameter,
         teacher_bytes=_teacher_bytes(
             args,
             student,

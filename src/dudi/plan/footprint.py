@@ -83,7 +83,7 @@ def memory(work: Workload) -> Memory:
     student, trainable = work.student, work.trainable
     gradients = FP32 * trainable * (2 if work.processes > 1 else 1)
     return Memory(
-        student=FP32 * (student.parameters + (trainable if work.adapter else 0)),
+        student=work.frozen_element * student.parameters + (FP32 * trainable if work.adapter else 0),
         teacher=0 if work.offloads else work.teacher_bytes + sum(work.other_bytes),
         reference=work.reference_bytes,
         gradients=gradients,
@@ -139,7 +139,8 @@ def _scoring(work: Workload) -> int:
 def _activations(work: Workload, outcome: Outcome) -> int:
     tokens = _padded(work, outcome.student, "student")
     held = costs.activation_bytes(work.student, tokens, mixed=work.mixed, checkpointing=work.checkpointing)
-    return held + (work.element * work.student.linear if work.mixed else 0)
+    copied = work.mixed and work.frozen_element == FP32
+    return held + (work.element * work.student.linear if copied else 0)
 
 
 def _head(work: Workload, outcome: Outcome) -> int:

@@ -69,6 +69,7 @@ def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded
         gpus=gpus,
         gpu=gpu,
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
+        student_bytes_per_parameter=4 if config.student.dtype in ("auto", "float32") else 2,
         teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.main_teacher, teacher, dtype),
         other_teachers=() if teacher is None else _others(config, loaded, dtype),
         served=bool(config.named_teachers) and all(one.server for one in config.named_teachers.values()),

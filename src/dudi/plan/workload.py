@@ -75,6 +75,7 @@ class Workload:
         element: Bytes of a number in the passes: 2 or 4.
         trainable: Parameters with gradients: all of the student's, or the adapter's.
         adapter: Whether those are an adapter's.
+        frozen_element: Bytes of a number of the student's weights under an adapter.
         teacher_bytes: Bytes of the teacher's weights (a moving average's included).
         reference_bytes: Bytes of the reference's weights.
         processes: Devices that share the work, each with a whole copy.
@@ -116,6 +117,7 @@ class Workload:
     pivot: bool = False
     keeps_states: bool = False
     served: bool = False
+    frozen_element: int = FP32
 
     @property
     def readers(self) -> tuple[Shape, ...]:
