@@ -40,7 +40,7 @@ class Method:
 METHODS = {
     "gkd": Method(("verbalized",), ("verbalized",)),
     "sdft": Method(("verbalized",), ("verbalized",)),
-    "dudi": Method(("gold", "plain", "verbalized"), ("gold", "verbalized"), ("plain",)),
+    "dudi": Method(("gold", "plain", "verbalized"), ("gold", "verbalized"), ("gold", "plain")),
 }
 
 

@@ -26,16 +26,18 @@ def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch])
     """
     student = shape_of_model(innermost(run.model()))
     judged = {kind for signal in signals for kind in signal.teacher_reads}
-    compared = {kind for signal in signals for kind in signal.reference_reads} - {"gold"}
+    compared = {kind for signal in signals for kind in signal.reference_reads}
     teachers = _teachers(run, student)
     backward = (1 if is_adapted(run.model()) else 2) + bool(run.args.gradient_checkpointing)
     flops = dict.fromkeys(PHASES, 0.0)
-    for kind, scored in ((kind, one) for batch in batches for kind, own in batch.sequences.items() for one in own):
+    everything = ((batch, kind, one) for batch in batches for kind, own in batch.sequences.items() for one in own)
+    for batch, kind, scored in everything:
         read = sequence_flops(student, len(scored.prompt), len(scored.completion))
         flops["student"] += (1 + backward) * read
         if kind != "gold" and run.collector.pool is None:
             flops["rollout"] += decode_flops(student, len(scored.prompt), len(scored.completion))
-        if kind in compared and run.reference is not None:
+        known = kind == "gold" and batch.gold_reference is not None
+        if kind in compared and run.reference is not None and not known:
             flops["reference"] += read
         if kind in judged and (teacher := teachers.get(scored.teacher)) is not None:
             flops["teacher"] += _judgement(teacher, scored, kept=kind == "gold" and run.kept_states is not None)
