@@ -61,9 +61,11 @@ def _attend_in_one_call(query: Tensor, key: Tensor, value: Tensor, pack: Pack, s
     from torch.nn.attention.varlen import varlen_attn
 
     longest = max(pack.lengths)
-    sides = (side[0].transpose(0, 1).contiguous() for side in (query, key, value))  # (T, heads, width)
+    q, k, v = (side[0].transpose(0, 1).contiguous() for side in (query, key, value))  # (T, heads, width)
     found = varlen_attn(
-        *sides,
+        q,
+        k,
+        v,
         pack.borders,
         pack.borders,
         longest,
