@@ -44,7 +44,7 @@ def test_as_the_models_own_logits_say(kind, positions, monkeypatch):
 
 def test_the_cache_is_used_and_gives_the_same(monkeypatch):
     model, read = make_model(seed=3).eval(), []
-    asked = [Question(5 * list(one.context), one.continuations) for one in questions()]  # long beside their choices
+    asked = [Question(5 * list(one.context), one.continuations) for one in 4 * questions()]  # long beside their choices
     decoder = model.get_decoder()
     monkeypatch.setattr(
         decoder, "forward", lambda *a, _f=decoder.forward, **k: (read.append(k["input_ids"].numel()), _f(*a, **k))[1]
