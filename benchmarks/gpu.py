@@ -26,7 +26,6 @@ SMALL_CARD = 23 * 10**9
 """Bytes that a process may take on a card of 24 GB: its context needs the rest."""
 ROOM = 40 * 10**9
 """Bytes of a device for each contestant whose process lives."""
-OURS = ("dudi-gkd", "dudi")
 TUNED = ("dudi-gkd", "trl-distillation-tuned", "trl-gkd-tuned", "dudi")
 AS_THEY_COME = ("trl-distillation", "trl-gkd")
 SDFT = ("dudi-sdft", "trl-sdft-full", "trl-sdft")
@@ -93,7 +92,7 @@ class Bench:
 
     def packed(self) -> Found:
         """Passes that are packed beside passes in groups of like length."""
-        return self.variants("packed", {"groups": {}, "packed": {"packed": True}}, OURS)
+        return self.variants("packed", {"groups": {}, "packed": {"packed": True}}, checks.OURS)
 
     def decoding(self) -> Found:
         """Rollouts token by token beside rollouts that are replayed."""

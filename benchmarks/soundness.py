@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.contestants import Parts, ours
+from benchmarks.contestants import CONTESTANTS, make_parts
 from benchmarks.parts import Found
 from benchmarks.sizes import Size
-from benchmarks.work import make_model, make_rows, make_tokenizer
+from benchmarks.work import make_rows, make_tokenizer
 from dudi.objective.heads import Distance, Head, weighted_divergence
 from dudi.objective.losses import token_divergence
 from dudi.objective.methods import METHODS
@@ -66,11 +66,9 @@ def _steps(size: Size, method: str, precision: str, rank: int | None) -> dict[st
     found |= {"losses": [], "failed": "", "sound": False}
     begun = time.monotonic()
     try:
-        parts = Parts(
-            size, make_model(size, "student"), make_model(size, "teacher"), make_tokenizer(size), make_rows(size)
-        )
-        mixed = {"bf16": precision == "bf16", "fp16": precision == "fp16"}
-        trainer = ours(dataclasses.replace(parts, options={"method": method, **mixed, **OWN.get(method, {})}))
+        options = {"method": method, "bf16": precision == "bf16", "fp16": precision == "fp16", **OWN.get(method, {})}
+        parts = make_parts("dudi", size, make_tokenizer(size), make_rows(size), options)
+        trainer = CONTESTANTS["dudi"].build(parts)
         trainer.train()
         logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         weights = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -29,12 +29,11 @@ class StillLayer(RoomyLayer):
 
     def __init__(self, room: int, place: Tensor) -> None:
         super().__init__(room)
-        self.place, self.written = place, False
+        self.place = place
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """The prompts first, which are attended to as they are; then single tokens among all that there is room for."""
-        if self.keys is None or self.values is None or not self.written:
-            self.written = True
+        if self.keys is None or self.values is None:
             found = super().update(key_states, value_states, *args, **kwargs)
             self.keys[:, :, self.length :] = 0  # type: ignore[index]  # hidden by the mask, and 0 times NaN is NaN
             self.values[:, :, self.length :] = 0  # type: ignore[index]

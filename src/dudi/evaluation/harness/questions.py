@@ -118,19 +118,19 @@ class Questions:
             for _, task in tasks.values():
                 if task.OUTPUT_TYPE == "generate_until":
                     task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
-        counts, digest = [], hashlib.sha256()
+        self.asked = {name: self._chosen(name, task) for name, (_, task) in tasks.items()}
+        digest = hashlib.sha256()
         for name, (_, task) in tasks.items():
-            documents, asked = task.eval_docs, self._asked(name, task)
-            counts.append(len(asked))
-            for number, document in ((number, documents[number]) for number in asked):
+            documents = task.eval_docs
+            for number, document in ((number, documents[number]) for number in self.asked[name]):
                 try:
                     digest.update(_canonical(name, task, document))
                 except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
                     raise DataError(f"{name}: question {number}: a template fails: {str(error)[:200]}") from error
-        self.total = sum(counts)
+        self.total = sum(map(len, self.asked.values()))
         self._fingerprint = digest.hexdigest()
 
-    def _asked(self, name: str, task: Any) -> list[int]:
+    def _chosen(self, name: str, task: Any) -> list[int]:
         """The numbers of a task's questions that are asked."""
         from lm_eval.evaluator_utils import get_sample_size
 
@@ -233,7 +233,7 @@ class Questions:
             found: Mapping[str, Any] = evaluate(
                 lm=lm,
                 task_dict={"tasks": {name: task for name, (_, task) in self.tasks.items()}},
-                samples={name: self._asked(name, task) for name, (_, task) in self.tasks.items()},
+                samples=self.asked,
                 bootstrap_iters=0,  # standard errors are `results.standard_error`'s
                 system_instruction=self.options.system_instruction,
                 apply_chat_template=self.options.apply_chat_template,
