@@ -24,6 +24,7 @@ from transformers.utils import is_liger_kernel_available
 from dudi.environment import device_type
 from dudi.errors import ConfigError
 from dudi.training.keys import YAML_NAMES, RunKeys, default_of, rules_of
+from dudi.training.ranks import close_group_at_exit
 from dudi.training.values import fit
 
 
@@ -53,6 +54,7 @@ class RunArguments(RunKeys, TrainingArguments):
             # that died before they met. It makes the state anew, and the process group stays.
             PartialState(cpu=True, backend=self.ddp_backend, timeout=timedelta(seconds=self.ddp_timeout))
         super().__post_init__()
+        close_group_at_exit()
         # accelerate's launcher may have asked for a precision: from here on it is this run's, and part of its identity.
         self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"
         if self.mixed_precision not in ("no", "bf16", "fp16"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -47,6 +49,21 @@ def together(call: Callable[[], object]) -> None:
     for error in [own, *gather_object([own])]:
         if error is not None:
             raise error
+
+
+def close_group_at_exit() -> None:
+    """Close the process group before the interpreter ends: gloo's threads may still be dropping tensors.
+
+    A thread that asks for the interpreter's lock while that is taken down ends the process by SIGABRT ("terminate called
+    without an active exception"), and with it the launcher: a finished run would look failed.
+    """
+    atexit.unregister(_close_group)
+    atexit.register(_close_group)
+
+
+def _close_group() -> None:
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def _outcome(call: Callable[[], T]) -> tuple[T | None, DudiError | None]:
