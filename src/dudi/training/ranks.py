@@ -54,8 +54,8 @@ def together(call: Callable[[], object]) -> None:
 def close_group_at_exit() -> None:
     """Close the process group before the interpreter ends: gloo's threads may still be dropping tensors.
 
-    A thread that asks for the interpreter's lock while that is taken down ends the process by SIGABRT ("terminate called
-    without an active exception"), and with it the launcher: a finished run would look failed.
+    A thread that asks for the interpreter's lock while it is taken down ends the process by SIGABRT ("terminate called
+    without an active exception"), and with it the launcher's other ranks: a finished run would look failed.
     """
     atexit.unregister(_close_group)
     atexit.register(_close_group)
