@@ -53,7 +53,7 @@ def shipped(name):
 @pytest.fixture
 def study_file(tmp_path):
     def write(text, base=BASE):
-        (tmp_path / "base.yaml").write_text(base.replace("mini/dudi", _recipe("mini/dudi")), encoding="utf-8")
+        (tmp_path / "base.yaml").write_text(base.replace("mini/dudi", recipe_file("mini/dudi")), encoding="utf-8")
         file = tmp_path / "tiny.yaml"
         file.write_text(HEAD + text, encoding="utf-8")
         return file
@@ -61,7 +61,7 @@ def study_file(tmp_path):
     return write
 
 
-def _recipe(name):
+def recipe_file(name):
     return str(ROOT / "recipes" / f"{name}.yaml")
 
 

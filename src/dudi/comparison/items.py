@@ -42,10 +42,10 @@ def answers_by_run(
 def lines_of(evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
     """The lines of `answers.jsonl` that are a single model's on its benchmark, of its one seed; none where none are.
 
-    An evaluation that brings its answers packed (`comparison.packed`) needs no file.
+    An evaluation that brings its answers packed (`comparison.packed`, one metric or a list of them) needs no file.
     """
-    if isinstance(packed := evaluation.about.get("answers"), Mapping):
-        return list(unpacked(packed))
+    if packed := evaluation.about.get("answers"):
+        return [line for one in ([packed] if isinstance(packed, Mapping) else packed) for line in unpacked(one)]
     if evaluation.answers is None or not evaluation.answers[0].is_file():
         return []
     file, subject = evaluation.answers

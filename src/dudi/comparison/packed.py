@@ -1,7 +1,7 @@
-"""Right and wrong answers of one run in a few kilobytes, for files of results that stand in a repository.
+"""Scores of single answers of one run in a few kilobytes, for files of results that stand in a repository.
 
-What resampling needs of `answers.jsonl` is how many of an item's rows were right in each language and split. Runs that
-were asked the same rows number the items alike: in the order in which they come.
+What resampling needs of `answers.jsonl` is what an item's rows scored in each language, split and task. Runs that were
+asked the same rows number the items alike: in the order in which they come.
 """
 
 from __future__ import annotations
@@ -9,53 +9,75 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from dudi.evaluation.question_scores import question_scores
+
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-Cell = tuple[str, str | None, bool]
-"""Language, split, and whether it counts overall."""
+_PLACES = 4
+"""Decimals of a score that is no count, such as bits."""
+Cell = tuple[str, str | None, bool, str | None]
+"""Language, split, whether it counts overall, and task where answers say one."""
 
 
 def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Lines of `answers.jsonl` of one run, each with a score of 0 or 1.
+    """Lines of `answers.jsonl` of one run.
 
     Args:
         lines: As they come: runs of the same rows have them in the same order.
-        metric: Such as `accuracy`.
+        metric: Such as `accuracy` or `bits_per_byte`; lines without it are left out.
 
     Returns:
-        `metric`, and `cells`: language, split, whether it counts overall, and of each item how many answers were right
-        and how many rows it has there: a digit (base 36) each, or a list where a count is above 35.
+        `metric`, `pooled` where all answers weigh alike and no cells are averaged, and `cells`: language, split,
+        whether it counts overall, and of each item what its rows scored there and what they weigh (as many as there
+        are; of bits per byte bits and bytes): a digit (base 36) each where all are counts below 36, or a list. Behind
+        them, where they are not None and 0, the task and the number of the first item.
     """
-    items = list(dict.fromkeys(line["item"] for line in lines))
-    place_of = {item: place for place, item in enumerate(items)}
-    cells: dict[Cell, tuple[list[int], list[int]]] = {}
+    places: dict[Any, int] = {}
+    cells: dict[Cell, dict[int, tuple[float, float]]] = {}
+    pooled = False
     for line in lines:
-        cell = (line["language"], line.get("split"), line.get("overall") is not False)
-        right, rows = cells.setdefault(cell, ([0] * len(items), [0] * len(items)))
-        right[place_of[line["item"]]] += int(line["scores"][metric])
-        rows[place_of[line["item"]]] += 1
-    return {"metric": metric, "cells": [[*cell, *map(_digits, counts)] for cell, counts in cells.items()]}
+        cell = (line["language"], line.get("split"), line.get("overall") is not False, line.get("task"))
+        place = places.setdefault(line.get("item", line.get("id")), len(places))
+        for score in question_scores([{**line, "overall": True}], metric).values():
+            own, weight = cells.setdefault(cell, {}).get(place, (0.0, 0.0))
+            cells[cell][place] = own + score.value * score.weight, weight + score.weight
+            pooled = not score.cell
+    told: dict[str, Any] = {"metric": metric} | ({"pooled": True} if pooled else {})
+    return told | {"cells": [_packed(cell, own) for cell, own in cells.items()]}
 
 
-def _digits(counts: list[int]) -> str | list[int]:
+def _packed(cell: Cell, own: Mapping[int, tuple[float, float]]) -> list[Any]:
+    language, split, counts, task = cell
+    first = min(own)
+    columns = zip(*(own.get(place, (0.0, 0.0)) for place in range(first, max(own) + 1)), strict=True)
+    return [language, split, counts, *map(_digits, columns), *([task, first] if task or first else [])]
+
+
+def _digits(numbers: Sequence[float]) -> str | list[float] | list[int]:
+    if any(number != int(number) for number in numbers):
+        return [round(number, _PLACES) for number in numbers]
+    counts = list(map(int, numbers))
     return "".join(_DIGITS[count] for count in counts) if max(counts) < len(_DIGITS) else counts
 
 
-def _numbers(counts: str | list[int]) -> list[int]:
-    return [int(count, len(_DIGITS)) for count in counts] if isinstance(counts, str) else counts
+def _numbers(packed: str | list[float]) -> Sequence[float]:
+    return [int(count, len(_DIGITS)) for count in packed] if isinstance(packed, str) else packed
 
 
 def unpacked(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lines that read as those of `answers.jsonl`, one for all rows of an item in a cell; what `pack` returned."""
     metric = packed["metric"]
-    for language, split, counts, right, rows in packed["cells"]:
-        for place, (own, count) in enumerate(zip(_numbers(right), _numbers(rows), strict=True)):
-            if count:
+    for language, split, counts, scored, weights, *rest in packed["cells"]:
+        task, first = rest or (None, 0)
+        for place, (own, weight) in enumerate(zip(_numbers(scored), _numbers(weights), strict=True), first):
+            if weight:
                 line: dict[str, Any] = {
-                    "id": f"{language}/{split}/{place}",
+                    "id": "/".join(map(str, (language, split, place) if task is None else (language, task, place))),
                     "item": place,
                     "language": language,
                     "split": split,
-                    "scores": {metric: own / count},
-                    "weights": {metric: count},
+                    "scores": {metric: own / weight},
+                    "weights": {metric: weight},
                 }
+                line |= {"task": task} if task is not None else {}
+                line |= {"pooled": True} if packed.get("pooled") else {}
                 yield line if counts else line | {"overall": False}

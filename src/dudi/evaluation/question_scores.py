@@ -20,7 +20,8 @@ class QuestionScore:
     Attributes:
         value: Its score, in the stored unit.
         weight: What it weighs among the questions of its cell: bytes for bits per byte, else 1.
-        cell: Language and task, where the benchmark averages cells; else empty: all questions weigh alike.
+        cell: Language and task, where the benchmark averages cells; else empty: all questions weigh alike (lines that
+            were packed say `pooled`).
     """
 
     value: float
@@ -58,6 +59,7 @@ def _score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
         value, weights = own.get(metric), line.get("weights")
         weight = weights.get(metric, 1.0) if isinstance(weights, Mapping) else 1.0
         cell: tuple[str, str] | tuple[()] = (str(line.get("language")), str(line.get("task")))
+        cell = () if line.get("pooled") else cell
     elif metric == "bits_per_byte":
         bits, weight, cell = line.get("bits"), line.get("bytes"), ()
         value = bits / weight if _is_number(bits) and _is_number(weight) and weight else None

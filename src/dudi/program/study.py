@@ -13,6 +13,7 @@ from typing import Any
 
 from dudi.command import dispatch, output_folder, say
 from dudi.errors import ConfigError, EnvironmentFault
+from dudi.evaluation.metrics import OVERALL, metric_of
 from dudi.files import write_text
 from dudi.program.stack import STACK
 from dudi.study.grid import Study, read_studies, shipped_studies
@@ -96,7 +97,7 @@ def run(given: argparse.Namespace) -> int:
                 at_once=at_once,
                 threads=given.threads,
                 keep_models=given.keep_models,
-                told=_teller(len(own), study.metric),
+                told=_teller(len(own), study.shown[0]),
                 verbs=stack_verb,
             )
             write_report(shown(studies), given.runs, given.output)
@@ -162,4 +163,6 @@ def _scored(one: Any, metric: str) -> str:
 
     if one.subject == FLOPS:
         return f"{one.values('per_step', 'student')[0] / 1e9:.1f} GFLOP a step"
-    return f"{one.name} {100 * sum(one.values(metric, 'overall')):.1f} %"
+    shown = metric_of(metric)
+    mean, _ = shown.shown(one.values(metric, OVERALL))
+    return f"{one.name} {mean} {shown.unit or shown.title}"

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from dudi.config.recipe_files import STUDIES, recipes_folder
 from dudi.errors import ConfigError, did_you_mean
 
-View = Literal["language", "split", "kind"]
+View = Literal["language", "split", "kind", "task", "overall"]
 Subject = Literal["student", "cold_start"]
 StackVerb = Literal["adapt", "align", "teach", "distill", "finetune"]
 WITH_HEAD = ("teach", "distill", "finetune")
@@ -112,6 +112,10 @@ class Study(_Part):
     )
     seeds: int = Field(ge=1, description="How many, from 0 on.")
     views: tuple[View, ...] = ("language",)
+    metrics: tuple[str, ...] = Field(
+        default=(),
+        description="Of students: what the tables show, one after the other; empty: exact match. Of stacks: accuracy.",
+    )
     candidate: str | None = Field(default=None, description="The row whose diamonds are shown.")
     baseline: str | None = Field(default=None, description="The row that differences are taken from.")
     size: bool = Field(default=False, description="Draw the rows in score against size, the paper's Figure 1.")
@@ -125,9 +129,9 @@ class Study(_Part):
         return {"rows": given} if isinstance(given, str) else given
 
     @property
-    def metric(self) -> str:
-        """What its tables show: of stacks accuracy, of students exact match."""
-        return "exact_match" if self.asked is None else "accuracy"
+    def shown(self) -> tuple[str, ...]:
+        """What its tables show; the first is what a row's single number is."""
+        return self.metrics or ("exact_match" if self.asked is None else "accuracy",)
 
     @property
     def recipe_path(self) -> Path:
@@ -202,7 +206,8 @@ def _check_students(study: Study) -> None:
 
 def _check_stacks(study: Study) -> None:
     """Rows that `dudi stack` runs."""
-    given = {"recipe": study.recipe, "cost": study.cost, "size": study.size, "curves": study.curves}
+    names = ("recipe", "cost", "size", "curves", "metrics")
+    given = {name: getattr(study, name) for name in names}
     if foreign := [key for key, value in given.items() if value]:
         raise ConfigError(f"{study.file}: {foreign[0]}: is of studies of `dudi train`, and `asked` of stacks")
     for row in study.rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
 from dudi.comparison.table import Comparison, compare
+from dudi.evaluation.benchmarks import LM_EVAL
 from dudi.evaluation.metrics import METRICS, OVERALL
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
 from dudi.study.grid import Study, StudyRow
@@ -18,7 +20,13 @@ from dudi.study.results import ACCURACY, MACRO_F1, Results, evaluations, flops_o
 from dudi.tables import DASH, grid_of, markdown
 
 _OF_STACKS = (ACCURACY, MACRO_F1)
-HEADINGS = {"language": "By language", "split": "By split", "kind": "By kind of question (the paper's Table 8)"}
+HEADINGS = {
+    "language": "By language",
+    "split": "By split",
+    "kind": "By kind of question (the paper's Table 8)",
+    "task": "By task",
+    "overall": "Over all questions",
+}
 
 
 def page(studies: Sequence[Study], results: Results, *, findings: str, commands: Sequence[str]) -> str:
@@ -45,10 +53,15 @@ def _setting(studies: Sequence[Study], results: Results) -> list[str]:
     if not asked:
         return ["Nothing has been run yet."]
     versions = asked[0].about["versions"]
-    students = [one.benchmark for one in asked if "answers" not in one.about]
-    stacks = list({one.benchmark["fingerprint"]: one.benchmark for one in asked if "answers" in one.about}.values())
+    students = [one.benchmark for one in asked if "source_language" not in one.benchmark]
+    apart = [one.benchmark for one in asked if "source_language" in one.benchmark]
+    stacks = list({one["fingerprint"]: one for one in apart}.values())
     numbers = [*([_of_students(students)] if students else []), *map(_of_stacks, stacks)]
-    items = "; of stacks a lead counts where a bootstrap over items and seeds carries it too" if stacks else ""
+    items = (
+        "; where single answers are kept a lead counts only if a bootstrap over items and seeds carries it too"
+        if any(one.about.get("answers") for one in asked)
+        else ""
+    )
     made = {
         f", babel {one['babel_version']} (CLDR {one['cldr_version']})" for one in students if "babel_version" in one
     }
@@ -63,12 +76,22 @@ def _setting(studies: Sequence[Study], results: Results) -> list[str]:
 
 
 def _of_students(asked: Sequence[Mapping[str, Any]]) -> str:
+    if asked[0]["name"] == LM_EVAL.name:
+        return _of_tasks(asked[0])
     test = next((one for one in asked if one.get("part") == "test"), asked[0])
     tasks = " and ".join(f"`{task}`" for task in test["tasks"])
     part = f"of the {test['part']} part, " if "part" in test else ""
     return (
         f"exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions {part}"
         f"greedy, fingerprint `{test['fingerprint'][:12]}`)"
+    )
+
+
+def _of_tasks(asked: Mapping[str, Any]) -> str:
+    each = f"at most {asked['limit']:g} questions of a task in a language, " if asked["limit"] is not None else ""
+    return (
+        f"those of lm_eval {asked['version']} ({len(asked['tasks'])} tasks, {asked['questions']} questions, {each}"
+        f"fingerprint `{asked['fingerprint'][:12]}`)"
     )
 
 
@@ -85,11 +108,12 @@ def _section(study: Study, results: Results) -> list[str]:
     if not any(results_of(study, row, results) for row in study.rows):
         return [*lines, "Not run yet."]
     asked = evaluations(study, results)
-    for view in study.views:
-        if not any(one.keys(view) for one in asked):
+    for metric, view in itertools.product(study.shown, study.views):
+        if view != OVERALL and not any(one.keys(view) for one in asked):
             continue  # what a stack is asked need not have parts
-        text = render(comparison(study, view, results), "markdown", eps=study.candidate is not None)
-        lines += [f"### {HEADINGS[view]}", "", *text.splitlines(), ""]
+        text = render(comparison(study, view, results, metric), "markdown", eps=study.candidate is not None)
+        heading = f"{HEADINGS[view]}: {METRICS[metric].title}" if len(study.shown) > 1 else HEADINGS[view]
+        lines += [f"### {heading}", "", *text.splitlines(), ""]
     if study.asked is not None:
         lines += _beside(study, results)
     lines += _against_paper(study, results)
@@ -117,8 +141,15 @@ def _runs(study: Study, results: Results) -> str:
     return f"`{study.shown_file}`; seeds a row: {done} of {study.seeds}."
 
 
-def comparison(study: Study, view: str, results: Results) -> Comparison:
-    """A study's rows side by side, guessing, base student and teacher beside them for reference."""
+def comparison(study: Study, view: str, results: Results, metric: str = "") -> Comparison:
+    """A study's rows side by side, guessing, base student and teacher beside them for reference.
+
+    Args:
+        study: The table.
+        view: What its columns are.
+        results: As `results.collect` returns them.
+        metric: What its numbers are; empty: what the study shows first.
+    """
     known = evaluations(study, results)
     names = {one.name for one in known}
     shown = [one for one in references(study, results) if one.name not in names]
@@ -126,7 +157,7 @@ def comparison(study: Study, view: str, results: Results) -> Comparison:
     return compare(
         [*known, *shown],
         by=view,
-        metric=study.metric,
+        metric=metric or study.shown[0],
         candidate=study.candidate if study.candidate in ran and len(ran) > 1 else None,
         baseline=study.baseline if study.baseline in ran else None,
         references=[one.name for one in shown],

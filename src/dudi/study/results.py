@@ -11,6 +11,7 @@ from typing import Any
 
 from dudi.comparison.packed import pack
 from dudi.distill.stages.cold_start import COLD_START
+from dudi.evaluation.metrics import METRICS, OVERALL, metric_of
 from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
 from dudi.evaluation.records import FILE as SCORES
 from dudi.study.grid import Study, StudyRow
@@ -21,7 +22,7 @@ from dudi.training.runlog import read_jsonl
 FILE = "study.json"
 SECONDS_FILE = "seconds.json"
 METRIC, ACCURACY, MACRO_F1 = "exact_match", "accuracy", "macro_f1"
-"""Of students, and of stacks."""
+"""Of students on a benchmark that has it, and of stacks."""
 Results = Mapping[tuple[str, str], Evaluation]
 """By job id and subject."""
 
@@ -73,6 +74,7 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
     cold = [record for record in records if record.get("stage") == COLD_START]
     own = [record for record in records if record.get("stage") != COLD_START]
     clocks = json.loads((folder / SECONDS_FILE).read_text("utf-8")) if (folder / SECONDS_FILE).is_file() else {}
+    answers = read_jsonl(folder / ANSWERS)
     row = {"job": job.id, "recipe": Path(job.recipe).name, "words": list(job.words)}
     found = {}
     for one in (one for one in read_evaluations(folder / SCORES) if one.subject in job.subjects):
@@ -84,6 +86,7 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
             curves = {name: [record.get(name) for record in stage] for name in CURVES}
             about["curves"] = {name: _shortened(own) for name, own in curves.items() if set(own) - {None}}
         runs = tuple(Run(run.seed, _kept(run.scores, METRIC)) for run in one.runs)
+        about["answers"] = _packed([line for line in answers if line.get("subject") == one.subject], one)
         model = "" if Path(one.model).is_relative_to(folder) else one.model  # a path of this machine, and not kept
         found[one.subject] = dataclasses.replace(one, model=model, runs=runs, about=about)
     return found
@@ -115,12 +118,25 @@ def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
     return {STUDENT: Evaluation(job.like, "", one.benchmark, kept, about, STUDENT)}
 
 
+def _packed(lines: Sequence[Mapping[str, Any]], one: Evaluation) -> list[dict[str, Any]]:
+    """The answers in each metric that a table can show."""
+    found = one.runs[0].scores.get(OVERALL, {})
+    metrics = [METRIC] if METRIC in found else [name for name in METRICS if name in found]
+    return [own for metric in metrics if (own := pack(lines, metric))["cells"]]
+
+
 def _kept(scores: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """All metrics overall, and the one of the tables everywhere else: a page of results should be readable."""
+    """All metrics overall, and the one of the tables everywhere else: a page of results should be readable.
+
+    Of a benchmark without that one, such as tasks of lm_eval, all of them everywhere.
+    """
+    every = scores.get(OVERALL, {})
+    alone = every.get(metric) is not None
 
     def inside(tree: Mapping[str, Any]) -> dict[str, Any]:
         if "questions" in tree:
-            return {metric: round(tree[metric], 5)} if tree.get(metric) is not None else {}
+            names = [metric] if alone else [name for name in METRICS if name in every]
+            return {name: round(tree[name], 5) for name in names if tree.get(name) is not None}
         return {name: inside(own) for name, own in tree.items()}
 
     return {name: inside(own) if name.startswith("by_") else own for name, own in scores.items()}
@@ -143,8 +159,10 @@ def results_of(study: Study, row: StudyRow, results: Results) -> list[Evaluation
 
 
 def overall(study: Study, row: StudyRow, results: Results) -> list[float]:
-    """A row's scores over the seeds, in percent."""
-    return [100 * value for one in results_of(study, row, results) for value in one.values(study.metric, "overall")]
+    """A row's scores over the seeds in what its study shows first, in the shown unit."""
+    metric = metric_of(study.shown[0])
+    found = (one.values(metric.name, OVERALL) for one in results_of(study, row, results))
+    return [metric.scale * value for values in found for value in values]
 
 
 def evaluations(study: Study, results: Results) -> list[Evaluation]:

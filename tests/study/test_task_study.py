@@ -1,0 +1,108 @@
+"""A study on tasks of lm_eval: several metrics, a table each, and leads that drawing the questions again must carry."""
+
+import json
+
+import pytest
+from test_study import BASE, HEAD, InThisProcess, recipe_file
+
+from dudi.comparison.items import answers_by_run, resampled
+from dudi.comparison.packed import pack, unpacked
+from dudi.errors import ConfigError
+from dudi.evaluation.metrics import METRICS
+from dudi.evaluation.records import ANSWERS
+from dudi.program.cli import main
+from dudi.study import results as collected
+from dudi.study import scheduler
+from dudi.study.grid import read_study
+from dudi.study.jobs import job_of
+from dudi.training.runlog import read_jsonl
+from task_sets import write_sets
+
+pytest.importorskip("lm_eval")
+ROWS = (
+    "metrics: [acc, bits_per_byte]\nviews: [language, task, overall]\nrows:\n"
+    "  - {name: SFT, keys: {method: sft, cold_start: sft, learning_rate: 1.0e-3}}\n"
+    "  - {name: SFT slowly, keys: {method: sft, cold_start: sft, learning_rate: 1.0e-5}}\n"
+)
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tasks")
+    sets = write_sets(root)
+    options = f"{{data: {json.dumps(str(sets))}, apply_chat_template: true}}"
+    asked = "name: lm-eval, tasks: [sib200, ntrex_bits_from_en], languages: [th, en], per_split: null"
+    base = BASE.replace("{per_split: 1}", f"{{{asked}, options: {options}}}")
+    base = base.replace("mini/dudi", recipe_file("mini/dudi"))
+    (root / "base.yaml").write_text(base, encoding="utf-8")
+    file = root / "tiny.yaml"
+    file.write_text(HEAD + ROWS, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "_pool", lambda at_once, threads: InThisProcess())
+        assert main(["study", "run", str(file), "--runs", str(root / "runs"), "--output", str(root / "docs")]) == 0
+    return root, read_study(file)
+
+
+def test_each_metric_has_its_tables(studied):
+    root, study = studied
+    text = (root / "docs" / "study.md").read_text(encoding="utf-8")
+    for heading in ("By language: Accuracy in %", "By task: Bits per byte", "Over all questions: Bits per byte"):
+        assert f"### {heading}" in text
+    assert "those of lm_eval" in text
+    found = collected.read(root / "docs" / "study.json")
+    own = found[job_of(study, study.rows[0], 1).id, "student"]
+    (bits,) = own.values("bits_per_byte", "overall")
+    assert f"{bits:.3f}"[:4] in text
+
+
+def test_answers_are_kept_in_short_and_say_what_the_long_ones_say(studied):
+    root, study = studied
+    found = collected.read(root / "docs" / "study.json")
+    for row in study.rows:
+        job = job_of(study, row, 0)
+        lines = [line for line in read_jsonl(root / "runs" / job.id / ANSWERS) if line["subject"] == "student"]
+        for packed in found[job.id, "student"].about["answers"]:
+            for by, column in (("overall", "overall"), ("language", "th"), ("task", "sib200")):
+                whole, short = (
+                    answers_by_run(each, packed["metric"], by, column) for each in (lines, unpacked(packed))
+                )
+                told = [
+                    [(own.group, pytest.approx(own.value, abs=1e-3), own.weight) for own in answers]
+                    for answers in whole.values()
+                ]
+                assert [[(own.group, own.value, own.weight) for own in answers] for answers in short.values()] == told
+        assert {one["metric"] for one in found[job.id, "student"].about["answers"]} >= {"acc", "bits_per_byte"}
+
+
+def test_questions_are_drawn_again_for_the_marks(studied):
+    root, study = studied
+    found = collected.evaluations(study, collected.read(root / "docs" / "study.json"))
+    for metric in ("acc", "bits_per_byte"):
+        lead = resampled(*found, METRICS[metric], "overall", "overall", confidence=0.95, comparisons=1)
+        first, second = (sum(one.values(metric, "overall")) / len(one.runs) * METRICS[metric].better for one in found)
+        assert lead is not None and lead.difference == pytest.approx(first - second, abs=1e-3)
+        assert lead.runs == (2, 2)
+
+
+def test_bits_of_the_same_item_are_summed_and_rounded():
+    line = {"item": "a", "language": "th", "task": "news", "weights": {"bits_per_byte": 7.0}}
+    lines = [line | {"scores": {"bits_per_byte": 1.23456}}, line | {"item": "b", "scores": {"bits_per_byte": 2.0}}]
+    packed = pack([{"item": "0", "language": "th", "scores": {"acc": 1.0}}, *lines], "bits_per_byte")
+    assert packed["cells"] == [["th", None, True, [8.6419, 14.0], "77", "news", 1]]
+
+
+def test_answers_that_weigh_alike_still_do():
+    """Rows of `cldr-qa-1` are one pool: a language with more questions counts for more."""
+    lines = [{"id": str(n), "language": "th" if n else "my", "exact": n > 1} for n in range(4)]
+    packed = json.loads(json.dumps(pack(lines, "exact_match")))
+    for each in (lines, list(unpacked(packed))):
+        (answers,) = answers_by_run(each, "exact_match").values()
+        assert [(own.group, own.value, own.weight) for own in answers] == [((), float(n > 1), 1.0) for n in range(4)]
+
+
+def test_metrics_of_a_stack_are_its_own(tmp_path):
+    file = tmp_path / "stack.yaml"
+    rows = "rows:\n  - {name: A, stages: [{verb: teach, recipe: x}]}\n"
+    file.write_text(f"title: T\nseeds: 1\nasked: rows.jsonl\nmetrics: [acc]\n{rows}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="metrics: is of studies of `dudi train`"):
+        read_study(file)
