@@ -79,10 +79,13 @@ class PhaseClock:
 
 
 def watch(trainer: Trainer, teacher: PreTrainedModel | None, ours: bool) -> PhaseClock:
-    """Put a clock on a trainer's phases. A head that is fused with the loss counts as the student's work."""
+    """Put a clock on a trainer's phases. A head that is fused with the loss counts as the student's work.
+
+    Ours keeps an account of its own, and is left as it is: with a method that is not its own it has no gradient in place.
+    """
     clock = PhaseClock()
-    clock.wrap(trainer, "training_step", "student")
-    if not ours:  # ours keeps an account of its own
+    if not ours:
+        clock.wrap(trainer, "training_step", "student")
         clock.wrap(trainer.model, "generate", "rollout")
     if teacher is not None:
         clock.hook(teacher, "teacher")

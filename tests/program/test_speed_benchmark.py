@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 from benchmarks import aims, conductor, page, profile, projection, report, soundness
+from benchmarks.clocks import watch
 from benchmarks.contestants import CONTESTANTS, compared_with, make_parts
 from benchmarks.floor import floor_seconds, forward_flops, parts
 from benchmarks.parts import run_part
@@ -49,6 +50,14 @@ def test_no_row_is_read_twice_and_every_step_has_the_same_lengths(size):
 
 def built(name: str, size: Size) -> Trainer:
     return CONTESTANTS[name].build(make_parts(name, size, make_tokenizer(size), make_rows(size)))
+
+
+@pytest.mark.parametrize("name", ["dudi", "dudi-gkd"])
+def test_the_clock_leaves_ours_as_users_have_it(name, size):
+    """A step that somebody has wrapped has its head's gradient from autograd, which costs a table of it."""
+    trainer = built(name, size)
+    watch(trainer, None, ours=True)
+    assert trainer._multiplies_nothing()
 
 
 def prompts_of(batch, size: Size) -> list[str]:
