@@ -81,7 +81,7 @@ class PhaseClock:
 def watch(trainer: Trainer, teacher: PreTrainedModel | None, ours: bool) -> PhaseClock:
     """Put a clock on a trainer's phases. A head that is fused with the loss counts as the student's work.
 
-    Ours keeps an account of its own, and is left as it is: with a method that is not its own it has no gradient in place.
+    Ours keeps an account of its own and stays as it is: a method put on it would cost it the gradient in place.
     """
     clock = PhaseClock()
     if not ours:
