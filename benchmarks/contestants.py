@@ -101,6 +101,8 @@ def trl_distillation(parts: Parts) -> Trainer:
     from trl import DistillationConfig, DistillationTrainer
 
     rows = [{"prompt": _messages(row["prompt"])} for row in parts.rows]
+    if parts.options.get("use_vllm"):
+        _put_into_a_folder(parts)
     args = DistillationConfig(
         **{
             **common(parts),
@@ -124,6 +126,14 @@ def trl_distillation(parts: Parts) -> Trainer:
     return trainer
 
 
+def _put_into_a_folder(parts: Parts) -> None:
+    """Where a second model is loaded from: TRL's teacher of itself, and vLLM."""
+    folder = tempfile.mkdtemp(prefix="dudi-bench-student-")
+    parts.student.save_pretrained(folder)
+    parts.tokenizer.save_pretrained(folder)
+    parts.student.config._name_or_path = parts.student.name_or_path = folder
+
+
 def trl_sdft(parts: Parts) -> Trainer:
     """`SDFTTrainer` with a moving average and one rollout a prompt, as ours."""
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
@@ -143,9 +153,7 @@ def trl_sdft(parts: Parts) -> Trainer:
         }
         | parts.options
     )
-    folder = tempfile.mkdtemp(prefix="dudi-bench-student-")  # its teacher is loaded from the student's name
-    parts.student.save_pretrained(folder)
-    parts.student.config._name_or_path = folder
+    _put_into_a_folder(parts)
     trainer = SDFTTrainer(
         model=parts.student,
         args=args,
@@ -168,6 +176,8 @@ def ours(parts: Parts) -> Trainer:
     still, together = keys.pop("still", False), keys.pop("packed", False)
     if together:
         packed.DEVICES.add(parts.size.device)
+    if keys.get("use_vllm"):
+        _put_into_a_folder(parts)
     args = DudiConfig(**{key: value for key, value in keys.items() if value is not None})
     teacher = parts.teacher if args.needs_teacher else None
     trainer = DudiTrainer(
@@ -214,6 +224,10 @@ CONTESTANTS: dict[str, Contestant] = {
     "trl-distillation-tuned": Contestant("TRL Distillation, tuned", "gkd", trl_distillation, TUNED),
     "dudi-gkd": Contestant("dudi gkd", "gkd", ours, GKD, ours=True),
     "dudi": Contestant("dudi dudi", "dudi", ours, {"method": "dudi"}, ours=True),
+    "trl-distillation-vllm": Contestant(
+        "TRL Distillation, tuned, vLLM", "gkd-vllm", trl_distillation, {**TUNED, "use_vllm": True}
+    ),
+    "dudi-gkd-vllm": Contestant("dudi gkd, vLLM", "gkd-vllm", ours, {**GKD, "use_vllm": True}, ours=True),
     "trl-sdft": Contestant("TRL SDFT, as it comes", "sdft", trl_sdft, {}),
     "trl-sdft-full": Contestant(
         "TRL SDFT, full logits, tuned", "sdft", trl_sdft, {**TUNED, "distillation_mode": "full_logits"}
@@ -222,7 +236,7 @@ CONTESTANTS: dict[str, Contestant] = {
         "dudi sdft", "sdft", ours, {"method": "sdft", "temperature": 1.0, "skip_completion_tokens": 0}, ours=True
     ),
 }
-OURS = {"gkd": "dudi-gkd", "sdft": "dudi-sdft", "dudi": "dudi"}
+OURS = {"gkd": "dudi-gkd", "gkd-vllm": "dudi-gkd-vllm", "sdft": "dudi-sdft", "dudi": "dudi"}
 """Ours of each method."""
 
 

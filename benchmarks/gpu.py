@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import checks, conductor, machine, projection, report, soundness
+from benchmarks import checks, conductor, machine, projection, report, rollouts, soundness
 from benchmarks.parts import Found, compare, run_part
 from benchmarks.sizes import SIZES, Size
 
@@ -28,6 +29,7 @@ ROOM = 40 * 10**9
 """Bytes of a device for each contestant whose process lives."""
 TUNED = ("dudi-gkd", "trl-distillation-tuned", "trl-gkd-tuned", "dudi")
 AS_THEY_COME = ("trl-distillation", "trl-gkd")
+VLLM = ("dudi-gkd-vllm", "trl-distillation-vllm")
 SDFT = ("dudi-sdft", "trl-sdft-full", "trl-sdft")
 
 
@@ -75,20 +77,14 @@ class Bench:
 
     def kernels(self) -> Found:
         """The heads that can be chosen from, each alone."""
-        size = dataclasses.replace(self.paper, steps=2)
-        lines = [f"### `loss_kernel`, `{size.name}`", "", "| | kernel | s a step | student | above the models |"]
-        lines.append("|---|---|---|---|---|")
-        rows = []
-        for name in checks.OURS:
-            for kernel in size.kernels:
-                step = checks.step_of(name, size, {"loss_kernel": kernel})
-                row = {"name": name, "kernel": kernel, **{key: step[key] for key in ("seconds", "phases", "above")}}
-                rows.append(row)
-                lines.append(
-                    f"| `{name}` | {kernel} | {step['seconds']:.2f} | {step['phases']['student']:.2f} | "
-                    f"{step['above'] / 1e9:.2f} GB |"
-                )
-        return {"rows": rows}, "\n".join(lines)
+        options = {kernel: {"loss_kernel": kernel} for kernel in self.paper.kernels}
+        return self.variants("`loss_kernel`", options, checks.OURS)
+
+    def vllm(self) -> Found:
+        """GKD beside TRL with vLLM in both processes, where it is installed."""
+        if importlib.util.find_spec("vllm") is None:
+            return {"missing": "vllm"}, "### vLLM\n\nNot run: vLLM is not installed here."
+        return self.table(self.paper, VLLM, steps=2)
 
     def packed(self) -> Found:
         """Passes that are packed beside passes in groups of like length."""
@@ -99,7 +95,7 @@ class Bench:
         return self.variants("decoding", {"eager": {}, "graph": {"still": True}}, ("dudi-gkd",))
 
     def variants(self, title: str, options: dict[str, dict[str, Any]], names: Sequence[str]) -> Found:
-        """Two ways of ours, each alone: seconds of a step and of its phases."""
+        """Ways of ours, each alone: seconds of a step and of its phases."""
         size = dataclasses.replace(self.paper, steps=2)
         lines = [f"### {title}, `{size.name}`", "", "| | | s a step | rollout | tokens/s | teacher | student | peak |"]
         lines.append("|---|---|---|---|---|---|---|---|")
@@ -129,6 +125,8 @@ PARTS: dict[str, Callable[[Bench], Found]] = {
     "paper": lambda bench: bench.table(bench.paper, TUNED, steps=3),
     "kernels": Bench.kernels,
     "decoding": Bench.decoding,
+    "rollouts": lambda bench: rollouts.alone(bench.paper),
+    "vllm": Bench.vllm,
     "packed": Bench.packed,
     "long": lambda bench: bench.table(bench.long, ("dudi-gkd", "trl-distillation-tuned"), steps=2),
     "paper-as-they-come": lambda bench: bench.table(bench.paper, ("dudi-gkd", *AS_THEY_COME), steps=1),

@@ -1,6 +1,7 @@
 """A teacher that each language trusts as far as it deserves: the hybrid, the shares, the balance, the probe."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from dudi.data.examples import ExampleSet
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.by_language import balance, language_shares, token_table
 from dudi.distill.setup import rows_for_probe
-from dudi.distill.stages.probe import FILE, PROBE, score, weigh
+from dudi.distill.stages import probe as stage
+from dudi.distill.stages.probe import FILE, PROBE, _with_examples, score, weigh
 from dudi.distill.verbalizer import Verbalizer
 from dudi.errors import ConfigError
 from dudi.objective.heads import Distance, Head
@@ -26,6 +28,20 @@ def losses(folder, name="loss"):
 
 def weights(trainer):
     return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def asked_of_teacher(trainer):
+    """What the probe asks the teacher, as text."""
+    found = []
+
+    def answers(run, engine, chat, prompts, rows):
+        found.append([chat.tokenizer.decode(prompt) for prompt in prompts])
+        return [""] * len(prompts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "_answers", answers)
+        stage._probe(trainer.run, trainer.setup.probe.examples)
+    return found[1]  # behind the student's
 
 
 def test_with_weights_of_one_it_is_dudi_to_the_bit(tmp_path, tokenizer):
@@ -117,6 +133,31 @@ class TestTheProbe:
         assert probe and not {one.row.id for one in train} & {one.row.id for one in probe}
         again = rows_for_probe(ExampleSet([*train, *probe], {}, ""), None, 2, seed=3)
         assert {one.row.id for one in again[1].examples} == {one.row.id for one in probe}
+
+    def test_the_teacher_reads_other_rows_of_the_language_answered(self, tmp_path, tokenizer):
+        plain = make_trainer(tmp_path / "plain", "gated", tokenizer=tokenizer, probe_rows=2)
+        shown = make_trainer(tmp_path / "shown", "gated", tokenizer=tokenizer, probe_rows=2, probe_examples=1)
+        rows = shown.setup.probe.examples
+        asked = [text for text in asked_of_teacher(shown) if text.count("<|im_start|>assistant") == 2]
+        assert len(asked) == len(rows) and len(asked_of_teacher(plain)) == len(rows)
+        for row, text in zip(rows, asked, strict=True):
+            others = [one.row for one in rows if one.row.language == row.row.language and one is not row]
+            assert {one.completion in text for one in others[:1]} == {True}
+            assert text.rindex(row.row.prompt[-1]["content"]) > max(text.index(one.completion) for one in others[:1])
+            assert row.row.completion not in text.rpartition(row.row.prompt[-1]["content"])[2]
+        assert not any(text.count("<|im_start|>assistant") > 1 for text in asked_of_teacher(plain))
+
+    def test_a_systems_turn_stays_in_front(self):
+        def row(name, system):
+            turns = [{"role": "system", "content": system}, {"role": "user", "content": name}]
+            return SimpleNamespace(row=SimpleNamespace(language="id", prompt=turns, completion=f"answer {name}"))
+
+        rows = [row("a", "be kind"), row("b", "be brief"), row("c", "be quick")]
+        found = [(turn["role"], turn["content"]) for turn in _with_examples(rows[1], rows, 5)]
+        assert found == [
+            ("system", "be brief"),
+            *(("user", "c"), ("assistant", "answer c"), ("user", "a"), ("assistant", "answer a"), ("user", "b")),
+        ]
 
     def test_it_is_sealed_and_read_again(self, tmp_path, tokenizer):
         first = make_trainer(tmp_path, "gated", tokenizer=tokenizer, probe_rows=2)

@@ -124,6 +124,13 @@ class DudiKeys(RunKeys):
     probe_rows: int = _method(
         48, "Rows of each language for the probe, held out where none are for evaluation.", read_by="hybrid", at_least=2
     )
+    probe_examples: int = _method(
+        0,
+        "Other rows of the probe in the same language that the teacher reads, with their answers, before each of its "
+        "questions: it then knows the form that the student has learnt.",
+        read_by="hybrid",
+        at_least=0,
+    )
     teacher_route: Literal["given", "auto"] = _method(
         "given",
         "Who of several `teachers` judges a language: the one given for it, or the best of a probe "

@@ -309,7 +309,9 @@ def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     teachers = largest if args.teacher_route == "auto" else largest[:1]
     name = f"the probe, about {asked:,} rows answered by {len(teachers) + 1}"
     prompt, answer, rows = work.lengths.prompt, work.lengths.rollout, asked / work.processes
-    flops = [(shape, rows * decode_flops(shape, prompt, answer)) for shape in (work.student, *teachers)]
+    behind = prompt + args.probe_examples * (prompt + work.lengths.completion)
+    flops = [(work.student, rows * decode_flops(work.student, prompt, answer))]
+    flops += [(shape, rows * decode_flops(shape, behind, answer)) for shape in teachers]
     whole = sum(one for _, one in flops)
     if plan.gpu is None:
         return Stage(name, whole, None)

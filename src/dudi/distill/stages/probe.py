@@ -21,6 +21,7 @@ from sacrebleu.metrics import CHRF
 
 from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example, ExampleSet
+from dudi.data.rows import Message
 from dudi.distill.engines import greedy_student, greedy_teacher
 from dudi.distill.stages.cache import hash_of, stands, teacher_hash
 from dudi.distill.state import Run
@@ -49,6 +50,8 @@ def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
         "templates": [run.setup.student_format.digest, run.setup.teacher_format.digest],
         "max_new_tokens": run.args.max_new_tokens,
     }
+    if run.args.probe_examples:
+        about["examples"] = run.args.probe_examples
     if run.setup.teachers.several:
         about["route"] = run.args.teacher_route
     key = hash_of(about)
@@ -76,6 +79,8 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
         own = [place for place in range(len(rows)) if run.args.teacher_route == "auto" or given[place] is one]
         asked = [rows[place] for place in own]
         prompts = [teachers.prompt(one, row) for row in asked]
+        if run.args.probe_examples:
+            prompts = [one.chat.prompt_ids(_with_examples(row, rows, run.args.probe_examples)) for row in asked]
         written = _answers(run, greedy_teacher(run, one), one.chat, prompts, asked)
         answers = zip(own, asked, written, strict=True)
         scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}
@@ -83,6 +88,19 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
         joined = {place: found for of_one in scores.values() for place, found in of_one.items()}
         return weigh(languages, [joined[place] for place in range(len(rows))], student)
     return best_of(languages, {name: list(of_one.values()) for name, of_one in scores.items()}, student)
+
+
+def _with_examples(asked: Example, rows: Sequence[Example], count: int) -> list[Message]:
+    """A row's prompt behind the next rows of its language, answered; its own system turn stays the first."""
+    own = [row for row in rows if row.row.language == asked.row.language]
+    place = own.index(asked)
+    behind = [*own[place + 1 :], *own[:place]][:count]
+    system = [turn for turn in asked.row.prompt if turn["role"] == "system"]
+    turns: list[Message] = []
+    for row in behind:
+        turns += [turn for turn in row.row.prompt if turn["role"] != "system"]
+        turns.append({"role": "assistant", "content": row.row.completion})
+    return [*system, *turns, *(turn for turn in asked.row.prompt if turn["role"] != "system")]
 
 
 def best_of(
