@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, WITHOUT_VLLM
 from benchmarks.parts import compare, write
 from benchmarks.sizes import SIZES
 
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--size", choices=SIZES, default="cpu-small")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="to try a GPU's script on a CPU")
-    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=WITHOUT_VLLM, metavar="NAME")
     parser.add_argument("--steps", type=int, help="timed steps of each contestant")
     parser.add_argument("--output", type=Path, help="a .json file; the tables go beside it as .md")
     args = parser.parse_args()

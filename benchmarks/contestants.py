@@ -236,6 +236,7 @@ CONTESTANTS: dict[str, Contestant] = {
         "dudi sdft", "sdft", ours, {"method": "sdft", "temperature": 1.0, "skip_completion_tokens": 0}, ours=True
     ),
 }
+WITHOUT_VLLM = [name for name, one in CONTESTANTS.items() if not one.options.get("use_vllm")]
 OURS = {"gkd": "dudi-gkd", "gkd-vllm": "dudi-gkd-vllm", "sdft": "dudi-sdft", "dudi": "dudi"}
 """Ours of each method."""
 
