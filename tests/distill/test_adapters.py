@@ -246,7 +246,11 @@ def test_what_is_merged_is_tied_as_long_as_it_can_be(kind, tmp_path):
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.1)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
     whole = merged(model)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    shared = {weight.data_ptr() for weight in whole.parameters()} & {weight.data_ptr() for weight in model.parameters()}
+    assert (base.get_input_embeddings().weight.data_ptr() in shared) is (kind == "lora")  # a large part, and no copy
     whole.save_pretrained(tmp_path)
     apart = kind == "lora of embeddings"
     assert whole.config.tie_word_embeddings is not apart

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from dudi.models.caches import cache_name
 from dudi.objective.forward import completion_states
 from dudi.objective.heads import Head, backbone, head_of
 
@@ -137,7 +138,8 @@ def _shared(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config.get_text_config())
     decoder = backbone(model)
-    out = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    cached = {cache_name(decoder): cache, "use_cache": True}
+    out = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, **cached)
     first = out.last_hidden_state[:, -1]
     texts = [continuation for one in questions for continuation in one.continuations]
     rest = max(len(text) for text in texts) - 1
@@ -162,7 +164,8 @@ def _later(
     before = mask.repeat_interleave(many, 0)
     positions = before.sum(-1, keepdim=True) + torch.arange(width, device=mask.device)
     whole = torch.cat([before, torch.ones_like(ids)], 1)
-    out = decoder(input_ids=ids, attention_mask=whole, position_ids=positions, past_key_values=cache, use_cache=True)
+    cached = {cache_name(decoder): cache, "use_cache": True}
+    out = decoder(input_ids=ids, attention_mask=whole, position_ids=positions, **cached)
     states: Tensor = out.last_hidden_state
     return states
 

@@ -211,13 +211,23 @@ def base_weights(peft_model: PeftModel) -> dict[str, str]:
 def merged(peft_model: PeftModel) -> PreTrainedModel:
     """A copy of the model that the active adapter is merged into.
 
-    An adapter of the embeddings does not reach a head that is tied to them: the copy's are tied no longer, then.
+    What no adapter touches is shared and not copied. An adapter of the embeddings does not reach a head that
+    is tied to them: the copy's are tied no longer, then.
     """
-    twin = copy.deepcopy(peft_model)
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    touched = {
+        id(parameter)
+        for module in peft_model.modules()
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
+        for parameter in module.parameters()
+    }
+    twin = copy.deepcopy(peft_model, {id(one): one for one in peft_model.parameters() if id(one) not in touched})
     inner = innermost(twin)
     tied = [one for one in (inner.config, inner.config.get_text_config()) if getattr(one, "tie_word_embeddings", False)]
     head = inner.get_output_embeddings()
-    if isinstance(head, nn.Linear):
+    if isinstance(head, nn.Linear) and id(innermost(peft_model).get_output_embeddings().weight) in touched:
         head.weight = nn.Parameter(head.weight.detach().clone())
     whole: PreTrainedModel = twin.merge_and_unload()  # peft unties the config of whatever has two tables
     head = whole.get_output_embeddings()

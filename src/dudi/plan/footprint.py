@@ -27,8 +27,9 @@ TOKEN_TILE = 4096
 class Memory:
     """Bytes on one device.
 
-    Held throughout: student, teacher, reference, gradients, optimizer, reserve. Beside these, one of three at a time:
-    rollouts (kv_cache + sampling), the teacher's and reference's passes (scoring), the student's (activations + head).
+    Held throughout: student, teacher, reference, gradients, optimizer, reserve. Beside these, one of four at a time:
+    rollouts (kv_cache + sampling), the teacher's and reference's passes (scoring), the student's (activations + head),
+    and once, at the end, the copy that an adapter is merged into (merging).
 
     Attributes:
         student: Weights that are trained, in fp32, an adapter included.
@@ -41,6 +42,7 @@ class Memory:
         scoring: The widest moment of a pass without gradients.
         activations: Of the student's pass; in mixed precision also the 16-bit copies of its weights.
         head: Logits, or the chunked kernel's tiles, and the gradient of the head.
+        merging: The layers that an adapter lies on, once more; what it does not touch is not copied.
         reserve: The device's context and what the allocator cannot use; on a CPU Python and its libraries.
         later: The part of the gradients that is not there yet while something else is at its peak: all of them where
             each micro-batch is a step of its own. A backward pass frees activations as it makes them.
@@ -56,6 +58,7 @@ class Memory:
     scoring: int
     activations: int
     head: int
+    merging: int
     reserve: int
     later: int = 0
 
@@ -75,7 +78,12 @@ class Memory:
 
     @property
     def total(self) -> int:
-        return self.held + max(0, max(self.rollout_phase, self.scoring, self.student_phase) - self.later)
+        return self.held + max(0, max(self.phases) - self.later)
+
+    @property
+    def phases(self) -> tuple[int, ...]:
+        """Bytes of what is there one after the other."""
+        return self.rollout_phase, self.scoring, self.student_phase, self.merging
 
 
 def memory(work: Workload) -> Memory:
@@ -93,6 +101,7 @@ def memory(work: Workload) -> Memory:
         scoring=_scoring(work),
         activations=max(_activations(work, outcome) for outcome in work.outcomes),
         head=max(_head(work, outcome) for outcome in work.outcomes),
+        merging=work.frozen_element * student.linear if work.adapter else 0,
         reserve=LIBRARIES if work.cpu else CONTEXT,
         later=gradients if work.accumulation == 1 and work.processes == 1 else 0,
     )

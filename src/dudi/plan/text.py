@@ -42,7 +42,7 @@ def _head(plan: Plan) -> list[str]:
 
 def _memory_table(plan: Plan) -> list[str]:
     m = plan.memory
-    peak = max(m.rollout_phase, m.scoring, m.student_phase)
+    peak = max(m.phases)
     lines = [f"{'Memory on each device':<60}{'GB':>15}"]
     lines += [
         _line(label, size)
@@ -56,12 +56,14 @@ def _memory_table(plan: Plan) -> list[str]:
         )
     ]
     lines.append(_line("held throughout", m.held))
-    lines.append("  and the largest of three, one after the other:")
-    for label, size in (
+    lines.append("  and the largest of these, one after the other:")
+    own = [
         (f"rollouts: KV cache {_gb(m.kv_cache)}, sampling {_gb(m.sampling)}", m.rollout_phase),
         ("passes of teacher and reference", m.scoring),
         (f"student's pass: activations {_gb(m.activations)}, head {_gb(m.head)}", m.student_phase),
-    ):
+    ]
+    own += [("at the end: the adapter merged into a copy", m.merging)] if plan.work.adapter else []
+    for label, size in own:
         lines.append(_line(f"{'>' if size == peak and size else ' '} {label}", size))
     if m.later and peak:
         lines.append(_line("  less the gradients that come after it", -min(m.later, peak)))

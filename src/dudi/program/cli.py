@@ -137,8 +137,10 @@ def _plan(given: argparse.Namespace) -> int:
     if given.gpus < 1:
         raise ConfigError(f"dudi plan: --gpus must be at least 1, got {given.gpus}")
     config = _load(given)
+    from dudi.environment import quiet_libraries
     from dudi.plan import plan
 
+    quiet_libraries()
     return say(plan(config, gpu=given.gpu, gpus=given.gpus))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from dudi.models.caches import cache_name
 from dudi.objective.heads import backbone, head_of
 from dudi.rollouts.cache import RoomyCache, true_mask
 
@@ -30,13 +31,14 @@ class Decoding:
     shrinks = True
 
     def __init__(self, model: PreTrainedModel, mask: Tensor, longest: int, vocabulary: int) -> None:
-        self.model, self.prompt_mask = model, mask
+        self.backbone, self.prompt_mask = backbone(model), mask
         self.head = head_of(model).shared_with(vocabulary)
         self.padded = not bool(mask.all())
         self.ready_made = model.config.get_text_config()._attn_implementation == "sdpa"
         self.mask = true_mask(mask, mask.shape[1] + longest)
         self.places = mask.sum(-1, keepdim=True)  # (B, 1) where the next token stands
         self.cache = RoomyCache(model.config, mask.shape[1] + longest)
+        self.cache_name = cache_name(self.backbone)
 
     def begin(self, ids: Tensor) -> Tensor:
         """(B, T) prompts -> (B, V) fp32 logits of their first tokens."""
@@ -59,9 +61,8 @@ class Decoding:
         return self.mask[:, None, None, :length] if self.ready_made else self.mask[:, :length].long()
 
     def _logits(self, ids: Tensor, mask: Tensor | None, places: Tensor) -> Tensor:
-        out = backbone(self.model)(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=self.cache, use_cache=True
-        )
+        cached = {self.cache_name: self.cache, "use_cache": True}
+        out = self.backbone(input_ids=ids, attention_mask=mask, position_ids=places, **cached)
         return self.head.logits_of_few(out.last_hidden_state[:, -1])
 
     def keep(self, rows: Tensor) -> None:

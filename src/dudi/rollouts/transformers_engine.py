@@ -24,6 +24,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 from dudi.errors import ConfigError
 from dudi.models.attention import attends_to_all
+from dudi.models.caches import cache_in, cache_name
 from dudi.models.few_rows import few_rows
 from dudi.models.limits import check_length
 from dudi.rollouts.decoding import Decoding, Written
@@ -227,7 +228,7 @@ class TransformersEngine:
             alive, ids = [alive[row] for row in left.tolist()], out.sequences[left]
             mask = torch.nn.functional.pad(mask[left], (0, ids.shape[1] - mask.shape[1]), value=1)
             goes_on = alive and ids.shape[1] < width + self.max_new_tokens
-            cache = _rows_of(out.past_key_values, left) if goes_on else None
+            cache = _rows_of(cache_in(out), left) if goes_on else None
         return [self._cut(written[i]) for i in range(len(requests))]
 
     def _padded(self, requests: Sequence[Request], width: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -252,9 +253,9 @@ class TransformersEngine:
             out: GenerateDecoderOnlyOutput = model.generate(  # type: ignore[operator]  # a mixin the type lacks
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=cache,
                 logits_processor=LogitsProcessorList([pick]),
                 stopping_criteria=StoppingCriteriaList(criteria),
+                **{cache_name(model): cache},
             )
         return out
 
