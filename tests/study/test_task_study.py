@@ -88,7 +88,7 @@ def test_bits_of_the_same_item_are_summed_and_rounded():
     line = {"item": "a", "language": "th", "task": "news", "weights": {"bits_per_byte": 7.0}}
     lines = [line | {"scores": {"bits_per_byte": 1.23456}}, line | {"item": "b", "scores": {"bits_per_byte": 2.0}}]
     packed = pack([{"item": "0", "language": "th", "scores": {"acc": 1.0}}, *lines], "bits_per_byte")
-    assert packed["cells"] == [["th", None, True, [8.6419, 14.0], "77", "news", 1]]
+    assert packed["cells"] == [["th", None, True, [8.6419, 14.0], "7", "news", 1]]
 
 
 def test_answers_that_weigh_alike_still_do():

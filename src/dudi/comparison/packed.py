@@ -28,14 +28,13 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     Returns:
         `metric`, `pooled` where all answers weigh alike and no cells are averaged, and `cells`: language, split,
         whether it counts overall, and of each item what its rows scored there and what they weigh (as many as there
-        are; of bits per byte bits and bytes): a digit (base 36) each where all are counts below 36, or a list. Behind
-        them, where they are not None and 0, the task and the number of the first item.
+        are; of bits per byte bits and bytes): a digit (base 36) each where all are counts below 36, or a list. A single
+        digit weighs all of them. Behind them, where they are not None and 0, the task and the number of the first item.
     """
     places: dict[Any, int] = {}
     cells: dict[Cell, dict[int, tuple[float, float]]] = {}
     pooled = False
-    for line in lines:
-        cell = (line["language"], line.get("split"), line.get("overall") is not False, line.get("task"))
+    for cell, line in _in_order([(_cell_of(line), line) for line in lines]):
         place = places.setdefault(line.get("item", line.get("id")), len(places))
         for score in question_scores([{**line, "overall": True}], metric).values():
             own, weight = cells.setdefault(cell, {}).get(place, (0.0, 0.0))
@@ -45,11 +44,32 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     return told | {"cells": [_packed(cell, own) for cell, own in cells.items()]}
 
 
+def _cell_of(line: Mapping[str, Any]) -> Cell:
+    return line["language"], line.get("split"), line.get("overall") is not False, line.get("task")
+
+
+def _in_order(lines: Sequence[tuple[Cell, Mapping[str, Any]]]) -> Sequence[tuple[Cell, Mapping[str, Any]]]:
+    """As they come; where no item is in two cells, cell by cell: none has the numbers of others between its own."""
+    if any("item" in line for _, line in lines):
+        return lines
+    order = {cell: number for number, cell in enumerate(dict.fromkeys(cell for cell, _ in lines))}
+    return sorted(lines, key=lambda pair: order[pair[0]])
+
+
 def _packed(cell: Cell, own: Mapping[int, tuple[float, float]]) -> list[Any]:
     language, split, counts, task = cell
     first = min(own)
     columns = zip(*(own.get(place, (0.0, 0.0)) for place in range(first, max(own) + 1)), strict=True)
-    return [language, split, counts, *map(_digits, columns), *([task, first] if task or first else [])]
+    scored, weights = map(_digits, columns)
+    same = isinstance(weights, str) and len(set(weights)) == 1
+    return [
+        language,
+        split,
+        counts,
+        scored,
+        weights[:1] if same else weights,
+        *([task, first] if task or first else []),
+    ]
 
 
 def _digits(numbers: Sequence[float]) -> str | list[float] | list[int]:
@@ -59,7 +79,7 @@ def _digits(numbers: Sequence[float]) -> str | list[float] | list[int]:
     return "".join(_DIGITS[count] for count in counts) if max(counts) < len(_DIGITS) else counts
 
 
-def _numbers(packed: str | list[float]) -> Sequence[float]:
+def _numbers(packed: str | list[float]) -> list[float]:
     return [int(count, len(_DIGITS)) for count in packed] if isinstance(packed, str) else packed
 
 
@@ -68,7 +88,8 @@ def unpacked(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     metric = packed["metric"]
     for language, split, counts, scored, weights, *rest in packed["cells"]:
         task, first = rest or (None, 0)
-        for place, (own, weight) in enumerate(zip(_numbers(scored), _numbers(weights), strict=True), first):
+        several = _numbers(weights) * (len(scored) if len(weights) == 1 else 1)
+        for place, (own, weight) in enumerate(zip(_numbers(scored), several, strict=True), first):
             if weight:
                 line: dict[str, Any] = {
                     "id": "/".join(map(str, (language, split, place) if task is None else (language, task, place))),

@@ -21,13 +21,14 @@ from dudi.training.runlog import read_jsonl
 
 FILE = "study.json"
 SECONDS_FILE = "seconds.json"
+BASE, TEACHER = "base", "teacher"
 METRIC, ACCURACY, MACRO_F1 = "exact_match", "accuracy", "macro_f1"
 """Of students on a benchmark that has it, and of stacks."""
 Results = Mapping[tuple[str, str], Evaluation]
 """By job id and subject."""
 
 CURVES = ("overlap@16", "student_entropy", "teacher_entropy", "rollout/wrong_language_rate")
-_TOLD = ("parameters", "versions", "guessing", "seconds")
+_TOLD = ("parameters", "versions", "seconds")
 CURVE_POINTS = 24
 """A curve is kept as the means of this many neighbouring groups of steps."""
 
@@ -78,7 +79,8 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
     row = {"job": job.id, "recipe": Path(job.recipe).name, "words": list(job.words)}
     found = {}
     for one in (one for one in read_evaluations(folder / SCORES) if one.subject in job.subjects):
-        about = row | {key: one.about[key] for key in _TOLD if key in one.about}
+        told = (*_TOLD, "guessing") if one.subject == BASE else _TOLD  # the same for all that were asked
+        about = row | {key: one.about[key] for key in told if key in one.about}
         if one.subject in (COLD_START, STUDENT):
             stage = own if one.subject == STUDENT else cold
             about["steps"] = {COLD_START: len(cold), STUDENT: len(own)}
@@ -181,7 +183,7 @@ def _joined(row: StudyRow, asked: Mapping[str, Any], own: Sequence[Evaluation]) 
 def references(study: Study, results: Results) -> list[Evaluation]:
     """Guessing, the base student and the teacher of a study's first row."""
     job = job_of(study, study.rows[0], 0)
-    base, teacher = (results.get((job.id, subject)) for subject in ("base", "teacher"))
+    base, teacher = (results.get((job.id, subject)) for subject in (BASE, TEACHER))
     found = []
     if base is not None:
         guessing = base.guessing()
