@@ -48,7 +48,7 @@ def test_each_metric_has_its_tables(studied):
     text = (root / "docs" / "study.md").read_text(encoding="utf-8")
     for heading in ("By language: Accuracy in %", "By task: Bits per byte", "Over all questions: Bits per byte"):
         assert f"### {heading}" in text
-    assert "those of lm_eval" in text
+    assert "those of lm_eval" in text and "`sib200` and `ntrex_bits_from_en`" in text
     found = collected.read(root / "docs" / "study.json")
     own = found[job_of(study, study.rows[0], 1).id, "student"]
     (bits,) = own.values("bits_per_byte", "overall")

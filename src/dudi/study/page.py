@@ -87,10 +87,18 @@ def _of_students(asked: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _family(task: str, languages: Sequence[str]) -> str:
+    """A task without its version, and without the language that a shipped one's name ends with."""
+    name = task.rpartition(" ")[0]
+    begin, _, end = name.rpartition("_")
+    return begin.removeprefix("dudi_") if name.startswith("dudi_") and end in languages else name
+
+
 def _of_tasks(asked: Mapping[str, Any]) -> str:
+    families = [f"`{one}`" for one in dict.fromkeys(_family(task, asked["languages"]) for task in asked["tasks"])]
     each = f"at most {asked['limit']:g} questions of a task in a language, " if asked["limit"] is not None else ""
     return (
-        f"those of lm_eval {asked['version']} ({len(asked['tasks'])} tasks, {asked['questions']} questions, {each}"
+        f"those of lm_eval {asked['version']} ({' and '.join(families)}, {asked['questions']} questions, {each}"
         f"fingerprint `{asked['fingerprint'][:12]}`)"
     )
 

@@ -177,7 +177,8 @@ def evaluations(study: Study, results: Results) -> list[Evaluation]:
 def _joined(row: StudyRow, asked: Mapping[str, Any], own: Sequence[Evaluation]) -> Evaluation:
     """The seeds of a row as one; with their answers, where all have brought theirs."""
     parts = tuple(own) if all("answers" in one.about for one in own) else ()
-    return Evaluation(row.name, row.name, asked, tuple(run for one in own for run in one.runs), parts=parts)
+    about = {"answers": parts[0].about["answers"]} if len(parts) == 1 else {}  # a single model is tested by question
+    return Evaluation(row.name, row.name, asked, tuple(run for one in own for run in one.runs), about, parts=parts)
 
 
 def references(study: Study, results: Results) -> list[Evaluation]:
