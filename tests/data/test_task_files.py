@@ -8,6 +8,7 @@ import pytest
 
 from dudi.data.task_data import documents, has_split, local_data
 from dudi.data.task_files import Prompts, TaskFile, find_tasks, read_task, shipped_tasks
+from dudi.data.task_rows import prepare_task
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import BUILT_IN, LANGUAGES
 from dudi.languages.translation import translation_prompt
@@ -278,3 +279,27 @@ def test_the_real_sets_fill_every_template():
     for task in SHIPPED:
         doc = next(documents(task, task.split("test"), SHARED)).value
         assert Prompts(task).completion(doc) if task.config["doc_to_text"] else doc
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "family"),
+    [
+        ("mytask_th", "th", "mytask"),
+        ("mytask_km", "km", "mytask"),  # none of the built-in ones
+        ("mytask_ceb", "ceb", "mytask"),
+        ("held_out", "", "held_out"),  # ends with a word
+        ("gsm8k_cot", "", "gsm8k_cot"),
+        ("questions", "", "questions"),
+        ("dudi_sib200_th", "th", "sib200"),
+    ],
+)
+def test_a_name_ends_with_a_language_or_tells_none(tmp_path, name, language, family):
+    task = TaskFile(tmp_path / "task.yaml", name, {})
+    assert (task.language, task.family) == (language, family)
+
+
+def test_rows_are_made_of_tasks_that_say_their_language(tmp_path):
+    file = tmp_path / "held_out.yaml"
+    file.write_text('task: held_out\ndoc_to_text: "{{ q }}"\ndoc_to_target: "{{ a }}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"held_out\.yaml: says no language"):
+        prepare_task(str(file), tmp_path / "rows.jsonl")

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from babel import Locale
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.languages.registry import LANGUAGES
 
 PREFIX = "dudi_"
 """What the names of the shipped tasks begin with: lm_eval has an `xcopa_id` of its own."""
@@ -46,15 +48,18 @@ class TaskFile:
 
     @property
     def language(self) -> str:
-        """The code in `metadata.language`, else what the name ends with after its last underscore."""
+        """The code in `metadata.language`, else the one that the name ends with; empty where it ends with none."""
         metadata = self.config.get("metadata")
         given = metadata.get("language") if isinstance(metadata, Mapping) else None
-        return str(given or self.name.rpartition("_")[2])
+        if given:
+            return str(given)
+        ending = self.name.rpartition("_")[2]
+        return ending if ending in LANGUAGES or ending in Locale("en").languages else ""
 
     @property
     def family(self) -> str:
         """The name without the prefix of shipped tasks and without the language: `sib200` of `dudi_sib200_th`."""
-        return self.name.removeprefix(PREFIX).removesuffix(f"_{self.language}")
+        return self.name.removeprefix(PREFIX).removesuffix(f"_{self.language}" if self.language else "")
 
     def split(self, word: str) -> str:
         """What the set calls a split: `train`, `validation` and `test` are looked up, any other word is its name.

@@ -39,11 +39,13 @@ def prepare_task(
         seed: Of that draw.
 
     Raises:
-        ConfigError: no such task, split or data, or templates that are functions.
+        ConfigError: no such task, split or data, a task that says no language, or templates that are functions.
         DataError: no good row, or too many bad ones.
         EnvironmentFault: the output cannot be written, or the hub cannot be reached.
     """
     tasks = find_tasks(word, languages)
+    if untold := [task.path for task in tasks if not task.language]:
+        raise ConfigError(f"{untold[0]}: says no language; rows have one: metadata: {{language: th}}")
     prompts = {task.name: Prompts(task) for task in tasks}
     splits = {task.name: task.split(split) for task in tasks}
     benchmark = find_benchmark(not_in, [task.language for task in tasks], folder)
