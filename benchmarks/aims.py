@@ -41,6 +41,7 @@ PARTS: dict[str, tuple[str, Work]] = {
         contest("trl-distillation-tuned", "trl-gkd-tuned", "dudi-gkd", steps=3),
     ),
     "vocabulary": ("cpu-small", vocabulary),
+    "teacher-cache": ("cpu-small", lambda size, measured: checks.run("teacher-cache", size, measured)),
 }
 """Each part's size, and what is done with it."""
 

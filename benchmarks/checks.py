@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,34 @@ def plan_page(found: dict[str, Any]) -> list[str]:
     return [*lines, "", Predicted.NOTE]
 
 
+def kept(size: Size) -> dict[str, Any]:
+    """The off-policy half alone, its teacher read in each step, and its teacher's states kept (`teacher_cache`).
+
+    Kept, a later epoch is what a step is here: the teacher has read every row once, before the first step.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="dudi-bench-kept-") as folder:
+        for name, options in (("the teacher again", {}), ("`teacher_cache`", {"teacher_cache": folder})):
+            step = step_of("dudi-gkd", size, {"lmbda": 0.0, "max_new_tokens": None, **options})
+            rows.append({"name": name, "seconds": step["seconds"], "phases": step["phases"]})
+    return {"rows": rows}
+
+
+def kept_page(found: dict[str, Any]) -> list[str]:
+    """As Markdown."""
+    lines = ["| | s a step | teacher | student, and both heads | other |", "|---|---|---|---|---|"]
+    for row in found["rows"]:
+        phases = row["phases"]
+        other = row["seconds"] - phases["teacher"] - phases["student"]
+        lines.append(
+            f"| {row['name']} | {row['seconds']:.2f} | {phases['teacher']:.2f} | {phases['student']:.2f} | "
+            f"{other:.2f} |"
+        )
+    return lines
+
+
 CHECKS = {
+    "teacher-cache": (kept, kept_page),
     "vocabulary": (vocabulary, vocabulary_page),
     "processes": (processes, processes_page),
     "plan": (plan, plan_page),

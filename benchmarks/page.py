@@ -51,6 +51,13 @@ def growth(result: Result) -> str:
     return "; ".join(parts)
 
 
+def left_of_the_teacher(result: Result) -> str:
+    """What a step's teacher takes, and the step, without its states and with them."""
+    again, kept = result["rows"]
+    teacher = f"{again['phases']['teacher']:.2f} s -> {kept['phases']['teacher']:.2f} s"
+    return f"the teacher's pass {teacher}, the step {again['seconds']:.2f} s -> {kept['seconds']:.2f} s"
+
+
 def two(result: Result) -> str:
     """Two processes over one, and what the exchange takes."""
     return (
@@ -88,6 +95,12 @@ AIMS: tuple[Line, ...] = (
         "at most 0.3 tables of the head, DuDi 0.5",
         "speed-vocabulary.json",
         growth,
+    ),
+    (
+        "off-policy half in later epochs with `teacher_cache`",
+        "of the teacher only its head",
+        "speed-teacher-cache.json",
+        left_of_the_teacher,
     ),
 )
 """What `make bench` measures."""
