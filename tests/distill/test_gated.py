@@ -18,6 +18,7 @@ from dudi.errors import ConfigError
 from dudi.objective.heads import Distance, Head
 from dudi.objective.losses import token_divergence, token_log_probs
 from dudi.objective.signals import Heads, OffPolicySignal, OnPolicySignal, Rows
+from helpers import make_args
 
 PLAIN = {"teacher_weight": 1.0, "loss_average": "token", "language_balance": False, "verbalizer_targets": "uniform"}
 
@@ -146,6 +147,12 @@ class TestTheProbe:
             assert text.rindex(row.row.prompt[-1]["content"]) > max(text.index(one.completion) for one in others[:1])
             assert row.row.completion not in text.rpartition(row.row.prompt[-1]["content"])[2]
         assert not any(text.count("<|im_start|>assistant") > 1 for text in asked_of_teacher(plain))
+
+    def test_more_examples_than_there_can_be_are_refused(self, tmp_path):
+        with pytest.raises(ConfigError, match="probe_examples: 4 other rows of a language need more than 4"):
+            make_args(tmp_path, "gated", probe_rows=4, probe_examples=4)
+        with pytest.raises(ConfigError, match="probe_examples: needs the probe"):
+            make_args(tmp_path, "dudi", teacher_weight={"th": 0.0}, probe_examples=2)
 
     def test_a_systems_turn_stays_in_front(self):
         def row(name, system):

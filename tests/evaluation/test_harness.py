@@ -427,3 +427,13 @@ def test_a_limit_spreads_over_a_shipped_set_that_is_sorted_by_its_labels(model, 
     assert len({line["reference"] for line in lines}) == 4
     whole = choose_tasks(["sib200"], ["en"], Options(data=tmp_path, limit=50))
     assert whole.total == 20 and whole.benchmark["fingerprint"] != questions.benchmark["fingerprint"]
+
+
+def test_a_file_in_another_language_is_left_out_and_one_of_none_is_asked(tmp_path):
+    for name in ("x_th", "x_id", "held_out"):
+        text = f'task: {name}\ndataset_path: json\ndoc_to_text: "{{{{ q }}}}"\ndoc_to_target: "{{{{ a }}}}"\n'
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    files = [str(tmp_path / f"{name}.yaml") for name in ("x_th", "x_id", "held_out")]
+    for words in (files, [str(tmp_path)]):
+        named, _ = named_tasks(words, ["th"])
+        assert {one.name: one.language for one in named} == {"x_th": "th", "held_out": ""}

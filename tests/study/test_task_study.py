@@ -15,6 +15,7 @@ from dudi.study import results as collected
 from dudi.study import scheduler
 from dudi.study.grid import read_study
 from dudi.study.jobs import job_of
+from dudi.study.page import page
 from dudi.training.runlog import read_jsonl
 from task_sets import write_sets
 
@@ -53,6 +54,50 @@ def test_each_metric_has_its_tables(studied):
     own = found[job_of(study, study.rows[0], 1).id, "student"]
     (bits,) = own.values("bits_per_byte", "overall")
     assert f"{bits:.3f}"[:4] in text
+
+
+def test_a_page_is_written_again_when_nothing_is_left_to_run(studied, capsys):
+    root, study = studied
+    words = ["study", "run", str(study.file), "--runs", str(root / "runs"), "--output", str(root / "again")]
+    assert main(words) == 0
+    assert "0 are left" in capsys.readouterr().out
+    assert (root / "again" / "study.md").read_text() == (root / "docs" / "study.md").read_text()
+
+
+def test_a_metric_that_nobody_has_costs_its_own_table_alone(studied):
+    root, study = studied
+    file = root / "more.yaml"
+    file.write_text(study.file.read_text().replace("metrics: [acc,", "metrics: [acc, chrf,"), encoding="utf-8")
+    assert main(["study", "report", str(file), "--runs", str(root / "runs"), "--output", str(root / "more")]) == 0
+    text = (root / "more" / "study.md").read_text(encoding="utf-8")
+    assert "No answer was scored by `chrf`; `metrics` can be `acc`" in text and "By task: Bits per byte" in text
+    assert "chrF" not in text.replace("`chrf`", "")
+
+
+def test_a_misspelt_metric_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / "base.yaml").write_text("{}\n")
+    file = tmp_path / "bad.yaml"
+    file.write_text(HEAD + ROWS.replace("bits_per_byte", "bits_per_bite"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"there is no 'bits_per_bite' \(did you mean 'bits_per_byte'"):
+        read_study(file)
+    file.write_text(HEAD + ROWS.replace("[acc, bits_per_byte]", "acc"), encoding="utf-8")
+    assert read_study(file).shown == ("acc",)
+
+
+def test_the_papers_order_is_that_of_better_not_of_more(studied):
+    """Where less is better, the one with fewer bits is ahead."""
+    root, study = studied
+    found = collected.read(root / "docs" / "study.json")
+    bits = [
+        collected.overall(study.model_copy(update={"metrics": ("bits_per_byte",)}), row, found) for row in study.rows
+    ]
+    first = 0 if sum(bits[0]) < sum(bits[1]) else 1
+    papers = [2.0 if place == first else 1.0 for place in range(2)]
+    rows = tuple(row.model_copy(update={"paper": paper}) for row, paper in zip(study.rows, papers, strict=True))
+    text = page(
+        [study.model_copy(update={"rows": rows, "metrics": ("bits_per_byte",)})], found, findings="", commands=[]
+    )
+    assert "Of the paper's 1 pairs, 1 hold here significantly" in text
 
 
 def test_answers_are_kept_in_short_and_say_what_the_long_ones_say(studied):

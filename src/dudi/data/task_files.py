@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from babel import Locale
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.languages.registry import LANGUAGES
+from dudi.languages.registry import load_languages
 
 PREFIX = "dudi_"
 """What the names of the shipped tasks begin with: lm_eval has an `xcopa_id` of its own."""
@@ -48,13 +47,13 @@ class TaskFile:
 
     @property
     def language(self) -> str:
-        """The code in `metadata.language`, else the one that the name ends with; empty where it ends with none."""
+        """The code in `metadata.language`, else that of dudi's languages with which the name ends; empty for none."""
         metadata = self.config.get("metadata")
         given = metadata.get("language") if isinstance(metadata, Mapping) else None
         if given:
             return str(given)
         ending = self.name.rpartition("_")[2]
-        return ending if ending in LANGUAGES or ending in Locale("en").languages else ""
+        return ending if ending in load_languages() else ""
 
     @property
     def family(self) -> str:

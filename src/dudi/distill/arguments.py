@@ -75,6 +75,13 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
                 "teacher_route: auto is found out after the cold start, which would need it; take another cold_start "
                 "than teacher_sft"
             )
+        if self.probe_examples and self.teacher_weight != "auto":
+            raise ConfigError("probe_examples: needs the probe of `teacher_weight: auto`")
+        if self.probe_examples >= self.probe_rows:
+            raise ConfigError(
+                f"probe_examples: {self.probe_examples} other rows of a language need more than {self.probe_rows} "
+                "(`probe_rows`)"
+            )
         if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
             raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
         if self.teacher_cache is not None and (not self.reads_teacher_tokens or "off_policy" not in self.signals):

@@ -308,6 +308,7 @@ def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     largest = sorted(work.readers, key=lambda one: -one.parameters)
     teachers = largest if args.teacher_route == "auto" else largest[:1]
     name = f"the probe, about {asked:,} rows answered by {len(teachers) + 1}"
+    name += f", {args.probe_examples} examples in front for the teacher" if args.probe_examples else ""
     prompt, answer, rows = work.lengths.prompt, work.lengths.rollout, asked / work.processes
     behind = prompt + args.probe_examples * (prompt + work.lengths.completion)
     flops = [(work.student, rows * decode_flops(work.student, prompt, answer))]

@@ -82,7 +82,7 @@ def run(given: argparse.Namespace) -> int:
     if stages := {stage for job in left if isinstance(job, stacks.StackJob) for stage in job.stages}:
         trained = sum(stage.is_trained(given.runs) for stage in stages)
         say(f"stacks: {len(stages)} stages, each trained once; {trained} are done")
-    if given.dry_run or not left:
+    if given.dry_run:
         return 0
     failed = []
     with FolderLock(given.runs):  # two of them would write the same results over each other
@@ -101,6 +101,8 @@ def run(given: argparse.Namespace) -> int:
                 verbs=stack_verb,
             )
             write_report(shown(studies), given.runs, given.output)
+    if not left:
+        write_report(shown(studies), given.runs, given.output)
     if failed:
         names = ", ".join(str(given.runs / job.id / "log.txt") for job in failed[:3])
         raise EnvironmentFault(f"{len(failed)} of {len(left)} jobs did not finish; see {names}")

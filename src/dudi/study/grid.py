@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from dudi.config.recipe_files import STUDIES, recipes_folder
 from dudi.errors import ConfigError, did_you_mean
+from dudi.evaluation.metrics import METRICS
 
 View = Literal["language", "split", "kind", "task", "overall"]
 Subject = Literal["student", "cold_start"]
@@ -127,6 +128,15 @@ class Study(_Part):
     @classmethod
     def _rows_alone(cls, given: Any) -> Any:
         return {"rows": given} if isinstance(given, str) else given
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _names_of_metrics(cls, given: Any) -> Any:
+        names = [given] if isinstance(given, str) else given
+        for name in names if isinstance(names, list) else ():
+            if name not in METRICS and (hint := did_you_mean(str(name), METRICS)):
+                raise ValueError(f"there is no '{name}'{hint}")
+        return tuple(dict.fromkeys(names)) if isinstance(names, list) else names
 
     @property
     def shown(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
 from dudi.comparison.table import Comparison, compare
 from dudi.evaluation.benchmarks import LM_EVAL
-from dudi.evaluation.metrics import METRICS, OVERALL
+from dudi.evaluation.metrics import METRICS, OVERALL, metric_of
+from dudi.evaluation.records import Evaluation
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
 from dudi.study.grid import Study, StudyRow
 from dudi.study.jobs import FLOPS
@@ -116,11 +117,13 @@ def _section(study: Study, results: Results) -> list[str]:
     if not any(results_of(study, row, results) for row in study.rows):
         return [*lines, "Not run yet."]
     asked = evaluations(study, results)
-    for metric, view in itertools.product(study.shown, study.views):
+    there = [metric for metric in study.shown if any(one.values(metric, OVERALL) for one in asked)]
+    lines += [line for metric in study.shown if metric not in there for line in (_nobody_has(metric, asked), "")]
+    for metric, view in itertools.product(there, study.views):
         if view != OVERALL and not any(one.keys(view) for one in asked):
             continue  # what a stack is asked need not have parts
         text = render(comparison(study, view, results, metric), "markdown", eps=study.candidate is not None)
-        heading = f"{HEADINGS[view]}: {METRICS[metric].title}" if len(study.shown) > 1 else HEADINGS[view]
+        heading = f"{HEADINGS[view]}: {metric_of(metric).title}" if len(study.shown) > 1 else HEADINGS[view]
         lines += [f"### {heading}", "", *text.splitlines(), ""]
     if study.asked is not None:
         lines += _beside(study, results)
@@ -130,6 +133,11 @@ def _section(study: Study, results: Results) -> list[str]:
         if curves(study, metric, results):
             lines += [f"![{TITLES.get(metric, metric)}](study/{curve_name(study, metric)}.svg)", ""]
     return lines
+
+
+def _nobody_has(metric: str, asked: Sequence[Evaluation]) -> str:
+    known = dict.fromkeys(name for one in asked for run in one.runs for name in run.scores[OVERALL] if name in METRICS)
+    return f"No answer was scored by `{metric}`; `metrics` can be {', '.join(f'`{name}`' for name in known)}."
 
 
 def _beside(study: Study, results: Results) -> list[str]:
@@ -179,10 +187,12 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     if not rows:
         return []
     scores = {row.name: overall(study, row, results) for row in rows}
-    cells = [(row.name, (f"{row.paper:.1f}", _mean(scores[row.name]))) for row in rows]
-    table = grid_of(("paper (SEA-HELM)" if study.asked is None else "paper", "here"), cells)
+    metric = metric_of(study.shown[0])
+    cells = [(row.name, (f"{row.paper:.1f}", _mean(scores[row.name], metric.digits))) for row in rows]
+    here = f"here, {metric.title}" if len(study.shown) > 1 else "here"
+    table = grid_of(("paper (SEA-HELM)" if study.asked is None else "paper", here), cells)
     lines = ["### Against the paper", "", *markdown(table).splitlines(), ""]
-    pairs = ordered_pairs(rows, scores)
+    pairs = ordered_pairs(rows, {name: [metric.better * value for value in own] for name, own in scores.items()})
     if not pairs:
         return lines
     by_verdict = {name: [pair for pair in pairs if pair.verdict == name] for name in ("holds", "reversed", "open")}
@@ -192,15 +202,19 @@ def _against_paper(study: Study, results: Results) -> list[str]:
         f"{left} are open.",
     ]
     for verdict, words in (("reversed", "Reversed"), ("open", "Open")):
-        told = [f"{p.higher} > {p.lower} ({p.difference:+.1f}, eps {p.eps:.2f})" for p in by_verdict[verdict]]
+        told = [
+            f"{p.higher} > {p.lower} ({metric.better * p.difference:+.{metric.digits}f}, eps {p.eps:.2f})"
+            for p in by_verdict[verdict]
+        ]
         lines += ["", f"{words} (difference here, eps_min of the one ahead): {'; '.join(told)}."] if told else []
     return [*lines, ""]
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float], digits: int = 1) -> str:
     if not values:
         return DASH
-    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def _cost(study: Study, results: Results) -> list[str]:

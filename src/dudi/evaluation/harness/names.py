@@ -112,7 +112,8 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
     if path.suffix in (".yaml", ".yml") or path.is_dir():
         if not path.exists():
             raise ConfigError(f"{word}: no such task file")
-        return [_of_file(task) for task in (find_tasks(word, languages) if path.is_dir() else [read_task(path)])]
+        own = find_tasks(word) if path.is_dir() else [read_task(path)]
+        return [_of_file(task) for task in own if languages is None or task.language in ("", *languages)]
     shipped = {task.name: task for task in shipped_tasks()}
     if word in shipped:
         return [_of_file(shipped[word])]
