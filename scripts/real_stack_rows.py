@@ -4,7 +4,9 @@
 
 `english.jsonl`: the English of NTREX-128, TICO-19, TALPCo, Tatoeba and Common Voice, each sentence once, for Stage 1.
 None of them shares sentences with FLORES, of which SIB-200 and Belebele are made. `parallel.jsonl`: 100 lines of NTREX
-in each language with their English, which Stage 1 does not read; there FVU and cosine are measured.
+in each language with their English, which Stage 1 does not read; there FVU and cosine are measured. `sentiment/`: one task
+of four sets, positive or negative, learned in NusaX's English and asked in five languages (the neutral rows of three of
+the sets mean different things).
 """
 
 from __future__ import annotations
@@ -22,6 +24,17 @@ from dudi.files import write_json_lines
 SETS = ("ntrex128", "tico19", "talpco", "tatoeba_laser", "commonvoice_sentences")
 HELD_OUT = 100
 """Lines of NTREX: its last, since lines of one document stand together."""
+SENTIMENT = {
+    ("nusax_senti", "en", "test"): "eng_Latn",
+    ("nusax_senti", "id", "test"): "ind_Latn",
+    ("indicsentiment", "ta", "test"): "tam_Taml",
+    ("batayan_sentiment", "tl", "test"): "tgl_Latn",
+    ("wisesight", "th", "test"): "tha_Thai",
+}
+"""Set, language and split that a language is asked from."""
+LABELS = ("negative", "positive")
+ASKED = 300
+"""Rows of sentiment a language, the first of each set."""
 
 
 def records(folder: Path, name: str) -> Iterator[dict[str, str]]:
@@ -58,8 +71,36 @@ def english(folder: Path, kept: set[str]) -> Iterator[str]:
             yield text
 
 
+def sentiment(folder: Path, name: str, language: str, split: str, code: str) -> Iterator[dict[str, str]]:
+    """The rows of one set that are positive or negative.
+
+    Args:
+        folder: Of the Parquet files.
+        name: The set.
+        language: What the set calls the language.
+        split: The split.
+        code: The language's NLLB code.
+    """
+    for row in records(folder, name):
+        if row["lang"] == language and row["split"] == split and row["label"] in LABELS:
+            yield {"id": f"{name}/{row['row']}", "language": code, "text": row["text"], "label": row["label"]}
+
+
+def write_sentiment(folder: Path, output: Path) -> int:
+    """Write the task's rows as `dudi stack prepare` writes a set's; how many are asked."""
+    for split, part in (("train", "train"), ("valid", "dev")):
+        rows = sentiment(folder, "nusax_senti", "en", split, "eng_Latn")
+        write_json_lines(output / part / "eng_Latn.jsonl", rows)
+    asked = 0
+    for (name, language, split), code in SENTIMENT.items():
+        rows = list(itertools.islice(sentiment(folder, name, language, split, code), ASKED))
+        write_json_lines(output / "test" / f"{code}.jsonl", rows)
+        asked += len(rows)
+    return asked
+
+
 def main() -> None:
-    """Write both files, and say how many rows they have."""
+    """Write all files, and say how many rows they have."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--output", type=output_folder, default=Path("data/stack-real"))
@@ -68,7 +109,8 @@ def main() -> None:
     texts = list(english(asked.folder, {pair["english"] for pair in pairs}))
     write_json_lines(asked.output / "english.jsonl", ({"language": "en", "text": text} for text in texts))
     write_json_lines(asked.output / "parallel.jsonl", pairs)
-    say(f"{asked.output}: {len(texts)} English sentences; {len(pairs)} pairs")
+    count = write_sentiment(asked.folder, asked.output / "sentiment")
+    say(f"{asked.output}: {len(texts)} English sentences; {len(pairs)} pairs; {count} rows of sentiment to ask")
 
 
 if __name__ == "__main__":

@@ -54,17 +54,20 @@ def _setting(studies: Sequence[Study], results: Results) -> list[str]:
     if not asked:
         return ["Nothing has been run yet."]
     versions = asked[0].about["versions"]
-    students = [one.benchmark for one in asked if "source_language" not in one.benchmark]
-    apart = [one.benchmark for one in asked if "source_language" in one.benchmark]
-    stacks = list({one["fingerprint"]: one for one in apart}.values())
-    numbers = [*([_of_students(students)] if students else []), *map(_of_stacks, stacks)]
+    each = list({one.benchmark["fingerprint"]: one for one in asked}.values())
+    # Of two parts of one benchmark, the validation's for learning rates, the test part alone is named.
+    whole = {one.benchmark["name"] for one in each if one.benchmark.get("part") == "test"}
+    told = [one for one in each if one.benchmark["name"] not in whole or one.benchmark.get("part") == "test"]
+    numbers = list(dict.fromkeys(map(_numbers, told)))
     items = (
         "; where single answers are kept a lead counts only if a bootstrap over items and seeds carries it too"
         if any(one.about.get("answers") for one in asked)
         else ""
     )
     made = {
-        f", babel {one['babel_version']} (CLDR {one['cldr_version']})" for one in students if "babel_version" in one
+        f", babel {one.benchmark['babel_version']} (CLDR {one.benchmark['cldr_version']})"
+        for one in each
+        if "babel_version" in one.benchmark
     }
     return [
         f"Numbers are {'; '.join(numbers)}, mean ± standard deviation over seeds "
@@ -76,30 +79,26 @@ def _setting(studies: Sequence[Study], results: Results) -> list[str]:
     ]
 
 
-def _of_students(asked: Sequence[Mapping[str, Any]]) -> str:
-    if asked[0]["name"] == LM_EVAL.name:
-        return _of_tasks(asked[0])
-    test = next((one for one in asked if one.get("part") == "test"), asked[0])
-    tasks = " and ".join(f"`{task}`" for task in test["tasks"])
-    part = f"of the {test['part']} part, " if "part" in test else ""
+def _numbers(one: Evaluation) -> str:
+    """What the numbers of a benchmark are, and of how many questions."""
+    asked = one.benchmark
+    if "source_language" in asked:
+        return _of_stacks(asked)
+    if asked["name"] == LM_EVAL.name:
+        return _of_tasks(asked, one.keys("task"))
+    tasks = " and ".join(f"`{task}`" for task in asked["tasks"])
+    part = f"of the {asked['part']} part, " if "part" in asked else ""
     return (
-        f"exact match in percent on `{test['name']}` ({tasks}, {test['questions']} questions {part}"
-        f"greedy, fingerprint `{test['fingerprint'][:12]}`)"
+        f"exact match in percent on `{asked['name']}` ({tasks}, {asked['questions']} questions {part}"
+        f"greedy, fingerprint `{asked['fingerprint'][:12]}`)"
     )
 
 
-def _family(task: str, languages: Sequence[str]) -> str:
-    """A task without its version, and without the language that a shipped one's name ends with."""
-    name = task.rpartition(" ")[0]
-    begin, _, end = name.rpartition("_")
-    return begin.removeprefix("dudi_") if name.startswith("dudi_") and end in languages else name
-
-
-def _of_tasks(asked: Mapping[str, Any]) -> str:
-    families = [f"`{one}`" for one in dict.fromkeys(_family(task, asked["languages"]) for task in asked["tasks"])]
+def _of_tasks(asked: Mapping[str, Any], families: Sequence[str]) -> str:
     each = f"at most {asked['limit']:g} questions of a task in a language, " if asked["limit"] is not None else ""
+    tasks = " and ".join(f"`{one}`" for one in families)
     return (
-        f"those of lm_eval {asked['version']} ({' and '.join(families)}, {asked['questions']} questions, {each}"
+        f"those of lm_eval {asked['version']} ({tasks}, {asked['questions']} questions, {each}"
         f"fingerprint `{asked['fingerprint'][:12]}`)"
     )
 
