@@ -11,13 +11,12 @@ import sys
 import unicodedata
 
 import pytest
+from test_study import InThisProcess
 
 from dudi.data.cldr import locales
 from dudi.data.cldr.speaker import LANGUAGES, speaker
 from dudi.stacking.miniature import english, models, places
-from dudi.stacking.miniature.contest import Score
 from dudi.stacking.miniature.parallel import FRAMES, pairs
-from dudi.stacking.miniature.results import lead_table
 from dudi.stacking.miniature.sentences import Frame, fields_of, say
 from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows, was_in_parallel
 
@@ -153,54 +152,24 @@ def test_the_readers_attend_as_they_are_called() -> None:
 
 def test_the_demo_runs_from_end_to_end(tmp_path, capsys, monkeypatch) -> None:
     from dudi.program.cli import main
-    from dudi.stacking.miniature import contest, running, speed
-    from dudi.stacking.miniature.contest import SYSTEMS
+    from dudi.study import scheduler
 
-    monkeypatch.setattr(running, "_pool", lambda jobs: InThisProcess())
-    monkeypatch.setattr(speed, "ROUNDS", 1)
-    contest.tests.cache_clear()
-    assert main(["stack", "demo", "--quick", "--attention", "bidirectional", "--output", str(tmp_path)]) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scheduler, "_pool", lambda at_once, threads: InThisProcess())
+    # A tenth of the rows: what is asked is not what is tested here.
+    monkeypatch.setattr("dudi.stacking.miniature.rows.asked_rows", lambda *words: asked_rows(*words)[::10])
+    assert main(["stack", "demo", "--quick"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in SYSTEMS.values())
-    assert max(map(len, printed.replace(str(tmp_path), "").splitlines())) <= 90
-    found = json.loads((tmp_path / "mtllm.json").read_text(encoding="utf-8"))
-    assert {score["system"] for score in found["scores"]} == set(SYSTEMS)
-    for score in found["scores"]:  # every answer counts, a country at a time
-        assert [sum(side) for side in zip(*score["countries"].values(), strict=True)] == [score["right"], score["rows"]]
-    text = (tmp_path / "mtllm.md").read_text(encoding="utf-8")
-    assert "| bidirectional | MT-LLM |" in text
-    assert re.search(r"\| bidirectional \| translate-test \| [+-]\d+\.\d \[[+-]\d", text)
-
-
-def test_a_lead_that_hangs_on_few_countries_is_not_marked() -> None:
-    """Four seeds above a rival that is the same in every seed: ASO gives 0.000, and 14 countries prove nothing."""
-    scores = []
-    for seed, extra in enumerate((3, 4, 2, 3)):
-        for language in places.OTHERS:
-            for system, right in (("translate", 7), ("mtllm", 7 + extra)):
-                order = range(14) if system == "translate" else reversed(range(14))
-                own = {str(country): (int(place < right), 1) for place, country in enumerate(order)}
-                scores.append(Score(system, "causal", "region", language, False, seed, right, 14, own))
-    line = next(one for one in lead_table(scores) if "translate-test" in one)
-    assert "0.000" in line
-    assert "**" not in line
-    assert "[-" in line
-
-
-class InThisProcess:
-    """A pool that does not start a process."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def apply(self, call, words):
-        return call(*words)
-
-    def imap_unordered(self, call, work):
-        return map(call, work)
+    text = (tmp_path / "runs" / "stack-demo" / "study.md").read_text(encoding="utf-8")
+    for system in ("LLM, zero-shot", "translate-test", "encoder alone", "Stage 2 only", "MT-LLM"):
+        assert f"\n{system} " in printed and f"| {system} |" in text
+    head = next(line for line in printed.splitlines() if line.split()[-1:] == ["overall"])
+    assert head.split() == [*places.OTHERS, "en", "overall"]
+    assert max(map(len, printed[printed.index("Accuracy") :].splitlines())) <= 90
+    for part in ("named", "hidden", "### Macro F1 and time", "### Stage 1, without labels"):
+        assert part in text
+    assert re.search(r"\| Stage 1, then fine-tuned, MT-LLM \| -?\d+\.\d\d, -?\d\.\d\d \|", text)
+    assert re.search(r"\| translate-test \| [\d.]+ \| [\d.]+ \| [\d.]+ \+ [\d.]+ \|", text)
 
 
 @pytest.mark.slow

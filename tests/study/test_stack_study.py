@@ -30,7 +30,7 @@ from dudi.comparison.packed import pack, unpacked
 from dudi.errors import ConfigError
 from dudi.evaluation.records import Evaluation, Run, read_evaluations
 from dudi.program.cli import main
-from dudi.program.study import stack_verb
+from dudi.program.stack import stack_verb
 from dudi.stacking.rows import fingerprint
 from dudi.study import results as collected
 from dudi.study import scheduler

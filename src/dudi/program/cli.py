@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
-from dudi.program.stack import STACK
+from dudi.program.stack import STACK, stack_verb
 
 if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig
@@ -281,6 +281,12 @@ def _env(given: argparse.Namespace) -> int:
     return say(json.dumps(environment, indent=2) if given.json else describe_environment(environment))
 
 
+def _study_run(given: argparse.Namespace) -> int:
+    from dudi.program.study import run
+
+    return run(given, stack_verb)
+
+
 LISTS: dict[str, Callable[[], Iterable[str]]] = {
     "methods": lambda: get_args(MethodName),
     "verbalizers": lambda: get_args(VerbalizerMode),
@@ -314,7 +320,7 @@ VERBS: dict[str, Verb | Kinds] = {
     "study": Kinds(
         "grids of runs: the paper's tables in miniature",
         {
-            "run": _verb("run what is missing, and write the page", STUDY, "run_arguments"),
+            "run": Verb("run what is missing, and write the page", _late(STUDY, "run_arguments"), _study_run),
             "report": _verb("write the page from what has been run", STUDY, "report_arguments", "report"),
         },
     ),

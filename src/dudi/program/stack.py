@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dudi.command import Kinds, Verb, output_file, output_folder
+from dudi.command import Kinds, Verb, dispatch, output_file, output_folder
 
 RECIPES = {
     "paper": ("connector_start=random", "merge_lora=false"),
@@ -141,17 +141,23 @@ def _prepare(given: argparse.Namespace) -> int:
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
-    add("--attention", choices=("bidirectional", "causal", "both"), default="both", help="of the LLM (default: both)")
-    add("--jobs", type=int, default=2, metavar="N", help="processes of one thread each (default: %(default)s)")
-    add("--quick", action="store_true", help="a few steps and rows: to see that it runs, not what it finds")
-    add("--output", type=output_folder, metavar="DIR", help="write mtllm.md and mtllm.json there")
+    add("--attention", choices=("bidirectional", "causal", "both"), default="bidirectional", help="of the LLM")
+    add("--jobs", type=int, metavar="N", help="processes of one thread each (default: cores)")
+    add("--quick", action="store_true", help="a few steps: to see that it runs, not what it finds")
+    add(
+        "--output",
+        type=output_folder,
+        default=Path("runs/stack-demo"),
+        metavar="DIR",
+        help="where the page goes (default: %(default)s)",
+    )
     add("--rows", type=output_folder, metavar="DIR", help="only write the rows there, for recipes/stack/mini/")
 
 
 def _demo(given: argparse.Namespace) -> int:
-    from dudi.stacking.miniature import demo
+    from dudi.program.stack_demo import run
 
-    return demo.run(given)
+    return run(given, stack_verb)
 
 
 STACK: Kinds = Kinds(
@@ -168,3 +174,8 @@ STACK: Kinds = Kinds(
         "generate": Verb("let a causal stack write about texts in its languages", _generate_arguments, _generate),
     },
 )
+
+
+def stack_verb(words: list[str]) -> int:
+    """Run one stage, or ask a stack: what `dudi stack` does with these words; errors as its verbs raise them."""
+    return dispatch(words, "dudi stack", STACK.kinds, STACK.help)

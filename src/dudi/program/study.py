@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.command import dispatch, output_folder, say
+from dudi.command import output_folder, say
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.metrics import OVERALL, metric_of
 from dudi.files import write_text
-from dudi.program.stack import STACK
 from dudi.study.grid import Study, read_studies, shipped_studies
+from dudi.study.stack_worker import StackVerbs
 from dudi.training.lock import FolderLock
 
 RUNS, OUTPUT = Path("runs/study"), Path("docs/results")
@@ -44,11 +44,34 @@ def report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=output_folder, default=OUTPUT, metavar="DIR", help="default: %(default)s")
 
 
-def run(given: argparse.Namespace) -> int:
+def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
     """Run what is missing of some studies, and write the page after each table.
+
+    Args:
+        given: The words.
+        stack_verb: What runs the stages of stacks: a function of a module, since it goes to other processes.
 
     Raises:
         ConfigError: a study that cannot be read, or numbers out of range.
+        EnvironmentFault: some runs failed; the others are done.
+    """
+    for name in ("seeds", "jobs", "threads"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"dudi study run: --{name} must be at least 1, got {value}")
+    return run_studies(read_studies(given.studies), given, stack_verb)
+
+
+def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb: StackVerbs) -> int:
+    """The same for studies that have been read.
+
+    Args:
+        studies: The tables, in order.
+        given: The words of `dudi study run`.
+        stack_verb: As in `run`.
+
+    Raises:
+        ConfigError: rows that a study of stacks reads are not there.
         EnvironmentFault: some runs failed; the others are done.
     """
     from dudi.study import stacks
@@ -56,11 +79,6 @@ def run(given: argparse.Namespace) -> int:
     from dudi.study.results import FILE, collect, expected_seconds, read
     from dudi.study.scheduler import run_jobs
 
-    for name in ("seeds", "jobs", "threads"):
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"dudi study run: --{name} must be at least 1, got {value}")
-    studies = read_studies(given.studies)
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     at_once = given.jobs or max(1, cores // given.threads)
     jobs = every_job(studies, given.seeds)
@@ -107,11 +125,6 @@ def run(given: argparse.Namespace) -> int:
         names = ", ".join(str(given.runs / job.id / "log.txt") for job in failed[:3])
         raise EnvironmentFault(f"{len(failed)} of {len(left)} jobs did not finish; see {names}")
     return say(str(given.output / "study.md"))
-
-
-def stack_verb(words: list[str]) -> int:
-    """Run one stage, or ask a stack: what `dudi stack` does with these words; errors as its verbs raise them."""
-    return dispatch(words, "dudi stack", STACK.kinds, STACK.help)
 
 
 def report(given: argparse.Namespace) -> int:

@@ -95,7 +95,7 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
 
 
 def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
-    """What the folder of a row that is a stack says, with its answers packed, and the clocks of all of its stages."""
+    """What the folder of a row that is a stack says: its answers packed, all clocks, and how near Stage 1 came."""
     folder = runs / job.id
     if not (folder / SCORES).is_file():
         return {}
@@ -112,12 +112,25 @@ def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
         "words": list(job.words),
         "versions": one.about["versions"],
         "seconds": round(one.benchmark["questions"] * sum(spent.values()), 2),
+        "a_row": {part: round(seconds, 6) for part, seconds in spent.items()},
+        "alignment": _alignment(job, runs),
         "training": {kind: round(sum(clock[kind] for clock in clocks), 2) for kind in clocks[0]} if clocks else None,
         "answers": pack(read_jsonl(folder / ANSWERS), ACCURACY),
     }
     kept = tuple(Run(run.seed, _kept(run.scores, ACCURACY)) for run in one.runs)
     # No model: it is a path of this machine.
     return {STUDENT: Evaluation(job.like, "", one.benchmark, kept, about, STUDENT)}
+
+
+def _alignment(job: StackJob, runs: Path) -> dict[str, dict[str, float]]:
+    """FVU and cosine of each language at the end of Stage 1; nothing without parallel rows, or without that stage."""
+    for stage in job.stages:
+        for record in reversed(read_jsonl(runs / stage.id / "metrics.jsonl") if stage.verb == "align" else []):
+            if measured := [key.partition("/")[2] for key in record if key.startswith("fvu/")]:
+                return {
+                    code: {name: round(record[f"{name}/{code}"], 3) for name in ("fvu", "cosine")} for code in measured
+                }
+    return {}
 
 
 def _packed(lines: Sequence[Mapping[str, Any]], one: Evaluation) -> list[dict[str, Any]]:

@@ -1,0 +1,97 @@
+"""`dudi stack demo`: MT-LLM against its rivals on small models of the package, offline, as a study of stacks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dudi.command import say
+from dudi.config.recipe_files import STUDIES, recipes_folder
+from dudi.errors import ConfigError
+from dudi.program.study import RUNS, run_studies
+from dudi.stacking.miniature.rows import write_rows
+from dudi.study.grid import Study, StudyRow, read_study
+from dudi.study.stack_worker import StackVerbs
+
+ROWS = Path("data/stack")
+"""Where the recipes of the miniature look for its rows."""
+FILES = {"bidirectional": "1-miniature.yaml", "causal": "2-causal.yaml"}
+QUICK: Mapping[str, Any] = {"max_steps": 3, "per_device_train_batch_size": 4, "start_rows": 32, "probe_rows": 2}
+_READ_BY = {  # of the keys above, those that not every verb has
+    "start_rows": {"align"},
+    "probe_rows": {"align"},
+}
+INTRODUCTION = """\
+A translator of eight languages is stacked under a small LLM that has read
+English alone. Nothing is downloaded. Each system learns from English rows in
+which part of the world a sentence plays, and is asked in seven other
+languages about other countries.
+"""
+
+
+def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
+    """Write the rows, run the studies, print their tables.
+
+    Args:
+        given: The words of `dudi stack demo`.
+        stack_verb: What runs a stage of a stack.
+
+    Raises:
+        ConfigError: a number below 1.
+        EnvironmentFault: a run failed.
+    """
+    for name in ("seeds", "jobs"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            raise ConfigError(f"dudi stack demo: --{name} must be at least 1, got {getattr(given, name)}")
+    if given.rows is not None:
+        write_rows(given.rows)
+        return say(
+            f"Written: the rows of the miniature in {given.rows}. Then:\n"
+            f"  dudi stack align stack/mini/align data.train={given.rows}/english.jsonl "
+            f"data.parallel={given.rows}/region-test.jsonl\n"
+            f"  dudi stack teach stack/mini/region data.train={given.rows}/region-train.jsonl"
+        )
+    say(INTRODUCTION)
+    write_rows(ROWS)
+    studies = [_study(name, given) for name in FILES if given.attention in (name, "both")]
+    words = argparse.Namespace(
+        seeds=None, jobs=given.jobs, threads=1, keep_models=False, again=False, dry_run=False, print=False,
+        runs=RUNS, output=given.output,
+    )  # fmt: skip
+    code = run_studies(studies, words, stack_verb)
+    say("\n".join(_tables(studies, given.output)))
+    return code
+
+
+def _study(attention: str, given: argparse.Namespace) -> Study:
+    study = read_study(recipes_folder() / STUDIES / "stack" / FILES[attention])
+    study = study.model_copy(update={"seeds": given.seeds})
+    if not given.quick:
+        return study
+    assert study.asked is not None
+    asked = study.asked.model_copy(update={"beams": 1, "max_new_tokens": 4})
+    return study.model_copy(update={"rows": tuple(map(_shortened, study.rows)), "asked": asked})
+
+
+def _shortened(row: StudyRow) -> StudyRow:
+    stages = []
+    for stage in row.stages:
+        few = {key: value for key, value in QUICK.items() if stage.verb in _READ_BY.get(key, {stage.verb})}
+        stages.append(stage.model_copy(update={"keys": {**stage.keys, **few}}))
+    return row.model_copy(update={"stages": tuple(stages)})
+
+
+def _tables(studies: list[Study], output: Path) -> Iterator[str]:
+    """Each study by language and by split, for a terminal."""
+    from dudi.comparison.render import render
+    from dudi.study.page import comparison
+    from dudi.study.results import FILE, collect
+
+    results = collect(studies, RUNS, output / FILE)
+    for study in studies:
+        yield f"\n{study.title}\n"
+        for view in study.views:
+            yield render(comparison(study, view, results), "text", colour=sys.stdout.isatty())
