@@ -5,8 +5,8 @@
 `english.jsonl`: the English of NTREX-128, TICO-19, TALPCo, Tatoeba and Common Voice, each sentence once, for Stage 1.
 None of them shares sentences with FLORES, of which SIB-200 and Belebele are made. `parallel.jsonl`: 100 lines of NTREX
 in each language with their English, which Stage 1 does not read; there FVU and cosine are measured. `sentiment/`: one
-task of four sets, positive or negative, learned in NusaX's English and asked in five languages (the neutral rows of three
-of the sets mean different things).
+task of four sets, positive or negative, learned in NusaX's English and asked in five languages (the neutral rows of
+three of the sets mean different things).
 """
 
 from __future__ import annotations
