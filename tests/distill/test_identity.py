@@ -150,6 +150,20 @@ def test_a_resume_with_another_adapter_is_refused(tmp_path, tokenizer):
     allowed.train(resume_from_checkpoint=start)
 
 
+def test_a_key_that_a_later_version_brings_refuses_no_older_run(tmp_path, tokenizer):
+    """Its default is what the older version did; set to anything else it is another run."""
+    keys = {"save_strategy": "steps", "save_steps": 1, "cold_start": "none", "method": "sft"}
+    trainer = make_trainer(tmp_path, tokenizer, **keys)
+    full = trainer.identity()
+    older = full | {"keys": {name: value for name, value in full["keys"].items() if name != "weight_decay"}}
+    trainer._identity = older
+    trainer.train()
+    start = str(tmp_path / "checkpoints" / "step-1")
+    make_trainer(tmp_path, tokenizer, **keys).train(resume_from_checkpoint=start)
+    with pytest.raises(ConfigError, match=r"weight_decay: 0\.0 -> 0\.5"):
+        make_trainer(tmp_path, tokenizer, **keys, weight_decay=0.5).train(resume_from_checkpoint=start)
+
+
 def test_the_folder_that_a_run_starts_from_is_part_of_it(tmp_path, tokenizer):
     make_model(seed=7).save_pretrained(tmp_path / "start")
     keys = {"save_strategy": "steps", "save_steps": 1, "cold_start": str(tmp_path / "start")}

@@ -47,19 +47,28 @@ def hash_of_model(model: nn.Module, name: str, leave_out: Callable[[str], bool] 
     return hash_parameters(model, leave_out)
 
 
-def check_identity(saved: Mapping[str, Any], own: Mapping[str, Any], what: str, allowed: Collection[str]) -> None:
+def check_identity(
+    saved: Mapping[str, Any],
+    own: Mapping[str, Any],
+    what: str,
+    allowed: Collection[str],
+    defaults: Mapping[str, Any],
+) -> None:
     """Refuse to go on with what belongs to another run.
+
+    A key that `saved` does not know is one that a later version has brought; its default is what was there before.
 
     Args:
         saved: The identity that was written.
         own: This run's.
         what: The file or folder, for the message.
         allowed: Names that may differ (`--allow-changed`).
+        defaults: What the keys are where nothing was set.
 
     Raises:
         ConfigError: with each difference, or a name in `allowed` that does not exist.
     """
-    before, now = _flat(saved), _flat(own)
+    before, now = _flat({"keys": defaults}) | _flat(saved), _flat(own)
     for name in allowed:
         if name not in now:
             raise ConfigError(f"--allow-changed: there is no '{name}'{did_you_mean(name, now)}")

@@ -19,7 +19,7 @@ from dudi.files import write_json
 from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
-from dudi.training.arguments import binding_keys
+from dudi.training.arguments import binding_keys, default_keys
 from dudi.training.identity import check_identity
 from dudi.training.publishing import PublishingTrainer
 from dudi.training.ranks import from_first
@@ -177,7 +177,7 @@ class SealedTrainer(PublishingTrainer):
             missing.append(self.weight_files[0])
         if missing:
             raise ConfigError(f"{folder}: lacks {', '.join(missing)}; a run cannot be resumed from a part of its state")
-        check_identity(manifest["identity"], self.identity(), str(folder), self.allow_changed)
+        check_identity(manifest["identity"], self.identity(), str(folder), self.allow_changed, default_keys(self.args))
         return manifest
 
     def _state_files(self) -> list[str]:
@@ -196,7 +196,7 @@ class SealedTrainer(PublishingTrainer):
 
         def look() -> None:
             if file.is_file():
-                check_identity(_read_identity(file), own, str(folder), self.allow_changed)
+                check_identity(_read_identity(file), own, str(folder), self.allow_changed, default_keys(self.args))
             write_json(file, own)
 
         from_first(look)
