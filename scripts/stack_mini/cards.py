@@ -14,13 +14,14 @@ import torch
 import transformers
 from sacrebleu.metrics import CHRF
 from stack_mini import reader
+from stack_mini.vocabularies import CODES
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.locales import cldr_version
 from dudi.stacking import Source, translate
 from dudi.stacking.miniature.parallel import Pair, pairs
-from dudi.stacking.miniature.places import CODES, OTHERS, countries
+from dudi.stacking.miniature.places import OTHERS, countries
 
 PER_LANGUAGE = 100
 _ABOUT = {

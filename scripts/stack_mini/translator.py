@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterator
 
 import torch
+from stack_mini.vocabularies import CODES
 from torch.nn.functional import cross_entropy
 from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer, PreTrainedModel
 
 from dudi.stacking.miniature.parallel import Pair, pairs
-from dudi.stacking.miniature.places import CODES
 
 POOL = 8192
 """Pairs that are sorted by length together, so that a batch holds little padding."""

@@ -8,8 +8,17 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import NllbTokenizer, PreTrainedTokenizerFast
 
-from dudi.stacking.miniature.places import CODES
-
+CODES = {
+    "id": "ind_Latn",
+    "vi": "vie_Latn",
+    "th": "tha_Thai",
+    "ta": "tam_Taml",
+    "tl": "tgl_Latn",
+    "ms": "zsm_Latn",
+    "my": "mya_Mymr",
+    "en": "eng_Latn",
+}
+"""The translator's languages, and their tags."""
 MT_VOCABULARY = 3600
 LLM_VOCABULARY = 1536
 LONGEST = 12

@@ -9,18 +9,26 @@ import re
 import subprocess
 import sys
 import unicodedata
+from importlib import resources
+from pathlib import Path
 
 import pytest
+import torch
 from test_study import InThisProcess
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dudi.data.cldr import locales
 from dudi.data.cldr.speaker import LANGUAGES, speaker
-from dudi.stacking.miniature import english, models, places
+from dudi.stacking import Source, translate
+from dudi.stacking.miniature import english, places
 from dudi.stacking.miniature.parallel import FRAMES, pairs
 from dudi.stacking.miniature.sentences import Frame, fields_of, say
 from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows, was_in_parallel
 
 MIB = 2**20
+MODELS = Path(str(resources.files("dudi.stacking.miniature"))) / "models"
+READERS = {"reader": True, "reader-bidirectional": False}
+"""Whether each of the LLMs is causal."""
 
 
 def names(code: str) -> set[str]:
@@ -121,21 +129,18 @@ def test_same_seed_same_text_in_another_process() -> None:
 
 
 def test_shipped_models_are_small_safetensors_with_cards() -> None:
-    root = models.folder("translator").parent
-    assert sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) < 20 * MIB
-    for name in ("translator", "reader", "reader-bidirectional"):
-        assert (root / name / "model.safetensors").is_file()
-        assert "license: apache-2.0" in (root / name / "README.md").read_text(encoding="utf-8")
-        assert not list((root / name).glob("*.bin"))
+    assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) < 20 * MIB
+    for name in ("translator", *READERS):
+        assert (MODELS / name / "model.safetensors").is_file()
+        assert "license: apache-2.0" in (MODELS / name / "README.md").read_text(encoding="utf-8")
+        assert not list((MODELS / name).glob("*.bin"))
 
 
 def test_the_translator_translates() -> None:
-    from dudi.stacking import translate
-
     said = [say(Frame("currency"), {"country": "TH"}, language) for language in places.OTHERS]
     found = translate(
-        models.translator(),
-        models.source(),
+        AutoModelForSeq2SeqLM.from_pretrained(MODELS / "translator", dtype=torch.float32),
+        Source(AutoTokenizer.from_pretrained(MODELS / "translator")),
         [str(text) for text in said],
         places.OTHERS,
         "en",
@@ -146,8 +151,8 @@ def test_the_translator_translates() -> None:
 
 
 def test_the_readers_attend_as_they_are_called() -> None:
-    said = {kind: models.reader(kind).config.to_dict().get("is_causal", True) for kind in models.READERS}
-    assert said == {"causal": True, "bidirectional": False}
+    said = {name: AutoConfig.from_pretrained(MODELS / name).to_dict().get("is_causal", True) for name in READERS}
+    assert said == READERS
 
 
 def test_the_demo_runs_from_end_to_end(tmp_path, capsys, monkeypatch) -> None:

@@ -78,9 +78,10 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
     for name, one in teachers.members.items():
         own = [place for place in range(len(rows)) if run.args.teacher_route == "auto" or given[place] is one]
         asked = [rows[place] for place in own]
-        prompts = [teachers.prompt(one, row) for row in asked]
-        if run.args.probe_examples:
-            prompts = [one.chat.prompt_ids(_with_examples(row, rows, run.args.probe_examples)) for row in asked]
+        if examples := run.args.probe_examples:
+            prompts = [one.chat.prompt_ids(_with_examples(row, rows, examples)) for row in asked]
+        else:
+            prompts = [teachers.prompt(one, row) for row in asked]
         written = _answers(run, greedy_teacher(run, one), one.chat, prompts, asked)
         answers = zip(own, asked, written, strict=True)
         scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}

@@ -17,18 +17,6 @@ REGIONS = ("002", "019", "142", "150", "009")
 OTHERS = tuple(code for code in LANGUAGES if code != "en")
 """The languages in which nothing but the MT model has read anything."""
 
-CODES = {
-    "id": "ind_Latn",
-    "vi": "vie_Latn",
-    "th": "tha_Thai",
-    "ta": "tam_Taml",
-    "tl": "tgl_Latn",
-    "ms": "zsm_Latn",
-    "my": "mya_Mymr",
-    "en": "eng_Latn",
-}
-"""NLLB's codes of the eight languages: the tags of the MT model's tokenizer."""
-
 _HIDDEN_FROM_MT = 0.25
 _TRAINED = 0.5
 

@@ -30,20 +30,13 @@ def training_rows(task: str, seed: int = 0) -> list[StackRow]:
     return rows
 
 
-def asked_rows(task: str, language: str, *, parallel: bool | None = None) -> list[StackRow]:
-    """The test rows of a task in one language: of countries that no training row is about.
+def asked_rows(task: str, language: str) -> list[StackRow]:
+    """The test rows of a task in a built-in language: of countries that no training row is about.
 
-    Args:
-        task: One of `TASKS`.
-        language: A built-in language.
-        parallel: Only rows whose countries the parallel text names, or only rows of which it names none.
+    Those that the parallel text names come first.
     """
-    sides = (True, False) if parallel is None else (parallel,)
-    return [
-        row
-        for side in sides
-        for row in _rows(task, countries(training=False, parallel=side), language, per_country=_PER_COUNTRY)
-    ]
+    asked = (countries(training=False, parallel=named) for named in (True, False))
+    return [row for side in asked for row in _rows(task, side, language, per_country=_PER_COUNTRY)]
 
 
 def was_in_parallel(row: StackRow) -> bool:
