@@ -69,7 +69,7 @@ def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
 
 def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
     """Ask everybody, and weigh: each language against the teacher that it is given to, or against the best of them."""
-    teachers, setup = run.setup.teachers, run.setup
+    teachers, setup, examples = run.setup.teachers, run.setup, run.args.probe_examples
     languages = [row.row.language for row in rows]
     written = _answers(run, greedy_student(run), setup.student_format, [row.prompt for row in rows], rows)
     student = [score(answer, row.row.completion) for answer, row in zip(written, rows, strict=True)]
@@ -78,10 +78,10 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
     for name, one in teachers.members.items():
         own = [place for place in range(len(rows)) if run.args.teacher_route == "auto" or given[place] is one]
         asked = [rows[place] for place in own]
-        if examples := run.args.probe_examples:
-            prompts = [one.chat.prompt_ids(_with_examples(row, rows, examples)) for row in asked]
-        else:
-            prompts = [teachers.prompt(one, row) for row in asked]
+        prompts: list[Tokens] = [
+            one.chat.prompt_ids(_with_examples(row, rows, examples)) if examples else teachers.prompt(one, row)
+            for row in asked
+        ]
         written = _answers(run, greedy_teacher(run, one), one.chat, prompts, asked)
         answers = zip(own, asked, written, strict=True)
         scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}
