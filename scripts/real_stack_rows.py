@@ -33,7 +33,7 @@ SENTIMENT = {
 }
 """Set, language and split that a language is asked from."""
 LABELS = ("negative", "positive")
-ASKED = 300
+ASKED = 150
 """Rows of sentiment a language, the first of each set."""
 
 
