@@ -47,7 +47,7 @@ def place(tmp_path_factory):
         make_llm_tokenizer().save_pretrained(root / family)
     plain = [{"text": text} for text in TEXTS] + [{"text": ""}]
     both = list(zip(TEXTS, FOREIGN, strict=True))
-    labelled = [{"premise": t, "hypothesis": f, "label": n % 3} for n, (t, f) in enumerate(both)]
+    labelled = [{"premise": t, "hypothesis": f, "label": n % 2} for n, (t, f) in enumerate(both)]
     choices = [{"text": row.text, "choices": list(row.choices), "label": row.label} for row in choice_rows()]
     parallel = [{"text": f, "english": t, "language": "ind_Latn"} for t, f in both]
     for name, rows in (("plain", plain), ("labelled", labelled), ("choices", choices), ("parallel", parallel)):
