@@ -47,10 +47,12 @@ def place(tmp_path_factory):
         make_llm_tokenizer().save_pretrained(root / family)
     plain = [{"text": text} for text in TEXTS] + [{"text": ""}]
     both = list(zip(TEXTS, FOREIGN, strict=True))
-    labelled = [{"premise": t, "hypothesis": f, "label": n % 2} for n, (t, f) in enumerate(both)]
+    labelled = [{"premise": t, "hypothesis": f, "label": n % 3} for n, (t, f) in enumerate(both)]
     choices = [{"text": row.text, "choices": list(row.choices), "label": row.label} for row in choice_rows()]
     parallel = [{"text": f, "english": t, "language": "ind_Latn"} for t, f in both]
-    for name, rows in (("plain", plain), ("labelled", labelled), ("choices", choices), ("parallel", parallel)):
+    of_two = [row | {"label": row["label"] % 2} for row in labelled]
+    kinds = {"plain": plain, "labelled": labelled, "of_two": of_two, "choices": choices, "parallel": parallel}
+    for name, rows in kinds.items():
         write(root / f"{name}.jsonl", rows)
     return root
 
@@ -62,7 +64,8 @@ def write(path, rows):
 def words(stage, name, place, output, *more):
     config = load_stack_config(name, stage)
     family = next(kind for key, kind in FAMILIES.items() if key in str(config.llm.model).lower())
-    rows = "plain" if stage in ("adapt", "align") else "choices" if config.task.kind == "choice" else "labelled"
+    of_task = "choices" if config.task.kind == "choice" else "of_two" if len(config.task.labels) == 2 else "labelled"
+    rows = "plain" if stage in ("adapt", "align") else of_task
     return [
         "stack", stage, name,
         f"llm.model={place}/{family}", "llm.adapters=[]", f"encoder={place}/encoder",
