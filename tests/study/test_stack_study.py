@@ -305,7 +305,8 @@ def test_the_page_is_the_same_without_the_runs(done, tmp_path):
     shutil.copytree(root / "docs", tmp_path / "docs")
     assert main(["study", "report", str(file), "--runs", str(tmp_path / "no"), "--output", str(tmp_path / "docs")]) == 0
     for name in ("study.md", "study.json"):
-        assert (tmp_path / "docs" / name).read_bytes() == (root / "docs" / name).read_bytes()
+        own, first = ((place / "docs" / name).read_text().replace(str(place), "ROOT") for place in (tmp_path, root))
+        assert own == first
 
 
 def test_a_study_that_was_stopped_trains_what_is_missing(done, tmp_path, monkeypatch, capsys):

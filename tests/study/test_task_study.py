@@ -1,6 +1,7 @@
 """A study on tasks of lm_eval: several metrics, a table each, and leads that drawing the questions again must carry."""
 
 import json
+import shutil
 
 import pytest
 from test_study import BASE, HEAD, InThisProcess, recipe_file
@@ -61,7 +62,20 @@ def test_a_page_is_written_again_when_nothing_is_left_to_run(studied, capsys):
     words = ["study", "run", str(study.file), "--runs", str(root / "runs"), "--output", str(root / "again")]
     assert main(words) == 0
     assert "0 are left" in capsys.readouterr().out
-    assert (root / "again" / "study.md").read_text() == (root / "docs" / "study.md").read_text()
+    pages = [(root / name / "study.md").read_text().replace(str(root / name), "DIR") for name in ("again", "docs")]
+    assert pages[0] == pages[1]
+    assert f"    dudi study report {study.file.name} --output DIR\n" in pages[0]
+
+
+def test_a_page_of_dashes_is_not_put_over_another_ones(studied, tmp_path, capsys):
+    """Where no result is these studies', as when a model of theirs is not here, nothing is written."""
+    root, study = studied
+    shutil.copytree(root / "docs", tmp_path / "docs")
+    other = root / "other.yaml"
+    other.write_text(study.file.read_text(encoding="utf-8").replace("1.0e-", "3.0e-"), encoding="utf-8")
+    assert main(["study", "report", str(other), "--runs", str(tmp_path), "--output", str(tmp_path / "docs")]) == 2
+    assert "holds no result of these studies" in capsys.readouterr().err
+    assert (tmp_path / "docs" / "study.md").read_bytes() == (root / "docs" / "study.md").read_bytes()
 
 
 def test_a_metric_that_nobody_has_costs_its_own_table_alone(studied):

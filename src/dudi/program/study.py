@@ -128,8 +128,20 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
 
 
 def report(given: argparse.Namespace) -> int:
-    """Write the page from what has been run, and from what the last page was written from."""
-    return say(str(write_report(shown(read_studies(given.studies)), given.runs, given.output)))
+    """Write the page from what has been run, and from what the last page was written from.
+
+    Raises:
+        ConfigError: there are results of other studies alone; a page of dashes would stand over theirs.
+    """
+    from dudi.study.results import FILE, collect, read
+
+    studies = shown(read_studies(given.studies))
+    if read(given.output / FILE) and not collect(studies, given.runs, given.output / FILE):
+        raise ConfigError(
+            f"{given.output / FILE}: holds no result of these studies, and the page beside it is of others. A result "
+            "belongs to the models and rows that its recipe names: are they here? Else name another --output"
+        )
+    return say(str(write_report(studies, given.runs, given.output)))
 
 
 def shown(studies: Sequence[Study]) -> Sequence[Study]:
@@ -153,7 +165,7 @@ def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
     shipped = {file.resolve() for file in shipped_studies()}
     commands = ["dudi study run recipes/study/*.yaml", "dudi study report"]
     if any(study.file.resolve() not in shipped for study in studies):
-        own = " ".join(study.shown_file for study in studies)
+        own = " ".join([*(study.shown_file for study in studies), "--output", output.as_posix()])
         commands = [f"dudi study {verb} {own}" for verb in ("run", "report")]
     return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 

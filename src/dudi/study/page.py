@@ -180,8 +180,8 @@ def _alignments(study: Study, results: Results) -> list[str]:
     return [
         "### Stage 1, without labels",
         "",
-        "The stack's vector of a text against the LLM's of its English, seed 0: fraction of variance unexplained (0 is "
-        "perfect), and cosine.",
+        "The stack's vector of a text against the LLM's of its English, one seed: fraction of variance unexplained "
+        "(0 is perfect), and cosine.",
         "",
         *markdown(grid_of(codes, cells)).splitlines(),
         "",
