@@ -19,19 +19,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from dudi.command import output_folder, say
+from dudi.evaluation.harness.names import FLORES
 from dudi.files import write_json_lines
 
 SETS = ("ntrex128", "tico19", "talpco", "tatoeba_laser", "commonvoice_sentences")
 HELD_OUT = 100
 """Lines of NTREX: its last, since lines of one document stand together."""
 SENTIMENT = {
-    ("nusax_senti", "en", "test"): "eng_Latn",
-    ("nusax_senti", "id", "test"): "ind_Latn",
-    ("indicsentiment", "ta", "test"): "tam_Taml",
-    ("batayan_sentiment", "tl", "test"): "tgl_Latn",
-    ("wisesight", "th", "test"): "tha_Thai",
+    "en": "nusax_senti",
+    "id": "nusax_senti",
+    "ta": "indicsentiment",
+    "tl": "batayan_sentiment",
+    "th": "wisesight",
 }
-"""Set, language and split that a language is asked from."""
+"""The set that a language is asked from."""
 LABELS = ("negative", "positive")
 ASKED = 150
 """Rows of sentiment a language, the first of each set."""
@@ -71,30 +72,33 @@ def english(folder: Path, kept: set[str]) -> Iterator[str]:
             yield text
 
 
-def sentiment(folder: Path, name: str, language: str, split: str, code: str) -> Iterator[dict[str, str]]:
-    """The rows of one set that are positive or negative.
+def sentiment(folder: Path, language: str, split: str) -> Iterator[dict[str, str]]:
+    """The rows of a language's set that are positive or negative.
 
     Args:
         folder: Of the Parquet files.
-        name: The set.
-        language: What the set calls the language.
-        split: The split.
-        code: The language's NLLB code.
+        language: One of `SENTIMENT`.
+        split: As the set calls it.
     """
+    name = SENTIMENT[language]
     for row in records(folder, name):
         if row["lang"] == language and row["split"] == split and row["label"] in LABELS:
-            yield {"id": f"{name}/{row['row']}", "language": code, "text": row["text"], "label": row["label"]}
+            yield {
+                "id": f"{name}/{row['row']}",
+                "language": FLORES[language],
+                "text": row["text"],
+                "label": row["label"],
+            }
 
 
 def write_sentiment(folder: Path, output: Path) -> int:
     """Write the task's rows as `dudi stack prepare` writes a set's; how many are asked."""
     for split, part in (("train", "train"), ("valid", "dev")):
-        rows = sentiment(folder, "nusax_senti", "en", split, "eng_Latn")
-        write_json_lines(output / part / "eng_Latn.jsonl", rows)
+        write_json_lines(output / part / f"{FLORES['en']}.jsonl", sentiment(folder, "en", split))
     asked = 0
-    for (name, language, split), code in SENTIMENT.items():
-        rows = list(itertools.islice(sentiment(folder, name, language, split, code), ASKED))
-        write_json_lines(output / "test" / f"{code}.jsonl", rows)
+    for language in SENTIMENT:
+        rows = list(itertools.islice(sentiment(folder, language, "test"), ASKED))
+        write_json_lines(output / "test" / f"{FLORES[language]}.jsonl", rows)
         asked += len(rows)
     return asked
 

@@ -14,11 +14,11 @@ import torch
 import transformers
 from sacrebleu.metrics import CHRF
 from stack_mini import reader
-from stack_mini.vocabularies import CODES
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.locales import cldr_version
+from dudi.evaluation.harness.names import FLORES
 from dudi.stacking import Source, translate
 from dudi.stacking.miniature.parallel import Pair, pairs
 from dudi.stacking.miniature.places import OTHERS, countries
@@ -51,7 +51,7 @@ def write_card(name: str, folder: Path, command: str) -> None:
 def _translations(folder: Path) -> list[str]:
     """Exact matches and chrF into English and out of it, on pairs of another seed."""
     model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
-    source = Source(AutoTokenizer.from_pretrained(folder), codes=CODES)
+    source = Source(AutoTokenizer.from_pretrained(folder), codes=FLORES)
     cells = []
     for language in OTHERS:
         for one, other in ((language, "en"), ("en", language)):

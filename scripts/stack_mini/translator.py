@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator
 
 import torch
-from stack_mini.vocabularies import CODES
 from torch.nn.functional import cross_entropy
 from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer, PreTrainedModel
 
+from dudi.evaluation.harness.names import FLORES
 from dudi.stacking.miniature.parallel import Pair, pairs
 
 POOL = 8192
@@ -53,7 +53,7 @@ def batches(tokenizer: NllbTokenizer, size: int, seed: int) -> Iterator[Batch]:
     """Batches of pairs of like length: source ids and mask, decoder input, labels."""
     source = random.Random(seed)
     stream = pairs(seed)
-    tags = {language: tokenizer.convert_tokens_to_ids(code) for language, code in CODES.items()}
+    tags = {language: tokenizer.convert_tokens_to_ids(code) for language, code in FLORES.items()}
     while True:
         pool = [next(stream) for _ in range(POOL)]
         sources = _plain(tokenizer, [pair.source for pair in pool])

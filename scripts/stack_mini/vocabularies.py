@@ -8,17 +8,8 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import NllbTokenizer, PreTrainedTokenizerFast
 
-CODES = {
-    "id": "ind_Latn",
-    "vi": "vie_Latn",
-    "th": "tha_Thai",
-    "ta": "tam_Taml",
-    "tl": "tgl_Latn",
-    "ms": "zsm_Latn",
-    "my": "mya_Mymr",
-    "en": "eng_Latn",
-}
-"""The translator's languages, and their tags."""
+from dudi.evaluation.harness.names import FLORES
+
 MT_VOCABULARY = 3600
 LLM_VOCABULARY = 1536
 LONGEST = 12
@@ -50,7 +41,7 @@ def mt_tokenizer(texts: Iterable[str]) -> NllbTokenizer:
         merges=[tuple(pair) for pair in trained["merges"]],
         src_lang="eng_Latn",
         tgt_lang="eng_Latn",
-        extra_special_tokens=list(CODES.values()),
+        extra_special_tokens=list(FLORES.values()),
         model_max_length=256,
         clean_up_tokenization_spaces=False,
     )

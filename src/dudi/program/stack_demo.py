@@ -10,8 +10,7 @@ from typing import Any
 
 from dudi.command import say
 from dudi.config.recipe_files import STUDIES, recipes_folder
-from dudi.errors import ConfigError
-from dudi.program.study import RUNS, run_studies
+from dudi.program.study import RUNS, check_counts, run_arguments, run_studies
 from dudi.stacking.miniature.rows import write_rows
 from dudi.study.grid import Study, StudyRow, read_study
 from dudi.study.stack_worker import StackVerbs
@@ -19,11 +18,8 @@ from dudi.study.stack_worker import StackVerbs
 ROWS = Path("data/stack")
 """Where the recipes of the miniature look for its rows."""
 FILES = {"bidirectional": "1-miniature.yaml", "causal": "2-causal.yaml"}
-QUICK: Mapping[str, Any] = {"max_steps": 3, "per_device_train_batch_size": 4, "start_rows": 32, "probe_rows": 2}
-_READ_BY = {  # of the keys above, those that not every verb has
-    "start_rows": {"align"},
-    "probe_rows": {"align"},
-}
+QUICK: Mapping[str, Any] = {"max_steps": 3, "per_device_train_batch_size": 4}
+QUICK_ALIGN: Mapping[str, Any] = {"start_rows": 32, "probe_rows": 2}
 INTRODUCTION = """\
 A translator of eight languages is stacked under a small LLM that has read
 English alone. Nothing is downloaded. Each system learns from English rows in
@@ -43,9 +39,7 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
         ConfigError: a number below 1.
         EnvironmentFault: a run failed.
     """
-    for name in ("seeds", "jobs"):
-        if getattr(given, name) is not None and getattr(given, name) < 1:
-            raise ConfigError(f"dudi stack demo: --{name} must be at least 1, got {getattr(given, name)}")
+    check_counts("dudi stack demo", given, ("seeds", "jobs"))
     if given.rows is not None:
         write_rows(given.rows)
         return say(
@@ -57,10 +51,9 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
     say(INTRODUCTION)
     write_rows(ROWS)
     studies = [_study(name, given) for name in FILES if given.attention in (name, "both")]
-    words = argparse.Namespace(
-        seeds=None, jobs=given.jobs, threads=1, keep_models=False, again=False, dry_run=False, print=False,
-        runs=RUNS, output=given.output,
-    )  # fmt: skip
+    parser = argparse.ArgumentParser()
+    run_arguments(parser)
+    words = parser.parse_args([], argparse.Namespace(jobs=given.jobs, output=given.output))
     code = run_studies(studies, words, stack_verb)
     say("\n".join(_tables(studies, given.output)))
     return code
@@ -79,7 +72,7 @@ def _study(attention: str, given: argparse.Namespace) -> Study:
 def _shortened(row: StudyRow) -> StudyRow:
     stages = []
     for stage in row.stages:
-        few = {key: value for key, value in QUICK.items() if stage.verb in _READ_BY.get(key, {stage.verb})}
+        few = {**QUICK, **(QUICK_ALIGN if stage.verb == "align" else {})}
         stages.append(stage.model_copy(update={"keys": {**stage.keys, **few}}))
     return row.model_copy(update={"stages": tuple(stages)})
 

@@ -55,11 +55,20 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
         ConfigError: a study that cannot be read, or numbers out of range.
         EnvironmentFault: some runs failed; the others are done.
     """
-    for name in ("seeds", "jobs", "threads"):
+    check_counts("dudi study run", given, ("seeds", "jobs", "threads"))
+    return run_studies(read_studies(given.studies), given, stack_verb)
+
+
+def check_counts(verb: str, given: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse numbers below 1.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    for name in names:
         value = getattr(given, name)
         if value is not None and value < 1:
-            raise ConfigError(f"dudi study run: --{name} must be at least 1, got {value}")
-    return run_studies(read_studies(given.studies), given, stack_verb)
+            raise ConfigError(f"{verb}: --{name} must be at least 1, got {value}")
 
 
 def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb: StackVerbs) -> int:
@@ -133,15 +142,8 @@ def report(given: argparse.Namespace) -> int:
     Raises:
         ConfigError: there are results of other studies alone; a page of dashes would stand over theirs.
     """
-    from dudi.study.results import FILE, collect, read
-
     studies = shown(read_studies(given.studies))
-    if read(given.output / FILE) and not collect(studies, given.runs, given.output / FILE):
-        raise ConfigError(
-            f"{given.output / FILE}: holds no result of these studies, and the page beside it is of others. A result "
-            "belongs to the models and rows that its recipe names: are they here? Else name another --output"
-        )
-    return say(str(write_report(studies, given.runs, given.output)))
+    return say(str(write_report(studies, given.runs, given.output, keep_others=True)))
 
 
 def shown(studies: Sequence[Study]) -> Sequence[Study]:
@@ -151,13 +153,28 @@ def shown(studies: Sequence[Study]) -> Sequence[Study]:
     return shipped if all(study.file.resolve() in files for study in studies) else studies
 
 
-def write_report(studies: Sequence[Study], runs: Path, output: Path) -> Path:
-    """Write `study.md`, `study.json` and the figures into `output`; returns the page's path."""
+def write_report(studies: Sequence[Study], runs: Path, output: Path, *, keep_others: bool = False) -> Path:
+    """Write `study.md`, `study.json` and the figures into `output`; returns the page's path.
+
+    Args:
+        studies: The tables of the page.
+        runs: Where runs lie.
+        output: Where the page goes.
+        keep_others: Refuse to put a page without any result over that of other studies.
+
+    Raises:
+        ConfigError: it would be such a page.
+    """
     from dudi.study.figures import write_figures
     from dudi.study.page import page
-    from dudi.study.results import FILE, collect, write
+    from dudi.study.results import FILE, collect, read, write
 
     results = collect(studies, runs, output / FILE)
+    if keep_others and not results and read(output / FILE):
+        raise ConfigError(
+            f"{output / FILE}: holds no result of these studies, and the page beside it is of others. A result "
+            "belongs to the models and rows that its recipe names: are they here? Else name another --output"
+        )
     write(results, output / FILE)
     write_figures(studies, results, output / "study")
     findings = output / "study" / "findings.md"
