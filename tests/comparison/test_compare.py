@@ -820,3 +820,37 @@ def test_importing_and_running_need_no_torch(make_run):
 
 def eps_of(a, b, tests, confidence=0.95):
     return aso([100 * x for x in a], [100 * x for x in b], confidence, comparisons=tests)
+
+
+def test_a_candidate_is_tested_against_each_rival_that_is_named():
+    """All tests count together, the mark is for who beats them all, and the table of tests has a line a rival."""
+    rows = [evaluation("sft", LOW, id=LOW), evaluation("gkd", B, id=LOW), evaluation("dft", HIGH, id=LOW)]
+    rows.append(evaluation("dudi", A, id=HIGH))
+    comparison = compare(rows, candidate="dudi", rivals=["sft", "gkd"])
+    assert [(duel.column, duel.against) for duel in comparison.duels] == [
+        ("id", "sft"), ("id", "gkd"), ("overall", "sft"), ("overall", "gkd"),
+    ]  # fmt: skip
+    by_pair = {(duel.column, duel.against): duel for duel in comparison.duels}
+    assert by_pair["overall", "gkd"].eps == eps_of(A, B, 4) > 0.2 > by_pair["overall", "sft"].eps
+    assert by_pair["overall", "gkd"].difference == pytest.approx(100 * (sum(A) - sum(B)) / 4)
+    cell = comparison.cell("dudi", "overall")
+    assert (cell.against, cell.eps, cell.significant) == ("gkd", eps_of(A, B, 4), False)
+    assert comparison.cell("dudi", "id").significant and marks(comparison, "id")["dft"] == "s"
+    text = render(comparison, "text", eps=True, width=200)
+    assert "dudi is better than each of sft, gkd (ASO" in text and "over 4 tests" in text
+    assert re.search(r"less gkd +\+40\.0 \(0\.000\)◇ +\+1\.6 \(", text)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "rivals", "wrong"),
+    [
+        (None, ["sft"], "rivals: of whom"),
+        ("dudi", ["dudi"], "rivals: 'dudi' is the candidate itself"),
+        ("dudi", ["teacher"], "rivals: 'teacher' is a reference"),
+        ("dudi", ["stf"], "rival: no evaluation is called 'stf' .did you mean 'sft'"),
+    ],
+)
+def test_rivals_are_others_that_are_tested(candidate, rivals, wrong):
+    rows = [evaluation("teacher", HIGH), evaluation("sft", LOW), evaluation("dudi", HIGH)]
+    with pytest.raises(ConfigError, match=wrong):
+        compare(rows, candidate=candidate, rivals=rivals, references=["teacher"])

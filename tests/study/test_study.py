@@ -89,6 +89,8 @@ class TestStudyFiles:
             ("rows: []\nseed: 3\n", "seed: Extra inputs"),
             ("rows: [{name: A, keys: {}}, {name: A}]\n", "two rows are called 'A'"),
             ("rows: [{name: DuDi}]\nbaseline: Dudi\n", "there is no row 'Dudi' (did you mean 'DuDi'?)"),
+            ("rows: [{name: DuDi}]\ncandidate: DuDi\nrivals: [Dudi]\n", "rivals: there is no row 'Dudi'"),
+            ("rows: [{name: A}, {name: B}]\nrivals: [B]\n", "rivals: are the others that a `candidate` is tested"),
             ("rows: [{name: A, score: teacher}]\n", "rows.0.score"),
             ("rows: [}\n", "is not YAML"),
             ("name: x\nrows: []\n", "its name is the file's"),
@@ -303,10 +305,19 @@ class TestPage:
         assert "We found it." in text and "    dudi study run" in text
         assert re.search(r"guessing .*10\.0", text) and re.search(r"teacher .*90\.0", text)
 
+    def test_a_candidate_and_its_rivals_have_a_line_each(self, told):
+        """Rivals that were not run yet have none."""
+        study, results = told
+        study = study.model_copy(update={"rivals": ("SFT", "GKD")})
+        text = page([study], results, findings="", commands=[])
+        assert r"| DuDi (eps\_min) |" in text and "DuDi is better than each of SFT (ASO" in text
+        (line, *_) = [line for line in text.splitlines() if line.startswith("| less SFT")]
+        assert line.count("+20.0 (") == line.count("|") - 2 and "| less GKD" not in text
+
     def test_the_papers_pairs(self, told):
         study, results = told
         text = page([study], results, findings="", commands=[])
-        assert "Of the paper's 1 pairs, 1 hold here significantly, 0 are reversed" in text
+        assert "Pairs that the paper orders: 1. Significantly so here: 1; significantly reversed: 0" in text
 
     def test_cost_adds_the_cold_start(self, told):
         study, results = told

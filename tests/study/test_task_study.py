@@ -111,7 +111,7 @@ def test_the_papers_order_is_that_of_better_not_of_more(studied):
     text = page(
         [study.model_copy(update={"rows": rows, "metrics": ("bits_per_byte",)})], found, findings="", commands=[]
     )
-    assert "Of the paper's 1 pairs, 1 hold here significantly" in text
+    assert "Pairs that the paper orders: 1. Significantly so here: 1;" in text
 
 
 def test_answers_are_kept_in_short_and_say_what_the_long_ones_say(studied):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dudi.comparison.table import Cell, Comparison
+import dataclasses
+
+from dudi.comparison.table import Cell, Comparison, Duel
 from dudi.errors import plain
 from dudi.languages.registry import LANGUAGES
 from dudi.tables import DASH, DIAMOND, Entry, Grid, Line
@@ -44,17 +46,17 @@ def remarks(comparison: Comparison, best: str, second: str) -> list[str]:
 
 def _tested(comparison: Comparison) -> str:
     tests = f"{comparison.tests} tests" if comparison.tests > 1 else "1 test"
-    cells = [cell for row in comparison.rows for cell in row.cells]
-    used = [f"ASO, eps_min < {comparison.tau:g}"] if any(cell.eps is not None for cell in cells) else []
+    duels = comparison.duels
+    used = [f"ASO, eps_min < {comparison.tau:g}"] if any(duel.eps is not None for duel in duels) else []
     level = (1 - comparison.confidence) / comparison.tests
-    used += [
-        f"{name} over questions, p < {level:.2g}" for name in dict.fromkeys(cell.test for cell in cells if cell.test)
-    ]
+    over_questions = dict.fromkeys(duel.test for duel in duels if duel.test)
+    used += [f"{name} over questions, p < {level:.2g}" for name in over_questions]
     how = f"{', '.join(used)}, confidence {comparison.confidence:g} over {tests}"
     if comparison.candidate is None:
         return f"the best is better than the next best ({how})"
-    rival = next(cell.against for row in comparison.rows for cell in row.cells if cell.against)
-    return f"{comparison.candidate} is better than {rival}, the best other overall ({how})"
+    if comparison.rivals:
+        return f"{comparison.candidate} is better than each of {', '.join(comparison.rivals)} ({how})"
+    return f"{comparison.candidate} is better than {duels[0].against}, the best other overall ({how})"
 
 
 def has_std(comparison: Comparison) -> bool:
@@ -88,20 +90,39 @@ def grid(comparison: Comparison, *, std: bool, long: bool) -> Grid:
 
 
 def eps_grid(comparison: Comparison, *, long: bool) -> Grid:
-    """Every test that was made: who, against whom, eps_min or p."""
+    """Every test that was made: who, against whom, eps_min or p; of a candidate and its rivals a line a rival."""
+    kinds = {duel.test is None for duel in comparison.duels}
+    heading = "eps_min or p" if len(kinds) > 1 else "eps_min" if True in kinds else "p"
+    if comparison.rivals:
+        return _rivals_grid(comparison, heading, long=long)
     lines = []
-    for place, column in enumerate(comparison.columns):
-        for row in comparison.rows:
-            cell = row.cells[place]
-            found = cell.eps if cell.eps is not None else cell.p
-            if found is not None:
-                text = f"{found:.3f}" if cell.test is None else f"{found:.2g} ({cell.test})"
-                value = Entry(text, diamond=cell.significant, value=found)
-                entries = (Entry(plain(row.name)), Entry(plain(str(cell.against))), value)
-                lines.append(Line(column_title(comparison.by, column, long=long), entries))
-    kinds = {cell.test is None for row in comparison.rows for cell in row.cells if (cell.eps, cell.p) != (None, None)}
-    heading = {frozenset({True}): "eps_min", frozenset({False}): "p"}.get(frozenset(kinds), "eps_min or p")
+    for duel in comparison.duels:
+        entries = (Entry(plain(duel.name)), Entry(plain(duel.against)), _tested_entry(duel))
+        lines.append(Line(column_title(comparison.by, duel.column, long=long), entries))
     return Grid(("tested", "against", heading), tuple(lines))
+
+
+def _rivals_grid(comparison: Comparison, heading: str, *, long: bool) -> Grid:
+    """The candidate's lead over each rival, and the test of it."""
+    known = {(duel.against, duel.column): duel for duel in comparison.duels}
+    lines = []
+    for rival in comparison.rivals:
+        duels = [known.get((rival, column)) for column in comparison.columns]
+        entries = [Entry(DASH) if duel is None else _lead_entry(duel, comparison.metric.digits) for duel in duels]
+        lines.append(Line(plain(f"less {rival}"), tuple(entries)))
+    titles = (column_title(comparison.by, column, long=long) for column in comparison.columns)
+    return Grid(tuple(titles), tuple(lines), f"{plain(str(comparison.candidate))} ({heading})")
+
+
+def _lead_entry(duel: Duel, digits: int) -> Entry:
+    found = _tested_entry(duel)
+    return dataclasses.replace(found, text=f"{_signed(duel.difference, digits, '').text} ({found.text.split(' ')[0]})")
+
+
+def _tested_entry(duel: Duel) -> Entry:
+    found = duel.p if duel.eps is None else duel.eps
+    text = f"{found:.3f}" if duel.test is None else f"{found:.2g} ({duel.test})"
+    return Entry(text, diamond=duel.significant, value=found)
 
 
 def _entry(cell: Cell, digits: int, std: bool) -> Entry:

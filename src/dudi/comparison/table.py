@@ -4,6 +4,7 @@ A lead over seeds is tested with Almost Stochastic Order (`dudi.comparison.signi
 another question by question (`dudi.comparison.paired`). The best and the second best of each
 column are marked, and a diamond says that the best is significantly better than the next. In Tables 2 and 3 of the
 paper (arXiv 2606.04694) all diamonds belong to one method, and its rival is the best other one overall: `candidate`.
+That a method is better than each of several is more than one test: `rivals`.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class Cell:
         n: How many runs have a score here.
         best: Whether no other mean is better; several are where they tie.
         second: Whether only the best are better.
-        eps: eps_min of this method against `against`; None where it was not tested.
-        against: The other side of the test: the next best, or the candidate's rival.
-        significant: Whether eps is below tau and, where answers are kept, a bootstrap over questions carries the lead;
-            or whether p is below what the tests of the table together leave each.
-        p: Of the test over questions against `against`; None where there was none.
+        eps: eps_min of this method; None where it was not tested. Of several tests, against rivals, the largest: all
+            must be beaten. So are the next four of that test.
+        against: The other side of it: the next best, or the candidate's rival.
+        significant: Whether every test that was made of the method here says that it is better.
+        p: Of a test over questions; None where there was none.
         test: Which one: `McNemar` or `paired permutation`.
     """
 
@@ -53,6 +54,33 @@ class Cell:
     significant: bool = False
     p: float | None = None
     test: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Duel:
+    """One test: whether a method is better than another in a column.
+
+    Attributes:
+        column: Where.
+        name: Who is tested.
+        against: Whom it must beat: the next best, or one rival of the candidate's. Several, joined by commas, where the
+            next best tie: all must be beaten, so the largest eps or p counts.
+        difference: Of the means, in the metric's shown unit.
+        eps: eps_min of Almost Stochastic Order over the seeds; None for single models.
+        p: Of the test over questions of single models, two-sided; None over seeds.
+        test: Which one: `McNemar` or `paired permutation`; None over seeds.
+        significant: Whether eps is below tau and, where answers are kept, a bootstrap over questions carries the lead;
+            or whether p is below what the tests of the table together leave each, in the favour of who is tested.
+    """
+
+    column: str
+    name: str
+    against: str
+    difference: float
+    eps: float | None = None
+    p: float | None = None
+    test: str | None = None
+    significant: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -86,11 +114,12 @@ class Comparison:
         columns: Keys of the columns; the last is `overall`.
         rows: One per evaluation, in their order.
         benchmark: What was asked, of the first.
-        tests: How many tests were made; the Bonferroni correction is for as many.
+        duels: Every test that was made; the Bonferroni correction is for as many.
         confidence: Of all tests together.
         tau: Below it a lead counts as one.
         baseline: The row that `delta` is against.
-        candidate: The row that was tested against the best other overall; None where the best was against the next.
+        candidate: The row that was tested; None where the best of a column was against the next best.
+        rivals: Against whom the candidate was tested; empty: the best other overall.
         differs: In what the evaluations are not the same, and were allowed to differ.
         notes: What else a reader must know: what could not be tested, where runs are missing.
     """
@@ -100,11 +129,12 @@ class Comparison:
     columns: tuple[str, ...]
     rows: tuple[ComparedRow, ...]
     benchmark: Mapping[str, Any]
-    tests: int
+    duels: tuple[Duel, ...]
     confidence: float
     tau: float
     baseline: str | None
     candidate: str | None
+    rivals: tuple[str, ...]
     differs: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -113,13 +143,16 @@ class Comparison:
         row = next(row for row in self.rows if row.name == name)
         return row.cells[self.columns.index(column)]
 
+    @property
+    def tests(self) -> int:
+        """How many were made."""
+        return len(self.duels)
+
 
 _Scores = Mapping[str, Mapping[str, list[float]]]
 """By column, then method: one value per run, in the shown unit."""
 _Test = tuple[str, str, tuple[str, ...]]
 """A column, who is tested, and against whom: several where the next best tie."""
-_Found = Mapping[str, Any]
-"""What a test gives its cell: `eps` or `p` and `test`, `against`, `significant`."""
 
 
 def compare(
@@ -131,6 +164,7 @@ def compare(
     tau: float = TAU,
     baseline: str | None = None,
     candidate: str | None = None,
+    rivals: Sequence[str] = (),
     references: Collection[str] = (),
     allow_different: Collection[str] = (),
 ) -> Comparison:
@@ -146,6 +180,7 @@ def compare(
         baseline: Name of the method that the others' overall mean is held against.
         candidate: Name of the one method whose diamonds are wanted, each against the best other overall; None tests
             the best of each column against its next best.
+        rivals: Names of methods that the candidate is tested against in the place of the best other, one by one.
         references: Names of methods that are shown and neither ranked nor tested, such as the teacher. Their seeds may
             differ from the others'.
         allow_different: Keys in which the evaluations may differ; the table then says so.
@@ -155,7 +190,7 @@ def compare(
         DataError: a score is not a finite number.
     """
     _check_options(confidence, tau)
-    _check_names(evaluations, baseline, candidate, references)
+    _check_names(evaluations, baseline, candidate, rivals, references)
     differs = check_comparable(evaluations, references=references, allow=allow_different)
     chosen = find_metric(evaluations, by, metric)
     scores = {
@@ -163,7 +198,7 @@ def compare(
     }
     contestants = [one.name for one in evaluations if one.name not in references]
     ranks = {column: _ranked(own, contestants, chosen) for column, own in scores.items()}
-    planned = _planned(ranks, contestants, scores, chosen, candidate)
+    planned = _planned(ranks, contestants, scores, chosen, candidate, rivals)
     over_seeds = [test for test in planned if _can_test(scores, test)]
     by_name = {one.name: one for one in evaluations}
     single = {test: _paired(by_name, test, chosen, by) for test in planned if test not in over_seeds}
@@ -171,23 +206,28 @@ def compare(
     count = len(over_seeds) + len(paired)
     eps = {test: _eps(scores, test, chosen, confidence, count) for test in over_seeds}
     lucky = {test for test in over_seeds if eps[test] < tau and _is_luck(by_name, test, chosen, by, confidence, count)}
-    tests = _tests(eps, paired, lucky, tau, (1 - confidence) / max(1, count))
-    rows = [_row(one, scores, ranks, tests, one.name in references) for one in evaluations]
+    level = (1 - confidence) / max(1, count)
+    duels = [
+        *(_over_seeds(scores, test, value, value < tau and test not in lucky) for test, value in eps.items()),
+        *(_over_questions(scores, test, found, level) for test, found in paired.items()),
+    ]
+    rows = [_row(one, scores, ranks, duels, one.name in references) for one in evaluations]
     return Comparison(
         by=by,
         metric=chosen,
         columns=tuple(scores),
         rows=tuple(_with_delta(row, rows, baseline) for row in rows),
         benchmark=evaluations[0].benchmark,
-        tests=count,
+        duels=tuple(sorted(duels, key=lambda one: [test[:2] for test in planned].index((one.column, one.name)))),
         confidence=confidence,
         tau=tau,
         baseline=baseline,
         candidate=candidate,
+        rivals=tuple(rivals),
         differs=tuple(differs),
         notes=(
             *_of_luck(lucky),
-            *_untested([test for test in planned if test not in tests]),
+            *_untested([test for test in planned if test not in eps and test not in paired]),
             *_fewer(evaluations, scores),
         ),
     )
@@ -201,7 +241,11 @@ def _check_options(confidence: float, tau: float) -> None:
 
 
 def _check_names(
-    evaluations: Sequence[Evaluation], baseline: str | None, candidate: str | None, references: Collection[str]
+    evaluations: Sequence[Evaluation],
+    baseline: str | None,
+    candidate: str | None,
+    rivals: Sequence[str],
+    references: Collection[str],
 ) -> None:
     if not evaluations:
         raise ConfigError("compare: name at least one evaluation")
@@ -209,12 +253,18 @@ def _check_names(
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"compare: two evaluations are called '{twice[0]}'; give each a name of its own")
     asked = [("baseline", baseline), ("candidate", candidate), *(("reference", name) for name in references)]
-    for role, name in asked:
+    for role, name in [*asked, *(("rival", name) for name in rivals)]:
         if name is not None and name not in names:
             hint = did_you_mean(name, names) or f"; there is {', '.join(names)}"
             raise ConfigError(f"{role}: no evaluation is called '{name}'{hint}")
     if candidate in references:
         raise ConfigError(f"candidate: '{candidate}' is a reference, which is not tested")
+    if rivals and candidate is None:
+        raise ConfigError("rivals: of whom? Name the candidate too")
+    for name in rivals:
+        if name == candidate or name in references:
+            what = "the candidate itself" if name == candidate else "a reference, which is not tested"
+            raise ConfigError(f"rivals: '{name}' is {what}")
 
 
 def _ranked(scores: Mapping[str, list[float]], names: Sequence[str], metric: Metric) -> tuple[list[str], list[str]]:
@@ -237,16 +287,21 @@ def _planned(
     scores: _Scores,
     metric: Metric,
     candidate: str | None,
+    rivals: Sequence[str],
 ) -> list[_Test]:
     """Who should be tested against whom: a method that shares the first place leads nobody."""
     if candidate is None:
         return [(column, best[0], tuple(second)) for column, (best, second) in ranks.items() if len(best) == 1]
     others = [name for name in names if name != candidate]
-    rivals = _top({name: metric.better * statistics.fmean(own) for name in others if (own := scores[OVERALL][name])})
-    if not metric.better or not rivals:
+    best = _top({name: metric.better * statistics.fmean(own) for name in others if (own := scores[OVERALL][name])})
+    if not metric.better:
         return []
-    rival = (rivals[0],)
-    return [(column, candidate, rival) for column, own in scores.items() if own[candidate] and own[rivals[0]]]
+    return [
+        (column, candidate, (rival,))
+        for column, own in scores.items()
+        for rival in dict.fromkeys(rivals or best[:1])
+        if own[candidate] and own[rival]
+    ]
 
 
 def _can_test(scores: _Scores, test: _Test) -> bool:
@@ -279,36 +334,39 @@ def _is_luck(
     return any(found is not None and not found.carried for found in leads)
 
 
-def _tests(
-    eps: Mapping[_Test, float],
-    paired: Mapping[_Test, Paired],
-    lucky: Collection[_Test],
-    tau: float,
-    level: float,
-) -> dict[_Test, dict[str, Any]]:
-    """What each test gives its cell; of single models p has to be below `level`, in favour of who is tested."""
-    found: dict[_Test, dict[str, Any]] = {
-        test: {"eps": value, "significant": value < tau and test not in lucky, "against": ", ".join(test[2])}
-        for test, value in eps.items()
-    }
-    for test, one in paired.items():
-        leads = one.p < level and one.difference > 0
-        found[test] = {"p": one.p, "test": one.test, "significant": leads, "against": ", ".join(test[2])}
-    return found
+def _over_seeds(scores: _Scores, test: _Test, eps: float, significant: bool) -> Duel:
+    return Duel(*_sides(test), _lead(scores, test), eps=eps, significant=significant)
+
+
+def _over_questions(scores: _Scores, test: _Test, found: Paired, level: float) -> Duel:
+    """Of single models; p has to be below `level`, in favour of who is tested."""
+    significant = found.p < level and found.difference > 0
+    return Duel(*_sides(test), _lead(scores, test), p=found.p, test=found.test, significant=significant)
+
+
+def _sides(test: _Test) -> tuple[str, str, str]:
+    column, name, rivals = test
+    return column, name, ", ".join(rivals)
+
+
+def _lead(scores: _Scores, test: _Test) -> float:
+    """Of the means; several rivals tie, so that any of them will do."""
+    column, name, rivals = test
+    return statistics.fmean(scores[column][name]) - statistics.fmean(scores[column][rivals[0]])
 
 
 def _row(
     evaluation: Evaluation,
     scores: _Scores,
     ranks: Mapping[str, tuple[list[str], list[str]]],
-    tests: Mapping[_Test, _Found],
+    duels: Sequence[Duel],
     reference: bool,
 ) -> ComparedRow:
     name = evaluation.name
-    tested = {test[0]: found for test, found in tests.items() if test[1] == name}
     cells = []
     for column, own in scores.items():
         (best, second), values = ranks[column], own[name]
+        tested = [one for one in duels if (one.name, one.column) == (name, column)]
         cells.append(
             Cell(
                 mean=statistics.fmean(values) if values else None,
@@ -316,10 +374,20 @@ def _row(
                 n=len(values),
                 best=name in best,
                 second=name in second,
-                **tested.get(column, {}),
+                **_hardest(tested),
             )
         )
     return ComparedRow(name, tuple(cells), len(evaluation.runs), reference=reference)
+
+
+def _hardest(tested: Sequence[Duel]) -> dict[str, Any]:
+    """What a cell keeps of its tests: the one that says least for the method, and whether all speak for it."""
+    if not tested:
+        return {}
+    # One of single models is no lead if it is in the other's favour, however small p is.
+    hardest = max(tested, key=lambda one: (not one.significant, max(one.eps or 0.0, one.p or 0.0)))
+    kept = {name: getattr(hardest, name) for name in ("eps", "p", "test", "against")}
+    return {**kept, "significant": all(one.significant for one in tested)}
 
 
 def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | None) -> ComparedRow:

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="NAME", help="default: score, exact_match or acc")
     parser.add_argument("--baseline", metavar="NAME", help="show the overall difference to this one")
     parser.add_argument("--candidate", metavar="NAME", help="test this one against the best other overall")
+    parser.add_argument(
+        "--rival", nargs="+", action="extend", default=[], metavar="NAME", help="test the candidate against each"
+    )
     parser.add_argument("--reference", nargs="+", action="extend", default=[], metavar="NAME", help="show, do not rank")
     parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of all tests (default: 0.95)")
     parser.add_argument("--tau", type=float, metavar="T", help="a lead counts below this eps_min (default: 0.2)")
@@ -61,6 +64,7 @@ def run(given: argparse.Namespace) -> int:
         tau=TAU if given.tau is None else given.tau,
         baseline=given.baseline,
         candidate=given.candidate,
+        rivals=given.rival,
         references=given.reference,
         allow_different=[key for word in given.allow_different for key in word.split(",") if key],
     )

@@ -118,6 +118,9 @@ class Study(_Part):
         description="Of students: what the tables show, one after the other; empty: exact match. Of stacks: accuracy.",
     )
     candidate: str | None = Field(default=None, description="The row whose diamonds are shown.")
+    rivals: tuple[str, ...] = Field(
+        default=(), description="The rows that the candidate is tested against, each; empty: the best other overall."
+    )
     baseline: str | None = Field(default=None, description="The row that differences are taken from.")
     size: bool = Field(default=False, description="Draw the rows in score against size, the paper's Figure 1.")
     curves: tuple[str, ...] = Field(default=(), description="Metrics of `metrics.jsonl` that are drawn over the steps.")
@@ -195,9 +198,12 @@ def _check_names(study: Study) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"{study.file}: two rows are called '{name}'")
-    for key, wanted in (("candidate", study.candidate), ("baseline", study.baseline)):
+    rivals = [("rivals", name) for name in study.rivals]
+    for key, wanted in (("candidate", study.candidate), ("baseline", study.baseline), *rivals):
         if wanted is not None and wanted not in names:
             raise ConfigError(f"{study.file}: {key}: there is no row '{wanted}'{did_you_mean(wanted, names)}")
+    if study.rivals and (study.candidate is None or study.candidate in study.rivals):
+        raise ConfigError(f"{study.file}: rivals: are the others that a `candidate` is tested against")
 
 
 def _check_students(study: Study) -> None:

@@ -211,11 +211,13 @@ def comparison(study: Study, view: str, results: Results, metric: str = "") -> C
     names = {one.name for one in known}
     shown = [one for one in references(study, results) if one.name not in names]
     ran = {one.name for one in known if one.runs}
+    candidate = study.candidate if study.candidate in ran and len(ran) > 1 else None
     return compare(
         [*known, *shown],
         by=view,
         metric=metric or study.shown[0],
-        candidate=study.candidate if study.candidate in ran and len(ran) > 1 else None,
+        candidate=candidate,
+        rivals=[name for name in study.rivals if name in ran] if candidate else (),
         baseline=study.baseline if study.baseline in ran else None,
         references=[one.name for one in shown],
         allow_different=("seeds",),
@@ -239,8 +241,8 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     by_verdict = {name: [pair for pair in pairs if pair.verdict == name] for name in ("holds", "reversed", "open")}
     holds, turned, left = (len(own) for own in by_verdict.values())
     lines += [
-        f"Of the paper's {len(pairs)} pairs, {holds} hold here significantly, {turned} are reversed significantly, "
-        f"{left} are open.",
+        f"Pairs that the paper orders: {len(pairs)}. Significantly so here: {holds}; significantly reversed: {turned}; "
+        f"open: {left}.",
     ]
     for verdict, words in (("reversed", "Reversed"), ("open", "Open")):
         told = [
