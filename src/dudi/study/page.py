@@ -246,7 +246,7 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     ]
     for verdict, words in (("reversed", "Reversed"), ("open", "Open")):
         told = [
-            f"{p.higher} > {p.lower} ({metric.better * p.difference:+.{metric.digits}f}, eps {p.eps:.2f})"
+            f"{p.higher} over {p.lower} ({metric.better * p.difference:+.{metric.digits}f}, eps {p.eps:.2f})"
             for p in by_verdict[verdict]
         ]
         lines += ["", f"{words} (difference here, eps_min of the one ahead): {'; '.join(told)}."] if told else []
