@@ -55,7 +55,8 @@ def _tested(comparison: Comparison) -> str:
     if comparison.candidate is None:
         return f"the best is better than the next best ({how})"
     if comparison.rivals:
-        return f"{comparison.candidate} is better than each of {', '.join(comparison.rivals)} ({how})"
+        met = ", ".join(dict.fromkeys(duel.against for duel in duels))
+        return f"{comparison.candidate} is better than each of {met} ({how})"
     return f"{comparison.candidate} is better than {duels[0].against}, the best other overall ({how})"
 
 
@@ -106,7 +107,7 @@ def _rivals_grid(comparison: Comparison, heading: str, *, long: bool) -> Grid:
     """The candidate's lead over each rival, and the test of it."""
     known = {(duel.against, duel.column): duel for duel in comparison.duels}
     lines = []
-    for rival in comparison.rivals:
+    for rival in dict.fromkeys(duel.against for duel in comparison.duels):
         duels = [known.get((rival, column)) for column in comparison.columns]
         entries = [Entry(DASH) if duel is None else _lead_entry(duel, comparison.metric.digits) for duel in duels]
         lines.append(Line(plain(f"less {rival}"), tuple(entries)))
