@@ -13,7 +13,7 @@ from dudi.config.layers import Origin
 from dudi.config.recipe import Recipe
 from dudi.config.schema import Schema, TrainingKey, keys_of
 from dudi.config.sections import LoraSection, ModelSection, Section
-from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
+from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
 from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.errors import ConfigError
 from dudi.objective.methods import METHODS
@@ -232,7 +232,7 @@ class RunConfig(Recipe):
             given = self._sources[key]
             switches = {switch for part in parts for switch in part.switches} & self._sources.keys()
             if given.layer >= max((self._sources[switch].layer for switch in switches), default=0):
-                raise ConfigError(f"{given.place}: {unread_message(key, values, parts)}")
+                raise ConfigError(f"{given.place}: {refusal(key, values, parts)}")
             value = self.training.pop(name)
             del self._sources[key]
             if name != "num_train_epochs":
