@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from dudi.config.sections import Section
 from dudi.distill.keys import METHOD_KEYS, PARTS, method_default
 from dudi.distill.recipe import DUDI, training_keys
 from dudi.objective.methods import METHODS
-from dudi.stacking.recipe import STACK
+from dudi.stacking.recipe import STACK, readers_of
 from dudi.training.keys import INHERITED
 from dudi.training.values import describe, render
 
@@ -34,16 +34,19 @@ def code(value: Any) -> str:
     return f"`{render(value)}`"
 
 
-def section_tables(sections: Mapping[str, type[Section]]) -> str:
-    """One table per section."""
+def section_tables(
+    sections: Mapping[str, type[Section]], readers: Callable[[str], tuple[str, ...]] = lambda key: ()
+) -> str:
+    """One table per section, with what reads each key where not everything does."""
     parts = []
     for name, section in sections.items():
         rows = []
         for key, field in section.model_fields.items():
             required = field.default is PydanticUndefined and field.default_factory is None
             default = "required" if required else code(field.get_default(call_default_factory=True))
-            rows.append([f"`{name}.{key}`", describe(field.annotation), default, field.description or ""])
-        parts.append(f"### {name}\n\n" + table(["key", "value", "default", "meaning"], rows))
+            read_by = " or ".join(readers(f"{name}.{key}")) or "all"
+            rows.append([f"`{name}.{key}`", describe(field.annotation), default, field.description or "", read_by])
+        parts.append(f"### {name}\n\n" + keys_table(rows))
     return "\n\n".join(parts)
 
 
@@ -53,9 +56,14 @@ def training_table(keys: Mapping[str, TrainingKey]) -> str:
     for key in keys.values():
         if key.own:
             default = "the method's" if key.rule.common is not None else code(key.default)
-            read_by = " or ".join(PARTS[part].what for part in key.rule.read_by)
+            read_by = " or ".join(PARTS[one].what if one in PARTS else one for one in key.rule.read_by)
             value = describe(key.hint).removesuffix(" or null") if key.rule.common is not None else describe(key.hint)
             rows.append([f"`{key.yaml_name}`", value, default, key.help, read_by or "all"])
+    return keys_table(rows)
+
+
+def keys_table(rows: list[list[str]]) -> str:
+    """Keys, with what reads them where something does not."""
     width = 5 if any(row[4] != "all" for row in rows) else 4
     return table(["key", "value", "default", "meaning", "read by"][:width], [row[:width] for row in rows])
 
@@ -91,7 +99,7 @@ def reference() -> str:
             table(["field", "why"], fixed),
             "## Sections of `dudi stack`",
             "`encoder`, `llm`, `start`, `teacher` and `data` may be given as text; `docs/mtllm.md` says what they do.",
-            section_tables({name: section for name, section in STACK.sections.items() if name != "lora"}),
+            section_tables({name: one for name, one in STACK.sections.items() if name != "lora"}, readers_of),
             "`lora` is as above.",
             "## Training keys of `dudi stack`",
             training_table(STACK.training()),

@@ -221,6 +221,44 @@ def test_the_epochs_of_a_base_are_those_of_spins_cold_start(recipe, tmp_path):
     assert "cold_start_epochs" not in recipe(base + "method: dudi\n", "method=spin", "cold_start=none").training
 
 
+# --- what the rows' source does not read
+
+
+@pytest.mark.parametrize(("name", "value"), [("rows_per_language", 5), ("tasks", ["currency"])])
+def test_a_key_of_built_in_sources_is_an_error_beside_other_rows(name, value, recipe):
+    word, line = f"data.{name}={render(value)}", f"  {name}: {render(value)}\n"
+    said = rf"data.{name}: rows.jsonl does not read it: it belongs to the built-in source .*cldr-qa-1; take it out$"
+    with pytest.raises(ConfigError, match=f"^command line: {said}"):
+        recipe(MINIMAL, word)
+    with pytest.raises(ConfigError, match=f"^recipe.yaml:4: {said}"):
+        recipe(f"student: small\ndata:\n  train: rows.jsonl\n{line}")
+    with pytest.raises(ConfigError, match=f"^recipe.yaml:3: {said}"):
+        recipe(f"extends: base.yaml\ndata:\n{line}", base=MINIMAL)
+    with pytest.raises(ConfigError, match=f"^command line: {said}"):
+        recipe("student: small\ndata: cldr-qa-1\n", word, "data.train=rows.jsonl")
+
+
+@pytest.mark.parametrize(("name", "value"), [("rows_per_language", 5), ("tasks", ["currency"])])
+def test_what_a_base_gave_to_a_built_in_source_is_left_behind(name, value, recipe):
+    base = f"student: small\ndata:\n  train: cldr-qa-1\n  {name}: {render(value)}\n"
+    above = "extends: base.yaml\ndata:\n  train: rows.jsonl\n"
+    for found in (recipe(base, "data.train=rows.jsonl"), recipe(above, base=base)):
+        assert getattr(found.data, name) is None
+        assert found.origin(f"data.{name}") == "default"
+        Path("again.yaml").write_text(found.resolved_yaml(), encoding="utf-8")
+        assert load_run_config("again.yaml") == found
+    Path("resolved.yaml").write_text(base.replace("cldr-qa-1", "rows.jsonl"), encoding="utf-8")
+    assert getattr(load_run_config("resolved.yaml").data, name) is None  # of a run that was made when both could stand
+
+
+def test_what_a_built_in_source_reads_may_stand(recipe):
+    assert recipe(MINIMAL, "data.train=cldr", "data.rows_per_language=5").data.rows_per_language == 5
+    held_out = recipe(MINIMAL, "data.eval=cldr-qa-1", "data.tasks=[currency]", "eval_strategy=epoch")
+    assert held_out.data.tasks == ["currency"]
+    with pytest.raises(ConfigError, match=r"^command line: data.tasks: cldr does not read it: .* cldr-qa-1; take it"):
+        recipe(MINIMAL, "data.train=cldr", "data.tasks=[currency]")
+
+
 def test_a_method_without_a_teacher_diverges_from_nobody(tmp_path):
     with pytest.raises(ConfigError, match=r"^off_policy_loss: method sft has no teacher"):
         config(tmp_path, method="sft", off_policy_loss="divergence")

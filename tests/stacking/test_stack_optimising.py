@@ -51,6 +51,23 @@ def test_an_update_is_orthogonal_and_keeps_the_gradient_s_directions(shape):
     assert torch.trace(left.T @ found @ right.T) > 0.9 * values.sum()
 
 
+@pytest.mark.parametrize("shape", [(48, 16), (16, 48)])
+def test_the_steps_are_torch_s_but_for_its_bf16(shape):
+    """Which is why ours stays: where torch iterates in fp32 too, take torch's."""
+    torch.manual_seed(0)
+    start = torch.randn(*shape)
+    own, other = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    ours = Muon([own], lr=1e-2, weight_decay=0.1)
+    theirs = torch.optim.Muon([other], lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        own.grad = torch.randn(*shape)
+        other.grad = own.grad.clone()
+        ours.step()
+        theirs.step()
+        apart = float((own - other).detach().norm() / (own - start).detach().norm())
+        assert 1e-3 < apart < 3e-2
+
+
 def test_what_is_no_matrix_or_is_an_embedding_gets_adam():
     torch.manual_seed(0)
     vector, table = (torch.nn.Parameter(torch.randn(6)), torch.nn.Parameter(torch.randn(5, 4)))

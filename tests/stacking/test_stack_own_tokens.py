@@ -225,8 +225,14 @@ def test_stage_2_and_an_evaluation_read_both(tmp_path):
     rows = english_rows()
     llm_source = Source(make_llm_tokenizer())
     teacher = with_head(build_stack(None, make_llm()), TASK)
-    args = make_stack_args(tmp_path / "teach", max_steps=8, learning_rate=1e-2, warmup_steps=0, **BOTH)
-    finetune(teacher, llm_source, rows, TASK, args, LORA)  # the key of a shared recipe is not the lone LLM's
+    args = make_stack_args(tmp_path / "teach", max_steps=8, learning_rate=1e-2, warmup_steps=0)
+    for name, value in (("train_connector", False), ("llm_tokens", True)):
+        setattr(args, name, value)
+        with pytest.raises(ConfigError, match=f"^{name}: teach does not read it: it belongs to "):
+            finetune(teacher, llm_source, rows, TASK, args, LORA)
+        setattr(args, name, not value)
+    args.stage, args.llm_tokens = "teach", True  # the key of a shared recipe is not the lone LLM's
+    finetune(teacher, llm_source, rows, TASK, args, LORA)
     assert not teacher.config.llm_tokens
     found = vectors(teacher, llm_source, rows)
     stack, source = stage_1(tmp_path / "align")

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import yaml
 from stack_helpers import (
     FOREIGN,
     TEXTS,
@@ -15,9 +16,11 @@ from stack_helpers import (
 )
 
 from dudi.config.recipe_files import list_recipes
+from dudi.errors import ConfigError
 from dudi.program.cli import main
 from dudi.program.stack_train import default_output
-from dudi.stacking.recipe import load_stack_config
+from dudi.stacking import StackArguments
+from dudi.stacking.recipe import load_stack_config, read_words
 
 RECIPES = [name for name in list_recipes(stacks=True) if not name.startswith("stack/mini")]
 # A word of the LLM's name, and the architecture that stands for it; Gemma's own is in test_stack_parts.py.
@@ -65,11 +68,13 @@ def words(stage, name, place, output, *more):
     config = load_stack_config(name, stage)
     family = next(kind for key, kind in FAMILIES.items() if key in str(config.llm.model).lower())
     of_task = "choices" if config.task.kind == "choice" else "of_two" if len(config.task.labels) == 2 else "labelled"
-    rows = "plain" if stage in ("adapt", "align") else of_task
+    alone = stage in ("adapt", "align")
+    rows = "plain" if alone else of_task
+    held_out = [] if alone else [f"data.eval={place}/{rows}.jsonl", "data.eval_split=train"]
     return [
         "stack", stage, name,
         f"llm.model={place}/{family}", "llm.adapters=[]", f"encoder={place}/encoder",
-        f"data.train={place}/{rows}.jsonl", f"data.eval={place}/{rows}.jsonl", "data.eval_split=train",
+        f"data.train={place}/{rows}.jsonl", *held_out,
         "max_steps=2", "per_device_train_batch_size=2", "gradient_accumulation_steps=2", "max_length=64",
         "eval_steps=1", "save_steps=1", "lora.r=4", "use_cpu=true", "disable_tqdm=true",
         "--output", str(output), *more,
@@ -247,6 +252,76 @@ def test_the_paper_s_recipes_clip_no_gradient_and_the_norm_is_measured_all_the_s
     for run in ("align", "finetune"):
         lines = [json.loads(line) for line in (runs / run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         assert all(line["grad_norm"] > 0 for line in lines)
+
+
+# ---- what a stage does not read
+
+UNREAD = [
+    ("teach", "mask_share=0.5", "adapt"),
+    ("teach", "state_drop=0.3", "align"),
+    ("teach", "bitext_share=0.1", "align"),
+    ("teach", "probe_steps=3", "align"),
+    ("teach", "data.parallel=nowhere.jsonl", "align"),
+    ("teach", "llm_tokens=true", "align or distill or finetune"),
+    ("teach", "train_connector=false", "distill or finetune"),
+    ("align", "mask_share=0.5", "adapt"),
+    ("align", "train_connector=false", "distill or finetune"),
+    ("align", "data.eval=rows.jsonl", "teach or distill or finetune"),
+    ("adapt", "connector_start=random", "align"),
+    ("adapt", "data={train: rows.jsonl, bitext: pairs.jsonl}", "align"),
+    ("distill", "merge_lora=false", "align"),
+    ("finetune", "start_rows=8", "align"),
+]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A recipe file of no stage."""
+    file = tmp_path / "own.yaml"
+    file.write_text("encoder: a\nllm: b\ndata: rows.jsonl\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(("stage", "word", "belongs"), UNREAD)
+def test_a_word_that_a_stage_does_not_read_is_an_error(stage, word, belongs, own):
+    key, _, value = word.partition("=")
+    key = "data.bitext" if key == "data" else key
+    said = f"^command line: {key}: {stage} does not read it: it belongs to {belongs}; take it out$"
+    with pytest.raises(ConfigError, match=said):
+        load_stack_config(own, stage, [word])
+    for reader in belongs.split(" or "):
+        load_stack_config(own, reader, [word])
+    if "." not in key:
+        with pytest.raises(ConfigError, match=f"^{key}: {stage} does not read it: it belongs to {belongs}"):
+            StackArguments(output_dir="out", use_cpu=True, stage=stage, **{key: yaml.safe_load(value)})
+
+
+def test_a_file_serves_several_stages_and_a_default_says_nothing(own):
+    own.write_text(own.read_text(encoding="utf-8") + "train_connector: false\nmask_share: 0.5\nprobe_steps: 3\n")
+    for stage in ("adapt", "align", "teach", "distill", "finetune"):
+        config = load_stack_config(own, stage, ["state_drop=0", "data.parallel=null", "connector_start=least_squares"])
+        args = config.stack_arguments("out")
+        assert (args.stage, args.train_connector, args.mask_share, args.probe_steps) == (stage, False, 0.5, 3)
+        again = own.with_name(f"{stage}.yaml")
+        again.write_text(config.resolved_yaml(), encoding="utf-8")
+        assert load_stack_config(again, stage) == config
+
+
+def test_the_rows_of_a_task_are_words_for_every_stage(own, tmp_path):
+    shared = ["task.labels=[a, b]", "data.train=x.jsonl", "data.eval=y.jsonl", "data.language=null"]
+    assert read_words("finetune", shared) == shared
+    assert read_words("align", shared) == [*shared[:2], shared[3]]
+    assert load_stack_config(own, "align", read_words("align", shared)).data.eval is None
+
+
+@pytest.mark.parametrize("stage", ["adapt", "align"])
+@pytest.mark.parametrize("line", ["eval_strategy: epoch", "eval_on_start: true"])
+def test_a_stage_without_a_task_evaluates_nothing(stage, line, own):
+    own.write_text(f"{line}\nencoder: a\nllm: b\ndata: {{train: a.jsonl, eval: b.jsonl}}\n", encoding="utf-8")
+    key = line.partition(":")[0]
+    with pytest.raises(ConfigError, match=rf"own.yaml:1: {key}: {stage} evaluates nothing during training; set {key}="):
+        load_stack_config(own, stage)
+    load_stack_config(own, "finetune")
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,12 @@ class BuiltIn:
     Attributes:
         make: `module:function` that makes its rows, imported when they are asked for.
         licence: Of what the rows are made from.
+        reads: Keys of a recipe's `data` that it alone reads.
     """
 
     make: str
     licence: str
+    reads: tuple[str, ...] = ("rows_per_language",)
 
     def rows(
         self, languages: Sequence[str], tasks: Sequence[str] | None, rows_per_language: int | None, seed: int
@@ -44,5 +46,10 @@ class BuiltIn:
 _CLDR = "Unicode-3.0 (names and formats of Unicode CLDR)"
 SOURCES = {
     "cldr": BuiltIn("dudi.data.cldr.items:source", _CLDR),
-    "cldr-qa-1": BuiltIn("dudi.data.cldr.benchmark:source", _CLDR),
+    "cldr-qa-1": BuiltIn("dudi.data.cldr.benchmark:source", _CLDR, ("rows_per_language", "tasks")),
 }
+
+
+def sources_reading(key: str) -> list[str]:
+    """The built-in sources that read a key of a recipe's `data`, which no other source does."""
+    return [name for name, source in SOURCES.items() if key in source.reads]

@@ -10,7 +10,7 @@ from typing import Literal
 from transformers import IntervalStrategy
 from transformers.training_args import OptimizerNames
 
-from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
+from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
 from dudi.environment import multiplies_bfloat16
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.heads import Distance
@@ -51,7 +51,7 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         """Hold keys against each other."""
         values = vars(self)
         for name, parts in unread(values, [key.name for key in dataclasses.fields(DudiKeys)]).items():
-            raise ConfigError(unread_message(YAML_NAMES.get(name, name), values, parts))
+            raise ConfigError(refusal(YAML_NAMES.get(name, name), values, parts))
         check_cold_start(self.cold_start)
         known = [name.value for name in OptimizerNames]
         if self.cold_start_optim is not None and self.cold_start_optim not in known:

@@ -24,7 +24,7 @@ from dudi.objective.methods import (
     SignalName,
     VerbalizerMode,
 )
-from dudi.training.keys import RunKeys, default_of, key, rules_of
+from dudi.training.keys import RunKeys, default_of, key, rules_of, unread_message, unread_of
 from dudi.training.values import Place
 
 Values = Mapping[str, Any]
@@ -334,20 +334,19 @@ def unread(values: Values, given: Iterable[str]) -> dict[str, list[Part]]:
         given: Names of keys that somebody gave.
     """
     found, method = {}, METHODS[values["method"]]
-    for name in given:
-        parts = [PARTS[part] for part in RULES[name].read_by] if name in RULES else []
+    read_by = {name: RULES[name].read_by for name in given if name in RULES}
+    for name in unread_of(read_by, lambda part: PARTS[part].there(method, values)):
         anyway = [_DEFAULTS.get(name), method_default(method.name, name) if name in METHOD_KEYS else None]
         if name == "num_train_epochs":
             anyway.append(values["spin_iterations"])
-        if parts and not any(part.there(method, values) for part in parts) and values[name] not in anyway:
-            found[name] = parts
+        if values[name] not in anyway:
+            found[name] = [PARTS[part] for part in read_by[name]]
     return found
 
 
-def unread_message(name: str, values: Values, parts: Iterable[Part]) -> str:
-    """What to tell a person who gave a key that nothing reads."""
-    belongs = " or ".join(part.what for part in parts)
-    return f"{name}: method {values['method']} does not read it: it belongs to {belongs}; take it out"
+def refusal(name: str, values: Values, parts: Iterable[Part]) -> str:
+    """What to tell a person who gave a key that nothing of a method reads."""
+    return unread_message(name, f"method {values['method']}", [part.what for part in parts])
 
 
 def check_cold_start(start: str) -> None:

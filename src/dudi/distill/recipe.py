@@ -13,7 +13,8 @@ from dudi.config.layers import Origin
 from dudi.config.recipe import Recipe
 from dudi.config.schema import Schema, TrainingKey, keys_of
 from dudi.config.sections import LoraSection, ModelSection, Section
-from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, unread, unread_message
+from dudi.data.built_in import sources_reading
+from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
 from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.errors import ConfigError
 from dudi.objective.methods import METHODS
@@ -64,10 +65,13 @@ class DataSection(Section):
     )
     max_rows: int | None = Field(default=None, ge=1, description="Read at most this many rows.")
     rows_per_language: int | None = Field(
-        default=None, ge=1, description="Rows per language of a built-in source; null: the source's own number."
+        default=None,
+        ge=1,
+        description="Rows per language of a built-in source, which alone reads it; null: the source's own number.",
     )
     tasks: list[str] | None = Field(
-        default=None, description="Tasks of a built-in source (docs/benchmark.md) to train on; null: all."
+        default=None,
+        description="Tasks of `cldr-qa-1` (docs/benchmark.md), which alone reads it, to train on; null: all.",
     )
 
 
@@ -226,13 +230,14 @@ class RunConfig(Recipe):
         """
         super().hold_together()
         self._settle_teachers()
+        self._settle_rows()
         values = self.settings
         for name, parts in unread(values | self.training, self.training).items():
             key = YAML_NAMES.get(name, name)
             given = self._sources[key]
             switches = {switch for part in parts for switch in part.switches} & self._sources.keys()
             if given.layer >= max((self._sources[switch].layer for switch in switches), default=0):
-                raise ConfigError(f"{given.place}: {unread_message(key, values, parts)}")
+                raise ConfigError(f"{given.place}: {refusal(key, values, parts)}")
             value = self.training.pop(name)
             del self._sources[key]
             if name != "num_train_epochs":
@@ -251,6 +256,30 @@ class RunConfig(Recipe):
         ):
             key = "data.eval" if self.data.eval else "data.eval_split"
             raise ConfigError(self.placed(f"{key}: nothing is evaluated on it; set eval_strategy: epoch, or steps"))
+
+    def _settle_rows(self) -> None:
+        """What built-in sources alone read is refused beside others, or left behind where a layer below gave it.
+
+        Raises:
+            ConfigError: it was given with the rows, or over them.
+        """
+        sources = {key: getattr(self.data, key) for key in ("train", "eval") if getattr(self.data, key) is not None}
+        chosen = max(self._sources[f"data.{key}"].layer for key in sources)
+        for name in ("rows_per_language", "tasks"):
+            readers = sources_reading(name)
+            if getattr(self.data, name) is None or not set(readers).isdisjoint(sources.values()):
+                continue
+            key = f"data.{name}"
+            given = self._sources[key]
+            # A run's own recipe of an earlier version has in one file what lay in two.
+            resolved = Path(given.place.rpartition(":")[0]).name == "resolved.yaml"
+            if given.layer >= chosen and not resolved:
+                raise ConfigError(
+                    f"{given.place}: {key}: {self.data.train} does not read it: it belongs to the built-in source "
+                    f"{' or '.join(readers)}; take it out"
+                )
+            setattr(self.data, name, None)
+            del self._sources[key]
 
     def _settle_teachers(self) -> None:
         """One way of naming teachers: the one that the upper layer takes, where a base has the other.

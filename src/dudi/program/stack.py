@@ -35,12 +35,12 @@ def _align_arguments(parser: argparse.ArgumentParser) -> None:
 def _stage(name: str, help: str) -> Verb:
     def run(given: argparse.Namespace) -> int:
         from dudi.config.recipe_files import refuse_other_verbs
-        from dudi.stacking.recipe import load_stack_config
+        from dudi.stacking.recipe import load_stack_config, read_words
         from dudi.stacking.set_card import task_words
 
         refuse_other_verbs(given.recipe, stacks=True)
         flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
-        task = task_words(given.task) if given.task is not None else ()
+        task = read_words(name, task_words(given.task)) if given.task is not None else ()
         config = load_stack_config(given.recipe, name, [*flavour, *task, *given.overrides])
         from dudi.program.stack_train import run_stage
 

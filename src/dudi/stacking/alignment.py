@@ -168,9 +168,11 @@ def align(
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: a part is missing; or there is bitext, and `max_steps` does not say how long Stage 1 is.
+        ConfigError: a part is missing; Stage 1 does not read a key that was given; or there is bitext, and `max_steps`
+            does not say how long Stage 1 is.
         DataError: a language code is unknown, or a row of the bitext has no English.
     """
+    args.begin("align")
     if model.config.parts != "stack" or model.connector is None or model.llm is None:
         raise ConfigError("align: needs an encoder and an LLM")
     source.check_rows(rows.first_of_each() if isinstance(rows, TextRows) else rows)

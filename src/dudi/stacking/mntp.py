@@ -116,7 +116,11 @@ def adapt(
 
     Returns:
         The model, its adapter merged, `config.is_causal` false.
+
+    Raises:
+        ConfigError: a key was given that MNTP does not read, or the tokenizer or the longest text is not the model's.
     """
+    args.begin("adapt")
     check_reader(model, source, args.max_length)
     model.config.is_causal = False
     lora.add_lora(model.base_model, lora_settings, args.seed)

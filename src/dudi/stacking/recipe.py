@@ -5,17 +5,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dudi.config.layers import COMMAND_LINE
 from dudi.config.recipe import Recipe
 from dudi.config.schema import Schema, TrainingKey, keys_of
 from dudi.config.sections import LoraSection, Section
+from dudi.errors import ConfigError
+from dudi.training.keys import unread_message, unread_of
 from dudi.training.values import Place
 
 if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
+
+
+# For a key of a section that not every stage reads.
+_ALIGN: dict[str, Any] = {"read_by": ("align",)}
+_TASKS: dict[str, Any] = {"read_by": ("teach", "distill", "finetune")}
 
 
 class EncoderSection(Section):
@@ -72,24 +80,37 @@ class StackDataSection(Section):
 
     train: Place | None = Field(default=None, description="A JSONL or Parquet file, a folder, or a hub name.")
     split: str = Field(default="train", description="Its split on the hub.")
-    eval: Place | None = Field(default=None, description="Rows for evaluation during training.")
-    eval_split: str | None = Field(default=None, description="Their split; alone, it names a split of `data.train`.")
-    parallel: Place | None = Field(
-        default=None, description="align: texts with `english`, on which FVU and cosine of each language are measured."
+    eval: Place | None = Field(
+        default=None, description="Rows for evaluation during training.", json_schema_extra=_TASKS
     )
-    parallel_split: str = Field(default="train", description="Their split.")
-    parallel_language: str | None = Field(default=None, description="The language of those that do not name theirs.")
+    eval_split: str | None = Field(
+        default=None, description="Their split; alone, it names a split of `data.train`.", json_schema_extra=_TASKS
+    )
+    parallel: Place | None = Field(
+        default=None,
+        description="Texts with `english`, on which FVU and cosine of each language are measured.",
+        json_schema_extra=_ALIGN,
+    )
+    parallel_split: str = Field(default="train", description="Their split.", json_schema_extra=_ALIGN)
+    parallel_language: str | None = Field(
+        default=None, description="The language of those that do not name theirs.", json_schema_extra=_ALIGN
+    )
     parallel_columns: dict[str, str] = Field(
-        default_factory=dict, description="Our columns to theirs: {english: en}; without it rows of one id are matched."
+        default_factory=dict,
+        description="Our columns to theirs: {english: en}; without it rows of one id are matched.",
+        json_schema_extra=_ALIGN,
     )
     bitext: Place | None = Field(
         default=None,
-        description="align: texts with `english` that Stage 1 learns from first: the LLM's side is the English.",
+        description="Texts with `english` that Stage 1 learns from first: the LLM's side is the English.",
+        json_schema_extra=_ALIGN,
     )
-    bitext_split: str = Field(default="train", description="Their split.")
-    bitext_language: str | None = Field(default=None, description="The language of those that do not name theirs.")
+    bitext_split: str = Field(default="train", description="Their split.", json_schema_extra=_ALIGN)
+    bitext_language: str | None = Field(
+        default=None, description="The language of those that do not name theirs.", json_schema_extra=_ALIGN
+    )
     bitext_columns: dict[str, str] = Field(
-        default_factory=dict, description="Our columns to theirs, as for `parallel_columns`."
+        default_factory=dict, description="Our columns to theirs, as for `parallel_columns`.", json_schema_extra=_ALIGN
     )
     language: str | None = Field(default=None, description="The source language of rows that do not name theirs.")
     columns: dict[str, str] = Field(
@@ -146,6 +167,22 @@ def stack_keys() -> Mapping[str, TrainingKey]:
 STACK = Schema(STACK_SECTIONS, STACK_SHORTHAND, stack_keys)
 
 
+def readers_of(key: str) -> tuple[str, ...]:
+    """The stages that read a key, as YAML names it; none where all of them do."""
+    section, name = STACK.section_of(key)
+    if section is not None:
+        extra: Any = section.model_fields[name].json_schema_extra if name in section.model_fields else None
+        return extra["read_by"] if extra else ()
+    return stack_keys()[key].rule.read_by if key in stack_keys() else ()
+
+
+def read_words(stage: str, words: Sequence[str]) -> list[str]:
+    """Of `key=value` words that several stages share, those that this one reads."""
+    keys = {word: readers_of(word.partition("=")[0]) for word in words}
+    unread = unread_of(keys, stage.__eq__)
+    return [word for word in words if word not in unread]
+
+
 class StackConfig(Recipe):
     """Everything that a stage of `dudi stack` needs to know.
 
@@ -171,6 +208,37 @@ class StackConfig(Recipe):
     data: StackDataSection
     lora: LoraSection | None = Field(default_factory=LoraSection)
 
+    def hold_together(self) -> None:
+        """As of any recipe; and a word of the command line that the stage does not read is refused.
+
+        What a file says may be for another stage that reads the same file.
+        """
+        if not self.stage:
+            return super().hold_together()
+        self._refuse_evaluation()
+        super().hold_together()
+        words = [key for key, setting in self._sources.items() if setting.origin == COMMAND_LINE]
+        for key in unread_of({key: readers_of(key) for key in words}, self.stage.__eq__):
+            if self._differs(key):
+                raise ConfigError(f"{self.place(key)}: {unread_message(key, self.stage, readers_of(key))}")
+
+    def _refuse_evaluation(self) -> None:
+        """Stages without a task have no rows for it, and `transformers` wants some."""
+        tasks = readers_of("data.eval")
+        for key, off in (("eval_strategy", "no"), ("eval_on_start", False)):
+            if self.stage not in tasks and self.settings[key] != off:
+                raise ConfigError(
+                    self.placed(f"{key}: {self.stage} evaluates nothing during training; set {key}={str(off).lower()}")
+                )
+
+    def _differs(self, key: str) -> bool:
+        """Whether a key has another value than its default."""
+        section, name = STACK.section_of(key)
+        if section is None:
+            return bool(self.value(stack_keys()[key]) != stack_keys()[key].default)
+        given = getattr(self, key.partition(".")[0])
+        return bool(getattr(given, name) != section.model_fields[name].get_default(call_default_factory=True))
+
     @property
     def stage(self) -> str:
         """The verb: adapt, align, teach, distill or finetune."""
@@ -180,7 +248,9 @@ class StackConfig(Recipe):
         """The run's `StackArguments`; errors as in `arguments`."""
         from dudi.stacking.arguments import StackArguments
 
-        found: StackArguments = self.arguments(StackArguments, output_dir)
+        # Named afterwards: what the stage does not read has been refused, as far as it is no other stage's of the file.
+        found: StackArguments = self.arguments(StackArguments, output_dir, stage=None)
+        found.stage = self.training.get("stage")
         return found
 
 
@@ -193,6 +263,6 @@ def load_stack_config(path: Path | str, stage: str, overrides: Sequence[str] = (
         overrides: `key=value` words.
 
     Raises:
-        ConfigError: as in `Recipe.load`.
+        ConfigError: as in `Recipe.load`; or the stage does not read a word.
     """
     return StackConfig.load(path, [*overrides, f"stage={stage}"])

@@ -157,14 +157,16 @@ def finetune(
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: the LLM is to read its own tokens, and a part or its tokenizer is missing.
+        ConfigError: the LLM is to read its own tokens, and a part or its tokenizer is missing; or a key was given that
+            is not read: of the LLM alone as by `teach`.
         DataError: a row has no label or no answer, or a language code is unknown.
     """
-    written = task.kind == "generation"
+    written, alone = task.kind == "generation", model.config.parts == "llm"
+    stage = "teach" if alone else "finetune"
+    args.begin(stage)
     (check_answered if written else check_labelled)([*rows, *eval_rows])
     source.check_rows([*rows, *eval_rows])
     prepare_reading(model, source, task, args, llm_tokenizer)
-    alone = model.config.parts == "llm"
     _prepare(model, args, lora_settings, None if written else model.get_submodule("score"))
     objective: Answers | Labels
     if written:
@@ -173,7 +175,7 @@ def finetune(
         objective = Answers(source, task, args, llm_tokenizer)
         check_reader(cast(PreTrainedModel, model.reader.llm), Source(llm_tokenizer), objective.longest)
     else:
-        objective = Labels("teach" if alone else "finetune", source, task, args, llm_tokenizer)
+        objective = Labels(stage, source, task, args, llm_tokenizer)
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
     set_stage(model, "teacher" if alone else "finetuned")
     return model
@@ -231,10 +233,11 @@ def distill(
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: the answers are written; the head has another shape; or the LLM is to read its own tokens, and a
-            part or its tokenizer is missing.
+        ConfigError: the answers are written; the head has another shape; Stage 2 does not read a key that was given; or
+            the LLM is to read its own tokens, and a part or its tokenizer is missing.
         DataError: there are not as many vectors as rows, or a language code is unknown.
     """
+    args.begin("distill")
     if task.kind == "generation":
         raise ConfigError("distill: a written answer has no vector; learn to write with finetune")
     if len(stored) != len(rows):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from dudi.data.locate import records_of
 from dudi.errors import ConfigError
 from dudi.evaluation.records import STUDENT
-from dudi.stacking.recipe import StackConfig, load_stack_config, stack_keys
+from dudi.stacking.recipe import StackConfig, load_stack_config, read_words, stack_keys
 from dudi.stacking.set_card import task_words
 from dudi.stacking.stored import MODEL
 from dudi.study.grid import Study, StudyRow, StudyStage
@@ -149,7 +149,8 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
     for one in row.stages:
         earlier = {key: made[name] for key, name in one.after.items()}
         try:
-            words = (*(() if one.task is None else task_words(Path(one.task))), *one.words)
+            task = () if one.task is None else read_words(one.verb, task_words(Path(one.task)))
+            words = (*task, *one.words)
             # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
             told = tuple(f"{key}={stage.verb}-{stage.key}" for key, stage in earlier.items())
             key = _key_of(one.verb, _recipe_of(study, one), (*words, *told))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from dudi.errors import ConfigError
@@ -30,7 +31,8 @@ class Rule:
         at_least: It is not smaller.
         below: It is smaller.
         at_most: It is not larger.
-        read_by: Parts of a run (`distill/keys.py`), one of which has to be there; empty: every run reads it.
+        read_by: Parts of a run (`distill/keys.py`) or stages of a stack (`stacking/recipe.py`), one of which has to be
+            there; empty: every run reads it.
         common: For a key whose default is the method's: what holds for a method that does not name it.
         refused: Why no value but the default has an effect, and what to do instead.
         elsewhere: Where a person says it who writes a recipe; Python takes it.
@@ -173,6 +175,27 @@ class RunKeys:
     )
     remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False
+
+
+def unread_of(read_by: Mapping[str, tuple[str, ...]], there: Callable[[str], bool]) -> list[str]:
+    """Those of some keys that nothing reads which is there.
+
+    Args:
+        read_by: What reads each key; nothing named: every run does.
+        there: Whether a run has a part, or is a stage.
+    """
+    return [name for name, readers in read_by.items() if readers and not any(map(there, readers))]
+
+
+def unread_message(name: str, who: str, readers: Iterable[str]) -> str:
+    """What to tell a person who gave a key that nothing reads.
+
+    Args:
+        name: The key, as it was given.
+        who: What was asked to read it.
+        readers: What would.
+    """
+    return f"{name}: {who} does not read it: it belongs to {' or '.join(readers)}; take it out"
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
