@@ -723,6 +723,9 @@ def test_broken_files(make_run, tmp_path):
         recipe.write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=r"resolved\.yaml"):
             load_evaluations([f"{tmp_path}/a,{tmp_path}/b"])
+    recipe.write_text("method: dudi\nseed: [\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"resolved\.yaml:3: not valid YAML"):
+        load_evaluations([f"{tmp_path}/a,{tmp_path}/b"])
     (tmp_path / "a" / "evaluation.json").write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match=r"evaluation\.json"):
         load_evaluations([str(tmp_path / "a")])

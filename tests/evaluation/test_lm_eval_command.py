@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 
 from dudi.command import Verb, dispatch, guarded
 from dudi.distill.recipe import load_run_config
+from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import BENCHMARKS, Wanted, choose
 from dudi.evaluation.of_run import asked_of
 from dudi.evaluation.records import read_evaluations
@@ -16,6 +17,7 @@ from dudi.evaluation.source import source_of
 from dudi.program import compare as comparing
 from dudi.program.eval import run
 from dudi.program.eval_options import add_arguments
+from dudi.program.lm_eval import _pairs
 from helpers import make_model, make_tokenizer
 from task_sets import write_sets
 
@@ -130,6 +132,13 @@ def test_single_models_are_compared_question_by_question(models, sets, tmp_path,
     (tmp_path / "evals" / "plain" / "answers.jsonl").unlink()
     assert dudi("compare", "evals/one", "evals/plain", "--metric", "bits_per_byte") == 0
     assert "Not tested, since a test needs 2 scores a side" in capsys.readouterr().out
+
+
+def test_generation_keywords_are_values():
+    found = _pairs("temperature=1e-5, do_sample=no,until=x y,top_p=,stop=2024-01-01")
+    assert found == {"temperature": 1e-5, "do_sample": False, "until": "x y", "top_p": None, "stop": "2024-01-01"}
+    with pytest.raises(ConfigError, match=r"--gen-kwargs: until:1: not valid YAML"):
+        _pairs("until=[INST")
 
 
 def test_what_is_refused(models, sets, capsys):

@@ -126,6 +126,12 @@ def test_a_broken_resolved_yaml_is_said(make, text):
     assert "resolved.yaml is missing or cannot be read" in page_of(folder).text
 
 
+def test_resolved_yaml_is_read_as_recipes_are(make):
+    run = read_run(make(more="weight_decay: 1e-5  # command line\nrun_name: 2024-01-01  # command line\n"))
+    assert (run.value("weight_decay"), run.value("run_name")) == (1e-5, "2024-01-01")
+    assert "resolved.yaml" in read_run(make("twice", more="seed: 1\nseed: 2\n")).missing
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_a_broken_env_json_is_said(make, text):
     folder = make()

@@ -25,7 +25,7 @@ from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
 from dudi.stacking import LoraSettings, Source, StackRow, build_stack, finetune, stored, translate, with_head
 from dudi.stacking.evaluation import macro_f1
-from dudi.stacking.systems import by_split, lines_of, scores_of
+from dudi.stacking.systems import by_split, lines_of, scores_of, seed_of
 from dudi.stacking.translation import translate_rows
 
 LORA = LoraSettings(r=4)
@@ -256,3 +256,15 @@ def test_choices_are_asked_about_through_the_command(place, tmp_path, capsys):
     answers = answers_in(tmp_path / "out", "run")
     assert [line["label"] for line in answers] == [row.label for row in rows]
     assert all(line["answer"] in (0, 1, 2) for line in answers)
+
+
+def test_the_seed_of_a_run_is_its_recipes(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert seed_of(str(tmp_path)) == 0
+    for text, seed in (("method: x\n", 0), ("seed: 010\n", 10), ("seed: 3  # default\n", 3)):
+        (tmp_path / "resolved.yaml").write_text(text)
+        assert seed_of(str(tmp_path)) == seed
+    for text, told in (("a: 1\nseed: one\n", ":2: seed: expected a whole number"), ("seed: [\n", ":2: not valid YAML")):
+        (tmp_path / "resolved.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"resolved\.yaml" + told):
+            seed_of(str(tmp_path))

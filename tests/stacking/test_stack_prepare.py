@@ -1,11 +1,13 @@
 """`dudi stack prepare`: upstream's layouts and the hub's, fields apart, nothing lost without a word."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import datasets
 import pytest
 
+from dudi.config.yaml_tree import parse_yaml
 from dudi.errors import ConfigError, DataError
 from dudi.program.cli import main
 from dudi.stacking import prepare as prepare_module
@@ -13,7 +15,7 @@ from dudi.stacking.prepare import prepare
 from dudi.stacking.reading import read_rows, training_rows
 from dudi.stacking.recipe import load_stack_config
 from dudi.stacking.rows import Task
-from dudi.stacking.set_card import said, task_words
+from dudi.stacking.set_card import Prepared, recipe_part, said, task_words
 from dudi.stacking.set_rows import split_in
 from dudi.stacking.task_sets import NLI, TASK_SETS, TOPICS, Hub
 
@@ -102,6 +104,19 @@ def test_a_stage_takes_rows_and_labels_from_the_folder(sib, tmp_path, monkeypatc
     assert (len(rows), len(own)) == (3, 1)
     assert main(["stack", "finetune", "own.yaml", "--task", "nothing"]) == 2
     assert "--task nothing: holds no set of `dudi stack prepare`" in capsys.readouterr().err
+
+
+def test_what_is_written_for_a_recipe_reads_back(tmp_path):
+    """PyYAML left `1e-5` and `08` without quotes, which are numbers in a recipe."""
+    labels = ("no", "1e-5", "08", "a: b # c", "ไม่")
+    done = Prepared(dataclasses.replace(TASK_SETS["sib200"], labels=labels), tmp_path)
+    assert parse_yaml(recipe_part(done), "x").plain() == {"task": done.of.task, "data": {}}
+    done.counts["train", "eng_Latn"] = 1
+    write(tmp_path / "task.yaml", recipe_part(done))
+    train = (tmp_path / "train/eng_Latn.jsonl").as_posix()
+    assert parse_yaml(recipe_part(done), "x").plain() == {"task": done.of.task, "data": {"train": train}}
+    config = load_stack_config("stack/nllb-llm2vec/mnli", "finetune", task_words(tmp_path))
+    assert (tuple(config.task.labels), config.data.train) == (labels, train)
 
 
 def test_belebele_keeps_passage_question_and_choices_apart(belebele, tmp_path):

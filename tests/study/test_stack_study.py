@@ -123,16 +123,24 @@ def study_file(parents, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ("[{verb: aligne, recipe: own.yaml}]", "rows.0.stages.0.verb: Input should be 'adapt', 'align', 'teach'"),
+        ("[{verb: aligne, recipe: own.yaml}]", ":6: rows.0.stages.0.verb: Input should be 'adapt', 'align', 'teach'"),
+        ("[{verb: teach, recipe: own.yaml,\n      after: {start: align}}]", ":7: row 'A': stage 'teach': after.start"),
         ("[{verb: teach, recipe: own.yaml, after: {start: align}}]", "there is no earlier stage 'align'"),
+        (
+            "[{verb: teach,\n      recip: own.yaml}]",
+            ":7: rows.0.stages.0.recip: Extra inputs are not permitted (did you",
+        ),
         (
             "[{verb: teach, recipe: own.yaml}, {verb: distill, recipe: own.yaml, after: {teacher: teech}}]",
             "no earlier stage 'teech' (did you mean 'teach'?)",
         ),
-        ("[{verb: teach, recipe: own.yaml}, {verb: teach, recipe: own.yaml}]", "two stages are called 'teach'"),
-        ("[{verb: align, recipe: own.yaml}]", "its last stage, 'align', has no head to ask"),
-        ("[{verb: teach, recipe: own.yaml}]\n    keys: {seed: 1}", "has both keys and stages"),
-        ("[]", "is no stack"),
+        (
+            "[{verb: teach, recipe: own.yaml},\n      {verb: teach, recipe: own.yaml}]",
+            ":7: row 'A': two stages are called 'teach'",
+        ),
+        ("[{verb: align, recipe: own.yaml}]", ":6: row 'A': its last stage, 'align', has no head to ask"),
+        ("[{verb: teach, recipe: own.yaml}]\n    keys: {seed: 1}", ":7: row 'A': has both keys and stages"),
+        ("[]", ":5: row 'A': is no stack"),
     ],
 )
 def test_wrong_stages_are_one_line_with_the_file(study_file, rows, told):
@@ -146,9 +154,12 @@ def test_wrong_stages_are_one_line_with_the_file(study_file, rows, told):
     ("head", "told"),
     [
         ("", "asked: ROWS"),
-        ("asked: rows.jsonl\ncost: true\n", "cost: is of studies of `dudi train`"),
-        ("asked: rows.jsonl\nrecipe: own.yaml\n", "recipe: is of studies of `dudi train`"),
-        ("asked: {rows: rows.jsonl, beems: 3}\n", "asked.beems: Extra inputs"),
+        ("asked: rows.jsonl\ncost: true\n", ":3: cost: is of studies of `dudi train`"),
+        ("asked: rows.jsonl\nrecipe: own.yaml\n", ":3: recipe: is of studies of `dudi train`"),
+        (
+            "asked: {rows: rows.jsonl, beems: 3}\n",
+            ":2: asked.beems: Extra inputs are not permitted (did you mean 'beams'?)",
+        ),
     ],
 )
 def test_a_head_that_does_not_fit_is_one_line_with_the_file(study_file, head, told):
@@ -161,11 +172,16 @@ def test_a_head_that_does_not_fit_is_one_line_with_the_file(study_file, head, to
 @pytest.mark.parametrize(
     ("stage", "told"),
     [
+        ("{verb: teach, recipe: own.yaml, keys: {lerning_rate: 1}}", ":4: unknown key 'lerning_rate' (did you mean"),
         ("{verb: teach, recipe: own.yaml, keys: {lerning_rate: 1}}", "did you mean 'learning_rate'?"),
         ("{verb: teach, recipe: stack/mini/regoin}", "did you mean 'stack/mini/region'?"),
+        ("{verb: teach, recipe: stack/mini/regoin}", ":4: row 'A': stage 'teach': stack/mini/regoin"),
         ("{verb: teach, recipe: own.yaml, task: nowhere}", "holds no set of `dudi stack prepare`"),
-        ("{verb: teach, recipe: own.yaml, keys: {data: nowhere.jsonl}}", "row 'A': data.train: nowhere.jsonl: no such"),
-        ("{verb: teach, recipe: own.yaml}", "asked: gone.jsonl: no such file or folder"),
+        (
+            "{verb: teach, recipe: own.yaml, keys: {data: nowhere.jsonl}}",
+            ":4: row 'A': data.train: nowhere.jsonl: no such",
+        ),
+        ("{verb: teach, recipe: own.yaml}", ":2: asked: gone.jsonl: no such file or folder"),
     ],
 )
 def test_a_dry_run_finds_what_a_stage_would_not(study_file, tmp_path, capsys, stage, told):

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dudi.config.recipe_files import list_recipes
 from dudi.errors import ConfigError, DataError
@@ -86,21 +87,72 @@ class TestStudyFiles:
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ("rows: []\nseed: 3\n", "seed: Extra inputs"),
-            ("rows: [{name: A, keys: {}}, {name: A}]\n", "two rows are called 'A'"),
-            ("rows: [{name: DuDi}]\nbaseline: Dudi\n", "there is no row 'Dudi' (did you mean 'DuDi'?)"),
-            ("rows: [{name: DuDi}]\ncandidate: DuDi\nrivals: [Dudi]\n", "rivals: there is no row 'Dudi'"),
-            ("rows: [{name: A}, {name: B}]\nrivals: [B]\n", "rivals: are the others that a `candidate` is tested"),
-            ("rows: [{name: A, score: teacher}]\n", "rows.0.score"),
-            ("rows: [}\n", "is not YAML"),
-            ("name: x\nrows: []\n", "its name is the file's"),
+            ("rows: []\nseed: 3\n", ":5: seed: Extra inputs are not permitted (did you mean 'seeds'?)"),
+            (
+                "rows:\n- name: A\n- {key: {}}\n",
+                ":6: rows.1.key: Extra inputs are not permitted (did you mean 'keys'?)",
+            ),
+            ("rows:\n- name: A\n- {keys: {}}\n", ":6: rows.1.name: Field required"),
+            ("about: x\n", "tiny.yaml: rows: Field required"),
+            ("rows: []\nviews:\n- split\n- tasks\n", ":7: views.1: Input should be 'language'"),
+            ("rows:\n- {name: A, keys: {}}\n- {name: A}\n", ":6: two rows are called 'A'"),
+            ("rows: [{name: DuDi}]\nbaseline: Dudi\n", ":5: baseline: there is no row 'Dudi' (did you mean 'DuDi'?)"),
+            ("rows: [{name: DuDi}]\ncandidate: Dudi\n", ":5: candidate: there is no row 'Dudi'"),
+            ("rows: [{name: D}]\ncandidate: D\nrivals:\n- Dd\n", ":7: rivals: there is no row 'Dd'"),
+            ("rows: [{name: A}, {name: B}]\nrivals: [B]\n", ":5: rivals: are the others that a `candidate` is tested"),
+            ("rows:\n- name: A\n  score: teacher\n", ":6: rows.0.score"),
+            ("rows:\n- name: A\n  translate: x\n", ":6: row 'A': a stack is asked about rows"),
+            ("rows: [}\n", ":4: not valid YAML"),
+            ("rows: []\nrows: []\n", ":5: 'rows' is given twice (before on line 4)"),
+            ("rows:\n- &a {name: A}\n- {<<: *a, name: B}\n", ":6: '<<' merges nothing here; write the keys out"),
+            ("about: !!set {a}\nrows: []\n", ":4: the tag '!!set' is refused"),
+            ("name: x\nrows: []\n", ":4: name: is not a key of a study: its name is the file's"),
         ],
     )
-    def test_what_is_wrong_is_said_with_the_file(self, study_file, text, told):
+    def test_what_is_wrong_is_said_with_the_file_and_the_line(self, study_file, text, told):
         file = study_file(text)
         with pytest.raises(ConfigError, match=re.escape(told)) as error:
             read_study(file)
-        assert str(file) in str(error.value)
+        assert str(error.value).startswith(f"{file}:")
+
+    @pytest.mark.parametrize("content", ["", "- 1\n", "{}\n"])
+    def test_a_file_that_is_no_mapping(self, tmp_path, content):
+        (tmp_path / "no.yaml").write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigError, match=r"no\.yaml: a study is a mapping with title"):
+            read_study(tmp_path / "no.yaml")
+        with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
+            read_study(tmp_path / "gone.yaml")
+
+    def test_values_are_read_as_a_recipe_reads_them(self, study_file):
+        """PyYAML made text of `1e-5`, 8 of `010` and a boolean of `no`."""
+        keys = (
+            "method: dudi, learning_rate: 1e-5, max_steps: 010, eval_strategy: no, share_rollouts: off, x: [no, {a: b}]"
+        )
+        file = study_file(f"rows:\n- name: 2024-01-01\n  keys: {{{keys}}}\n")
+        (row,) = read_study(file).rows
+        assert row.name == "2024-01-01"
+        assert row.keys["learning_rate"] == 1e-5 and row.keys["max_steps"] == 10
+        words = ('method="dudi"', "learning_rate=1e-05", "max_steps=10", "eval_strategy=no", "share_rollouts=off")
+        assert row.words == (*words, 'x=[no, {"a": "b"}]')
+        file.write_text(file.read_text(encoding="utf-8").replace(", x: [no, {a: b}]", ""), encoding="utf-8")
+        config = job_of(study := read_study(file), study.rows[0], 0).config()
+        settings = config.settings
+        assert (settings["learning_rate"], settings["max_steps"], settings["eval_strategy"]) == (1e-5, 10, "no")
+        assert settings["share_rollouts"] is False
+
+    def test_the_shipped_ones_mean_what_any_reader_of_yaml_says(self):
+        """The identity of a finished run hashes its keys."""
+        files = [file for file in (ROOT / "recipes/study").rglob("*.yaml") if file.name != "held_out.yaml"]
+        assert len(files) > 20
+        for file in files:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            for row, theirs in zip(read_study(file).rows, content["rows"], strict=True):
+                parts = [(row, theirs), *zip(row.stages, theirs.get("stages", ()), strict=True)]
+                for part, said in parts:
+                    words = [
+                        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in said.get("keys", {}).items()
+                    ]
+                    assert list(part.words) == words
 
     def test_a_recipe_that_is_not_there(self, study_file):
         file = study_file("rows: []\n")
@@ -111,7 +163,21 @@ class TestStudyFiles:
     def test_an_unknown_key_of_a_row_is_the_recipes_error(self, study_file, capsys):
         file = study_file("rows: [{name: A, keys: {method: dudi, alhpa: 1}}]\n")
         assert main(["study", "run", str(file), "--dry-run"]) == 2
-        assert "alhpa" in capsys.readouterr().err
+        assert f"{file}:4: unknown key 'alhpa' (did you mean 'lora.alpha'?)" in capsys.readouterr().err
+
+    def test_a_value_that_its_recipe_refuses_has_the_studys_line(self, study_file, capsys):
+        file = study_file("rows:\n- name: A\n  keys:\n    method: dudi\n    learning_rate: abc\n")
+        assert main(["study", "run", str(file), "--dry-run"]) == 2
+        assert f"{file}:8: learning_rate: expected a number, got abc (text)" in capsys.readouterr().err
+        file = study_file("rows:\n- name: A\n  keys:\n    method: dudi\n    student.trust_remote_code: true\n")
+        assert main(["study", "run", str(file), "--dry-run"]) == 2
+        assert f"{file}:8: student.trust_remote_code: a file may not" in capsys.readouterr().err
+
+    def test_a_job_keeps_its_lines_on_the_way_to_another_process(self, study_file):
+        study = read_study(study_file("rows:\n- name: A\n  keys: {method: dudi}\n"))
+        job = job_of(study, study.rows[0], 0)
+        again = pickle.loads(pickle.dumps(job))
+        assert again == job and [word.place for word in again.words] == [f"{study.file}:6"]
 
 
 class TestJobs:

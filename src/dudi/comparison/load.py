@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dudi.comparison.same import differences
-from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.config.yaml_tree import read_yaml
+from dudi.errors import ConfigError, DataError, DudiError, did_you_mean
 from dudi.evaluation.records import FILE, FLOOR, STUDENT, Evaluation, read_evaluations
 
 RECIPE = "resolved.yaml"
@@ -190,10 +189,10 @@ def _by_training_seed(part: Evaluation) -> Evaluation:
     if part.subject or not recipe.is_file():
         return part
     try:
-        content: Any = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-        seed = content["seed"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{recipe}: has no seed that can be read: {type(error).__name__}") from error
+        content: Any = read_yaml(recipe).plain()
+    except DudiError as error:
+        raise DataError(str(error)) from error
+    seed = content.get("seed") if isinstance(content, dict) else None
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise DataError(f"{recipe}: its seed is not a whole number")
+        raise DataError(f"{recipe}: has no seed that is a whole number")
     return dataclasses.replace(part, runs=(dataclasses.replace(part.runs[0], seed=seed),))

@@ -11,19 +11,18 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from dudi.config.recipe_files import list_recipes, recipes_folder
 from dudi.config.schema import REFUSED, Schema
-from dudi.config.yaml_tree import Node, parse_yaml
-from dudi.errors import ConfigError, EnvironmentFault, nearest
+from dudi.config.yaml_tree import Node, parse_yaml, read_yaml
+from dudi.errors import ConfigError, nearest
 from dudi.training.keys import YAML_NAMES
 from dudi.training.values import takes_list, takes_text_alone
 
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"
 MAX_CHAIN = 16
-MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[\w-]+")
 _FAMILIAR = {"lr": "learning_rate", "epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 
@@ -37,7 +36,7 @@ class Setting:
     Attributes:
         value: Plain values, as yet unchecked.
         origin: `recipe` or `command line`.
-        place: `FILE:LINE`, or `command line`; what messages begin with.
+        place: `FILE:LINE` (of a word, where a file gave it), or `command line`; what messages begin with.
         layer: The number of its file in the chain, the deepest base first; words come last.
     """
 
@@ -48,6 +47,17 @@ class Setting:
 
 
 Settings = dict[str, Setting]
+
+
+class PlacedWord(str):
+    """A `key=value` word that a file gave, such as a study's: messages begin with its `FILE:LINE`."""
+
+    place: str
+
+    def __new__(cls, word: str, place: str = COMMAND_LINE) -> Self:
+        made = super().__new__(cls, word)
+        made.place = place
+        return made
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Setting
 
     Args:
         path: The recipe.
-        overrides: Words of the form `key=value`, the later one wins.
+        overrides: Words of the form `key=value`, the later one wins; each may be a `PlacedWord`.
         schema: Which keys there are.
 
     Raises:
@@ -83,8 +93,9 @@ def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Setting
     for number, (file, root) in enumerate(chain):
         _lay(_Layer(_shown(file), number, schema, settings), root)
     for word in overrides:
-        key, value = _override(word, schema)
-        _lay(_Layer(COMMAND_LINE, len(chain), schema, settings, COMMAND_LINE), Node({key: value}, 1))
+        place = word.place if isinstance(word, PlacedWord) else COMMAND_LINE
+        key, value = _override(word, place, schema)
+        _lay(_Layer(place, len(chain), schema, settings, COMMAND_LINE), Node({key: value}, 1))
     return settings
 
 
@@ -99,7 +110,7 @@ def _chain(path: Path) -> list[tuple[Path, Node]]:
             raise ConfigError(f"{asked_by}: {EXTENDS}: {_shown(following)} is already part of the chain: a circle")
         seen.append(following.resolve())
         name = _shown(following)
-        root = parse_yaml(_read(following, asked_by), name)
+        root = read_yaml(following, name, f"{asked_by}: {EXTENDS}" if asked_by else "")
         if not isinstance(root.value, dict):
             raise ConfigError(f"{name}:{root.line}: a recipe is a mapping of `key: value` lines")
         chain.append((following, root))
@@ -119,23 +130,6 @@ def _base_of(path: Path, base: Node | None, place: str) -> Path | None:
     return recipes_folder() / f"{base.value}.yaml" if not beside.exists() and base.value in shipped else beside
 
 
-def _read(path: Path, asked_by: str) -> str:
-    prefix = f"{asked_by}: {EXTENDS}: " if asked_by else ""
-    try:
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{prefix}{_shown(path)}: is no file")
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{prefix}{_shown(path)}: more than {MAX_BYTES:,} bytes are too many for a recipe")
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{_shown(path)}:{line}: not UTF-8; save the recipe as UTF-8 text") from error
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ConfigError(f"{prefix}{_shown(path)}: no such file") from error
-    except OSError as error:
-        raise EnvironmentFault(f"{prefix}{_shown(path)}: cannot be read: {error.strerror}") from error
-
-
 def _shown(path: Path) -> str:
     """The path as short as it can be: a shipped recipe's from `recipes/`, others relative to the working directory."""
     shipped = recipes_folder().resolve()
@@ -145,11 +139,11 @@ def _shown(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def _override(word: str, schema: Schema) -> tuple[str, Node]:
+def _override(word: str, place: str, schema: Schema) -> tuple[str, Node]:
     """Key and value of a word: YAML, but as it stands where the key takes text alone (`my rows #2.jsonl`, `123`)."""
     key, equals, text = (part.strip() for part in word.partition("="))
     if not equals or not key:
-        raise ConfigError(f"{COMMAND_LINE}: '{word}' is not of the form key=value")
+        raise ConfigError(f"{place}: '{word}' is not of the form key=value")
     hint = schema.hint(YAML_NAMES.get(key, key))
     mapping = schema.section_of(key)[0] is not None and text.startswith("{")
     quoted = text[:1] in "'\"" and text[-1:] == text[:1]
@@ -157,7 +151,7 @@ def _override(word: str, schema: Schema) -> tuple[str, Node]:
         return key, Node(None, 1)
     if takes_text_alone(hint) and not mapping and not quoted:
         return key, Node(text, 1)
-    return key, parse_yaml(text, f"{COMMAND_LINE}: {key}", comments=False)
+    return key, parse_yaml(text, f"{place}: {key}", comments=False)
 
 
 def _lay(layer: _Layer, root: Node) -> None:

@@ -134,7 +134,7 @@ class Recipe(BaseModel):
         return self._sources[key].origin if key in self._sources else "default"
 
     def place(self, key: str) -> str | None:
-        """`FILE:LINE` of a value that a recipe gave, `command line`, or None for the defaults."""
+        """`FILE:LINE` of a value that a recipe or a study gave, `command line`, or None for the defaults."""
         origin = self.origin(key)
         return self._sources[self.known(key)].place if origin in ("recipe", "command line") else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
@@ -18,9 +19,10 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.resolver import VersionedResolver
 
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, EnvironmentFault
 from dudi.training.values import WORDS, Word
 
+MAX_BYTES = 1 << 20
 MAX_CHARACTERS = 262_144
 MAX_NODES = 20_000
 MAX_DEPTH = 32
@@ -55,6 +57,38 @@ class _Resolver(VersionedResolver):
             super().add_version_implicit_resolver(version, tag, regexp, first)
 
 
+def read_yaml(path: Path, name: str = "", asked_by: str = "") -> Node:
+    """Read a file that holds one YAML document of plain values.
+
+    Args:
+        path: The file.
+        name: What error messages call it; its path when empty.
+        asked_by: What names it, in front of a message that it cannot be read.
+
+    Returns:
+        The root; an empty document is an empty mapping.
+
+    Raises:
+        ConfigError: no such file, not UTF-8, or as `parse_yaml`; EnvironmentFault: it cannot be read.
+    """
+    name = name or str(path)
+    prefix = f"{asked_by}: " if asked_by else ""
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{prefix}{name}: is no file")
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{prefix}{name}: more than {MAX_BYTES:,} bytes are too many for a recipe or a study")
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{name}:{line}: not UTF-8; save the file as UTF-8 text") from error
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise ConfigError(f"{prefix}{name}: no such file") from error
+    except OSError as error:
+        raise EnvironmentFault(f"{prefix}{name}: cannot be read: {error.strerror}") from error
+    return parse_yaml(text, name)
+
+
 def parse_yaml(text: str, name: str, *, comments: bool = True) -> Node:
     """Read one YAML document of plain values.
 
@@ -70,7 +104,8 @@ def parse_yaml(text: str, name: str, *, comments: bool = True) -> Node:
         ConfigError: syntax, tags, duplicate or non-text keys, too much of anything; with name and line.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError(f"{name}: {len(text):,} characters are too many for a recipe (at most {MAX_CHARACTERS:,})")
+        most = f"at most {MAX_CHARACTERS:,}"
+        raise ConfigError(f"{name}: {len(text):,} characters are too many for a recipe or a study ({most})")
     opened = itertools.accumulate((character in "[{") - (character in "]}") for character in text)
     if max(opened, default=0) > MAX_OPEN:  # ruamel takes seconds to find out
         raise ConfigError(f"{name}: values are nested too deeply")
@@ -102,7 +137,7 @@ def _read(node: Any, name: str, constructor: SafeConstructor, counter: Iterator[
         raise ConfigError(f"{name}:{line}: too many or too deeply nested values (do anchors refer to each other?)")
     if str(node.tag) not in _PLAIN:
         tag = str(node.tag).replace(_CORE, "!!")
-        raise ConfigError(f"{name}:{line}: the tag '{tag}' is refused: a recipe holds plain values")
+        raise ConfigError(f"{name}:{line}: the tag '{tag}' is refused: only plain values are read")
     if isinstance(node, SequenceNode):
         return Node([_read(child, name, constructor, counter, depth + 1) for child in node.value], line)
     if not isinstance(node, MappingNode):
@@ -113,6 +148,8 @@ def _read(node: Any, name: str, constructor: SafeConstructor, counter: Iterator[
         key = _scalar(key_node, constructor) if isinstance(key_node, ScalarNode) else None
         if not isinstance(key, str):
             raise ConfigError(f"{place}: a key must be text (quote it if it is meant to be)")
+        if key == "<<" and key_node.style is None:
+            raise ConfigError(f"{place}: '<<' merges nothing here; write the keys out (an alias gives a whole value)")
         if key in found:
             raise ConfigError(f"{place}: '{key}' is given twice (before on line {found[key].line})")
         value = _read(child, name, constructor, counter, depth + 1)

@@ -162,6 +162,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merged | content
 
 
+# PyYAML as lm_eval reads its own files: YAML 1.1, `<<`, a tag for functions; our reader refuses the last two.
 class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
     """Plain YAML, and the names of functions as names."""
 

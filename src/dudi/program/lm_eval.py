@@ -49,12 +49,13 @@ def _truth(text: str) -> bool:
 
 def _pairs(text: str) -> dict[str, Any]:
     """`do_sample=true,temperature=0.7`: numbers and truth values as such."""
-    import yaml
+    from dudi.config.yaml_tree import parse_yaml
+    from dudi.training.values import fit
 
     found = {}
     for pair in filter(None, text.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key:
             raise ConfigError(f"--gen-kwargs: '{pair}' is not of the form key=value")
-        found[key.strip()] = yaml.safe_load(value)
+        found[key] = fit(parse_yaml(value, f"--gen-kwargs: {key}").plain(), Any, key) if value else None
     return found

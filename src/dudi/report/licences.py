@@ -88,7 +88,7 @@ def _stated(name: str, revision: str | None, kind: str) -> str:
         elif is_hub(name):
             card = huggingface_hub.try_to_load_from_cache(name, CARD, revision=revision, repo_type=kind)
         front = huggingface_hub.metadata_load(card) if isinstance(card, str | Path) and str(card) else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # huggingface_hub reads cards with PyYAML
         return ""
     # A licence of its own has the identifier `other` and says the rest in these keys.
     parts = [(front or {}).get(key) for key in ("license", "license_name", "license_link")]

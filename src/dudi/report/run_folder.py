@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dudi.config.yaml_tree import parse_yaml
 from dudi.errors import ConfigError, DudiError
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, read_evaluations
 from dudi.report.settings import Setting, read_settings
@@ -148,8 +147,8 @@ def _mapping(text: str, missing: list[str]) -> Mapping[str, Any]:
     if not text:
         return {}
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        values = parse_yaml(text, "resolved.yaml").plain()
+    except ConfigError:
         values = None
     if isinstance(values, dict):
         return values

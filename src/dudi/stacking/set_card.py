@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dudi.config.yaml_tree import read_yaml
 from dudi.data.rejections import Rejections
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DudiError
 from dudi.stacking.codes import Language
 from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet
+from dudi.training.values import render
 
 CARD, RECIPE, REJECTED = "data_card.json", "task.yaml", "rejected.jsonl"
 
@@ -50,8 +50,13 @@ def recipe_part(done: Prepared) -> str:
     for key, place in (("train", ("train", SOURCE_LANGUAGE)), ("eval", ("dev", SOURCE_LANGUAGE))):
         if done.counts[place]:
             data[key] = (done.folder / place[0] / f"{place[1]}.jsonl").as_posix()
-    part = yaml.safe_dump({"task": done.of.task, "data": data}, sort_keys=False, allow_unicode=True)
-    return f"# {done.of.title}. Made by `dudi stack prepare {done.of.name}`.\n{part}"
+    lines = [f"# {done.of.title}. Made by `dudi stack prepare {done.of.name}`."]
+    for name, section in (("task", done.of.task), ("data", data)):
+        lines += [
+            f"{name}:" if section else f"{name}: {{}}",
+            *(f"  {key}: {render(value)}" for key, value in section.items()),
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def task_words(folder: Path) -> list[str]:
@@ -62,9 +67,9 @@ def task_words(folder: Path) -> list[str]:
     """
     file = folder / RECIPE
     try:
-        part = yaml.safe_load(file.read_text(encoding="utf-8"))
+        part = read_yaml(file).plain()
         task, data = dict(part["task"]), dict(part["data"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (DudiError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--task {folder}: holds no set of `dudi stack prepare` ({RECIPE})") from error
     others: dict[str, Any] = {"eval": None, "eval_split": None, "split": "train", "columns": {}, "language": None}
     # Where the folder has been moved, its rows have moved with it.

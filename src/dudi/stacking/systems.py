@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from dudi.comparison.bootstrap import Lead, lead
 from dudi.comparison.items import answers_by_run
+from dudi.config.yaml_tree import read_yaml
 from dudi.errors import ConfigError
 from dudi.evaluation.metrics import OVERALL
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, keep_evaluations, read_evaluations
@@ -29,6 +29,7 @@ from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.tokens import Source
 from dudi.training.runlog import read_jsonl
+from dudi.training.values import fit
 
 LENGTH = 256
 """Tokens of a row that are read where the model does not say what it was trained with."""
@@ -106,13 +107,23 @@ def open_translator(name: str) -> PreTrainedModel:
 
 
 def seed_of(run: str) -> int:
-    """The seed that a run was trained with; 0 where its folder does not say."""
+    """The seed that a run was trained with; 0 where its folder does not say.
+
+    Raises:
+        ConfigError: its recipe cannot be read, or the seed is no whole number; with file and line.
+    """
     folder = stored.model_folder(run)
     recipe = (folder.parent if folder.name == stored.MODEL else folder) / "resolved.yaml"
     if not recipe.is_file():
         return 0
-    values = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    return int(values.get("seed", 0)) if isinstance(values, dict) else 0
+    values = read_yaml(recipe).value
+    seed = values.get("seed") if isinstance(values, dict) else None
+    if seed is None:
+        return 0
+    try:
+        return int(fit(seed.plain(), int, "seed"))
+    except ConfigError as error:
+        raise ConfigError(f"{recipe}:{seed.line}: {error}") from error
 
 
 def answers_of(

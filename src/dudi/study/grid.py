@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from dudi.config.layers import COMMAND_LINE, PlacedWord
 from dudi.config.recipe_files import STUDIES, recipes_folder
+from dudi.config.yaml_tree import Node, read_yaml
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.metrics import METRICS
+from dudi.training.values import Word
 
 View = Literal["language", "split", "kind", "task", "overall"]
 Subject = Literal["student", "cold_start"]
@@ -23,6 +26,13 @@ WITH_HEAD = ("teach", "distill", "finetune")
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _file: str = PrivateAttr(default="")
+    _node: Node = PrivateAttr(default=Node({}, 0))
+
+    def place(self, *keys: str | int) -> str:
+        """`FILE:LINE` of what it has there, or of the nearest around that; what messages begin with."""
+        return _place(self._file, self._node, keys) if self._file else COMMAND_LINE
 
 
 class StudyStage(_Part):
@@ -46,7 +56,7 @@ class StudyStage(_Part):
     @property
     def words(self) -> tuple[str, ...]:
         """The keys as `dudi stack` takes them on the command line."""
-        return words_of(self.keys)
+        return _words_of(self)
 
 
 class Asked(_Part):
@@ -92,12 +102,22 @@ class StudyRow(_Part):
     @property
     def words(self) -> tuple[str, ...]:
         """The keys as `dudi train` takes them on the command line."""
-        return words_of(self.keys)
+        return _words_of(self)
 
 
-def words_of(keys: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys as `key=value` words of a command line."""
-    return tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
+def _words_of(part: StudyRow | StudyStage) -> tuple[str, ...]:
+    """Keys as `key=value` words of a command line; errors of a recipe name their lines."""
+    return tuple(PlacedWord(f"{key}={_written(value)}", part.place("keys", key)) for key, value in part.keys.items())
+
+
+def _written(value: Any) -> str:
+    """A value as JSON, which recipes read; but `no` as it was written: whether it is a boolean is the key's affair."""
+    if isinstance(value, dict):
+        pairs = [f"{json.dumps(key, ensure_ascii=False)}: {_written(own)}" for key, own in value.items()]
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    return str(value) if isinstance(value, Word) else json.dumps(value, ensure_ascii=False)
 
 
 class Study(_Part):
@@ -162,23 +182,27 @@ def read_study(file: Path) -> Study:
     """Read a study file.
 
     Raises:
-        ConfigError: it cannot be read, a key is unknown or of the wrong type, or a name is missing or there twice.
+        ConfigError: it cannot be read, a key is unknown or of the wrong type, or a name is missing or there twice; with
+            the line, where it has one.
+        EnvironmentFault: the disk does not let it be read.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
+    root = dataclasses.replace(read_yaml(file), line=0)  # what is missing at the top has no line
+    content = root.plain()
+    if not isinstance(content, dict) or not content:
         raise ConfigError(f"{file}: a study is a mapping with title, seeds, rows, and recipe or asked")
+    for key in [key for key in _OF_THE_FILE if key in content]:
+        raise ConfigError(f"{_place(str(file), root, [key])}: {key}: is not a key of a study: its name is the file's")
     try:
         study = Study(name=file.stem, file=file, **content)
-    except (ValidationError, TypeError) as error:
-        raise ConfigError(f"{file}: {_first_problem(error)}") from error
+    except ValidationError as error:
+        raise ConfigError(_first_problem(error, str(file), root)) from error
+    _remember_lines(study, root)
     _check_names(study)
-    if both := [row.name for row in study.rows if row.keys and row.stages]:
-        raise ConfigError(f"{file}: row '{both[0]}': has both keys and stages; the keys of a stage are its own")
+    for row in study.rows:
+        if row.keys and row.stages:
+            raise ConfigError(
+                f"{row.place('keys')}: row '{row.name}': has both keys and stages; the keys of a stage are its own"
+            )
     if study.asked is None:
         _check_students(study)
     else:
@@ -186,24 +210,55 @@ def read_study(file: Path) -> Study:
     return study
 
 
-def _first_problem(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
-        return "`name` and `file` are not keys of a study: its name is the file's"
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+_OF_THE_FILE = ("name", "file")
+"""What a study has from its file alone."""
+
+
+def _place(file: str, root: Node, keys: Sequence[str | int]) -> str:
+    """`FILE:LINE` of a value, or of the nearest around it; the file alone where that is all of it."""
+    node = root
+    for key in keys:
+        inside = node.value
+        if not (key in inside if isinstance(inside, dict) else isinstance(inside, list) and key in range(len(inside))):
+            break
+        node = inside[key]
+    return f"{file}:{node.line}" if node.line else file
+
+
+def _remember_lines(study: Study, root: Node) -> None:
+    parts: list[tuple[_Part, Node]] = [(study, root)]
+    for row, node in zip(study.rows, root.value["rows"].value, strict=True):
+        parts.append((row, node))
+        if row.stages:
+            parts += zip(row.stages, node.value["stages"].value, strict=True)
+    for part, node in parts:
+        part._file, part._node = str(study.file), node
+
+
+def _first_problem(error: ValidationError, file: str, root: Node) -> str:
+    # A misspelt key is missing too: the word that was written says more.
+    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    loc, hint = problem["loc"], ""
+    if problem["type"] == "extra_forbidden":
+        kinds: dict[str | int, type[_Part]] = {"rows": StudyRow, "stages": StudyStage, "asked": Asked}
+        inside = next((kinds[part] for part in reversed(loc[:-1]) if part in kinds), Study)
+        own = _OF_THE_FILE if inside is Study else ()
+        hint = did_you_mean(str(loc[-1]), [name for name in inside.model_fields if name not in own])
+    return f"{_place(file, root, loc)}: {'.'.join(map(str, loc))}: {problem['msg']}{hint}"
 
 
 def _check_names(study: Study) -> None:
     names = [row.name for row in study.rows]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{study.file}: two rows are called '{name}'")
-    rivals = [("rivals", name) for name in study.rivals]
-    for key, wanted in (("candidate", study.candidate), ("baseline", study.baseline), *rivals):
+    for number, (row, name) in enumerate(zip(study.rows, names, strict=True)):
+        if name in names[:number]:
+            raise ConfigError(f"{row.place('name')}: two rows are called '{name}'")
+    named = [(key, getattr(study, key), study.place(key)) for key in ("candidate", "baseline")]
+    named += [("rivals", name, study.place("rivals", number)) for number, name in enumerate(study.rivals)]
+    for key, wanted, place in named:
         if wanted is not None and wanted not in names:
-            raise ConfigError(f"{study.file}: {key}: there is no row '{wanted}'{did_you_mean(wanted, names)}")
+            raise ConfigError(f"{place}: {key}: there is no row '{wanted}'{did_you_mean(wanted, names)}")
     if study.rivals and (study.candidate is None or study.candidate in study.rivals):
-        raise ConfigError(f"{study.file}: rivals: are the others that a `candidate` is tested against")
+        raise ConfigError(f"{study.place('rivals')}: rivals: are the others that a `candidate` is tested against")
 
 
 def _check_students(study: Study) -> None:
@@ -211,43 +266,48 @@ def _check_students(study: Study) -> None:
     for row in study.rows:
         if row.stages or row.translate:
             raise ConfigError(
-                f"{study.file}: row '{row.name}': a stack is asked about rows that the study names: "
-                "asked: ROWS, as `dudi stack eval` takes them"
+                f"{row.place('stages' if row.stages else 'translate')}: row '{row.name}': a stack is asked about rows "
+                "that the study names: asked: ROWS, as `dudi stack eval` takes them"
             )
     if not study.recipe:
-        raise ConfigError(f"{study.file}: recipe: name the recipe that every row starts from")
+        raise ConfigError(f"{study.place('recipe')}: recipe: name the recipe that every row starts from")
     if not study.recipe_path.is_file():
-        raise ConfigError(f"{study.file}: recipe: there is no file {study.recipe_path}")
+        raise ConfigError(f"{study.place('recipe')}: recipe: there is no file {study.recipe_path}")
 
 
 def _check_stacks(study: Study) -> None:
     """Rows that `dudi stack` runs."""
-    names = ("recipe", "cost", "size", "curves", "metrics")
-    given = {name: getattr(study, name) for name in names}
-    if foreign := [key for key, value in given.items() if value]:
-        raise ConfigError(f"{study.file}: {foreign[0]}: is of studies of `dudi train`, and `asked` of stacks")
+    for key in ("recipe", "cost", "size", "curves", "metrics"):
+        if getattr(study, key):
+            raise ConfigError(f"{study.place(key)}: {key}: is of studies of `dudi train`, and `asked` of stacks")
     for row in study.rows:
-        where = f"{study.file}: row '{row.name}'"
         if row.keys or not row.stages or row.score != "student":
-            raise ConfigError(f"{where}: is no stack; where a study has `asked`, every row has stages and no score")
-        _check_stages(row, where)
+            raise ConfigError(
+                f"{row.place()}: row '{row.name}': is no stack; where a study has `asked`, every row has stages and no "
+                "score"
+            )
+        _check_stages(row)
 
 
-def _check_stages(row: StudyRow, where: str) -> None:
+def _check_stages(row: StudyRow) -> None:
     earlier: list[str] = []
     for stage in row.stages:
         if stage.called in earlier:
-            raise ConfigError(f"{where}: two stages are called '{stage.called}'; give one a name")
+            raise ConfigError(
+                f"{stage.place('name')}: row '{row.name}': two stages are called '{stage.called}'; give one a name"
+            )
         for key, wanted in stage.after.items():
             if wanted not in earlier:
                 hint = did_you_mean(wanted, earlier) or (f"; there is {', '.join(earlier)}" if earlier else "")
                 raise ConfigError(
-                    f"{where}: stage '{stage.called}': after.{key}: there is no earlier stage '{wanted}'{hint}"
+                    f"{stage.place('after', key)}: row '{row.name}': stage '{stage.called}': after.{key}: there is no "
+                    f"earlier stage '{wanted}'{hint}"
                 )
         earlier.append(stage.called)
     if row.stages[-1].verb not in WITH_HEAD:
         raise ConfigError(
-            f"{where}: its last stage, '{earlier[-1]}', has no head to ask; end with {', '.join(WITH_HEAD)}"
+            f"{row.stages[-1].place('verb')}: row '{row.name}': its last stage, '{earlier[-1]}', has no head to ask; "
+            f"end with {', '.join(WITH_HEAD)}"
         )
 
 

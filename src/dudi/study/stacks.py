@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from dudi.config.layers import PlacedWord
 from dudi.data.locate import records_of
 from dudi.errors import ConfigError
 from dudi.evaluation.records import STUDENT
@@ -150,12 +151,16 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
         earlier = {key: made[name] for key, name in one.after.items()}
         try:
             task = () if one.task is None else read_words(one.verb, task_words(Path(one.task)))
-            words = (*task, *one.words)
+            words = (*(PlacedWord(word, one.place("task")) for word in task), *one.words)
             # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
-            told = tuple(f"{key}={stage.verb}-{stage.key}" for key, stage in earlier.items())
+            told = tuple(
+                PlacedWord(f"{key}={stage.verb}-{stage.key}", one.place("after", key)) for key, stage in earlier.items()
+            )
             key = _key_of(one.verb, _recipe_of(study, one), (*words, *told))
         except ConfigError as error:
-            raise ConfigError(f"{study.file}: row '{row.name}': stage '{one.called}': {error}") from error
+            if str(error).startswith(f"{study.file}:"):  # a key of the stage, with its line
+                raise
+            raise ConfigError(f"{one.place()}: row '{row.name}': stage '{one.called}': {error}") from error
         after = tuple((key, stage.id) for key, stage in earlier.items())
         made[one.called] = Stage(one.verb, key, seed, _recipe_of(study, one), words, after)
     return tuple(made.values())
@@ -213,8 +218,8 @@ def check_rows(study: Study) -> None:
     for row in study.rows:
         for stage in _stages(study, row, 0):
             data = _config(stage.recipe, stage.verb, stage.words).data
-            _look_for(f"{study.file}: row '{row.name}': data.train", str(data.train), data.split)
-    _look_for(f"{study.file}: asked", study.asked.rows, study.asked.split or "test")
+            _look_for(f"{row.place()}: row '{row.name}': data.train", str(data.train), data.split)
+    _look_for(f"{study.place('asked', 'rows')}: asked", study.asked.rows, study.asked.split or "test")
 
 
 def _look_for(where: str, source: str, split: str) -> None:

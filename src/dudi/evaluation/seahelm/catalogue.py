@@ -171,6 +171,7 @@ def _task(name: str, configs: Mapping[str, Any]) -> Task:
     )
 
 
+# SEA-HELM's own files, written for readers of YAML 1.1; they are many, and so read in C where that is there.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
