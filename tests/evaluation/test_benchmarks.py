@@ -46,5 +46,4 @@ def test_an_entry_tells_how_it_was_asked():
 
 
 def test_a_file_has_an_entry_too():
-    assert find("my.jsonl").choose.startswith("dudi.evaluation.question_files") and not find("my.jsonl").served
-    assert find("seahelm").served
+    assert not find("my.jsonl").served and find("seahelm").served

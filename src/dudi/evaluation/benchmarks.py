@@ -2,169 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.records import Run
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from dudi.data.chat import ChatFormat
+from dudi.evaluation import harness, seahelm
+from dudi.evaluation.entry import Asked, Benchmark, Wanted
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
-    """What a student was trained on, as far as a benchmark asks.
+# What chooses questions brings torch, or half a minute of lm_eval: it is imported when it is asked.
+def _from_cldr(name: str, wanted: Wanted) -> Asked:
+    from dudi.evaluation import cldr_qa
 
-    Attributes:
-        source: `data.train` of its recipe.
-        languages: Its languages.
-        tasks: `data.tasks`; None: all that the source has.
-        whole: Whether all rows of the source were read.
-    """
-
-    source: str
-    languages: Sequence[str]
-    tasks: Sequence[str] | None = None
-    whole: bool = True
+    return cldr_qa.choose(name, wanted)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is wanted of a benchmark; each refuses what it has no use for.
+def _from_tasks(name: str, wanted: Wanted) -> Asked:
+    from dudi.evaluation.harness import questions
 
-    Attributes:
-        languages: Only these; None: all.
-        tasks: Only these; None: all.
-        part: The part, of benchmarks that come in parts.
-        per_split: At most this many questions of each language and split.
-        language: The language of a file's rows that do not name theirs.
-        max_new_tokens: Longest answer; None: the benchmark's own.
-        temperature: Of sampling; 0 is greedy.
-        top_p: Sample among the likeliest tokens of this probability.
-        top_k: Sample among this many of the likeliest tokens.
-        batch_size: Questions that are asked together; answers do not depend on it.
-        trained: What the model was trained on, where that is known.
-        in_run: Whether a run asks what it has trained: the benchmark must then go with what that was.
-        options: What only one benchmark has, by its own names (`num_fewshot` of lm-eval).
-    """
-
-    languages: Sequence[str] | None = None
-    tasks: Sequence[str] | None = None
-    part: str | None = None
-    per_split: int | None = None
-    language: str | None = None
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float | None = None
-    top_k: int | None = None
-    batch_size: int = 64
-    trained: Trained | None = None
-    in_run: bool = False
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    return questions.choose(name, wanted)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of asking one model.
+def _from_file(name: str, wanted: Wanted) -> Asked:
+    from dudi.evaluation import question_files
 
-    Attributes:
-        runs: Scores by seed.
-        answers: Lines of `answers.jsonl`, without `benchmark` and `subject`.
-        about: Further facts, such as what `guessing` reaches.
-    """
-
-    runs: tuple[Run, ...]
-    answers: list[dict[str, Any]]
-    about: Mapping[str, Any]
-
-
-class Asked(Protocol):
-    """Questions that were chosen and checked, ready for any model."""
-
-    @property
-    def benchmark(self) -> Mapping[str, Any]:
-        """What is asked and how, for the record: its `name`, a `fingerprint`, the `decoding` ..."""
-
-    @property
-    def total(self) -> int:
-        """How many questions one seed asks."""
-
-    def check_seeds(self, seeds: Sequence[int]) -> None:
-        """Refuse seeds that make no sense.
-
-        Raises:
-            ConfigError: with what to do.
-        """
-
-    def settle(self, file: Path, max_share: float) -> list[str]:
-        """Write down what had to be left out, or take away what an earlier attempt left of that.
-
-        Args:
-            file: For one line a row that cannot be asked.
-            max_share: More bad rows than this are an error.
-
-        Returns:
-            What a person should know of it, a line a reason.
-
-        Raises:
-            DataError: they are too many.
-        """
-
-    def ask(
-        self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]
-    ) -> Outcome:
-        """Ask a model everything, once for each seed.
-
-        Args:
-            model: Any causal language model, on its device.
-            chat: Its chat format.
-            seeds: Of the sampling, or the seed of the training as a label.
-            done: Told how many more questions are through.
-        """
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Benchmark:
-    """An entry of the registry: all that others ask of a benchmark, so that none of them knows it by name.
-
-    Attributes:
-        name: As recipes and `--benchmark` say it.
-        choose: `module:function`, imported when it is asked for: from a name and `Wanted` to `Asked`. Empty for one
-            that asks a server, and no loaded model.
-        orders: The order of a table's columns, by what they are: `split`, `competency` ...
-        meanings: What each split means, in words for people.
-        plain: Whether it can ask a model that has no chat template.
-        options: What only it takes, by its own names; `limit` among them is then its own to check.
-        seed: The seed where nobody names one.
-        versions: Keys of the record that decide its questions, and what people call them. Where there is a fingerprint
-            it tells whether they made others.
-        made: Of what its questions were made, in words that name `versions`.
-        how: From `decoding` and whether it is told in full to words; None: it is sampling alone.
-        program: Whose tasks and metrics it has, where they are not ours.
-    """
-
-    name: str
-    choose: str = ""
-    orders: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    plain: bool = False
-    options: tuple[str, ...] = ()
-    seed: int = 0
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    made: str = ""
-    how: Callable[[Mapping[str, Any], bool], str] | None = None
-    program: str = ""
-
-    @property
-    def served(self) -> bool:
-        """Whether it asks a server."""
-        return not self.choose
+    return question_files.choose(name, wanted)
 
 
 def _with_examples(decoding: Mapping[str, Any], full: bool) -> str:
@@ -178,7 +41,7 @@ def _with_examples(decoding: Mapping[str, Any], full: bool) -> str:
 
 CLDR_QA = Benchmark(
     "cldr-qa-1",
-    "dudi.evaluation.cldr_qa:choose",
+    _from_cldr,
     orders={"split": ("seen", "transfer", "unseen")},
     meanings={
         "seen": "trained in this language, asked in other words",
@@ -189,14 +52,14 @@ CLDR_QA = Benchmark(
     made="babel {babel_version} (CLDR {cldr_version})",
 )
 SEAHELM = Benchmark(
-    "seahelm",
+    seahelm.NAME,
     orders={
         "competency": ("nlu", "nlg", "nlr", "safety", "linguistic-diagnostics", "instruction-following", "knowledge")
     },
 )
 LM_EVAL = Benchmark(
-    "lm-eval",
-    "dudi.evaluation.harness.questions:choose",
+    harness.NAME,
+    _from_tasks,
     plain=True,
     options=(
         *("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
@@ -212,7 +75,7 @@ DEFAULT = CLDR_QA.name
 
 def find(name: object) -> Benchmark:
     """The entry of a name; that of a file of questions for any other."""
-    return BENCHMARKS.get(str(name)) or Benchmark(str(name), "dudi.evaluation.question_files:choose")
+    return BENCHMARKS.get(str(name)) or Benchmark(str(name), _from_file)
 
 
 def takers_of(option: str) -> str:
@@ -245,8 +108,6 @@ def choose(name: str, wanted: Wanted) -> Asked:
     if name not in BENCHMARKS and not Path(name).suffix and not Path(name).exists():
         hint = did_you_mean(name, BENCHMARKS)
         raise ConfigError(f"benchmark: '{name}' is neither {', '.join(BENCHMARKS)} nor a file{hint}")
-    if find(name).served:
+    if (chooser := find(name).choose) is None:
         raise ConfigError(f"benchmark: {name} asks a server: dudi eval MODEL --benchmark {name}")
-    module, _, function = find(name).choose.partition(":")
-    asked: Asked = getattr(importlib.import_module(module), function)(name, wanted)
-    return asked
+    return chooser(name, wanted)

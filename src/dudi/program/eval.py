@@ -13,7 +13,8 @@ from dudi.command import say
 from dudi.comparison.same import differences
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import Asked, choose, find
+from dudi.evaluation.benchmarks import choose, find
+from dudi.evaluation.entry import Asked
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
 from dudi.evaluation.tables import evaluation_tables

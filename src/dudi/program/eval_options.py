@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from dudi.command import output_folder
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, Trained, Wanted, check_options, find, takers_of
+from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, check_options, find, takers_of
+from dudi.evaluation.entry import Trained, Wanted
 from dudi.program.lm_eval import lm_eval_arguments
 from dudi.program.seahelm_options import seahelm_arguments
 
