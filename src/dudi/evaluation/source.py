@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -17,7 +16,7 @@ from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Trained
 from dudi.evaluation.evaluate import Subject
-from dudi.files import sha256_of
+from dudi.files import sha256_of_files
 from dudi.models.limits import check_ids
 from dudi.models.load import load_model, load_tokenizer, locate, move
 from dudi.objective.heads import check_head
@@ -146,8 +145,7 @@ class Source:
 def weights_of(model: str, gguf_file: str | None = None) -> str | None:
     """SHA-256 over a model's safetensors or its GGUF file; None where they do not lie on this disk."""
     files = sorted(Path(locate(model)).glob(gguf_file or "*.safetensors"))
-    sums = [f"{sha256_of(file)}  {file.name}" for file in files]
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest() if files else None
+    return sha256_of_files(files) if files else None
 
 
 def base_of(model: str) -> str | None:
