@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from dudi.training.checkpoints import write_json
+from dudi.files import write_json_inside
 
 MARKER = "the-exploit-ran"
 
@@ -245,7 +245,7 @@ def reseal(checkpoint: Path, **files: Path) -> None:
         for name, path in {**listed, **files}.items()
     }
     digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    write_json(checkpoint / "manifest.json", manifest | {"sha256": digest})
+    write_json_inside(checkpoint / "manifest.json", manifest | {"sha256": digest})
 
 
 def pickle_beside(name: str, sealed: bool = False) -> Callable[[Path], None]:

@@ -14,7 +14,16 @@ import pytest
 import torch
 
 from dudi.errors import EnvironmentFault
-from dudi.files import atomic_file, sha256_of, sync, write_json, write_json_lines, write_text
+from dudi.files import (
+    atomic_file,
+    sha256_of,
+    sha256_of_files,
+    sha256_of_json,
+    sync,
+    write_json,
+    write_json_lines,
+    write_text,
+)
 from dudi.training.checkpoints import save_file, seal, verify
 
 
@@ -31,6 +40,19 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert path.read_text() == "one\n" and [p.name for p in path.parent.iterdir()] == ["a.txt"]
     write_text(path, "a \ud800 b")  # half of a letter in somebody's data
     assert path.read_text() == "a \\ud800 b"
+
+
+def test_hashes_on_which_committed_results_stand(tmp_path):
+    """Written out: what is hashed in another way is another run, another checkpoint and another cache."""
+    value = {"b": [1, 0.5, None, "ကျပ်"], "a": {"path": Path("x"), "\ud800": True}}
+    assert sha256_of_json(value) == "1e8f6bda029c0c2ccaf110da246eef219a9121daa6920ecfb50609307f07e7f5"
+    assert sha256_of_json(dict(reversed(value.items()))) == sha256_of_json(value)
+    for name in ("b.bin", "a.bin"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert (
+        sha256_of_files(sorted(tmp_path.iterdir()))
+        == "50468cbc64c76c08b1c544a6e0fac8990257a3ae9c093192b62b11451627a98e"
+    )
 
 
 def test_json_and_lines(tmp_path):

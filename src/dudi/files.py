@@ -70,6 +70,15 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json_text(value))
 
 
+def write_json_inside(path: Path, value: Any) -> None:
+    """Write a value as `json_text` has it into a folder that is about to be sealed, which makes the file whole.
+
+    Raises:
+        OSError: it cannot be written; whoever seals says it.
+    """
+    path.write_text(json_text(value), encoding="utf-8")
+
+
 def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
     """Write one object a line; errors and return as of `write_text`. No record is held longer than it takes."""
     with (
@@ -90,6 +99,19 @@ def sha256_of(path: Path) -> str:
     """Hex SHA-256 of a file, read in pieces."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_of_files(files: Iterable[Path]) -> str:
+    """Hex SHA-256 over the hashes and names of files, in their order: the same wherever their folder lies."""
+    return hashlib.sha256("\n".join(f"{sha256_of(file)}  {file.name}" for file in files).encode()).hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Hex SHA-256 of a value as JSON, whatever the order of its keys; what JSON does not know counts by its text.
+
+    Identities, caches and seals stand on it: another way to write the JSON makes all of them others.
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def sync(path: Path) -> None:

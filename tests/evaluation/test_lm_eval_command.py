@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from dudi.command import Verb, dispatch, guarded
 from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import BENCHMARKS, Wanted, choose
+from dudi.evaluation.benchmarks import BENCHMARKS, choose
+from dudi.evaluation.entry import Wanted
 from dudi.evaluation.of_run import asked_of
 from dudi.evaluation.records import read_evaluations
 from dudi.evaluation.source import source_of

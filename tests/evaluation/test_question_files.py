@@ -11,8 +11,9 @@ from dudi.data.cldr.benchmark import questions
 from dudi.data.files import Located
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError
-from dudi.evaluation.benchmarks import Trained, Wanted, choose
+from dudi.evaluation.benchmarks import choose
 from dudi.evaluation.cldr_qa import fingerprint as built_in_fingerprint
+from dudi.evaluation.entry import Trained, Wanted
 from dudi.evaluation.question_files import chosen, fingerprint, parse_question, read_questions
 
 GOOD = [

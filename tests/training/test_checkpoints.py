@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import dudi
 from dudi.errors import ConfigError
+from dudi.files import write_json_inside
 from dudi.training import checkpoints
 from dudi.training.checkpoints import (
     MANIFEST,
@@ -28,14 +29,13 @@ from dudi.training.checkpoints import (
     seal,
     set_aside_after,
     verify,
-    write_json,
 )
 from helpers import make_model
 
 
 def fill(folder):
     save_file({"w": torch.arange(100.0)}, folder / "model.safetensors")
-    write_json(folder / "state.json", {"step": 3, "loss": 0.1})
+    write_json_inside(folder / "state.json", {"step": 3, "loss": 0.1})
     (folder / "adapter").mkdir()
     save_file({"a": torch.ones(7)}, folder / "adapter" / "weights.safetensors")
     (folder / "notes.txt").write_text("ok\n")
@@ -85,7 +85,7 @@ class TestSeal:
 
     def test_what_stood_there_is_replaced(self, tmp_path):
         folder = make_checkpoint(tmp_path)
-        seal(folder, lambda partial: write_json(partial / "only.json", 1), {"step": 9})
+        seal(folder, lambda partial: write_json_inside(partial / "only.json", 1), {"step": 9})
         assert verify(folder)["step"] == 9
         assert sorted(p.name for p in folder.iterdir()) == [MANIFEST, "only.json"]
 
@@ -101,7 +101,7 @@ class TestSeal:
         assert verify(folder)["step"] == 3
         assert newest_valid(tmp_path) == (folder, [])
         # What the crash left does not hinder the next attempt, and no file of it gets in.
-        seal(folder, lambda partial: write_json(partial / "only.json", 1), {"step": 5})
+        seal(folder, lambda partial: write_json_inside(partial / "only.json", 1), {"step": 5})
         assert set(verify(folder)["files"]) == {"only.json"}
 
     def test_a_crash_before_the_rename_leaves_no_folder_that_is_read(self, tmp_path, monkeypatch):
@@ -220,7 +220,7 @@ class TestRandomStates:
     def test_they_survive_json_exactly(self, tmp_path):
         random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
         self.draw()  # an odd number of normals: Python and NumPy hold the second half of a pair
-        write_json(tmp_path / "random.json", random_states())
+        write_json_inside(tmp_path / "random.json", random_states())
         first = self.draw()
         random.seed(2), np.random.seed(2), torch.manual_seed(2)  # noqa: NPY002
         assert self.draw() != first
@@ -300,7 +300,7 @@ class TestNoPickle:
 
         def everything(folder):
             save_optimizer(folder, optimizer.state_dict())
-            write_json(folder / "random.json", random_states())
+            write_json_inside(folder / "random.json", random_states())
 
         seal(tmp_path / "step-1", everything, {})
         for path in (tmp_path / "step-1").iterdir():

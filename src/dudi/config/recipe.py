@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
@@ -17,6 +15,7 @@ from dudi.config.recipe_files import find_recipe, recipes_folder
 from dudi.config.schema import Schema, TrainingKey
 from dudi.config.sections import Dtype
 from dudi.errors import ConfigError, did_you_mean
+from dudi.files import sha256_of_json
 from dudi.training.keys import YAML_NAMES
 from dudi.training.values import fit, render
 
@@ -141,7 +140,7 @@ class Recipe(BaseModel):
     def digest(self) -> str:
         """Hash of every value, given or default."""
         values = [self.model_dump(mode="json", exclude={"training"}), self.settings]
-        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
+        return sha256_of_json(values)
 
     def resolved_yaml(self) -> str:
         """Every value of the run, defaults included, each with a comment on where it came from.

@@ -13,7 +13,7 @@ from dudi.data.cldr.benchmark import NAME, TASKS, Question, check_tasks, guess_r
 from dudi.data.cldr.locales import cldr_version
 from dudi.data.cldr.speaker import LANGUAGES
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import Trained, Wanted
+from dudi.evaluation.entry import Trained, Wanted
 from dudi.evaluation.generate import Decoding
 from dudi.evaluation.questions import Item, Questions
 

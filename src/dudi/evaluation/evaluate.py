@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat
 from dudi.environment import package_version
-from dudi.evaluation.benchmarks import Asked
+from dudi.evaluation.entry import Asked
 from dudi.evaluation.records import Evaluation
 
 _PACKAGES = ("dudi", "torch", "transformers", "sacrebleu", "py3langid")

@@ -13,9 +13,11 @@ from dudi.data.chat import ChatFormat
 from dudi.distill.loading import Loaded
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import Asked, Trained, Wanted, check_options, choose
+from dudi.evaluation.benchmarks import check_options, choose
+from dudi.evaluation.entry import Asked, Wanted
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import STUDENT, Evaluation, keep_evaluations
+from dudi.evaluation.source import trained_of
 from dudi.models.load import load_model, move
 
 if TYPE_CHECKING:
@@ -74,12 +76,6 @@ def asked_of(config: RunConfig, args: DudiConfig) -> list[Asked]:
         options=section.options or {},
     )
     return [choose(name, wanted) for name in names]
-
-
-def trained_of(config: RunConfig, languages: list[str]) -> Trained:
-    """What a recipe's student is trained on."""
-    data = config.data
-    return Trained(source=data.train, languages=languages, tasks=data.tasks, whole=data.max_rows is None)
 
 
 def subjects_of(loaded: Loaded) -> Iterator[Subject]:

@@ -17,7 +17,7 @@ from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sources import RowIds, reject
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.evaluation.benchmarks import Wanted
+from dudi.evaluation.entry import Wanted
 from dudi.evaluation.generate import Decoding
 from dudi.evaluation.questions import Item, Questions
 from dudi.languages.registry import load_languages

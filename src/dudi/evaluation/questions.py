@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from dudi.data.chat import ChatFormat
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
-from dudi.evaluation.benchmarks import Outcome
+from dudi.evaluation.entry import Outcome
 from dudi.evaluation.generate import Decoding, Generated, generate, reference_bits
 from dudi.evaluation.records import Run
 from dudi.evaluation.scores import chrf, exact_match, in_language, repetition, token_f1
@@ -121,7 +121,7 @@ def judge(item: Item, written: Generated, bits: float, candidates: Sequence[str]
 
 @dataclasses.dataclass(frozen=True)
 class Questions:
-    """Chosen questions, ready for any model: `dudi.evaluation.benchmarks.Asked`.
+    """Chosen questions, ready for any model: `dudi.evaluation.entry.Asked`.
 
     Attributes:
         items: The questions, their ids unique.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
@@ -15,13 +14,15 @@ from transformers import PreTrainedModel
 from dudi.data.chat import ChatFormat, chat_format, plain_format, read_template, template_kwargs
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import Trained
+from dudi.evaluation.entry import Trained
 from dudi.evaluation.evaluate import Subject
-from dudi.evaluation.of_run import trained_of
-from dudi.files import sha256_of
+from dudi.files import sha256_of_files
 from dudi.models.limits import check_ids
 from dudi.models.load import load_model, load_tokenizer, locate, move
 from dudi.objective.heads import check_head
+
+if TYPE_CHECKING:
+    from dudi.distill.recipe import RunConfig
 
 ADAPTER = "adapter_config.json"
 GGUF = ".gguf"
@@ -144,8 +145,7 @@ class Source:
 def weights_of(model: str, gguf_file: str | None = None) -> str | None:
     """SHA-256 over a model's safetensors or its GGUF file; None where they do not lie on this disk."""
     files = sorted(Path(locate(model)).glob(gguf_file or "*.safetensors"))
-    sums = [f"{sha256_of(file)}  {file.name}" for file in files]
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest() if files else None
+    return sha256_of_files(files) if files else None
 
 
 def base_of(model: str) -> str | None:
@@ -192,3 +192,9 @@ def source_of(model: str, **options: Any) -> Source:
         template_kwargs=template_kwargs(config.settings["chat_template_kwargs"], "student"),
         **options,
     )
+
+
+def trained_of(config: RunConfig, languages: list[str]) -> Trained:
+    """What a recipe's student is trained on."""
+    data = config.data
+    return Trained(source=data.train, languages=languages, tasks=data.tasks, whole=data.max_rows is None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.files import atomic_file, sha256_of, write_text
+from dudi.files import atomic_file, sha256_of, write_json, write_text
 from dudi.stacking.codes import Language, find_language, languages_of
 from dudi.stacking.set_card import CARD, RECIPE, REJECTED, Prepared, card, readme, recipe_part
 from dudi.stacking.set_rows import Found, Refused, file_rows, hub_rows, id_of, row_of
@@ -70,7 +70,7 @@ def prepare(
     only = {language.code for language in wanted.values()} if languages or place is None else None
     _write(done, itertools.chain(evaluation, training), only, max_train)
     write_text(output / RECIPE, recipe_part(done))
-    write_text(output / CARD, json.dumps(card(done, origin), ensure_ascii=False, indent=1) + "\n")
+    write_json(output / CARD, card(done, origin))
     write_text(output / "README.md", readme(done, origin))
     return done
 

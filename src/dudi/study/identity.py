@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import glob
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from dudi.evaluation.source import weights_of
-from dudi.files import sha256_of
+from dudi.files import sha256_of, sha256_of_json
 
 weights = functools.cache(weights_of)
 """The hash of a model's weights; None where they do not lie here."""
@@ -28,4 +26,4 @@ def files_of(source: str) -> list[str]:
 
 def key_from(parts: Any) -> str:
     """16 hexadecimal characters for what decides a run."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return sha256_of_json(parts)[:16]

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.files import json_text, settle_mode, sha256_of, sync
+from dudi.files import json_text, settle_mode, sha256_of, sha256_of_json, sync, write_json_inside
 from dudi.models.screening import screen_checkpoint
 from dudi.models.sharding import whole
 
@@ -79,7 +79,7 @@ def _close(partial: Path, about: Mapping[str, Any]) -> None:
         sync(path)
         files[path.relative_to(partial).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     manifest = {**about, "files": files}
-    write_json(partial / MANIFEST, {**manifest, "sha256": _digest_of(manifest)})
+    write_json_inside(partial / MANIFEST, {**manifest, "sha256": _digest_of(manifest)})
     sync(partial / MANIFEST)
     for inner in (p for p in partial.rglob("*") if p.is_dir()):
         sync(inner)
@@ -253,13 +253,7 @@ def _step_of(folder: Path) -> int:
 
 def _digest_of(manifest: Mapping[str, Any]) -> str:
     """Hash of a manifest's content as it reads back from JSON, whatever the order of its keys."""
-    content = json.loads(json.dumps(manifest, default=str))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """UTF-8 JSON inside a folder that is about to be sealed, which makes it whole; elsewhere `dudi.files` does."""
-    path.write_text(json_text(value), encoding="utf-8")
+    return sha256_of_json(json.loads(json.dumps(manifest, default=str)))
 
 
 def read_json(path: Path) -> Any:
@@ -278,7 +272,7 @@ def save_optimizer(folder: Path, state: Mapping[str, Any]) -> None:
             else:
                 scalars.setdefault(str(index), {})[name] = value
     save_file(tensors, folder / "optimizer.safetensors")
-    write_json(folder / "optimizer.json", {"scalars": scalars, "param_groups": state["param_groups"]})
+    write_json_inside(folder / "optimizer.json", {"scalars": scalars, "param_groups": state["param_groups"]})
 
 
 def load_optimizer(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dudi.errors import ConfigError, NumericError, did_you_mean
+from dudi.files import sha256_of_json
 from dudi.training.checkpoints import hash_parameters
 
 SHOWN = 6
@@ -26,8 +26,7 @@ def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
             content.pop(changing, None)
     else:
         content = tokenizer.get_vocab()
-    text = json.dumps([content, tokenizer.special_tokens_map], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return sha256_of_json([content, tokenizer.special_tokens_map])
 
 
 def hash_of_model(model: nn.Module, name: str, leave_out: Callable[[str], bool] | None = None) -> str:

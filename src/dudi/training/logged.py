@@ -15,8 +15,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
 from dudi.errors import ConfigError, EnvironmentFault, Interrupted, NumericError
+from dudi.files import write_json
 from dudi.training import checkpoints
-from dudi.training.checkpoints import write_json
 from dudi.training.interrupts import Interrupts
 from dudi.training.lock import FolderLock
 from dudi.training.progress import RunProgress

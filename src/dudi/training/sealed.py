@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers.trainer_callback import ExportableState
 
 from dudi.errors import ConfigError, EnvironmentFault, NumericError
-from dudi.files import write_json
+from dudi.files import write_json, write_json_inside
 from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
@@ -92,11 +92,11 @@ class SealedTrainer(PublishingTrainer):
 
         def fill(partial: Path) -> None:
             self.save_weights(partial, weights)
-            checkpoints.write_json(partial / "random.json", states)
+            write_json_inside(partial / "random.json", states)
             checkpoints.save_optimizer(partial, moments)
-            checkpoints.write_json(partial / "scheduler.json", schedule.state_dict())
+            write_json_inside(partial / "scheduler.json", schedule.state_dict())
             if self.accelerator.scaler is not None:
-                checkpoints.write_json(partial / "scaler.json", self.accelerator.scaler.state_dict())
+                write_json_inside(partial / "scaler.json", self.accelerator.scaler.state_dict())
             if self.has_extra_tensors():
                 extra = {name: tensor.cpu().contiguous() for name, tensor in self.extra_tensors().items()}
                 checkpoints.save_file(extra, partial / "extra.safetensors")

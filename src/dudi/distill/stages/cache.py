@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from dudi.command import say
 from dudi.distill.state import Run
 from dudi.distill.teacher_setup import identity_of
 from dudi.errors import ConfigError
+from dudi.files import sha256_of_json
 from dudi.training import checkpoints
 from dudi.training.ranks import from_first
 
@@ -49,7 +48,7 @@ def judges(run: Run) -> list[Any]:
 
 def hash_of(value: Any) -> str:
     """A key of 32 characters for what a stage depends on, the same whatever the order of its names."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return sha256_of_json(value)[:32]
 
 
 def holds(folder: Path, key: str) -> bool:

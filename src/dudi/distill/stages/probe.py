@@ -25,6 +25,7 @@ from dudi.data.rows import Message
 from dudi.distill.engines import greedy_student, greedy_teacher
 from dudi.distill.stages.cache import hash_of, stands, teacher_hash
 from dudi.distill.state import Run
+from dudi.files import write_json_inside
 from dudi.rollouts import Engine, NoiseKey, Request
 from dudi.training import checkpoints
 
@@ -60,7 +61,7 @@ def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
         found = _probe(run, held_out.examples)
 
         def fill(partial: Path) -> None:
-            (partial / FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_json_inside(partial / FILE, found)
 
         run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
     loaded: dict[str, dict[str, Any]] = json.loads((folder / FILE).read_text(encoding="utf-8"))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.evaluation.benchmarks import LM_EVAL, Outcome, Wanted
+from dudi.evaluation.entry import Outcome, Wanted
+from dudi.evaluation.harness import NAME
 from dudi.evaluation.harness.names import Named, named_tasks
 from dudi.evaluation.records import Run
 
@@ -25,11 +26,8 @@ if TYPE_CHECKING:
 
     from dudi.data.chat import ChatFormat
 
-NAME = LM_EVAL.name
 SHIPPED = "dudi_"
 """What the names of shipped tasks begin with."""
-SEED = 1234
-"""lm_eval's own, for examples and sampling."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

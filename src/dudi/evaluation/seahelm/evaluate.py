@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.evaluation.benchmarks import SEAHELM
 from dudi.evaluation.records import Evaluation, Run, keep_evaluations
-from dudi.evaluation.seahelm import processes
+from dudi.evaluation.seahelm import NAME, processes
 from dudi.evaluation.seahelm.catalogue import Catalogue, fingerprint
 from dudi.evaluation.seahelm.results import NEVER, Results, answer_errors, missing, read_run
 from dudi.evaluation.seahelm.server import Server
@@ -50,7 +49,7 @@ class SeaHelm:
     @property
     def folder(self) -> Path:
         """Ours; SEA-HELM writes below it."""
-        return (self.output / SEAHELM.name).absolute()
+        return (self.output / NAME).absolute()
 
     def evaluate(self, name: str, seeds: Sequence[int] = (0,)) -> Evaluation:
         """Run it once for each seed that is not complete, and read what it wrote.
@@ -79,7 +78,7 @@ class SeaHelm:
         competencies = (self.catalogue.tasks[task].competency for own in self.chosen.values() for task in own)
         counted = list(dict.fromkeys(competencies if self.count_all else COMPETENCIES))
         benchmark = {
-            "name": SEAHELM.name,
+            "name": NAME,
             "version": self.catalogue.version,
             "fingerprint": fingerprint(self.catalogue.checkout),
             "tasks": self.chosen,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import re
@@ -18,7 +17,7 @@ from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.seahelm import processes
 from dudi.evaluation.seahelm.server import Server, status
 from dudi.evaluation.source import source_of
-from dudi.files import sha256_of
+from dudi.files import sha256_of_files
 from dudi.models.load import locate
 
 POLL, HOST = 0.5, "127.0.0.1"
@@ -114,5 +113,4 @@ def served_name(model: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(model).name).strip("-.") or "model"
     files = sorted(file for file in Path(model).glob("*") if file.is_file() and file.name != "optimizer.safetensors")
-    sums = "\n".join(f"{sha256_of(file)}  {file.name}" for file in files)
-    return f"{plain}-{hashlib.sha256(sums.encode()).hexdigest()[:10]}" if files else plain
+    return f"{plain}-{sha256_of_files(files)[:10]}" if files else plain
