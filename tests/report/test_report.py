@@ -127,8 +127,8 @@ def test_a_broken_resolved_yaml_is_said(make, text):
 
 
 def test_resolved_yaml_is_read_as_recipes_are(make):
-    run = read_run(make(more="weight_decay: 1e-5  # command line\nrun_name: 2024-01-01  # command line\n"))
-    assert (run.value("weight_decay"), run.value("run_name")) == (1e-5, "2024-01-01")
+    run = read_run(make(more="weight_decay: 1e-5  # default\ndated: 2024-01-01  # default\n"))
+    assert (run.value("weight_decay"), run.value("dated")) == (1e-5, "2024-01-01")
     assert "resolved.yaml" in read_run(make("twice", more="seed: 1\nseed: 2\n")).missing
 
 

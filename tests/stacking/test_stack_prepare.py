@@ -115,7 +115,7 @@ def test_what_is_written_for_a_recipe_reads_back(tmp_path):
     write(tmp_path / "task.yaml", recipe_part(done))
     train = (tmp_path / "train/eng_Latn.jsonl").as_posix()
     assert parse_yaml(recipe_part(done), "x").plain() == {"task": done.of.task, "data": {"train": train}}
-    config = load_stack_config("stack/nllb-llm2vec/mnli", "finetune", task_words(tmp_path))
+    config = load_stack_config("stack/nllb-llm2vec/mnli", "finetune", [*task_words(tmp_path), "eval_strategy=no"])
     assert (tuple(config.task.labels), config.data.train) == (labels, train)
 
 
