@@ -11,6 +11,7 @@ from dudi.data.chat import Tokens
 from dudi.errors import ConfigError
 from dudi.objective.shared_events import SharedEvents
 from dudi.objective.token_bytes import TEXT_ALONE
+from dudi.tables import grid_of, terminal
 
 ROWS = 32
 """Completions of each language that are looked at."""
@@ -66,15 +67,14 @@ class Coverage:
 
     def table(self) -> str:
         """The lines as text."""
-        tokens = "tokens (student / teacher)"
-        head = f"{'language':10}{'bytes used':>12}{'same event':>12}{'common borders':>16}{tokens:>28}"
-        lines = [
-            f"{one.language:10}{one.share:>12.1%}{one.agreeing / max(one.compared, 1):>12.1%}"
-            f"{one.common / max(one.compared, 1):>16.1%}{f'{one.student_tokens:,} / {one.teacher_tokens:,}':>28}"
-            for one in self.languages
-        ]
+        columns = ("bytes used", "same event", "common borders", "tokens (student / teacher)")
+        rows = []
+        for one in self.languages:
+            shares = (one.share, one.agreeing / max(one.compared, 1), one.common / max(one.compared, 1))
+            tokens = f"{one.student_tokens:,} / {one.teacher_tokens:,}"
+            rows.append((one.language, [*(f"{share:.1%}" for share in shares), tokens]))
         events = f"{self.cells:,} common events of {self.student_ids:,} / {self.teacher_ids:,} tokens"
-        return "\n".join([events, head, *lines])
+        return f"{events}\n{terminal(grid_of(columns, rows, corner='language'))}"
 
     def check(self, least: float) -> None:
         """Refuse a pair that leaves too much of some language out.

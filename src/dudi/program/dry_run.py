@@ -7,7 +7,6 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from dudi.data.chat import ChatFormat
 from dudi.data.examples import ExampleSet, tokenise
@@ -18,6 +17,7 @@ from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
 from dudi.plan import plan
+from dudi.tables import grid_of, terminal
 from dudi.training.arguments import training_dtype
 
 if TYPE_CHECKING:
@@ -109,17 +109,18 @@ def _tokenizers(
 
 def _languages(console: Console, rows: Sequence[Row], examples: ExampleSet, rejections: Rejections) -> None:
     """Rows, tokens per character and truncation, per language."""
-    table = Table("language", "rows", "tokens/character", "cut", "prompt tokens (longest)", box=None)
+    lines = []
     for language in sorted({row.language for row in rows}):
         own = [example for example in examples.examples if example.row.language == language]
         if not own:
-            table.add_row(language, "0", "-", "-", "-")
+            lines.append((language, ["0", "-", "-", "-"]))
             continue
         tokens = sum(len(example.completion) for example in own)
         characters = sum(len(example.row.completion) for example in own)
         cut = examples.truncated.get(language, 0) / len(own)
         longest = max(len(example.prompt) for example in own)
-        table.add_row(language, str(len(own)), f"{tokens / max(characters, 1):.2f}", f"{cut:.1%}", str(longest))
-    console.print(table)
+        lines.append((language, [str(len(own)), f"{tokens / max(characters, 1):.2f}", f"{cut:.1%}", str(longest)]))
+    columns = ("rows", "tokens/character", "cut", "prompt tokens (longest)")
+    console.print(shown(terminal(grid_of(columns, lines, corner="language"))))
     if len(rejections):
         console.print("\n".join(shown(line) for line in rejections.summary()))

@@ -27,6 +27,7 @@ from dudi.stacking.set_card import CARD
 from dudi.stacking.systems import ACCURACY, MACRO_F1, Measured, System
 from dudi.stacking.tokens import Source
 from dudi.stacking.translation import Translated, translate_rows
+from dudi.tables import grid_of, terminal
 
 
 def run(given: argparse.Namespace) -> int:
@@ -219,18 +220,12 @@ def table(measured: Sequence[Measured], source_language: str) -> str:
     codes = [str(code) for code in evaluations[0].benchmark["languages"]]
     others = systems.transferred(codes, source_language)
     learned = [code for code in codes if code not in others]
-    lines = [("accuracy in %", [one.name for one in evaluations])]
-    lines += [(code, _cells(evaluations, ACCURACY, "by_language", code)) for code in [*learned, *others]]
+    lines = [(code, _cells(evaluations, ACCURACY, "by_language", code)) for code in [*learned, *others]]
     what = f"mean of {len(others)} without {learned[0]}" if learned else f"mean of {len(others)}"
     lines.append((what, _cells(evaluations, ACCURACY, OVERALL)))
     lines.append((f"{what}, macro F1", _cells(evaluations, MACRO_F1, OVERALL)))
     lines.append(("ms a row", [_spent(one) for one in evaluations]))
-    first = max(len(label) for label, _ in lines)
-    widths = [max(len(cells[place]) for _, cells in lines) for place in range(len(evaluations))]
-    return "\n".join(
-        "  ".join([label.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))])
-        for label, cells in lines
-    )
+    return terminal(grid_of([one.name for one in evaluations], lines, corner="accuracy in %"))
 
 
 def _cells(evaluations: Sequence[Evaluation], metric: str, *keys: str) -> list[str]:

@@ -14,6 +14,7 @@ from dudi.data.rejections import Rejections
 from dudi.errors import ConfigError, DudiError
 from dudi.stacking.codes import Language
 from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet
+from dudi.tables import grid_of, markdown
 from dudi.training.values import render
 
 CARD, RECIPE, REJECTED = "data_card.json", "task.yaml", "rejected.jsonl"
@@ -106,11 +107,12 @@ def readme(done: Prepared, origin: Mapping[str, Any]) -> str:
     """The card for people."""
     of, counts = done.of, done.counts
     codes = sorted({language for _, language in counts})
-    table = ["| language | train | dev | test | read by NLLB as |", "|---|---|---|---|---|"]
+    rows = []
     for code in codes:
-        numbers = " | ".join(f"{counts[split, code] or ''}" for split in ("train", "dev", "test"))
         one = done.languages[code]
-        table.append(f"| {code} | {numbers} | {one.nllb or 'no code'}{f' ({one.stand_in})' if one.stand_in else ''} |")
+        read_as = f"{one.nllb or 'no code'}{f' ({one.stand_in})' if one.stand_in else ''}"
+        rows.append((code, [*(f"{counts[split, code] or ''}" for split in ("train", "dev", "test")), read_as]))
+    table = grid_of(("train", "dev", "test", "read by NLLB as"), rows, corner="language")
     left = [f"- {why}{f': {count:,} rows' if count else ''}" for why, count in done.left_out.items()]
     left += [f"- records that give no row: {len(done.rejections):,}, each in `{REJECTED}`"] if done.rejections else []
     revision = f" at revision {origin['revision']}" if origin["revision"] else ""
@@ -123,7 +125,7 @@ def readme(done: Prepared, origin: Mapping[str, Any]) -> str:
             f"`{origin['training']}`{revision}, by `dudi stack prepare {of.name}`. Nothing is cut, and {fields} stay "
             "fields of their own. The same `id` is the same item in every language, where the set is parallel.",
             "",
-            *table,
+            markdown(table),
             "",
             "Left out:" if left else "Nothing was left out.",
             *left,
