@@ -71,7 +71,7 @@ class DataSection(Section):
     )
     tasks: list[str] | None = Field(
         default=None,
-        description="Tasks of `cldr-qa-1` (docs/benchmark.md), which alone reads it, to train on; null: all.",
+        description="Tasks of a built-in source that comes in tasks (docs/benchmark.md), to train on; null: all.",
     )
 
 
