@@ -158,11 +158,8 @@ def build_setup(
             members[key] = Teacher(key, one, chat, apart is not None, events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
     verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
-    chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
     sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
-    rows_of_all = [example for one in sets if one is not None for example in one.examples]
-    targets = verbalizer.targets if chooses else ()
-    teachers.check(rows_of_all, targets, languages, routed=args.teacher_route == "given")
+    check_routes(teachers, args, verbalizer, [one for one in sets if one is not None])
     return Setup(
         model=student,
         tokenizer=student_tokenizer,
@@ -181,6 +178,24 @@ def build_setup(
         notes=notes,
         teachers=teachers,
     )
+
+
+def check_routes(teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet]) -> None:
+    """Hold the keys that teachers are given under against everything that they will judge.
+
+    Args:
+        teachers: Their routes are read, no model.
+        args: The run's keys.
+        verbalizer: Knows the languages that rollouts are asked for.
+        sets: All rows: of training, of the probe, of evaluation.
+
+    Raises:
+        ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
+    """
+    chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
+    rows = [example for one in sets for example in one.examples]
+    targets = verbalizer.targets if chooses else ()
+    teachers.check(rows, targets, tuple(load_languages()), routed=args.teacher_route == "given")
 
 
 def _check_lengths(

@@ -13,8 +13,11 @@ from dudi.data.chat import ChatFormat
 from dudi.data.examples import ExampleSet, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
+from dudi.data.sources import RowSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
+from dudi.distill.teacher_keys import merge_keys
+from dudi.distill.teachers import Teachers
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
 from dudi.plan import plan
@@ -26,18 +29,28 @@ if TYPE_CHECKING:
 
 
 def describe(config: RunConfig, args: DudiConfig) -> str:
-    """Everything a person should see before training, as text; in colour when it goes to a terminal."""
-    from dudi.distill.loading import Loaded, read_rows
-    from dudi.distill.setup import verbalizer_of
+    """Everything a person should see before training, as text; in colour when it goes to a terminal.
 
-    rows, _ = read_rows(config, args, args.folder)
+    Raises:
+        DudiError: what training would refuse of the rows, the keys, and the models as far as their configs tell.
+    """
+    from dudi.distill.loading import Loaded, read_rows
+    from dudi.distill.setup import check_routes, verbalizer_of
+    from dudi.distill.teacher_setup import check_choice
+
+    rows, evaluation = read_rows(config, args, args.folder)
     loaded = Loaded(config, args)
     loaded.find_models()
     others = loaded.other_formats if args.needs_teacher else {}
     by_key = {key: chat for name, chat in others.items() for key in name.split("+")}
     formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None, by_key)
     rejections = Rejections()
-    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections, [*others.values()])
+
+    def tokenised(found: RowSet) -> ExampleSet:
+        chats = formats.student, formats.teacher
+        return tokenise(found.rows, *chats, args.max_length, rejections, [*others.values()])
+
+    examples, asked = tokenised(rows), None if evaluation is None else tokenised(evaluation)
     outer = Console()
     console = Console(
         file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
@@ -51,6 +64,10 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
             _tokenizers(console, args, examples, formats.student, chat, served=section.server is not None)
         _ask_servers(loaded, formats.student, chats, notes)
     verbalizer = verbalizer_of(args, [example.row for example in examples.examples], notes)
+    if args.needs_teacher and config.teachers:
+        check_choice(args, len(config.named_teachers))
+        sets = [examples, *([] if asked is None else [asked])]
+        check_routes(Teachers({}, merge_keys(config.teachers)[1]), args, verbalizer, sets)
     console.print("\n".join(shown(note) for note in notes), end="\n" if notes else "")
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
     show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)
