@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat
-from dudi.distill.loading import Loaded
+from dudi.data.rejections import Rejections
+from dudi.distill.loading import Loaded, read_evaluation
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import Asked, Trained, Wanted, check_options, choose
@@ -74,6 +76,32 @@ def asked_of(config: RunConfig, args: DudiConfig) -> list[Asked]:
         options=section.options or {},
     )
     return [choose(name, wanted) for name in names]
+
+
+def probe_notes(config: RunConfig, args: DudiConfig, asked: Sequence[Asked]) -> list[str]:
+    """A line for each benchmark that a probe would see before it is reported: its questions are rows of `data.eval`.
+
+    Args:
+        config: The recipe.
+        args: Its training arguments.
+        asked: What the finished run is asked.
+
+    Raises:
+        DataError: the rows cannot be read.
+    """
+    rows = read_evaluation(config, args, Rejections()) if args.teacher_weight == "auto" and asked else None
+    if rows is None:
+        return []
+    prompts = Counter(row.prompt[-1]["content"].strip() for row in rows.rows)
+    notes = []
+    for one in asked:
+        shared = sum(prompts[prompt] for prompt in {prompt.strip() for prompt in one.prompts()})
+        if shared and one.benchmark.get("part") != "validation":
+            notes.append(
+                f"data.eval: {shared:,} of {len(rows.rows):,} rows are questions of {one.benchmark['name']}, which the "
+                "run reports: a probe that asks them chooses by the test; name other rows"
+            )
+    return notes
 
 
 def trained_of(config: RunConfig, languages: list[str]) -> Trained:

@@ -35,7 +35,7 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
         DudiError: what training would refuse of the rows, the keys, and the models as far as their configs tell.
     """
     from dudi.distill.loading import Loaded, read_rows
-    from dudi.distill.setup import check_routes, verbalizer_of
+    from dudi.distill.setup import check_routes, rows_for_probe, verbalizer_of
     from dudi.distill.teacher_setup import check_choice
 
     rows, evaluation = read_rows(config, args, args.folder)
@@ -51,13 +51,16 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
         return tokenise(found.rows, *chats, args.max_length, rejections, [*others.values()])
 
     examples, asked = tokenised(rows), None if evaluation is None else tokenised(evaluation)
+    notes: list[str] = []
+    probe = None
+    if args.teacher_weight == "auto":
+        examples, probe = rows_for_probe(examples, asked, args.probe_rows, args.seed, notes)
     outer = Console()
     console = Console(
         file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
     )
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
-    notes: list[str] = []
     if formats.teacher is not None:
         chats = [formats.teacher, *others.values()]
         for section, chat in zip(config.named_teachers.values(), chats, strict=True):
@@ -66,7 +69,7 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     verbalizer = verbalizer_of(args, [example.row for example in examples.examples], notes)
     if args.needs_teacher and config.teachers:
         check_choice(args, len(config.named_teachers))
-        sets = [examples, *([] if asked is None else [asked])]
+        sets = [one for one in (examples, probe, asked) if one is not None]
         check_routes(Teachers({}, merge_keys(config.teachers)[1]), args, verbalizer, sets)
     console.print("\n".join(shown(note) for note in notes), end="\n" if notes else "")
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
