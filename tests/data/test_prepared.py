@@ -196,6 +196,74 @@ def test_the_source_beside_the_text(tmp_path):
     assert (found["en-ta"], found["en-ms"], found["ta-en"] + found["ms-en"]) == (1, 1, 1)  # one row in each language
 
 
+def test_rows_without_a_language_or_a_text_are_rejected_and_counted(tmp_path):
+    rows = [{"lang": code, "row": n, "text": f"{code} {n}"} for code in ("en", "th") for n in range(40)]
+    rows += [{"row": 1, "text": "nobody knows"}, {"lang": "th", "row": 2}, {"lang": "en", "row": 3, "text": None}]
+    rows += [{"lang": 7, "row": 3, "text": "x"}]
+    for name, given in (("last", rows), ("first", rows[-4:] + rows[:-4])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
+        result = prepare_parallel(path, tmp_path / f"{name}-rows.jsonl")
+        assert result.card["rejected"] == {"missing_key": 2, "null": 1, "wrong_type": 1}
+        assert result.card["output"]["rows"] == 80
+        bad = lines(tmp_path / f"{name}-rows.rejected.jsonl")
+        assert {one["detail"] for one in bad} >= {"has no `lang`", "has no `text`", "`text` is null"}
+
+
+def test_languages_that_a_file_does_not_have_are_said(tmp_path):
+    path = long_file(tmp_path / "news.parquet")
+    result = prepare_parallel(path, tmp_path / "rows.jsonl", targets=["th", "ta"])
+    assert "note: news.parquet: has no text in ta; there is en, th, id, vi" in str(result)
+    assert result.card["parallel"]["to"] == ["th"]
+    with pytest.raises(ConfigError, match="has no text in ta, my; there is en, th, id, vi"):
+        prepare_parallel(path, tmp_path / "x.jsonl", targets=["ta", "my"])
+    with pytest.raises(ConfigError, match="has no text in 'my'; there is en"):
+        prepare_parallel(path, tmp_path / "x.jsonl", source="my")
+
+
+def test_texts_with_one_side_alone_are_counted(tmp_path):
+    rows = [{"lang": "en", "row": n, "text": text} for n, text in enumerate(EN)]
+    rows += [{"lang": "th", "row": n + 2, "text": text} for n, text in enumerate(OF["th"])]
+    rows += [{"lang": "fr", "row": 0, "text": "Bonjour."}]
+    result = prepare_parallel(write_parquet(tmp_path / "long.parquet", rows), tmp_path / "l.jsonl")
+    assert result.card["one_side_alone"] == {"th": 2} and directions(lines(result.output))["en-th"] == 2
+    assert "languages that are not known are left out: fr 1" in str(result) and "are left out: th 2" in str(result)
+    wide = [{"en": "One.", "th": "หนึ่ง", "id": None}, {"en": None, "th": "สอง", "id": "Dua."}]
+    path = write_parquet(tmp_path / "wide.parquet", [*wide, {"en": "Three.", "th": None, "id": "Tiga kali."}])
+    result = prepare_parallel(path, tmp_path / "w.jsonl", targets=["th"])
+    assert result.card["one_side_alone"] == {"th": 2} and len(lines(result.output)) == 2
+    apart = [{"lang": "en", "row": 0, "text": "One."}, {"lang": "th", "row": 1, "text": "สอง"}]
+    with pytest.raises(DataError, match=r"no good row among 0; apart.parquet: texts without one in en .* th 1"):
+        prepare_parallel(write_parquet(tmp_path / "apart.parquet", apart), tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("name", ["{}", "sentence_{}"])
+def test_columns_in_the_words_of_flores(tmp_path, name):
+    rows = [
+        {"id": n, name.format("eng_Latn"): en, name.format("tha_Thai"): th, name.format("fil_Latn"): f"{en} po"}
+        for n, (en, th) in enumerate(zip(EN, OF["th"], strict=True), start=1)
+    ]
+    result = prepare_parallel(write_parquet(tmp_path / "f.parquet", rows), tmp_path / "rows.jsonl", balance=False)
+    assert directions(lines(result.output)) == {"en-th": 4, "th-en": 4, "en-tl": 4, "tl-en": 4}
+    assert lines(result.output)[0]["id"] == "f/1/en-th"
+    long = [{"lang": code, "row": n, "text": f"{code} {n}"} for code in ("eng_Latn", "ind_Latn") for n in range(3)]
+    result = prepare_parallel(write_parquet(tmp_path / "g.parquet", long), tmp_path / "g.jsonl")
+    assert directions(lines(result.output)) == {"en-id": 3, "id-en": 3}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_column_of_translations(tmp_path, suffix):
+    texts = enumerate(zip(EN, OF["id"], strict=False))
+    rows = [{"id": f"s{n}", "translation": {"en": en, "id": own}} for n, (en, own) in texts]
+    path = tmp_path / f"wmt{suffix}"
+    if suffix == ".parquet":
+        write_parquet(path, rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = prepare_parallel(path, tmp_path / "rows.jsonl")
+    assert {row["id"] for row in lines(result.output)} == {f"wmt/s{n}/{d}" for n in (0, 1) for d in ("en-id", "id-en")}
+
+
 def test_texts_that_are_no_translation_are_rejected(tmp_path):
     texts = [("Run ls.", "Run ls."), *zip(EN * 6, [f"{text} {n}" for n, text in enumerate(OF["vi"] * 6)], strict=True)]
     path = write_parquet(tmp_path / "help.parquet", [{"en": en, "vi": vi} for en, vi in texts])
