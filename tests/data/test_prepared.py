@@ -73,6 +73,12 @@ def test_rows_of_a_task(sets, tmp_path):
     assert card["languages"]["th"] == {"read": 3, "overlap": 0, "written": 3} and card["not_in"] is None
 
 
+def test_languages_without_a_task_are_said(sets, tmp_path):
+    result = prepare_task("sib200", tmp_path / "rows.jsonl", languages=["th", "jv"], folder=sets)
+    assert "note: sib200: has no task in jv; there is en, id," in str(result)
+    assert len(lines(result.output)) == 3
+
+
 def test_rows_that_a_benchmark_shares_are_left_out_and_counted(sets, tmp_path):
     """The planet stands in a passage of Belebele, in both languages."""
     result = prepare_task("sib200", tmp_path / "r.jsonl", languages=["th", "en"], folder=sets, not_in=["belebele"])
