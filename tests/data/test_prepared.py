@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dudi.data.overlap import Grams, grams
+from dudi.data.overlap import Grams, benchmark_grams, grams
 from dudi.data.parallel import _spread, prepare_parallel
 from dudi.data.sources import load_rows
 from dudi.data.task_rows import prepare_task
@@ -113,6 +113,44 @@ def test_documents_that_fit_no_template_are_rejected(sets, tmp_path):
     assert result.card["output"]["rows"] == 29 and result.card["rejected"] == {"template_fails": 1}
     (bad,) = lines(tmp_path / "r.rejected.jsonl")
     assert bad["line"] == 4 and "doc_to_target cannot be made" in bad["detail"]
+
+
+NESTED = {
+    "translation": {"en": "A very long sentence of more than eight words is here.", "th": "ภูเขาที่สูงที่สุดอยู่ในเนปาล"},
+    "choices": {"label": ["A", "B"], "text": ["The choice that nobody would ever take on any day", "No"]},
+    "answers": [{"answer_start": 3, "text": "An answer that is given as text in a list of objects"}],
+}
+
+
+def own_task(folder, name, documents, language=""):
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents), encoding="utf-8")
+    said = f"\nmetadata: {{language: {language}}}" if language else ""
+    task = folder / f"{name}.yaml"
+    task.write_text(
+        f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {file}}}}}\ntest_split: test{said}\n"
+    )
+    return str(task)
+
+
+def test_texts_are_found_however_deep(tmp_path):
+    texts = [NESTED["translation"]["en"], NESTED["translation"]["th"], NESTED["choices"]["text"][0]]
+    texts.append(NESTED["answers"][0]["text"])
+    known, tasks, notes = benchmark_grams([own_task(tmp_path, "nested", [NESTED])], ["en", "th"], None)
+    assert all(known.shares([text]) for text in texts) and not notes
+    assert [task.name for task in tasks] == ["nested"]  # it says no language, and is held against all
+
+
+def test_a_benchmark_without_a_language_or_a_long_text_is_said(sets, tmp_path):
+    labels = own_task(tmp_path, "labels", [{"text": "No", "label": 1}])
+    other = own_task(tmp_path, "other", [{"text": NESTED["translation"]["en"]}], "en")
+    output = tmp_path / "r.jsonl"
+    result = prepare_task("sib200", output, languages=["th"], folder=sets, not_in=[labels, other])
+    assert len(lines(output)) == 3
+    assert "note: --not-in: labels has no text of 8 words or 20 characters: nothing was compared" in str(result)
+    assert f"note: --not-in: {other} has no task in th: rows in it were compared with nothing of it" in str(result)
+    with pytest.raises(ConfigError, match="no shipped task is called so"):
+        prepare_task("sib200", output, languages=["th"], folder=sets, not_in=["belebel"])
 
 
 # parallel text

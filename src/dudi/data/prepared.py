@@ -90,11 +90,13 @@ class Benchmark:
         grams: The n-grams of its texts.
         named: What was named.
         tasks: The tasks that this stands for.
+        notes: What a person should know of the comparison.
     """
 
     grams: Grams
     named: list[str]
     tasks: list[str]
+    notes: list[str]
 
     @property
     def described(self) -> dict[str, Any]:
@@ -160,7 +162,8 @@ def prepare(
     }
     with atomic_file(card_beside(output)) as temporary:
         temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return Prepared(output, card, judge.rejections, tuple(notes()))
+    told = [*notes(), *([] if benchmark is None else [f"--not-in: {note}" for note in benchmark.notes])]
+    return Prepared(output, card, judge.rejections, tuple(told))
 
 
 def _limits(ranks: Mapping[Group, array.array[int]], wanted: Mapping[Group, int]) -> dict[Group, float]:
@@ -208,8 +211,8 @@ def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path 
     """What rows in some languages must share nothing with; arguments and errors as those of `benchmark_grams`."""
     if not words:
         return None
-    grams, tasks = benchmark_grams(words, list(dict.fromkeys(languages)), folder)
-    return Benchmark(grams, list(words), [task.name for task in tasks])
+    grams, tasks, notes = benchmark_grams(words, list(dict.fromkeys(languages)), folder)
+    return Benchmark(grams, list(words), [task.name for task in tasks], notes)
 
 
 def at_most(count: int | None) -> Quotas:
