@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
     from dudi.distill.arguments import DudiConfig
     from dudi.distill.recipe import RunConfig
 
-SUBJECTS = ("base", COLD_START, STUDENT, "teacher")
+TEACHER = "teacher"
 REJECTED = "rejected-questions.jsonl"
 
 
-def evaluate_run(loaded: Loaded, subjects: Collection[str] = SUBJECTS) -> list[Evaluation]:
+def evaluate_run(loaded: Loaded, subjects: Collection[str] | None = None) -> list[Evaluation]:
     """Ask a run's models, and keep `evaluation.json` and `answers.jsonl` in its folder.
 
     Args:
         loaded: The recipe, whose section `benchmark` says what is asked, and what it names; the folder of its arguments
             holds what was trained.
-        subjects: Whom: of `SUBJECTS`, as far as the run has them.
+        subjects: Whom, by their roles, as far as the run has them (`base`, `cold_start`, `student`, `teacher`); None:
+            everybody, of several teachers each (`teacher_my+ta`).
 
     Returns:
         An evaluation for each subject and benchmark; none when the recipe has no section `benchmark`.
@@ -43,7 +45,7 @@ def evaluate_run(loaded: Loaded, subjects: Collection[str] = SUBJECTS) -> list[E
     folder, asked = args.folder, asked_of(config, args)
     for one in asked:
         one.settle(folder / REJECTED, config.data.max_rejected_share)
-    chosen = [subject for subject in subjects_of(loaded) if subject.role in subjects]
+    chosen = [subject for subject in subjects_of(loaded) if subjects is None or subject.role in subjects]
     found, answers = evaluate(chosen, asked, [args.seed]) if asked else ([], [])
     if found:
         keep_evaluations(found, answers, folder)
@@ -111,7 +113,7 @@ def trained_of(config: RunConfig, languages: list[str]) -> Trained:
 
 
 def subjects_of(loaded: Loaded) -> Iterator[Subject]:
-    """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teacher."""
+    """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teachers."""
     config, args, folder = loaded.config, loaded.args, loaded.args.folder
     cold_start, final = folder / "stages" / COLD_START / "model", folder / "model"
     about = {"method": config.method}
@@ -127,15 +129,25 @@ def subjects_of(loaded: Loaded) -> Iterator[Subject]:
         yield Subject("cold start", str(cold_start), kept(cold_start), COLD_START, about)
     if final.is_dir():
         yield Subject(config.method, str(final), kept(final), STUDENT, about)
-    main = config.main_teacher
-    if main.model is not None and main.server is None:  # one that is served is not here to be asked
-        yield Subject("teacher", main.model, lambda: _teacher(loaded), "teacher", about)
+    for place, (name, section) in enumerate(config.named_teachers.items()):
+        if section.model is not None and section.server is None:  # one that is served is not here to be asked
+            own, role = (f" {name}", f"_{name}") if place else ("", "")  # no colon: `dudi compare RUN:SUBJECT`
+            load = functools.partial(_teacher, loaded, name)
+            yield Subject(f"{TEACHER}{own}", section.model, load, f"{TEACHER}{role}", about)
 
 
-def _teacher(loaded: Loaded) -> tuple[PreTrainedModel, ChatFormat]:
-    model, chat = loaded.teacher, loaded.teacher_format
+def _teacher(loaded: Loaded, name: str) -> tuple[PreTrainedModel, ChatFormat]:
+    """A teacher and its chat format, by its name among them."""
+    if name == next(iter(loaded.config.named_teachers)):
+        model, chat = loaded.teacher, loaded.teacher_format
+    else:
+        model, chat = loaded.other_teachers[name], loaded.other_formats[name]
     if not isinstance(model, PreTrainedModel) or chat is None:
         raise ConfigError("teacher.model: the recipe names none")
+    if loaded.args.teacher_offload == "cpu":  # there may be room for one of them
+        for other in (loaded.teacher, *loaded.other_teachers.values()):
+            if isinstance(other, PreTrainedModel):
+                move(other, "cpu")
     return _placed(model, loaded.args), chat
 
 
