@@ -19,8 +19,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from dudi.command import output_folder, say
-from dudi.evaluation.harness.names import FLORES
 from dudi.files import write_json_lines
+from dudi.languages.flores import FLORES
 
 SETS = ("ntrex128", "tico19", "talpco", "tatoeba_laser", "commonvoice_sentences")
 HELD_OUT = 100

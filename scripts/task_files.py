@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from dudi.evaluation.harness.names import FLORES
+from dudi.languages.flores import FLORES, NTREX
 from dudi.languages.registry import BUILT_IN
 from dudi.languages.translation import translation_prompt
 
@@ -26,7 +26,6 @@ WORDING = tomllib.loads(Path(__file__).with_name("task_wording.toml").read_text(
 VERSION = 1.0
 HEAD = "# Made by scripts/task_files.py; docs/tasks.md.\n"
 TOPICS = ["science/technology", "travel", "politics", "sports", "health", "entertainment", "geography"]
-NTREX = FLORES | {"tl": "fil_Latn", "ms": "msa_Latn"}
 LICENCES = {
     "sib200": "CC BY-SA 4.0 (SIB-200, its text from FLORES-200)",
     "belebele": "CC BY-SA 4.0 (Belebele)",

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.locales import cldr_version
-from dudi.evaluation.harness.names import FLORES
+from dudi.languages.flores import FLORES
 from dudi.stacking import Source, translate
 from dudi.stacking.miniature.parallel import Pair, pairs
 from dudi.stacking.miniature.places import OTHERS, countries

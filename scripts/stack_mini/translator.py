@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer, PreTrainedModel
 
-from dudi.evaluation.harness.names import FLORES
+from dudi.languages.flores import FLORES
 from dudi.stacking.miniature.parallel import Pair, pairs
 
 POOL = 8192

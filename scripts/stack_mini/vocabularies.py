@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import NllbTokenizer, PreTrainedTokenizerFast
 
-from dudi.evaluation.harness.names import FLORES
+from dudi.languages.flores import FLORES
 
 MT_VOCABULARY = 3600
 LLM_VOCABULARY = 1536

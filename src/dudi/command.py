@@ -78,6 +78,12 @@ def _below_folders(word: str, path: Path) -> Path:
     return path
 
 
+def words_of(given: Iterable[str] | None) -> list[str] | None:
+    """The words of an option that takes several: `id th`, `id,th` and `id, th` are two; None where none is left."""
+    words = (word.strip() for part in given or () for word in part.split(","))
+    return [word for word in words if word] or None
+
+
 def say(text: str) -> int:
     """Write lines to standard output.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dudi.data.overlap import Grams, grams
+from dudi.data.overlap import Grams, benchmark_grams, grams
 from dudi.data.parallel import _spread, prepare_parallel
 from dudi.data.sources import load_rows
 from dudi.data.task_rows import prepare_task
@@ -73,6 +73,12 @@ def test_rows_of_a_task(sets, tmp_path):
     assert card["languages"]["th"] == {"read": 3, "overlap": 0, "written": 3} and card["not_in"] is None
 
 
+def test_languages_without_a_task_are_said(sets, tmp_path):
+    result = prepare_task("sib200", tmp_path / "rows.jsonl", languages=["th", "jv"], folder=sets)
+    assert "note: sib200: has no task in jv; there is en, id," in str(result)
+    assert len(lines(result.output)) == 3
+
+
 def test_rows_that_a_benchmark_shares_are_left_out_and_counted(sets, tmp_path):
     """The planet stands in a passage of Belebele, in both languages."""
     result = prepare_task("sib200", tmp_path / "r.jsonl", languages=["th", "en"], folder=sets, not_in=["belebele"])
@@ -107,6 +113,44 @@ def test_documents_that_fit_no_template_are_rejected(sets, tmp_path):
     assert result.card["output"]["rows"] == 29 and result.card["rejected"] == {"template_fails": 1}
     (bad,) = lines(tmp_path / "r.rejected.jsonl")
     assert bad["line"] == 4 and "doc_to_target cannot be made" in bad["detail"]
+
+
+NESTED = {
+    "translation": {"en": "A very long sentence of more than eight words is here.", "th": "ภูเขาที่สูงที่สุดอยู่ในเนปาล"},
+    "choices": {"label": ["A", "B"], "text": ["The choice that nobody would ever take on any day", "No"]},
+    "answers": [{"answer_start": 3, "text": "An answer that is given as text in a list of objects"}],
+}
+
+
+def own_task(folder, name, documents, language=""):
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents), encoding="utf-8")
+    said = f"\nmetadata: {{language: {language}}}" if language else ""
+    task = folder / f"{name}.yaml"
+    task.write_text(
+        f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {file}}}}}\ntest_split: test{said}\n"
+    )
+    return str(task)
+
+
+def test_texts_are_found_however_deep(tmp_path):
+    texts = [NESTED["translation"]["en"], NESTED["translation"]["th"], NESTED["choices"]["text"][0]]
+    texts.append(NESTED["answers"][0]["text"])
+    known, tasks, notes = benchmark_grams([own_task(tmp_path, "nested", [NESTED])], ["en", "th"], None)
+    assert all(known.shares([text]) for text in texts) and not notes
+    assert [task.name for task in tasks] == ["nested"]  # it says no language, and is held against all
+
+
+def test_a_benchmark_without_a_language_or_a_long_text_is_said(sets, tmp_path):
+    labels = own_task(tmp_path, "labels", [{"text": "No", "label": 1}])
+    other = own_task(tmp_path, "other", [{"text": NESTED["translation"]["en"]}], "en")
+    output = tmp_path / "r.jsonl"
+    result = prepare_task("sib200", output, languages=["th"], folder=sets, not_in=[labels, other])
+    assert len(lines(output)) == 3
+    assert "note: --not-in: labels has no text of 8 words or 20 characters: nothing was compared" in str(result)
+    assert f"note: --not-in: {other} has no task in th: rows in it were compared with nothing of it" in str(result)
+    with pytest.raises(ConfigError, match="no shipped task is called so"):
+        prepare_task("sib200", output, languages=["th"], folder=sets, not_in=["belebel"])
 
 
 # parallel text
@@ -194,6 +238,74 @@ def test_the_source_beside_the_text(tmp_path):
     result = prepare_parallel(write_parquet(tmp_path / "pairs.parquet", rows), tmp_path / "rows.jsonl")
     found = directions(lines(result.output))
     assert (found["en-ta"], found["en-ms"], found["ta-en"] + found["ms-en"]) == (1, 1, 1)  # one row in each language
+
+
+def test_rows_without_a_language_or_a_text_are_rejected_and_counted(tmp_path):
+    rows = [{"lang": code, "row": n, "text": f"{code} {n}"} for code in ("en", "th") for n in range(40)]
+    rows += [{"row": 1, "text": "nobody knows"}, {"lang": "th", "row": 2}, {"lang": "en", "row": 3, "text": None}]
+    rows += [{"lang": 7, "row": 3, "text": "x"}]
+    for name, given in (("last", rows), ("first", rows[-4:] + rows[:-4])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
+        result = prepare_parallel(path, tmp_path / f"{name}-rows.jsonl")
+        assert result.card["rejected"] == {"missing_key": 2, "null": 1, "wrong_type": 1}
+        assert result.card["output"]["rows"] == 80
+        bad = lines(tmp_path / f"{name}-rows.rejected.jsonl")
+        assert {one["detail"] for one in bad} >= {"has no `lang`", "has no `text`", "`text` is null"}
+
+
+def test_languages_that_a_file_does_not_have_are_said(tmp_path):
+    path = long_file(tmp_path / "news.parquet")
+    result = prepare_parallel(path, tmp_path / "rows.jsonl", targets=["th", "ta"])
+    assert "note: news.parquet: has no text in ta; there is en, th, id, vi" in str(result)
+    assert result.card["parallel"]["to"] == ["th"]
+    with pytest.raises(ConfigError, match="has no text in ta, my; there is en, th, id, vi"):
+        prepare_parallel(path, tmp_path / "x.jsonl", targets=["ta", "my"])
+    with pytest.raises(ConfigError, match="has no text in 'my'; there is en"):
+        prepare_parallel(path, tmp_path / "x.jsonl", source="my")
+
+
+def test_texts_with_one_side_alone_are_counted(tmp_path):
+    rows = [{"lang": "en", "row": n, "text": text} for n, text in enumerate(EN)]
+    rows += [{"lang": "th", "row": n + 2, "text": text} for n, text in enumerate(OF["th"])]
+    rows += [{"lang": "fr", "row": 0, "text": "Bonjour."}]
+    result = prepare_parallel(write_parquet(tmp_path / "long.parquet", rows), tmp_path / "l.jsonl")
+    assert result.card["one_side_alone"] == {"th": 2} and directions(lines(result.output))["en-th"] == 2
+    assert "languages that are not known are left out: fr 1" in str(result) and "are left out: th 2" in str(result)
+    wide = [{"en": "One.", "th": "หนึ่ง", "id": None}, {"en": None, "th": "สอง", "id": "Dua."}]
+    path = write_parquet(tmp_path / "wide.parquet", [*wide, {"en": "Three.", "th": None, "id": "Tiga kali."}])
+    result = prepare_parallel(path, tmp_path / "w.jsonl", targets=["th"])
+    assert result.card["one_side_alone"] == {"th": 2} and len(lines(result.output)) == 2
+    apart = [{"lang": "en", "row": 0, "text": "One."}, {"lang": "th", "row": 1, "text": "สอง"}]
+    with pytest.raises(DataError, match=r"no good row among 0; apart.parquet: texts without one in en .* th 1"):
+        prepare_parallel(write_parquet(tmp_path / "apart.parquet", apart), tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("name", ["{}", "sentence_{}"])
+def test_columns_in_the_words_of_flores(tmp_path, name):
+    rows = [
+        {"id": n, name.format("eng_Latn"): en, name.format("tha_Thai"): th, name.format("fil_Latn"): f"{en} po"}
+        for n, (en, th) in enumerate(zip(EN, OF["th"], strict=True), start=1)
+    ]
+    result = prepare_parallel(write_parquet(tmp_path / "f.parquet", rows), tmp_path / "rows.jsonl", balance=False)
+    assert directions(lines(result.output)) == {"en-th": 4, "th-en": 4, "en-tl": 4, "tl-en": 4}
+    assert lines(result.output)[0]["id"] == "f/1/en-th"
+    long = [{"lang": code, "row": n, "text": f"{code} {n}"} for code in ("eng_Latn", "ind_Latn") for n in range(3)]
+    result = prepare_parallel(write_parquet(tmp_path / "g.parquet", long), tmp_path / "g.jsonl")
+    assert directions(lines(result.output)) == {"en-id": 3, "id-en": 3}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_column_of_translations(tmp_path, suffix):
+    texts = enumerate(zip(EN, OF["id"], strict=False))
+    rows = [{"id": f"s{n}", "translation": {"en": en, "id": own}} for n, (en, own) in texts]
+    path = tmp_path / f"wmt{suffix}"
+    if suffix == ".parquet":
+        write_parquet(path, rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = prepare_parallel(path, tmp_path / "rows.jsonl")
+    assert {row["id"] for row in lines(result.output)} == {f"wmt/s{n}/{d}" for n in (0, 1) for d in ("en-id", "id-en")}
 
 
 def test_texts_that_are_no_translation_are_rejected(tmp_path):

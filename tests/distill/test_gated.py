@@ -1,5 +1,6 @@
 """A teacher that each language trusts as far as it deserves: the hybrid, the shares, the balance, the probe."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -10,15 +11,18 @@ from test_trainer import make_trainer, metrics_of
 from dudi.data.examples import ExampleSet
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.by_language import balance, language_shares, token_table
+from dudi.distill.recipe import RunConfig
 from dudi.distill.setup import rows_for_probe
 from dudi.distill.stages import probe as stage
 from dudi.distill.stages.probe import FILE, PROBE, _with_examples, score, weigh
 from dudi.distill.verbalizer import Verbalizer
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DataError
+from dudi.evaluation.of_run import asked_of, probe_notes
 from dudi.objective.heads import Distance, Head
 from dudi.objective.losses import token_divergence, token_log_probs
 from dudi.objective.signals import Heads, OffPolicySignal, OnPolicySignal, Rows
-from helpers import make_args
+from dudi.program.cli import main
+from helpers import ROWS, make_args
 
 PLAIN = {"teacher_weight": 1.0, "loss_average": "token", "language_balance": False, "verbalizer_targets": "uniform"}
 
@@ -132,8 +136,37 @@ class TestTheProbe:
         trainer = make_trainer(tmp_path, "gated", tokenizer=tokenizer, probe_rows=2)
         train, probe = trainer.setup.train.examples, trainer.setup.probe.examples
         assert probe and not {one.row.id for one in train} & {one.row.id for one in probe}
-        again = rows_for_probe(ExampleSet([*train, *probe], {}, ""), None, 2, seed=3)
+        again = rows_for_probe(ExampleSet([*train, *probe], {}, ""), None, 2, seed=3, notes=[])
         assert {one.row.id for one in again[1].examples} == {one.row.id for one in probe}
+
+    def test_rows_of_training_are_not_asked(self, tmp_path, tokenizer):
+        fresh = [{**row, "id": f"new-{row['id']}", "prompt": f"{row['prompt']} !"} for row in ROWS]
+        moved = [{**row, "id": f"moved-{row['id']}"} for row in ROWS[:8]]  # another id makes no other row
+        keys = {"tokenizer": tokenizer, "probe_rows": 9}
+        trainer = make_trainer(tmp_path, "gated", eval_rows=[*fresh, *moved], **keys)
+        assert {one.row.id for one in trainer.setup.probe.examples} == {row["id"] for row in fresh}
+        assert len(trainer.setup.train.examples) == len(ROWS)
+        assert any("data.eval: training rows are left out of the probe: en 1, id 1" in n for n in trainer.setup.notes)
+        with pytest.raises(DataError, match="all 8 rows are training rows"):
+            make_trainer(tmp_path, "gated", eval_rows=moved, **keys)
+
+    def test_a_dry_run_refuses_them_too(self, capsys):
+        assert main(["train", "mini/gated", "data.eval=cldr-qa-1", "--dry-run"]) == 3
+        assert "data.eval: all 1,792 rows are training rows" in capsys.readouterr().err
+
+    def test_questions_that_are_reported_are_said(self, tmp_path):
+        asked = [{"id": row["id"], "language": row["language"], "prompt": row["prompt"]} for row in ROWS[:3]]
+        (tmp_path / "q.jsonl").write_text("".join(json.dumps(one | {"answer": "x"}) + "\n" for one in asked))
+        (tmp_path / "e.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        recipe = tmp_path / "run.yaml"
+        lines = ["method: gated", "student: S", "teacher: T", f"data: {{train: x.jsonl, eval: {tmp_path}/e.jsonl}}"]
+        recipe.write_text("\n".join([*lines, f"benchmark: {tmp_path}/q.jsonl"]) + "\n")
+        config = RunConfig.load(recipe)
+        args = config.dudi_config(tmp_path / "run")
+        (note,) = probe_notes(config, args, asked_of(config, args))
+        assert note.startswith("data.eval: 3 of 32 rows are questions of q, which the run reports")
+        known = RunConfig.load(recipe, ["teacher_weight=1", "eval_on_start=true"])
+        assert not probe_notes(known, known.dudi_config(tmp_path / "run"), asked_of(config, args))
 
     def test_the_teacher_reads_other_rows_of_the_language_answered(self, tmp_path, tokenizer):
         plain = make_trainer(tmp_path / "plain", "gated", tokenizer=tokenizer, probe_rows=2)
@@ -233,9 +266,6 @@ def test_what_is_refused(tmp_path, tokenizer, keys, words):
         make_trainer(tmp_path, "gated", tokenizer=tokenizer, **keys)
 
 
-def test_an_unknown_language_is_refused(tmp_path, tokenizer):
-    trainer = make_trainer(
-        tmp_path, "gated", tokenizer=tokenizer, teacher_weight={"mm": 0.0}, cold_start="none", max_steps=1
-    )
-    with pytest.raises(ConfigError, match="teacher_weight"):
-        trainer.train()
+def test_an_unknown_language_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(ConfigError, match="teacher_weight: unknown language 'mm'"):
+        make_args(tmp_path, "gated", teacher_weight={"mm": 0.0})

@@ -443,3 +443,18 @@ def test_its_own_teacher_has_no_choice(tmp_path, tokenizer):
     teachers = {"default": first_teacher(), "my": second_teacher()}
     with pytest.raises(ConfigError, match="teachers: method sdft is its own teacher"):
         make_trainer(tmp_path, teachers, "sdft", tokenizer, cold_start="teacher_sft")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["teachers={ta: TEACHER, my: TEACHER}"], "teachers: there is none for en, id, ms"),
+        (["teachers={default: TEACHER, tamil: TEACHER}"], "teachers: 'tamil' is neither a language"),
+        (["teacher_weight={my: 0, xx: 0.2}"], "teacher_weight: unknown language 'xx'"),
+    ],
+)
+def test_a_dry_run_refuses_what_training_refuses(capsys, words, message):
+    said = [word.replace("TEACHER", "package:dudi/mini/teacher") for word in words]
+    assert main(["train", "mini/gkd", *said, "--dry-run"]) == 2
+    told = capsys.readouterr()
+    assert message in told.err and "nothing was trained" not in told.out

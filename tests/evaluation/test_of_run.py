@@ -10,6 +10,7 @@ from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError
 from dudi.evaluation.of_run import asked_of, evaluate_run
 from dudi.evaluation.records import read_evaluations
+from dudi.evaluation.tables import benchmark_tables
 
 WORDS = ["student=package:dudi/mini/small", "languages=[id,th]", "benchmark.per_split=1", "disable_tqdm=true"]
 
@@ -44,6 +45,18 @@ def test_a_run_asks_several_and_keeps_them_apart(questions, tmp_path):
     assert {(line["benchmark"], line["subject"]) for line in lines} == {("cldr-qa-1", "base"), ("capitals", "base")}
     (rejected,) = (tmp_path / "run" / "rejected-questions.jsonl").read_text("utf-8").splitlines()
     assert json.loads(rejected)["reason"] == "missing_key"
+
+
+def test_each_of_several_teachers_is_asked(questions, tmp_path):
+    several = "teachers={default: package:dudi/mini/teacher, my: package:dudi/mini/base, ta: package:dudi/mini/base}"
+    words = [several, f"benchmark.name={questions}", "benchmark.max_new_tokens=4", "data.max_rejected_share=0.5"]
+    config, args = config_of(tmp_path / "run", *words)
+    everybody = evaluate_run(Loaded(config, args))
+    assert [one.subject for one in everybody] == ["base", "teacher", "teacher_my+ta"]
+    assert [one.model.rpartition("/")[2] for one in everybody] == ["small", "teacher", "base"]
+    assert everybody[2].name == "teacher my+ta" and everybody[2].about["parameters"] != everybody[1].about["parameters"]
+    assert "teacher my+ta" in benchmark_tables(everybody)
+    assert [one.subject for one in evaluate_run(Loaded(config, args), ["teacher"])] == ["teacher"]  # as studies ask
 
 
 @pytest.mark.parametrize("said", ["benchmark=cldr-qa-1", "benchmark={name: cldr-qa-1}", "benchmark=[cldr-qa-1]"])

@@ -504,6 +504,24 @@ def test_rows_of_parquet_of_cldr_and_of_the_hub(recipe, tmp_path):
     assert rows("data.train=someone/rows") is None
 
 
+def test_rows_of_a_probe(recipe, tmp_path):
+    """Held out of training they are not trained; those of `data.eval` are as many as there are of a language."""
+    text = [{"language": code, "prompt": f"{code} {n}?", "completion": "x"} for code in ("id", "th") for n in range(3)]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in text))
+
+    def planned(*words):
+        made = plan_run(load_run_config(recipe(), words))
+        return made.rows, next((stage.name for stage in made.stages if "probe" in stage.name), None)
+
+    cldr = ("method=gated", "data.train=cldr", "data.rows_per_language=20", "languages=[id, th]")
+    assert planned(*cldr, "teacher_weight=1") == (40, None)
+    assert planned(*cldr) == (20, "the probe, about 20 rows answered by 2")
+    assert planned(*cldr, "probe_rows=4") == (32, "the probe, about 8 rows answered by 2")
+    assert planned(*cldr, f"data.eval={tmp_path}/eval.jsonl") == (40, "the probe, about 6 rows answered by 2")
+    assert planned(*cldr, f"data.eval={tmp_path}/eval.jsonl", "probe_rows=2")[1].startswith("the probe, about 4 rows")
+    assert planned(*cldr, "data.eval=some/rows")[1].startswith("the probe, about 20 rows")  # not asked for: the hub
+
+
 def test_layers_that_are_not_there(recipe):
     with pytest.raises(ConfigError, match="keep_layers: 9 of a model with 4 layers"):
         plan_run(load_run_config(recipe(), ["student.keep_layers=9"]))

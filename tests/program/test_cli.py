@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dudi.command import Kinds, Parser, Verb
+from dudi.command import Kinds, Parser, Verb, words_of
 from dudi.errors import ConfigError, DataError, EnvironmentFault, NumericError, nearest
 from dudi.program import cli
 
@@ -140,6 +140,12 @@ def test_keys_and_options_mix_in_any_order():
     assert (given.dry_run, given.resume, given.output) == (True, "never", Path("out"))
     plain = parse("train", "smollm2")
     assert (plain.overrides, plain.dry_run, plain.resume, plain.output) == ([], False, "auto", None)
+
+
+@pytest.mark.parametrize("said", [["th", "id"], ["th,id"], ["th, id"], ["th,", "id"], [" th ,id, "]])
+def test_several_words_with_and_without_commas(said):
+    assert words_of(said) == ["th", "id"]
+    assert words_of(None) is None and words_of([","]) is None
 
 
 def test_words_of_the_other_verbs():

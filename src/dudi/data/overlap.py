@@ -33,10 +33,16 @@ class Grams:
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._known: set[int] = set()
         for text in texts:
-            self._known.update(map(hash, grams(text)))
+            self.add(text)
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def add(self, text: str) -> bool:
+        """Take in a text; returns whether it has an n-gram at all."""
+        found = set(map(hash, grams(text)))
+        self._known |= found
+        return bool(found)
 
     def shares(self, texts: Iterable[str]) -> bool:
         """Whether one of some texts has an n-gram of the benchmark."""
@@ -78,14 +84,14 @@ _LETTERS = _Letters()
 
 def benchmark_grams(
     words: Sequence[str], languages: Sequence[str] | None, folder: Path | None
-) -> tuple[Grams, list[TaskFile]]:
-    """The n-grams of what some tasks ask, and these tasks.
+) -> tuple[Grams, list[TaskFile], list[str]]:
+    """The n-grams of what some tasks ask, these tasks, and what a person should know of the comparison.
 
     The documents' own texts are read and not the prompts: what is said around them is the same in every row.
 
     Args:
         words: Task files, folders or names, as `find_tasks` takes them.
-        languages: Those of the rows; None takes all.
+        languages: Those of the rows; None takes all. A task that says no language is taken for each of them.
         folder: Where local Parquet files are; None reads what the tasks name.
 
     Raises:
@@ -93,21 +99,33 @@ def benchmark_grams(
         DataError: a file cannot be read.
         EnvironmentFault: the hub cannot be reached.
     """
-    tasks = [task for word in words for task in find_tasks(word, languages)]
-    texts = (
-        text
-        for task in tasks
-        for located in documents(task, task.split("test"), folder)
-        if isinstance(located.value, Mapping)
-        for text in texts_of(located.value)
-    )
-    return Grams(texts), tasks
+    known, tasks, notes = Grams(), [], []
+    for word in words:
+        every = find_tasks(word)
+        own = [task for task in every if languages is None or not task.language or task.language in languages]
+        there = {task.language for task in own}
+        missing = [] if "" in there else [code for code in languages or () if code not in there]
+        if missing:
+            notes.append(f"{word} has no task in {', '.join(missing)}: rows in it were compared with nothing of it")
+        for task in own:
+            if not sum(known.add(text) for text in _texts_of_task(task, folder)):
+                notes.append(
+                    f"{task.name} has no text of {WORDS} words or {CHARACTERS} characters: nothing was compared"
+                )
+        tasks += own
+    return known, tasks, notes
 
 
-def texts_of(document: Mapping[str, Any]) -> Iterator[str]:
-    """Every text in a document, those in lists too."""
-    for value in document.values():
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from (part for part in value if isinstance(part, str))
+def _texts_of_task(task: TaskFile, folder: Path | None) -> Iterator[str]:
+    for located in documents(task, task.split("test"), folder):
+        if located.problem is None:
+            yield from texts_of(located.value)
+
+
+def texts_of(document: Any) -> Iterator[str]:
+    """Every text in a document, however deep: `choices: {text: [...]}`, `translation: {en: ..., th: ...}`."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, Mapping | list | tuple):
+        for value in document.values() if isinstance(document, Mapping) else document:
+            yield from texts_of(value)

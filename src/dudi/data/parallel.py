@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.data.files import Located, read_records
 from dudi.data.formats import CSV_SUFFIXES
 from dudi.data.prepared import Draft, Group, Prepared, Quotas, find_benchmark, prepare
+from dudi.data.sources import by_language, excerpt_of
 from dudi.errors import ConfigError, DataError
 from dudi.files import sha256_of
+from dudi.languages.flores import CODES
 from dudi.languages.registry import Language, check_codes, load_languages
 from dudi.languages.translation import translation_prompt
 
@@ -57,7 +60,8 @@ def prepare_parallel(
     """Write translation rows.
 
     The file has a row for each text with `lang`, `row` and `text` (the same `row` is the same text in every language;
-    or the text in `source` stands beside it, in a column with that code), or a column for each language.
+    or the text in `source` stands beside it, in a column with that code), or a column for each language; a language is
+    named by its code or as in FLORES-200 (`tha_Thai`), and the columns may stand in one, `translation`.
 
     Args:
         file: `.parquet`, `.jsonl`, `.json`, `.csv` or `.tsv`.
@@ -85,21 +89,28 @@ def prepare_parallel(
     if not file.is_file():
         raise ConfigError(f"{file}: no such file")
     reader = _Reader(file, source, targets, split, known)
-    benchmark = find_benchmark(not_in, [source, *reader.languages()], folder)
+    benchmark = find_benchmark(not_in, [source, *reader.languages], folder)
 
     def drafts() -> Iterator[Located]:
         for located in reader.pairs():
             yield from _drafts(located, file, source, both, known)
 
+    there = [code for code in reader.languages if code not in reader.missing]
     about = {
-        "parallel": {"from": source, "to": reader.languages(), "both_directions": both, "balanced": balance},
+        "parallel": {
+            "from": source,
+            "to": there,
+            "both_directions": both,
+            "balanced": balance,
+        },
         "split": split,
         "licence": licence or "not stated: look at the texts' own page",
         "inputs": [{"file": file.name, "sha256": sha256_of(file)}],
         "per_language": per_language,
+        "one_side_alone": reader.alone,  # counted by the passes, which come before the card
     }
     quotas = _balanced(source, per_language) if balance else _each(per_language)
-    return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed)
+    return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed, notes=reader.notes)
 
 
 def _drafts(located: Located, file: Path, source: str, both: bool, known: Mapping[str, Language]) -> Iterator[Located]:
@@ -149,54 +160,95 @@ def _spread(counts: Mapping[Group, int], total: int) -> dict[Group, int]:
 
 
 class _Reader:
-    """The pairs of a file, whichever form it has."""
+    """The pairs of a file, whichever form it has.
+
+    Attributes:
+        languages: The codes of the other side.
+        missing: Those of them that the file has no text in.
+        alone: Of the last pass, by language: texts whose other side the file does not have.
+    """
 
     def __init__(
         self, file: Path, source: str, targets: Sequence[str] | None, split: str | None, known: Mapping[str, Language]
     ) -> None:
         self.file, self.source, self.split, self.known = file, source, split, known
-        self._targets = None if targets is None else [code for code in targets if code != source]
         first = list(itertools.islice((one.value for one in self._records() if one.problem is None), LOOKED_AT))
         if not first:
             raise DataError(f"{file}: has no rows{f' of the split {split}' if split else ''}")
-        self._columns: list[str] = []
+        self._columns = self._columns_of(first)
         self._form = self._form_of(first)
-
-    def languages(self) -> list[str]:
-        """The codes of the other side, those of the file where none were named."""
-        if self._targets is None:
-            self._targets = list(dict.fromkeys(self._found()))
-        if not self._targets:
-            raise ConfigError(f"{self.file}: has no language beside '{self.source}'")
-        return self._targets
+        self._there = Counter(self._texts())
+        self.languages = self._chosen(targets)
+        self.missing = [code for code in self.languages if code not in self._there]
+        self._all = targets is None
+        self.alone: Counter[str] = Counter()
 
     def pairs(self) -> Iterator[Located]:
-        """Located `Pair`s, and records that could not be read."""
-        wanted = set(self.languages())
+        """Located `Pair`s in the languages that are wanted, and records that could not be read."""
+        self.alone.clear()
         for located in self._form():
             pair = located.value
-            if located.problem is not None or pair.language in wanted:
+            if located.problem is not None or pair.language in self.languages:
                 yield located
 
-    def _found(self) -> Iterator[str]:
-        for located in self._form():
-            if located.problem is None and located.value.language in self.known:
-                yield located.value.language
+    def notes(self) -> list[str]:
+        """What a person should know of what was not paired, after a pass."""
+        notes, name = [], self.file.name
+        if self.missing:
+            notes.append(f"{name}: has no text in {', '.join(self.missing)}; there is {', '.join(self._there)}")
+        unknown = {code: own for code, own in self._there.items() if code not in self.known}
+        if self._all and unknown:
+            notes.append(f"{name}: texts in languages that are not known are left out: {by_language(unknown)}")
+        if self.alone:
+            notes.append(
+                f"{name}: texts without one in {self.source} beside them, or the other way round, are left out: "
+                f"{by_language(self.alone)}"
+            )
+        return notes
+
+    def _chosen(self, targets: Sequence[str] | None) -> list[str]:
+        """The codes of the other side, those of the file where none were named."""
+        there = ", ".join(self._there) or "none"
+        if self.source not in self._there:
+            raise ConfigError(f"{self.file}: has no text in '{self.source}'; there is {there}")
+        named = [code for code in self._there if code in self.known] if targets is None else dict.fromkeys(targets)
+        chosen = [code for code in named if code != self.source]
+        if not chosen:
+            raise ConfigError(f"{self.file}: has no language beside '{self.source}'")
+        if not set(chosen) & set(self._there):
+            raise ConfigError(f"{self.file}: has no text in {', '.join(chosen)}; there is {there}")
+        return chosen
+
+    def _texts(self) -> Iterator[str]:
+        """The language of every text; of one that is not known, as the file says it."""
+        for record in (located.value for located in self._records() if located.problem is None):
+            yield from (code for code, column in self._columns.items() if record.get(column))
+            if self._form == self._long and isinstance(record.get("lang"), str):
+                yield _code_of(record["lang"], self.known) or record["lang"]
+
+    def _columns_of(self, first: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """The column of each language, of those that are named by one."""
+        found: dict[str, str] = {}
+        for name in _names(first):
+            # `id` is Indonesian, and what people call a row's key: a key is one word.
+            key = name == "id" and not any(" " in str(record.get("id", "")).strip() for record in first)
+            code = _code_of(name, self.known)
+            if code is not None and not (key and self.source != code):
+                found.setdefault(code, name)
+        return found
 
     def _form_of(self, first: Sequence[Mapping[str, Any]]) -> Callable[[], Iterator[Located]]:
-        columns = list(first[0])
-        if "lang" not in columns or "text" not in columns:
-            self._columns = [name for name in columns if name in self.known and name != self.source]
-            # `id` is Indonesian, and what people call a row's key: a key is one word.
-            if "id" in self._columns and not any(" " in str(record["id"]).strip() for record in first):
-                self._columns.remove("id")
-            if self.source in columns and self._columns:
-                return self._wide
-            raise ConfigError(
-                f"{self.file}: its columns are {', '.join(map(str, columns))}; expected lang, row and text, or lang, "
-                f"text and {self.source}, or a column for each language ({self.source}, ...) (docs/data.md)"
-            )
-        return self._long
+        names = _names(first)
+        if "lang" in names and "text" in names:
+            beside = self._columns.get(self.source)
+            self._columns = {} if beside is None else {self.source: beside}
+            return self._long
+        if self.source in self._columns and len(self._columns) > 1:
+            return self._wide
+        raise ConfigError(
+            f"{self.file}: its columns are {', '.join(names)}; expected lang, row and text, or lang, text and "
+            f"{self.source}, or a column for each language ({self.source}, ...) (docs/data.md)"
+        )
 
     def _records(self) -> Iterator[Located]:
         records = _delimited(self.file) if self.file.suffix.lower() in CSV_SUFFIXES else read_records(self.file)
@@ -205,23 +257,30 @@ class _Reader:
             if located.problem is None and not isinstance(record, Mapping):
                 yield Located(located.file, located.line, problem=("not_an_object", "a record is an object with keys"))
             elif located.problem is not None or self.split is None or record.get("split") == self.split:
-                yield located
+                yield located if located.problem is not None else dataclasses.replace(located, value=_unfolded(record))
 
     def _long(self) -> Iterator[Located]:
         """Each text its own row: the source's stands beside it, or in a row of its own, and those are held."""
         held = {}
         for located in self._records():
-            record = located.value
-            if located.problem is None and record.get("lang") == self.source:
-                held[str(record.get("split")), str(record.get("row"))] = record["text"]
+            if _is_good(located) and _code_of(located.value["lang"], self.known) == self.source:
+                held[_key(located.value)] = located.value["text"]
         for located in self._records():
+            record = located.value
+            if located.problem is None and (problem := _lacking(record)) is not None:
+                yield Located(located.file, located.line, None, problem, excerpt_of(record))
+                continue
             if located.problem is not None:
                 yield located
                 continue
-            record = located.value
-            source = record.get(self.source) or held.get((str(record.get("split")), str(record.get("row"))))
-            if source and record["lang"] != self.source:
-                yield _pair(located, str(record.get("row", located.line)), source, record["text"], str(record["lang"]))
+            language = _code_of(record["lang"], self.known) or record["lang"]
+            source = record.get(self._columns.get(self.source, "")) or held.get(_key(record))
+            if language == self.source:
+                continue
+            if source:
+                yield _pair(located, str(record.get("row", located.line)), source, record["text"], language)
+            elif language in self.languages:
+                self.alone[language] += 1
 
     def _wide(self) -> Iterator[Located]:
         """A column for each language."""
@@ -230,10 +289,52 @@ class _Reader:
             if located.problem is not None:
                 yield located
                 continue
-            key = record.get("row") or (None if "id" in self._columns else record.get("id")) or located.line
-            for name in self._columns:
-                if record.get(name) and record.get(self.source):
-                    yield _pair(located, str(key), record[self.source], record[name], name)
+            key = record.get("row") or (None if "id" in self._columns.values() else record.get("id")) or located.line
+            texts = {code: record.get(column) for code, column in self._columns.items()}
+            source = texts.pop(self.source)
+            for language, text in texts.items():
+                if text and source:
+                    yield _pair(located, str(key), source, text, language)
+                elif (text or source) and language in self.languages:
+                    self.alone[language] += 1
+
+
+def _code_of(name: str, known: Mapping[str, Language]) -> str | None:
+    """The language that a column or a `lang` names: `th`, `tha_Thai`, `sentence_tha_Thai` (FLORES on the hub)."""
+    return name if name in known else CODES.get(name.removeprefix("sentence_"))
+
+
+def _names(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns that some records have; CSV keeps fields beyond the header under None."""
+    return list(dict.fromkeys(str(name) for record in records for name in record if name is not None))
+
+
+def _unfolded(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record whose texts are in `translation: {en: ..., th: ...}` (WMT, OPUS) with a column for each language."""
+    texts = record.get("translation")
+    if not isinstance(texts, Mapping):
+        return record
+    row = record.get("row", record.get("id"))  # an `id` beside the texts is the row's; one among them is Indonesian
+    return {**({} if row is None else {"row": row}), **texts}
+
+
+def _lacking(record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What keeps a record from being a text in a language."""
+    for name in ("lang", "text"):
+        if name not in record:
+            return "missing_key", f"has no `{name}`"
+        if record[name] is None:
+            return "null", f"`{name}` is null"
+    return None if isinstance(record["lang"], str) else ("wrong_type", "`lang` is no text")
+
+
+def _is_good(located: Located) -> bool:
+    return located.problem is None and _lacking(located.value) is None
+
+
+def _key(record: Mapping[str, Any]) -> tuple[str, str]:
+    """What texts that say the same have in common."""
+    return str(record.get("split")), str(record.get("row"))
 
 
 def _pair(located: Located, key: str, source: Any, target: Any, language: str) -> Located:

@@ -55,11 +55,13 @@ class Prepared:
         output: The file of rows; `NAME.card.json` is beside it.
         card: The card.
         rejections: The rows that could not be used.
+        notes: What a person should know of the source.
     """
 
     output: Path
     card: Mapping[str, Any]
     rejections: Rejections
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         card, written = self.card, self.card["languages"]
@@ -77,7 +79,7 @@ class Prepared:
                 f"{len(self.rejections):,} rejected, each in {self.output.with_suffix('.rejected.jsonl').name}:",
                 *self.rejections.summary(),
             ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,11 +90,13 @@ class Benchmark:
         grams: The n-grams of its texts.
         named: What was named.
         tasks: The tasks that this stands for.
+        notes: What a person should know of the comparison.
     """
 
     grams: Grams
     named: list[str]
     tasks: list[str]
+    notes: list[str]
 
     @property
     def described(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ def prepare(
     benchmark: Benchmark | None = None,
     seed: int = 0,
     max_rejected_share: float = 0.05,
+    notes: Callable[[], Sequence[str]] = tuple,
 ) -> Prepared:
     """Judge, balance and write rows, and their card.
 
@@ -120,6 +125,7 @@ def prepare(
         benchmark: Rows that share an n-gram with it are left out and counted.
         seed: Of the choice within a group.
         max_rejected_share: Nothing is written when more rows than this share are bad.
+        notes: What a person should know of the source, asked after a pass.
 
     Raises:
         ConfigError: the output is of no known kind, or the source is not there.
@@ -134,7 +140,7 @@ def prepare(
     judge.rejections.check_share(judge.total, max_rejected_share)
     if not ranks:
         why = f"; {judge.overlap.total():,} share n-grams with the benchmark" if judge.overlap else ""
-        raise DataError(f"{output.name}: no good row among {judge.total:,}{why}")
+        raise DataError("; ".join([f"{output.name}: no good row among {judge.total:,}{why}", *notes()]))
     limits = _limits(ranks, quotas({group: len(own) for group, own in ranks.items()}))
     written: Counter[str] = Counter()
     with row_writer(output) as write:
@@ -156,7 +162,8 @@ def prepare(
     }
     with atomic_file(card_beside(output)) as temporary:
         temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return Prepared(output, card, judge.rejections)
+    told = [*notes(), *([] if benchmark is None else [f"--not-in: {note}" for note in benchmark.notes])]
+    return Prepared(output, card, judge.rejections, tuple(told))
 
 
 def _limits(ranks: Mapping[Group, array.array[int]], wanted: Mapping[Group, int]) -> dict[Group, float]:
@@ -204,8 +211,8 @@ def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path 
     """What rows in some languages must share nothing with; arguments and errors as those of `benchmark_grams`."""
     if not words:
         return None
-    grams, tasks = benchmark_grams(words, list(dict.fromkeys(languages)), folder)
-    return Benchmark(grams, list(words), [task.name for task in tasks])
+    grams, tasks, notes = benchmark_grams(words, list(dict.fromkeys(languages)), folder)
+    return Benchmark(grams, list(words), [task.name for task in tasks], notes)
 
 
 def at_most(count: int | None) -> Quotas:

@@ -44,11 +44,16 @@ def prepare_task(
         EnvironmentFault: the output cannot be written, or the hub cannot be reached.
     """
     tasks = find_tasks(word, languages)
+    there = [task.language for task in tasks]
+    notes = []
+    if missing := [code for code in dict.fromkeys(languages or ()) if code not in there]:
+        every = ", ".join(dict.fromkeys(task.language for task in find_tasks(word)))
+        notes.append(f"{word}: has no task in {', '.join(missing)}; there is {every}")
     if untold := [task.path for task in tasks if not task.language]:
         raise ConfigError(f"{untold[0]}: says no language; rows have one: metadata: {{language: th}}")
     prompts = {task.name: Prompts(task) for task in tasks}
     splits = {task.name: task.split(split) for task in tasks}
-    benchmark = find_benchmark(not_in, [task.language for task in tasks], folder)
+    benchmark = find_benchmark(not_in, there, folder)
 
     def drafts() -> Iterator[Located]:
         for task in tasks:
@@ -62,7 +67,8 @@ def prepare_task(
         "inputs": _inputs(tasks, folder),
         "per_language": per_language,
     }
-    return prepare(drafts, output, about, quotas=at_most(per_language), benchmark=benchmark, seed=seed)
+    quotas = at_most(per_language)
+    return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed, notes=lambda: notes)
 
 
 def _draft(located: Located, task: TaskFile, prompts: Prompts, split: str) -> Located:

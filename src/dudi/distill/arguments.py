@@ -13,6 +13,7 @@ from transformers.training_args import OptimizerNames
 from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
 from dudi.environment import multiplies_bfloat16
 from dudi.errors import ConfigError, did_you_mean
+from dudi.languages.registry import check_codes, load_languages
 from dudi.objective.heads import Distance
 from dudi.objective.methods import METHODS, SIGNALS, MethodName
 from dudi.objective.signals import OffPolicySignal, OnPolicySignal, SequenceSignal, Signal
@@ -30,7 +31,7 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
 
     Raises:
         ConfigError: a value is outside its choices or range, keys contradict each other, or a key was given that the
-            method does not read.
+            method does not read, or a share of the teacher is for a language that is not known.
     """
 
     stage_epochs: float = field(default=3.0, init=False, repr=False, compare=False)
@@ -68,6 +69,8 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         for weight in weights:
             if weight != "auto" and not 0 <= float(weight) <= 1:
                 raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
+        if isinstance(self.teacher_weight, dict):
+            check_codes(self.teacher_weight, load_languages(), "teacher_weight")
         if self.teacher_route == "auto" and self.teacher_weight != "auto":
             raise ConfigError("teacher_route: auto needs the probe of `teacher_weight: auto`")
         if self.teacher_route == "auto" and self.cold_start == "teacher_sft":

@@ -34,25 +34,11 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
         DataError: too many rows are bad, or none is left.
     """
     data, rejections = config.data, Rejections()
-    known = set(load_languages())
-    options: dict[str, Any] = {
-        "language": data.language,
-        "language_column": data.language_column,
-        "rejections": rejections,
-        "max_rows": data.max_rows,
-        "rows_per_language": data.rows_per_language,
-        "tasks": data.tasks,
-        "seed": args.seed,
-    }
     # Without the key, every language of the data is trained: its default is that of the verbalizer's targets.
     only = None if config.origin("languages") == "default" else args.languages
-    rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args, known), only=only, **options)
-    evaluation = None
-    if data.eval is not None or data.eval_split is not None:
-        source = data.eval or data.train
-        evaluation = load_rows(
-            source, split=data.eval_split or "train", languages=_asked(source, args, known), **options
-        )
+    options = _row_options(config, args, rejections)
+    rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args), only=only, **options)
+    evaluation = read_evaluation(config, args, rejections)
     total = rows.total + (evaluation.total if evaluation else 0)
     notes = dict.fromkeys((*rows.notes, *(evaluation.notes if evaluation else ())))
     if notes and args.process_index == 0:
@@ -61,6 +47,37 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
     if not rows.rows:
         raise DataError("; ".join([f"{data.train}: no good row is left of {rows.total}", *rows.notes]))
     return rows, evaluation
+
+
+def read_evaluation(config: RunConfig, args: DudiConfig, rejections: Rejections) -> RowSet | None:
+    """The evaluation rows; None where the recipe names none.
+
+    Args:
+        config: The recipe.
+        args: Its training arguments.
+        rejections: Where bad rows are counted.
+
+    Raises:
+        DataError: a file as a whole cannot be read.
+    """
+    data = config.data
+    if data.eval is None and data.eval_split is None:
+        return None
+    source, split = data.eval or data.train, data.eval_split or "train"
+    return load_rows(source, split=split, languages=_asked(source, args), **_row_options(config, args, rejections))
+
+
+def _row_options(config: RunConfig, args: DudiConfig, rejections: Rejections) -> dict[str, Any]:
+    data = config.data
+    return {
+        "language": data.language,
+        "language_column": data.language_column,
+        "rejections": rejections,
+        "max_rows": data.max_rows,
+        "rows_per_language": data.rows_per_language,
+        "tasks": data.tasks,
+        "seed": args.seed,
+    }
 
 
 def show_rejections(rejections: Rejections, total: int, config: RunConfig, args: DudiConfig, folder: Path) -> None:
@@ -76,8 +93,8 @@ def show_rejections(rejections: Rejections, total: int, config: RunConfig, args:
     rejections.check_share(total, config.data.max_rejected_share)
 
 
-def _asked(source: str, args: DudiConfig, known: set[str]) -> list[str]:
-    return list(args.languages) if source in SOURCES else sorted(known)
+def _asked(source: str, args: DudiConfig) -> list[str]:
+    return list(args.languages) if source in SOURCES else sorted(load_languages())
 
 
 class Loaded:

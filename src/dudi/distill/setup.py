@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -14,6 +15,7 @@ from dudi.data.chat import ChatFormat, borrow_template, chat_format, template_kw
 from dudi.data.examples import Example, ExampleSet, digest_of
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
+from dudi.data.sources import by_language, content_digest
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowReader, tell_rejections
 from dudi.distill.served import ServedTeacher
@@ -148,7 +150,7 @@ def build_setup(
         tell_rejections(taken, rows + more, args, max_rejected_share)
     probe = None
     if args.teacher_weight == "auto" and train is not None:
-        train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed)
+        train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed, notes)
     for one in (loaded, *(further for further, _, _ in others.values())):
         _check_lengths(innermost(student), one, train, args)
     members: dict[str, Teacher] = {}
@@ -158,11 +160,8 @@ def build_setup(
             members[key] = Teacher(key, one, chat, apart is not None, events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
     verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
-    chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
     sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
-    rows_of_all = [example for one in sets if one is not None for example in one.examples]
-    targets = verbalizer.targets if chooses else ()
-    teachers.check(rows_of_all, targets, languages, routed=args.teacher_route == "given")
+    check_routes(teachers, args, verbalizer, [one for one in sets if one is not None])
     return Setup(
         model=student,
         tokenizer=student_tokenizer,
@@ -181,6 +180,24 @@ def build_setup(
         notes=notes,
         teachers=teachers,
     )
+
+
+def check_routes(teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet]) -> None:
+    """Hold the keys that teachers are given under against everything that they will judge.
+
+    Args:
+        teachers: Their routes are read, no model.
+        args: The run's keys.
+        verbalizer: Knows the languages that rollouts are asked for.
+        sets: All rows: of training, of the probe, of evaluation.
+
+    Raises:
+        ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
+    """
+    chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
+    rows = [example for one in sets for example in one.examples]
+    targets = verbalizer.targets if chooses else ()
+    teachers.check(rows, targets, tuple(load_languages()), routed=args.teacher_route == "given")
 
 
 def _check_lengths(
@@ -252,8 +269,27 @@ def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Ve
     return verbalizer
 
 
+def _not_trained(rows: Sequence[Example], train: ExampleSet, notes: list[str]) -> list[Example]:
+    """The rows that are no training rows, whatever their ids: a cold-started student has read those."""
+    trained = {content_digest(example.row) for example in train.examples}
+    kept = [example for example in rows if content_digest(example.row) not in trained]
+    if not kept:
+        raise DataError(
+            f"data.eval: all {len(rows):,} rows are training rows, and a probe asks rows that are not trained on; name "
+            "others, or none, and `probe_rows` are held out"
+        )
+    if len(kept) < len(rows):
+        counts = Counter(one.row.language for one in rows) - Counter(one.row.language for one in kept)
+        notes.append(f"data.eval: training rows are left out of the probe: {by_language(counts)}")
+    return kept
+
+
 def rows_for_probe(
-    train: ExampleSet, evaluation: ExampleSet | Mapping[str, ExampleSet] | None, per_language: int, seed: int
+    train: ExampleSet,
+    evaluation: ExampleSet | Mapping[str, ExampleSet] | None,
+    per_language: int,
+    seed: int,
+    notes: list[str],
 ) -> tuple[ExampleSet, ExampleSet]:
     """The rows to train on, and those that a probe asks: of the evaluation rows, or held out of the training rows.
 
@@ -264,12 +300,16 @@ def rows_for_probe(
         evaluation: Evaluation rows, of one dataset or of several, or None.
         per_language: Most rows of a language.
         seed: Of the run.
+        notes: Gets what was left out.
+
+    Raises:
+        DataError: every evaluation row is trained on.
     """
     if evaluation is None:
         source = train.examples
     else:
         sets = evaluation.values() if isinstance(evaluation, Mapping) else [evaluation]
-        source = [example for one in sets for example in one.examples]
+        source = _not_trained([example for one in sets for example in one.examples], train, notes)
     of_language: dict[str, list[Example]] = {}
     for example in source:
         of_language.setdefault(example.row.language, []).append(example)

@@ -58,7 +58,6 @@ from dudi.distill.step_ends import BALANCE_STEPS, begin_step, end_step
 from dudi.distill.teacher_setup import Given, identity_of
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError
-from dudi.languages.registry import check_codes, load_languages
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
 from dudi.models.frozen import FrozenModel, MovingAverage, OffloadedModel
 from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
@@ -231,7 +230,6 @@ class DudiTrainer(RowTrainer):
         """The share of the teacher in each language: given, or found by the probe."""
         weight, probe = self.args.teacher_weight, self.setup.probe
         if isinstance(weight, dict):
-            check_codes(weight, load_languages(), "teacher_weight")
             return dict(weight)
         if isinstance(weight, float):
             return {} if weight == 1 else dict.fromkeys(self.setup.languages, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -113,6 +113,9 @@ class Asked(Protocol):
         Raises:
             DataError: they are too many.
         """
+
+    def prompts(self) -> Iterator[str]:
+        """Every question in its words, without a chat template."""
 
     def ask(
         self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import functools
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat
-from dudi.distill.loading import Loaded
+from dudi.data.rejections import Rejections
+from dudi.distill.loading import Loaded, read_evaluation
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import check_options, choose
@@ -24,17 +27,18 @@ if TYPE_CHECKING:
     from dudi.distill.arguments import DudiConfig
     from dudi.distill.recipe import RunConfig
 
-SUBJECTS = ("base", COLD_START, STUDENT, "teacher")
+TEACHER = "teacher"
 REJECTED = "rejected-questions.jsonl"
 
 
-def evaluate_run(loaded: Loaded, subjects: Collection[str] = SUBJECTS) -> list[Evaluation]:
+def evaluate_run(loaded: Loaded, subjects: Collection[str] | None = None) -> list[Evaluation]:
     """Ask a run's models, and keep `evaluation.json` and `answers.jsonl` in its folder.
 
     Args:
         loaded: The recipe, whose section `benchmark` says what is asked, and what it names; the folder of its arguments
             holds what was trained.
-        subjects: Whom: of `SUBJECTS`, as far as the run has them.
+        subjects: Whom, by their roles, as far as the run has them (`base`, `cold_start`, `student`, `teacher`); None:
+            everybody, of several teachers each (`teacher_my+ta`).
 
     Returns:
         An evaluation for each subject and benchmark; none when the recipe has no section `benchmark`.
@@ -43,7 +47,7 @@ def evaluate_run(loaded: Loaded, subjects: Collection[str] = SUBJECTS) -> list[E
     folder, asked = args.folder, asked_of(config, args)
     for one in asked:
         one.settle(folder / REJECTED, config.data.max_rejected_share)
-    chosen = [subject for subject in subjects_of(loaded) if subject.role in subjects]
+    chosen = [subject for subject in subjects_of(loaded) if subjects is None or subject.role in subjects]
     found, answers = evaluate(chosen, asked, [args.seed]) if asked else ([], [])
     if found:
         keep_evaluations(found, answers, folder)
@@ -78,8 +82,34 @@ def asked_of(config: RunConfig, args: DudiConfig) -> list[Asked]:
     return [choose(name, wanted) for name in names]
 
 
+def probe_notes(config: RunConfig, args: DudiConfig, asked: Sequence[Asked]) -> list[str]:
+    """A line for each benchmark that a probe would see before it is reported: its questions are rows of `data.eval`.
+
+    Args:
+        config: The recipe.
+        args: Its training arguments.
+        asked: What the finished run is asked.
+
+    Raises:
+        DataError: the rows cannot be read.
+    """
+    rows = read_evaluation(config, args, Rejections()) if args.teacher_weight == "auto" and asked else None
+    if rows is None:
+        return []
+    prompts = Counter(row.prompt[-1]["content"].strip() for row in rows.rows)
+    notes = []
+    for one in asked:
+        shared = sum(prompts[prompt] for prompt in {prompt.strip() for prompt in one.prompts()})
+        if shared and one.benchmark.get("part") != "validation":
+            notes.append(
+                f"data.eval: {shared:,} of {len(rows.rows):,} rows are questions of {one.benchmark['name']}, which the "
+                "run reports: a probe that asks them chooses by the test; name other rows"
+            )
+    return notes
+
+
 def subjects_of(loaded: Loaded) -> Iterator[Subject]:
-    """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teacher."""
+    """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teachers."""
     config, args, folder = loaded.config, loaded.args, loaded.args.folder
     cold_start, final = folder / "stages" / COLD_START / "model", folder / "model"
     about = {"method": config.method}
@@ -95,15 +125,25 @@ def subjects_of(loaded: Loaded) -> Iterator[Subject]:
         yield Subject("cold start", str(cold_start), kept(cold_start), COLD_START, about)
     if final.is_dir():
         yield Subject(config.method, str(final), kept(final), STUDENT, about)
-    main = config.main_teacher
-    if main.model is not None and main.server is None:  # one that is served is not here to be asked
-        yield Subject("teacher", main.model, lambda: _teacher(loaded), "teacher", about)
+    for place, (name, section) in enumerate(config.named_teachers.items()):
+        if section.model is not None and section.server is None:  # one that is served is not here to be asked
+            own, role = (f" {name}", f"_{name}") if place else ("", "")  # no colon: `dudi compare RUN:SUBJECT`
+            load = functools.partial(_teacher, loaded, name)
+            yield Subject(f"{TEACHER}{own}", section.model, load, f"{TEACHER}{role}", about)
 
 
-def _teacher(loaded: Loaded) -> tuple[PreTrainedModel, ChatFormat]:
-    model, chat = loaded.teacher, loaded.teacher_format
+def _teacher(loaded: Loaded, name: str) -> tuple[PreTrainedModel, ChatFormat]:
+    """A teacher and its chat format, by its name among them."""
+    if name == next(iter(loaded.config.named_teachers)):
+        model, chat = loaded.teacher, loaded.teacher_format
+    else:
+        model, chat = loaded.other_teachers[name], loaded.other_formats[name]
     if not isinstance(model, PreTrainedModel) or chat is None:
         raise ConfigError("teacher.model: the recipe names none")
+    if loaded.args.teacher_offload == "cpu":  # there may be room for one of them
+        for other in (loaded.teacher, *loaded.other_teachers.values()):
+            if isinstance(other, PreTrainedModel):
+                move(other, "cpu")
     return _placed(model, loaded.args), chat
 
 

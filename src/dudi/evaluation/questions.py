@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,10 @@ class Questions:
             file.unlink(missing_ok=True)
         self.rejections.check_share(self.rows, max_share)
         return self.rejections.summary()
+
+    def prompts(self) -> Iterator[str]:
+        """The last turn of every question."""
+        return (item.row.prompt[-1]["content"] for item in self.items)
 
     def ask(
         self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]

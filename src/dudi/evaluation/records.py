@@ -48,7 +48,8 @@ class Evaluation:
         runs: One per seed, seeds ascending.
         about: Versions and other facts that do not decide whether two evaluations compare. `guessing` holds what
             guessing reaches on the same questions, where that is known.
-        subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`; empty outside of one.
+        subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`, `teacher_my+ta`; empty outside
+            of one.
         answers: Where its single answers are, and how the lines name it; known of what was read, and not written.
         parts: The evaluations that this one was joined from, a run of each; not written either.
     """

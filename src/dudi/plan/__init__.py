@@ -1,10 +1,11 @@
 """`dudi plan`: memory, FLOPs and hours of a run, from its models' configs alone."""
 
 from dudi.plan.estimate import Plan, estimate
-from dudi.plan.models import count_lora_parameters, count_rows, plan, plan_run
+from dudi.plan.models import Counted, count_lora_parameters, count_rows, plan, plan_run
 from dudi.plan.text import advise_out_of_memory, render
 
 __all__ = [
+    "Counted",
     "Plan",
     "advise_out_of_memory",
     "count_lora_parameters",

@@ -125,6 +125,7 @@ def estimate(
     cpu: bool = False,
     other_teachers: Sequence[tuple[PretrainedConfig, float | None]] = (),
     served: bool = False,
+    probed: int | None = None,
 ) -> Plan:
     """Memory, FLOPs and hours of a run. Reads no weights.
 
@@ -132,7 +133,8 @@ def estimate(
         student_config: The student's config, cut to the layers that are kept.
         teacher_config: The teacher's, or None; ignored by a method without a second model.
         args: The run's config.
-        rows: Training rows; None when not known, then steps and hours are None unless `max_steps` is set.
+        rows: Training rows, without those that are held out for a probe; None when not known, then steps and hours are
+            None unless `max_steps` is set.
         dtype: Precision of the passes. Trained weights are held in fp32 whatever it is.
         gpus: Devices, each with a whole copy of everything (DDP).
         gpu: A name of `dudi.plan.hardware.GPUS`, for hours.
@@ -144,6 +146,7 @@ def estimate(
         cpu: The device is the computer itself.
         other_teachers: Further teachers, each with its bytes of a parameter; None follows `dtype`.
         served: The teachers are elsewhere.
+        probed: Rows that a probe asks; None: `probe_rows` of each language, and at most half of `rows`.
 
     Raises:
         ConfigError: an unknown GPU, or a config that is no causal language model.
@@ -209,7 +212,7 @@ def estimate(
     stages = (
         _answers_stage(args, plan),
         _cold_start_stage(args, plan),
-        _probe_stage(args, plan),
+        _probe_stage(args, plan, probed),
         _states_stage(plan),
         _reference_stage(plan),
     )
@@ -297,14 +300,12 @@ def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     return Stage(name, total, seconds * steps / 3600)
 
 
-def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
+def _probe_stage(args: DudiConfig, plan: Plan, probed: int | None) -> Stage | None:
     """Teacher and student answer held-out rows; with `teacher_route: auto` every teacher all of them."""
     work = plan.work
     if work.teacher is None or args.teacher_weight != "auto" or METHODS[args.method].teacher != "model":
         return None
-    asked = args.probe_rows * len(args.languages)
-    if plan.rows is not None:
-        asked = min(asked, plan.rows // 2)
+    asked = most_probed(args, plan.rows) if probed is None else probed
     largest = sorted(work.readers, key=lambda one: -one.parameters)
     teachers = largest if args.teacher_route == "auto" else largest[:1]
     name = f"the probe, about {asked:,} rows answered by {len(teachers) + 1}"
@@ -319,6 +320,12 @@ def _probe_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     tokens, rate = math.ceil(rows / work.rollout_batch) * answer, _rate(work, plan.gpu, plan.utilisation)
     seconds = [max(one / rate, tokens * _decode_step_seconds(shape, 0, plan.gpu)) for shape, one in flops]
     return Stage(name, whole, sum(seconds) / 3600)
+
+
+def most_probed(args: DudiConfig, rows: int | None) -> int:
+    """How many of some rows a probe asks, where their languages are not known: no language gives more than half."""
+    asked = args.probe_rows * len(args.languages)
+    return asked if rows is None else min(asked, rows // 2)
 
 
 def _states_stage(plan: Plan) -> Stage | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,23 +12,46 @@ from transformers import PretrainedConfig
 
 from dudi.config.sections import LoraSection
 from dudi.data.built_in import SOURCES
-from dudi.data.sources import load_rows
-from dudi.distill.loading import Loaded
+from dudi.data.rejections import Rejections
+from dudi.data.sources import RowSet, load_rows
+from dudi.distill.arguments import DudiConfig
+from dudi.distill.loading import Loaded, read_evaluation
 from dudi.distill.recipe import RunConfig, TeacherSection
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models.adapters import innermost
 from dudi.models.image_text import freeze_sight
 from dudi.models.shape import empty_model, shape_of
-from dudi.plan.estimate import Dtype, Plan, estimate
+from dudi.plan.estimate import Dtype, Plan, estimate, most_probed
 from dudi.plan.hardware import find_gpu
 from dudi.plan.text import render
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Counted:
+    """The rows of a run.
+
+    Attributes:
+        trained: Those that are trained on; None: not known.
+        probed: Those that a probe asks; None: there is none, or it is not known.
+    """
+
+    trained: int | None
+    probed: int | None = None
+
 
 _QUANTISED_BYTES = {4: 0.5625, 8: 1.0}
 """Bytes of a quantised weight, block scales included, by its bits."""
 
 
-def plan(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded: Loaded | None = None) -> str:
+def plan(
+    config: RunConfig,
+    *,
+    gpu: str | None = None,
+    gpus: int = 1,
+    loaded: Loaded | None = None,
+    counted: Counted | None = None,
+) -> str:
     """The table of `dudi plan`.
 
     Args:
@@ -34,15 +59,23 @@ def plan(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded: Lo
         gpu: A name of `dudi.plan.hardware.GPUS`, for hours; None leaves them out.
         gpus: How many.
         loaded: What has been read of the recipe's models already.
+        counted: Its rows, where they have been read; None counts them as far as that goes without reading.
 
     Raises:
         ConfigError: an unknown GPU, or a model that is no causal language model.
         EnvironmentFault: a model's config cannot be read from here.
     """
-    return render(plan_run(config, gpu=gpu, gpus=gpus, loaded=loaded))
+    return render(plan_run(config, gpu=gpu, gpus=gpus, loaded=loaded, counted=counted))
 
 
-def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded: Loaded | None = None) -> Plan:
+def plan_run(
+    config: RunConfig,
+    *,
+    gpu: str | None = None,
+    gpus: int = 1,
+    loaded: Loaded | None = None,
+    counted: Counted | None = None,
+) -> Plan:
     """The same as numbers: resolves the models' configs and calls `estimate`.
 
     Args:
@@ -50,21 +83,25 @@ def plan_run(config: RunConfig, *, gpu: str | None = None, gpus: int = 1, loaded
         gpu: As for `plan`.
         gpus: As for `plan`.
         loaded: As for `plan`.
+        counted: As for `plan`.
 
     Raises:
         ConfigError: as `plan`.
+        DataError: the rows of `data.eval` cannot be read.
         EnvironmentFault: as `plan`.
     """
     dtype = _dtype(config, gpu)
     # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
     args = config.model_copy(update={"dtype": "float32"}).dudi_config("plan")
     loaded = Loaded(config, args) if loaded is None else loaded
+    counted = _counted(config, args) if counted is None else counted
     student, teacher = loaded.student_config, loaded.teacher_config if args.needs_teacher else None
     return estimate(
         student,
         teacher,
         args,
-        rows=count_rows(config),
+        rows=counted.trained,
+        probed=counted.probed,
         dtype=dtype,
         gpus=gpus,
         gpu=gpu,
@@ -139,19 +176,44 @@ def count_rows(config: RunConfig) -> int | None:
     JSONL counts its lines that are not empty, Parquet its metadata.
     """
     data = config.data
-    languages = config.settings["languages"]
     if data.train in SOURCES:
-        return load_rows(
-            data.train,
-            languages=languages,
-            rows_per_language=data.rows_per_language,
-            tasks=data.tasks,
-            max_rows=data.max_rows,
-        ).total
+        return _built_in(config).total
     count = _rows_of(Path(data.train))
     if data.max_rows is None:
         return count
     return data.max_rows if count is None else min(count, data.max_rows)
+
+
+def _built_in(config: RunConfig) -> RowSet:
+    data = config.data
+    return load_rows(
+        data.train,
+        languages=config.settings["languages"],
+        rows_per_language=data.rows_per_language,
+        tasks=data.tasks,
+        max_rows=data.max_rows,
+    )
+
+
+def _counted(config: RunConfig, args: DudiConfig) -> Counted:
+    """The rows that are trained on and those that a probe asks: of `data.eval`, or held out of the others."""
+    rows, source = count_rows(config), config.data.eval or config.data.train
+    if args.teacher_weight != "auto":
+        return Counted(rows)
+    if config.data.eval is None and config.data.eval_split is None:
+        if source in SOURCES:
+            asked = sum(min(args.probe_rows, own // 2) for own in _languages(_built_in(config)).values())
+        else:
+            asked = most_probed(args, rows)
+        return Counted(None if rows is None else rows - asked, asked)
+    if source not in SOURCES and not Path(source).exists():  # the hub: nothing is downloaded for a plan
+        return Counted(rows)
+    found = read_evaluation(config, args, Rejections())
+    return Counted(rows, None if found is None else sum(min(args.probe_rows, n) for n in _languages(found).values()))
+
+
+def _languages(rows: RowSet) -> Counter[str]:
+    return Counter(row.language for row in rows.rows)
 
 
 def _rows_of(path: Path) -> int | None:

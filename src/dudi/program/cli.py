@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say
+from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
 from dudi.program.stack import STACK, stack_verb
@@ -100,7 +100,7 @@ def _train(given: argparse.Namespace) -> int:
             dry_run=given.dry_run,
             resume=given.resume,
             output=given.output,
-            allow_changed=_codes(given.allow_changed) or (),
+            allow_changed=words_of(given.allow_changed) or (),
         )
 
 
@@ -185,15 +185,10 @@ def _convert(given: argparse.Namespace) -> int:
         format=given.format,
         language=given.language,
         detect_language=given.detect_language,
-        languages=_codes(given.languages),
+        languages=words_of(given.languages),
         quoted=None if given.quotes is None else given.quotes == "yes",
     )
     return say(str(result))
-
-
-def _codes(words: Iterable[str] | None) -> list[str] | None:
-    """`--languages id th`, `--languages id,th`: the codes."""
-    return [code for word in words for code in word.split(",") if code] if words else None
 
 
 def _sea_instruct_arguments(parser: argparse.ArgumentParser) -> None:
@@ -217,7 +212,7 @@ def _sea_instruct(given: argparse.Namespace) -> int:
         given.output,
         per_language=given.per_language,
         seed=given.seed,
-        languages=_codes(given.languages),
+        languages=words_of(given.languages),
         exclude_sources=given.exclude_sources,
     )
     return _say_card(card, given.output)
@@ -234,7 +229,7 @@ def _cldr(given: argparse.Namespace) -> int:
     from dudi.data.cldr import prepare_cldr
     from dudi.languages.registry import LANGUAGES
 
-    languages = _codes(given.languages) or list(LANGUAGES)
+    languages = words_of(given.languages) or list(LANGUAGES)
     return _say_card(prepare_cldr(given.output, languages, given.rows_per_language, given.seed), given.output)
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from dudi.command import output_file
+from dudi.command import output_file, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.files import write_text
 
@@ -66,7 +66,7 @@ def run(given: argparse.Namespace) -> int:
         candidate=given.candidate,
         rivals=given.rival,
         references=given.reference,
-        allow_different=[key for word in given.allow_different for key in word.split(",") if key],
+        allow_different=words_of(given.allow_different) or [],
     )
     terminal = given.output is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns

@@ -12,11 +12,14 @@ from dudi.data.chat import ChatFormat
 from dudi.data.examples import ExampleSet, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
+from dudi.data.sources import RowSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
+from dudi.distill.teacher_keys import merge_keys
+from dudi.distill.teachers import Teachers
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
-from dudi.plan import plan
+from dudi.plan import Counted, plan
 from dudi.tables import grid_of, terminal
 from dudi.training.arguments import training_dtype
 
@@ -26,31 +29,48 @@ if TYPE_CHECKING:
 
 
 def describe(config: RunConfig, args: DudiConfig) -> str:
-    """Everything a person should see before training, as text; in colour when it goes to a terminal."""
-    from dudi.distill.loading import Loaded, read_rows
-    from dudi.distill.setup import verbalizer_of
+    """Everything a person should see before training, as text; in colour when it goes to a terminal.
 
-    rows, _ = read_rows(config, args, args.folder)
+    Raises:
+        DudiError: what training would refuse of the rows, the keys, and the models as far as their configs tell.
+    """
+    from dudi.distill.loading import Loaded, read_rows
+    from dudi.distill.setup import check_routes, rows_for_probe, verbalizer_of
+    from dudi.distill.teacher_setup import check_choice
+
+    rows, evaluation = read_rows(config, args, args.folder)
     loaded = Loaded(config, args)
     loaded.find_models()
     others = loaded.other_formats if args.needs_teacher else {}
     by_key = {key: chat for name, chat in others.items() for key in name.split("+")}
     formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None, by_key)
     rejections = Rejections()
-    examples = tokenise(rows.rows, formats.student, formats.teacher, args.max_length, rejections, [*others.values()])
+
+    def tokenised(found: RowSet) -> ExampleSet:
+        chats = formats.student, formats.teacher
+        return tokenise(found.rows, *chats, args.max_length, rejections, [*others.values()])
+
+    examples, asked = tokenised(rows), None if evaluation is None else tokenised(evaluation)
+    notes: list[str] = []
+    probe = None
+    if args.teacher_weight == "auto":
+        examples, probe = rows_for_probe(examples, asked, args.probe_rows, args.seed, notes)
     outer = Console()
     console = Console(
         file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
     )
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
-    notes: list[str] = []
     if formats.teacher is not None:
         chats = [formats.teacher, *others.values()]
         for section, chat in zip(config.named_teachers.values(), chats, strict=True):
             _tokenizers(console, args, examples, formats.student, chat, served=section.server is not None)
         _ask_servers(loaded, formats.student, chats, notes)
     verbalizer = verbalizer_of(args, [example.row for example in examples.examples], notes)
+    if args.needs_teacher and config.teachers:
+        check_choice(args, len(config.named_teachers))
+        sets = [one for one in (examples, probe, asked) if one is not None]
+        check_routes(Teachers({}, merge_keys(config.teachers)[1]), args, verbalizer, sets)
     console.print("\n".join(shown(note) for note in notes), end="\n" if notes else "")
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
     show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)
@@ -60,7 +80,8 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
             element = 4 if training_dtype(args) == "float32" else 2
             size = tokens * loaded.teacher_config.get_text_config().hidden_size * element / 1e6
             console.print(shown(f"teacher_cache: {tokens:,} tokens of targets, {size:,.1f} MB in {args.teacher_cache}"))
-        console.print(shown(plan(config, loaded=loaded)))
+        counted = Counted(len(examples.examples), None if probe is None else len(probe.examples))
+        console.print(shown(plan(config, loaded=loaded, counted=counted)))
     except EnvironmentFault as error:
         console.print(f"no estimate: {shown(str(error))}")
     console.print("dry run: nothing was trained")

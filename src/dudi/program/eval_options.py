@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dudi.command import output_folder
+from dudi.command import output_folder, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, check_options, find, takers_of
 from dudi.evaluation.entry import Trained, Wanted
@@ -141,8 +140,3 @@ def check_numbers(given: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if not 0 <= given.max_rejected_share <= 1:
         raise ConfigError(f"--max-rejected-share must be between 0 and 1, got {given.max_rejected_share}")
-
-
-def words_of(given: Iterable[str] | None) -> list[str] | None:
-    """`--languages id th`, `--languages id,th`: the words."""
-    return [word for words in given or () for word in words.split(",") if word] or None

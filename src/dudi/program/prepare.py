@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
-from dudi.command import output_file, say
+from dudi.command import output_file, say, words_of
 
 FOLDER = Path("data")
 
@@ -35,9 +34,9 @@ def task(given: argparse.Namespace) -> int:
         given.task,
         given.output or FOLDER / f"{Path(given.task).stem}.jsonl",
         split=given.split,
-        languages=_words(given.languages),
+        languages=words_of(given.languages),
         folder=given.data,
-        not_in=_words(given.not_in) or (),
+        not_in=words_of(given.not_in) or (),
         per_language=given.per_language,
         seed=given.seed,
     )
@@ -69,7 +68,7 @@ def parallel(given: argparse.Namespace) -> int:
     """
     from dudi.data.parallel import ALL, prepare_parallel
 
-    targets = _words(given.to)
+    targets = words_of(given.to)
     prepared = prepare_parallel(
         given.file,
         given.output or FOLDER / f"{given.file.stem}.jsonl",
@@ -79,7 +78,7 @@ def parallel(given: argparse.Namespace) -> int:
         both=not given.one_way,
         balance=not given.no_balance,
         per_language=given.per_language,
-        not_in=_words(given.not_in) or (),
+        not_in=words_of(given.not_in) or (),
         folder=given.data,
         seed=given.seed,
         licence=given.licence,
@@ -105,8 +104,3 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
-
-
-def _words(given: Iterable[str] | None) -> list[str] | None:
-    """`--languages id th`, `--languages id,th`: the words."""
-    return [word for words in given for word in words.split(",") if word] if given else None

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-from dudi.command import say
+from dudi.command import say, words_of
 from dudi.errors import ConfigError
 from dudi.evaluation.records import FILE
 from dudi.evaluation.seahelm.catalogue import DEFAULT_SET, read_catalogue, select
@@ -17,7 +17,7 @@ from dudi.evaluation.seahelm.evaluate import SeaHelm
 from dudi.evaluation.seahelm.server import Server
 from dudi.evaluation.seahelm.table import seahelm_table
 from dudi.evaluation.seahelm.vllm import StartedServer
-from dudi.program.eval_options import FOLDER, check_numbers, seeds_of, words_of
+from dudi.program.eval_options import FOLDER, check_numbers, seeds_of
 
 NOT_OURS = (
     *("part", "per_split", "language", "top_p", "top_k", "max_new_tokens"),

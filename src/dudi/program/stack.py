@@ -122,7 +122,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from dudi.command import say
+    from dudi.command import say, words_of
     from dudi.stacking.prepare import prepare
     from dudi.stacking.set_card import said
 
@@ -131,7 +131,7 @@ def _prepare(given: argparse.Namespace) -> int:
         given.output,
         place=given.place,
         train=given.train,
-        languages=given.languages,
+        languages=words_of(given.languages) or (),
         max_train=given.max_train,
         revision=given.revision,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dudi.command import say
+from dudi.command import say, words_of
 from dudi.data.locate import note_of
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
@@ -140,7 +140,7 @@ class _Asked:
             )  # fmt: skip
             if not (Path(given.rows) / CARD).is_file() and (note := note_of(given.rows, given.split)):
                 self.notes.append(f"note: {note}")
-            rows = [row for row in _chosen(rows, given.languages) if row.label is not None]
+            rows = [row for row in _chosen(rows, words_of(given.languages)) if row.label is not None]
             if not rows:
                 raise DataError(f"{given.rows}: no row has a label")
             benchmark = systems.described(self.name, rows, task, given.split, given.source_language)

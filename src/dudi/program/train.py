@@ -53,9 +53,12 @@ def train(
     args = config.dudi_config(folder)
     args.require_teacher(config.main_teacher.model is not None)
     if config.benchmark is not None:
-        from dudi.evaluation.of_run import asked_of
+        from dudi.evaluation.of_run import asked_of, probe_notes
 
-        asked_of(config, args)  # what is wrong with them is better said before training
+        asked = asked_of(config, args)  # what is wrong with them is better said before training
+        notes = probe_notes(config, args, asked)
+        if notes and args.process_index == 0:
+            say("\n".join(f"note: {note}" for note in notes))
     if dry_run:
         from dudi.program.dry_run import describe
 

@@ -12,18 +12,8 @@ from typing import Any
 
 from dudi.data.task_files import TaskFile, find_tasks, read_task, shipped_tasks
 from dudi.errors import ConfigError, did_you_mean
+from dudi.languages.flores import FLORES
 
-FLORES = {
-    "id": "ind_Latn",
-    "vi": "vie_Latn",
-    "th": "tha_Thai",
-    "ta": "tam_Taml",
-    "tl": "tgl_Latn",
-    "ms": "zsm_Latn",
-    "my": "mya_Mymr",
-    "en": "eng_Latn",
-}
-"""The names of languages in FLORES-200, which many sets have taken over."""
 _WORDS = {
     "id": "indonesian",
     "vi": "vietnamese",

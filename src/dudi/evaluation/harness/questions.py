@@ -176,6 +176,12 @@ class Questions:
         file.unlink(missing_ok=True)
         return self.notes
 
+    def prompts(self) -> Iterator[str]:
+        """`doc_to_text` of every question, without examples in front."""
+        for name, (_, task) in self.tasks.items():
+            documents = task.eval_docs
+            yield from (str(task.doc_to_text(documents[number])) for number in self.asked[name])
+
     def ask(
         self,
         model: PreTrainedModel,
