@@ -136,6 +136,13 @@ def test_the_record_says_what_was_asked_and_with_what(asked):
     assert all(json.loads(json.dumps(line)) == line for line in lines)
 
 
+def test_every_question_in_its_words(asked):
+    questions, _, lines, _ = asked
+    prompts = list(questions.prompts())
+    own = [prompt for prompt in prompts if SIB["th"]["test"][0][0] in prompt]
+    assert len(prompts) == questions.total and own and {line["question"] for line in lines} >= {*own}
+
+
 def test_standard_errors():
     from lm_eval.api.metrics import bits_per_byte, f1_score, mean
 
