@@ -9,13 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dudi.errors import ConfigError, did_you_mean
+from dudi.evaluation.benchmarks import find
 from dudi.evaluation.records import Evaluation
 
 SEEDS, ALL = "seeds", "all"
 KEYS = ("name", "version", "part", "tasks", "languages", "limit", "questions", "fingerprint", "decoding")
 """What a benchmark is, in the order in which a difference is told: the first that differs explains those behind it."""
-_IN_FINGERPRINT = ("cldr_version", "babel_version")
-"""They make other questions or they do not: where a fingerprint is written down, it tells."""
 _LONGEST = 40
 
 
@@ -49,7 +48,7 @@ def differences(a: Evaluation, b: Evaluation, *, seeds: bool = True) -> list[Dif
     order = {key: place for place, key in enumerate(KEYS)}
     keys = sorted({*own, *other}, key=lambda key: (order.get(key.partition(".")[0], len(KEYS)), key))
     if own.get("fingerprint") and other.get("fingerprint"):
-        keys = [key for key in keys if key not in _IN_FINGERPRINT]
+        keys = [key for key in keys if key not in find(own.get("name")).versions]
     pairs = [(key, own.get(key), other.get(key)) for key in keys]
     pairs += [(SEEDS, a.seeds, b.seeds)] if seeds else []
     return [

@@ -93,8 +93,7 @@ class BenchmarkSection(Section):
     languages: list[str] | None = Field(default=None, description="Only these; null: those of training, or all.")
     options: dict[str, Any] | None = Field(
         default=None,
-        description="What only one benchmark has: of `lm-eval` `num_fewshot`, `limit`, `apply_chat_template`, `data` "
-        "and the like (docs/eval.md).",
+        description="What only one benchmark takes, by the names of its own options (docs/eval.md).",
     )
 
 

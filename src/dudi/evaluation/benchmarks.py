@@ -131,15 +131,22 @@ class Asked(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Benchmark:
-    """An entry of the registry.
+    """An entry of the registry: all that others ask of a benchmark, so that none of them knows it by name.
 
     Attributes:
         name: As recipes and `--benchmark` say it.
         choose: `module:function`, imported when it is asked for: from a name and `Wanted` to `Asked`. Empty for one
             that asks a server, and no loaded model.
         orders: The order of a table's columns, by what they are: `split`, `competency` ...
-        plain: Whether it can ask a model that has no chat template.
         meanings: What each split means, in words for people.
+        plain: Whether it can ask a model that has no chat template.
+        options: What only it takes, by its own names; `limit` among them is then its own to check.
+        seed: The seed where nobody names one.
+        versions: Keys of the record that decide its questions, and what people call them. Where there is a fingerprint
+            it tells whether they made others.
+        made: Of what its questions were made, in words that name `versions`.
+        how: From `decoding` and whether it is told in full to words; None: it is sampling alone.
+        program: Whose tasks and metrics it has, where they are not ours.
     """
 
     name: str
@@ -147,17 +154,39 @@ class Benchmark:
     orders: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     plain: bool = False
+    options: tuple[str, ...] = ()
+    seed: int = 0
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    made: str = ""
+    how: Callable[[Mapping[str, Any], bool], str] | None = None
+    program: str = ""
+
+    @property
+    def served(self) -> bool:
+        """Whether it asks a server."""
+        return not self.choose
+
+
+def _with_examples(decoding: Mapping[str, Any], full: bool) -> str:
+    """`2 examples, chat template`; in full also that there is no template."""
+    shots, template = decoding.get("num_fewshot"), bool(decoding.get("apply_chat_template"))
+    examples = "examples as the tasks have them" if shots is None else f"{shots} examples"
+    if full:
+        return f"{examples}, chat template {'on' if template else 'off'}"
+    return f"{examples}, chat template" if template else examples
 
 
 CLDR_QA = Benchmark(
     "cldr-qa-1",
     "dudi.evaluation.cldr_qa:choose",
-    {"split": ("seen", "transfer", "unseen")},
-    {
+    orders={"split": ("seen", "transfer", "unseen")},
+    meanings={
         "seen": "trained in this language, asked in other words",
         "transfer": "trained in other languages only",
         "unseen": "trained in no language: only the teacher knows",
     },
+    versions={"cldr_version": "CLDR", "babel_version": "Babel"},
+    made="babel {babel_version} (CLDR {cldr_version})",
 )
 SEAHELM = Benchmark(
     "seahelm",
@@ -165,14 +194,30 @@ SEAHELM = Benchmark(
         "competency": ("nlu", "nlg", "nlr", "safety", "linguistic-diagnostics", "instruction-following", "knowledge")
     },
 )
-LM_EVAL = Benchmark("lm-eval", "dudi.evaluation.harness.questions:choose", plain=True)
+LM_EVAL = Benchmark(
+    "lm-eval",
+    "dudi.evaluation.harness.questions:choose",
+    plain=True,
+    options=(
+        *("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
+        *("gen_kwargs", "include_path", "data", "limit"),
+    ),
+    seed=1234,  # that of lm_eval's own command line
+    how=_with_examples,
+    program="lm_eval",
+)
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (CLDR_QA, SEAHELM, LM_EVAL)}
 DEFAULT = CLDR_QA.name
 
 
 def find(name: object) -> Benchmark:
-    """The entry of a name; one without order or meanings for a file of questions, or for what nobody knows."""
-    return BENCHMARKS.get(str(name)) or Benchmark(str(name))
+    """The entry of a name; that of a file of questions for any other."""
+    return BENCHMARKS.get(str(name)) or Benchmark(str(name), "dudi.evaluation.question_files:choose")
+
+
+def takers_of(option: str) -> str:
+    """The names of the benchmarks that take an option, joined."""
+    return ", ".join(one.name for one in BENCHMARKS.values() if option in one.options)
 
 
 def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -181,8 +226,9 @@ def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: none of the benchmarks takes options.
     """
-    if options and LM_EVAL.name not in names:
-        raise ConfigError(f"{', '.join(options)}: only the benchmark {LM_EVAL.name} takes options of this kind")
+    if options and not any(find(name).options for name in names):
+        takers = ", ".join(one.name for one in BENCHMARKS.values() if one.options)
+        raise ConfigError(f"{', '.join(options)}: only the benchmark {takers} takes options of this kind")
 
 
 def choose(name: str, wanted: Wanted) -> Asked:
@@ -199,9 +245,8 @@ def choose(name: str, wanted: Wanted) -> Asked:
     if name not in BENCHMARKS and not Path(name).suffix and not Path(name).exists():
         hint = did_you_mean(name, BENCHMARKS)
         raise ConfigError(f"benchmark: '{name}' is neither {', '.join(BENCHMARKS)} nor a file{hint}")
-    chooser = BENCHMARKS[name].choose if name in BENCHMARKS else "dudi.evaluation.question_files:choose"
-    if not chooser:
+    if find(name).served:
         raise ConfigError(f"benchmark: {name} asks a server: dudi eval MODEL --benchmark {name}")
-    module, _, function = chooser.partition(":")
+    module, _, function = find(name).choose.partition(":")
     asked: Asked = getattr(importlib.import_module(module), function)(name, wanted)
     return asked

@@ -141,12 +141,9 @@ def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
 
 def _headline(evaluation: Evaluation) -> str:
     how = evaluation.benchmark
-    decoding = how.get("decoding", {})
+    decoding, told = how.get("decoding", {}), find(how.get("name")).how
     drawn = "greedy" if not decoding.get("temperature") else f"temperature {decoding['temperature']:g}"
-    if "num_fewshot" in decoding:
-        shots = decoding["num_fewshot"]
-        drawn = "examples as the tasks have them" if shots is None else f"{shots} examples"
-        drawn += ", chat template" if decoding.get("apply_chat_template") else ""
+    drawn = drawn if told is None else told(decoding, False)
     seeds = f"{len(evaluation.seeds)} seeds" if len(evaluation.seeds) > 1 else f"seed {evaluation.seeds[0]}"
     part = f", {how['part']}" if "part" in how else ""
     return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"

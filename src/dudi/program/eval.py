@@ -13,7 +13,7 @@ from dudi.command import say
 from dudi.comparison.same import differences
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import SEAHELM, Asked, choose, find
+from dudi.evaluation.benchmarks import Asked, choose, find
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
 from dudi.evaluation.tables import evaluation_tables
@@ -32,11 +32,11 @@ def run(given: argparse.Namespace) -> int:
         DudiError: with the exit code that belongs to it.
     """
     names = benchmarks_of(given)
-    if SEAHELM.name in names:
+    if served := [name for name in names if find(name).served]:
         from dudi.program import seahelm
 
         if len(names) > 1:
-            raise ConfigError(f"--benchmark {SEAHELM.name} asks a server: give it a command of its own")
+            raise ConfigError(f"--benchmark {served[0]} asks a server: give it a command of its own")
         return seahelm.run(given)
     check_numbers(given)
     quiet_libraries()

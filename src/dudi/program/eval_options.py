@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 
 from dudi.command import output_folder
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, LM_EVAL, SEAHELM, Trained, Wanted, check_options
-from dudi.program.lm_eval import lm_eval_arguments, options_of
+from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, Trained, Wanted, check_options, find, takers_of
+from dudi.program.lm_eval import lm_eval_arguments
+from dudi.program.seahelm_options import seahelm_arguments
 
 if TYPE_CHECKING:
     from dudi.evaluation.source import Source
 
 FOLDER = Path("evals")
-LM_EVAL_SEED = 1234
-"""That of lm_eval's own command line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--benchmark", action="append", metavar="NAME|FILE", help=f"{known}, or a file (default: {DEFAULT}); may repeat"
     )
     groups = [parser.add_argument_group(title) for title in ("what is asked", "how it answers", "the model")]
-    _seahelm_arguments(parser.add_argument_group(f"SEA-HELM (--benchmark {SEAHELM.name}; docs/seahelm.md)"))
-    lm_eval_arguments(parser.add_argument_group(f"lm-evaluation-harness (--benchmark {LM_EVAL.name}; docs/tasks.md)"))
+    seahelm_arguments(parser)
+    lm_eval_arguments(parser)
     add("--name", help="what tables call the model (default: from its folder)")
     add("--output", type=output_folder, metavar="DIR", help=f"where the results go (default: {FOLDER}/NAME)")
     add("--force", action="store_true", help="replace another evaluation that is there")
@@ -51,13 +50,14 @@ def _asked_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _answering_arguments(group: argparse._ArgumentGroup) -> None:
     add, batch = group.add_argument, Wanted().batch_size
-    served = SEAHELM.name
+    served = ", ".join(one.name for one in BENCHMARKS.values() if one.served)
+    seeds = "; ".join(["0", *(f"{one.name}: {one.seed}" for one in BENCHMARKS.values() if one.seed)])
     add("--temperature", type=float, metavar="T", help=f"of sampling (default: 0, greedy; {served}: the model's own)")
     add("--top-p", type=float, metavar="P", help="sample among the likeliest tokens of this probability")
     add("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens")
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 64; of files 256)")
     add("--seeds", type=int, metavar="N", help="the seeds 0 to N - 1")
-    add("--seed", type=int, nargs="+", metavar="SEED", help=f"these seeds (default: 0; {LM_EVAL.name}: {LM_EVAL_SEED})")
+    add("--seed", type=int, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
     add("--batch-size", type=int, default=batch, metavar="N", help=f"questions at a time (default: {batch})")
 
 
@@ -68,30 +68,6 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
     add("--chat-template", type=Path, metavar="FILE", help="a jinja file instead of the model's own template")
     add("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
-
-
-def _seahelm_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--seahelm", type=Path, metavar="DIR", help="a checkout of SEA-HELM")
-    add("--seahelm-python", type=Path, metavar="PY", help="its interpreter (default: DIR/.venv/bin/python)")
-    add("--base-url", metavar="URL", help="the model's server; MODEL is its name for the model. Else vLLM is started")
-    add("--server-python", type=Path, metavar="PY", help="the interpreter that has vLLM (default: this one)")
-    add("--server-args", default="", metavar="WORDS", help="more words for vLLM, in one string")
-    add("--startup-timeout", type=float, default=900.0, metavar="S", help="seconds for vLLM (default: %(default).0f)")
-    add(
-        "--limit",
-        type=_number,
-        metavar="N",
-        help=f"only so many examples per task: a trial ({LM_EVAL.name}: or a share)",
-    )
-    add("--skip-tasks", nargs="+", default=[], metavar="TASK", help="leave these out")
-    add("--judges", action="store_true", help="also what another language model judges (MT-Bench ...)")
-    add("--count-all", action="store_true", help="count cultural and multi-turn tasks in the totals too")
-    add("--workers", type=int, default=64, metavar="N", help="requests at a time (default: %(default)s)")
-
-
-def _number(text: str) -> float:
-    return float(text) if "." in text else int(text)
 
 
 def benchmarks_of(given: argparse.Namespace) -> list[str]:
@@ -105,7 +81,8 @@ def wanted_of(given: argparse.Namespace, trained: Trained | None) -> Wanted:
     Raises:
         ConfigError: options of a benchmark that is not asked.
     """
-    options = options_of(given)
+    values = {name: getattr(given, name) for one in BENCHMARKS.values() for name in one.options}
+    options = {name: value for name, value in values.items() if value is not None}
     check_options(benchmarks_of(given), options)
     return Wanted(
         languages=words_of(given.languages),
@@ -141,7 +118,8 @@ def source_of(given: argparse.Namespace) -> Source:
 
 def seeds_of(given: argparse.Namespace) -> list[int]:
     """The seeds, ascending."""
-    usual = LM_EVAL_SEED if benchmarks_of(given) == [LM_EVAL.name] else 0
+    names = benchmarks_of(given)
+    usual = find(names[0]).seed if len(names) == 1 else 0
     return list(range(given.seeds)) if given.seeds is not None else sorted(given.seed or [usual])
 
 
@@ -153,10 +131,10 @@ def check_numbers(given: argparse.Namespace) -> None:
     """
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
-    if given.limit is not None and LM_EVAL.name not in benchmarks_of(given) and given.limit != int(given.limit):
-        raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {LM_EVAL.name}")
-    shares = {"limit"} if LM_EVAL.name in benchmarks_of(given) else set()
-    for name in {"seeds", "per_split", "batch_size", "max_new_tokens", "top_k", "limit"} - shares:
+    theirs = {option for name in benchmarks_of(given) for option in find(name).options}
+    if given.limit is not None and "limit" not in theirs and given.limit != int(given.limit):
+        raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {takers_of('limit')}")
+    for name in {"seeds", "per_split", "batch_size", "max_new_tokens", "top_k", "limit"} - theirs:
         value = getattr(given, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dudi.errors import ConfigError
-
-OPTIONS = (
-    *("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
-    *("gen_kwargs", "include_path", "data", "limit"),
-)
+from dudi.evaluation.benchmarks import LM_EVAL
 
 
-def lm_eval_arguments(group: argparse._ArgumentGroup) -> None:
-    """The options that only lm_eval has; the others are `dudi.program.eval_options`'."""
+def lm_eval_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that only lm_eval has, `--limit` aside, which SEA-HELM has too."""
+    group = parser.add_argument_group(f"lm-evaluation-harness (--benchmark {LM_EVAL.name}; docs/tasks.md)")
 
     def add(name: str, **how: Any) -> None:
         group.add_argument(*dict.fromkeys([name, f"--{name[2:].replace('-', '_')}"]), **how)
@@ -32,12 +29,6 @@ def lm_eval_arguments(group: argparse._ArgumentGroup) -> None:
     add("--gen-kwargs", type=_pairs, metavar="KEY=VALUE,...", help="of generation, over the task's own")
     add("--include-path", type=Path, nargs="+", metavar="DIR", help="folders of task files")
     add("--data", type=Path, metavar="DIR", help="local Parquet files in place of the hub")
-
-
-def options_of(given: argparse.Namespace) -> dict[str, Any]:
-    """What was given of these; SEA-HELM's `--limit` is theirs too."""
-    values = {name: getattr(given, name) for name in OPTIONS}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _truth(text: str) -> bool:

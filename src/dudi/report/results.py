@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import Metric
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
 from dudi.evaluation.tables import CELLS, TITLES, before_method, by_subject, main_metric
@@ -17,8 +18,6 @@ from dudi.tables import DASH
 SUBJECTS = (FLOOR, "base", "cold_start", STUDENT, "teacher")
 """Who answers, in the order of the tables; `floor` guesses."""
 _SHORT_FINGERPRINT = 12
-_VERSIONS = {"cldr_version": "CLDR", "babel_version": "Babel"}
-"""What decides the questions of a benchmark that is made and not read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,14 +128,12 @@ def in_words(result: Result) -> str:
 def described(result: Result) -> tuple[tuple[str, str], ...]:
     """(name, value): what was asked, and how."""
     how, decoding = result.how, _mapping(result.how.get("decoding"))
+    entry = find(result.name)
     tasks, temperature = how.get("tasks"), decoding.get("temperature")
     chosen = "greedy" if number(temperature) == 0 else f"temperature {said(temperature)}"
     chosen += f", at most {said(decoding.get('max_new_tokens'))} new tokens"
-    if "num_fewshot" in decoding:  # lm-eval's
-        shots = decoding["num_fewshot"]
-        examples = "examples as the tasks have them" if shots is None else f"{said(shots)} examples"
-        chosen = f"{examples}, chat template {'on' if decoding.get('apply_chat_template') else 'off'}"
-    versions = [f"{name} {how[key]}" for key, name in _VERSIONS.items() if key in how]
+    chosen = chosen if entry.how is None else entry.how(decoding, True)
+    versions = [f"{name} {how[key]}" for key, name in entry.versions.items() if key in how]
     return (
         ("benchmark", said(how.get("name")) + (f", part {how['part']}" if "part" in how else "")),
         ("tasks", ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else DASH),

@@ -10,7 +10,7 @@ from typing import Any
 from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
 from dudi.comparison.table import Comparison, compare
-from dudi.evaluation.benchmarks import LM_EVAL
+from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import METRICS, OVERALL, metric_of
 from dudi.evaluation.records import Evaluation
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
@@ -64,11 +64,7 @@ def _setting(studies: Sequence[Study], results: Results) -> list[str]:
         if any(one.about.get("answers") for one in asked)
         else ""
     )
-    made = {
-        f", babel {one.benchmark['babel_version']} (CLDR {one.benchmark['cldr_version']})"
-        for one in each
-        if "babel_version" in one.benchmark
-    }
+    made = {f", {words}" for one in each if (words := find(one.benchmark["name"]).made.format_map(one.benchmark))}
     return [
         f"Numbers are {'; '.join(numbers)}, mean ± standard deviation over seeds "
         "(ddof = 1); a seed changes the order of the rows and every draw of the training. Significance: Almost "
@@ -84,8 +80,8 @@ def _numbers(one: Evaluation) -> str:
     asked = one.benchmark
     if "source_language" in asked:
         return _of_stacks(asked)
-    if asked["name"] == LM_EVAL.name:
-        return _of_tasks(asked, one.keys("task"))
+    if program := find(asked["name"]).program:
+        return _of_tasks(program, asked, one.keys("task"))
     tasks = " and ".join(f"`{task}`" for task in asked["tasks"])
     part = f"of the {asked['part']} part, " if "part" in asked else ""
     return (
@@ -94,11 +90,11 @@ def _numbers(one: Evaluation) -> str:
     )
 
 
-def _of_tasks(asked: Mapping[str, Any], families: Sequence[str]) -> str:
+def _of_tasks(program: str, asked: Mapping[str, Any], families: Sequence[str]) -> str:
     each = f"at most {asked['limit']:g} questions of a task in a language, " if asked["limit"] is not None else ""
     tasks = " and ".join(f"`{one}`" for one in families)
     return (
-        f"those of lm_eval {asked['version']} ({tasks}, {asked['questions']} questions, {each}"
+        f"those of {program} {asked['version']} ({tasks}, {asked['questions']} questions, {each}"
         f"fingerprint `{asked['fingerprint'][:12]}`)"
     )
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 NAME = LM_EVAL.name
 SHIPPED = "dudi_"
 """What the names of shipped tasks begin with."""
-SEED = 1234
-"""lm_eval's own, for examples and sampling."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
