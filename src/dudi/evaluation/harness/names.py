@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.task_files import TaskFile, find_tasks, read_task, shipped_tasks
+from dudi.data.task_files import TaskFile, find_tasks, of_family, read_task, shipped_tasks
 from dudi.errors import ConfigError, did_you_mean
 
 FLORES = {
@@ -109,16 +109,16 @@ def named_tasks(
 
 def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]) -> list[Named]:
     path = Path(word)
+    shipped = {task.name: task for task in shipped_tasks()}
+    if word in shipped:
+        return [_of_file(shipped[word])]
+    if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
+        return [_of_file(task) for task in of_family(word, languages)]
     if path.suffix in (".yaml", ".yml") or path.is_dir():
         if not path.exists():
             raise ConfigError(f"{word}: no such task file")
         own = find_tasks(word) if path.is_dir() else [read_task(path)]
         return [_of_file(task) for task in own if languages is None or task.language in ("", *languages)]
-    shipped = {task.name: task for task in shipped_tasks()}
-    if word in shipped:
-        return [_of_file(shipped[word])]
-    if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
-        return [_of_file(task) for task in find_tasks(word, languages)]
     return _of_index(word, languages, include, shipped)
 
 

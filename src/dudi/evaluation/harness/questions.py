@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 NAME = LM_EVAL.name
 SHIPPED = "dudi_"
 """What the names of shipped tasks begin with."""
+_STOP = {"stop": "until"}
+"""lm_eval's help writes `stop`, which is vLLM's word; of a model that is loaded it is `until`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,7 +263,8 @@ def choose(name: str, wanted: Wanted) -> Questions:
     written = {"max_gen_toks": wanted.max_new_tokens, "top_p": wanted.top_p, "top_k": wanted.top_k}
     written |= {"do_sample": True, "temperature": wanted.temperature} if wanted.temperature else {}
     kwargs = {name: value for name, value in written.items() if value is not None}
-    options = Options.of(given | {"gen_kwargs": kwargs | dict(given.get("gen_kwargs") or {})}, wanted.batch_size)
+    kwargs |= {_STOP.get(key, key): value for key, value in dict(given.get("gen_kwargs") or {}).items()}
+    options = Options.of(given | {"gen_kwargs": kwargs}, wanted.batch_size)
     trained = None if wanted.trained is None else wanted.trained.languages
     return choose_tasks(wanted.tasks, wanted.languages, options, trained)
 
