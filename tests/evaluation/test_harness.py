@@ -9,8 +9,9 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from dudi.data.chat import chat_format, plain_format
+from dudi.data.task_files import shipped_tasks
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.evaluation.harness.names import language_of, named_tasks, suffixes
+from dudi.evaluation.harness.names import Named, language_of, named_tasks, suffixes, told_apart
 from dudi.evaluation.harness.questions import Options, choose_tasks
 from helpers import CHATML, make_model, make_tokenizer
 from task_sets import NEWS, SIB, write_parquet, write_sets
@@ -355,8 +356,39 @@ def test_names_are_completed_by_the_languages(own):
         ("mine_ind_Latn", "id", "mine"),
     ]
     assert missing == ["mine: no task in my"]
-    found, _ = named_tasks(["mine_*", "xcopa", "dudi_nusax_id"], ["th"], [own])
-    assert [one.name for one in found] == ["mine_ind_Latn", "mine_th", "dudi_xcopa_th", "dudi_nusax_id"]
+    found, notes = named_tasks(["mine_*", "xcopa", "dudi_nusax_id"], ["th"], [own])
+    assert [one.name for one in found] == ["mine_th", "dudi_xcopa_th", "dudi_nusax_id"]
+    assert notes[0] == "mine_*: not asked, in other languages: mine_ind_Latn"
+
+
+def test_languages_choose_among_the_tasks_of_groups_and_tags(tmp_path):
+    for name in ("x_th", "x_id", "x_et", "x_fra_Latn", "x_held_out"):
+        text = (
+            f'task: {name}\ntag: tagged\ndataset_path: json\ndoc_to_text: "{{{{ q }}}}"\ndoc_to_target: "{{{{ a }}}}"\n'
+        )
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    members = "".join(f"\n  - {name}" for name in ("x_th", "x_id", "x_et", "x_fra_Latn", "x_held_out"))
+    (tmp_path / "group.yaml").write_text(f"group: grouped\ntask:{members}\n", encoding="utf-8")
+    for word in ("tagged", "grouped", "x_*"):
+        named, notes = named_tasks([word], ["th"], [tmp_path])
+        assert {one.name for one in named} == {"x_th", "x_held_out"}
+        assert notes[0].startswith(f"{word}: not asked, in other languages: ") and "x_et" in notes[0]
+        assert notes[1] == f"{word}: asked, and nobody knows in which language: x_held_out"
+        assert named_tasks([word], None, [tmp_path])[1] == []
+    assert [one.name for one in named_tasks(["x_id"], ["th"], [tmp_path])[0]] == ["x_id"]
+    with pytest.raises(ConfigError, match="not asked, in other languages"):
+        choose_tasks(["x_i*"], ["th"], Options(include_path=(tmp_path,)))
+
+
+def test_two_wordings_of_one_set_are_two_tasks():
+    ours = [Named(f"dudi_xcopa_{code}", code, "xcopa", shipped_tasks()[0]) for code in ("id", "th")]
+    theirs = [Named("xcopa_id", "id", "xcopa"), Named("xcopa_vi", "vi", "xcopa"), Named("arc_ind", "id", "arc")]
+    found, notes = told_apart([*theirs, *ours, Named("arc_id", "id", "arc"), Named("arc_th", "th", "arc")])
+    families = ["xcopa_id", "xcopa_vi", "arc_ind", "xcopa", "xcopa", "arc_id", "arc"]
+    assert [one.family for one in found] == families
+    assert len({(one.family, one.language) for one in found}) == len(found)
+    assert notes[0] == "xcopa_id: a task of its own, since another is called xcopa" and len(notes) == 4
+    assert told_apart(ours) == (ours, [])
 
 
 def test_a_users_folder_is_asked_by_name(model, tokenizer, own):

@@ -263,7 +263,8 @@ def choose(name: str, wanted: Wanted) -> Questions:
     written = {"max_gen_toks": wanted.max_new_tokens, "top_p": wanted.top_p, "top_k": wanted.top_k}
     written |= {"do_sample": True, "temperature": wanted.temperature} if wanted.temperature else {}
     kwargs = {name: value for name, value in written.items() if value is not None}
-    kwargs |= {_STOP.get(key, key): value for key, value in dict(given.get("gen_kwargs") or {}).items()}
+    own: Mapping[str, Any] = given.get("gen_kwargs") or {}
+    kwargs |= {_STOP.get(key, key): value for key, value in own.items()}
     options = Options.of(given | {"gen_kwargs": kwargs}, wanted.batch_size)
     trained = None if wanted.trained is None else wanted.trained.languages
     return choose_tasks(wanted.tasks, wanted.languages, options, trained)
@@ -291,14 +292,14 @@ def choose_tasks(
     if not words:
         raise ConfigError("benchmark lm-eval: name what is asked: --tasks sib200,belebele (docs/tasks.md lists them)")
     wanted = languages or (None if trained is None else list(dict.fromkeys([*trained, "en"])))
-    named, missing = named_tasks(words, wanted, options.include_path)
-    if languages and missing and not named:
-        raise ConfigError(f"--tasks: {'; '.join(missing)}")
+    named, notes = named_tasks(words, wanted, options.include_path)
+    if not named:
+        raise ConfigError(f"--tasks: {'; '.join(notes)}")
     from dudi.evaluation.harness.tasks import build_tasks
 
     with quiet():
-        tasks = build_tasks(named, options.include_path, options.data, options.num_fewshot)
-        return Questions(tasks, options, missing)
+        tasks, more = build_tasks(named, options.include_path, options.data, options.num_fewshot)
+        return Questions(tasks, options, [*notes, *more])
 
 
 @contextlib.contextmanager
