@@ -1,5 +1,6 @@
 """lm_eval over a loaded model: its numbers, our names, languages, questions and standard errors."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -192,6 +193,34 @@ def own(tmp_path_factory):
     return folder
 
 
+WRITTEN = """
+task: written_th
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{ q }} ="
+doc_to_target: "{{ choices[0] }}"
+generation_kwargs: {max_gen_toks: 2}
+filter_list:
+  - {name: strict, filter: [{function: take_first}]}
+  - {name: none, filter: [{function: take_first}]}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+  - {metric: ter, aggregation: ter, higher_is_better: false}
+"""
+
+
+def test_the_direction_of_a_metric_that_only_its_task_knows(model, tokenizer, own, tmp_path):
+    text = WRITTEN.replace("FILE", str(own / "rows.jsonl"))
+    (tmp_path / "written.yaml").write_text(text, encoding="utf-8")
+    questions = choose_tasks(["written_th"], None, Options(include_path=(tmp_path,), limit=2))
+    _, _, about = put(questions, model, tokenizer, [0])
+    assert about["better"] == {"ter": -1, "ter,strict": -1}
+    known = put(choose_tasks(["mine_th"], None, Options(include_path=(own,), limit=1)), model, tokenizer, [0])
+    assert "better" not in known[2]
+
+
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("shots", [0, 2])
 def test_the_numbers_of_lm_eval_itself(model, tokenizer, own, chat, shots):
@@ -378,6 +407,15 @@ def test_languages_choose_among_the_tasks_of_groups_and_tags(tmp_path):
     assert [one.name for one in named_tasks(["x_id"], ["th"], [tmp_path])[0]] == ["x_id"]
     with pytest.raises(ConfigError, match="not asked, in other languages"):
         choose_tasks(["x_i*"], ["th"], Options(include_path=(tmp_path,)))
+
+
+def test_a_task_that_fixes_its_examples_is_told(own, tmp_path):
+    fixed = f"include: {own / 'mine.yaml'}\ntask: fixed_th\nnum_fewshot: 0\n"
+    (tmp_path / "fixed.yaml").write_text(fixed, encoding="utf-8")
+    options = Options(include_path=(tmp_path,), num_fewshot=3)
+    (note,) = choose_tasks(["fixed_th"], None, options).notes
+    assert note == "without examples, as the task has it, whatever --num-fewshot says: fixed_th"
+    assert choose_tasks(["fixed_th"], None, dataclasses.replace(options, num_fewshot=None)).notes == []
 
 
 def test_two_wordings_of_one_set_are_two_tasks():

@@ -36,7 +36,9 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
     if asked not in found:
         hint = did_you_mean(asked, found) or f"; there is {', '.join(found)}"
         raise ConfigError(f"metric: the scores have no '{asked}'{hint}")
-    return metric_of(asked)
+    told = {one.metric(asked).better: one.metric(asked) for one in evaluations}
+    directed = [metric for better, metric in told.items() if better]
+    return directed[0] if len(directed) == 1 else metric_of(asked)
 
 
 def _leaves(scores: Mapping[str, Any], by: str) -> Iterable[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dudi.evaluation.benchmarks import find
-from dudi.evaluation.metrics import METRICS, Metric, metric_of
+from dudi.evaluation.metrics import METRICS, Metric
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
 from dudi.languages.registry import LANGUAGES
 from dudi.tables import Grid, grid_of, terminal
@@ -117,7 +117,7 @@ def main_metric(evaluation: Evaluation, *place: str) -> Metric:
         leaf = leaf.get(key) if isinstance(leaf, Mapping) else None
     values = leaf if isinstance(leaf, Mapping) else {}
     there = [name for name, value in values.items() if isinstance(value, int | float) and name != "questions"]
-    return metric_of(next((name for name in METRICS if name in there), there[0] if there else "score"))
+    return evaluation.metric(next((name for name in METRICS if name in there), there[0] if there else "score"))
 
 
 def standard_error(evaluation: Evaluation, metric: Metric, task: str) -> str:
@@ -132,10 +132,12 @@ def standard_error(evaluation: Evaluation, metric: Metric, task: str) -> str:
 def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
     """The metrics of answers to questions, or else whatever was measured overall."""
     overall = evaluation.runs[0].scores.get("overall", {})
-    if "exact_match" in overall:
+    if "exact_match" in overall and not evaluation.keys(CELLS):
         return [METRICS[name] for name in usual]
     return [
-        metric_of(name) for name, value in overall.items() if isinstance(value, int | float) and name != "questions"
+        evaluation.metric(name)
+        for name, value in overall.items()
+        if isinstance(value, int | float) and name != "questions"
     ]
 
 

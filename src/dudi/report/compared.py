@@ -86,7 +86,8 @@ def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | No
         return None
     runs = tuple(Run(seed, _scores(result, STUDENT)) for seed, result in results.items())
     first = next(iter(results.values()))
-    return Evaluation(group.label, str(first.run.path), first.how, runs)
+    about = {key: value for key, value in first.evaluations[STUDENT].about.items() if key == "better"}
+    return Evaluation(group.label, str(first.run.path), first.how, runs, about)
 
 
 def _by_seed(group: Group, benchmark: str | None) -> dict[int, Result]:

@@ -200,7 +200,7 @@ class Questions:
         from transformers import set_seed
 
         from dudi.evaluation.harness.model import LoadedModel
-        from dudi.evaluation.harness.results import question_lines, summed_up
+        from dudi.evaluation.harness.results import directions, question_lines, summed_up
 
         if self.options.apply_chat_template and not chat.tokenizer.chat_template:
             raise ConfigError(
@@ -225,6 +225,8 @@ class Questions:
                 runs.append(Run(seed, summed_up(self.tasks, results)))
                 lines += question_lines(self.tasks, results, seed)
         about: dict[str, Any] = {"tasks": {name: _source(task) for name, (_, task) in self.tasks.items()}}
+        better = directions(task for _, task in self.tasks.values())
+        about |= {"better": better} if better else {}
         about |= {"notes": self.notes} if self.notes else {}
         return Outcome(tuple(runs), lines, about)
 
