@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 
 import pytest
@@ -192,7 +193,15 @@ def test_single_models_are_compared_question_by_question(models, sets, tmp_path,
     for name in ("one", "plain"):
         words = ("--tasks", "sib200,belebele,ntrex_bits", "--languages", "th,en")
         assert asked(models / name, sets, *words) == 0
-    capsys.readouterr()
+    told = "±: the standard error over questions, of one seed"
+    assert told.replace(":", " and error:") in capsys.readouterr().out
+    assert dudi("compare", "evals/one", "evals/plain", "--metric", "bits_per_byte", "--by", "task") == 0
+    out = capsys.readouterr().out
+    assert told in out and re.search(r"one .*\d\.\d{3} ± \d\.\d{3}", out)
+    assert dudi("compare", "evals/one", "evals/plain", "--no-std") == 0 and "±" not in capsys.readouterr().out
+    assert dudi("compare", "evals/one", "evals/plain", "--by", "language_and_task") == 2
+    error = capsys.readouterr().err
+    assert "'by_language_and_task' has two keys, and columns have one; there is overall, language, task" in error
     assert dudi("compare", "evals/one", "evals/plain", "--metric", "bits_per_byte", "--eps") == 0
     out = capsys.readouterr().out
     assert "paired permutation over questions, p <" in " ".join(out.split()) and "Not tested" not in out

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 OVERALL = "overall"
+STANDARD_ERROR = "the standard error over questions, of one seed"
+"""What `±` is where there is one seed, and a benchmark that knows it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,16 @@ class Evaluation:
             if value is not None:
                 found.append(float(value))
         return found
+
+    def error(self, metric: str, *keys: str) -> float | None:
+        """The standard error over questions of what `values` gives; None over several seeds or where none is known."""
+        if len(self.runs) != 1:
+            return None
+        place: Any = self.runs[0].scores
+        for key in (*keys, "stderr", metric):
+            place = place.get(key) if isinstance(place, Mapping) else None
+        known = isinstance(place, int | float) and not isinstance(place, bool) and math.isfinite(place)
+        return float(place) if known else None
 
     def metric(self, name: str) -> Metric:
         """A metric of the scores, with the direction that the record has of it."""
