@@ -264,8 +264,11 @@ def test_examples_are_drawn_by_the_seed(model, tokenizer, own):
 def test_limit_chat_and_system_turn_change_what_is_asked(model, tokenizer, own):
     def asked(**options):
         questions = choose_tasks([str(own / "mine.yaml")], None, Options(**options))
-        _, lines, _ = put(questions, model, tokenizer, [0])
+        _, lines, about = put(questions, model, tokenizer, [0])
+        prompts.append((about["tasks"]["mine_th"]["first_prompt"], lines[0]["question"]))
         return questions.benchmark, [line["log_likelihoods"] for line in lines]
+
+    prompts = []
 
     plain, costs = asked()
     few, fewer = asked(limit=2)
@@ -276,6 +279,11 @@ def test_limit_chat_and_system_turn_change_what_is_asked(model, tokenizer, own):
     assert chat["fingerprint"] == plain["fingerprint"] and chat["decoding"] != plain["decoding"] and in_turns != costs
     _, instructed = asked(apply_chat_template=True, system_instruction="ตอบสั้น ๆ")
     assert instructed != in_turns
+    asked(num_fewshot=1, limit=1)
+    (bare, question), (chatted, own_words), (shown, last) = prompts[0], prompts[-2], prompts[-1]
+    assert bare == question == own_words == last
+    assert question in chatted and "ตอบสั้น ๆ" in chatted and "<|im_start|>" in chatted
+    assert shown.endswith(f"\n\n{question}") and shown != question
 
 
 def test_a_template_that_is_not_there(model, own):

@@ -200,13 +200,14 @@ class Questions:
         from transformers import set_seed
 
         from dudi.evaluation.harness.model import LoadedModel
-        from dudi.evaluation.harness.results import directions, question_lines, summed_up
+        from dudi.evaluation.harness.results import directions, first_prompt, question_lines, summed_up
 
         if self.options.apply_chat_template and not chat.tokenizer.chat_template:
             raise ConfigError(
                 "--apply-chat-template: the tokenizer has no chat template; give one with --chat-template"
             )
         runs, lines = [], []
+        sent: dict[str, Any] = {}
         with quiet():
             lm = LoadedModel(
                 model,
@@ -224,7 +225,8 @@ class Questions:
                     results = self._evaluated(evaluate, lm)
                 runs.append(Run(seed, summed_up(self.tasks, results)))
                 lines += question_lines(self.tasks, results, seed)
-        about: dict[str, Any] = {"tasks": {name: _source(task) for name, (_, task) in self.tasks.items()}}
+                sent = sent or {name: first_prompt(results["samples"][name]) for name in self.tasks}
+        about: dict[str, Any] = {"tasks": {name: _source(task) | sent[name] for name, (_, task) in self.tasks.items()}}
         better = directions(task for _, task in self.tasks.values())
         about |= {"better": better} if better else {}
         about |= {"notes": self.notes} if self.notes else {}
