@@ -286,6 +286,16 @@ def test_limit_chat_and_system_turn_change_what_is_asked(model, tokenizer, own):
     assert shown.endswith(f"\n\n{question}") and shown != question
 
 
+def test_what_is_generated_in_one_evaluation_has_no_say_in_the_next(sets):
+    def kwargs(**given):
+        ((_, task),) = choose_tasks(["dudi_ntrex_to_en_th"], None, Options(data=sets, gen_kwargs=given)).tasks.values()
+        return task.get_config("generation_kwargs")
+
+    own = dict(kwargs())
+    assert kwargs(do_sample=True)["do_sample"] is True
+    assert kwargs() == own
+
+
 def test_a_template_that_is_not_there(model, own):
     bare = make_tokenizer(template=None)
     questions = choose_tasks([str(own / "mine.yaml")], None, Options(apply_chat_template=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def _of_lm_eval(one: Named, include: Sequence[Path]) -> dict[str, Task]:
 
 
 def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None) -> Task:
-    config = {key: value for key, value in file.config.items() if key not in ("tag", "group")}
+    # A copy: --gen-kwargs changes a task's own, and the files are read once a process.
+    config = copy.deepcopy({key: value for key, value in file.config.items() if key not in ("tag", "group")})
     functions = [key for key, value in config.items() if isinstance(value, Function)]
     described = local_data(file)
     if functions and (data is None or described is None):  # lm_eval knows how to find them
