@@ -32,10 +32,24 @@ class Parser(argparse.ArgumentParser):
         """Raise what argparse would print."""
         flag = message.partition("unrecognized arguments: --")[2].split()
         if flag:
-            name, _, value = flag[0].partition("=")
-            message = f"--{name} is not an option; keys of the recipe are written {name}={value or 'VALUE'}"
+            message = f"--{flag[0].partition('=')[0]} is not an option{self._hint(*flag[0].partition('=')[::2])}"
         message = message.replace("RECIPE, key=value", "RECIPE")
         raise ConfigError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+    def _hint(self, name: str, value: str) -> str:
+        """What is meant instead, where that can be said: only some verbs take keys of a recipe."""
+        if "[key=value" in self.format_usage():
+            return f"; keys of the recipe are written {name}={value or 'VALUE'}"
+        return did_you_mean(f"--{name}".replace("_", "-"), self._option_string_actions)
+
+    def dashed(self, words: Iterable[str]) -> list[str]:
+        """The words with dashes for the underscores of long options, which other programs write (`--batch_size`)."""
+        found = []
+        for word in words:
+            name, equals, value = word.partition("=")
+            known = name.startswith("--") and name.replace("_", "-") in self._option_string_actions
+            found.append(f"{name.replace('_', '-')}{equals}{value}" if known else word)
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,7 +131,7 @@ def dispatch(words: list[str], program: str, verbs: Mapping[str, Verb | Kinds], 
         return dispatch(words[1:], name, verb.kinds, verb.help)
     parser = Parser(name, description=verb.help)
     verb.arguments(parser)
-    given = parser.parse_intermixed_args(words[1:])
+    given = parser.parse_intermixed_args(parser.dashed(words[1:]))
     for option, value in vars(given).items():  # a shell leaves `--output=~/run` as it is
         setattr(given, option, [_at_home(part) for part in value] if isinstance(value, list) else _at_home(value))
     return verb.run(given)

@@ -648,6 +648,23 @@ def test_equal_names_become_those_of_the_folders(make_run):
         load_evaluations([str(one), str(one)])
 
 
+def test_a_metric_is_marked_as_its_task_says():
+    two = [evaluation("a", LOW, metric="ter,strict", id=LOW), evaluation("b", HIGH, metric="ter,strict", id=HIGH)]
+    assert compare(two).metric.better == 0 and marks(compare(two), "id") == {"a": "", "b": ""}
+    told = [dataclasses.replace(one, about={"better": {"ter,strict": -1}}) for one in two]
+    assert marks(compare(told), "id") == {"a": "bd", "b": "s"}
+    assert compare([two[0], told[1]]).metric.better == -1
+    broken = [dataclasses.replace(one, about={"better": {"ter,strict": "down"}}) for one in two]
+    assert compare(broken).metric.better == 0
+
+
+def test_a_metric_behind_a_filter_is_the_metric():
+    two = [evaluation("a", LOW, metric="exact_match,strict-match", id=LOW), evaluation("b", HIGH, id=HIGH)]
+    shown = compare(two[:1]).metric
+    assert (shown.better, shown.unit, shown.title) == (1, "%", "Exact match (strict-match) in %")
+    assert shown.short == "exact (strict-match), %" and compare(two[:1]).cell("a", "id").mean == pytest.approx(13)
+
+
 def test_evaluation_files(tmp_path):
     file = write_evaluations([evaluation("dudi", HIGH)], tmp_path / "e" / "evaluation.json")
     assert load_evaluations([str(file)]) == load_evaluations([str(file.parent)]) == [evaluation("dudi", HIGH)]

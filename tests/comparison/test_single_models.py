@@ -103,7 +103,7 @@ def test_every_format_says_which_test(two):
     assert "McNemar over" in " ".join(text.split()) and "p <" in text and "(McNemar)" in text
     assert "McNemar over questions" in render(comparison, "markdown")
     header, *rows = render(comparison, "csv").splitlines()
-    assert header.endswith(",p,test") and any(row.endswith(",McNemar") for row in rows)
+    assert header.endswith(",p,test,stderr") and any(row.endswith(",McNemar,") for row in rows)
 
 
 def test_a_name_of_ones_own_finds_the_answers(two):

@@ -323,6 +323,26 @@ def test_the_template_arguments_of_a_run_are_kept(model, tmp_path):
     assert source_of(str(made)).chat().kwargs["enable_thinking"] is True
 
 
+def test_what_a_run_keeps_is_asked_as_the_run_and_called_after_it(model, tmp_path):
+    words = ("languages=[th]", "chat_template_kwargs={student: {enable_thinking: true}}")
+    made = make_run(tmp_path / "runs" / "first", model, *words)
+    names = {
+        "checkpoints/step-24": "first-step-24",
+        "stages/cold_start/model": "first-cold_start",
+        "stages/cold_start/checkpoints/step-2": "first-cold_start-step-2",
+        "model": "first",
+    }
+    for place, name in names.items():
+        (made / place).mkdir(parents=True, exist_ok=True)
+        source, run = source_of(str(made / place)), source_of(str(made))
+        assert (source.model, source.name) == (str(made / place), name)
+        assert (source.trained, source.template_kwargs) == (run.trained, run.template_kwargs)
+        assert source.trained.languages == ["th"] and source.template_kwargs["enable_thinking"] is True
+    (made / "resolved.yaml").write_text("llm:\n  model: x\n", encoding="utf-8")  # a stack's
+    assert source_of(str(made / "checkpoints" / "step-24")).name == "step-24"
+    assert source_of(str(made / "model")).name == "first"
+
+
 def test_a_run_that_is_not_finished(model, tmp_path, capsys):
     made = make_run(tmp_path / "run", model)
     shutil.rmtree(made / "model")

@@ -1,5 +1,6 @@
 """lm_eval over a loaded model: its numbers, our names, languages, questions and standard errors."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -9,8 +10,9 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from dudi.data.chat import chat_format, plain_format
+from dudi.data.task_files import shipped_tasks
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.evaluation.harness.names import language_of, named_tasks, suffixes
+from dudi.evaluation.harness.names import Named, language_of, named_tasks, suffixes, told_apart
 from dudi.evaluation.harness.questions import Options, choose_tasks
 from helpers import CHATML, make_model, make_tokenizer
 from task_sets import NEWS, SIB, write_parquet, write_sets
@@ -198,6 +200,34 @@ def own(tmp_path_factory):
     return folder
 
 
+WRITTEN = """
+task: written_th
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{ q }} ="
+doc_to_target: "{{ choices[0] }}"
+generation_kwargs: {max_gen_toks: 2}
+filter_list:
+  - {name: strict, filter: [{function: take_first}]}
+  - {name: none, filter: [{function: take_first}]}
+metric_list:
+  - {metric: exact_match, aggregation: mean, higher_is_better: true}
+  - {metric: ter, aggregation: ter, higher_is_better: false}
+"""
+
+
+def test_the_direction_of_a_metric_that_only_its_task_knows(model, tokenizer, own, tmp_path):
+    text = WRITTEN.replace("FILE", str(own / "rows.jsonl"))
+    (tmp_path / "written.yaml").write_text(text, encoding="utf-8")
+    questions = choose_tasks(["written_th"], None, Options(include_path=(tmp_path,), limit=2))
+    _, _, about = put(questions, model, tokenizer, [0])
+    assert about["better"] == {"ter": -1, "ter,strict": -1}
+    known = put(choose_tasks(["mine_th"], None, Options(include_path=(own,), limit=1)), model, tokenizer, [0])
+    assert "better" not in known[2]
+
+
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize("shots", [0, 2])
 def test_the_numbers_of_lm_eval_itself(model, tokenizer, own, chat, shots):
@@ -241,8 +271,11 @@ def test_examples_are_drawn_by_the_seed(model, tokenizer, own):
 def test_limit_chat_and_system_turn_change_what_is_asked(model, tokenizer, own):
     def asked(**options):
         questions = choose_tasks([str(own / "mine.yaml")], None, Options(**options))
-        _, lines, _ = put(questions, model, tokenizer, [0])
+        _, lines, about = put(questions, model, tokenizer, [0])
+        prompts.append((about["tasks"]["mine_th"]["first_prompt"], lines[0]["question"]))
         return questions.benchmark, [line["log_likelihoods"] for line in lines]
+
+    prompts = []
 
     plain, costs = asked()
     few, fewer = asked(limit=2)
@@ -253,6 +286,21 @@ def test_limit_chat_and_system_turn_change_what_is_asked(model, tokenizer, own):
     assert chat["fingerprint"] == plain["fingerprint"] and chat["decoding"] != plain["decoding"] and in_turns != costs
     _, instructed = asked(apply_chat_template=True, system_instruction="ตอบสั้น ๆ")
     assert instructed != in_turns
+    asked(num_fewshot=1, limit=1)
+    (bare, question), (chatted, own_words), (shown, last) = prompts[0], prompts[-2], prompts[-1]
+    assert bare == question == own_words == last
+    assert question in chatted and "ตอบสั้น ๆ" in chatted and "<|im_start|>" in chatted
+    assert shown.endswith(f"\n\n{question}") and shown != question
+
+
+def test_what_is_generated_in_one_evaluation_has_no_say_in_the_next(sets):
+    def kwargs(**given):
+        ((_, task),) = choose_tasks(["dudi_ntrex_to_en_th"], None, Options(data=sets, gen_kwargs=given)).tasks.values()
+        return task.get_config("generation_kwargs")
+
+    own = dict(kwargs())
+    assert kwargs(do_sample=True)["do_sample"] is True
+    assert kwargs() == own
 
 
 def test_a_template_that_is_not_there(model, own):
@@ -362,8 +410,48 @@ def test_names_are_completed_by_the_languages(own):
         ("mine_ind_Latn", "id", "mine"),
     ]
     assert missing == ["mine: no task in my"]
-    found, _ = named_tasks(["mine_*", "xcopa", "dudi_nusax_id"], ["th"], [own])
-    assert [one.name for one in found] == ["mine_ind_Latn", "mine_th", "dudi_xcopa_th", "dudi_nusax_id"]
+    found, notes = named_tasks(["mine_*", "xcopa", "dudi_nusax_id"], ["th"], [own])
+    assert [one.name for one in found] == ["mine_th", "dudi_xcopa_th", "dudi_nusax_id"]
+    assert notes[0] == "mine_*: not asked, in other languages: mine_ind_Latn"
+
+
+def test_languages_choose_among_the_tasks_of_groups_and_tags(tmp_path):
+    for name in ("x_th", "x_id", "x_et", "x_fra_Latn", "x_held_out"):
+        text = (
+            f'task: {name}\ntag: tagged\ndataset_path: json\ndoc_to_text: "{{{{ q }}}}"\ndoc_to_target: "{{{{ a }}}}"\n'
+        )
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    members = "".join(f"\n  - {name}" for name in ("x_th", "x_id", "x_et", "x_fra_Latn", "x_held_out"))
+    (tmp_path / "group.yaml").write_text(f"group: grouped\ntask:{members}\n", encoding="utf-8")
+    for word in ("tagged", "grouped", "x_*"):
+        named, notes = named_tasks([word], ["th"], [tmp_path])
+        assert {one.name for one in named} == {"x_th", "x_held_out"}
+        assert notes[0].startswith(f"{word}: not asked, in other languages: ") and "x_et" in notes[0]
+        assert notes[1] == f"{word}: asked, and nobody knows in which language: x_held_out"
+        assert named_tasks([word], None, [tmp_path])[1] == []
+    assert [one.name for one in named_tasks(["x_id"], ["th"], [tmp_path])[0]] == ["x_id"]
+    with pytest.raises(ConfigError, match="not asked, in other languages"):
+        choose_tasks(["x_i*"], ["th"], Options(include_path=(tmp_path,)))
+
+
+def test_a_task_that_fixes_its_examples_is_told(own, tmp_path):
+    fixed = f"include: {own / 'mine.yaml'}\ntask: fixed_th\nnum_fewshot: 0\n"
+    (tmp_path / "fixed.yaml").write_text(fixed, encoding="utf-8")
+    options = Options(include_path=(tmp_path,), num_fewshot=3)
+    (note,) = choose_tasks(["fixed_th"], None, options).notes
+    assert note == "without examples, as the task has it, whatever --num-fewshot says: fixed_th"
+    assert choose_tasks(["fixed_th"], None, dataclasses.replace(options, num_fewshot=None)).notes == []
+
+
+def test_two_wordings_of_one_set_are_two_tasks():
+    ours = [Named(f"dudi_xcopa_{code}", code, "xcopa", shipped_tasks()[0]) for code in ("id", "th")]
+    theirs = [Named("xcopa_id", "id", "xcopa"), Named("xcopa_vi", "vi", "xcopa"), Named("arc_ind", "id", "arc")]
+    found, notes = told_apart([*theirs, *ours, Named("arc_id", "id", "arc"), Named("arc_th", "th", "arc")])
+    families = ["xcopa_id", "xcopa_vi", "arc_ind", "xcopa", "xcopa", "arc_id", "arc"]
+    assert [one.family for one in found] == families
+    assert len({(one.family, one.language) for one in found}) == len(found)
+    assert notes[0] == "xcopa_id: a task of its own, since another is called xcopa" and len(notes) == 4
+    assert told_apart(ours) == (ours, [])
 
 
 def test_a_users_folder_is_asked_by_name(model, tokenizer, own):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 
 import pytest
@@ -114,6 +115,75 @@ def test_generation_takes_the_usual_options(models, sets, tmp_path):
     assert answers[0] != answers[1]
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (['temperature=0,stop=["a","b"]'], {"temperature": 0, "stop": ["a", "b"]}),
+        (['{"temperature": 0.7, "until": ["a"]}'], {"temperature": 0.7, "until": ["a"]}),
+        (["temperature=0", "top_p=0.9,do_sample=true"], {"temperature": 0, "top_p": 0.9, "do_sample": True}),
+        (["until=a, b=1e-1"], {"until": "a", "b": 0.1}),
+        (["top_p"], "'top_p' is not of the form key=value"),
+        (["{'a': 1}"], "is not JSON"),
+        (['stop=["a"'], 'stop: ["a" is no value'),
+    ],
+)
+def test_the_forms_of_gen_kwargs(words, found, capsys):
+    seen = []
+    verbs = {"eval": Verb("ask a model", add_arguments, lambda given: seen.append(given.gen_kwargs) or 0)}
+    code = guarded(lambda: dispatch(["eval", "m", "--gen_kwargs", *words], "dudi", verbs, ""), False)
+    if isinstance(found, dict):
+        assert (code, seen) == (0, [found])
+    else:
+        error = capsys.readouterr().err
+        assert code == 2 and found in error and len(error.splitlines()) == 1
+
+
+def test_a_stop_string_of_lm_evals_help_stops(models, sets, tmp_path):
+    words = ("--tasks", "ntrex_to_en", "--languages", "th", "--max-new-tokens", 2)
+    assert asked(models / "one", sets, *words, "--gen_kwargs", 'temperature=0,stop=["a","b"]') == 0
+    (found,) = read_evaluations(tmp_path / "evals" / "one" / "evaluation.json")
+    assert found.benchmark["decoding"]["gen_kwargs"] == {"max_gen_toks": 2, "temperature": 0, "until": ["a", "b"]}
+
+
+def test_more_words_of_lm_eval(models, sets, tmp_path, capsys):
+    words = ("-t", "sib200, ntrex_bits", "--languages", "th", "-f", 1, "-b", 2)
+    more = (
+        "-L",
+        "5e-1",
+        "--seed",
+        "0,1234,1234,1234",
+        "--output_path",
+        "here",
+        "--log_samples",
+        "--apply_chat_template",
+        "--fewshot_as_multiturn",
+    )
+    (tmp_path / "sib200").mkdir()
+    assert asked(models / "one", sets, *words, *more, "--batch_size", 8) == 0
+    (found,) = read_evaluations(tmp_path / "here" / "evaluation.json")
+    assert found.seeds == [1234] and found.benchmark["limit"] == 0.5
+    assert found.benchmark["decoding"]["fewshot_as_multiturn"] and found.keys("task") == ["sib200", "ntrex_bits"]
+    refused = {
+        ("--model_args", "pretrained=gpt2"): "--model-args: the model is the first word: dudi eval MODEL",
+        ("--verbosity", "DEBUG"): "--verbosity: what lm_eval says goes nowhere",
+        ("--batch_sizes", 8): "--batch_sizes is not an option (did you mean '--batch-size'?)",
+        ("--seed", "0,1,2,3"): "several runs are written --seed 0 1 2 3",
+        ("--limit", "few"): "expected a number, got few",
+    }
+    for wrong, message in refused.items():
+        assert asked(models / "one", sets, *wrong) == 2, wrong
+        assert message in capsys.readouterr().err, wrong
+
+
+def test_the_shipped_sets_are_listed_and_a_wrong_benchmark_is_told_before_anything_is_read(capsys, tmp_path):
+    assert dudi("eval", "nothing", "--benchmark", "lm-eval", "--tasks", "list") == 0
+    out = capsys.readouterr().out
+    assert "xcopa               id ta th tl vi" in out and "lm_eval ls tasks" in out
+    (tmp_path / "lm_eval").mkdir()
+    assert dudi("eval", "nothing", "--benchmark", "lm_eval", "--tasks", "sib200") == 2
+    assert "did you mean 'lm-eval'?" in capsys.readouterr().err
+
+
 def test_a_model_without_a_template_is_asked_plainly(models, sets, tmp_path, capsys):
     words = ("--tasks", "sib200", "--languages", "th", "--limit", 1)
     assert asked(models / "plain", sets, *words) == 0
@@ -126,7 +196,15 @@ def test_single_models_are_compared_question_by_question(models, sets, tmp_path,
     for name in ("one", "plain"):
         words = ("--tasks", "sib200,belebele,ntrex_bits", "--languages", "th,en")
         assert asked(models / name, sets, *words) == 0
-    capsys.readouterr()
+    told = "±: the standard error over questions, of one seed"
+    assert told.replace(":", " and error:") in capsys.readouterr().out
+    assert dudi("compare", "evals/one", "evals/plain", "--metric", "bits_per_byte", "--by", "task") == 0
+    out = capsys.readouterr().out
+    assert told in out and re.search(r"one .*\d\.\d{3} ± \d\.\d{3}", out)
+    assert dudi("compare", "evals/one", "evals/plain", "--no-std") == 0 and "±" not in capsys.readouterr().out
+    assert dudi("compare", "evals/one", "evals/plain", "--by", "language_and_task") == 2
+    error = capsys.readouterr().err
+    assert "'by_language_and_task' has two keys, and columns have one; there is overall, language, task" in error
     assert dudi("compare", "evals/one", "evals/plain", "--metric", "bits_per_byte", "--eps") == 0
     out = capsys.readouterr().out
     assert "paired permutation over questions, p <" in " ".join(out.split()) and "Not tested" not in out

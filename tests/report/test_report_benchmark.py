@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import ModelCard
 
 from dudi.report import answers, write_model_card
 from dudi.report.benchmark import benchmark_sections
@@ -242,21 +243,33 @@ def test_tasks_of_lm_eval_stand_with_their_own_metrics(make):
             "by_language_and_task": {"th": {"sib200": topic, "ntrex_bits": news}, "id": {"sib200": topic}},
         }
         benchmark = {"name": "lm-eval", "tasks": ["dudi_sib200_th 1.0"], "decoding": {"num_fewshot": 2}}
+        benchmark |= {"version": "0.4.13", "limit": 20}
         runs = [{"seed": 0, "scores": scores}]
         found.append({"name": subject, "model": "m", "benchmark": benchmark, "subject": subject, "runs": runs})
     content = json.dumps({"format": "dudi-evaluation-2", "evaluations": found})
     (folder / "evaluation.json").write_text(content, encoding="utf-8")
     (section,) = benchmark_sections(grouped([read_run(folder)]))
     assert rows_of(section.by_split) == [
-        ("sib200: acc, %", ("25.0", "40.0", "75.0")),
-        ("ntrex_bits: bits per byte", ("1.750", "1.600", "1.250")),
+        ("sib200: acc, %", ("25.0 ±3.0", "40.0 ±3.0", "75.0 ±3.0")),
+        ("ntrex_bits: bits per byte", ("1.750 ±0.010", "1.600 ±0.010", "1.250 ±0.010")),
     ]
-    assert section.by_language is not None and len(section.by_language.lines) == 3 and not section.exact
+    assert section.by_language is not None and not section.exact
+    assert [label for label, _ in rows_of(section.by_language)] == [
+        *("Thai: acc, %", "Indonesian: acc, %", "all: acc, %"),
+        *("Thai: acc_norm, %", "Indonesian: acc_norm, %", "all: acc_norm, %"),
+        *("Thai: bits per byte", "all: bits per byte"),
+    ]
     page = page_of(folder).text
     assert "Accuracy in %, mean of tasks: 40.0; base 25.0; teacher 75.0." in page and "answered exactly" not in page
-    assert "2 examples, chat template off" in page
-    card = write_model_card(folder).read_text(encoding="utf-8")
-    assert "| sib200: acc, % | 25.0 | 40.0 | 75.0 |" in card and "Questions answered exactly" not in card
+    assert "2 examples, chat template off" in page and "±: the standard error over questions, of one seed" in page
+    assert "limit of each task: 20" in page and "versions: lm_eval 0.4.13" in page
+    file = write_model_card(folder)
+    card = file.read_text(encoding="utf-8")
+    scores = ModelCard.load(file).data.eval_results
+    told = [(one.dataset_name, one.dataset_config, one.metric_type, one.metric_value) for one in scores]
+    assert told[:3] == [("sib200", None, "acc", 0.4), ("sib200", None, "acc_norm", 0.4), ("sib200", "id", "acc", 0.4)]
+    assert told[-1] == ("ntrex_bits", "th", "bits_per_byte", 1.6) and len(told) == 8
+    assert "| sib200: acc, % | 25.0 ±3.0 | 40.0 ±3.0 | 75.0 ±3.0 |" in card and "Questions answered exactly" not in card
 
 
 def test_hostile_tasks_are_dashes(make):

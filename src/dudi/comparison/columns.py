@@ -36,7 +36,9 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
     if asked not in found:
         hint = did_you_mean(asked, found) or f"; there is {', '.join(found)}"
         raise ConfigError(f"metric: the scores have no '{asked}'{hint}")
-    return metric_of(asked)
+    told = {one.metric(asked).better: one.metric(asked) for one in evaluations}
+    directed = [metric for better, metric in told.items() if better]
+    return directed[0] if len(directed) == 1 else metric_of(asked)
 
 
 def _leaves(scores: Mapping[str, Any], by: str) -> Iterable[Mapping[str, Any]]:
@@ -49,19 +51,30 @@ def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:
     """The keys that any run has under `by_...`, in the benchmark's own order, others behind; none for `overall`.
 
     Raises:
-        ConfigError: no run has such scores.
+        ConfigError: no run has such scores, or they have two keys.
     """
     if by == OVERALL:
         return []
     keys = list(dict.fromkeys(key for one in evaluations for key in one.keys(by)))
-    if not keys:
+    if not keys or _two_keys(evaluations, by):
         every = (key for one in evaluations for run in one.runs for key in run.scores)
-        known = [OVERALL, *dict.fromkeys(key.removeprefix("by_") for key in every if key.startswith("by_"))]
+        tables = dict.fromkeys(key.removeprefix("by_") for key in every if key.startswith("by_"))
+        known = [OVERALL, *(key for key in tables if not _two_keys(evaluations, key))]
+        if keys:
+            raise ConfigError(f"by: 'by_{by}' has two keys, and columns have one; there is {', '.join(known)}")
         hint = did_you_mean(by, known) or f"; there is {', '.join(known)}"
         raise ConfigError(f"by: the scores have no 'by_{by}'{hint}")
     orders = find(evaluations[0].benchmark.get("name")).orders
     order = list(LANGUAGES if by == "language" else orders.get(by, ()))
     return sorted(keys, key=lambda key: order.index(key) if key in order else len(order))
+
+
+def _two_keys(evaluations: Sequence[Evaluation], by: str) -> bool:
+    """Whether scores stand below two keys, as those of a language and task: no column holds them."""
+    tables = (run.scores.get(f"by_{by}") for one in evaluations for run in one.runs)
+    leaves = (leaf for table in tables if isinstance(table, Mapping) for leaf in table.values())
+    inside = (one for leaf in leaves if isinstance(leaf, Mapping) for name, one in leaf.items() if name != "stderr")
+    return any(isinstance(one, Mapping) for one in inside)
 
 
 def column_scores(evaluations: Sequence[Evaluation], by: str, column: str, metric: Metric) -> dict[str, list[float]]:
@@ -81,3 +94,10 @@ def column_scores(evaluations: Sequence[Evaluation], by: str, column: str, metri
             raise DataError(f"{one.name}: {'.'.join((*keys, metric.name))} is not a finite number")
         found[one.name] = [metric.scale * value for value in values]
     return found
+
+
+def column_errors(evaluations: Sequence[Evaluation], by: str, column: str, metric: Metric) -> dict[str, float]:
+    """The standard errors over questions in one column, of evaluations of one run that bring them."""
+    keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)
+    found = {one.name: one.error(metric.name, *keys) for one in evaluations}
+    return {name: metric.scale * error for name, error in found.items() if error is not None}

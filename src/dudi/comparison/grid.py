@@ -6,6 +6,7 @@ import dataclasses
 
 from dudi.comparison.table import Cell, Comparison, Duel
 from dudi.errors import plain
+from dudi.evaluation.metrics import STANDARD_ERROR
 from dudi.languages.registry import LANGUAGES
 from dudi.tables import DASH, DIAMOND, Entry, Grid, Line
 
@@ -21,16 +22,19 @@ def title(comparison: Comparison) -> str:
     return plain(f"{comparison.metric.title}{less}; {seeds}{f'; {where}' if where else ''}")
 
 
-def remarks(comparison: Comparison, best: str, second: str) -> list[str]:
+def remarks(comparison: Comparison, best: str, second: str, *, std: bool = True) -> list[str]:
     """What stands below a table: what the marks mean, and what a reader must know.
 
     Args:
         comparison: The table.
         best: How the best is marked, such as `bold`.
         second: How the second best is.
+        std: Whether the table shows what stands behind `±`.
     """
     cells = [cell for row in comparison.rows for cell in row.cells]
     lines = [f"{best}: best; {second}: second best"] if any(cell.best for cell in cells) else []
+    if std and any(cell.error is not None for cell in cells):
+        lines.append(f"±: {STANDARD_ERROR}")
     if comparison.tests:
         nowhere = "" if any(cell.significant for cell in cells) else ", in no column here"
         lines.append(f"{DIAMOND}{nowhere}: {_tested(comparison)}")
@@ -61,8 +65,8 @@ def _tested(comparison: Comparison) -> str:
 
 
 def has_std(comparison: Comparison) -> bool:
-    """Whether any cell has a standard deviation."""
-    return any(cell.std is not None for row in comparison.rows for cell in row.cells)
+    """Whether any cell has a standard deviation, or the standard error of one run."""
+    return any(cell.std is not None or cell.error is not None for row in comparison.rows for cell in row.cells)
 
 
 def column_title(by: str, column: str, *, long: bool) -> str:
@@ -75,7 +79,7 @@ def grid(comparison: Comparison, *, std: bool, long: bool) -> Grid:
 
     Args:
         comparison: What is shown.
-        std: Whether cells have their standard deviation.
+        std: Whether cells have their standard deviation, of one run the standard error.
         long: Whether headings have room for names of languages.
     """
     columns = [column_title(comparison.by, column, long=long) for column in comparison.columns]
@@ -129,7 +133,8 @@ def _tested_entry(duel: Duel) -> Entry:
 def _entry(cell: Cell, digits: int, std: bool) -> Entry:
     if cell.mean is None:
         return Entry(DASH)
-    spread = f" ± {cell.std:.{digits}f}" if std and cell.std is not None else ""
+    value = cell.error if cell.std is None else cell.std
+    spread = f" ± {value:.{digits}f}" if std and value is not None else ""
     return Entry(f"{cell.mean:.{digits}f}{spread}", cell.best, cell.second, cell.significant, cell.mean)
 
 

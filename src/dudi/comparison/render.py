@@ -14,7 +14,7 @@ FORMATS = ("text", "markdown", "latex", "csv")
 _WIDEST = 12
 """More columns than this are written as lines in Markdown and LaTeX: methods then stand side by side."""
 _HEAD = ("by", "column", "metric", "unit", "mean", "std", "n", "best", "second", "significant", "eps")
-_MORE = ("against", "delta", "percent", "reference", "differs", "p", "test")
+_MORE = ("against", "delta", "percent", "reference", "differs", "p", "test", "stderr")
 
 
 def render(
@@ -55,7 +55,8 @@ def render(
 def _text(comparison: Comparison, tested: Grid | None, std: bool | None, colour: bool, width: int) -> str:
     tables = [_fitting(comparison, std, colour, width), *([Laid(tested, colour)] if tested else [])]
     marks = ("Bold", "underlined") if colour else ("*", "+")
-    notes = [textwrap.fill(line, width, subsequent_indent="  ") for line in remarks(comparison, *marks)]
+    lines = remarks(comparison, *marks, std=_has_spread(tables[0].grid))
+    notes = [textwrap.fill(line, width, subsequent_indent="  ") for line in lines]
     parts = [textwrap.fill(title(comparison), width), *(table.text(width) for table in tables), "\n".join(notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -74,16 +75,21 @@ def _fitting(comparison: Comparison, std: bool | None, colour: bool, width: int)
 
 def _markdown(comparison: Comparison, table: Grid, tested: Grid | None) -> str:
     parts = [plain_markdown(title(comparison)), markdown(table), *([markdown(tested)] if tested else [])]
-    lines = remarks(comparison, "Bold", "underlined")
+    lines = remarks(comparison, "Bold", "underlined", std=_has_spread(table))
     parts += ["\n".join(f"- {plain_markdown(line)}" for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
 def _latex(comparison: Comparison, table: Grid, tested: Grid | None) -> str:
-    caption = [f"{plain_latex(line)}." for line in [title(comparison), *remarks(comparison, "Bold", "underlined")]]
+    lines = remarks(comparison, "Bold", "underlined", std=_has_spread(table))
+    caption = [f"{plain_latex(line)}." for line in [title(comparison), *lines]]
     parts = [latex(table), *([r"\par\medskip", latex(tested)] if tested else [])]
     lines = ["% needs \\usepackage{booktabs}", r"\begin{table}[t]", r"\centering", *parts]
     return "\n".join([*lines, rf"\caption{{{' '.join(caption)}}}", r"\end{table}"]) + "\n"
+
+
+def _has_spread(table: Grid) -> bool:
+    return any("±" in entry.text for line in table.lines for entry in line.entries)
 
 
 def every_cell(comparison: Comparison) -> Grid:
@@ -97,7 +103,7 @@ def every_cell(comparison: Comparison) -> Grid:
             numbers = [_number(one) for one in (cell.mean, cell.std, cell.n, *marks, cell.eps)]
             deltas = [_number(one) for one in ((row.delta, row.percent) if column == OVERALL else (None, None))]
             more = [Entry(cell.against or ""), *deltas, _number(int(row.reference)), Entry(differs)]
-            more += [_number(cell.p), Entry(cell.test or "")]
+            more += [_number(cell.p), Entry(cell.test or ""), _number(cell.error)]
             lines.append(Line(row.name, (*map(Entry, texts), *numbers, *more)))
     return Grid((*_HEAD, *_MORE), tuple(lines), "method")
 

@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dudi.comparison.columns import column_scores, find_columns, find_metric
+from dudi.comparison.columns import column_errors, column_scores, find_columns, find_metric
 from dudi.comparison.items import resampled
 from dudi.comparison.paired import Paired
 from dudi.comparison.same import check_comparable
@@ -42,6 +42,7 @@ class Cell:
         significant: Whether every test that was made of the method here says that it is better.
         p: Of a test over questions; None where there was none.
         test: Which one: `McNemar` or `paired permutation`.
+        error: Standard error over questions, of one run that brings it; None for several.
     """
 
     mean: float | None
@@ -54,6 +55,7 @@ class Cell:
     significant: bool = False
     p: float | None = None
     test: str | None = None
+    error: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,7 +213,8 @@ def compare(
         *(_over_seeds(scores, test, value, value < tau and test not in lucky) for test, value in eps.items()),
         *(_over_questions(scores, test, found, level) for test, found in paired.items()),
     ]
-    rows = [_row(one, scores, ranks, duels, one.name in references) for one in evaluations]
+    errors = {column: column_errors(evaluations, by, column, chosen) for column in scores}
+    rows = [_row(one, scores, errors, ranks, duels, one.name in references) for one in evaluations]
     return Comparison(
         by=by,
         metric=chosen,
@@ -358,6 +361,7 @@ def _lead(scores: _Scores, test: _Test) -> float:
 def _row(
     evaluation: Evaluation,
     scores: _Scores,
+    errors: Mapping[str, Mapping[str, float]],
     ranks: Mapping[str, tuple[list[str], list[str]]],
     duels: Sequence[Duel],
     reference: bool,
@@ -374,6 +378,7 @@ def _row(
                 n=len(values),
                 best=name in best,
                 second=name in second,
+                error=errors[column].get(name) if values else None,
                 **_hardest(tested),
             )
         )

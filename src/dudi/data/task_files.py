@@ -103,14 +103,32 @@ def find_tasks(word: str, languages: Sequence[str] | None = None) -> list[TaskFi
     elif path.is_file():
         found = [read_task(path)]
     else:
-        shipped = shipped_tasks()
-        bare = word.removeprefix(PREFIX)
-        found = [task for task in shipped if bare in (task.family, task.name.removeprefix(PREFIX))]
-        if not found:
-            names = sorted({name for task in shipped for name in (task.family, task.name)})
-            raise ConfigError(
-                f"{word}: is no task file, and no shipped task is called so{did_you_mean(word, names)} (docs/tasks.md)"
-            )
+        return of_family(word, languages)
+    return _in_languages(word, found, languages)
+
+
+def of_family(word: str, languages: Sequence[str] | None = None) -> list[TaskFile]:
+    """The shipped tasks of a name, whatever files are called so.
+
+    Args:
+        word: As `find_tasks`.
+        languages: As `find_tasks`.
+
+    Raises:
+        ConfigError: no shipped task has that name, or none in these languages.
+    """
+    shipped = shipped_tasks()
+    bare = word.removeprefix(PREFIX)
+    found = [task for task in shipped if bare in (task.family, task.name.removeprefix(PREFIX))]
+    if not found:
+        names = sorted({name for task in shipped for name in (task.family, task.name)})
+        raise ConfigError(
+            f"{word}: is no task file, and no shipped task is called so{did_you_mean(word, names)} (docs/tasks.md)"
+        )
+    return _in_languages(word, found, languages)
+
+
+def _in_languages(word: str, found: Sequence[TaskFile], languages: Sequence[str] | None) -> list[TaskFile]:
     chosen = [task for task in found if languages is None or task.language in languages]
     if not chosen:
         there = ", ".join(dict.fromkeys(task.language for task in found)) or "none"

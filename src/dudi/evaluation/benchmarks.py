@@ -94,6 +94,17 @@ def check_options(names: Sequence[str], options: Mapping[str, Any]) -> None:
         raise ConfigError(f"{', '.join(options)}: only the benchmark {takers} takes options of this kind")
 
 
+def check_name(name: str) -> None:
+    """Refuse what is neither a benchmark's name nor a file's, before anything is read.
+
+    Raises:
+        ConfigError: with the name that may be meant.
+    """
+    if name not in BENCHMARKS and not Path(name).suffix and (Path(name).is_dir() or not Path(name).exists()):
+        hint = did_you_mean(name, BENCHMARKS)
+        raise ConfigError(f"benchmark: '{name}' is neither {', '.join(BENCHMARKS)} nor a file{hint}")
+
+
 def choose(name: str, wanted: Wanted) -> Asked:
     """The questions of a benchmark or a file, checked before any model is loaded.
 
@@ -105,9 +116,7 @@ def choose(name: str, wanted: Wanted) -> Asked:
         ConfigError: no such benchmark or file, or something wanted that it has not.
         DataError: a file without a good question.
     """
-    if name not in BENCHMARKS and not Path(name).suffix and not Path(name).exists():
-        hint = did_you_mean(name, BENCHMARKS)
-        raise ConfigError(f"benchmark: '{name}' is neither {', '.join(BENCHMARKS)} nor a file{hint}")
+    check_name(name)
     if (chooser := find(name).choose) is None:
         raise ConfigError(f"benchmark: {name} asks a server: dudi eval MODEL --benchmark {name}")
     return chooser(name, wanted)

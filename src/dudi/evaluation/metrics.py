@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 OVERALL = "overall"
+STANDARD_ERROR = "the standard error over questions, of one seed"
+"""What `±` is where there is one seed, and a benchmark that knows it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +71,22 @@ METRICS = {
 """Those that have a unit or a direction of their own, and the order in which a default is looked for."""
 
 
-def metric_of(name: str) -> Metric:
-    """A metric by its name; nobody has said which way somebody else's is better: nothing is marked then."""
-    return METRICS.get(name, Metric(name, name, better=0, digits=3))
+def metric_of(name: str, better: object = None) -> Metric:
+    """A metric by its name; `exact_match,strict-match` is exact match behind a filter of lm_eval's.
+
+    Args:
+        name: Its key in the scores.
+        better: Of somebody else's metric: `Metric.better` by name, as a task says it. Where nobody has said which way
+            is better, nothing is marked.
+    """
+    known, _, filtered = name.partition(",")
+    if name in METRICS or (known in METRICS and filtered):
+        return METRICS.get(name) or _filtered(METRICS[known], name, filtered)
+    told = better.get(name) if isinstance(better, Mapping) else None
+    return Metric(name, name, better=told if told in (1, -1) else 0, digits=3)
+
+
+def _filtered(metric: Metric, name: str, filtered: str) -> Metric:
+    ends = ((metric.title, " in %"), (metric.short, ", %"))
+    title, short = (f"{text.removesuffix(end)} ({filtered}){end * text.endswith(end)}" for text, end in ends)
+    return dataclasses.replace(metric, name=name, title=title, short=short if metric.short else "")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.errors import ConfigError, DataError
+from dudi.evaluation.metrics import Metric, metric_of
 from dudi.files import json_text, write_json_lines, write_text
 from dudi.training.runlog import read_jsonl
 
@@ -47,7 +49,8 @@ class Evaluation:
         benchmark: What was asked and how; two evaluations compare only where this is the same.
         runs: One per seed, seeds ascending.
         about: Versions and other facts that do not decide whether two evaluations compare. `guessing` holds what
-            guessing reaches on the same questions, where that is known.
+            guessing reaches on the same questions, where that is known; `better` which way those metrics are better
+            that only their tasks know (1 or -1).
         subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`, `teacher_my+ta`; empty outside
             of one.
         answers: Where its single answers are, and how the lines name it; known of what was read, and not written.
@@ -87,6 +90,20 @@ class Evaluation:
             if value is not None:
                 found.append(float(value))
         return found
+
+    def error(self, metric: str, *keys: str) -> float | None:
+        """The standard error over questions of what `values` gives; None over several seeds or where none is known."""
+        if len(self.runs) != 1:
+            return None
+        place: Any = self.runs[0].scores
+        for key in (*keys, "stderr", metric):
+            place = place.get(key) if isinstance(place, Mapping) else None
+        known = isinstance(place, int | float) and not isinstance(place, bool) and math.isfinite(place)
+        return float(place) if known else None
+
+    def metric(self, name: str) -> Metric:
+        """A metric of the scores, with the direction that the record has of it."""
+        return metric_of(name, self.about.get("better"))
 
     def keys(self, by: str) -> list[str]:
         """What any run has under `by_...`, in the order in which it comes."""

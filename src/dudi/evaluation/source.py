@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter_config.json"
 GGUF = ".gguf"
+RECIPE = "resolved.yaml"
+_FOLDERS = {"model", "checkpoints", "stages"}
+"""In which a run keeps models; their names say nothing."""
+_DEEPEST = 4
+"""Folders between a run and a model in it: `stages/cold_start/checkpoints/step-200`."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -164,34 +169,54 @@ def base_of(model: str) -> str | None:
 def source_of(model: str, **options: Any) -> Source:
     """Where the model of a command line comes from: a run folder stands for the model in it.
 
+    What a run keeps, such as a checkpoint, is asked as the run is and called after it.
+
     Args:
         model: A folder, a hub name, `package:NAME`, or the folder of a finished run; each of the first three may end
             with the name of a GGUF file in it.
         options: Further fields of `Source`.
 
     Raises:
-        ConfigError: a run that has no final model.
+        ConfigError: a run that has no final model, or a recipe of it that cannot be read.
     """
     if model.lower().endswith(GGUF):
         place, _, file = model.rpartition("/")
         return Source(place or ".", Path(file).stem, gguf_file=file, **options)
     folder = Path(model)
-    if not (folder / "resolved.yaml").is_file():
+    above = _run_above(folder) if folder.is_dir() else None
+    if above is not None:
+        inside = folder.resolve().relative_to(above).parts
+        name = "-".join([above.name, *(part for part in inside if part not in _FOLDERS)])
+        return Source(model, name, **_as_trained(above), **options)
+    if not (folder / RECIPE).is_file():
         parts = [part for part in (folder.resolve().parts if folder.is_dir() else model.split("/")) if part]
         name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
         return Source(model, name.removeprefix("package:"), **options)
     if not (folder / "model" / "config.json").is_file():
         raise ConfigError(f"{model}: the run has no final model yet; finish it with `dudi train`")
+    return Source(str(folder / "model"), folder.resolve().name, **_as_trained(folder), **options)
+
+
+def _run_above(folder: Path) -> Path | None:
+    """The run of `dudi train` that keeps a folder; None for a folder that no run keeps, and for a run itself."""
+    if (folder / RECIPE).is_file():
+        return None
+    above = next((one for one in folder.resolve().parents[:_DEEPEST] if (one / RECIPE).is_file()), None)
+    if above is None or not set(folder.resolve().relative_to(above).parts[:1]) <= _FOLDERS:
+        return None
+    lines = (above / RECIPE).read_text(encoding="utf-8", errors="replace").splitlines()
+    return above if "student:" in lines else None  # else it is a stack's
+
+
+def _as_trained(run: Path) -> dict[str, Any]:
+    """What a run's recipe says of how its student is asked."""
     from dudi.distill.recipe import load_run_config
 
-    config = load_run_config(folder / "resolved.yaml")
-    return Source(
-        str(folder / "model"),
-        folder.resolve().name,
-        trained=trained_of(config, list(config.settings["languages"])),
-        template_kwargs=template_kwargs(config.settings["chat_template_kwargs"], "student"),
-        **options,
-    )
+    config = load_run_config(run / RECIPE)
+    return {
+        "trained": trained_of(config, list(config.settings["languages"])),
+        "template_kwargs": template_kwargs(config.settings["chat_template_kwargs"], "student"),
+    }
 
 
 def trained_of(config: RunConfig, languages: list[str]) -> Trained:

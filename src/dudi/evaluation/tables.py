@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dudi.evaluation.benchmarks import find
-from dudi.evaluation.metrics import METRICS, Metric, metric_of
+from dudi.evaluation.metrics import METRICS, STANDARD_ERROR, Metric
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
 from dudi.languages.registry import LANGUAGES
-from dudi.tables import Grid, grid_of, terminal
+from dudi.tables import WIDTH, Grid, Laid, grid_of, terminal
 
 MOST_SPLITS = 4
 """More splits than these do not fit beside each other."""
@@ -23,7 +24,7 @@ _LINES = (*_COLUMNS, "in_language_strict", "repetition", "length", "ended", "emp
 
 
 def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
-    """Mean and standard deviation (n - 1) over seeds; a dash is what was not measured.
+    """Mean and standard deviation (n - 1) over seeds, of one seed the standard error; a dash is what was not measured.
 
     Args:
         evaluation: On any benchmark.
@@ -41,9 +42,13 @@ def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
     if len(splits) > MOST_SPLITS:
         parts.append(_metrics_table(evaluation, "By split", "split", {split: split for split in splits}, colour))
     metrics = _measured(evaluation, _LINES)
-    rows = ((metric.title, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics)
-    parts.append(terminal(grid_of(("mean", "std"), rows), title="Over all questions", colour=colour))
-    return "\n\n".join(parts)
+    shown = [(metric, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics]
+    errors = {metric.name: _error(evaluation, metric, ["overall"]) for metric in metrics}
+    known = any(errors.values())
+    rows = [(metric.title, (mean, errors[metric.name] or std if known else std)) for metric, (mean, std) in shown]
+    table = grid_of(("mean", "error" if known else "std"), rows)
+    parts.append(terminal(table, title="Over all questions", colour=colour))
+    return "\n\n".join([*parts, *([f"± and error: {STANDARD_ERROR}"] if known else [])])
 
 
 def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False) -> str:
@@ -55,8 +60,10 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
     """
     by_role = by_subject(evaluations)
     if any(one.keys(CELLS) for one in by_role.values()):
-        tables = (("By task", tasks_grid(by_role)), ("By language", languages_grid(by_role)))
-        return "\n\n".join(terminal(table, title=title, colour=colour) for title, table in tables)
+        made = {"By task": tasks_grid, "By language": languages_grid}
+        grids = {title: fitting(functools.partial(grid, by_role)) for title, grid in made.items()}
+        tables = [terminal(table, title=title, colour=colour) for title, table in grids.items()]
+        return "\n\n".join([*tables, *([f"±: {STANDARD_ERROR}"] if any("±" in table for table in tables) else [])])
     splits, meanings = splits_of(*evaluations), find(evaluations[0].benchmark.get("name")).meanings
     parts = [_subjects_table(by_role, splits, colour)]
     parts += ["\n".join(f"  {split}: {meanings[split]}" for split in splits if split in meanings)]
@@ -96,18 +103,29 @@ def language_name(code: str) -> str:
 
 def cells_table(evaluation: Evaluation, colour: bool = False) -> str:
     """Tasks down, languages across, each task in the first of its metrics; means with their standard errors."""
-    codes, tasks = evaluation.keys(CELLS), evaluation.keys("task")
-    by_unit: dict[str, list[tuple[str, list[str]]]] = {}
-    for task in tasks:
+    by_unit: dict[str, list[tuple[Metric, str]]] = {}
+    for task in evaluation.keys("task"):
         metric = main_metric(evaluation, "by_task", task)
-        cells = [_cell(evaluation, metric, [f"by_{CELLS}", code, task]) for code in codes]
-        cells.append(f"{_cell(evaluation, metric, ['by_task', task])}{standard_error(evaluation, metric, task)}")
-        by_unit.setdefault(metric.title, []).append((task, cells))
-    parts = [
-        terminal(grid_of((*codes, "all"), rows), title=title.replace(" in %", ", in %"), colour=colour)
-        for title, rows in by_unit.items()
-    ]
+        by_unit.setdefault(metric.title, []).append((metric, task))
+    parts = []
+    for title, tasks in by_unit.items():
+        table = fitting(functools.partial(_cells_grid, evaluation, tasks))
+        parts.append(terminal(table, title=title.replace(" in %", ", in %"), colour=colour))
     return "\n\n".join(parts)
+
+
+def _cells_grid(evaluation: Evaluation, tasks: Sequence[tuple[Metric, str]], errors: bool) -> Grid:
+    codes, rows = evaluation.keys(CELLS), []
+    for metric, task in tasks:
+        cells = [_cell(evaluation, metric, [f"by_{CELLS}", code, task], errors) for code in codes]
+        rows.append((task, [*cells, _cell(evaluation, metric, ["by_task", task])]))
+    return grid_of((*codes, "all"), rows)
+
+
+def fitting(made: Callable[[bool], Grid]) -> Grid:
+    """A table with its standard errors where it fits a terminal with them, else without."""
+    with_errors = made(True)
+    return with_errors if Laid(with_errors).width <= WIDTH else made(False)
 
 
 def main_metric(evaluation: Evaluation, *place: str) -> Metric:
@@ -117,25 +135,18 @@ def main_metric(evaluation: Evaluation, *place: str) -> Metric:
         leaf = leaf.get(key) if isinstance(leaf, Mapping) else None
     values = leaf if isinstance(leaf, Mapping) else {}
     there = [name for name, value in values.items() if isinstance(value, int | float) and name != "questions"]
-    return metric_of(next((name for name in METRICS if name in there), there[0] if there else "score"))
-
-
-def standard_error(evaluation: Evaluation, metric: Metric, task: str) -> str:
-    """` (1.2)`: the standard error of a task's mean over questions, of one seed; empty where it is not known."""
-    stderr = evaluation.runs[0].scores.get("by_task", {}).get(task, {}).get("stderr", {})
-    value = stderr.get(metric.name) if isinstance(stderr, Mapping) else None
-    if len(evaluation.runs) > 1 or not isinstance(value, int | float):
-        return ""
-    return f" ({metric.scale * value:.{metric.digits}f})"
+    return evaluation.metric(next((name for name in METRICS if name in there), there[0] if there else "score"))
 
 
 def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
     """The metrics of answers to questions, or else whatever was measured overall."""
     overall = evaluation.runs[0].scores.get("overall", {})
-    if "exact_match" in overall:
+    if "exact_match" in overall and not evaluation.keys(CELLS):
         return [METRICS[name] for name in usual]
     return [
-        metric_of(name) for name, value in overall.items() if isinstance(value, int | float) and name != "questions"
+        evaluation.metric(name)
+        for name, value in overall.items()
+        if isinstance(value, int | float) and name != "questions"
     ]
 
 
@@ -172,43 +183,62 @@ def _main_table(evaluation: Evaluation, names: dict[str, str], splits: Sequence[
 def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str, str], colour: bool) -> str:
     metrics = _measured(evaluation, _COLUMNS)
     metrics = metrics[1:] if by == "language" and len(metrics) > 1 else metrics  # the first has its own table
-    rows = [(name, [_cell(evaluation, metric, [f"by_{by}", key]) for metric in metrics]) for key, name in names.items()]
-    return terminal(grid_of([metric.short or metric.title for metric in metrics], rows), title=title, colour=colour)
+
+    def made(errors: bool) -> Grid:
+        rows = (
+            (name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics])
+            for key, name in names.items()
+        )
+        return grid_of([metric.short or metric.title for metric in metrics], rows)
+
+    return terminal(fitting(made), title=title, colour=colour)
 
 
-def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
+def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: bool = True) -> str:
+    """A mean with its standard deviation over seeds, or else its standard error."""
     mean, std = metric.shown(evaluation.values(metric.name, *place))
-    return mean if std == NOT_MEASURED else f"{mean} ±{std}"
+    spread = std if std != NOT_MEASURED else _error(evaluation, metric, place) if errors else ""
+    return f"{mean} ±{spread}" if spread else mean
 
 
-def _shown(evaluation: Evaluation, metric: Metric, *place: str) -> str:
-    """The mean of a metric; a dash for none, and for what is no number: reports read the files of others."""
+def _error(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
+    error = evaluation.error(metric.name, *place)
+    return "" if error is None else f"{metric.scale * error:.{metric.digits}f}"
+
+
+def _shown(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: bool) -> str:
+    """The same; a dash for none, and for what is no number: reports read the files of others."""
     try:
-        return metric.shown(evaluation.values(metric.name, *place))[0]
+        mean = metric.shown(evaluation.values(metric.name, *place))[0]
     except (TypeError, ValueError):
         return NOT_MEASURED
+    spread = _error(evaluation, metric, place) if errors else ""
+    return f"{mean} ±{spread}" if spread else mean
 
 
-def tasks_grid(by_role: Mapping[str, Evaluation]) -> Grid:
-    """Tasks down, everybody in a run across, each task in the first of its metrics."""
+def tasks_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
+    """Tasks down, everybody in a run across, each task in the first of its metrics, with its standard error."""
     first = next(iter(by_role.values()))
     rows = []
     for task in dict.fromkeys(task for one in by_role.values() for task in one.keys("task")):
         metric = main_metric(first, "by_task", task)
         label = f"{task}: {metric.short or metric.title}"
-        rows.append((label, [_shown(one, metric, "by_task", task) for one in by_role.values()]))
+        rows.append((label, [_shown(one, metric, ["by_task", task], errors) for one in by_role.values()]))
     return grid_of([title(one) for one in by_role.values()], rows)
 
 
-def languages_grid(by_role: Mapping[str, Evaluation]) -> Grid:
-    """Languages down, everybody in a run across, in the first metric of the whole."""
+def languages_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
+    """Languages down, everybody in a run across, in every metric of the whole that the language has."""
     first = next(iter(by_role.values()))
-    metric = main_metric(first, "overall")
-    places = {language_name(code): ("by_language", code) for code in first.keys("language")}
-    rows = [
-        (name, [_shown(one, metric, *place) for one in by_role.values()])
-        for name, place in (places | {f"all: {metric.short or metric.title}": ("overall",)}).items()
-    ]
+    main, metrics = main_metric(first, "overall"), _measured(first, _LINES)
+    metrics = [main, *(metric for metric in metrics if metric != main)]
+    places = {language_name(code): ["by_language", code] for code in first.keys("language")} | {"all": ["overall"]}
+    rows = []
+    for metric in metrics:
+        for name, place in places.items():
+            cells = [_shown(one, metric, place, errors) for one in by_role.values()]
+            if metric == main or set(cells) != {NOT_MEASURED}:
+                rows.append((f"{name}: {metric.short or metric.title}", cells))
     return grid_of([title(one) for one in by_role.values()], rows)
 
 

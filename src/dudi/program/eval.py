@@ -13,12 +13,13 @@ from dudi.command import say
 from dudi.comparison.same import differences
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import choose, find
+from dudi.evaluation.benchmarks import check_name, choose, find
 from dudi.evaluation.entry import Asked
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
 from dudi.evaluation.tables import evaluation_tables
 from dudi.program.eval_options import FOLDER, benchmarks_of, check_numbers, seeds_of, source_of, wanted_of
+from dudi.program.lm_eval import listed
 
 REJECTED = "rejected.jsonl"
 
@@ -33,6 +34,10 @@ def run(given: argparse.Namespace) -> int:
         DudiError: with the exit code that belongs to it.
     """
     names = benchmarks_of(given)
+    for name in names:
+        check_name(name)
+    if (listing := listed(names, given.tasks)) is not None:
+        return say(listing)
     if served := [name for name in names if find(name).served]:
         from dudi.program import seahelm
 

@@ -11,7 +11,7 @@ from dudi.command import output_folder, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, check_options, find, takers_of
 from dudi.evaluation.entry import Trained, Wanted
-from dudi.program.lm_eval import lm_eval_arguments
+from dudi.program.lm_eval import lm_eval_arguments, one_seed
 from dudi.program.seahelm_options import seahelm_arguments
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seahelm_arguments(parser)
     lm_eval_arguments(parser)
     add("--name", help="what tables call the model (default: from its folder)")
-    add("--output", type=output_folder, metavar="DIR", help=f"where the results go (default: {FOLDER}/NAME)")
+    place = f"where the results go (default: {FOLDER}/NAME)"
+    add("--output", "--output-path", "-o", type=output_folder, metavar="DIR", help=place)
     add("--force", action="store_true", help="replace another evaluation that is there")
     for group, fill in zip(groups, (_asked_arguments, _answering_arguments, _model_arguments), strict=True):
         fill(group)
@@ -42,7 +43,7 @@ def _asked_arguments(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--part", metavar="test|validation", help=f"of {DEFAULT} (default: test)")
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
-    add("--tasks", nargs="+", metavar="TASK", help="only these tasks")
+    add("--tasks", "-t", nargs="+", metavar="TASK", help="only these tasks")
     add("--per-split", type=int, metavar="N", help="at most N questions of each language and split")
     add("--language", metavar="CODE", help="the language of a file's rows that do not name theirs")
     add("--max-rejected-share", type=float, default=0.05, metavar="X", help="stop at more bad rows (default: 0.05)")
@@ -57,8 +58,8 @@ def _answering_arguments(group: argparse._ArgumentGroup) -> None:
     add("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens")
     add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 64; of files 256)")
     add("--seeds", type=int, metavar="N", help="the seeds 0 to N - 1")
-    add("--seed", type=int, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
-    add("--batch-size", type=int, default=batch, metavar="N", help=f"questions at a time (default: {batch})")
+    add("--seed", type=one_seed, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
+    add("--batch-size", "-b", type=int, default=batch, metavar="N", help=f"questions at a time (default: {batch})")
 
 
 def _model_arguments(group: argparse._ArgumentGroup) -> None:

@@ -18,7 +18,7 @@ def seahelm_arguments(parser: argparse.ArgumentParser) -> None:
     add("--server-args", default="", metavar="WORDS", help="more words for vLLM, in one string")
     add("--startup-timeout", type=float, default=900.0, metavar="S", help="seconds for vLLM (default: %(default).0f)")
     trial = f"only so many examples per task: a trial ({takers_of('limit')}: or a share)"
-    add("--limit", type=_number, metavar="N", help=trial)
+    add("--limit", "-L", type=_number, metavar="N", help=trial)
     add("--skip-tasks", nargs="+", default=[], metavar="TASK", help="leave these out")
     add("--judges", action="store_true", help="also what another language model judges (MT-Bench ...)")
     add("--count-all", action="store_true", help="count cultural and multi-turn tasks in the totals too")
@@ -26,4 +26,9 @@ def seahelm_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _number(text: str) -> float:
-    return float(text) if "." in text else int(text)
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    raise argparse.ArgumentTypeError(f"expected a number, got {text}")

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from dudi.evaluation.benchmarks import find
+from dudi.evaluation.metrics import STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT
 from dudi.evaluation.tables import language_name, languages_grid, splits_of, tasks_grid
 from dudi.report.compared import Compared, compared, runs_without
@@ -114,11 +115,12 @@ def _splits(result: Result) -> list[str]:
 
 def _single(result: Result) -> Benchmark:
     if result.has_cells:
+        by_task, by_language = tasks_grid(result.evaluations), languages_grid(result.evaluations)
         return Benchmark(
             words=in_words(result),
-            by_split=tasks_grid(result.evaluations),
-            by_language=languages_grid(result.evaluations),
-            details=described(result),
+            by_split=by_task,
+            by_language=by_language,
+            details=(*described(result), *_of_errors(by_task, by_language)),
             exact=False,
         )
     marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
@@ -137,6 +139,11 @@ def _single(result: Result) -> Benchmark:
         chart=Dots("Answered exactly, by language", rows, legend),
         details=described(result),
     )
+
+
+def _of_errors(*grids: Grid) -> tuple[tuple[str, str], ...]:
+    known = any("±" in entry.text for grid in grids for line in grid.lines for entry in line.entries)
+    return (("±", STANDARD_ERROR),) if known else ()
 
 
 def _split_cells(result: Result, subject: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dudi.errors import DudiError
-from dudi.evaluation.metrics import METRICS
+from dudi.evaluation.metrics import METRICS, STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, Run
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.groups import Group
@@ -86,7 +86,8 @@ def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | No
         return None
     runs = tuple(Run(seed, _scores(result, STUDENT)) for seed, result in results.items())
     first = next(iter(results.values()))
-    return Evaluation(group.label, str(first.run.path), first.how, runs)
+    about = {key: value for key, value in first.evaluations[STUDENT].about.items() if key == "better"}
+    return Evaluation(group.label, str(first.run.path), first.how, runs, about)
 
 
 def _by_seed(group: Group, benchmark: str | None) -> dict[int, Result]:
@@ -166,9 +167,11 @@ def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Comp
 
     columns: list[str] = []
     lines: dict[str, list[Entry]] = {one.name: [] for one in everybody}
+    errors = False
     for name in (name for name in _FURTHER if any(one.values(name, "overall") for one in everybody)):
         made = compare(everybody, by="overall", metric=name, references=shown_only, allow_different=["all"])
         columns.append(METRICS[name].title)
+        errors = errors or any(cell.error is not None for row in made.rows for cell in row.cells)
         for line in grid(made, std=has_std(made), long=True).lines:
             lines[line.label].append(dataclasses.replace(line.entries[-1], diamond=False))
     table = Grid(tuple(columns), tuple(Line(label, tuple(entries)) for label, entries in lines.items()))
@@ -176,6 +179,7 @@ def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Comp
         "ChrF: letters shared with the reference, 0 to 100",
         "Bits per byte: less is better",
         "No lead is tested here",
+        *((f"±: {STANDARD_ERROR}",) if errors else ()),
     )
     return Compared("All questions", "", table, None, remarks)
 

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from dudi.evaluation.records import FILE, STUDENT
+from dudi.evaluation.tables import CELLS
 from dudi.languages.registry import LANGUAGES
 from dudi.objective.methods import METHODS, Method
 from dudi.report.benchmark import benchmark_sections
@@ -49,7 +50,9 @@ def front_matter(run: RunFolder) -> ModelCardData:
 
 
 def _eval_results(result: Result) -> list[EvalResult]:
-    """The student's scores over all questions of a benchmark, and in each language."""
+    """The student's scores over all questions of a benchmark, and in each language; of tasks, each by itself."""
+    if result.has_cells:
+        return _task_results(result)
     codes = [code for code in result.languages if lang(code) == code]
     places = [(None, ("overall",)), *((code, ("by_language", code)) for code in codes)]
     name, part = _plain(result.name) or "benchmark", result.how.get("part")
@@ -67,6 +70,34 @@ def _eval_results(result: Result) -> list[EvalResult]:
         for code, place in places
         for key, title in _SCORES
         if (value := result.value(key, STUDENT, *place)) is not None
+    ]
+
+
+def _task_results(result: Result) -> list[EvalResult]:
+    """Each task as a data set, over its languages and in each."""
+    tasks, overall = (result.scores(STUDENT).get(key) for key in ("by_task", "overall"))
+    known = overall if isinstance(overall, Mapping) else {}
+    metrics = [result.evaluations[STUDENT].metric(name) for name in known if name != "questions"]
+    codes = [code for code in result.languages if lang(code) == code]
+    names = list(tasks) if isinstance(tasks, Mapping) else []
+    places = [
+        (task, code, ("by_task", task) if code is None else (f"by_{CELLS}", code, task))
+        for task in names
+        for code in (None, *codes)
+    ]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=_plain(task) or "task",
+            dataset_name=_plain(task) or "task",
+            dataset_config=code,
+            metric_type=_plain(metric.name) or "metric",
+            metric_name=_plain(metric.title.removesuffix(" in %")) or "metric",
+            metric_value=round(value, 6),
+        )
+        for task, code, place in places
+        for metric in metrics
+        if (value := result.value(metric.name, STUDENT, *place)) is not None
     ]
 
 

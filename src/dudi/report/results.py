@@ -134,10 +134,13 @@ def described(result: Result) -> tuple[tuple[str, str], ...]:
     chosen += f", at most {said(decoding.get('max_new_tokens'))} new tokens"
     chosen = chosen if entry.how is None else entry.how(decoding, True)
     versions = [f"{name} {how[key]}" for key, name in entry.versions.items() if key in how]
+    versions += [f"{entry.program} {said(how['version'])}"] if entry.program and "version" in how else []
+    limit = number(how.get("limit"))
     return (
         ("benchmark", said(how.get("name")) + (f", part {how['part']}" if "part" in how else "")),
         ("tasks", ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else DASH),
         ("questions", said(how.get("questions"))),
+        *((("limit of each task", f"{limit:g}"),) if limit else ()),
         ("fingerprint (SHA-256, short)", said(how.get("fingerprint"))[:_SHORT_FINGERPRINT]),
         ("decoding", chosen),
         *((("versions", ", ".join(versions)),) if versions else ()),

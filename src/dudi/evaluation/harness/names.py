@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import fnmatch
 import functools
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.task_files import TaskFile, find_tasks, read_task, shipped_tasks
+from dudi.data.task_files import TaskFile, find_tasks, of_family, read_task, shipped_tasks
 from dudi.errors import ConfigError, did_you_mean
 from dudi.languages.flores import FLORES
 
@@ -24,6 +25,17 @@ _WORDS = {
     "my": "burmese",
     "en": "english",
 }
+_OTHERS = (
+    "af am ar as az be bg bn bo bs ca ceb cs cy da de el eo es et eu fa fi fil fr ga gl gu ha he hi hr ht hu hy ig is "
+    "it ja jv ka kk km kn ko ku ky lo lt lv mg mi mk ml mn mr mt ne nl no ny om or pa pl ps pt qu ro ru rw sd si sk sl "
+    "sn so sq sr su sv sw te tg tk tr tt ug uk ur uz wo xh yi yo yue zh zu"
+)
+"""Codes of other languages, with which names of lm_eval's end; `xcopa_et` is not asked where Indonesian is wanted."""
+_FLORES_NAME = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+_SHOWN = 3
+"""Names in a note."""
+_GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata"}
+"""What a group may say without changing its tasks."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,35 +93,36 @@ def named_tasks(
         include: Folders of task files, as lm_eval's `--include_path`.
 
     Returns:
-        The tasks, each once, in the order of the words; and a line for each language that a word has no task in.
+        The tasks, each once, in the order of the words; and what a person should know: languages that a word has no
+        task in, tasks of a group that are in another language, tasks whose language nobody knows.
 
     Raises:
         ConfigError: no task has that name, or none in these languages.
     """
     found: dict[str, Named] = {}
-    missing = []
+    notes: list[str] = []
     for word in words:
-        own = _of_word(word, languages, include)
+        own = _of_word(word, languages, include, notes)
         found |= {one.name: one for one in own if one.name not in found}
         there = {one.language for one in own}
         if absent := [code for code in languages or () if code not in there and there != {""}]:
-            missing.append(f"{word}: no task in {', '.join(absent)}")
-    return list(found.values()), missing
+            notes.append(f"{word}: no task in {', '.join(absent)}")
+    return list(found.values()), notes
 
 
-def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]) -> list[Named]:
+def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path], notes: list[str]) -> list[Named]:
     path = Path(word)
+    shipped = {task.name: task for task in shipped_tasks()}
+    if word in shipped:
+        return [_of_file(shipped[word])]
+    if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
+        return [_of_file(task) for task in of_family(word, languages)]
     if path.suffix in (".yaml", ".yml") or path.is_dir():
         if not path.exists():
             raise ConfigError(f"{word}: no such task file")
         own = find_tasks(word) if path.is_dir() else [read_task(path)]
         return [_of_file(task) for task in own if languages is None or task.language in ("", *languages)]
-    shipped = {task.name: task for task in shipped_tasks()}
-    if word in shipped:
-        return [_of_file(shipped[word])]
-    if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
-        return [_of_file(task) for task in find_tasks(word, languages)]
-    return _of_index(word, languages, include, shipped)
+    return _of_index(word, languages, include, shipped, notes)
 
 
 def _of_file(task: TaskFile) -> Named:
@@ -117,7 +130,7 @@ def _of_file(task: TaskFile) -> Named:
 
 
 def _of_index(
-    word: str, languages: Sequence[str] | None, include: Sequence[Path], shipped: Iterable[str]
+    word: str, languages: Sequence[str] | None, include: Sequence[Path], shipped: Iterable[str], notes: list[str]
 ) -> list[Named]:
     """Names in a user's folders, then among all that lm_eval brings (which takes it half a minute to read)."""
     for defaults in (False, True) if include else (True,):
@@ -127,12 +140,79 @@ def _of_index(
         if completed and (languages is not None or not exact):
             return completed
         if exact:
-            return [_of_name(name, index) for name in exact]
+            return _in_languages(word, exact, languages, index, notes)
     names = [*shipped, *index]
     families = {language_of(name)[1] for name in names}
     raise ConfigError(
         f"--tasks: there is no '{word}'{did_you_mean(word, [*families, *names])} (docs/tasks.md; lm_eval ls tasks)"
     )
+
+
+def _in_languages(
+    word: str, exact: Sequence[str], languages: Sequence[str] | None, index: Mapping[str, Any], notes: list[str]
+) -> list[Named]:
+    """What a pattern, group or tag stands for without the tasks in other languages; a task that is named is asked."""
+    whole = [_of_name(name, index) for name in exact]
+    names = list(dict.fromkeys(task for name in exact for task in _members(name, index)))
+    if languages is None or names == [word]:
+        return whole
+    named = [_of_name(name, index) for name in names]
+    stay = [one for one in named if one.language in languages or not (one.language or _in_another(one.name))]
+    if len(stay) < len(named):
+        left = [one.name for one in named if one not in stay]
+        notes.append(f"{word}: not asked, in other languages: {_some(left)}")
+    if unknown := [one.name for one in stay if not one.language]:
+        notes.append(f"{word}: asked, and nobody knows in which language: {_some(unknown)}")
+    return whole if stay == named else stay
+
+
+def _members(name: str, index: Mapping[str, Any]) -> list[str]:
+    """The tasks of a group or tag, the name itself for a task and for a group that asks its tasks in its own way."""
+    entry = index.get(name)
+    kind = getattr(getattr(entry, "kind", None), "name", "")
+    inside: Any = sorted(entry.tags) if entry is not None and kind == "TAG" else ()
+    if entry is not None and kind == "GROUP" and set(entry.cfg or {}) <= _GROUP_KEYS:
+        inside = entry.cfg.get("task")
+    if not isinstance(inside, list) or not inside or any(one == name or not isinstance(one, str) for one in inside):
+        return [name]
+    return [task for one in inside for task in _members(one, index)]
+
+
+def _in_another(name: str) -> bool:
+    """Whether a name ends with the code of a language that is none of dudi's."""
+    parts = name.split("_")
+    return len(parts) > 1 and (parts[-1] in _OTHERS.split() or bool(_FLORES_NAME.fullmatch("_".join(parts[-2:]))))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def told_apart(named: Iterable[Named]) -> tuple[list[Named], list[str]]:
+    """Tasks of which no two are called the same in one language, and no family is worded by two.
+
+    `xcopa` is dudi's in five languages, `xcopa_id` lm_eval's own: in other words, and so not one task in several
+    languages. Where a family would hold both, or two tasks of one language, lm_eval's, or those two, keep their whole
+    name as their family.
+
+    Returns:
+        The tasks, in their order, and a line for each that was renamed.
+    """
+    all_ = list(named)
+    ours = {one.family for one in all_ if one.file is not None}
+    places = collections.Counter(
+        (one.family, one.language) for one in all_ if one.file is not None or one.family not in ours
+    )
+    found, notes = [], []
+    for one in all_:
+        mixed = one.family in ours and one.file is None
+        if one.family != one.name and (mixed or places[one.family, one.language] > 1):
+            notes.append(f"{one.name}: a task of its own, since another is called {one.family}")
+            found.append(dataclasses.replace(one, family=one.name))
+        else:
+            found.append(one)
+    return found, notes
 
 
 def _completed(word: str, languages: Iterable[str], index: Mapping[str, Any]) -> Iterator[Named]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SHIPPED = "dudi_"
 """What the names of shipped tasks begin with."""
+_STOP = {"stop": "until"}
+"""lm_eval's help writes `stop`, which is vLLM's word; of a model that is loaded it is `until`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,13 +206,14 @@ class Questions:
         from transformers import set_seed
 
         from dudi.evaluation.harness.model import LoadedModel
-        from dudi.evaluation.harness.results import question_lines, summed_up
+        from dudi.evaluation.harness.results import directions, first_prompt, question_lines, summed_up
 
         if self.options.apply_chat_template and not chat.tokenizer.chat_template:
             raise ConfigError(
                 "--apply-chat-template: the tokenizer has no chat template; give one with --chat-template"
             )
         runs, lines = [], []
+        sent: dict[str, Any] = {}
         with quiet():
             lm = LoadedModel(
                 model,
@@ -228,7 +231,10 @@ class Questions:
                     results = self._evaluated(evaluate, lm)
                 runs.append(Run(seed, summed_up(self.tasks, results)))
                 lines += question_lines(self.tasks, results, seed)
-        about: dict[str, Any] = {"tasks": {name: _source(task) for name, (_, task) in self.tasks.items()}}
+                sent = sent or {name: first_prompt(results["samples"][name]) for name in self.tasks}
+        about: dict[str, Any] = {"tasks": {name: _source(task) | sent[name] for name, (_, task) in self.tasks.items()}}
+        better = directions(task for _, task in self.tasks.values())
+        about |= {"better": better} if better else {}
         about |= {"notes": self.notes} if self.notes else {}
         return Outcome(tuple(runs), lines, about)
 
@@ -267,7 +273,9 @@ def choose(name: str, wanted: Wanted) -> Questions:
     written = {"max_gen_toks": wanted.max_new_tokens, "top_p": wanted.top_p, "top_k": wanted.top_k}
     written |= {"do_sample": True, "temperature": wanted.temperature} if wanted.temperature else {}
     kwargs = {name: value for name, value in written.items() if value is not None}
-    options = Options.of(given | {"gen_kwargs": kwargs | dict(given.get("gen_kwargs") or {})}, wanted.batch_size)
+    own: Mapping[str, Any] = given.get("gen_kwargs") or {}
+    kwargs |= {_STOP.get(key, key): value for key, value in own.items()}
+    options = Options.of(given | {"gen_kwargs": kwargs}, wanted.batch_size)
     trained = None if wanted.trained is None else wanted.trained.languages
     return choose_tasks(wanted.tasks, wanted.languages, options, trained)
 
@@ -294,14 +302,14 @@ def choose_tasks(
     if not words:
         raise ConfigError("benchmark lm-eval: name what is asked: --tasks sib200,belebele (docs/tasks.md lists them)")
     wanted = languages or (None if trained is None else list(dict.fromkeys([*trained, "en"])))
-    named, missing = named_tasks(words, wanted, options.include_path)
-    if languages and missing and not named:
-        raise ConfigError(f"--tasks: {'; '.join(missing)}")
+    named, notes = named_tasks(words, wanted, options.include_path)
+    if not named:
+        raise ConfigError(f"--tasks: {'; '.join(notes)}")
     from dudi.evaluation.harness.tasks import build_tasks
 
     with quiet():
-        tasks = build_tasks(named, options.include_path, options.data, options.num_fewshot)
-        return Questions(tasks, options, missing)
+        tasks, more = build_tasks(named, options.include_path, options.data, options.num_fewshot)
+        return Questions(tasks, options, [*notes, *more])
 
 
 @contextlib.contextmanager

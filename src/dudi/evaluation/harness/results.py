@@ -15,13 +15,15 @@ from lm_eval.api.task import Task
 from sacrebleu.metrics import CHRF
 
 from dudi.evaluation.harness.names import Named
-from dudi.evaluation.metrics import OVERALL
+from dudi.evaluation.metrics import OVERALL, metric_of
 
 BITS = "bits_per_byte"
 CHRF_WORDS = {"chrf": 0, "chrf++": 2}
 """Word n-grams of the two; characters up to six, beta 2, as sacrebleu has them."""
 BOOTSTRAPS = 1000
 STDERR = "stderr"
+PLAIN = "none"
+"""lm_eval's filter that changes nothing."""
 Leaf = dict[str, Any]
 """Metric to value, `questions`, and under `stderr` metric to standard error."""
 
@@ -54,6 +56,21 @@ def summed_up(tasks: Mapping[str, tuple[Named, Task]], results: Mapping[str, Any
     }
 
 
+def directions(tasks: Iterable[Task]) -> dict[str, int]:
+    """Which way the metrics are better that only their tasks know: 1 where more is, -1 where less is.
+
+    What two tasks say in two ways, and what none says, is left out.
+    """
+    said: dict[str, set[int]] = {}
+    for task in tasks:
+        filters = [own.name for own in getattr(task, "_filters", ())] or [PLAIN]
+        for metric, higher in task.higher_is_better().items():
+            if isinstance(higher, bool):
+                for chosen in filters:
+                    said.setdefault(metric if chosen == PLAIN else f"{metric},{chosen}", set()).add(1 if higher else -1)
+    return {name: min(ways) for name, ways in said.items() if len(ways) == 1 and not metric_of(name).better}
+
+
 def averaged(leaves: Iterable[Leaf]) -> Leaf:
     """The plain mean of cells."""
     own = list(leaves)
@@ -77,7 +94,7 @@ def _cell(task: Task, values: Mapping[str, Any], samples: Sequence[Mapping[str, 
         metric, comma, chosen = key.partition(",")
         if not comma or metric.endswith("_stderr") or isinstance(value, str):
             continue
-        name = metric if chosen == "none" else key
+        name = metric if chosen == PLAIN else key
         own = [sample[metric] for sample in samples if sample["filter"] == chosen and metric in sample]
         found[name] = float(value)
         error = standard_error(metric, own, task.aggregation().get(metric, mean))
@@ -161,6 +178,15 @@ def question_lines(
     return lines
 
 
+def first_prompt(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The first question of a task as it was sent: examples, system turn and chat template are the same in the others.
+
+    Those of all questions would be most of the file with a few examples; of a text that is read it is the text.
+    """
+    arguments = samples[0]["arguments"] if samples else ()
+    return {"first_prompt": str(arguments[0][0])} if arguments else {}
+
+
 def _line(sample: Mapping[str, Any], name: str, one: Named, task: Task, seed: int) -> dict[str, Any]:
     document, target, responses = sample["doc"], sample["target"], sample["filtered_resps"]
     line = {
@@ -192,7 +218,7 @@ def _scores(sample: Mapping[str, Any], task: Task) -> tuple[dict[str, float], di
     weights: dict[str, float] = {}
     for metric in sample["metrics"]:
         value, aggregation = sample[metric], task.aggregation().get(metric, mean)
-        name = metric if sample["filter"] == "none" else f"{metric},{sample['filter']}"
+        name = metric if sample["filter"] == PLAIN else f"{metric},{sample['filter']}"
         if metric in CHRF_WORDS:
             gold, answer = value
             scores[name] = _chrf(metric).sentence_score(_text(answer), [_text(gold)]).score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 from dudi.data.task_data import FILES, has_split, local_data, local_documents
 from dudi.data.task_files import Function, TaskFile
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.evaluation.harness.names import Named, language_of, task_index, task_manager
+from dudi.evaluation.harness.names import Named, language_of, task_index, task_manager, told_apart
 from dudi.models.hub_errors import explain_hub_error
 
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -22,7 +23,7 @@ _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 def build_tasks(
     named: Sequence[Named], include: Sequence[Path], data: Path | None, num_fewshot: int | None
-) -> dict[str, tuple[Named, Task]]:
+) -> tuple[dict[str, tuple[Named, Task]], list[str]]:
     """The tasks, their data loaded.
 
     Args:
@@ -32,7 +33,7 @@ def build_tasks(
         num_fewshot: Examples in front of each question; None leaves it to the task.
 
     Returns:
-        By name, in their order.
+        By name, in their order; and what a person should know of them.
 
     Raises:
         ConfigError: no data, no examples, or a task that cannot be read.
@@ -46,18 +47,21 @@ def build_tasks(
             for name, task in _of_lm_eval(one, include).items():
                 language, family = (one.language, one.family) if name == one.name else language_of(name)
                 found[name] = Named(name, language, family), task
-    for _, task in found.values():
-        _set_fewshot(task, num_fewshot)
-    return found
+    apart, notes = told_apart(one for one, _ in found.values())
+    fixed = [name for name, (_, task) in found.items() if not _set_fewshot(task, num_fewshot)]
+    if fixed:
+        notes.append(f"without examples, as the task has it, whatever --num-fewshot says: {', '.join(fixed)}")
+    return {name: (one, task) for one, (name, (_, task)) in zip(apart, found.items(), strict=True)}, notes
 
 
-def _set_fewshot(task: Task, num_fewshot: int | None) -> None:
-    """As lm_eval does it: a task that says 0 keeps it."""
+def _set_fewshot(task: Task, num_fewshot: int | None) -> bool:
+    """As lm_eval does it: a task that says 0 keeps it; returns whether it has as many examples as are wanted."""
     own = task.get_config("num_fewshot")
     if num_fewshot is not None and own != 0:
         task.set_config(key="num_fewshot", value=num_fewshot)
     elif own is None:
         task.set_config(key="num_fewshot", value=0)
+    return own != 0 or not num_fewshot
 
 
 def _of_lm_eval(one: Named, include: Sequence[Path]) -> dict[str, Task]:
@@ -73,7 +77,8 @@ def _of_lm_eval(one: Named, include: Sequence[Path]) -> dict[str, Task]:
 
 
 def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None) -> Task:
-    config = {key: value for key, value in file.config.items() if key not in ("tag", "group")}
+    # A copy: --gen-kwargs changes a task's own, and the files are read once a process.
+    config = copy.deepcopy({key: value for key, value in file.config.items() if key not in ("tag", "group")})
     functions = [key for key, value in config.items() if isinstance(value, Function)]
     described = local_data(file)
     if functions and (data is None or described is None):  # lm_eval knows how to find them
