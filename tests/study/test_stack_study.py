@@ -34,7 +34,7 @@ from dudi.program.stack import stack_verb
 from dudi.stacking.rows import fingerprint
 from dudi.study import results as collected
 from dudi.study import scheduler
-from dudi.study.grid import read_study
+from dudi.study.grid import read_studies, read_study
 from dudi.study.identity import files_of
 from dudi.study.jobs import every_job, job_of
 from dudi.study.page import page
@@ -217,6 +217,43 @@ def test_rows_share_what_is_the_same_and_nothing_else(study_file):
     other = job_of(study, study.rows[2], 1)
     assert [stage.key for stage in other.stages] == [stage.key for stage in stacked.stages]
     assert not {stage.id for stage in other.stages} & {stage.id for stage in stacked.stages}
+
+
+def test_words_are_for_every_stage_that_reads_them(study_file):
+    """A row's own keys stand above them, a stage's name makes a word its own, and what nobody reads is no word."""
+    file = study_file()
+    (told,) = read_studies([file], ["learning_rate=1e-3", "bitext_share=0.3", "align.max_steps=1"])
+    by_verb = {stage.verb: stage for row in told.rows for stage in job_of(told, row, 0).stages}
+    before = {stage.verb: stage for row in read_study(file).rows for stage in job_of(read_study(file), row, 0).stages}
+    assert by_verb["align"].words == ("learning_rate=1e-3", "bitext_share=0.3", "max_steps=1", "start=null")
+    assert by_verb["teach"].words == by_verb["distill"].words == ("learning_rate=1e-3",)
+    assert all(by_verb[verb].key != before[verb].key for verb in before)
+    (wrong,) = read_studies([file], ["learning_rat=1e-3"])
+    with pytest.raises(ConfigError, match="command line: unknown key 'learning_rat'"):
+        job_of(wrong, wrong.rows[0], 0)
+
+
+def test_the_table_for_a_pair_of_ones_own_takes_it_as_words(tmp_path, monkeypatch, capsys):
+    """Of the three commands of recipes/study/stack/own/table.yaml the second; the page's command has the words."""
+    monkeypatch.chdir(tmp_path)
+    for language, text in {"eng_Latn": "the cat", "ind_Latn": "kucing"}.items():
+        for part in ("train", "dev", "test"):
+            if part != "train" or language == "eng_Latn":
+                file = tmp_path / "data" / "task" / part / f"{language}.jsonl"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                row = {"id": "1", "text": text, "label": "animal", "language": language}
+                file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    recipe = "task: {kind: classification, labels: [animal, thing]}\ndata: {train: data/task/train/*.jsonl, eval: data/task/dev/eng_Latn.jsonl}\n"
+    (tmp_path / "data" / "task" / "task.yaml").write_text(recipe, encoding="utf-8")
+    table = str(ROOT / "recipes" / "study" / "stack" / "own" / "table.yaml")
+    models = "package:dudi/stacking/miniature/models"
+    write(tmp_path / "english.jsonl", [{"text": "The sun is warm."}])
+    words = [f"encoder={models}/translator", f"llm={models}/reader", "align.data.train=english.jsonl"]
+    assert main(["study", "run", table, *words, "--seeds", "1", "--dry-run"]) == 0
+    assert "7 scores from 7 jobs" in capsys.readouterr().out
+    assert main(["study", "report", table, *words, "--output", "own"]) == 0
+    command = f"dudi study run recipes/study/stack/own/table.yaml {shlex.join(words)} --output own"
+    assert command in (tmp_path / "own" / "study.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,17 @@ def _result(value, job, subject="student", seed=0, **about):
     return Evaluation(subject.replace("_", " "), "", ASKED, (Run(seed, _scores(value)),), told | about, subject)
 
 
+def test_words_are_for_every_row_and_a_rows_own_keys_stand_above_them(study_file, tmp_path, capsys):
+    file = study_file("rows:\n  - {name: A, keys: {method: sft, seed: 3}}\n  - {name: B, keys: {method: gkd}}\n")
+    (study,) = read_studies([file], ["max_steps=2", "method=dft"])
+    assert [row.words for row in study.rows] == [
+        ("max_steps=2", "method=dft", 'method="sft"', "seed=3"),
+        ("max_steps=2", "method=dft", 'method="gkd"'),
+    ]
+    assert main(["study", "run", str(file), "max_steps=two", "--output", str(tmp_path), "--dry-run"]) == 2
+    assert "command line: max_steps: expected a whole number" in capsys.readouterr().err
+
+
 class TestPage:
     def test_tables_marks_and_dashes(self, told):
         study, results = told

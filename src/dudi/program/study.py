@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +38,10 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def report_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of `dudi study report`."""
-    parser.add_argument("studies", nargs="*", type=Path, metavar="STUDY.yaml", help="default: all of recipes/study/")
+    parser.usage = "%(prog)s [STUDY.yaml ...] [key=value ...] [options]"
+    parser.add_argument(
+        "studies", nargs="*", metavar="STUDY.yaml", help="default: all of recipes/study/; key=value: for every row"
+    )
     parser.add_argument(
         "--runs", type=output_folder, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)"
     )
@@ -56,7 +60,13 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
         EnvironmentFault: some runs failed; the others are done.
     """
     check_counts("dudi study run", given, ("seeds", "jobs", "threads"))
-    return run_studies(read_studies(given.studies), given, stack_verb)
+    return run_studies(_read(given), given, stack_verb)
+
+
+def _read(given: argparse.Namespace) -> list[Study]:
+    """The studies that are named, under the words that are given."""
+    words = [word for word in given.studies if "=" in word and not Path(word).exists()]
+    return read_studies([Path(word) for word in given.studies if word not in words], words)
 
 
 def check_counts(verb: str, given: argparse.Namespace, names: Sequence[str]) -> None:
@@ -142,7 +152,7 @@ def report(given: argparse.Namespace) -> int:
     Raises:
         ConfigError: there are results of other studies alone; a page of dashes would stand over theirs.
     """
-    studies = shown(read_studies(given.studies))
+    studies = shown(_read(given))
     return say(str(write_report(studies, given.runs, given.output, keep_others=True)))
 
 
@@ -150,7 +160,8 @@ def shown(studies: Sequence[Study]) -> Sequence[Study]:
     """The tables of the page: all shipped ones where one of them was named, so that no other loses its place."""
     shipped = read_studies([])
     files = {study.file.resolve() for study in shipped}
-    return shipped if all(study.file.resolve() in files for study in studies) else studies
+    as_shipped = all(study.file.resolve() in files and not study.told for study in studies)
+    return shipped if as_shipped else studies
 
 
 def write_report(studies: Sequence[Study], runs: Path, output: Path, *, keep_others: bool = False) -> Path:
@@ -181,8 +192,8 @@ def write_report(studies: Sequence[Study], runs: Path, output: Path, *, keep_oth
     text = findings.read_text(encoding="utf-8") if findings.is_file() else ""
     shipped = {file.resolve() for file in shipped_studies()}
     commands = ["dudi study run recipes/study/*.yaml", "dudi study report"]
-    if any(study.file.resolve() not in shipped for study in studies):
-        own = " ".join([*(study.shown_file for study in studies), "--output", output.as_posix()])
+    if any(study.file.resolve() not in shipped or study.told for study in studies):
+        own = shlex.join([*(study.shown_file for study in studies), *studies[0].told, "--output", output.as_posix()])
         commands = [f"dudi study {verb} {own}" for verb in ("run", "report")]
     return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 

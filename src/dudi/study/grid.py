@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
@@ -29,10 +29,16 @@ class _Part(BaseModel):
 
     _file: str = PrivateAttr(default="")
     _node: Node = PrivateAttr(default=Node({}, 0))
+    _told: tuple[str, ...] = PrivateAttr(default=())
 
     def place(self, *keys: str | int) -> str:
         """`FILE:LINE` of what it has there, or of the nearest around that; what messages begin with."""
         return _place(self._file, self._node, keys) if self._file else COMMAND_LINE
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """`key=value` words of the command line, for every row and stage; what one of them says itself stands above."""
+        return self._told
 
 
 class StudyStage(_Part):
@@ -102,7 +108,7 @@ class StudyRow(_Part):
     @property
     def words(self) -> tuple[str, ...]:
         """The keys as `dudi train` takes them on the command line."""
-        return _words_of(self)
+        return (*self.told, *_words_of(self))
 
 
 def _words_of(part: StudyRow | StudyStage) -> tuple[str, ...]:
@@ -311,13 +317,31 @@ def _check_stages(row: StudyRow) -> None:
         )
 
 
-def read_studies(files: Sequence[Path]) -> list[Study]:
+def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study]:
     """Read study files; the shipped ones, in their order, when none is named.
+
+    Args:
+        files: The files.
+        words: `key=value` for every row, or every stage of stacks that reads the key; `align.key=value` for the
+            stages of one verb alone.
 
     Raises:
         ConfigError: as `read_study`.
     """
-    return [read_study(file) for file in files or shipped_studies()]
+    studies = [read_study(file) for file in files or shipped_studies()]
+    for study in studies if words else ():
+        study._told = tuple(words)
+        for row in study.rows:
+            row._told = () if row.stages else tuple(words)
+            for stage in row.stages:
+                stage._told = tuple(own for word in words if (own := _for_stage(word, stage.verb)))
+    return studies
+
+
+def _for_stage(word: str, verb: str) -> str:
+    """What a word says to a stage: nothing where it names the stages of another verb."""
+    first, _, rest = word.partition(".")
+    return word if first not in get_args(StackVerb) else rest if first == verb else ""
 
 
 def shipped_studies() -> list[Path]:
