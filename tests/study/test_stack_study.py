@@ -243,7 +243,8 @@ def test_the_table_for_a_pair_of_ones_own_takes_it_as_words(tmp_path, monkeypatc
                 file.parent.mkdir(parents=True, exist_ok=True)
                 row = {"id": "1", "text": text, "label": "animal", "language": language}
                 file.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    recipe = "task: {kind: classification, labels: [animal, thing]}\ndata: {train: data/task/train/*.jsonl, eval: data/task/dev/eng_Latn.jsonl}\n"
+    rows = "{train: data/task/train/*.jsonl, eval: data/task/dev/eng_Latn.jsonl}"
+    recipe = f"task: {{kind: classification, labels: [animal, thing]}}\ndata: {rows}\n"
     (tmp_path / "data" / "task" / "task.yaml").write_text(recipe, encoding="utf-8")
     table = str(ROOT / "recipes" / "study" / "stack" / "own" / "table.yaml")
     models = "package:dudi/stacking/miniature/models"
