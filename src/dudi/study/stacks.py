@@ -151,8 +151,8 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
         earlier = {key: made[name] for key, name in one.after.items()}
         try:
             task = () if one.task is None else read_words(one.verb, task_words(Path(one.task)))
-            told = read_words(one.verb, one.told)
-            words = (*told, *(PlacedWord(word, one.place("task")) for word in task), *one.words)
+            said = read_words(one.verb, one.told)
+            words = (*said, *(PlacedWord(word, one.place("task")) for word in task), *one.words)
             # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
             told = tuple(
                 PlacedWord(f"{key}={stage.verb}-{stage.key}", one.place("after", key)) for key, stage in earlier.items()
