@@ -135,7 +135,7 @@ class _Asked:
         if task not in self._rows:
             given = self.given
             rows = read_rows(
-                given.rows, task, split=given.split, language=given.language, columns=self.columns,
+                given.rows, task, split=given.split, language=given.language, columns=self.columns, key="--column",
                 max_rows=given.max_rows,
             )  # fmt: skip
             if not (Path(given.rows) / CARD).is_file() and (note := note_of(given.rows, given.split)):

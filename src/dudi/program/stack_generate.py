@@ -75,7 +75,7 @@ def rows_of(given: argparse.Namespace, task: Task) -> list[StackRow]:
         return [StackRow(given.text, given.language, id="text")]
     return read_rows(
         given.rows, task, split=given.split, language=given.language,
-        columns=pairs_of(given.column, "--column"), max_rows=given.max_rows,
+        columns=pairs_of(given.column, "--column"), key="--column", max_rows=given.max_rows,
     )  # fmt: skip
 
 
