@@ -22,6 +22,7 @@ from transformers import MBart50Tokenizer
 
 from dudi.errors import ConfigError, DataError
 from dudi.stacking import Source, StackRow, Task, build_stack, evaluate, finetune, rows_from_records, with_head
+from dudi.stacking.probing import probe
 from dudi.stacking.reading import read_rows
 from dudi.stacking.tokens import SHORTENED
 from dudi.training.runlog import read_jsonl
@@ -159,6 +160,13 @@ def test_training_and_evaluation_go_on_over_long_rows_and_count_them(source, tmp
 
 
 # ---- codes
+
+
+def test_texts_that_the_probe_reads_without_their_end_are_counted(source, llm_source):
+    rows = [StackRow(FOREIGN[0], "ind_Latn", english="a cat"), StackRow("aku", "ind_Latn", english=" ".join(TEXTS))]
+    rows += [StackRow("a cat", "eng_Latn", english="a cat")]
+    found = probe(build_stack(make_mt(), make_llm()), source, llm_source, rows, max_length=8)
+    assert {code: values["shortened"] for code, values in found.items()} == {"ind_Latn": 2, "eng_Latn": 0}
 
 
 def test_rows_may_name_their_language_as_their_data_set_does(source):

@@ -83,11 +83,28 @@ def check_reader(reader: PreTrainedModel, source: Source, max_length: int) -> No
         max_length: Tokens of the longest text.
 
     Raises:
-        ConfigError: ids that its embeddings lack, or fewer positions than tokens.
+        ConfigError: ids that its embeddings lack, fewer positions than tokens, or no place for a word.
     """
     who = type(reader).__name__
+    check_room(source, max_length, "max_length")
     check_ids(reader, source.tokenizer, who)
     check_length(reader, max_length, who, "max_length")
+
+
+def check_room(source: Source, max_length: int, key: str) -> None:
+    """Refuse a length that has no place for more than what a tokenizer sets around a text.
+
+    Args:
+        source: The tokenizer.
+        max_length: Tokens that are read of a text.
+        key: Where that was said, for the message.
+
+    Raises:
+        ConfigError: no token of a text would be read.
+    """
+    around = source.tokenizer.num_special_tokens_to_add()
+    if max_length <= around:
+        raise ConfigError(f"{key}: {max_length} has no place for a word beside {around} special tokens; raise it")
 
 
 def check_reading(reader: Any, source: Source, max_length: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,20 @@ def _blank(record: Any, names: Names) -> bool:
     texts = [record.get(name) for name in names["text"]] if isinstance(record, Mapping) else []
     given = [text for text in texts if text is not None]
     return len(given) == 1 and isinstance(given[0], str) and not given[0].strip()
+
+
+def first_of_each(rows: Iterable[StackRow], most: int | None) -> list[StackRow]:
+    """The first rows of each language, in the order of all; None: all rows.
+
+    Files that hold one language after the other would give but the first of them.
+    """
+    counts = Counter[str]()
+    kept = []
+    for row in rows:
+        counts[row.language] += 1
+        if most is None or counts[row.language] <= most:
+            kept.append(row)
+    return kept
 
 
 def training_rows(config: StackConfig, task: Task) -> tuple[list[StackRow], list[StackRow]]:
