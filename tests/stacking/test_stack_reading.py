@@ -163,7 +163,7 @@ def test_training_and_evaluation_go_on_over_long_rows_and_count_them(source, tmp
 
 
 def test_texts_that_the_probe_reads_without_their_end_are_counted(source, llm_source):
-    rows = [StackRow(FOREIGN[0], "ind_Latn", english="a cat"), StackRow("aku", "ind_Latn", english=" ".join(TEXTS))]
+    rows = [StackRow(" ".join(FOREIGN), "ind_Latn", english="a"), StackRow("aku", "ind_Latn", english=" ".join(TEXTS))]
     rows += [StackRow("a cat", "eng_Latn", english="a cat")]
     found = probe(build_stack(make_mt(), make_llm()), source, llm_source, rows, max_length=8)
     assert {code: values["shortened"] for code, values in found.items()} == {"ind_Latn": 2, "eng_Latn": 0}

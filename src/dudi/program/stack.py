@@ -40,7 +40,7 @@ def _stage(name: str, help: str) -> Verb:
 
         refuse_other_verbs(given.recipe, stacks=True)
         flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
-        task = read_words(name, task_words(given.task)) if given.task is not None else ()
+        task = read_words(name, task_words(given.task, given.overrides)) if given.task is not None else ()
         config = load_stack_config(given.recipe, name, [*flavour, *task, *given.overrides])
         from dudi.program.stack_train import run_stage
 

@@ -150,7 +150,7 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
     for one in row.stages:
         earlier = {key: made[name] for key, name in one.after.items()}
         try:
-            task = () if one.task is None else read_words(one.verb, task_words(Path(one.task)))
+            task = () if one.task is None else read_words(one.verb, task_words(Path(one.task), one.words))
             words = (*(PlacedWord(word, one.place("task")) for word in task), *one.words)
             # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
             told = tuple(
