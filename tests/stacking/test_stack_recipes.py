@@ -142,6 +142,15 @@ def test_stage_1_measures_each_language_and_says_what_it_is(runs):
     assert "FVU by language" in (runs / "align" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_language_that_is_read_as_another_is_said_by_a_stage(place, tmp_path, capsys):
+    write(tmp_path / "parallel.jsonl", [{"text": f, "english": "a", "language": "nij"} for f in FOREIGN])
+    more = [f"data.parallel={tmp_path}/parallel.jsonl", "max_steps=1", "max_length=6"]
+    assert main(words("align", "stack/nllb-qwen3-0.6b/align", place, tmp_path / "run", *more)) == 0
+    shown = capsys.readouterr().out
+    assert "note: nij is read as ind_Latn (Ngaju, read as Indonesian)" in shown
+    assert "rows of data.parallel were longer than max_length and were measured without their end" in shown
+
+
 def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, capsys):
     folder = runs / "align"
     more = [f"data.parallel={place}/parallel.jsonl", "probe_steps=1"]

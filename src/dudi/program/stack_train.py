@@ -95,6 +95,8 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
             whole=args.save_parents,
         )
         shutil.rmtree(folder / TEXTS, ignore_errors=True)
+        for code, how in made.stand_ins.items():
+            say(f"note: {code} is read as {how}")
         finish(folder, config)
     return 0
 
