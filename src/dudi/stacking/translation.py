@@ -107,7 +107,7 @@ def _ended(writer: Any, written: Tensor, max_new_tokens: int) -> list[bool]:
     ends = torch.tensor(settings.eos_token_id if settings.eos_token_id is not None else -1, device=written.device)
     # The first token is the decoder's start, which is NLLB's end too; the last one may be an end by force (mBART).
     new = written[:, 1 : max_new_tokens + (settings.forced_eos_token_id is None)]
-    return torch.isin(new, ends).any(dim=1).tolist()  # type: ignore[no-any-return]
+    return torch.isin(new, ends).any(dim=1).tolist()
 
 
 def _asked_for(source: Source, target: str) -> tuple[int | None, str]:
