@@ -85,6 +85,21 @@ def output_file(word: str) -> Path:
     return _below_folders(word, path)
 
 
+def whole_number(least: int) -> Callable[[str], int]:
+    """The `type` of an option that is a whole number, at least so large."""
+
+    def read(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"'{word}' is no whole number") from error
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {word}")
+        return number
+
+    return read
+
+
 def _below_folders(word: str, path: Path) -> Path:
     there = next((parent for parent in path.parents if parent.exists()), None)
     if there is not None and not there.is_dir():

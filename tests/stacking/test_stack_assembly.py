@@ -1,6 +1,7 @@
 """A run's model holds what was trained: small, put together with its parents to the bit, and with no others."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,6 +140,23 @@ def test_another_parent_and_a_missing_one_are_refused(parents, tmp_path):
     load_stack(folder)
     (tmp_path / "llm").rename(tmp_path / "gone")
     with pytest.raises(ConfigError, match="its llm cannot be had: llm: "):
+        load_stack(folder)
+
+
+def test_relative_parents_are_found_from_another_working_directory(batch, tmp_path, monkeypatch):
+    """`models/llm` was taken for a name on the hub, with long retries."""
+    home = tmp_path / "home"
+    make_mt().save_pretrained(home / "models" / "encoder")
+    make_llm("qwen3").save_pretrained(home / "models" / "llm")
+    monkeypatch.chdir(home)
+    stack = stage_1(Path("models"), tmp_path / "a")
+    assert stack.config.parents["llm"]["name"] == "models/llm"
+    folder = saved(stack, home / "runs" / "one" / "model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert torch.equal(read(load_stack(folder), batch), read(stack, batch))
+    (home / "models").rename(home / "moved")
+    with pytest.raises(ConfigError, match="its encoder is the folder models/encoder, relative to where the run was"):
         load_stack(folder)
 
 

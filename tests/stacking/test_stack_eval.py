@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from stack_helpers import (
     CHOICE,
     FOREIGN,
@@ -144,6 +145,26 @@ def test_a_language_can_be_mapped_when_it_is_asked(place, tmp_path, capsys):
     assert "note: mad is read as ind_Latn (Madurese, read as Indonesian)" in capsys.readouterr().out
 
 
+def test_what_is_left_out_or_cut_is_said(place, tmp_path, capsys):
+    """Rows without a label went unsaid, and `--max-rows 2` asked English alone."""
+    rows = [
+        {"text": text, "label": "thing" if n else None, "language": code, "id": n}
+        for code, texts in (("eng_Latn", TEXTS), ("nij", FOREIGN))
+        for n, text in enumerate(texts)
+    ]
+    write(tmp_path / "rows.jsonl", rows)
+    words = ["stack", "eval", f"{place}/teach-1", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out")]
+    words += ["--max-rows", "2", "--translate", f"{place}/mt", "--max-new-tokens", "1", "--beams", "1"]
+    assert main([*words, "--source-language", "deu_Latn"]) == 0
+    shown = capsys.readouterr().out
+    assert "rows without a label were left out: eng_Latn 1, nij 1" in shown
+    assert "translations that had not ended after 1 tokens were cut (--max-new-tokens): nij 2" in shown
+    assert "note: nij is translated as ind_Latn (Ngaju, read as Indonesian)" in shown
+    assert "no row is in 'deu_Latn': the mean is over all languages (eng_Latn, nij)" in shown
+    asked = [(line["language"], line["item"]) for line in answers_in(tmp_path / "out", "teach-1, translated")]
+    assert asked == [("eng_Latn", "1"), ("eng_Latn", "2"), ("nij", "1"), ("nij", "2")]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
@@ -152,6 +173,15 @@ def test_a_language_can_be_mapped_when_it_is_asked(place, tmp_path, capsys):
         (["a={0}/nothing-*", "{0}/rows"], 2, "no run matches"),
         (["a=", "{0}/rows"], 2, "name a run"),
         (["{0}/stack-1", "{0}/rows", "--languages", "de"], 2, "no row is in 'de'"),
+        (["{0}/stack-1", "{0}/rows", "--column", "text=txt"], 3, "'txt' has to be text"),
+        (["{0}/stack-1", "{0}/rows", "--column", "pair=txet"], 2, "no row has a column 'txet'"),
+        (["{0}/stack-1", "{0}/rows", "--batch-size", "0"], 2, "argument --batch-size: must be at least 1, got 0"),
+        (["{0}/stack-1", "{0}/rows", "--beams", "0"], 2, "argument --beams: must be at least 1, got 0"),
+        (["{0}/stack-1", "{0}/rows", "--max-rows", "few"], 2, "argument --max-rows: 'few' is no whole number"),
+        (["{0}/stack-1", "{0}/rows", "--device", "gpu"], 2, "--device: 'gpu' is no device"),
+        (["{0}/stack-1", "{0}/rows", "--device", "cuda:99"], 2, "--device: 'cuda:99' is not here"),
+        (["{0}/stack-1", "{0}/rows", "--max-length", "1"], 2, "max_length: 1 has no place for a word"),
+        (["{0}/stack-1", "{0}/rows", "--source-language", "xx_Zzzz"], 2, "--source-language: no row is in 'xx_Zzzz'"),
         (["{0}/llm", "{0}/rows"], 2, "holds a LlamaForCausalLM, not a model of dudi stack"),
     ],
 )
@@ -207,6 +237,22 @@ def test_texts_that_are_cut_for_translation_are_counted():
     rows = [StackRow(" ".join(FOREIGN), "ind_Latn", 0, id="1"), StackRow(FOREIGN[0], "ind_Latn", 0, id="2")]
     found = translate_rows(make_mt(), Source(make_nllb_tokenizer()), rows, "eng_Latn", max_length=20, max_new_tokens=2)
     assert found.cut == {"ind_Latn": 1}
+
+
+@pytest.mark.parametrize("by_force", [False, True])
+def test_translations_that_had_not_ended_are_counted(monkeypatch, by_force):
+    """They stopped at 256 tokens, and were read as if they were whole."""
+    model, rows = make_mt(), [StackRow(text, "ind_Latn", 0, id=text) for text in FOREIGN[:3]]
+    model.generation_config.forced_eos_token_id = 2 if by_force else None
+
+    def written(**options):
+        # A start, which is NLLB's end too; the first ends early, the second with the last token, the third does not.
+        last = 2 if by_force else 9
+        return torch.tensor([[2, 7, 2, 1, 1], [2, 7, 8, 9, 2], [2, 7, 8, 9, last]])
+
+    monkeypatch.setattr(model, "generate", written)
+    found = translate_rows(model, Source(make_nllb_tokenizer()), rows, "eng_Latn", max_new_tokens=4)
+    assert found.unfinished == {"ind_Latn": 2 if by_force else 1}  # what ends by force ends anyhow
 
 
 def with_tokens(*tokens):

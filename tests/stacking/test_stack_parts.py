@@ -166,6 +166,27 @@ def test_a_decoder_is_no_encoder():
         build_stack(make_llm(), None)
 
 
+@pytest.mark.parametrize("kind", ["ConvBertConfig", "FNetConfig", "MobileBertConfig"])
+def test_an_encoder_in_which_padding_leaks_is_refused(kind):
+    """A text's vector would depend on the longest text of its batch; only the LLM was looked at."""
+    model = AutoModel.from_config(
+        getattr(transformers, kind)(**BERT, embedding_size=16, intra_bottleneck_size=16)
+    ).eval()
+    with torch.no_grad():  # as a checkpoint that was not made by torch has it
+        model.get_input_embeddings().weight[0] = model.get_input_embeddings().weight[5] * 2
+    with pytest.raises(ConfigError, match=r"padding changes what a \w+ reads \(by .* of a state\)"):
+        build_stack(model, None)
+
+
+def test_an_encoder_that_cannot_stand_alone_is_refused(tmp_path):
+    """FSMT's ended in an AttributeError: it is no model of `transformers` by itself."""
+    words = {"langs": ["en", "de"], "src_vocab_size": 64, "tgt_vocab_size": 64, **SEQ2SEQ}
+    words.pop("vocab_size")
+    AutoModel.from_config(transformers.FSMTConfig(**words)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="the encoder of a FSMTModel cannot stand alone"):
+        build_stack(str(tmp_path), make_llm())
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "told"),
     [

@@ -106,6 +106,46 @@ def test_a_stage_takes_rows_and_labels_from_the_folder(sib, tmp_path, monkeypatc
     assert "--task nothing: holds no set of `dudi stack prepare`" in capsys.readouterr().err
 
 
+def test_a_set_without_training_rows_is_no_task_of_a_stage(belebele, tmp_path, capsys):
+    """The recipe's rows stayed, under the set's labels; and the card named where they did not come from."""
+    prepare("belebele", tmp_path / "out", place=belebele)
+    assert main(["stack", "teach", "stack/mini/region", "--task", str(tmp_path / "out"), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "the set has no train part" in error
+    assert "--train FILE" in error
+    assert 'data.train="a.jsonl"' not in task_words(tmp_path / "out", ["data.train=a.jsonl"])
+    assert json.loads((tmp_path / "out/data_card.json").read_text(encoding="utf-8"))["training"] is None
+    readme = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "no training rows" in readme
+    assert "training rows from" not in readme
+
+
+def test_files_of_a_set_that_has_a_test_alone_need_not_say_so(belebele, tmp_path):
+    """Belebele's archive has no column `split`: every row was refused."""
+    for file in belebele.iterdir():
+        row = json.loads(file.read_text(encoding="utf-8"))
+        del row["split"]
+        file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert prepare("belebele", tmp_path / "out", place=belebele).counts["test", "ind_Latn"] == 1
+    train = tmp_path / "training_set.tsv"
+    columns = {"passage": "It rained.", "question": "Was it?", **{f"answer{n}": str(n) for n in (1, 2, 3, 4)}}
+    columns |= {"correct_answer_num": "1"}
+    write(train, "\t".join(columns) + "\n" + "\t".join(columns.values()) + "\n")
+    assert prepare("belebele", tmp_path / "out", place=belebele, train=str(train)).trained == 1
+
+
+@pytest.mark.parametrize(("word", "code"), [("indonesian", "ind"), ("Toba_Batak", "bbc"), ("Javanese", "jav")])
+def test_a_language_by_its_name_gets_a_hint(word, code, tmp_path):
+    with pytest.raises(ConfigError, match=f"'{word}' is no language of nusax .did you mean '{code}'"):
+        prepare("nusax", tmp_path / "out", place=tmp_path, languages=[word])
+
+
+def test_a_language_that_the_files_have_not_is_said(belebele, tmp_path):
+    told = r"1 .*languages that were not asked for.*; its test is in eng_Latn, hin_Latn, ind_Latn: name some of them"
+    with pytest.raises(DataError, match=told.replace("1 ", "3 ")):
+        prepare("belebele", tmp_path / "out", place=belebele, languages=["kaz_Cyrl"])
+
+
 def test_what_is_written_for_a_recipe_reads_back(tmp_path):
     """PyYAML left `1e-5` and `08` without quotes, which are numbers in a recipe."""
     labels = ("no", "1e-5", "08", "a: b # c", "ไม่")

@@ -22,6 +22,8 @@ from transformers import MBart50Tokenizer
 
 from dudi.errors import ConfigError, DataError
 from dudi.stacking import Source, StackRow, Task, build_stack, evaluate, finetune, rows_from_records, with_head
+from dudi.stacking.probing import probe
+from dudi.stacking.reading import read_rows
 from dudi.stacking.tokens import SHORTENED
 from dudi.training.runlog import read_jsonl
 
@@ -64,6 +66,25 @@ def test_of_two_columns_none_is_guessed():
         rows_from_records([record], TASK)
     assert rows_from_records([record], TASK, columns={"text": "premise"})[0].text == "b"
     assert rows_from_records([{"text": "a", "language": "eng_Latn", "question": 3}])[0].pair is None
+
+
+def test_a_column_that_was_named_and_that_no_row_has_is_an_error(tmp_path):
+    """`pair: hypotesis` trained NLI without hypotheses, and said nothing."""
+    nli = {"premise": "a b", "hypothesis": "c", "label": 1, "lang": "ind_Latn"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(nli) + "\n", encoding="utf-8")
+    for read in (
+        lambda columns: rows_from_records([nli], TASK, columns=columns),
+        lambda columns: read_rows(str(tmp_path / "rows.jsonl"), TASK, columns=columns),
+    ):
+        with pytest.raises(ConfigError, match=r"no row has a column 'hypotesis', .*did you mean 'hypothesis'"):
+            read({"pair": "hypotesis"})
+        with pytest.raises(DataError, match=r"'premisse' has to be text.*did you mean 'premise'"):
+            read({"text": "premisse"})
+        assert read({"pair": "hypothesis"})[0].pair == "c"
+    # Single rows may lack it, and a column for another task than this one is not looked for.
+    found = rows_from_records([nli, {"premise": "d", "label": 0}], TASK, language="en", columns={"pair": "hypothesis"})
+    assert [row.pair for row in found] == ["c", None]
+    assert rows_from_records([nli], columns={"pair": "nonsense"})[0].pair is None
 
 
 def test_the_question_of_a_choice_is_read_by_every_source(source, llm_source):
@@ -139,6 +160,13 @@ def test_training_and_evaluation_go_on_over_long_rows_and_count_them(source, tmp
 
 
 # ---- codes
+
+
+def test_texts_that_the_probe_reads_without_their_end_are_counted(source, llm_source):
+    rows = [StackRow(" ".join(FOREIGN), "ind_Latn", english="a"), StackRow("aku", "ind_Latn", english=" ".join(TEXTS))]
+    rows += [StackRow("a cat", "eng_Latn", english="a cat")]
+    found = probe(build_stack(make_mt(), make_llm()), source, llm_source, rows, max_length=8)
+    assert {code: values["shortened"] for code, values in found.items()} == {"ind_Latn": 2, "eng_Latn": 0}
 
 
 def test_rows_may_name_their_language_as_their_data_set_does(source):

@@ -142,6 +142,15 @@ def test_stage_1_measures_each_language_and_says_what_it_is(runs):
     assert "FVU by language" in (runs / "align" / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_language_that_is_read_as_another_is_said_by_a_stage(place, tmp_path, capsys):
+    write(tmp_path / "parallel.jsonl", [{"text": f, "english": "a", "language": "nij"} for f in FOREIGN])
+    more = [f"data.parallel={tmp_path}/parallel.jsonl", "max_steps=1", "max_length=6"]
+    assert main(words("align", "stack/nllb-qwen3-0.6b/align", place, tmp_path / "run", *more)) == 0
+    shown = capsys.readouterr().out
+    assert "note: nij is read as ind_Latn (Ngaju, read as Indonesian)" in shown
+    assert "rows of data.parallel were longer than max_length and were measured without their end" in shown
+
+
 def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, capsys):
     folder = runs / "align"
     more = [f"data.parallel={place}/parallel.jsonl", "probe_steps=1"]
@@ -243,6 +252,15 @@ def test_a_recipe_that_says_nothing_of_lora_trains_an_adapter(line, rank, tmp_pa
     file.write_text(f"encoder: a\nllm: b\ndata: rows.jsonl\n{line}\n", encoding="utf-8")
     section = load_stack_config(file, "align").lora
     assert (None if section is None else section.r) == rank
+
+
+def test_a_task_s_rows_are_where_prepare_writes_them():
+    """`indonlp/NusaX-senti` is a script that `datasets` runs no more, and Belebele's file was written by no command."""
+    for name in RECIPES:
+        last = name.rpartition("/")[2]
+        if last in ("nusax", "belebele") and "/real/" not in name:
+            data = load_stack_config(name, "teach").data
+            assert (data.train, data.eval) == tuple(f"data/{last}/{part}/eng_Latn.jsonl" for part in ("train", "dev"))
 
 
 def test_the_paper_s_recipes_clip_no_gradient_and_the_norm_is_measured_all_the_same(runs):

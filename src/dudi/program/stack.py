@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dudi.command import Kinds, Verb, dispatch, output_file, output_folder
+from dudi.command import Kinds, Verb, dispatch, output_file, output_folder, whole_number
 
 RECIPES = {
     "paper": ("connector_start=random", "merge_lora=false"),
@@ -40,7 +40,7 @@ def _stage(name: str, help: str) -> Verb:
 
         refuse_other_verbs(given.recipe, stacks=True)
         flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
-        task = read_words(name, task_words(given.task)) if given.task is not None else ()
+        task = read_words(name, task_words(given.task, given.overrides)) if given.task is not None else ()
         config = load_stack_config(given.recipe, name, [*flavour, *task, *given.overrides])
         from dudi.program.stack_train import run_stage
 
@@ -60,9 +60,21 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
     add("--translate", metavar="MT_MODEL", help="translate-test: rows are put into English by this model first")
     add("--target", default="eng_Latn", metavar="CODE", help="what to translate into (default: %(default)s)")
-    add("--beams", type=int, default=5, metavar="N", help="beams of the translation (default: %(default)s)")
-    add("--max-new-tokens", type=int, default=256, metavar="N", help="longest translation (default: %(default)s)")
-    add("--translate-length", type=int, default=1024, metavar="N", help="tokens that it reads (default: %(default)s)")
+    add("--beams", type=whole_number(1), default=5, metavar="N", help="beams of the translation (default: %(default)s)")
+    add(
+        "--max-new-tokens",
+        type=whole_number(1),
+        default=256,
+        metavar="N",
+        help="longest translation (default: %(default)s)",
+    )
+    add(
+        "--translate-length",
+        type=whole_number(1),
+        default=1024,
+        metavar="N",
+        help="tokens that it reads (default: %(default)s)",
+    )
     _reading_arguments(parser)
     add(
         "--output",
@@ -83,9 +95,14 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--split", default="test", help="split of a folder or on the hub (default: test)")
     add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
-    add("--max-length", type=int, metavar="N", help="tokens of a row that are read (default: as in training)")
-    add("--batch-size", type=int, default=32, metavar="N", help="rows at a time (default: %(default)s)")
-    add("--max-rows", type=int, metavar="N", help="at most so many rows")
+    add(
+        "--max-length",
+        type=whole_number(1),
+        metavar="N",
+        help="tokens of a row that are read (default: as in training)",
+    )
+    add("--batch-size", type=whole_number(1), default=32, metavar="N", help="rows at a time (default: %(default)s)")
+    add("--max-rows", type=whole_number(1), metavar="N", help="at most so many rows of each language")
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
 
 
@@ -97,7 +114,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--text", help="one text, in the place of ROWS")
     add("--language", metavar="CODE", help="of --text, or of rows that do not name theirs")
     add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, answer=target ...")
-    add("--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: %(default)s)")
+    add("--max-new-tokens", type=whole_number(1), default=64, metavar="N", help="longest answer (default: %(default)s)")
     _reading_arguments(parser)
     add("--output", type=output_file, metavar="FILE", help="keep a line of JSON for each row there, and print none")
 
@@ -117,7 +134,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--from", dest="place", type=Path, metavar="PATH", help="file or folder that holds the set (default: the hub)")
     add("--train", metavar="PATH|hub", help="English training rows, where --from has none")
     add("--languages", nargs="+", default=[], metavar="CODE", help="only these, in the set's codes or NLLB's")
-    add("--max-train", type=int, metavar="N", help="at most so many training rows")
+    add("--max-train", type=whole_number(0), metavar="N", help="at most so many training rows")
     add("--revision", metavar="REV", help="commit, tag or branch of the set on the hub")
 
 

@@ -6,6 +6,7 @@ import argparse
 import glob
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from dudi.evaluation.metrics import METRICS, OVERALL
 from dudi.evaluation.records import Evaluation, Run
 from dudi.models.load import load_tokenizer
 from dudi.stacking import systems
+from dudi.stacking.codes import find_language, nllb_codes
 from dudi.stacking.modeling import on_device
-from dudi.stacking.reading import read_rows
+from dudi.stacking.reading import first_of_each, read_rows
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.set_card import CARD
 from dudi.stacking.systems import ACCURACY, MACRO_F1, Measured, System
+from dudi.stacking.task_sets import SOURCE_LANGUAGE
 from dudi.stacking.tokens import Source
 from dudi.stacking.translation import Translated, translate_rows
 from dudi.tables import grid_of, terminal
@@ -135,14 +138,17 @@ class _Asked:
         if task not in self._rows:
             given = self.given
             rows = read_rows(
-                given.rows, task, split=given.split, language=given.language, columns=self.columns,
-                max_rows=given.max_rows,
-            )  # fmt: skip
+                given.rows, task, split=given.split, language=given.language, columns=self.columns, key="--column"
+            )
             if not (Path(given.rows) / CARD).is_file() and (note := note_of(given.rows, given.split)):
                 self.notes.append(f"note: {note}")
-            rows = [row for row in _chosen(rows, words_of(given.languages)) if row.label is not None]
+            rows = _chosen(rows, words_of(given.languages))
+            if unlabelled := Counter(row.language for row in rows if row.label is None):
+                self.notes.append(f"note: {given.rows}: rows without a label were left out: {counted(unlabelled)}")
+            rows = first_of_each((row for row in rows if row.label is not None), given.max_rows)
             if not rows:
                 raise DataError(f"{given.rows}: no row has a label")
+            self._check_source_language(rows)
             benchmark = systems.described(self.name, rows, task, given.split, given.source_language)
             if self.benchmark and self.benchmark != benchmark:
                 raise ConfigError(f"{given.rows}: the systems were tuned on different tasks, and read other rows of it")
@@ -155,20 +161,35 @@ class _Asked:
         if given.translate is None:
             return None
         if task not in self._translated:
+            rows = self.rows(task)
             source = Source(load_tokenizer(given.translate))
             known = {ours: theirs for ours, theirs in self.codes.items() if theirs in source.languages}
             source = Source(source.tokenizer, known)
             self._translated[task] = translate_rows(
                 on_device(systems.open_translator(given.translate), self.device),
                 source,
-                self.rows(task),
+                rows,
                 given.target,
                 num_beams=given.beams,
                 batch_size=given.batch_size,
                 max_length=given.translate_length,
                 max_new_tokens=given.max_new_tokens,
             )
+            self.notes += [f"note: {code} is translated as {how}" for code, how in source.stand_ins.items()]
         return self._translated[task]
+
+    def _check_source_language(self, rows: Sequence[StackRow]) -> None:
+        """Refuse a source language that nobody knows: every language would count as one to transfer to.
+
+        Raises:
+            ConfigError: no row is in it, and neither has the table of languages it.
+        """
+        code = self.given.source_language
+        there = list(dict.fromkeys(row.language for row in rows))
+        if find_language(code) is None and code not in there:
+            raise ConfigError(f"--source-language: no row is in '{code}'{did_you_mean(code, [*there, *nllb_codes()])}")
+        if code != SOURCE_LANGUAGE and not any(systems.same_language(code, one) for one in there):
+            self.notes.append(f"note: no row is in '{code}': the mean is over all languages ({', '.join(there)})")
 
     def _note(
         self, system: System, shortened: Mapping[str, int], length: int, source: Source, translated: Translated | None
@@ -176,12 +197,16 @@ class _Asked:
         """What was shortened, cut, or read as another language: said once a system."""
         notes = []
         if shortened:
-            counts = ", ".join(f"{code} {count}" for code, count in shortened.items())
-            notes.append(f"note: {system.name}: rows longer than {length} tokens were shortened: {counts}")
+            notes.append(f"note: {system.name}: rows longer than {length} tokens were shortened: {counted(shortened)}")
         if translated is not None and translated.cut:
-            counts = ", ".join(f"{code} {count}" for code, count in translated.cut.items())
             most = self.given.translate_length
-            notes.append(f"note: texts longer than {most} tokens were cut for translation: {counts}")
+            notes.append(f"note: texts longer than {most} tokens were cut for translation: {counted(translated.cut)}")
+        if translated is not None and translated.unfinished:
+            most = self.given.max_new_tokens
+            notes.append(
+                f"note: translations that had not ended after {most} tokens were cut (--max-new-tokens): "
+                f"{counted(translated.unfinished)}"
+            )
         notes += [f"note: {code} is read as {how}" for code, how in source.stand_ins.items()]
         self.notes += [note for note in notes if note not in self.notes]
 
@@ -198,6 +223,11 @@ def _chosen(rows: list[StackRow], languages: Sequence[str] | None) -> list[Stack
             raise ConfigError(f"--languages: no row is in '{code}'{did_you_mean(code, there)}")
         wanted.update(found)
     return [row for row in rows if row.language in wanted]
+
+
+def counted(rows: Mapping[str, int]) -> str:
+    """Counts by language, for a note."""
+    return ", ".join(f"{code} {count:,}" for code, count in rows.items())
 
 
 def _name_of(rows: str) -> str:
@@ -263,10 +293,20 @@ def told_leads(measured: Sequence[Measured]) -> list[str]:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `--device` names; `auto` is a GPU where there is one."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that `--device` names; `auto` is a GPU where there is one.
+
+    Raises:
+        ConfigError: it is none, or not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device: '{name}' is no device; give auto, cpu, cuda, cuda:1 ...") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"--device: '{name}' is not here ({torch.cuda.device_count()} GPUs); give auto or cpu")
+    return device
 
 
 def pairs_of(words: list[str], option: str) -> dict[str, str]:

@@ -11,11 +11,11 @@ from dudi.command import say
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, plain
 from dudi.files import write_json_lines
-from dudi.program.stack_eval import device_of, pairs_of
+from dudi.program.stack_eval import counted, device_of, pairs_of
 from dudi.stacking import stored, systems
 from dudi.stacking.generating import MTLLMForCausalLM, check_writes, with_lm_head
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
-from dudi.stacking.reading import read_rows
+from dudi.stacking.reading import first_of_each, read_rows
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.writing import write
 
@@ -40,6 +40,8 @@ def run(given: argparse.Namespace) -> int:
         say(f"note: {given.model} was not tuned to write (stage '{writer.config.stage}'); see task.kind: generation")
     rows = rows_of(given, systems.task_of(writer.config))
     prompt = writer.config.prompt if given.prompt is None else given.prompt
+    length = given.max_length or model.config.max_row_length or systems.LENGTH
+    shortened = Counter[str]()
     found = write(
         on_device(writer, device_of(given.device)),
         source,
@@ -47,8 +49,9 @@ def run(given: argparse.Namespace) -> int:
         rows,
         prompt,
         batch_size=given.batch_size,
-        max_length=given.max_length or model.config.max_row_length or systems.LENGTH,
+        max_length=length,
         max_new_tokens=given.max_new_tokens,
+        shortened=shortened,
     )
     lines = [line_of(row, prompt, written) for row, written in zip(rows, found, strict=True)]
     if given.output is None:
@@ -57,7 +60,8 @@ def run(given: argparse.Namespace) -> int:
             say(shown if given.text is not None else f"{line['language']}  {line['id']}  {shown}")
     else:
         write_json_lines(given.output, lines)
-    for note in [*told(lines), *(f"note: {code} is read as {how}" for code, how in source.stand_ins.items())]:
+    cut = [f"note: rows longer than {length} tokens were shortened: {counted(shortened)}"] if shortened else []
+    for note in [*told(lines), *cut, *(f"note: {code} is read as {how}" for code, how in source.stand_ins.items())]:
         say(note)
     if given.output is not None:
         say(f"written  {given.output}")
@@ -73,10 +77,11 @@ def rows_of(given: argparse.Namespace, task: Task) -> list[StackRow]:
     """
     if given.text is not None:
         return [StackRow(given.text, given.language, id="text")]
-    return read_rows(
+    rows = read_rows(
         given.rows, task, split=given.split, language=given.language,
-        columns=pairs_of(given.column, "--column"), max_rows=given.max_rows,
+        columns=pairs_of(given.column, "--column"), key="--column",
     )  # fmt: skip
+    return first_of_each(rows, given.max_rows)
 
 
 def writer_of(name: str, model: MTLLMPreTrainedModel) -> MTLLMForCausalLM:

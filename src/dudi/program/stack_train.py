@@ -95,6 +95,8 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
             whole=args.save_parents,
         )
         shutil.rmtree(folder / TEXTS, ignore_errors=True)
+        for code, how in made.stand_ins.items():
+            say(f"note: {code} is read as {how}")
         finish(folder, config)
     return 0
 
@@ -199,6 +201,10 @@ def finish(folder: Path, config: StackConfig) -> None:
     read, shortened = (sum(line.get(f"rows/{what}", 0) for line in records) for what in ("read", "shortened"))
     if shortened:
         say(f"note: {shortened:,} of {read:,} rows were longer than max_length and were shortened")
+    if probed := max((line.get("parallel/shortened", 0) for line in records), default=0):
+        say(
+            f"note: {probed:,.0f} rows of data.parallel were longer than max_length and were measured without their end"
+        )
     last: dict[str, Any] = next((record for record in reversed(records) if "loss" in record), {})
     wanted = ("loss", "fvu", "cosine", "accuracy")
     say("  ".join(f"{key} {last[key]:.3g}" for key in wanted if isinstance(last.get(key), float)))

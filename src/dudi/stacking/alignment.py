@@ -97,7 +97,7 @@ class Alignment:
         return found | ({"fvu": float(sums["residual"]) / variance} if variance > 0 else {})
 
     def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
-        """FVU and cosine of each language of the parallel rows."""
+        """FVU and cosine of each language of the parallel rows; how many of them were shortened, where any were."""
         due = last or (self.args.probe_steps > 0 and step % self.args.probe_steps == 0)
         if not self.parallel or not due:
             return {}
@@ -110,7 +110,9 @@ class Alignment:
             batch_size=self.args.per_device_eval_batch_size,
             max_length=self.args.max_length,
         )
-        return {f"{key}/{code}": values[key] for code, values in found.items() for key in ("fvu", "cosine")}
+        measured = {f"{key}/{code}": values[key] for code, values in found.items() for key in ("fvu", "cosine")}
+        shortened = sum(values["shortened"] for values in found.values())
+        return measured | ({"parallel/shortened": shortened} if shortened else {})
 
 
 def teacher_vectors(model: MTLLMModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

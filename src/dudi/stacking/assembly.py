@@ -13,9 +13,12 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from dudi.errors import ConfigError, DataError, DudiError
+from dudi.models.load import PACKAGE
 from dudi.stacking import llm2vec, lora, parts
 
 TRAINED = "trained.safetensors"
+LOCAL = "local"
+"""Of a parent in `config.json`: whether it was a folder with a relative name, and no name on the hub."""
 _MERGED, HEADS = "merged.", ("score.", "lm_head.")
 
 
@@ -94,7 +97,10 @@ def fill(model: Any, trained: Path, dtype: Any = "auto") -> None:
         ConfigError: a parent cannot be had.
         DataError: a weight is missing, or has no place; or a parent is another model than the one that was trained on.
     """
-    reader, config, place = model.reader, model.config, str(trained.parent)
+    place = str(trained.parent)
+    for config in (model.config, model.reader.config):
+        config.parents = {role: from_here(parent, role, place) for role, parent in (config.parents or {}).items()}
+    reader, config = model.reader, model.config
     saved = load_file(trained)
     wanted = config.dtype if dtype in ("auto", None) else dtype
     precision = getattr(torch, wanted) if isinstance(wanted, str) else wanted
@@ -117,6 +123,37 @@ def fill(model: Any, trained: Path, dtype: Any = "auto") -> None:
         model.fill_head(head, place)
 
 
+def from_here(parent: Mapping[str, Any], role: str, place: str) -> dict[str, Any]:
+    """A parent whose names lead to it from the working directory, too: a relative one counts from where it was saved.
+
+    Nothing says where that was, but a run mostly lies below it: each folder above the model is tried.
+
+    Args:
+        parent: Of `config.parents`.
+        role: `encoder` or `llm`.
+        place: The model's folder.
+
+    Raises:
+        ConfigError: the parent was a folder (`local`), and is in none of them.
+    """
+    named = {"name": _from_here(str(parent["name"]), place)}
+    if "adapters" in parent:
+        named["adapters"] = [_from_here(name, place) for name in parent["adapters"]]
+    if parent.get(LOCAL) and not Path(named["name"]).is_dir():
+        raise ConfigError(
+            f"{place}: its {role} is the folder {parent['name']}, relative to where the run was made, and is there "
+            "neither from here nor from any folder above the run; go to where the run was made"
+        )
+    return {**parent, **named}
+
+
+def _from_here(name: str, place: str) -> str:
+    if Path(name).is_absolute() or name.startswith(PACKAGE) or Path(name).exists():
+        return name
+    above = Path(place).resolve().parents
+    return next((str(folder / name) for folder in above if (folder / name).is_dir()), name)
+
+
 def _part(place: str, role: str, config: Any, dtype: torch.dtype) -> PreTrainedModel | None:
     """A part with its parent's weights; one that was trained whole is empty, and gets those that were saved."""
     own = config.encoder_config if role == "encoder" else config.llm_config
@@ -126,7 +163,7 @@ def _part(place: str, role: str, config: Any, dtype: torch.dtype) -> PreTrainedM
     if parent is None:
         empty = parts.empty_encoder(own) if role == "encoder" else parts.empty_llm(own)
         return empty.to(dtype)  # type: ignore[arg-type]
-    keys = {key: value for key, value in parent.items() if key not in ("name", "adapters", "digest")}
+    keys = {key: value for key, value in parent.items() if key not in ("name", "adapters", "digest", LOCAL)}
     try:
         if role == "encoder":
             part = parts.load_encoder(parent["name"], dtype=dtype, **keys)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from dudi.errors import ConfigError
 from dudi.models.load import locate
-from dudi.stacking import llm2vec, lora, parts
+from dudi.stacking import assembly, llm2vec, lora, parts
 from dudi.stacking.configuration import MTLLMConfig
 from dudi.stacking.generating import MTLLMForCausalLM, with_lm_head
 from dudi.stacking.modeling import (
@@ -90,8 +90,15 @@ def build_stack(
     }
     given = {role: (part, source) for role, (part, source) in sources.items() if part is not None}
     if all(part is not None and part.digest for part, _ in given.values()):
-        model.config.parents = {role: {**own, "digest": part.digest} for role, (part, own) in given.items() if part}
+        model.config.parents = {
+            role: {**own, "digest": part.digest, **_local(own["name"])} for role, (part, own) in given.items() if part
+        }
     return model
+
+
+def _local(name: str) -> dict[str, bool]:
+    """A note that a parent's name is a relative folder's: elsewhere it looks like a name on the hub."""
+    return {assembly.LOCAL: True} if not Path(name).is_absolute() and Path(name).is_dir() else {}
 
 
 def join(

@@ -21,6 +21,9 @@ LENGTH, PADDING = 6, 3
 TOLERANCE = 1e-3
 """How far padding may move a state, relative to its size; 16 bits round at 4e-3, and get forty times as much."""
 
+ENCODER_TOLERANCE = 1e-4
+"""The same of an encoder in fp32, which gets 1e-6: a convolution over padding moves small models by 1e-3."""
+
 
 @torch.no_grad()
 def check_attention(llm: PreTrainedModel, attention: str) -> None:
@@ -51,26 +54,34 @@ def check_attention(llm: PreTrainedModel, attention: str) -> None:
 
 @torch.no_grad()
 def check_encoder(encoder: PreTrainedModel) -> None:
-    """Perturb the last token and look at the first state: an encoder's tokens see those behind them.
+    """Perturb the last token and look at the first state: an encoder's tokens see those behind them; look for leaks.
 
     Args:
         encoder: Of a loaded stack, its weights in memory.
 
     Raises:
-        ConfigError: the state does not change: it is a decoder, and belongs on top.
+        ConfigError: the state does not change: it is a decoder, and belongs on top; or padding changes the result.
     """
     embedding: Any = encoder.get_input_embeddings()
     count, padding = len(embedding.weight), encoder.config.pad_token_id
     ids = torch.tensor([[token for token in range(3, count) if token != padding][: LENGTH + 1]])
     ids = ids.to(embedding.weight.device)
     mask = torch.ones_like(ids[:, 1:])
+    behind = ids.new_full((1, PADDING), int(padding or 0))
     with evaluating(encoder):
         # The same tokens but for the last one.
         pair = (ids[:, :-1], torch.cat([ids[:, : LENGTH - 1], ids[:, -1:]], dim=1))
-        first, second = (encoder(input_ids=one, attention_mask=mask).last_hidden_state[:, 0] for one in pair)
-    if not bool((first != second).any()):
+        first, second = (encoder(input_ids=one, attention_mask=mask).last_hidden_state for one in pair)
+        filled, seen = torch.cat([pair[0], behind], dim=1), torch.cat([mask, torch.zeros_like(behind)], dim=1)
+        padded = encoder(input_ids=filled, attention_mask=seen).last_hidden_state[:, : mask.shape[1]]
+    who = type(encoder).__name__
+    if not bool((first[:, 0] != second[:, 0]).any()):
+        raise ConfigError(f"encoder: a {who} reads from left to right and is no encoder; a decoder is named in llm")
+    leak = float((padded - first).abs().max() / first.abs().max().clamp(min=1e-6))
+    if not leak <= (ENCODER_TOLERANCE if first.dtype == torch.float32 else 40 * TOLERANCE):
         raise ConfigError(
-            f"encoder: a {type(encoder).__name__} reads from left to right and is no encoder; a decoder is named in llm"
+            f"encoder: padding changes what a {who} reads (by {leak:.1e} of a state), so that a text would depend on "
+            "its batch; take another encoder"
         )
 
 
@@ -83,11 +94,28 @@ def check_reader(reader: PreTrainedModel, source: Source, max_length: int) -> No
         max_length: Tokens of the longest text.
 
     Raises:
-        ConfigError: ids that its embeddings lack, or fewer positions than tokens.
+        ConfigError: ids that its embeddings lack, fewer positions than tokens, or no place for a word.
     """
     who = type(reader).__name__
+    check_room(source, max_length, "max_length")
     check_ids(reader, source.tokenizer, who)
     check_length(reader, max_length, who, "max_length")
+
+
+def check_room(source: Source, max_length: int, key: str) -> None:
+    """Refuse a length that has no place for more than what a tokenizer sets around a text.
+
+    Args:
+        source: The tokenizer.
+        max_length: Tokens that are read of a text.
+        key: Where that was said, for the message.
+
+    Raises:
+        ConfigError: no token of a text would be read.
+    """
+    around = source.tokenizer.num_special_tokens_to_add()
+    if max_length <= around:
+        raise ConfigError(f"{key}: {max_length} has no place for a word beside {around} special tokens; raise it")
 
 
 def check_reading(reader: Any, source: Source, max_length: int) -> None:

@@ -123,7 +123,7 @@ class MTLLMPreTrainedModel(PreTrainedModel):
         """Hold the parts, with their weights in memory, against what they are: an encoder, and `config.attention`.
 
         Raises:
-            ConfigError: the encoder is a decoder.
+            ConfigError: the encoder is a decoder, or padding changes what it reads.
             DataError: the LLM's attention is another, or padding changes the result.
         """
         if any(parameter.is_meta for parameter in self.parameters()):

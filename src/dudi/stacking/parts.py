@@ -82,6 +82,8 @@ def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
         reader = cast(PreTrainedModel, model.get_encoder())
     if "input_ids" not in inspect.signature(reader.forward).parameters:
         raise ConfigError(f"encoder: a {type(model).__name__} does not read text")
+    if not isinstance(reader, PreTrainedModel):  # FSMT's
+        raise ConfigError(f"encoder: the encoder of a {type(model).__name__} cannot stand alone; take another encoder")
     return reader
 
 

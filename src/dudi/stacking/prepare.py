@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from babel import Locale
+
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.files import atomic_file, sha256_of, write_json, write_text
 from dudi.stacking.codes import Language, find_language, languages_of
@@ -55,9 +57,9 @@ def prepare(
     _check_folder(output)
     done = Prepared(of, output)
     wanted = _wanted(of, languages)
-    evaluation = _hub_evaluation(done, wanted, revision) if place is None else file_rows(of, place.expanduser())
+    evaluation = _hub_evaluation(done, wanted, revision) if place is None else _file_evaluation(of, place.expanduser())
     training: Iterator[Found] = iter(())
-    origin = {
+    origin: dict[str, str | None] = {
         "evaluation": str(place or (of.hub and of.hub.name)),
         "training": str(train or place),
         "revision": revision,
@@ -69,6 +71,8 @@ def prepare(
         training = _english(done, file_rows(of, Path(train).expanduser()))
     only = {language.code for language in wanted.values()} if languages or place is None else None
     _write(done, itertools.chain(evaluation, training), only, max_train)
+    if not done.trained:
+        origin["training"] = None
     write_text(output / RECIPE, recipe_part(done))
     write_json(output / CARD, card(done, origin))
     write_text(output / "README.md", readme(done, origin))
@@ -90,9 +94,18 @@ def _wanted(of: TaskSet, languages: Sequence[str]) -> dict[str, Language]:
     for word in languages:
         meant = known.get(word) or find_language(word)
         if meant is None:
-            raise ConfigError(f"--languages: '{word}' is no language of {of.name}{did_you_mean(word, known)}")
+            raise ConfigError(f"--languages: '{word}' is no language of {of.name}{_meant(of, word, known)}")
         chosen[next((code for code, language in known.items() if language == meant), word)] = meant
     return chosen
+
+
+def _meant(of: TaskSet, word: str, known: Mapping[str, Language]) -> str:
+    """The set's code for what somebody called by its English name; else the nearest code."""
+    names = {name.lower(): code for code, name in Locale("en").languages.items()} | dict(of.folders)
+    named = names.get(word.lower(), "")
+    language = known.get(named) or find_language(named)
+    found = next((code for code, one in known.items() if language is not None and one == language), None)
+    return did_you_mean(word, known) if found is None else f" (did you mean '{found}'?)"
 
 
 def _english_code(of: TaskSet) -> str:
@@ -114,6 +127,12 @@ def _hub_evaluation(done: Prepared, wanted: Mapping[str, Language], revision: st
             # English rows for validation come with those for training.
             if split == "test" or (split == "dev" and language.code != SOURCE_LANGUAGE):
                 yield from hub_rows(of, of.hub, code, language, split, revision)
+
+
+def _file_evaluation(of: TaskSet, place: Path) -> Iterator[Found]:
+    """Rows of files; of a set that has a test alone (Belebele), what says no split is of the test."""
+    alone = "test" if of.hub is not None and set(of.hub.splits) == {"test"} else None
+    return (dataclasses.replace(one, split=one.split or alone) for one in file_rows(of, place))
 
 
 def _hub_training(of: TaskSet, revision: str | None) -> Iterator[Found]:
@@ -138,7 +157,7 @@ def _english(done: Prepared, found: Iterator[Found]) -> Iterator[Found]:
 
 def _write(done: Prepared, found: Iterator[Found], only: set[str] | None, max_train: int | None) -> None:
     """Write each row to the file of its split and language; the files appear when all are whole."""
-    total, seen = 0, set[tuple[str, str, str]]()
+    total, seen, others = 0, set[tuple[str, str, str]](), set[str]()
     opened: dict[tuple[str, str], TextIO] = {}
     with contextlib.ExitStack() as files:
         for one in found:
@@ -154,6 +173,8 @@ def _write(done: Prepared, found: Iterator[Found], only: set[str] | None, max_tr
             why = _unwanted(split, language, only, done.counts[split, language], max_train)
             if why is not None:
                 done.left_out[why] += 1
+                if split == "test":
+                    others.add(language)
                 continue
             place = (split, language)
             name = id_of(done.of, one.located.value, done.counts[place])
@@ -171,9 +192,15 @@ def _write(done: Prepared, found: Iterator[Found], only: set[str] | None, max_tr
             done.rejections.check_share(total, MAX_REJECTED)
         if not any(split == "test" for split, _ in done.counts):
             raise DataError(
-                f"{done.of.name}: no row of a test in it ({total:,} records, {len(done.rejections):,} refused)"
+                f"{done.of.name}: no row of a test in it ({total:,} records, {len(done.rejections):,} refused"
+                f"{''.join(f'; {count:,} {why}' for why, count in done.left_out.items() if count)}){_not_asked(others)}"
             )
     _settle(done)
+
+
+def _not_asked(languages: set[str]) -> str:
+    """What could have been asked for, where nothing was there that was."""
+    return f"; its test is in {', '.join(sorted(languages))}: name some of them with --languages" if languages else ""
 
 
 def _settle(done: Prepared) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from dudi.errors import DataError
 from dudi.models.frozen import evaluating
 from dudi.stacking.modeling import MTLLMModel
 from dudi.stacking.rows import StackRow
-from dudi.stacking.tokens import Source
+from dudi.stacking.tokens import SHORTENED, Source, read_inputs
 
 
 def probe(
@@ -40,7 +41,8 @@ def probe(
 
     Returns:
         For each language `n`, `fvu` (summed squared error over the teacher's variance within the language: 0 is
-        perfect, 1 is as good as the mean) and `cosine` (mean).
+        perfect, 1 is as good as the mean), `cosine` (mean), and `shortened`: texts that either side read without its
+        end.
 
     Raises:
         DataError: a row has no English.
@@ -49,16 +51,20 @@ def probe(
         if row.english is None:
             raise DataError(f"{row.id}: the probe needs the row's English")
     reference = model if teacher is None else teacher
-    taught, read = [], []
+    taught, read, shortened = [], [], Counter[str]()
     for begin in range(0, len(rows), batch_size):
         part = rows[begin : begin + batch_size]
-        own = llm_source.batch([str(row.english) for row in part], ["" for _ in part], max_length=max_length)
-        given = source.batch([row.text for row in part], [row.language for row in part], max_length=max_length)
+        english = llm_source.encode([str(row.english) for row in part], ["" for _ in part], max_length=max_length)
+        texts = source.encode_rows([StackRow(row.text, row.language) for row in part], max_length=max_length)
+        cut = [SHORTENED in own or SHORTENED in given for own, given in zip(english, texts, strict=True)]
+        shortened.update(row.language for row, one in zip(part, cut, strict=True) if one)
+        own, given = llm_source.pad(english), read_inputs(source.collate(texts))
         with evaluating(reference), reference.without_lora():
             taught.append(reference.read_tokens(**_on(reference, own)).vectors.cpu())
         with evaluating(model):
             read.append(model(**_on(model, given)).vectors.cpu())
-    return by_language([row.language for row in rows], torch.cat(read), torch.cat(taught))
+    found = by_language([row.language for row in rows], torch.cat(read), torch.cat(taught))
+    return {code: values | {"shortened": float(shortened[code])} for code, values in found.items()}
 
 
 def by_language(languages: Sequence[str], read: Tensor, taught: Tensor) -> dict[str, dict[str, float]]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dudi.data.locate import records_of
-from dudi.errors import ConfigError, DataError, did_you_mean
+from dudi.errors import DataError
 from dudi.stacking.codes import find_language
 from dudi.stacking.recipe import StackConfig
-from dudi.stacking.rows import COLUMNS, Names, Problem, StackRow, Task, column_names, parse
+from dudi.stacking.rows import NamedColumns, Names, Problem, StackRow, Task, column_names, parse
 from dudi.stacking.store import write_texts
 from dudi.stacking.task_sets import SOURCE_LANGUAGE
 
@@ -25,16 +25,16 @@ def read_rows(
     split: str = "train",
     language: str | None = None,
     columns: Mapping[str, str] | None = None,
+    key: str = "data.columns",
     max_rows: int | None = None,
 ) -> list[StackRow]:
     """Read the rows of a source; arguments as in `iterate_rows`.
 
     Raises:
-        ConfigError: no such source, or a column of ours that does not exist.
+        ConfigError: no such source, a column of ours that does not exist, or one of theirs that no row has.
         DataError: a record is no row, with file and line; or there is none.
     """
-    found = iterate_rows(source, task, split=split, language=language, columns=columns)
-    rows = list(itertools.islice(found, max_rows))
+    rows = list(iterate_rows(source, task, split=split, language=language, columns=columns, key=key, max_rows=max_rows))
     if not rows:
         raise DataError(f"{source}: no row")
     return rows
@@ -47,7 +47,9 @@ def iterate_rows(
     split: str = "train",
     language: str | None = None,
     columns: Mapping[str, str] | None = None,
+    key: str = "data.columns",
     left_out: Counter[str] | None = None,
+    max_rows: int | None = None,
 ) -> Iterator[StackRow]:
     """The rows of a source, one after the other.
 
@@ -57,20 +59,38 @@ def iterate_rows(
         split: On the hub, and in a folder whose files are named by split.
         language: Of rows that do not name theirs.
         columns: Our columns to the rows' own.
+        key: Where these were named, for messages.
         left_out: Counts rows without text, which a corpus of lines has; only where the text is all that is read.
+        max_rows: Read at most this many.
 
     Raises:
-        ConfigError: no such source, or a column of ours that does not exist.
+        ConfigError: no such source, a column of ours that does not exist, or one of theirs that no row has.
         DataError: a record is no row; with file and line.
     """
-    for name in columns or {}:
-        if name not in COLUMNS:
-            raise ConfigError(f"data.columns: '{name}' is not one of {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
-    names = column_names(columns)
+    named = NamedColumns(columns, task, key)
+    found = _parsed(source, task, split, language, column_names(columns), named, left_out)
+    count = 0
+    for row in itertools.islice(found, max_rows):
+        count += 1
+        yield row
+    if count:
+        named.check(source)
+
+
+def _parsed(
+    source: str,
+    task: Task | None,
+    split: str,
+    language: str | None,
+    names: Names,
+    named: NamedColumns,
+    left_out: Counter[str] | None,
+) -> Iterator[StackRow]:
     for located in records_of(source, split):
         place = f"{located.file}:{located.line}"
         if located.problem is not None:
             raise DataError(f"{place}: {': '.join(located.problem)}")
+        named.look(located.value)
         if task is None and _blank(located.value, names):
             if left_out is not None:
                 left_out["blank"] += 1
@@ -78,7 +98,7 @@ def iterate_rows(
         try:
             row = parse(located.value, task, names, language, place)
         except Problem as error:
-            raise DataError(f"{place}: {error}") from None
+            raise DataError(f"{place}: {error}{named.hint(str(error))}") from None
         yield row
 
 
@@ -86,6 +106,20 @@ def _blank(record: Any, names: Names) -> bool:
     texts = [record.get(name) for name in names["text"]] if isinstance(record, Mapping) else []
     given = [text for text in texts if text is not None]
     return len(given) == 1 and isinstance(given[0], str) and not given[0].strip()
+
+
+def first_of_each(rows: Iterable[StackRow], most: int | None) -> list[StackRow]:
+    """The first rows of each language, in the order of all; None: all rows.
+
+    Files that hold one language after the other would give but the first of them.
+    """
+    counts = Counter[str]()
+    kept = []
+    for row in rows:
+        counts[row.language] += 1
+        if most is None or counts[row.language] <= most:
+            kept.append(row)
+    return kept
 
 
 def training_rows(config: StackConfig, task: Task) -> tuple[list[StackRow], list[StackRow]]:
@@ -110,9 +144,10 @@ def store_texts(config: StackConfig, folder: Path) -> dict[str, int]:
     """
     data, left_out = config.data, Counter[str]()
     found = iterate_rows(
-        str(data.train), split=data.split, language=data.language, columns=data.columns, left_out=left_out
-    )
-    write_texts(folder, itertools.islice(found, data.max_rows), str(data.train))
+        str(data.train), split=data.split, language=data.language, columns=data.columns,
+        left_out=left_out, max_rows=data.max_rows,
+    )  # fmt: skip
+    write_texts(folder, found, str(data.train))
     return dict(left_out)
 
 
@@ -137,8 +172,9 @@ def parallel_rows(config: StackConfig) -> list[StackRow]:
     if data.parallel is None:
         return []
     rows = read_rows(
-        data.parallel, split=data.parallel_split, language=data.parallel_language, columns=data.parallel_columns
-    )
+        data.parallel, split=data.parallel_split, language=data.parallel_language, columns=data.parallel_columns,
+        key="data.parallel_columns",
+    )  # fmt: skip
     return with_english(rows, data.parallel)
 
 
@@ -152,7 +188,10 @@ def bitext_rows(config: StackConfig) -> list[StackRow]:
     data = config.data
     if data.bitext is None:
         return []
-    rows = read_rows(data.bitext, split=data.bitext_split, language=data.bitext_language, columns=data.bitext_columns)
+    rows = read_rows(
+        data.bitext, split=data.bitext_split, language=data.bitext_language, columns=data.bitext_columns,
+        key="data.bitext_columns",
+    )  # fmt: skip
     return with_english(rows, data.bitext, "data.bitext_columns")
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from dudi.errors import DataError, did_you_mean
+from dudi.errors import ConfigError, DataError, did_you_mean
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "id": ("id", "row"),
@@ -89,6 +89,52 @@ class Problem(ValueError):
     """Why a record is no row."""
 
 
+class NamedColumns:
+    """The columns that somebody named, held against records as they pass: one that none of them has is a slip.
+
+    Only what the task reads counts: a recipe may name columns for another stage.
+
+    Args:
+        columns: Ours to theirs.
+        task: What is asked; None where the text is all that is read.
+        key: Where they were named, for messages.
+
+    Raises:
+        ConfigError: a column of ours that does not exist.
+    """
+
+    def __init__(self, columns: Mapping[str, str] | None, task: Task | None, key: str = "data.columns") -> None:
+        for name in columns or {}:
+            if name not in COLUMNS:
+                raise ConfigError(f"{key}: '{name}' is not one of {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
+        read = columns_of(task)
+        self.key = key
+        self.missing = {ours: theirs for ours, theirs in (columns or {}).items() if ours in read}
+        self._there: dict[str, None] = {}
+
+    def look(self, record: Any) -> None:
+        """Note what a record has."""
+        if self.missing and isinstance(record, Mapping):
+            self._there |= dict.fromkeys(map(str, record))
+            self.missing = {ours: theirs for ours, theirs in self.missing.items() if theirs not in record}
+
+    def check(self, source: str) -> None:
+        """Say which column was in no record.
+
+        Raises:
+            ConfigError: there is one; the message names the nearest that there is.
+        """
+        for ours, theirs in self.missing.items():
+            raise ConfigError(
+                f"{self.key}: {source}: no row has a column '{theirs}', which was named for '{ours}'"
+                f"{did_you_mean(theirs, self._there)}; rows have {', '.join(self._there)}"
+            )
+
+    def hint(self, problem: str) -> str:
+        """What is meant, where a record is no row for want of a column that was named."""
+        return next((did_you_mean(name, self._there) for name in self.missing.values() if f"'{name}'" in problem), "")
+
+
 def rows_from_records(
     records: Iterable[Mapping[str, Any]],
     task: Task | None = None,
@@ -109,20 +155,28 @@ def rows_from_records(
         max_rows: Read at most this many.
 
     Raises:
+        ConfigError: a column of ours that does not exist, or one of theirs that no record has.
         DataError: naming the record and what is wrong with it.
     """
-    names = column_names(columns)
+    names, named = column_names(columns), NamedColumns(columns, task, "columns")
     rows: list[StackRow] = []
     for number, record in enumerate(records, start=1):
         if max_rows is not None and len(rows) >= max_rows:
             break
+        named.look(record)
         try:
             rows.append(parse(record, task, names, language, f"{source}:{number}"))
         except Problem as error:
-            raise DataError(f"{source}:{number}: {error}") from None
+            raise DataError(f"{source}:{number}: {error}{named.hint(str(error))}") from None
     if not rows:
         raise DataError(f"{source}: no row")
+    named.check(source)
     return rows
+
+
+def columns_of(task: Task | None) -> tuple[str, ...]:
+    """Our columns that are read for a task; None: where the text is all that is read."""
+    return ("id", "language", "text", "english", *(() if task is None else (*_ASKED[task.kind], "split", "item")))
 
 
 def column_names(columns: Mapping[str, str] | None) -> Names:
@@ -144,9 +198,9 @@ def parse(
     """
     if not isinstance(record, Mapping):
         raise Problem("is no mapping of names to values")
-    asked = () if task is None else (*_ASKED[task.kind], "split", "item")
+    asked = columns_of(task)
     values: dict[str, Any] = dict.fromkeys(names)
-    for name in ("id", "language", "text", "english", *asked):
+    for name in asked:
         values[name] = _value(record, names[name])
     code = values["language"] or language
     if not isinstance(code, str) or not code:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ class Prepared:
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     languages: dict[str, Language] = dataclasses.field(default_factory=dict)
 
+    @property
+    def trained(self) -> int:
+        """Rows to train on."""
+        return sum(count for (split, _), count in self.counts.items() if split == "train")
+
 
 def recipe_part(done: Prepared) -> str:
     """The sections `task` and `data` of a recipe, for `--task` or `extends`."""
@@ -60,11 +65,15 @@ def recipe_part(done: Prepared) -> str:
     return "\n".join(lines) + "\n"
 
 
-def task_words(folder: Path) -> list[str]:
+def task_words(folder: Path, given: Sequence[str] = ()) -> list[str]:
     """A prepared set's part of a recipe as words of the command line: its task, its rows, and nothing of another set's.
 
+    Args:
+        folder: Of the set.
+        given: More words, which win over these: they may name rows to train on.
+
     Raises:
-        ConfigError: the folder holds no prepared set.
+        ConfigError: the folder holds no prepared set, or one without rows to train on, and no word names some.
     """
     file = folder / RECIPE
     try:
@@ -72,6 +81,12 @@ def task_words(folder: Path) -> list[str]:
         task, data = dict(part["task"]), dict(part["data"])
     except (DudiError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"--task {folder}: holds no set of `dudi stack prepare` ({RECIPE})") from error
+    if "train" not in data and not any(word.partition("=")[0] in ("data", "data.train") for word in given):
+        name = folder.as_posix()
+        raise ConfigError(
+            f"--task {name}: the set has no train part, and the recipe's rows are of another task; prepare it again "
+            "with --train FILE or --train hub, or name rows with data.train=FILE"
+        )
     others: dict[str, Any] = {"eval": None, "eval_split": None, "split": "train", "columns": {}, "language": None}
     # Where the folder has been moved, its rows have moved with it.
     rows = {key: str(folder / Path(place).parent.name / Path(place).name) for key, place in data.items()}
@@ -115,14 +130,15 @@ def readme(done: Prepared, origin: Mapping[str, Any]) -> str:
     table = grid_of(("train", "dev", "test", "read by NLLB as"), rows, corner="language")
     left = [f"- {why}{f': {count:,} rows' if count else ''}" for why, count in done.left_out.items()]
     left += [f"- records that give no row: {len(done.rejections):,}, each in `{REJECTED}`"] if done.rejections else []
+    training = f"training rows from `{origin['training']}`" if done.trained else "no training rows"
     revision = f" at revision {origin['revision']}" if origin["revision"] else ""
     fields = ", ".join([*of.fields, *(["choices"] if of.choices else [])])
     return "\n".join(
         [
             f"# {of.title}",
             "",
-            f"{of.paper}. Licence: {of.licence}. Evaluation rows from `{origin['evaluation']}`, training rows from "
-            f"`{origin['training']}`{revision}, by `dudi stack prepare {of.name}`. Nothing is cut, and {fields} stay "
+            f"{of.paper}. Licence: {of.licence}. Evaluation rows from `{origin['evaluation']}`, "
+            f"{training}{revision}, by `dudi stack prepare {of.name}`. Nothing is cut, and {fields} stay "
             "fields of their own. The same `id` is the same item in every language, where the set is parallel.",
             "",
             markdown(table),
@@ -130,7 +146,7 @@ def readme(done: Prepared, origin: Mapping[str, Any]) -> str:
             "Left out:" if left else "Nothing was left out.",
             *left,
             "",
-            f"    dudi stack teach RECIPE --task {done.folder}     # or finetune, distill",
+            *([f"    dudi stack teach RECIPE --task {done.folder}     # or finetune, distill"] if done.trained else []),
             f"    dudi stack eval RUN {done.folder}",
             "",
         ]
@@ -145,7 +161,7 @@ def said(done: Prepared) -> str:
     evaluated = {language for split, language in done.counts if split == "test"}
     counted = ", ".join(f"{totals[split]:,} {split}" for split in ("train", "dev", "test"))
     lines = [f"{done.folder}: {counted}; {len(evaluated)} languages in the test"]
-    if not totals["train"]:
+    if not done.trained:
         lines.append("note: no training rows; --train FILE, or --train hub, brings English ones")
     for code, one in done.languages.items():
         if one.nllb is None:

@@ -15,7 +15,11 @@ from dudi.errors import ConfigError
 from dudi.stacking.codes import Language, find_language, languages_of
 from dudi.stacking.task_sets import Hub, TaskSet
 
-SPLITS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "val": "dev", "test": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "valid", "validation", "val"), "dev"),
+    "test": "test",
+}
 LANGUAGE_COLUMNS = ("lang", "language", "dialect")
 _APART = re.compile(r"[./\\-]")
 

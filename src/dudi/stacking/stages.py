@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,19 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Made:
-    """What a stage leaves: a model and the tokenizers that are saved with it."""
+    """What a stage leaves: a model and the tokenizers that are saved with it.
+
+    Attributes:
+        model: The model.
+        tokenizer: That it reads with.
+        llm_tokenizer: Of its LLM.
+        stand_ins: Languages of the rows that were read as others: {"hin_Latn": "hin_Deva, since ..."}.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     llm_tokenizer: PreTrainedTokenizerBase | None = None
+    stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def task_of(config: StackConfig) -> Task:
@@ -112,7 +120,7 @@ def align(job: Job) -> Made:
         model, source, llm_source, job.rows, job.args, job.lora, job.parallel,
         bitext=job.bitext, resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(model, source.tokenizer, llm_source.tokenizer)
+    return Made(model, source.tokenizer, llm_source.tokenizer, source.stand_ins)
 
 
 def teach(job: Job) -> Made:
@@ -146,7 +154,7 @@ def distill(job: Job) -> Made:
         model, source, job.rows, job.task, found, stored.head_of(name), job.args, job.lora,
         eval_rows=job.eval_rows, llm_tokenizer=_inner(llm_source), resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(headed, source.tokenizer, _inner(llm_source))
+    return Made(headed, source.tokenizer, _inner(llm_source), source.stand_ins)
 
 
 def finetune(job: Job) -> Made:
@@ -157,7 +165,7 @@ def finetune(job: Job) -> Made:
         model, source, job.rows, job.task, job.args, job.lora,
         eval_rows=job.eval_rows, llm_tokenizer=_inner(llm_source), resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(model, source.tokenizer, _inner(llm_source))
+    return Made(model, source.tokenizer, _inner(llm_source), source.stand_ins)
 
 
 def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:

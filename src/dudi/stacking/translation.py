@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
+from dudi.stacking.checks import check_room
 from dudi.stacking.codes import find_language, names_of
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import SHORTENED, Source, of_like_length
@@ -28,11 +30,13 @@ class Translated:
         rows: All rows; those that were in the target language are as they were.
         seconds: Wall time for each row that was translated.
         cut: Texts of each language that were longer than the translator reads; languages without any are left out.
+        unfinished: Texts of each language whose translation stopped at the longest that is written; likewise.
     """
 
     rows: list[StackRow]
     seconds: float
     cut: dict[str, int]
+    unfinished: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -48,6 +52,7 @@ def translate(
     max_length: int = LENGTH,
     max_new_tokens: int = 256,
     cut: Counter[str] | None = None,
+    unfinished: Counter[str] | None = None,
 ) -> list[str]:
     """Translate texts with a whole MT model, by beam search over batches of similar length.
 
@@ -62,12 +67,17 @@ def translate(
         max_length: Tokens of a text that are read.
         max_new_tokens: Longest translation.
         cut: Counts texts of each language that were longer than `max_length`.
+        unfinished: Counts texts of each language whose translation had not ended after `max_new_tokens`.
 
     Raises:
-        ConfigError: a language code is unknown, the model has no decoder, or it cannot be told what to write.
+        ConfigError: a language code is unknown, the model has no decoder, it cannot be told what to write, or
+            `max_length` has no place for a word.
     """
     if not model.can_generate():
         raise ConfigError(f"translate: a {type(model).__name__} has no decoder; name the whole MT model")
+    check_room(source, max_length, "--translate-length")
+    if not texts:
+        return []
     begin_with, prefix = _asked_for(source, target)
     writer: Any = model.eval()  # `generate` is a mixin's, which the base class does not name
     encoded = source.encode([prefix + text for text in texts], languages, max_length=max_length)
@@ -85,7 +95,19 @@ def translate(
         )
         for place, text in zip(places, source.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
             found[place] = text.strip()
+        if unfinished is not None:
+            ended = _ended(writer, written, max_new_tokens)
+            unfinished.update(languages[place] for place, one in zip(places, ended, strict=True) if not one)
     return found
+
+
+def _ended(writer: Any, written: Tensor, max_new_tokens: int) -> list[bool]:
+    """Of each translation whether it came to its end by itself."""
+    settings = writer.generation_config
+    ends = torch.tensor(settings.eos_token_id if settings.eos_token_id is not None else -1, device=written.device)
+    # The first token is the decoder's start, which is NLLB's end too; the last one may be an end by force (mBART).
+    new = written[:, 1 : max_new_tokens + (settings.forced_eos_token_id is None)]
+    return torch.isin(new, ends).any(dim=1).tolist()
 
 
 def _asked_for(source: Source, target: str) -> tuple[int | None, str]:
@@ -145,14 +167,15 @@ def translate_rows(
     pieces = [(row.text, *([row.pair] if row.pair is not None else []), *row.choices) for row in foreign]
     texts = [text for piece in pieces for text in piece]
     languages = [row.language for row, piece in zip(foreign, pieces, strict=True) for _ in piece]
-    started, cut = time.perf_counter(), Counter[str]()
-    english = iter(translate(model, source, texts, languages, target, cut=cut, **options) if texts else [])
+    started, cut, unfinished = time.perf_counter(), Counter[str](), Counter[str]()
+    found = translate(model, source, texts, languages, target, cut=cut, unfinished=unfinished, **options)
+    english = iter(found)
     seconds = (time.perf_counter() - started) / max(len(foreign), 1)
     done = {
         id(row): _replaced(row, [next(english) for _ in piece], target)
         for row, piece in zip(foreign, pieces, strict=True)
     }
-    return Translated([done.get(id(row), row) for row in rows], seconds, dict(cut))
+    return Translated([done.get(id(row), row) for row in rows], seconds, dict(cut), dict(unfinished))
 
 
 def _same(source: Source, language: str, target: str) -> bool:

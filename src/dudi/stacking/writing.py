@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -163,6 +164,7 @@ def write(
     batch_size: int = 32,
     max_length: int = 256,
     max_new_tokens: int = 64,
+    shortened: Counter[str] | None = None,
     **options: Any,
 ) -> list[str]:
     """Ask a stack about rows, each read in its own language; what it writes, in the order of the rows.
@@ -176,6 +178,7 @@ def write(
         batch_size: Rows at a time, of similar length.
         max_length: Tokens of a row that are read.
         max_new_tokens: Longest answer.
+        shortened: Counts rows of each language that were longer than `max_length`.
         options: More of what `generate` of `transformers` takes.
 
     Raises:
@@ -186,6 +189,8 @@ def write(
     check_reading(model.reader, source, max_length)
     wording, llm = Wording(llm_tokenizer), cast(PreTrainedModel, model.reader.llm)
     encoded = source.encode_rows(rows, max_length=max_length)
+    if shortened is not None:
+        shortened.update(row.language for row, ids in zip(rows, encoded, strict=True) if SHORTENED in ids)
     longest = max(sum(len(ids.get(name, ())) for name in ("input_ids", f"{OWN}input_ids")) for ids in encoded) + 1
     longest += len(wording.prompt_ids(prompt)) + max_new_tokens
     check_length(llm, longest, type(llm).__name__, "max_new_tokens, behind text and prompt,")

@@ -150,8 +150,8 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
     for one in row.stages:
         earlier = {key: made[name] for key, name in one.after.items()}
         try:
-            task = () if one.task is None else read_words(one.verb, task_words(Path(one.task)))
             said = read_words(one.verb, one.told)
+            task = () if one.task is None else read_words(one.verb, task_words(Path(one.task), (*said, *one.words)))
             words = (*said, *(PlacedWord(word, one.place("task")) for word in task), *one.words)
             # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
             told = tuple(
