@@ -5,6 +5,9 @@ import pytest
 from dudi.comparison.bootstrap import lead
 from dudi.comparison.items import answers_by_run
 from dudi.comparison.load import load_evaluations
+from dudi.comparison.packed import pack, unpacked
+from dudi.comparison.paired import ITEM_PERMUTATION, MCNEMAR, paired_permutation
+from dudi.comparison.render import render
 from dudi.comparison.table import compare
 from dudi.evaluation.records import Evaluation, Run, keep_evaluations
 
@@ -80,3 +83,53 @@ def test_dudi_compare_gives_a_diamond_to_what_they_do(tmp_path):
     table = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]))
     assert table.cell("own", "overall").significant
     assert not table.notes
+
+
+LANGUAGES = ("th", "vi", "id", "ms", "tl", "ta", "my", "en")
+
+
+def kept_in_languages(folder, name, right):
+    """One seed's scores and answers: every item is asked in eight languages, and is right or wrong in all of them."""
+    lines = [
+        stack_line(code, str(n), own) | {"benchmark": "b", "subject": name}
+        for code in LANGUAGES
+        for n, own in enumerate(right)
+    ]
+    accuracy = {"accuracy": sum(right) / len(right)}
+    run = Run(0, {"overall": accuracy, "by_language": dict.fromkeys(LANGUAGES, accuracy)})
+    keep_evaluations([Evaluation(name, "m", {"name": "b"}, (run,))], lines, folder)
+
+
+@pytest.mark.parametrize(("only_own", "only_rival", "marked"), [(7, 3, False), (20, 2, True)])
+def test_one_seed_a_side_is_tested_over_items(only_own, only_rival, marked, tmp_path):
+    """Eight languages of ten items are ten items, and not eighty questions."""
+    right = [True] * only_own + [False] * only_rival
+    kept_in_languages(tmp_path, "own", right)
+    kept_in_languages(tmp_path, "rival", [not value for value in right])
+    table = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]))
+    cell = table.cell("own", "overall")
+    assert cell.test == ITEM_PERMUTATION and cell.significant is marked
+    assert cell.p == pytest.approx(paired_permutation([1.0] * only_own + [-1.0] * only_rival), rel=0.5)
+    assert table.cell("own", "th").test == MCNEMAR  # there every item is one question
+    shown = " ".join(render(table, "text").split())
+    assert f"{ITEM_PERMUTATION}, p <" in shown and "over items over questions" not in shown
+
+
+def test_what_cancels_within_an_item_is_no_difference(tmp_path):
+    """One of three items is won in one language and lost in another: it has no say, as a question that both have."""
+    for name, wins in (("own", "ab"), ("rival", "c")):
+        lines = [
+            stack_line(code, item, item in wins if item != "c" else (code == "th") == (name == "own"))
+            | {"benchmark": "b", "subject": name}
+            for code in ("th", "vi")
+            for item in "abc"
+        ]
+        scores = {"accuracy": sum(line["scores"]["accuracy"] for line in lines) / 6}
+        keep_evaluations([Evaluation(name, "m", {"name": "b"}, (Run(0, {"overall": scores}),))], lines, tmp_path)
+    cell = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]), by="overall").cell("own", "overall")
+    assert (cell.test, cell.p) == (ITEM_PERMUTATION, 2 / 4)
+
+
+def test_packed_rows_of_an_item_in_two_splits_are_two():
+    lines = [stack_line("th", "1", right) | {"split": split} for split, right in (("x", True), ("y", False))]
+    assert len({line["id"] for line in unpacked(pack(lines, "accuracy"))}) == 2

@@ -33,8 +33,8 @@ def answers_by_run(
     """
     runs: dict[int, list[Answer]] = {}
     for line in lines:
-        for name, score in question_scores([line], metric, by, column).items():
-            own = Answer(line.get("item", name), score.cell, score.value * score.weight, score.weight)
+        for score in question_scores([line], metric, by, column).values():
+            own = Answer(score.item, score.cell, score.value * score.weight, score.weight)
             runs.setdefault(int(line.get("seed") or 0), []).append(own)
     return runs
 

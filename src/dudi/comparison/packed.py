@@ -92,7 +92,7 @@ def unpacked(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for place, (own, weight) in enumerate(zip(_numbers(scored), several, strict=True), first):
             if weight:
                 line: dict[str, Any] = {
-                    "id": "/".join(map(str, (language, split, place) if task is None else (language, task, place))),
+                    "id": "/".join(map(str, (language, split, *([] if task is None else [task]), place))),
                     "item": place,
                     "language": language,
                     "split": split,

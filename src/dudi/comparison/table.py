@@ -1,10 +1,10 @@
 """Several evaluations side by side, as data: means, the best and second best, and whether a lead is one.
 
 A lead over seeds is tested with Almost Stochastic Order (`dudi.comparison.significance`), that of one single model over
-another question by question (`dudi.comparison.paired`). The best and the second best of each
-column are marked, and a diamond says that the best is significantly better than the next. In Tables 2 and 3 of the
-paper (arXiv 2606.04694) all diamonds belong to one method, and its rival is the best other one overall: `candidate`.
-That a method is better than each of several is more than one test: `rivals`.
+another question by question, or item by item where questions share one (`dudi.comparison.paired`). The best and the
+second best of each column are marked, and a diamond says that the best is significantly better than the next. In
+Tables 2 and 3 of the paper (arXiv 2606.04694) all diamonds belong to one method, and its rival is the best other one
+overall: `candidate`. That a method is better than each of several is more than one test: `rivals`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Cell:
         against: The other side of it: the next best, or the candidate's rival.
         significant: Whether every test that was made of the method here says that it is better.
         p: Of a test over questions; None where there was none.
-        test: Which one: `McNemar` or `paired permutation`.
+        test: Which one: `McNemar`, `paired permutation` or `paired permutation over items`.
         error: Standard error over questions, of one run that brings it; None for several.
     """
 
@@ -70,7 +70,7 @@ class Duel:
         difference: Of the means, in the metric's shown unit.
         eps: eps_min of Almost Stochastic Order over the seeds; None for single models.
         p: Of the test over questions of single models, two-sided; None over seeds.
-        test: Which one: `McNemar` or `paired permutation`; None over seeds.
+        test: Which one, as in a cell; None over seeds.
         significant: Whether eps is below tau and, where answers are kept, a bootstrap over questions carries the lead;
             or whether p is below what the tests of the table together leave each, in the favour of who is tested.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from dudi.evaluation.metrics import OVERALL
@@ -22,11 +22,13 @@ class QuestionScore:
         weight: What it weighs among the questions of its cell: bytes for bits per byte, else 1.
         cell: Language and task, where the benchmark averages cells; else empty: all questions weigh alike (lines that
             were packed say `pooled`).
+        item: What it has in common with the same question in other languages: the line's `item`, else its `id`.
     """
 
     value: float
     weight: float
     cell: tuple[str, str] | tuple[()] = ()
+    item: Hashable = None
 
 
 def question_scores(
@@ -65,7 +67,9 @@ def _score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
         value = bits / weight if _is_number(bits) and _is_number(weight) and weight else None
     else:
         value, weight, cell = line.get(_FIELDS.get(metric, metric)), 1.0, ()
-    return QuestionScore(float(value), float(weight), cell) if _is_number(value) and _is_number(weight) else None
+    if not _is_number(value) or not _is_number(weight):
+        return None
+    return QuestionScore(float(value), float(weight), cell, line.get("item", str(line.get("id"))))
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
