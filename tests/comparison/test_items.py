@@ -9,6 +9,7 @@ from dudi.comparison.packed import pack, unpacked
 from dudi.comparison.paired import ITEM_PERMUTATION, MCNEMAR, paired_permutation
 from dudi.comparison.render import render
 from dudi.comparison.table import compare
+from dudi.evaluation.question_scores import question_scores
 from dudi.evaluation.records import Evaluation, Run, keep_evaluations
 
 
@@ -133,3 +134,17 @@ def test_what_cancels_within_an_item_is_no_difference(tmp_path):
 def test_packed_rows_of_an_item_in_two_splits_are_two():
     lines = [stack_line("th", "1", right) | {"split": split} for split, right in (("x", True), ("y", False))]
     assert len({line["id"] for line in unpacked(pack(lines, "accuracy"))}) == 2
+
+
+def test_a_split_tests_what_it_shows():
+    """A part's number is the mean over languages without the one that was learned in, as the total is."""
+    english = [stack_line("eng_Latn", str(n), True, overall=False) | {"split": "x"} for n in range(4)]
+    lines = english + [stack_line("ind_Latn", str(n), n < 1) | {"split": "x"} for n in range(4)]
+    lines += [line | {"id": f"y/{line['id']}", "split": "y"} for line in english]
+    packed = list(unpacked(pack(lines, "accuracy")))
+    rival = [line | {"scores": {"accuracy": 0.0}} for line in lines]
+    for each in (lines, packed):
+        sides = (list(answers_by_run(own, "accuracy", "split", "x").values()) for own in (each, rival))
+        assert [sum(one.value for one in run) for side in sides for run in side] == [1.0, 0.0]
+        assert {one.cell[0] for one in question_scores(each, "accuracy", "split", "x").values()} == {"ind_Latn"}
+        assert len(answers_by_run(each, "accuracy", "split", "y")[0]) == 4  # nothing else is there, and it is shown

@@ -11,7 +11,7 @@ from typing import Any
 from dudi.comparison.bootstrap import Answer, Lead, lead
 from dudi.comparison.packed import unpacked
 from dudi.evaluation.metrics import OVERALL, Metric
-from dudi.evaluation.question_scores import question_scores
+from dudi.evaluation.question_scores import in_column, question_score
 from dudi.evaluation.records import Evaluation
 from dudi.training.runlog import read_jsonl
 
@@ -25,15 +25,15 @@ def answers_by_run(
         lines: Lines of `answers.jsonl`, of one model and benchmark; a line's `seed` says which run it is of.
         metric: Such as `accuracy`, `exact_match` or `bits_per_byte`.
         by: `language`, `split`, `task`: what a line must say.
-        column: What it must say there; `overall` takes every line that counts there.
+        column: What it must say there; `overall` takes every line. Only those that count in the column are taken.
 
     Returns:
         By seed. An item is a line's `item`, what it has in common with the same question in other languages, else its
         `id`; a group is the cell that the benchmark averages, where it averages cells.
     """
     runs: dict[int, list[Answer]] = {}
-    for line in lines:
-        for score in question_scores([line], metric, by, column).values():
+    for line in in_column(lines, by, column):
+        if (score := question_score(line, metric)) is not None:
             own = Answer(score.item, score.cell, score.value * score.weight, score.weight)
             runs.setdefault(int(line.get("seed") or 0), []).append(own)
     return runs

@@ -40,22 +40,32 @@ def question_scores(
         lines: Lines of `answers.jsonl`, of one model, benchmark and seed.
         metric: Such as `exact_match` or `acc`.
         by: `language`, `split`, `task`: what a line must say.
-        column: What it must say there; `overall` takes every line but those that say `overall: false`: the language
-            that a task was learned in has a column of its own and does not count there.
+        column: As `in_column`.
 
     Returns:
         By the question's id, those that have the metric.
     """
-    found = {}
-    for line in lines:
-        if line.get("overall") is not False if column == OVERALL else line.get(by) == column:
-            score = _score(line, metric)
-            if score is not None:
-                found[str(line.get("id"))] = score
-    return found
+    scores = {str(line.get("id")): question_score(line, metric) for line in in_column(lines, by, column)}
+    return {name: score for name, score in scores.items() if score is not None}
 
 
-def _score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
+def in_column(lines: Iterable[Mapping[str, Any]], by: str, column: str) -> list[Mapping[str, Any]]:
+    """The lines whose scores a column of a table shows.
+
+    Args:
+        lines: Lines of `answers.jsonl`.
+        by: `language`, `split`, `task`: what a line must say.
+        column: What it must say there; `overall` takes every line. Those that say `overall: false` are of the language
+            that a task was learned in: it has a column of its own, and is in no other unless it is alone there.
+    """
+    own = [line for line in lines if column == OVERALL or line.get(by) == column]
+    if column != OVERALL and by == "language":
+        return own
+    return [line for line in own if line.get("overall") is not False] or own
+
+
+def question_score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
+    """What one line scored in a metric, such as `exact_match` or `acc`; None where it does not have it."""
     own = line.get("scores")
     if isinstance(own, Mapping):
         value, weights = own.get(metric), line.get("weights")
