@@ -1,5 +1,7 @@
 """Lines of `answers.jsonl` as items: of every metric the table's own number, and languages of a question together."""
 
+import dataclasses
+
 import pytest
 
 from dudi.comparison.bootstrap import lead
@@ -10,7 +12,8 @@ from dudi.comparison.paired import ITEM_PERMUTATION, MCNEMAR, paired_permutation
 from dudi.comparison.render import render
 from dudi.comparison.table import compare
 from dudi.evaluation.question_scores import question_scores
-from dudi.evaluation.records import Evaluation, Run, keep_evaluations
+from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
+from dudi.training.runlog import read_jsonl
 
 
 def stack_line(language, item, right, seed=0, overall=True):
@@ -148,3 +151,20 @@ def test_a_split_tests_what_it_shows():
         assert [sum(one.value for one in run) for side in sides for run in side] == [1.0, 0.0]
         assert {one.cell[0] for one in question_scores(each, "accuracy", "split", "x").values()} == {"ind_Latn"}
         assert len(answers_by_run(each, "accuracy", "split", "y")[0]) == 4  # nothing else is there, and it is shown
+
+
+def test_a_metric_that_answers_do_not_tell_is_not_marked(tmp_path):
+    """What four seeds show over fourteen items says nothing of other items, and a file of answers is there to ask."""
+    for name, level in (("own", 0.7), ("rival", 0.5)):
+        kept(tmp_path, name, [alternating(14, {seed}) for seed in range(4)], range(4))
+        (one,) = (each for each in read_evaluations(tmp_path / "evaluation.json") if each.name == name)
+        runs = [Run(run.seed, {"overall": {"score": level + run.seed / 100}}) for run in one.runs]
+        lines = [line for line in read_jsonl(tmp_path / "answers.jsonl") if line["subject"] == name]
+        keep_evaluations([dataclasses.replace(one, runs=tuple(runs))], lines, tmp_path)
+    evaluations = load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"])
+    table = compare(evaluations, by="overall", metric="score")
+    assert table.cell("own", "overall").eps < 0.2 and not table.cell("own", "overall").significant
+    assert any("not held against other items" in note and "score" in note for note in table.notes)
+    (tmp_path / "answers.jsonl").unlink()
+    table = compare(evaluations, by="overall", metric="score")
+    assert table.cell("own", "overall").significant and not table.notes  # on the seeds alone

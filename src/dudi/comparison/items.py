@@ -80,7 +80,8 @@ def resampled(
         comparisons: How many these are.
 
     Returns:
-        None where the answers of a run are missing, or the runs did not answer the same questions.
+        None where the answers of a run are missing or do not have the metric, or the runs did not answer the same
+        questions.
     """
     sides = [_answers(each, metric, by, column) for each in (one, other)]
     asked = {frozenset((own.item, own.group) for own in run) for side in sides for run in side}
@@ -89,12 +90,20 @@ def resampled(
     return lead(*sides, confidence=confidence, comparisons=comparisons)
 
 
+def has_answers(evaluation: Evaluation) -> bool:
+    """Whether the answers of every run are kept, whatever they say."""
+    return all(lines_of(run) for run in _single(evaluation))
+
+
+def _single(evaluation: Evaluation) -> list[Evaluation]:
+    parts = evaluation.parts or (evaluation,)
+    return [dataclasses.replace(part, runs=(run,)) for part in parts for run in part.runs]
+
+
 def _answers(evaluation: Evaluation, metric: Metric, by: str, column: str) -> list[list[Answer]]:
     """The answers of each run; nothing where those of one are missing."""
-    parts = evaluation.parts or (evaluation,)
-    single = [dataclasses.replace(part, runs=(run,)) for part in parts for run in part.runs]
     found: list[list[Answer]] = []
-    for run in single:
+    for run in _single(evaluation):
         answers = [own for each in answers_by_run(lines_of(run), metric.name, by, column).values() for own in each]
         found.append([dataclasses.replace(own, value=metric.better * own.value) for own in answers])
     return found if all(found) else []
