@@ -5,14 +5,18 @@ import dataclasses
 import pytest
 
 from dudi.comparison.bootstrap import lead
-from dudi.comparison.items import answers_by_run
+from dudi.comparison.items import answers_by_run, resampled
 from dudi.comparison.load import load_evaluations
 from dudi.comparison.packed import pack, unpacked
 from dudi.comparison.paired import ITEM_PERMUTATION, MCNEMAR, paired_permutation
 from dudi.comparison.render import render
 from dudi.comparison.table import compare
+from dudi.evaluation.metrics import METRICS
 from dudi.evaluation.question_scores import question_scores
 from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
+from dudi.stacking.evaluation import judged
+from dudi.stacking.rows import StackRow
+from dudi.stacking.systems import scores_of
 from dudi.training.runlog import read_jsonl
 
 
@@ -168,3 +172,36 @@ def test_a_metric_that_answers_do_not_tell_is_not_marked(tmp_path):
     (tmp_path / "answers.jsonl").unlink()
     table = compare(evaluations, by="overall", metric="score")
     assert table.cell("own", "overall").significant and not table.notes  # on the seeds alone
+
+
+def classified(seed, count, wrong):
+    """Rows of three classes in three languages; those in `wrong` are answered with the next class."""
+    for code in ("eng_Latn", "th", "vi"):
+        for n in range(count):
+            label, answer = n % 3, (n + (n in wrong)) % 3
+            line = stack_line(code, str(n), label == answer, seed, overall=code != "eng_Latn")
+            yield line | {"id": f"{code}/{n}", "label": label, "answer": answer}
+
+
+@pytest.mark.parametrize("count", [6, 60])
+def test_macro_f1_is_made_of_labels_and_answers(count, tmp_path):
+    """What is drawn again is the number that the table shows, and few items carry no lead in it either."""
+    shown = {}
+    for name, modulus in (("own", 6), ("rival", 3)):
+        runs, lines = [], []
+        for seed in range(4):
+            wrong = {n for n in range(count) if n % modulus == 1} | {seed}
+            own = list(classified(seed, count, wrong))
+            rows = [StackRow("x", line["language"], line["label"]) for line in own]
+            judgement = judged(rows, [line["answer"] for line in own], 0.0)
+            runs.append(Run(seed, scores_of(judgement.per_language, "eng_Latn")))
+            lines += [line | {"benchmark": "b", "subject": name} for line in own]
+        shown[name] = sum(run.scores["overall"]["macro_f1"] for run in runs) / 4
+        keep_evaluations([Evaluation(name, "m", {"name": "b"}, tuple(runs))], lines, tmp_path)
+    sides = [f"{tmp_path}:{name}" for name in shown]
+    found = resampled(
+        *load_evaluations(sides), METRICS["macro_f1"], "overall", "overall", confidence=0.95, comparisons=1
+    )
+    assert found.difference == pytest.approx(shown["own"] - shown["rival"])
+    cell = compare(load_evaluations(sides), metric="macro_f1").cell("own", "overall")
+    assert cell.eps < 0.2 and cell.significant is (count == 60)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.comparison.bootstrap import Answer, Lead, lead
 from dudi.comparison.packed import unpacked
-from dudi.evaluation.metrics import OVERALL, Metric
-from dudi.evaluation.question_scores import in_column, question_score
+from dudi.evaluation.metrics import MACRO_F1, OVERALL, Metric
+from dudi.evaluation.question_scores import QuestionScore, class_scores, in_column, question_score
 from dudi.evaluation.records import Evaluation
 from dudi.training.runlog import read_jsonl
 
@@ -23,7 +23,8 @@ def answers_by_run(
 
     Args:
         lines: Lines of `answers.jsonl`, of one model and benchmark; a line's `seed` says which run it is of.
-        metric: Such as `accuracy`, `exact_match` or `bits_per_byte`.
+        metric: Such as `accuracy`, `exact_match` or `bits_per_byte`. `macro_f1`, which no single answer has, is made of
+            labels and answers, where the lines have both.
         by: `language`, `split`, `task`: what a line must say.
         column: What it must say there; `overall` takes every line. Only those that count in the column are taken.
 
@@ -33,10 +34,17 @@ def answers_by_run(
     """
     runs: dict[int, list[Answer]] = {}
     for line in in_column(lines, by, column):
-        if (score := question_score(line, metric)) is not None:
-            own = Answer(score.item, score.cell, score.value * score.weight, score.weight)
+        for part, score in _parts(line, metric).items():
+            own = Answer(score.item, score.cell, score.value * score.weight, score.weight, part)
             runs.setdefault(int(line.get("seed") or 0), []).append(own)
     return runs
+
+
+def _parts(line: Mapping[str, Any], metric: str) -> dict[Hashable, QuestionScore]:
+    if metric == MACRO_F1:
+        return class_scores(line)
+    score = question_score(line, metric)
+    return {} if score is None else {None: score}
 
 
 def lines_of(evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:

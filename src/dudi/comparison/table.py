@@ -426,10 +426,8 @@ def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | N
 
 def _of_luck(drawn: Mapping[_Test, Drawn], metric: Metric) -> list[str]:
     """One line for each pair whose seeds show a lead that the items do not carry, or could not be asked to."""
-    lost, unknown = (
-        _pairs(sorted(test for test, found in drawn.items() if found is which))
-        for which in (Drawn.LOST, Drawn.NOT_DRAWN)
-    )
+    lost = _pairs(sorted(test for test, found in drawn.items() if found is Drawn.LOST))
+    unknown = _pairs(sorted(test for test, found in drawn.items() if found is Drawn.NOT_DRAWN))
     why = f"not held against other items, since the answers do not tell {metric.name} of the same questions"
     return [
         *(f"No lead, though eps_min says so: other questions could turn {pair}" for pair in lost),

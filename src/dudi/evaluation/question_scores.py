@@ -82,6 +82,20 @@ def question_score(line: Mapping[str, Any], metric: str) -> QuestionScore | None
     return QuestionScore(float(value), float(weight), cell, line.get("item", str(line.get("id"))))
 
 
+def class_scores(line: Mapping[str, Any]) -> dict[Hashable, QuestionScore]:
+    """What one line has to say of the F1 of classes, 2 tp / (2 tp + fp + fn): of each its part of that ratio.
+
+    Args:
+        line: Of `answers.jsonl`; one without `label` and `answer` has nothing to say.
+    """
+    label, answer = line.get("label"), line.get("answer")
+    known = question_score({**line, "scores": {"macro_f1": float(label == answer)}}, "macro_f1")
+    if known is None or label is None or answer is None:
+        return {}
+    weight = 2.0 if label == answer else 1.0
+    return {name: dataclasses.replace(known, weight=weight) for name in (label, answer)}
+
+
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, bool | int | float)
 
