@@ -1,12 +1,23 @@
 """Lines of `answers.jsonl` as items: of every metric the table's own number, and languages of a question together."""
 
+import dataclasses
+
 import pytest
 
 from dudi.comparison.bootstrap import lead
-from dudi.comparison.items import answers_by_run
+from dudi.comparison.items import answers_by_run, resampled
 from dudi.comparison.load import load_evaluations
+from dudi.comparison.packed import pack, unpacked
+from dudi.comparison.paired import ITEM_PERMUTATION, MCNEMAR, paired_permutation
+from dudi.comparison.render import render
 from dudi.comparison.table import compare
-from dudi.evaluation.records import Evaluation, Run, keep_evaluations
+from dudi.evaluation.metrics import METRICS
+from dudi.evaluation.question_scores import question_scores
+from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
+from dudi.stacking.evaluation import judged
+from dudi.stacking.rows import StackRow
+from dudi.stacking.systems import scores_of
+from dudi.training.runlog import read_jsonl
 
 
 def stack_line(language, item, right, seed=0, overall=True):
@@ -80,3 +91,117 @@ def test_dudi_compare_gives_a_diamond_to_what_they_do(tmp_path):
     table = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]))
     assert table.cell("own", "overall").significant
     assert not table.notes
+
+
+LANGUAGES = ("th", "vi", "id", "ms", "tl", "ta", "my", "en")
+
+
+def kept_in_languages(folder, name, right):
+    """One seed's scores and answers: every item is asked in eight languages, and is right or wrong in all of them."""
+    lines = [
+        stack_line(code, str(n), own) | {"benchmark": "b", "subject": name}
+        for code in LANGUAGES
+        for n, own in enumerate(right)
+    ]
+    accuracy = {"accuracy": sum(right) / len(right)}
+    run = Run(0, {"overall": accuracy, "by_language": dict.fromkeys(LANGUAGES, accuracy)})
+    keep_evaluations([Evaluation(name, "m", {"name": "b"}, (run,))], lines, folder)
+
+
+@pytest.mark.parametrize(("only_own", "only_rival", "marked"), [(7, 3, False), (20, 2, True)])
+def test_one_seed_a_side_is_tested_over_items(only_own, only_rival, marked, tmp_path):
+    """Eight languages of ten items are ten items, and not eighty questions."""
+    right = [True] * only_own + [False] * only_rival
+    kept_in_languages(tmp_path, "own", right)
+    kept_in_languages(tmp_path, "rival", [not value for value in right])
+    table = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]))
+    cell = table.cell("own", "overall")
+    assert cell.test == ITEM_PERMUTATION and cell.significant is marked
+    assert cell.p == pytest.approx(paired_permutation([1.0] * only_own + [-1.0] * only_rival), rel=0.5)
+    assert table.cell("own", "th").test == MCNEMAR  # there every item is one question
+    shown = " ".join(render(table, "text").split())
+    assert f"{ITEM_PERMUTATION}, p <" in shown and "over items over questions" not in shown
+
+
+def test_what_cancels_within_an_item_is_no_difference(tmp_path):
+    """One of three items is won in one language and lost in another: it has no say, as a question that both have."""
+    for name, wins in (("own", "ab"), ("rival", "c")):
+        lines = [
+            stack_line(code, item, item in wins if item != "c" else (code == "th") == (name == "own"))
+            | {"benchmark": "b", "subject": name}
+            for code in ("th", "vi")
+            for item in "abc"
+        ]
+        scores = {"accuracy": sum(line["scores"]["accuracy"] for line in lines) / 6}
+        keep_evaluations([Evaluation(name, "m", {"name": "b"}, (Run(0, {"overall": scores}),))], lines, tmp_path)
+    cell = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]), by="overall").cell("own", "overall")
+    assert (cell.test, cell.p) == (ITEM_PERMUTATION, 2 / 4)
+
+
+def test_packed_rows_of_an_item_in_two_splits_are_two():
+    lines = [stack_line("th", "1", right) | {"split": split} for split, right in (("x", True), ("y", False))]
+    assert len({line["id"] for line in unpacked(pack(lines, "accuracy"))}) == 2
+
+
+def test_a_split_tests_what_it_shows():
+    """A part's number is the mean over languages without the one that was learned in, as the total is."""
+    english = [stack_line("eng_Latn", str(n), True, overall=False) | {"split": "x"} for n in range(4)]
+    lines = english + [stack_line("ind_Latn", str(n), n < 1) | {"split": "x"} for n in range(4)]
+    lines += [line | {"id": f"y/{line['id']}", "split": "y"} for line in english]
+    packed = list(unpacked(pack(lines, "accuracy")))
+    rival = [line | {"scores": {"accuracy": 0.0}} for line in lines]
+    for each in (lines, packed):
+        sides = (list(answers_by_run(own, "accuracy", "split", "x").values()) for own in (each, rival))
+        assert [sum(one.value for one in run) for side in sides for run in side] == [1.0, 0.0]
+        assert {one.cell[0] for one in question_scores(each, "accuracy", "split", "x").values()} == {"ind_Latn"}
+        assert len(answers_by_run(each, "accuracy", "split", "y")[0]) == 4  # nothing else is there, and it is shown
+
+
+def test_a_metric_that_answers_do_not_tell_is_not_marked(tmp_path):
+    """What four seeds show over fourteen items says nothing of other items, and a file of answers is there to ask."""
+    for name, level in (("own", 0.7), ("rival", 0.5)):
+        kept(tmp_path, name, [alternating(14, {seed}) for seed in range(4)], range(4))
+        (one,) = (each for each in read_evaluations(tmp_path / "evaluation.json") if each.name == name)
+        runs = [Run(run.seed, {"overall": {"score": level + run.seed / 100}}) for run in one.runs]
+        lines = [line for line in read_jsonl(tmp_path / "answers.jsonl") if line["subject"] == name]
+        keep_evaluations([dataclasses.replace(one, runs=tuple(runs))], lines, tmp_path)
+    evaluations = load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"])
+    table = compare(evaluations, by="overall", metric="score")
+    assert table.cell("own", "overall").eps < 0.2 and not table.cell("own", "overall").significant
+    assert any("not held against other items" in note and "score" in note for note in table.notes)
+    (tmp_path / "answers.jsonl").unlink()
+    table = compare(evaluations, by="overall", metric="score")
+    assert table.cell("own", "overall").significant and not table.notes  # on the seeds alone
+
+
+def classified(seed, count, wrong):
+    """Rows of three classes in three languages; those in `wrong` are answered with the next class."""
+    for code in ("eng_Latn", "th", "vi"):
+        for n in range(count):
+            label, answer = n % 3, (n + (n in wrong)) % 3
+            line = stack_line(code, str(n), label == answer, seed, overall=code != "eng_Latn")
+            yield line | {"id": f"{code}/{n}", "label": label, "answer": answer}
+
+
+@pytest.mark.parametrize("count", [6, 60])
+def test_macro_f1_is_made_of_labels_and_answers(count, tmp_path):
+    """What is drawn again is the number that the table shows, and few items carry no lead in it either."""
+    shown = {}
+    for name, modulus in (("own", 6), ("rival", 3)):
+        runs, lines = [], []
+        for seed in range(4):
+            wrong = {n for n in range(count) if n % modulus == 1} | {seed}
+            own = list(classified(seed, count, wrong))
+            rows = [StackRow("x", line["language"], line["label"]) for line in own]
+            judgement = judged(rows, [line["answer"] for line in own], 0.0)
+            runs.append(Run(seed, scores_of(judgement.per_language, "eng_Latn")))
+            lines += [line | {"benchmark": "b", "subject": name} for line in own]
+        shown[name] = sum(run.scores["overall"]["macro_f1"] for run in runs) / 4
+        keep_evaluations([Evaluation(name, "m", {"name": "b"}, tuple(runs))], lines, tmp_path)
+    sides = [f"{tmp_path}:{name}" for name in shown]
+    found = resampled(
+        *load_evaluations(sides), METRICS["macro_f1"], "overall", "overall", confidence=0.95, comparisons=1
+    )
+    assert found.difference == pytest.approx(shown["own"] - shown["rival"])
+    cell = compare(load_evaluations(sides), metric="macro_f1").cell("own", "overall")
+    assert cell.eps < 0.2 and cell.significant is (count == 60)

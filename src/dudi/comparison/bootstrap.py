@@ -33,12 +33,14 @@ class Answer:
         group: Where its score counts: groups are averaged, whatever their sizes. A language, or the same for all.
         value: Its score: 1 where it is right; of a ratio, the part above the line, such as bits.
         weight: How much it counts: 1; of a ratio, the part below, such as bytes.
+        part: What is averaged to make a group's score: of macro F1 a class. None: a group is one part.
     """
 
     item: Hashable
     group: Hashable
     value: float
     weight: float = 1.0
+    part: Hashable = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,9 +83,9 @@ def lead(
 ) -> Lead:
     """The lead of one side over another, with an interval from resampling items and runs.
 
-    The score of a run is the mean over groups of sum(value) / sum(weight); a side's is the mean over its runs. In each
-    sample the items are drawn with replacement, once for both sides, and the runs of each side likewise; the interval
-    is that of the percentiles. With one run a side the interval is over items alone.
+    The score of a run is the mean over groups of the mean over parts of sum(value) / sum(weight); a side's is the mean
+    over its runs. In each sample the items are drawn with replacement, once for both sides, and the runs of each side
+    likewise; the interval is that of the percentiles. With one run a side the interval is over items alone.
 
     Args:
         first: Of each run of one side its answers; all runs answer the same items in the same groups.
@@ -101,13 +103,13 @@ def lead(
         raise ConfigError(f"confidence must be between 0 and 1, such as 0.95; got {confidence}")
     if comparisons < 1 or samples < 100:
         raise ConfigError(f"comparisons must be at least 1 and samples at least 100; got {comparisons} and {samples}")
-    items, values, weights = _tables([*first, *second])
+    items, values, weights, inside = _tables([*first, *second])
     count = len(first)
     if not count or len(values) == count:
         raise ConfigError("a lead needs at least one run on either side")
-    whole = _scores(np.ones((1, len(items))), values, weights)[0]
+    whole = _scores(np.ones((1, len(items))), values, weights, inside)[0]
     generator = np.random.default_rng(seed)
-    differences = [_drawn(values, weights, size, count, generator) for size in _portions(samples, len(items))]
+    differences = [_drawn(values, weights, inside, size, count, generator) for size in _portions(samples, len(items))]
     tail = (1 - confidence) / comparisons / 2
     low, high = np.quantile(np.concatenate(differences), (tail, 1 - tail))
     return Lead(
@@ -119,42 +121,49 @@ def lead(
     )
 
 
-def _tables(runs: Sequence[Iterable[Answer]]) -> tuple[list[Hashable], _Floats, _Floats]:
-    """Items, and sums of values and of weights (runs, groups, items)."""
+def _tables(runs: Sequence[Iterable[Answer]]) -> tuple[list[Hashable], _Floats, _Floats, _Floats]:
+    """Items, sums of values and of weights (runs, parts, items), and which part is in which group (parts, groups)."""
     read = [list(run) for run in runs]
     items = list(dict.fromkeys(one.item for run in read for one in run))
     groups = list(dict.fromkeys(one.group for run in read for one in run))
     if not items:
         raise ConfigError("a lead needs at least one item")
-    place_of_item, place_of_group = ({key: n for n, key in enumerate(keys)} for keys in (items, groups))
-    values, weights = (np.zeros((len(read), len(groups), len(items))) for _ in range(2))
+    parts = list(dict.fromkeys((one.group, one.part) for run in read for one in run))
+    place_of_item, place_of_part = ({key: n for n, key in enumerate(keys)} for keys in (items, parts))
+    values, weights = (np.zeros((len(read), len(parts), len(items))) for _ in range(2))
     for number, run in enumerate(read):
         for one in run:
-            where = number, place_of_group[one.group], place_of_item[one.item]
+            where = number, place_of_part[one.group, one.part], place_of_item[one.item]
             values[where] += one.value
             weights[where] += one.weight
-    asked = weights > 0
+    inside = np.array([[float(group == own) for own in groups] for group, _ in parts])
+    asked = np.einsum("rpi,pg->rgi", weights, inside) > 0  # which parts an answer is of may be the run's own
     if not bool((asked == asked[:1]).all()):
         raise ConfigError("a lead needs the same items of every run: some were answered by one and not by another")
     if not np.isfinite(values).all():
         raise ConfigError("a lead needs finite scores")
-    return items, values, weights
+    return items, values, weights, inside
 
 
-def _scores(drawn: _Floats, values: _Floats, weights: _Floats) -> _Floats:
+def _scores(drawn: _Floats, values: _Floats, weights: _Floats, inside: _Floats) -> _Floats:
     """Scores (samples, runs) of items drawn so many times (samples, items)."""
-    sums = np.einsum("si,rgi->srg", drawn, values, optimize=True)
-    totals = np.einsum("si,rgi->srg", drawn, weights, optimize=True)
-    present = totals > 0  # a small group may be missing from a sample
-    ratios = np.divide(sums, totals, out=np.zeros_like(sums), where=present)
-    return ratios.sum(axis=-1) / present.sum(axis=-1)
+    sums = np.einsum("si,rpi->srp", drawn, values, optimize=True)
+    totals = np.einsum("si,rpi->srp", drawn, weights, optimize=True)
+    parts = totals > 0  # a small part or group may be missing from a sample
+    ratios = np.divide(sums, totals, out=np.zeros_like(sums), where=parts)
+    counts = parts @ inside
+    present = counts > 0
+    means = np.divide(ratios @ inside, counts, out=np.zeros_like(counts), where=present)
+    return means.sum(axis=-1) / present.sum(axis=-1)
 
 
-def _drawn(values: _Floats, weights: _Floats, samples: int, count: int, generator: np.random.Generator) -> _Floats:
+def _drawn(
+    values: _Floats, weights: _Floats, inside: _Floats, samples: int, count: int, generator: np.random.Generator
+) -> _Floats:
     """Differences (samples,) between two sides whose items and runs are drawn again."""
     items = values.shape[-1]
     drawn = generator.multinomial(items, np.full(items, 1 / items), size=samples).astype(np.float64)
-    scores = _scores(drawn, values, weights)
+    scores = _scores(drawn, values, weights, inside)
     sides = []
     for side in (scores[:, :count], scores[:, count:]):
         runs = side.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from dudi.comparison.paired import ITEM_PERMUTATION
 from dudi.comparison.table import Cell, Comparison, Duel
 from dudi.errors import plain
 from dudi.evaluation.metrics import STANDARD_ERROR
@@ -54,7 +55,8 @@ def _tested(comparison: Comparison) -> str:
     used = [f"ASO, eps_min < {comparison.tau:g}"] if any(duel.eps is not None for duel in duels) else []
     level = (1 - comparison.confidence) / comparison.tests
     over_questions = dict.fromkeys(duel.test for duel in duels if duel.test)
-    used += [f"{name} over questions, p < {level:.2g}" for name in over_questions]
+    over = {name: "" if name == ITEM_PERMUTATION else " over questions" for name in over_questions}
+    used += [f"{name}{units}, p < {level:.2g}" for name, units in over.items()]
     how = f"{', '.join(used)}, confidence {comparison.confidence:g} over {tests}"
     if comparison.candidate is None:
         return f"the best is better than the next best ({how})"

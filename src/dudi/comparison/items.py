@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.comparison.bootstrap import Answer, Lead, lead
 from dudi.comparison.packed import unpacked
-from dudi.evaluation.metrics import OVERALL, Metric
-from dudi.evaluation.question_scores import question_scores
+from dudi.evaluation.metrics import MACRO_F1, OVERALL, Metric
+from dudi.evaluation.question_scores import QuestionScore, class_scores, in_column, question_score
 from dudi.evaluation.records import Evaluation
 from dudi.training.runlog import read_jsonl
 
@@ -23,20 +23,28 @@ def answers_by_run(
 
     Args:
         lines: Lines of `answers.jsonl`, of one model and benchmark; a line's `seed` says which run it is of.
-        metric: Such as `accuracy`, `exact_match` or `bits_per_byte`.
+        metric: Such as `accuracy`, `exact_match` or `bits_per_byte`. `macro_f1`, which no single answer has, is made of
+            labels and answers, where the lines have both.
         by: `language`, `split`, `task`: what a line must say.
-        column: What it must say there; `overall` takes every line that counts there.
+        column: What it must say there; `overall` takes every line. Only those that count in the column are taken.
 
     Returns:
         By seed. An item is a line's `item`, what it has in common with the same question in other languages, else its
         `id`; a group is the cell that the benchmark averages, where it averages cells.
     """
     runs: dict[int, list[Answer]] = {}
-    for line in lines:
-        for name, score in question_scores([line], metric, by, column).items():
-            own = Answer(line.get("item", name), score.cell, score.value * score.weight, score.weight)
+    for line in in_column(lines, by, column):
+        for part, score in _parts(line, metric).items():
+            own = Answer(score.item, score.cell, score.value * score.weight, score.weight, part)
             runs.setdefault(int(line.get("seed") or 0), []).append(own)
     return runs
+
+
+def _parts(line: Mapping[str, Any], metric: str) -> dict[Hashable, QuestionScore]:
+    if metric == MACRO_F1:
+        return class_scores(line)
+    score = question_score(line, metric)
+    return {} if score is None else {None: score}
 
 
 def lines_of(evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
@@ -80,7 +88,8 @@ def resampled(
         comparisons: How many these are.
 
     Returns:
-        None where the answers of a run are missing, or the runs did not answer the same questions.
+        None where the answers of a run are missing or do not have the metric, or the runs did not answer the same
+        questions.
     """
     sides = [_answers(each, metric, by, column) for each in (one, other)]
     asked = {frozenset((own.item, own.group) for own in run) for side in sides for run in side}
@@ -89,12 +98,20 @@ def resampled(
     return lead(*sides, confidence=confidence, comparisons=comparisons)
 
 
+def has_answers(evaluation: Evaluation) -> bool:
+    """Whether the answers of every run are kept, whatever they say."""
+    return all(lines_of(run) for run in _single(evaluation))
+
+
+def _single(evaluation: Evaluation) -> list[Evaluation]:
+    parts = evaluation.parts or (evaluation,)
+    return [dataclasses.replace(part, runs=(run,)) for part in parts for run in part.runs]
+
+
 def _answers(evaluation: Evaluation, metric: Metric, by: str, column: str) -> list[list[Answer]]:
     """The answers of each run; nothing where those of one are missing."""
-    parts = evaluation.parts or (evaluation,)
-    single = [dataclasses.replace(part, runs=(run,)) for part in parts for run in part.runs]
     found: list[list[Answer]] = []
-    for run in single:
+    for run in _single(evaluation):
         answers = [own for each in answers_by_run(lines_of(run), metric.name, by, column).values() for own in each]
         found.append([dataclasses.replace(own, value=metric.better * own.value) for own in answers])
     return found if all(found) else []

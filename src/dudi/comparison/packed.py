@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dudi.evaluation.question_scores import question_scores
+from dudi.evaluation.question_scores import question_score
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLACES = 4
@@ -36,7 +36,7 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     pooled = False
     for cell, line in _in_order([(_cell_of(line), line) for line in lines]):
         place = places.setdefault(line.get("item", line.get("id")), len(places))
-        for score in question_scores([{**line, "overall": True}], metric).values():
+        if (score := question_score(line, metric)) is not None:
             own, weight = cells.setdefault(cell, {}).get(place, (0.0, 0.0))
             cells[cell][place] = own + score.value * score.weight, weight + score.weight
             pooled = not score.cell
@@ -92,7 +92,7 @@ def unpacked(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for place, (own, weight) in enumerate(zip(_numbers(scored), several, strict=True), first):
             if weight:
                 line: dict[str, Any] = {
-                    "id": "/".join(map(str, (language, split, place) if task is None else (language, task, place))),
+                    "id": "/".join(map(str, (language, split, *([] if task is None else [task]), place))),
                     "item": place,
                     "language": language,
                     "split": split,

@@ -5,6 +5,8 @@ Where both are right or wrong on each question, McNemar's test looks at the ques
 random: were the two models alike, each question could as well have gone the other way round (Fisher's randomisation
 test; for scores of language models Dror et al. 2018, "The Hitchhiker's Guide to Testing Statistical Significance").
 
+Questions that hang together are one item: the same sentence in eight languages goes the other way round as a whole.
+
 Both say how surprising the difference on these questions would be by chance. They know nothing of how a method varies
 from one training to the next: that is what seeds and `aso` are for.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from dudi.errors import ConfigError
 
 MCNEMAR, PERMUTATION = "McNemar", "paired permutation"
+ITEM_PERMUTATION = f"{PERMUTATION} over items"
 DRAWS = 20_000
 """Sign draws where there are too many to go through all: the smallest p is then 1 / 20,001."""
 EXACT = 14
@@ -35,7 +38,7 @@ class Paired:
 
     Attributes:
         p: Two-sided.
-        test: Which test: `MCNEMAR` or `PERMUTATION`.
+        test: Which test: `MCNEMAR`, `PERMUTATION`, or `ITEM_PERMUTATION` where questions share items.
         questions: How many both answered.
         difference: Weighted mean of A's scores less B's.
     """
@@ -47,27 +50,45 @@ class Paired:
 
 
 def paired_test(
-    scores_a: Sequence[float], scores_b: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0
+    scores_a: Sequence[float],
+    scores_b: Sequence[float],
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    items: Sequence[Hashable] | None = None,
 ) -> Paired:
     """McNemar's test where all scores are 0 or 1 and weigh the same, else the permutation test.
+
+    Where questions share an item it is the permutation test over items, whatever the scores are.
 
     Args:
         scores_a: A's score on each question, (n,).
         scores_b: B's on the same questions, (n,).
         weights: What each question weighs in the mean, (n,); None: all the same.
         seed: Of the permutation test.
+        items: What each question is of, (n,): the signs of one item's are drawn together. None: each is its own.
 
     Raises:
         ConfigError: no question, or not as many of each.
     """
     a, b = np.asarray(scores_a, np.float64), np.asarray(scores_b, np.float64)
     w = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
-    if not len(a) or not len(a) == len(b) == len(w):
+    if not len(a) or not len(a) == len(b) == len(w) == len(a if items is None else items):
         raise ConfigError(f"a paired test needs the same questions on both sides, got {len(a)} and {len(b)}")
     difference = float((w * (a - b)).sum() / w.sum())
+    if items is not None and len(set(items)) < len(items):
+        return Paired(paired_permutation(_by_item(w * (a - b), items), seed), ITEM_PERMUTATION, len(a), difference)
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all() and np.ptp(w) <= 1e-12 * w.max():
         return Paired(mcnemar(int((a > b).sum()), int((a < b).sum())), MCNEMAR, len(a), difference)
     return Paired(paired_permutation(w * (a - b), seed), PERMUTATION, len(a), difference)
+
+
+def _by_item(differences: NDArray[np.float64], items: Sequence[Hashable]) -> NDArray[np.float64]:
+    """Sums of differences, one an item."""
+    places = {item: place for place, item in enumerate(dict.fromkeys(items))}
+    sums = np.bincount([places[item] for item in items], differences)
+    # What cancels within an item is 0, and not the rest that adding leaves: it would count as an item that differs.
+    sums[abs(sums) < 1e-12 * abs(differences).max()] = 0.0
+    return sums
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

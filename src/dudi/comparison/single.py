@@ -20,7 +20,8 @@ def tested_by_question(one: Evaluation, other: Evaluation, metric: Metric, by: s
         column: Which one.
 
     Returns:
-        The test; None where one has several runs or no answers, or they did not answer the same questions.
+        The test, over items where several questions share one; None where one has several runs or no answers, or they
+        did not answer the same questions.
     """
     if len(one.runs) != 1 or len(other.runs) != 1:
         return None
@@ -28,5 +29,8 @@ def tested_by_question(one: Evaluation, other: Evaluation, metric: Metric, by: s
     if not own or set(own) != set(theirs):
         return None
     scores, rivals = list(own.values()), [theirs[name] for name in own]
+    items = [score.item for score in scores]
+    if items != [score.item for score in rivals]:
+        return None
     a, b = ([metric.better * score.value for score in side] for side in (scores, rivals))
-    return paired_test(a, b, weights_of(scores))
+    return paired_test(a, b, weights_of(scores), items=items)

@@ -1,22 +1,23 @@
 """Several evaluations side by side, as data: means, the best and second best, and whether a lead is one.
 
 A lead over seeds is tested with Almost Stochastic Order (`dudi.comparison.significance`), that of one single model over
-another question by question (`dudi.comparison.paired`). The best and the second best of each
-column are marked, and a diamond says that the best is significantly better than the next. In Tables 2 and 3 of the
-paper (arXiv 2606.04694) all diamonds belong to one method, and its rival is the best other one overall: `candidate`.
-That a method is better than each of several is more than one test: `rivals`.
+another question by question, or item by item where questions share one (`dudi.comparison.paired`). The best and the
+second best of each column are marked, and a diamond says that the best is significantly better than the next. In
+Tables 2 and 3 of the paper (arXiv 2606.04694) all diamonds belong to one method, and its rival is the best other one
+overall: `candidate`. That a method is better than each of several is more than one test: `rivals`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dudi.comparison.columns import column_errors, column_scores, find_columns, find_metric
-from dudi.comparison.items import resampled
+from dudi.comparison.items import has_answers, resampled
 from dudi.comparison.paired import Paired
 from dudi.comparison.same import check_comparable
 from dudi.comparison.significance import TAU, aso
@@ -41,7 +42,7 @@ class Cell:
         against: The other side of it: the next best, or the candidate's rival.
         significant: Whether every test that was made of the method here says that it is better.
         p: Of a test over questions; None where there was none.
-        test: Which one: `McNemar` or `paired permutation`.
+        test: Which one: `McNemar`, `paired permutation` or `paired permutation over items`.
         error: Standard error over questions, of one run that brings it; None for several.
     """
 
@@ -58,6 +59,17 @@ class Cell:
     error: float | None = None
 
 
+class Drawn(enum.Enum):
+    """What drawing the items again says of a lead that the seeds' scores show."""
+
+    CARRIED = "carried"
+    LOST = "lost"
+    NOT_DRAWN = "not drawn"
+    """Answers are kept, and do not tell the metric of the same questions: the lead does not count."""
+    NO_ANSWERS = "no answers"
+    """None are kept: the lead rests on the seeds alone."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Duel:
     """One test: whether a method is better than another in a column.
@@ -70,9 +82,10 @@ class Duel:
         difference: Of the means, in the metric's shown unit.
         eps: eps_min of Almost Stochastic Order over the seeds; None for single models.
         p: Of the test over questions of single models, two-sided; None over seeds.
-        test: Which one: `McNemar` or `paired permutation`; None over seeds.
-        significant: Whether eps is below tau and, where answers are kept, a bootstrap over questions carries the lead;
-            or whether p is below what the tests of the table together leave each, in the favour of who is tested.
+        test: Which one, as in a cell; None over seeds.
+        significant: Whether eps is below tau and, where answers are kept, a bootstrap over items carries the lead; or
+            whether p is below what the tests of the table together leave each, in the favour of who is tested.
+        drawn: What that bootstrap says; None where eps is not below tau, and for single models.
     """
 
     column: str
@@ -83,6 +96,7 @@ class Duel:
     p: float | None = None
     test: str | None = None
     significant: bool = False
+    drawn: Drawn | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,10 +221,11 @@ def compare(
     paired = {test: found for test, found in single.items() if found is not None}
     count = len(over_seeds) + len(paired)
     eps = {test: _eps(scores, test, chosen, confidence, count) for test in over_seeds}
-    lucky = {test for test in over_seeds if eps[test] < tau and _is_luck(by_name, test, chosen, by, confidence, count)}
+    leads = [test for test in over_seeds if eps[test] < tau]
+    drawn = {test: _drawn(by_name, test, chosen, by, confidence, count) for test in leads}
     level = (1 - confidence) / max(1, count)
     duels = [
-        *(_over_seeds(scores, test, value, value < tau and test not in lucky) for test, value in eps.items()),
+        *(_over_seeds(scores, test, value, drawn.get(test)) for test, value in eps.items()),
         *(_over_questions(scores, test, found, level) for test, found in paired.items()),
     ]
     errors = {column: column_errors(evaluations, by, column, chosen) for column in scores}
@@ -229,7 +244,7 @@ def compare(
         rivals=tuple(rivals),
         differs=tuple(differs),
         notes=(
-            *_of_luck(lucky),
+            *_of_luck(drawn, chosen),
             *_untested([test for test in planned if test not in eps and test not in paired]),
             *_fewer(evaluations, scores),
         ),
@@ -327,18 +342,23 @@ def _paired(by_name: Mapping[str, Evaluation], test: _Test, metric: Metric, by: 
     return max(known, key=lambda one: one.p) if known and len(known) == len(found) else None
 
 
-def _is_luck(
+def _drawn(
     by_name: Mapping[str, Evaluation], test: _Test, metric: Metric, by: str, confidence: float, tests: int
-) -> bool:
-    """Whether drawing the questions again takes a lead away that the seeds' scores show; False where none are known."""
+) -> Drawn:
+    """What drawing the items again says; against several all must be beaten."""
     column, name, rivals = test
     keys: dict[str, Any] = {"confidence": confidence, "comparisons": tests}
     leads = [resampled(by_name[name], by_name[rival], metric, by, column, **keys) for rival in rivals]
-    return any(found is not None and not found.carried for found in leads)
+    if any(found is not None and not found.carried for found in leads):
+        return Drawn.LOST
+    if None not in leads:
+        return Drawn.CARRIED
+    return Drawn.NOT_DRAWN if all(has_answers(by_name[one]) for one in (name, *rivals)) else Drawn.NO_ANSWERS
 
 
-def _over_seeds(scores: _Scores, test: _Test, eps: float, significant: bool) -> Duel:
-    return Duel(*_sides(test), _lead(scores, test), eps=eps, significant=significant)
+def _over_seeds(scores: _Scores, test: _Test, eps: float, drawn: Drawn | None) -> Duel:
+    significant = drawn in (Drawn.CARRIED, Drawn.NO_ANSWERS)
+    return Duel(*_sides(test), _lead(scores, test), eps=eps, significant=significant, drawn=drawn)
 
 
 def _over_questions(scores: _Scores, test: _Test, found: Paired, level: float) -> Duel:
@@ -404,27 +424,28 @@ def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | N
     return dataclasses.replace(row, delta=delta, percent=100 * delta / base if base else None)
 
 
-def _of_luck(lucky: Collection[_Test]) -> list[str]:
-    """One line for each pair whose seeds show a lead that the questions do not carry."""
-    pairs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for test in sorted(lucky):
-        pairs.setdefault(test[1:], []).append(test[0])
+def _of_luck(drawn: Mapping[_Test, Drawn], metric: Metric) -> list[str]:
+    """One line for each pair whose seeds show a lead that the items do not carry, or could not be asked to."""
+    lost = _pairs(sorted(test for test, found in drawn.items() if found is Drawn.LOST))
+    unknown = _pairs(sorted(test for test, found in drawn.items() if found is Drawn.NOT_DRAWN))
+    why = f"not held against other items, since the answers do not tell {metric.name} of the same questions"
     return [
-        f"No lead, though eps_min says so: other questions could turn {name} against {', '.join(rivals)} "
-        f"({', '.join(columns)})"
-        for (name, rivals), columns in pairs.items()
+        *(f"No lead, though eps_min says so: other questions could turn {pair}" for pair in lost),
+        *(f"No lead, though eps_min says so: {why}: {pair}" for pair in unknown),
     ]
 
 
 def _untested(planned: Sequence[_Test]) -> list[str]:
     """One line for each pair that has too few scores."""
+    return [f"Not tested, since a test needs 2 scores a side: {pair}" for pair in _pairs(planned)]
+
+
+def _pairs(tests: Sequence[_Test]) -> list[str]:
+    """Who is tested against whom, and in which columns."""
     pairs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for test in planned:
+    for test in tests:
         pairs.setdefault(test[1:], []).append(test[0])
-    return [
-        f"Not tested, since a test needs 2 scores a side: {name} against {', '.join(rivals)} ({', '.join(columns)})"
-        for (name, rivals), columns in pairs.items()
-    ]
+    return [f"{name} against {', '.join(rivals)} ({', '.join(columns)})" for (name, rivals), columns in pairs.items()]
 
 
 def _fewer(evaluations: Sequence[Evaluation], scores: _Scores) -> list[str]:

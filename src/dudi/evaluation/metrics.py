@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 OVERALL = "overall"
+MACRO_F1 = "macro_f1"
 STANDARD_ERROR = "the standard error over questions, of one seed"
 """What `±` is where there is one seed, and a benchmark that knows it."""
 
@@ -56,7 +57,7 @@ METRICS = {
         Metric("in_language", "Answered in the language in %", scale=100, short="in language, %"),
         Metric("in_language_strict", "Answered in exactly the language in %", scale=100),
         Metric("accuracy", "Accuracy in %", scale=100, short="accuracy, %"),
-        Metric("macro_f1", "Macro F1 in %", scale=100, short="macro F1, %"),
+        Metric(MACRO_F1, "Macro F1 in %", scale=100, short="macro F1, %"),
         Metric("bits_per_byte", "Bits per byte", better=-1, digits=3, short="bits per byte"),
         Metric("perplexity", "Perplexity", better=-1, digits=2),
         Metric("word_perplexity", "Perplexity of words", better=-1, digits=2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from dudi.evaluation.metrics import OVERALL
@@ -22,11 +22,13 @@ class QuestionScore:
         weight: What it weighs among the questions of its cell: bytes for bits per byte, else 1.
         cell: Language and task, where the benchmark averages cells; else empty: all questions weigh alike (lines that
             were packed say `pooled`).
+        item: What it has in common with the same question in other languages: the line's `item`, else its `id`.
     """
 
     value: float
     weight: float
     cell: tuple[str, str] | tuple[()] = ()
+    item: Hashable = None
 
 
 def question_scores(
@@ -38,22 +40,32 @@ def question_scores(
         lines: Lines of `answers.jsonl`, of one model, benchmark and seed.
         metric: Such as `exact_match` or `acc`.
         by: `language`, `split`, `task`: what a line must say.
-        column: What it must say there; `overall` takes every line but those that say `overall: false`: the language
-            that a task was learned in has a column of its own and does not count there.
+        column: As `in_column`.
 
     Returns:
         By the question's id, those that have the metric.
     """
-    found = {}
-    for line in lines:
-        if line.get("overall") is not False if column == OVERALL else line.get(by) == column:
-            score = _score(line, metric)
-            if score is not None:
-                found[str(line.get("id"))] = score
-    return found
+    scores = {str(line.get("id")): question_score(line, metric) for line in in_column(lines, by, column)}
+    return {name: score for name, score in scores.items() if score is not None}
 
 
-def _score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
+def in_column(lines: Iterable[Mapping[str, Any]], by: str, column: str) -> list[Mapping[str, Any]]:
+    """The lines whose scores a column of a table shows.
+
+    Args:
+        lines: Lines of `answers.jsonl`.
+        by: `language`, `split`, `task`: what a line must say.
+        column: What it must say there; `overall` takes every line. Those that say `overall: false` are of the language
+            that a task was learned in: it has a column of its own, and is in no other unless it is alone there.
+    """
+    own = [line for line in lines if column == OVERALL or line.get(by) == column]
+    if column != OVERALL and by == "language":
+        return own
+    return [line for line in own if line.get("overall") is not False] or own
+
+
+def question_score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
+    """What one line scored in a metric, such as `exact_match` or `acc`; None where it does not have it."""
     own = line.get("scores")
     if isinstance(own, Mapping):
         value, weights = own.get(metric), line.get("weights")
@@ -65,7 +77,23 @@ def _score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
         value = bits / weight if _is_number(bits) and _is_number(weight) and weight else None
     else:
         value, weight, cell = line.get(_FIELDS.get(metric, metric)), 1.0, ()
-    return QuestionScore(float(value), float(weight), cell) if _is_number(value) and _is_number(weight) else None
+    if not _is_number(value) or not _is_number(weight):
+        return None
+    return QuestionScore(float(value), float(weight), cell, line.get("item", str(line.get("id"))))
+
+
+def class_scores(line: Mapping[str, Any]) -> dict[Hashable, QuestionScore]:
+    """What one line has to say of the F1 of classes, 2 tp / (2 tp + fp + fn): of each its part of that ratio.
+
+    Args:
+        line: Of `answers.jsonl`; one without `label` and `answer` has nothing to say.
+    """
+    label, answer = line.get("label"), line.get("answer")
+    known = question_score({**line, "scores": {"macro_f1": float(label == answer)}}, "macro_f1")
+    if known is None or label is None or answer is None:
+        return {}
+    weight = 2.0 if label == answer else 1.0
+    return {name: dataclasses.replace(known, weight=weight) for name in (label, answer)}
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
