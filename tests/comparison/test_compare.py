@@ -397,7 +397,8 @@ def test_text(small):
 
 NOTES_TEXT = [
     "*: best; +: second best",
-    "◇: the best is better than the next best (ASO, eps_min < 0.2, confidence 0.95 over 2 tests)",
+    "◇: the best is better than the next best (ASO, eps_min < 0.2, over the seeds alone, confidence 0.95",
+    "  over 2 tests)",
     "Δ: overall, less that of s|f_t; in % of it",
 ]
 
@@ -413,7 +414,8 @@ def test_markdown(small):
             r"| A &amp; B \#1 | **53.0 ± 2.6** ◇ | 50.0 ± 0.0 | **53.0 ± 2.6** ◇ | +40.0 | +307.7% |",
             "",
             "- Bold: best; underlined: second best",
-            r"- ◇: the best is better than the next best (ASO, eps\_min &lt; 0.2, confidence 0.95 over 2 tests)",
+            r"- ◇: the best is better than the next best (ASO, eps\_min &lt; 0.2, over the seeds alone, "
+            "confidence 0.95 over 2 tests)",
             r"- Δ: overall, less that of s\|f\_t; in % of it",
             "",
         ]

@@ -82,6 +82,7 @@ def test_dudi_compare_gives_no_diamond_to_what_questions_do_not_carry(joined, tm
     cell = table.cell("own", "overall")
     assert cell.eps < 0.2
     assert not cell.significant
+    assert "eps_min < 0.2, and a bootstrap over items, confidence" in " ".join(render(table, "text").split())
     assert any("No lead, though eps_min says so" in note for note in table.notes)
 
 
@@ -171,7 +172,8 @@ def test_a_metric_that_answers_do_not_tell_is_not_marked(tmp_path):
     assert any("not held against other items" in note and "score" in note for note in table.notes)
     (tmp_path / "answers.jsonl").unlink()
     table = compare(evaluations, by="overall", metric="score")
-    assert table.cell("own", "overall").significant and not table.notes  # on the seeds alone
+    assert table.cell("own", "overall").significant and not table.notes
+    assert "eps_min < 0.2, over the seeds alone, confidence" in " ".join(render(table, "text").split())
 
 
 def classified(seed, count, wrong):

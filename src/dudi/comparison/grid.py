@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from dudi.comparison.paired import ITEM_PERMUTATION
-from dudi.comparison.table import Cell, Comparison, Duel
+from dudi.comparison.table import Cell, Comparison, Drawn, Duel
 from dudi.errors import plain
 from dudi.evaluation.metrics import STANDARD_ERROR
 from dudi.languages.registry import LANGUAGES
@@ -52,7 +53,8 @@ def remarks(comparison: Comparison, best: str, second: str, *, std: bool = True)
 def _tested(comparison: Comparison) -> str:
     tests = f"{comparison.tests} tests" if comparison.tests > 1 else "1 test"
     duels = comparison.duels
-    used = [f"ASO, eps_min < {comparison.tau:g}"] if any(duel.eps is not None for duel in duels) else []
+    aso = f"ASO, eps_min < {comparison.tau:g}{_held({duel.drawn for duel in duels})}"
+    used = [aso] if any(duel.eps is not None for duel in duels) else []
     level = (1 - comparison.confidence) / comparison.tests
     over_questions = dict.fromkeys(duel.test for duel in duels if duel.test)
     over = {name: "" if name == ITEM_PERMUTATION else " over questions" for name in over_questions}
@@ -64,6 +66,13 @@ def _tested(comparison: Comparison) -> str:
         met = ", ".join(dict.fromkeys(duel.against for duel in duels))
         return f"{comparison.candidate} is better than each of {met} ({how})"
     return f"{comparison.candidate} is better than {duels[0].against}, the best other overall ({how})"
+
+
+def _held(drawn: Collection[Drawn | None]) -> str:
+    """What leads over seeds rest on besides them; nothing where the seeds show none."""
+    if Drawn.CARRIED not in drawn and Drawn.LOST not in drawn:
+        return ", over the seeds alone" if Drawn.NO_ANSWERS in drawn else ""
+    return f", and a bootstrap over items{' where answers are kept' if Drawn.NO_ANSWERS in drawn else ''}"
 
 
 def has_std(comparison: Comparison) -> bool:

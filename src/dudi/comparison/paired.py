@@ -85,7 +85,8 @@ def paired_test(
 def _by_item(differences: NDArray[np.float64], items: Sequence[Hashable]) -> NDArray[np.float64]:
     """Sums of differences, one an item."""
     places = {item: place for place, item in enumerate(dict.fromkeys(items))}
-    sums = np.bincount([places[item] for item in items], differences)
+    sums = np.zeros(len(places))
+    np.add.at(sums, [places[item] for item in items], differences)
     # What cancels within an item is 0, and not the rest that adding leaves: it would count as an item that differs.
     sums[abs(sums) < 1e-12 * abs(differences).max()] = 0.0
     return sums
