@@ -199,7 +199,7 @@ def test_wrong_input_is_one_line_and_an_exit_code(extra, code, said, place, tmp_
     ("stage", "extra", "code", "said"),
     [
         ("teach", ["task.labels=[]"], 2, "task.labels"),
-        ("teach", ["data.columns={text: premise, label: no}"], 3, "labelled.jsonl:1: no label"),
+        ("teach", ["data.columns={text: premise, label: no}"], 2, "labelled.jsonl: no row has a column 'no'"),
         ("teach", ["task.labels=[one, two]"], 3, "is not a number from 0 to 1"),
         ("distill", ["teacher=null", "start=null"], 2, "teacher.model: name the run"),
         ("distill", ["teacher=/no/such/run", "start=null"], 2, "/no/such/run"),
