@@ -14,6 +14,7 @@ from stack_helpers import (
     make_mt,
     make_nllb_tokenizer,
 )
+from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from dudi.config.recipe_files import list_recipes
 from dudi.errors import ConfigError
@@ -198,7 +199,7 @@ def test_wrong_input_is_one_line_and_an_exit_code(extra, code, said, place, tmp_
     ("stage", "extra", "code", "said"),
     [
         ("teach", ["task.labels=[]"], 2, "task.labels"),
-        ("teach", ["data.columns={text: premise, label: no}"], 3, "labelled.jsonl:1: no label"),
+        ("teach", ["data.columns={text: premise, label: no}"], 2, "labelled.jsonl: no row has a column 'no'"),
         ("teach", ["task.labels=[one, two]"], 3, "is not a number from 0 to 1"),
         ("distill", ["teacher=null", "start=null"], 2, "teacher.model: name the run"),
         ("distill", ["teacher=/no/such/run", "start=null"], 2, "/no/such/run"),
@@ -243,6 +244,42 @@ def test_a_dry_run_looks_for_what_is_named(stage, name, wrong, said, place, tmp_
     assert main([*command, *more, wrong.format(place)]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "extra", "code", "said"),
+    [
+        ("align", ["encoder={}/qwen3"], 2, "encoder: a Qwen3ForCausalLM reads from left to right and is no encoder"),
+        ("align", ["encoder={}/short", "max_length=64"], 2, "XLMRobertaModel has 32 positions, and max_length makes"),
+        ("align", ["llm.model={}/gpt2", "max_length=300"], 2, "GPT2Model has 256 positions, and max_length makes"),
+        ("align", ["llm.model={}/gpt2", "max_length=150", "llm_tokens=true"], 2, "GPT2Model has 256 positions, and"),
+        ("teach", ["llm.model={}/gpt2", "max_length=300"], 2, "GPT2Model has 256 positions, and max_length makes"),
+        ("finetune", ["llm.model={}/gpt2", "max_length=300"], 0, ""),
+        ("align", ["data.language=xx_Xxxx"], 3, "'xx_Xxxx' is no source language of this encoder's tokenizer"),
+        ("finetune", ["data.language=xx_Xxxx"], 3, "'xx_Xxxx' is no source language of this encoder's tokenizer"),
+        ("align", ["llm.adapters=[{}/qwen3]"], 2, "qwen3 has no adapter_config.json"),
+        ("align", ["encoder={}/short", "max_length=30"], 0, ""),
+    ],
+)
+def test_a_dry_run_holds_configs_against_keys_and_rows(stage, extra, code, said, place, tmp_path, capsys):
+    """All this was found after the weights had been loaded, and some of it in the middle of the way."""
+    if not (place / "short").exists():
+        shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        config = XLMRobertaConfig(vocab_size=512, max_position_embeddings=34, **shape)
+        XLMRobertaModel(config).save_pretrained(place / "short")
+        make_llm_tokenizer().save_pretrained(place / "short")
+    name = "stack/nllb-qwen3-0.6b/align" if stage == "align" else "stack/nllb-qwen3-0.6b/mnli"
+    given = [word.replace("{}", str(place)) for word in ["start=null", *extra]]
+    assert main([*words(stage, name, place, tmp_path / "run", "--dry-run"), *given]) == code
+    check_error(capsys, said)
+
+
+def test_a_dry_run_looks_into_an_earlier_stage(runs, place, tmp_path, capsys):
+    command = words("finetune", "stack/nllb-qwen3-0.6b/mnli", place, tmp_path / "run", "--dry-run")
+    assert main([*command, f"start={runs}/align"]) == 0
+    assert main([*command, f"start={runs}/align", "data.language=xx"]) == 3
+    check_error(capsys, "'xx' is no source language")
+    assert main([*command, f"start={runs}/align", "data.language=xx", "encoder.codes={xx: ind_Latn}"]) == 0
 
 
 @pytest.mark.parametrize(("line", "rank"), [("", 16), ("lora: {r: 4}", 4), ("lora: null", None)])

@@ -55,7 +55,7 @@ def run_stage(config: StackConfig, *, dry_run: bool = False, resume: str = "auto
     folder = output if output is not None else default_output(config)
     args = config.stack_arguments(folder)
     if dry_run:
-        say(describe(config, folder))
+        say(describe(config, args, folder))
         return 0
     with Interrupts():
         return _run(config, args, folder, resume)
@@ -146,7 +146,7 @@ def default_output(config: StackConfig) -> Path:
     return Path("runs") / (name if f"-{name}".endswith(f"-{config.stage}") else f"{name}-{config.stage}")
 
 
-def describe(config: StackConfig, folder: Path) -> str:
+def describe(config: StackConfig, args: StackArguments, folder: Path) -> str:
     """What a run would do: its keys that are no defaults, where each is from, and what it finds at the names in them.
 
     Raises:
@@ -160,15 +160,16 @@ def describe(config: StackConfig, folder: Path) -> str:
         if line.endswith(":") and not following.startswith("  "):
             continue  # a section that holds nothing but defaults
         lines.append(line)
-    return "\n".join([*lines, "", *_found(config), "dry run: nothing was trained"])
+    return "\n".join([*lines, "", *_found(config, args), "dry run: nothing was trained"])
 
 
-def _found(config: StackConfig) -> list[str]:
+def _found(config: StackConfig, args: StackArguments) -> list[str]:
     """The models and rows that a stage would read, each looked for."""
     from dudi.models.load import find_model
     from dudi.stacking import stored
     from dudi.stacking.reading import bitext_rows, first_texts, parallel_rows, training_rows
     from dudi.stacking.stages import WITH_TASK, task_of
+    from dudi.stacking.unloaded import check_unloaded
 
     alone = config.stage in ("adapt", "teach")
     earlier = {"start": None if alone else config.start.model}
@@ -181,10 +182,12 @@ def _found(config: StackConfig) -> list[str]:
             lines.append(f"{role:<9}{part.model}")
     if config.stage in WITH_TASK:
         rows, held_out = training_rows(config, task_of(config))
+        check_unloaded(config, args, [*rows, *held_out])
         counts = {"rows": f"{len(rows):,}", "held out": f"{len(held_out):,}" if held_out else ""}
     else:
         texts = first_texts(config, LOOKED_AT)
         parallel, bitext = (parallel_rows(config), bitext_rows(config)) if config.stage == "align" else ([], [])
+        check_unloaded(config, args, [*texts, *parallel, *bitext])
         counts = {"rows": f"{len(texts):,}", "parallel": f"{len(parallel):,}" if parallel else ""}
         counts["bitext"] = f"{len(bitext):,}" if bitext else ""
         counts["rows"] += " and more" if len(texts) == LOOKED_AT else ""

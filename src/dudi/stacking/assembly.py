@@ -136,7 +136,7 @@ def from_here(parent: Mapping[str, Any], role: str, place: str) -> dict[str, Any
     Raises:
         ConfigError: the parent was a folder (`local`), and is in none of them.
     """
-    named = {"name": _from_here(str(parent["name"]), place)}
+    named: dict[str, Any] = {"name": _from_here(str(parent["name"]), place)}
     if "adapters" in parent:
         named["adapters"] = [_from_here(name, place) for name in parent["adapters"]]
     if parent.get(LOCAL) and not Path(named["name"]).is_dir():

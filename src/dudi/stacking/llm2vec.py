@@ -82,13 +82,23 @@ def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> PreTraine
     return model
 
 
-def _add(model: PreTrainedModel, name: str) -> None:
-    place = locate(name)
-    described = _read(_need(place, CONFIG, name))
+def check_adapter(name: str) -> dict[str, Any]:
+    """What an adapter says of itself, without its weights.
+
+    Raises:
+        ConfigError: it has no config, or is of a kind that cannot be merged.
+        EnvironmentFault: it cannot be had.
+    """
+    described = _read(_need(locate(name), CONFIG, name))
     if described.get("peft_type") != "LORA":
         raise ConfigError(f"{name}: an adapter of the kind {described.get('peft_type')}; only LORA can be merged")
     if described.get("modules_to_save"):
         raise ConfigError(f"{name}: it replaces whole layers ({described['modules_to_save']}); only LORA can be merged")
+    return described
+
+
+def _add(model: PreTrainedModel, name: str) -> None:
+    place, described = locate(name), check_adapter(name)
     from safetensors.torch import load_file
 
     given = load_file(_need(place, WEIGHTS, name))

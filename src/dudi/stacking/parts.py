@@ -13,7 +13,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import AutoConfig, M2M100Config, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+)
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
 from dudi.errors import ConfigError, DataError, EnvironmentFault
@@ -87,6 +91,24 @@ def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
     return reader
 
 
+def check_encoder_config(config: PreTrainedConfig) -> None:
+    """Refuse a decoder in the place of the encoder by what its config says, before its weights are read.
+
+    What stays in doubt is let pass: `checks.check_encoder` looks at the states.
+
+    Raises:
+        ConfigError: it was saved as a causal language model, and its kind has no masked one.
+    """
+    causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.architectures or ())
+    sees_all = getattr(config, "use_bidirectional_attention", False) or getattr(config, "is_causal", True) is False
+    known = (MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING)
+    if causal and not config.is_encoder_decoder and not sees_all and not any(type(config) in kinds for kinds in known):
+        raise ConfigError(
+            f"encoder: a {(config.architectures or ['?'])[0]} reads from left to right and is no encoder; a decoder is "
+            "named in llm"
+        )
+
+
 def empty_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder with random weights.
 
@@ -118,7 +140,7 @@ def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) 
         DataError: a weight of the encoder is not in the checkpoint.
     """
     place = locate(name)
-    config = _config("encoder", name, place, revision)
+    config = config_of("encoder", name, place, revision)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "output_loading_info": True}
     if config.model_type == "m2m_100":
         model, missing = _loaded("encoder", name, M2M100Encoder, place, options | {"key_mapping": M2M100_KEYS})
@@ -162,7 +184,7 @@ def load_llm(
             gguf_file=gguf_file, keep_layers=keep_layers,
         )  # fmt: skip
         return _digested(_text_part(whole))
-    config = _config("llm", name, place, revision)
+    config = config_of("llm", name, place, revision)
     kind = _class_of("llm", config)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "attn_implementation": attn_implementation}
     model, missing = _loaded("llm", name, kind, place, options | _without_pooler(kind) | {"output_loading_info": True})
@@ -184,7 +206,19 @@ def _text_part(model: PreTrainedModel) -> Part:
     return Part(inner, inner.config)
 
 
-def _config(role: str, name: str, place: str, revision: str | None) -> PreTrainedConfig:
+def config_of(role: str, name: str, place: str, revision: str | None) -> PreTrainedConfig:
+    """The config of a checkpoint.
+
+    Args:
+        role: `encoder` or `llm`, for messages.
+        name: As it was named.
+        place: Where that is.
+        revision: On the hub.
+
+    Raises:
+        ConfigError: a folder that holds none.
+        EnvironmentFault: it cannot be had.
+    """
     try:
         return AutoConfig.from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
