@@ -274,11 +274,10 @@ def _not_trained(rows: Sequence[Example], train: ExampleSet, notes: list[str]) -
     trained = {content_digest(example.row) for example in train.examples}
     kept = [example for example in rows if content_digest(example.row) not in trained]
     if not kept:
-        raise DataError(
-            f"data.eval: all {len(rows):,} rows are training rows, and a probe asks rows that are not trained on; name "
-            "others, or none, and `probe_rows` are held out"
+        notes.append(
+            f"data.eval: all {len(rows):,} rows are training rows; the probe's are held out of training instead"
         )
-    if len(kept) < len(rows):
+    elif len(kept) < len(rows):
         counts = Counter(one.row.language for one in rows) - Counter(one.row.language for one in kept)
         notes.append(f"data.eval: training rows are left out of the probe: {by_language(counts)}")
     return kept
@@ -302,24 +301,21 @@ def rows_for_probe(
         seed: Of the run.
         notes: Gets what was left out.
 
-    Raises:
-        DataError: every evaluation row is trained on.
     """
-    if evaluation is None:
-        source = train.examples
-    else:
-        sets = evaluation.values() if isinstance(evaluation, Mapping) else [evaluation]
-        source = _not_trained([example for one in sets for example in one.examples], train, notes)
+    sets = evaluation.values() if isinstance(evaluation, Mapping) else [] if evaluation is None else [evaluation]
+    given = [example for one in sets for example in one.examples]
+    apart = _not_trained(given, train, notes) if given else []
+    source = apart or train.examples
     of_language: dict[str, list[Example]] = {}
     for example in source:
         of_language.setdefault(example.row.language, []).append(example)
     chosen: set[str] = set()
     for examples in of_language.values():
         drawn = sorted(examples, key=lambda one: hashlib.sha256(f"probe/{seed}/{one.row.id}".encode()).digest())
-        limit = per_language if evaluation is not None else min(per_language, len(examples) // 2)
+        limit = per_language if apart else min(per_language, len(examples) // 2)
         chosen |= {example.row.id for example in drawn[:limit]}
     probe = [example for example in source if example.row.id in chosen]
-    if evaluation is not None:
+    if apart:
         return train, ExampleSet(probe, {}, digest_of(probe))
     kept = [example for example in train.examples if example.row.id not in chosen]
     return ExampleSet(kept, train.truncated, digest_of(kept)), ExampleSet(probe, {}, digest_of(probe))
