@@ -225,8 +225,11 @@ def compare(
     drawn = {test: _drawn(by_name, test, chosen, by, confidence, count) for test in leads}
     level = (1 - confidence) / max(1, count)
     duels = [
-        *(_over_seeds(scores, test, value, drawn.get(test)) for test, value in eps.items()),
-        *(_over_questions(scores, test, found, level) for test, found in paired.items()),
+        _over_seeds(scores, test, eps[test], drawn.get(test))
+        if test in eps
+        else _over_questions(scores, test, paired[test], level)
+        for test in planned
+        if test in eps or test in paired
     ]
     errors = {column: column_errors(evaluations, by, column, chosen) for column in scores}
     rows = [_row(one, scores, errors, ranks, duels, one.name in references) for one in evaluations]
@@ -236,7 +239,7 @@ def compare(
         columns=tuple(scores),
         rows=tuple(_with_delta(row, rows, baseline) for row in rows),
         benchmark=evaluations[0].benchmark,
-        duels=tuple(sorted(duels, key=lambda one: [test[:2] for test in planned].index((one.column, one.name)))),
+        duels=tuple(duels),
         confidence=confidence,
         tau=tau,
         baseline=baseline,
