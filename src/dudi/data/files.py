@@ -61,10 +61,11 @@ def read_records(path: Path, shown: str | None = None) -> Iterator[Located]:
     try:
         if suffix == ".parquet":
             yield from _parquet(path, name)
-        elif suffix == ".json" and _is_array(path):
-            yield from _json_array(path, name)
-        else:
-            yield from _json_lines(path, name)
+            return
+        with path.open("rb") as handle:
+            start = handle.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+        is_array = suffix == ".json" and start.startswith(b"[")
+        yield from _json_array(path, name) if is_array else _json_lines(path, name)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -131,11 +132,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise RepeatedKey(next(name for name in names if names.count(name) > 1))
     return found
-
-
-def _is_array(path: Path) -> bool:
-    with path.open("rb") as handle:
-        return handle.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 def _json_array(path: Path, name: str) -> Iterator[Located]:

@@ -51,7 +51,7 @@ def records_of(source: str, split: str) -> Iterator[Located]:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved_dataset(path, split)
     if not path.exists() and (hub := _hub_name(source)):
-        return _hub_dataset(*hub, split)
+        return dataset_records(open_dataset(*hub, split), hub[0])
     return itertools.chain.from_iterable(read_records(file, shown) for file, shown in find_files(source, split).files)
 
 
@@ -105,9 +105,7 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
     if path.is_file():
         return FoundFiles([(path, str(path))], {})
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
-        found = [file for file in found if file.name != "rejected.jsonl" and not file.name.endswith(".rejected.jsonl")]
-        found = [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        found = [file for file in sorted(path.rglob("*")) if _holds_rows(file, path, suffixes)]
         if not found:
             raise ConfigError(f"{path}: no data files in it (looked for {', '.join(suffixes)})")
         return _of_split(path, {file: _splits_of(file.relative_to(path)) for file in found}, split)
@@ -122,6 +120,13 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
     raise ConfigError(f"{source}: no such file or folder{_nearest_file(path)}")
 
 
+def _holds_rows(file: Path, folder: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether something in a folder is a data file: not hidden, and not what `dudi` writes of rejected rows."""
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    rejected = file.name == "rejected.jsonl" or file.name.endswith(".rejected.jsonl")
+    return file.suffix.lower() in suffixes and not hidden and not rejected and file.is_file()
+
+
 def _of_split(place: Path, splits: dict[Path, tuple[str, str]], split: str) -> FoundFiles:
     """The files whose names have the split's own word; without any, those with another word for it."""
     group = _GROUPS.get(split.lower(), split)
@@ -133,9 +138,8 @@ def _of_split(place: Path, splits: dict[Path, tuple[str, str]], split: str) -> F
             f"{place}: none of its {len(splits)} data files belongs to the split '{split}', by their names ({there})"
         )
     chosen = set(files)
-    return FoundFiles(
-        [(file, str(file)) for file in files], {file: own for file, (_, own) in splits.items() if file not in chosen}
-    )
+    others = {file: own for file, (_, own) in splits.items() if file not in chosen}
+    return FoundFiles([(file, str(file)) for file in files], others)
 
 
 def _splits_of(path: Path) -> tuple[str, str]:
@@ -205,10 +209,6 @@ def _inside(name: str) -> str:
     if Path(name).name != name:
         raise ValueError(f"it names {name!r}, which is outside of its folder")
     return name
-
-
-def _hub_dataset(name: str, config: str | None, split: str) -> Iterator[Located]:
-    return dataset_records(open_dataset(name, config, split), name)
 
 
 def open_dataset(name: str, config: str | None, split: str, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dudi.data.files import Located, read_records
 from dudi.data.formats import CSV_SUFFIXES
-from dudi.data.prepared import Draft, Group, Prepared, Quotas, find_benchmark, prepare
+from dudi.data.prepared import Draft, Group, Prepared, Quotas, at_most, find_benchmark, prepare
 from dudi.data.sources import by_language, excerpt_of
 from dudi.errors import ConfigError, DataError
 from dudi.files import sha256_of
@@ -109,7 +109,7 @@ def prepare_parallel(
         "per_language": per_language,
         "one_side_alone": reader.alone,  # counted by the passes, which come before the card
     }
-    quotas = _balanced(source, per_language) if balance else _each(per_language)
+    quotas = _balanced(source, per_language) if balance else at_most(per_language)
     return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed, notes=reader.notes)
 
 
@@ -133,10 +133,6 @@ def _drafts(located: Located, file: Path, source: str, both: bool, known: Mappin
             "completion": translation,
         }
         yield Located(located.file, located.line, Draft(record, (wanted, spoken), texts))
-
-
-def _each(per_pair: int | None) -> Quotas:
-    return lambda counts: {group: min(own, per_pair or own) for group, own in counts.items()}
 
 
 def _balanced(source: str, per_language: int | None) -> Quotas:
@@ -263,15 +259,18 @@ class _Reader:
         """Each text its own row: the source's stands beside it, or in a row of its own, and those are held."""
         held = {}
         for located in self._records():
-            if _is_good(located) and _code_of(located.value["lang"], self.known) == self.source:
-                held[_key(located.value)] = located.value["text"]
+            record = located.value
+            if located.problem is not None or _lacking(record) is not None:
+                continue
+            if _code_of(record["lang"], self.known) == self.source:
+                held[_key(record)] = record["text"]
         for located in self._records():
             record = located.value
-            if located.problem is None and (problem := _lacking(record)) is not None:
-                yield Located(located.file, located.line, None, problem, excerpt_of(record))
-                continue
             if located.problem is not None:
                 yield located
+                continue
+            if (problem := _lacking(record)) is not None:
+                yield Located(located.file, located.line, None, problem, excerpt_of(record))
                 continue
             language = _code_of(record["lang"], self.known) or record["lang"]
             source = record.get(self._columns.get(self.source, "")) or held.get(_key(record))
@@ -326,10 +325,6 @@ def _lacking(record: Mapping[str, Any]) -> tuple[str, str] | None:
         if record[name] is None:
             return "null", f"`{name}` is null"
     return None if isinstance(record["lang"], str) else ("wrong_type", "`lang` is no text")
-
-
-def _is_good(located: Located) -> bool:
-    return located.problem is None and _lacking(located.value) is None
 
 
 def _key(record: Mapping[str, Any]) -> tuple[str, str]:

@@ -217,8 +217,4 @@ def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path 
 
 def at_most(count: int | None) -> Quotas:
     """At most so many rows of each group; all where None."""
-
-    def quotas(counts: Mapping[Group, int]) -> Mapping[Group, int]:
-        return {group: own if count is None else min(own, count) for group, own in counts.items()}
-
-    return quotas
+    return lambda counts: {group: own if count is None else min(own, count) for group, own in counts.items()}

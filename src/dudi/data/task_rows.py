@@ -60,10 +60,12 @@ def prepare_task(
             for located in documents(task, splits[task.name], folder):
                 yield _draft(located, task, prompts[task.name], splits[task.name])
 
+    licences = {str((task.config.get("metadata") or {}).get("licence") or "") for task in tasks}
+    stated = "; ".join(sorted(filter(None, licences)))
     about = {
         "tasks": [task.name for task in tasks],
         "split": split,
-        "licence": _licence(tasks),
+        "licence": stated or "not stated by the task files: look at the set's own page",
         "inputs": _inputs(tasks, folder),
         "per_language": per_language,
     }
@@ -84,11 +86,6 @@ def _draft(located: Located, task: TaskFile, prompts: Prompts, split: str) -> Lo
     key = document.get("row", located.line)
     record = {"id": f"{task.name}/{split}/{key}", "language": task.language, "prompt": prompt, "completion": completion}
     return Located(located.file, located.line, Draft(record, (task.language,), tuple(texts_of(document))))
-
-
-def _licence(tasks: Sequence[TaskFile]) -> str:
-    stated = {str((task.config.get("metadata") or {}).get("licence") or "") for task in tasks}
-    return "; ".join(sorted(filter(None, stated))) or "not stated by the task files: look at the set's own page"
 
 
 def _inputs(tasks: Sequence[TaskFile], folder: Path | None) -> list[dict[str, Any]]:

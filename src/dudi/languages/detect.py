@@ -57,7 +57,8 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
     """
     known = load_languages() if languages is None else languages
     check_codes(candidates, known, "candidates")
-    cleaned = _clean(text[:MAX_CHARACTERS])
+    # Composed, so that a Vietnamese letter written as base and accents is one Latin letter.
+    cleaned = regex.sub(r"\p{C}", " ", unicodedata.normalize("NFC", text[:MAX_CHARACTERS]))
     letters = "".join(_LETTER.findall(cleaned))
     if len(letters) < MIN_LETTERS:
         return UNDETERMINED
@@ -83,14 +84,7 @@ def same_language(detected: str, wanted: str, merge_malay: bool = False) -> bool
         merge_malay: Take Indonesian and Malay for one: short texts in them are often the same words, so a strict
             rate charges the model with the detector's confusion. Reports show both rates.
     """
-    if detected == wanted:
-        return True
-    return merge_malay and {detected, wanted} == {"id", "ms"}
-
-
-def _clean(text: str) -> str:
-    # Composed, so that a Vietnamese letter written as base and accents is one Latin letter.
-    return regex.sub(r"\p{C}", " ", unicodedata.normalize("NFC", text))
+    return detected == wanted or (merge_malay and {detected, wanted} == {"id", "ms"})
 
 
 def _share(letters: str, script: str) -> float:

@@ -24,14 +24,6 @@ def translation_prompt(text: str, source: str, target: str, languages: Mapping[s
     """
     known = load_languages() if languages is None else languages
     speaker = known[source] if known[source].translation else LANGUAGES["en"]
-    own, wanted = (_name_of(known[code], speaker) for code in (source, target))
+    own, wanted = (speaker.names.get(code, known[code].name) for code in (source, target))
     wish = speaker.translation.format(language=wanted)
-    return f"{wish}\n\n{_capital(own)}: {text}\n{_capital(wanted)}:"
-
-
-def _name_of(language: Language, speaker: Language) -> str:
-    return speaker.names.get(language.code, language.name)
-
-
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]
+    return f"{wish}\n\n{own[:1].upper()}{own[1:]}: {text}\n{wanted[:1].upper()}{wanted[1:]}:"

@@ -190,11 +190,12 @@ def copy_adapter(peft_model: PeftModel, name: str) -> str:
 def adapter_pairs(peft_model: PeftModel, first: str, second: str) -> list[tuple[Tensor, Tensor]]:
     """Corresponding parameters of two adapters of one model: every one that the first has."""
     parameters = dict(peft_model.named_parameters())
-    return [
-        (parameter, parameters[".".join(second if part == first else part for part in name.split("."))])
-        for name, parameter in parameters.items()
-        if in_adapter(name, first)
-    ]
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for name, parameter in parameters.items():
+        if in_adapter(name, first):
+            twin = [second if part == first else part for part in name.split(".")]
+            pairs.append((parameter, parameters[".".join(twin)]))
+    return pairs
 
 
 def base_weights(peft_model: PeftModel) -> dict[str, str]:

@@ -97,6 +97,7 @@ def shape_of_model(model: PreTrainedModel, name: str | None = None) -> Shape:
     stacked = sum(p.numel() for p in reading.parameters() if p.dim() == 3)
     head_width = values.get("head_dim") or text.hidden_size // text.num_attention_heads
     key_value_heads = values.get("num_key_value_heads") or text.num_attention_heads
+    normed_heads = any(name.endswith("q_norm.weight") for name, _ in reading.named_parameters())
     return Shape(
         name=name or config.name_or_path or config.model_type,
         parameters=model.num_parameters(),
@@ -109,7 +110,7 @@ def shape_of_model(model: PreTrainedModel, name: str | None = None) -> Shape:
         heads=text.num_attention_heads,
         intermediate=values.get("intermediate_size") or 4 * text.hidden_size,
         vocabulary=text.vocab_size,
-        normed_heads=any(name.endswith("q_norm.weight") for name, _ in reading.named_parameters()),
+        normed_heads=normed_heads,
         experts=stacked > 0,
     )
 

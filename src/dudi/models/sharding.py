@@ -127,20 +127,18 @@ def _resharded(model: PreTrainedModel, sharded: list[Any]) -> list[Any]:
 
 def whole_optimizer_state(state: Mapping[str, Any]) -> dict[str, Any]:
     """`Optimizer.state_dict()` with whole tensors, in the memory of the CPU; every rank has to call it."""
-    moments = {
-        index: {name: whole(value).cpu() if isinstance(value, Tensor) else value for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
+    moments = {}
+    for index, values in state["state"].items():
+        moments[index] = {n: whole(value).cpu() if isinstance(value, Tensor) else value for n, value in values.items()}
     return {**state, "state": moments}
 
 
 def spread_optimizer_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Whole tensors of a saved optimizer, spread as its parameters are."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    moments = {
-        index: {name: _spread(value, parameters[index]) for name, value in values.items()}
-        for index, values in state["state"].items()
-    }
+    moments = {}
+    for index, values in state["state"].items():
+        moments[index] = {name: _spread(value, parameters[index]) for name, value in values.items()}
     return {**state, "state": moments}
 
 

@@ -28,16 +28,13 @@ def compute_in_float32(model: nn.Module) -> bool:
     """
     narrow = [module for module in model.modules() if _narrow_parameters(module)]
     for module in narrow:
-        if any(isinstance(getattr(h, "__self__", None), _Widened | _WidenedRows) for h in _pre_hooks(module)):
+        there = [getattr(hook, "__self__", None) for hook in module._forward_pre_hooks.values()]
+        if any(isinstance(owner, _Widened) for owner in there):
             continue  # it has them already: a teacher may serve more than one run
         hooks = _WidenedRows() if isinstance(module, nn.Embedding) else _Widened()
         module.register_forward_pre_hook(hooks.widen)
         module.register_forward_hook(hooks.restore, always_call=True)
     return bool(narrow)
-
-
-def _pre_hooks(module: nn.Module) -> list[Any]:
-    return list(module._forward_pre_hooks.values())
 
 
 def _narrow_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -187,7 +187,8 @@ def training_rows(
     """
     _check_cldr()
     drawn = [_training_rows(language, check_tasks(tasks)) for language in check_languages(languages)]
-    fewest, most = max(known for known, _ in drawn), min(len(rows) for _, rows in drawn)
+    fewest = max(known for known, _ in drawn)
+    most = min(len(rows) for _, rows in drawn)
     if rows_per_language is None:
         return _alternate([rows for _, rows in drawn])
     if not fewest <= rows_per_language <= most:

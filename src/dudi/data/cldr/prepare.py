@@ -59,6 +59,8 @@ def _card(items: list[Item], sha256: str) -> dict[str, Any]:
     by_language: dict[str, Counter[str]] = {}
     for fact, row in items:
         by_language.setdefault(row.language, Counter())[fact.kind] += 1
+    of_all = sum(by_language.values(), Counter[str]())
+    rows = {language: kinds.total() for language, kinds in by_language.items()}
     return {
         "source": f"Unicode CLDR {cldr_version()}, read through babel {babel.__version__}",
         "license": "Unicode-3.0 (names and formats)",
@@ -67,7 +69,7 @@ def _card(items: list[Item], sha256: str) -> dict[str, Any]:
         "as_of": AS_OF.isoformat(),
         "sha256": sha256,
         "rows": len(items),
-        "languages": {language: kinds.total() for language, kinds in by_language.items()},
-        "kinds": dict(sorted(Counter(fact.kind for fact, _ in items).items())),
+        "languages": rows,
+        "kinds": dict(sorted(of_all.items())),
         "kinds_by_language": {language: dict(sorted(kinds.items())) for language, kinds in by_language.items()},
     }

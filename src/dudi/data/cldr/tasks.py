@@ -342,4 +342,4 @@ def facts(kind: str) -> tuple[Fact, ...]:
     """
     if kind not in KINDS:
         raise ConfigError(f"cldr: no kind '{kind}'{did_you_mean(kind, KINDS)}; there are {', '.join(KINDS)}")
-    return tuple(Fact(kind, key) for key in dict.fromkeys(tuple(key) for key in KINDS[kind].all_keys()))
+    return tuple(Fact(kind, key) for key in dict.fromkeys(map(tuple, KINDS[kind].all_keys())))

@@ -75,6 +75,7 @@ def load_wording(path: Path) -> Wording:
     skip = _table(path, tree, "skip")
     verdicts = _texts(path, "verdicts", _table(path, tree, "verdicts"))
     questions = _table(path, tree, "questions")
+    paraphrases = {kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()}
     _same_keys(path, "forms", forms, FORMS)
     _same_keys(path, "skip", skip, SKIPS)
     _same_keys(path, "verdicts", verdicts, VERDICTS)
@@ -88,7 +89,7 @@ def load_wording(path: Path) -> Wording:
         count_forms=counts,
         skip={key: frozenset(_get(path, skip, key, list, "skip.")) for key in SKIPS},
         verdicts=verdicts,
-        questions={kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()},
+        questions=paraphrases,
     )
 
 

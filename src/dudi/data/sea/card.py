@@ -57,6 +57,10 @@ def build_card(
     revision: str | None,
 ) -> dict[str, Any]:
     """The data card of a written sample: nothing in it depends on the time or on the folders of this machine."""
+    inputs = [_input_card(file, tally.per_file[file.label]) for file in files]
+    rows = sum(len(sample.places) for sample in samples.values())
+    left_out = {code: dict(counts) for code, counts in sorted(tally.left_out.items())}
+    languages = {code: _language_card(sample, per_language) for code, sample in samples.items()}
     return {
         "dataset": HUB_NAME,
         "licence": LICENCE,
@@ -68,26 +72,19 @@ def build_card(
             "language": "the text is in its folder's language (Indonesian and Malay are not told apart here)",
             "excluded_sources": list(excluded),
         },
-        "inputs": [
-            {
-                "file": file.label,
-                "bytes": file.path.stat().st_size,
-                "rows": tally.per_file[file.label],
-                "sha256": sha256_of(file.path),
-            }
-            for file in files
-        ],
-        "output": {
-            "file": target.name,
-            "sha256": sha256_of(target),
-            "rows": sum(len(sample.places) for sample in samples.values()),
-        },
+        "inputs": inputs,
+        "output": {"file": target.name, "sha256": sha256_of(target), "rows": rows},
         "rows_read": tally.read,
         "missing_columns": dict(tally.missing_columns),
-        "left_out": {code: dict(counts) for code, counts in sorted(tally.left_out.items())},
+        "left_out": left_out,
         "rejected": dict(rejections.counts),
-        "languages": {code: _language_card(sample, per_language) for code, sample in samples.items()},
+        "languages": languages,
     }
+
+
+def _input_card(file: SeaFile, rows: int) -> dict[str, Any]:
+    size = file.path.stat().st_size
+    return {"file": file.label, "bytes": size, "rows": rows, "sha256": sha256_of(file.path)}
 
 
 def _language_card(sample: Sample, asked: int) -> dict[str, Any]:
