@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.metrics import RolloutHealth
 from dudi.distill.teachers import Teachers
 from dudi.distill.verbalizer import Verbalizer
-from dudi.objective.shared_events import SharedEvents
 from dudi.objective.signals import Kind, Signal
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
 
@@ -97,20 +97,20 @@ class Collector:
         kinds = sorted({kind for signal in signals.values() for kind in signal.reads})
         collected = Collected([], RolloutHealth(), [], [[0, 0] for _ in self.known_languages])
         read_twice = {kind for signal in signals.values() for kind in signal.teacher_reads}
-        prompted = [
-            [self._prompt(kind, example, epoch, collected) for kind in kinds if kind != "gold" for example in examples]
-            for examples in micro_batches
-        ]
-        flat = [item for batch in prompted for item in batch]
-        answers = iter(self._answers(flat, epoch, purpose))
+        drawn = [kind for kind in kinds if kind != "gold"]
+        prompted: list[list[Prompted]] = []
+        for examples in micro_batches:
+            pairs = itertools.product(drawn, examples)
+            prompted.append([self._prompt(kind, example, epoch, collected) for kind, example in pairs])
+        answers = iter(self._answers(list(itertools.chain.from_iterable(prompted)), epoch, purpose))
         for examples, items in zip(micro_batches, prompted, strict=True):
             sequences: dict[Kind, list[Scored]] = {}
             if "gold" in kinds:
                 sequences["gold"] = [self._gold(example) for example in examples]
             for item in items:
                 sequences.setdefault(item.kind, []).append(self._rolled_out(item, next(answers), collected))
-            if self.teachers.members:
-                sequences |= {kind: [self._taught(s) for s in sequences[kind]] for kind in read_twice}
+            for kind in read_twice if self.teachers.members else ():
+                sequences[kind] = [self._taught(scored) for scored in sequences[kind]]
             collected.batches.append(MicroBatch(sequences, per_sequence=self.args.loss_average == "sequence"))
         return collected
 
@@ -146,7 +146,11 @@ class Collector:
         judge = self.teachers.of(scored.example.row, scored.language)
         if judge is not None and self.teachers.several:
             scored = dataclasses.replace(scored, teacher=judge.name)
-        return scored if judge is None or judge.events is None else _aligned(scored, judge.events.events)
+        if judge is None or judge.events is None:
+            return scored
+        events = judge.events.events
+        theirs = events.encode(scored.completion)
+        return dataclasses.replace(scored, teacher_completion=theirs, alignment=events.align(scored.completion, theirs))
 
     def _answers(self, items: Sequence[Prompted], epoch: int, purpose: str) -> list[Rollout]:
         if self.pool is not None:
@@ -202,9 +206,3 @@ class Collector:
             rollout.ended,
             trained,
         )
-
-
-def _aligned(scored: Scored, events: SharedEvents) -> Scored:
-    """The sequence with the teacher's tokens for its bytes."""
-    theirs = events.encode(scored.completion)
-    return dataclasses.replace(scored, teacher_completion=theirs, alignment=events.align(scored.completion, theirs))

@@ -100,7 +100,7 @@ def _score(
     for own in rows.values():
         if own.events is not None:
             own.observer = masses.observing(own.observer)
-    sums = signal_sums(signals, rows, heads)
+    sums = {name: signal.loss(rows, heads) for name, signal in signals.items()}  # with a gradient to the student
     measured = torch.zeros(len(languages), 7, dtype=torch.float64)
     if watch is not None:
         measured = agreement(rows[args.on_policy_kind], heads, watch).cpu()
@@ -177,7 +177,11 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
         events = run.setup.events if not name else run.setup.teachers.members[name].events
         vocabulary = run.setup.vocabulary if events is None else None
         unread = any(sequences.keys() - found.keys() for (_, sequences), found in zip(own, kept, strict=True))
-        with step.clock("teacher"), policy.opened() if unread else _unopened(policy) as module:
+        if unread or not isinstance(policy, FrozenModel):
+            opened = policy.opened()
+        else:  # of one that reads nothing the head alone is wanted: it need not come to the device
+            opened = contextlib.nullcontext(policy.module)
+        with step.clock("teacher"), opened as module:
             for (batch, sequences), found in zip(own, kept, strict=True):
                 rest = {kind: sequences[kind] for kind in sequences if kind not in found}
                 with run.accelerator.autocast():
@@ -214,15 +218,13 @@ def _kept(run: Run, sequences: Mapping[Kind, Sequence[Scored]]) -> dict[Kind, Te
     return {"gold": torch.cat(found)} if len(found) == len(sequences["gold"]) else {}
 
 
-def _unopened(policy: Policy) -> contextlib.AbstractContextManager[nn.Module]:
-    """A teacher of which the head alone is wanted: it need not come to the device."""
-    return contextlib.nullcontext(policy.module) if isinstance(policy, FrozenModel) else policy.opened()
-
-
 def _read_by(name: str, batch: MicroBatch, kinds: Sequence[Kind]) -> dict[Kind, list[Scored]]:
     """A teacher's sequences of a micro-batch, by kind; those of one alone have no teacher's name."""
-    own = {kind: [scored for scored in batch.sequences[kind] if scored.teacher == name] for kind in kinds}
-    return {kind: sequences for kind, sequences in own.items() if sequences}
+    found: dict[Kind, list[Scored]] = {}
+    for kind in kinds:
+        if own := [scored for scored in batch.sequences[kind] if scored.teacher == name]:
+            found[kind] = own
+    return found
 
 
 def _reference_pass(run: Run, batch: MicroBatch, signals: Mapping[str, Signal], step: Step) -> dict[Kind, Tensor]:
@@ -264,8 +266,11 @@ def teacher_states(
     states, head = inside(module, work)
     if not chosen:
         return {}, head
-    sizes = [sum(len(s.read_by_teacher) for s in own) for own in sequences.values()]
-    return dict(zip(sequences, states.split(sizes), strict=True)), head
+    by_kind: dict[Kind, Tensor] = {}
+    for kind, own in sequences.items():
+        read = sum(len(scored.read_by_teacher) for scored in own)
+        by_kind[kind], states = states[:read], states[read:]
+    return by_kind, head
 
 
 def student_rows(
@@ -310,9 +315,5 @@ def _events_of(sequences: Sequence[Scored]) -> EventBatch | None:
     alignments = [scored.alignment for scored in sequences if scored.alignment is not None]
     if not alignments:
         return None
-    return EventBatch(alignments, [s.completion for s in sequences], [s.read_by_teacher for s in sequences])
-
-
-def signal_sums(signals: Mapping[str, Signal], rows: Mapping[Kind, Rows], heads: Heads) -> dict[str, Tensor]:
-    """Each signal's sum over the micro-batch: scalars with a gradient to the student."""
-    return {name: signal.loss(rows, heads) for name, signal in signals.items()}
+    written = [scored.completion for scored in sequences]
+    return EventBatch(alignments, written, [scored.read_by_teacher for scored in sequences])

@@ -7,6 +7,7 @@ the teacher's prompt and the completion, as token ids, so that nothing is tokeni
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -123,7 +124,7 @@ class ServedTeacher:
         found: list[TopTokens] = []
         named = min(top_k, self.vocabulary)
         for part in _portions([len(prompt) + len(completion) for prompt, completion in pairs]):
-            prompts = [[int(token) for ids in pairs[place] for token in ids] for place in part]
+            prompts = [[*map(int, itertools.chain(*pairs[place]))] for place in part]
             asked = {"prompt_logprobs": named, "max_tokens": 1, "temperature": 0.0}
             answers = self.server.complete({"model": self.served, "prompt": prompts, **asked})
             for ids, place, answer in zip(prompts, part, answers, strict=True):

@@ -237,8 +237,12 @@ def _read_evaluation(
     """The same for evaluation, where several datasets may have names (a dict, a `DatasetDict`)."""
     if not isinstance(dataset, Mapping):
         return _read(reader, dataset, "eval_dataset", rejections)
-    found = {name: reader.read(one, f"eval_dataset[{name!r}]", rejections) for name, one in dataset.items()}
-    return {name: examples for name, (examples, _) in found.items()}, sum(rows for _, rows in found.values())
+    found: dict[str, ExampleSet] = {}
+    total = 0
+    for name, one in dataset.items():
+        found[name], rows = reader.read(one, f"eval_dataset[{name!r}]", rejections)
+        total += rows
+    return found, total
 
 
 def _load_student(
@@ -272,14 +276,19 @@ def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Ve
 def _not_trained(rows: Sequence[Example], train: ExampleSet, notes: list[str]) -> list[Example]:
     """The rows that are no training rows, whatever their ids: a cold-started student has read those."""
     trained = {content_digest(example.row) for example in train.examples}
-    kept = [example for example in rows if content_digest(example.row) not in trained]
+    kept: list[Example] = []
+    left_out: Counter[str] = Counter()
+    for example in rows:
+        if content_digest(example.row) in trained:
+            left_out[example.row.language] += 1
+        else:
+            kept.append(example)
     if not kept:
         notes.append(
             f"data.eval: all {len(rows):,} rows are training rows; the probe's are held out of training instead"
         )
-    elif len(kept) < len(rows):
-        counts = Counter(one.row.language for one in rows) - Counter(one.row.language for one in kept)
-        notes.append(f"data.eval: training rows are left out of the probe: {by_language(counts)}")
+    elif left_out:
+        notes.append(f"data.eval: training rows are left out of the probe: {by_language(left_out)}")
     return kept
 
 

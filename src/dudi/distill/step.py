@@ -167,14 +167,12 @@ def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence
     """
     names, table = list(step.sums), language_table(total, languages)
     losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total.tolist(), strict=False)}
+    weighed = sum(step.weights[name] * value for name, value in losses.items())
     rest = total[len(names) : len(total) - table.numel()].tolist()
     *health, scored = rest[: -EVENTS - len(PHASES)]
     flops = rest[-EVENTS - len(PHASES) : -EVENTS]
     overlap, student, teacher, positions = table.sum(0)[LOSSES : LOSSES + 4].tolist()
-    record: dict[str, Any] = {
-        "loss": sum(step.weights[name] * value for name, value in losses.items()),
-        **{f"loss/{name}": value for name, value in losses.items()},
-    }
+    record: dict[str, Any] = {"loss": weighed, **{f"loss/{name}": value for name, value in losses.items()}}
     if positions:
         record[f"overlap@{args.overlap_k}"] = overlap / positions
         record |= entropies(student / positions, teacher / positions)

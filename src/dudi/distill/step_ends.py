@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,10 +77,12 @@ def count(run: Run, signals: Mapping[str, Signal], batches: Sequence[MicroBatch]
 def _attach(run: Run, step: Step) -> None:
     """Give each micro-batch what was stored of the reference, and the positions to watch."""
     limit, kind = WATCHED_POSITIONS // run.args.world_size, run.args.on_policy_kind
-    sizes = [sum(len(s.completion) for s in batch.sequences.get(kind, [])) for batch in step.collected.batches]
-    watched = watched_positions(sum(sizes), limit, run.args.seed, step.number)
+    read = [batch.sequences.get(kind, []) for batch in step.collected.batches]
+    total = sum(len(scored.completion) for scored in itertools.chain.from_iterable(read))
+    watched = watched_positions(total, limit, run.args.seed, step.number)
     start = 0
-    for batch, size in zip(step.collected.batches, sizes, strict=True):
+    for batch, sequences in zip(step.collected.batches, read, strict=True):
+        size = sum(len(scored.completion) for scored in sequences)
         if "on_policy" in step.signals:
             batch.watched = [place - start for place in watched if start <= place < start + size]
         start += size

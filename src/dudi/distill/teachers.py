@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example
 from dudi.data.rows import Row
-from dudi.distill.batch import MicroBatch
+from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, did_you_mean
@@ -81,10 +81,8 @@ class Teachers:
         """The models and their tokenizers as they were given."""
         names = self.routes or {name: name for name in self.members}
         members = {key: self.members[name] for key, name in names.items()}
-        return (
-            {key: one.model for key, one in members.items()},
-            {key: one.chat.tokenizer for key, one in members.items()},
-        )
+        tokenizers = {key: one.chat.tokenizer for key, one in members.items()}
+        return {key: one.model for key, one in members.items()}, tokenizers
 
     def of(self, row: Row, language: str) -> Teacher | None:
         """Who judges a completion of a row.
@@ -187,12 +185,14 @@ def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) ->
     read = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
     for name in sorted({scored.teacher for kind in read for scored in batch.sequences[kind]}):
         places: dict[Kind, Tensor] = {}
+        sequences: dict[Kind, list[Scored]] = {}
         for kind in read:
             lengths = torch.tensor([len(scored.completion) for scored in batch.sequences[kind]])
             own = torch.tensor([scored.teacher == name for scored in batch.sequences[kind]])
-            places[kind] = torch.repeat_interleave(own, lengths).nonzero().squeeze(1)
-        places = {kind: found for kind, found in places.items() if len(found)}
-        sequences = {kind: [scored for scored in batch.sequences[kind] if scored.teacher == name] for kind in places}
+            found = torch.repeat_interleave(own, lengths).nonzero().squeeze(1)
+            if len(found):
+                places[kind] = found
+                sequences[kind] = [scored for scored in batch.sequences[kind] if scored.teacher == name]
         mapped = {int(place): number for number, place in enumerate(places.get(watched, []))}
         own_batch = dataclasses.replace(
             batch,
@@ -201,9 +201,7 @@ def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) ->
             watched=[mapped[place] for place in batch.watched if place in mapped],
         )
         reading = {
-            one: signal
-            for one, signal in signals.items()
-            if signal.teacher_reads and signal.teacher_reads <= set(places)
+            one: signal for one, signal in signals.items() if signal.teacher_reads and signal.teacher_reads <= {*places}
         }
         parts.append(Part(own_batch, reading, name, places))
     return parts

@@ -152,7 +152,7 @@ class DudiTrainer(RowTrainer):
         super().__init__(
             model=with_adapter(parts.model, peft_config, args.seed),
             args=args,
-            data_collator=_as_they_are,
+            data_collator=list,  # a micro-batch stays one of examples: they are lined up once rollouts are there
             train_dataset=listed(parts.train),
             eval_dataset=listed(parts.eval),
             processing_class=parts.tokenizer,
@@ -290,25 +290,26 @@ class DudiTrainer(RowTrainer):
         setup, rows = self.setup, self.run.rows
         others = list(setup.teachers.members.values())[1:]
         formats = [setup.student_format, setup.teacher_format, *(one.chat for one in others)]
+        tokenizers = [hash_of_tokenizer(one.tokenizer) for one in formats]
         several: dict[str, Any] = {}
         if others:
             hashes = {one.name: identity_of(one.model, f"the teacher '{one.name}'") for one in others}
             several = {"teachers": hashes, "judges": hash_of([setup.teachers.routes, judges(self.run)[-1]])}
         shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
-        pivot = {} if self.args.pivot is None else {"pivots": hash_of([one.id if one else None for one in shown])}
+        pivots = [None if one is None else one.id for one in shown]
         # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
         texts = fingerprint(example.row for example in rows.examples)
         return {
             "data": {"rows": len(rows.examples), "sha256": texts},
             "token_ids": rows.digest,
-            "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
+            "tokenizers": tokenizers,
             "chat_templates": [one.digest for one in formats],
             "student": hash_of_model(self.model, "the student", self._is_new),
             "adapter": adapter_settings(self.model),
             "start": start_folder_hash(self.args),
             "teacher": None if setup.teacher is None else identity_of(setup.teacher),
             **several,
-            **pivot,
+            **({} if self.args.pivot is None else {"pivots": hash_of(pivots)}),
             **({} if self.args.teacher_cache is None else {"teacher_states": "kept"}),
             **({"teacher_top_k": self.args.teacher_top_k} if setup.teachers.served else {}),
             "stage": self.stage,
@@ -499,11 +500,6 @@ def _given_teachers(one: Teaching | None, several: Mapping[str, Teaching] | None
     if not several:
         raise ConfigError("teachers: it is empty; name a 'default'")
     return {key: as_name(model) for key, model in several.items()}
-
-
-def _as_they_are(examples: list[Any]) -> Any:
-    """A micro-batch stays a list of examples: they are lined up once their rollouts are there."""
-    return examples
 
 
 class StepHooks(TrainerCallback):

@@ -82,12 +82,9 @@ def _add(run: Run, model: Any, examples: Sequence[Example], signals: dict[str, S
         own[0, column] += float(sums[name])
         own[1, column] += signal.count(weights, batch.pairs)
     own[0, len(signals)] += gold_nats(run, model, batch)
-    own[0, len(signals) + 1] += sum(len(_target(run, example).encode("utf-8")) for example in examples)
+    targets = [run.setup.student_format.text(example.completion) for example in examples]
+    own[0, len(signals) + 1] += sum(len(target.encode("utf-8")) for target in targets)
     own[0, len(signals) + 2] += len(examples)
-
-
-def _target(run: Run, example: Example) -> str:
-    return run.setup.student_format.text(example.completion)
 
 
 def gold_nats(run: Run, model: Any, batch: MicroBatch) -> float:

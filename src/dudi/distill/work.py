@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dudi.distill.batch import MicroBatch, Scored
+from dudi.distill.batch import MicroBatch
 from dudi.distill.state import Run
 from dudi.distill.step import PHASES
 from dudi.models.adapters import innermost, is_adapted
@@ -40,7 +40,11 @@ def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch])
         if kind in compared and run.reference is not None and not known:
             flops["reference"] += read
         if kind in judged and (teacher := teachers.get(scored.teacher)) is not None:
-            flops["teacher"] += _judgement(teacher, scored, kept=kind == "gold" and run.kept_states is not None)
+            tokens = len(scored.read_by_teacher)
+            if kind == "gold" and run.kept_states is not None:  # of states that are kept, the head's products alone
+                flops["teacher"] += forward_flops(teacher, 0, 0, tokens)
+            else:
+                flops["teacher"] += sequence_flops(teacher, len(scored.teacher_prompt), tokens)
     return flops
 
 
@@ -52,9 +56,3 @@ def _teachers(run: Run, student: Shape) -> dict[str, Shape]:
     return {
         name if teachers.several else "": shape_of_model(innermost(model)) for name, model in teachers.local.items()
     }
-
-
-def _judgement(teacher: Shape, scored: Scored, kept: bool) -> float:
-    """A teacher's pass over a sequence in its own tokens; where its states are kept, its head alone."""
-    read = len(scored.read_by_teacher)
-    return forward_flops(teacher, 0, 0, read) if kept else sequence_flops(teacher, len(scored.teacher_prompt), read)

@@ -87,19 +87,15 @@ class _Side:
         placed = list(zip(tracks, rows, borders, strict=False))
         border = np.concatenate([track.covers.border + np.int32(first) for track, _, first in placed])
         order = np.argsort(border, kind="stable")
-        covers = Covers(
-            border[order],
-            np.concatenate([track.covers.row + np.int32(first) for track, first, _ in placed])[order],
-            np.concatenate([track.covers.token for track in tracks])[order],
-            np.concatenate([track.covers.cell for track in tracks])[order],
-        )
-        return cls(
-            np.concatenate([track.rows + first for track, first, _ in placed]),
-            np.concatenate([track.inside for track in tracks]),
-            np.concatenate([np.asarray(one, dtype=np.int64) for one in ids]),
-            covers,
-            np.searchsorted(covers.border, np.arange(borders[-1] + 1)),
-        )
+        row = np.concatenate([track.covers.row + np.int32(first) for track, first, _ in placed])
+        token = np.concatenate([track.covers.token for track in tracks])
+        cell = np.concatenate([track.covers.cell for track in tracks])
+        own_rows = np.concatenate([track.rows + first for track, first, _ in placed])
+        inside = np.concatenate([track.inside for track in tracks])
+        labels = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
+        covers = Covers(border[order], row[order], token[order], cell[order])
+        first_cover = np.searchsorted(covers.border, np.arange(borders[-1] + 1))
+        return cls(own_rows, inside, labels, covers, first_cover)
 
     def covers_of(self, border: int) -> slice:
         """The covers of a border."""
@@ -186,7 +182,8 @@ def _rows_of(
     ascending = rows[order]
     parts = [side.covers_of(border) for border in [*borders, *ends]]
     lengths = [part.stop - part.start for part in parts]
-    places = np.searchsorted(ascending, np.concatenate([side.covers.row[part] for part in parts]))
+    covers = np.concatenate([np.arange(part.start, part.stop) for part in parts])
+    places = np.searchsorted(ascending, side.covers.row[covers])
     arrays = (
         rows,
         side.labels[rows],
@@ -197,8 +194,8 @@ def _rows_of(
         np.searchsorted(ascending, side.rows[ends]),
         places,
         order[places],
-        np.concatenate([side.covers.token[part] for part in parts]),
-        np.concatenate([side.covers.cell[part] for part in parts]),
+        side.covers.token[covers],
+        side.covers.cell[covers],
         np.repeat(np.arange(len(parts)), lengths),
     )
     return TileRows(*(torch.as_tensor(array, dtype=torch.int64, device=device) for array in arrays))

@@ -68,7 +68,8 @@ def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Toke
     states: list[Tensor | None] = [None] * len(pairs)
     lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
     states_of = _padded_states
-    if _gathers_parameters(model):
+    gathers = is_deepspeed_zero3_enabled() or any(isinstance(module, FSDPModule) for module in model.modules())
+    if gathers:  # each call of the backbone is a collective: every rank makes as many, whatever its lengths
         groups = [list(range(len(pairs)))]
     elif packs(model, max(lengths)):
         groups, states_of = by_tokens(lengths), packed_states
@@ -79,11 +80,6 @@ def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Toke
         for i, rows in zip(group, part.split([len(pairs[i][1]) for i in group]), strict=True):
             states[i] = rows
     return torch.cat([rows for rows in states if rows is not None])
-
-
-def _gathers_parameters(model: PreTrainedModel) -> bool:
-    """Whether each call of the backbone is a collective: then every rank must make as many, whatever its lengths."""
-    return is_deepspeed_zero3_enabled() or any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def similar_lengths(lengths: Sequence[int], device: torch.device) -> list[list[int]]:

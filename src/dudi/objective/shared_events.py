@@ -25,7 +25,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from dudi.data.chat import Tokens
-from dudi.objective.token_bytes import FIRST_SPECIAL, TokenBytes, token_bytes
+from dudi.objective.token_bytes import FIRST_SPECIAL, TokenBytes, common_length, token_bytes
 
 END = chr(FIRST_SPECIAL)
 """Stands for the end of the turn."""
@@ -232,7 +232,7 @@ class SharedEvents:
         """
         ours = self._path("student", student_ids, "teacher")
         theirs = self._path("teacher", teacher_ids, "student")
-        common = _common_length(ours.text, theirs.text)
+        common = common_length(ours.text, theirs.text)
         places = [p for p in sorted({0, *ours.starts, *theirs.starts}) if 0 <= p <= common]
         realised = [
             (self._realised("student", ours, p, common), self._realised("teacher", theirs, p, common)) for p in places
@@ -339,12 +339,6 @@ def _chunk_ends(student: Track, teacher: Track) -> np.ndarray:
     return ends
 
 
-def _common_length(one: str, other: str) -> int:
-    """Length of the beginning that two strings share."""
-    shorter = min(len(one), len(other))
-    return next((place for place in range(shorter) if one[place] != other[place]), shorter)
-
-
 def _stops(tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None) -> list[int]:
     if given is not None:
         return list(given)
@@ -361,9 +355,9 @@ def _paired_specials(
     """
     sides = (student, teacher)
     ends = [set(own[:1]) for own in stops]
-    seconds = [
-        {name for name, i in side.specials.items() if i in own[1:]} for side, own in zip(sides, stops, strict=True)
-    ]
+    seconds: list[set[str]] = []
+    for side, own in zip(sides, stops, strict=True):
+        seconds.append({name for name, i in side.specials.items() if i in own[1:]})
     pairs: tuple[dict[int, str], dict[int, str]] = ({}, {})
     names = sorted(student.specials.keys() & teacher.specials.keys())
     free = itertools.count(FIRST_SPECIAL + 1)

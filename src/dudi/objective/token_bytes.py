@@ -70,7 +70,8 @@ class TokenBytes:
     def _sorted(self) -> tuple[list[str], list[int]]:
         """Spellings in order, and their ids."""
         pairs = sorted((spelling, index) for index, spelling in enumerate(self.spellings) if spelling)
-        return [spelling for spelling, _ in pairs], [index for _, index in pairs]
+        ids = [index for _, index in pairs]
+        return [spelling for spelling, _ in pairs], ids
 
     def beginning_with(self, prefix: str) -> list[int]:
         """Ids of the tokens that begin with some bytes, in the order of their spellings."""
@@ -215,9 +216,13 @@ def _without_unicode(normalizer: dict[str, Any] | None) -> dict[str, Any] | None
     return {**normalizer, "normalizers": kept}
 
 
+def common_length(one: str, other: str) -> int:
+    """Length of the beginning that two strings share."""
+    shorter = min(len(one), len(other))
+    return next((place for place in range(shorter) if one[place] != other[place]), shorter)
+
+
 def _difference(given: str, expected: str) -> str:
-    place = next(
-        (i for i, (a, b) in enumerate(zip(given, expected, strict=False)) if a != b), min(len(given), len(expected))
-    )
+    place = common_length(given, expected)
     shown = [text[max(0, place - 8) : place + 8].encode("latin-1", "replace") for text in (expected, given)]
     return f"{shown[0]!r} became {shown[1]!r}"

@@ -48,7 +48,8 @@ class TopTokens:
     @classmethod
     def joined(cls, parts: Sequence[TopTokens]) -> TopTokens:
         """The rows of several, one after the other."""
-        return cls(torch.cat([one.ids for one in parts]), torch.cat([one.log_probs for one in parts]))
+        ids = torch.cat([one.ids for one in parts])
+        return cls(ids, torch.cat([one.log_probs for one in parts]))
 
     def likeliest(self, k: int) -> Tensor:
         """(R, k) ids of the teacher's k likeliest tokens; k is at most that of the events."""

@@ -47,18 +47,14 @@ class Decoding:
 
     def step(self, ids: Tensor) -> Tensor:
         """(B,) the tokens that were drawn -> (B, V) fp32 logits of the next."""
-        length = self.cache.get_seq_length() + 1
-        logits = self._logits(ids.unsqueeze(1), self._mask_of(length) if self.padded else None, self.places)
+        length, mask = self.cache.get_seq_length() + 1, None
+        if self.padded:
+            # Four dimensions tell transformers that a mask is ready: for sdpa, booleans. Eager attention would add them
+            # to its scores, and flash attention counts the tokens of two dimensions: for them transformers makes it.
+            mask = self.mask[:, None, None, :length] if self.ready_made else self.mask[:, :length].long()
+        logits = self._logits(ids.unsqueeze(1), mask, self.places)
         self.places = self.places + 1
         return logits
-
-    def _mask_of(self, length: int) -> Tensor:
-        """The mask of the written positions, in the form that the attention of this model takes.
-
-        Four dimensions tell transformers that a mask is ready: for sdpa, booleans. Eager attention would add them to
-        its scores, and flash attention counts the tokens of two dimensions: for them transformers makes it.
-        """
-        return self.mask[:, None, None, :length] if self.ready_made else self.mask[:, :length].long()
 
     def _logits(self, ids: Tensor, mask: Tensor | None, places: Tensor) -> Tensor:
         cached = {self.cache_name: self.cache, "use_cache": True}

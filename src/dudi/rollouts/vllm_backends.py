@@ -157,10 +157,9 @@ class Colocated(VLLMGeneration):
         """One rollout a prompt, in their order."""
         if self.enable_sleep_mode:
             self.llm.wake_up(tags=["kv_cache"])
+        sampling = [SamplingParams(**values, detokenize=False) for values in parameters]
         outputs = self.llm.generate(
-            [{"prompt_token_ids": _plain(prompt)} for prompt in prompts],
-            [SamplingParams(**values, detokenize=False) for values in parameters],
-            use_tqdm=False,
+            [{"prompt_token_ids": _plain(prompt)} for prompt in prompts], sampling, use_tqdm=False
         )
         if self.enable_sleep_mode:
             self.llm.sleep(level=2)

@@ -282,7 +282,10 @@ def load_optimizer(folder: Path) -> dict[str, Any]:
     for key, tensor in load_file(folder / "optimizer.safetensors").items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
-    groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in described["param_groups"]]
+    groups = described["param_groups"]
+    for group in groups:
+        if "betas" in group:
+            group["betas"] = tuple(group["betas"])
     return {"state": state, "param_groups": groups}
 
 

@@ -68,10 +68,7 @@ class Interrupts:
         self.received, self._at = name, time.monotonic()
         if not self.armed:
             raise KeyboardInterrupt
-        _tell(f"{self.received}: a checkpoint after this step, then the end; once more leaves at once\n")
-
-
-def _tell(text: str) -> None:
-    """Write past Python's buffers, which the code that was interrupted may be using; a terminal may be gone."""
-    with contextlib.suppress(OSError):
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, text.encode())
+        text = f"{self.received}: a checkpoint after this step, then the end; once more leaves at once\n"
+        with contextlib.suppress(OSError):  # a terminal may be gone
+            # Past Python's buffers, which the code that was interrupted may be using.
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ is not None else 2, text.encode())

@@ -250,7 +250,8 @@ def stop_on_bad_numbers(trainer: LoggedTrainer, own: Mapping[str, list[str]]) ->
     if not float(trainer.accelerator.reduce(found, "sum")):
         return
     noted: list[tuple[str, list[str]]] = gather_object(list(own.items()))
-    causes = [name for name in dict.fromkeys(what for what, _ in noted) if name != "the gradient"] or ["the gradient"]
+    kinds = dict.fromkeys(what for what, _ in noted)
+    causes = [name for name in kinds if name != "the gradient"] or ["the gradient"]
     rows = list(dict.fromkeys(row for what, ids in noted if what in causes for row in ids))
     what = " and ".join(causes)
     number = trainer.state.global_step + 1

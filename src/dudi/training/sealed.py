@@ -129,7 +129,7 @@ class SealedTrainer(PublishingTrainer):
         Raises:
             NumericError: on every rank.
         """
-        bad = [name for name, p in self.model.named_parameters() if p.requires_grad and not _all_finite(p)]
+        bad = [name for name, p in self.model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
         found = self.accelerator.reduce(torch.tensor([float(len(bad))], device=self.args.device), "sum")
         if float(found):
             where = f" ({', '.join(bad[:3])})" if bad else ""
@@ -284,7 +284,3 @@ def _read_identity(file: Path) -> dict[str, Any]:
         return dict(checkpoints.read_json(file))
     except (ValueError, TypeError):
         raise ConfigError(f"{file}: damaged; use another --output, or --resume never") from None
-
-
-def _all_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())

@@ -57,7 +57,10 @@ def build_card(
     revision: str | None,
 ) -> dict[str, Any]:
     """The data card of a written sample: nothing in it depends on the time or on the folders of this machine."""
-    inputs = [_input_card(file, tally.per_file[file.label]) for file in files]
+    inputs = []
+    for file in files:
+        size, read = file.path.stat().st_size, tally.per_file[file.label]
+        inputs.append({"file": file.label, "bytes": size, "rows": read, "sha256": sha256_of(file.path)})
     rows = sum(len(sample.places) for sample in samples.values())
     left_out = {code: dict(counts) for code, counts in sorted(tally.left_out.items())}
     languages = {code: _language_card(sample, per_language) for code, sample in samples.items()}
@@ -80,11 +83,6 @@ def build_card(
         "rejected": dict(rejections.counts),
         "languages": languages,
     }
-
-
-def _input_card(file: SeaFile, rows: int) -> dict[str, Any]:
-    size = file.path.stat().st_size
-    return {"file": file.label, "bytes": size, "rows": rows, "sha256": sha256_of(file.path)}
 
 
 def _language_card(sample: Sample, asked: int) -> dict[str, Any]:

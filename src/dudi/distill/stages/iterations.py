@@ -42,8 +42,11 @@ def begin_iteration(run: Run, iteration: int, identity: Mapping[str, Any], *, re
         write_answers(run, [run.collector.engine] * len(prompts), prompts, "spin", iteration, here, {"key": key})
         save_reference(run, here / "reference", key)
     pools = [read_answers(path) for path in _pools(run, iteration)]
-    seed = run.args.seed
-    return {row_id: pools[_coin(seed, row_id, iteration) % len(pools)][row_id] for row_id in pools[0]}
+    chosen: dict[str, Rollout] = {}
+    for row_id in pools[0]:
+        coin = repr((run.args.seed, row_id, iteration, "pool")).encode("utf-8", "backslashreplace")
+        chosen[row_id] = pools[hashlib.sha256(coin).digest()[0] % len(pools)][row_id]
+    return chosen
 
 
 def _pools(run: Run, iteration: int) -> list[Path]:
@@ -56,11 +59,6 @@ def opponents(run: Run, iteration: int) -> list[Path]:
     """The sealed folders without which an iteration cannot go on."""
     pools = _pools(run, iteration)
     return [*pools, pools[-1] / "reference"]
-
-
-def _coin(seed: int, row_id: str, iteration: int) -> int:
-    text = repr((seed, row_id, iteration, "pool")).encode("utf-8", "backslashreplace")
-    return hashlib.sha256(text).digest()[0]
 
 
 def repeated(one: LambdaLR, steps: int, rates: Sequence[float], base: float) -> LambdaLR:

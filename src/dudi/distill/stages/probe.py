@@ -155,14 +155,16 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
     found: dict[str, dict[str, Any]] = {}
     for language in sorted(set(languages)):
         rows = [place for place, own in enumerate(languages) if own == language]
-        gaps = [teacher[place] - student[place] for place in rows]
+        theirs = [teacher[place] for place in rows]
+        own = [student[place] for place in rows]
+        gaps = [one - other for one, other in zip(theirs, own, strict=True)]
         spread = statistics.stdev(gaps) if len(gaps) > 1 else 1.0
         # Rows that all differ alike do not make the error zero: it is at least that of one row.
         error = max(spread, 1 / len(gaps)) / math.sqrt(len(gaps))
         found[language] = {
             "rows": len(rows),
-            "teacher": statistics.fmean(teacher[place] for place in rows),
-            "student": statistics.fmean(student[place] for place in rows),
+            "teacher": statistics.fmean(theirs),
+            "student": statistics.fmean(own),
             "error": error,
             "weight": sigmoid(statistics.fmean(gaps) / error),
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +83,16 @@ def _key(run: Run, sequences: Sequence[Scored]) -> str:
         for ids in (scored.teacher_prompt, scored.read_by_teacher):
             read.update(len(ids).to_bytes(4, "little") + np.asarray(ids, dtype=np.int32).tobytes())
     members = run.setup.teachers.local  # a served one keeps none (`teacher_setup`)
+    hashes = {name: checkpoints.hash_parameters(model) for name, model in members.items()}
     configs = {name: model.config.to_dict() | {"_name_or_path": None} for name, model in members.items()}
+    attention = [model.config._attn_implementation for model in members.values()]
     on_cuda = args.device.type == "cuda"
     device = torch.cuda.get_device_name(args.device) if on_cuda else torch.backends.cpu.get_cpu_capability()
     return hash_of(
         {
-            "teachers": {name: checkpoints.hash_parameters(model) for name, model in members.items()},
+            "teachers": hashes,
             "configs": configs,
-            "attention": [model.config._attn_implementation for model in members.values()],
+            "attention": attention,
             "read": read.hexdigest(),
             "precision": [run.accelerator.mixed_precision, *(str(model.dtype) for model in members.values())],
             "widened": args.widens_frozen,
@@ -124,28 +126,24 @@ def _make(run: Run, sequences: Sequence[Scored], folder: Path, key: str) -> None
 
 def _write(run: Run, sequences: Sequence[Scored], starts: Sequence[int], parts: Path) -> None:
     """This rank's files: each holds the states of some rows, by their place."""
-    held: dict[str, Tensor] = {}
+    stem, held = f"states-{run.args.process_index:03d}", dict[str, Tensor]()
     count = size = 0
     for place, states in _states(run, sequences, starts):
         held[_name(place)] = states
         size += states.nbytes
         if size >= FILE_BYTES:
-            _save(held, parts, run.args.process_index, count)
+            checkpoints.save_file(held, parts / f"{stem}-{count:05d}.safetensors")
             held, count, size = {}, count + 1, 0
     if held:
-        _save(held, parts, run.args.process_index, count)
-
-
-def _save(held: Mapping[str, Tensor], parts: Path, rank: int, count: int) -> None:
-    checkpoints.save_file(dict(held), parts / f"states-{rank:03d}-{count:05d}.safetensors")
+        checkpoints.save_file(held, parts / f"{stem}-{count:05d}.safetensors")
 
 
 def _states(run: Run, sequences: Sequence[Scored], starts: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
     """The place and the states (T, H_t) of each target in this rank's micro-batches."""
     size, signals = run.args.per_device_train_batch_size, {"off_policy": run.signals["off_policy"]}
     for first in range(0, len(starts), AT_ONCE):
-        places = [list(range(start, min(start + size, len(sequences)))) for start in starts[first : first + AT_ONCE]]
-        batches = [MicroBatch({"gold": [sequences[place] for place in own]}) for own in places]
+        places = [range(start, min(start + size, len(sequences))) for start in starts[first : first + AT_ONCE]]
+        batches = [MicroBatch({"gold": list(sequences[own.start : own.stop])}) for own in places]
         judge_all(run, batches, signals, Step(0, signals, {}))
         for own, batch in zip(places, batches, strict=True):
             for name, judged in (batch.judged or {}).items():
