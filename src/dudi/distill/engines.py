@@ -19,7 +19,7 @@ from dudi.distill.teachers import Teacher
 from dudi.models.adapters import innermost
 from dudi.models.frozen import evaluating
 from dudi.models.sharding import gathered
-from dudi.objective.forward import completion_states, inside
+from dudi.objective.forward import completion_states, inside, joined_ids
 from dudi.objective.heads import head_of
 from dudi.objective.losses import token_log_probs
 from dudi.rollouts import Engine, TransformersEngine, VLLMEngine
@@ -30,17 +30,9 @@ SCORED_AT_ONCE = 128
 """Rows of logits that are held when log-probabilities are compared."""
 
 
-def student_engine(run: Run) -> Engine:
-    """Rollouts of the student as it is at the time of the call."""
-    return _vllm_engine(run) if run.args.use_vllm else _students(run, run.args.temperature)
+def student_engine(run: Run, temperature: float) -> TransformersEngine:
+    """Answers of the student as it is at the time of the call; of temperature 0 the likeliest ones."""
 
-
-def greedy_student(run: Run) -> TransformersEngine:
-    """The student's likeliest answers."""
-    return _students(run, 0.0)
-
-
-def _students(run: Run, temperature: float) -> TransformersEngine:
     @contextlib.contextmanager
     def opened() -> Iterator[PreTrainedModel]:
         wrapped, accelerator = run.wrapped(), run.accelerator
@@ -57,17 +49,8 @@ def _students(run: Run, temperature: float) -> TransformersEngine:
     return _engine(run, opened, run.setup.student_format, run.setup.vocabulary, temperature)
 
 
-def teacher_engine(run: Run, teacher: Teacher) -> Engine:
-    """Answers of a teacher, sampled as rollouts are."""
-    return _teachers(run, teacher, run.args.temperature)
-
-
-def greedy_teacher(run: Run, teacher: Teacher) -> Engine:
-    """A teacher's likeliest answers."""
-    return _teachers(run, teacher, 0.0)
-
-
-def _teachers(run: Run, teacher: Teacher, temperature: float) -> Engine:
+def teacher_engine(run: Run, teacher: Teacher, temperature: float) -> Engine:
+    """Answers of a teacher, sampled as rollouts are; of temperature 0 the likeliest ones."""
     model, own = teacher.model, head_size(teacher.model)
     vocabulary = own if teacher.own_tokens else run.setup.vocabulary
     if isinstance(model, ServedTeacher):
@@ -102,8 +85,8 @@ def _engine(
     )
 
 
-def _vllm_engine(run: Run) -> VLLMEngine:
-    """An engine on vLLM with this run's sampling; it starts with the first rollouts."""
+def vllm_engine(run: Run) -> VLLMEngine:
+    """The student's rollouts on vLLM, with this run's sampling; it starts with the first of them."""
     args, setup = run.args, run.setup
     head = len(head_of(innermost(setup.model)))
     stop_ids = setup.student_format.stop_ids
@@ -141,7 +124,7 @@ def _log_probs(run: Run, pairs: Sequence[tuple[Tokens, Tokens]], temperature: fl
 
     def work(model: PreTrainedModel) -> Tensor:
         states = completion_states(model, pairs)
-        labels = torch.cat([torch.as_tensor(ids, dtype=torch.int64) for _, ids in pairs]).to(states.device)
+        labels = joined_ids([ids for _, ids in pairs], states.device)
         head = head_of(model).shared_with(run.setup.vocabulary)
         parts = zip(states.split(SCORED_AT_ONCE), labels.split(SCORED_AT_ONCE), strict=True)
         return torch.cat([token_log_probs(head.logits(rows) / temperature, ids) for rows, ids in parts])

@@ -21,7 +21,7 @@ from dudi.distill.step import Step
 from dudi.distill.teachers import Part, parts_of
 from dudi.models.frozen import FrozenModel, Policy
 from dudi.objective.event_batch import EventBatch
-from dudi.objective.forward import completion_states, inside
+from dudi.objective.forward import completion_states, inside, joined_ids
 from dudi.objective.heads import Head, gathering, head_of
 from dudi.objective.signals import Heads, Kind, Rows, Signal
 from dudi.objective.top_tokens import TopTokens
@@ -239,12 +239,6 @@ def _reference_pass(run: Run, batch: MicroBatch, signals: Mapping[str, Signal], 
     return {"gold": gold if stored is None else stored, "plain": plain}
 
 
-def labels_of(sequences: Sequence[Scored], device: torch.device) -> Tensor:
-    """(N,) completion ids, one sequence after the other."""
-    parts = [torch.as_tensor(scored.completion, dtype=torch.int64) for scored in sequences]
-    return torch.cat(parts).to(device)
-
-
 @torch.no_grad()
 def teacher_states(
     module: nn.Module, sequences: Mapping[Kind, Sequence[Scored]], vocabulary: int | None
@@ -289,7 +283,7 @@ def student_rows(
     """
     everything = [scored for kind in batch.sequences for scored in batch.sequences[kind]]
     hidden = completion_states(model, [(s.prompt, s.completion) for s in everything])
-    labels = labels_of(everything, hidden.device)
+    labels = joined_ids([scored.completion for scored in everything], hidden.device)
     rows: dict[Kind, Rows] = {}
     start = 0
     for kind, sequences in batch.sequences.items():

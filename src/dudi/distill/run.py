@@ -16,7 +16,6 @@ from dudi.training.ranks import from_first
 from dudi.training.run_folder import go_on, starting_point, write_records
 
 if TYPE_CHECKING:
-    from dudi.data.examples import Example
     from dudi.distill.recipe import RunConfig
     from dudi.distill.trainer import DudiTrainer
 
@@ -80,7 +79,7 @@ def default_output(config: RunConfig) -> Path:
 
 def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
     """Print one row of each language as student and teacher read it."""
-    if not languages or trainer.setup.train is None:
+    if not languages:
         return
     from rich.console import Console
 
@@ -90,34 +89,30 @@ def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
     setup = trainer.setup
     teacher = setup.teacher_format if setup.teacher is not None else None
     others = {key: setup.teachers.members[name].chat for key, name in setup.teachers.routes.items()}
-    chosen = first_of_each(trainer.setup.train.examples, languages)
+    chosen = first_of_each(trainer.run.rows.examples, languages)
     formats = Formats(setup.student_format, teacher, others)
     show_rows(console, trainer.args, chosen, formats, setup.verbalizer)
     console.rule()
 
 
 def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[str, Any]:
-    """What the run was trained on, for `data.json` and the model card."""
+    """What the run is trained on, for `data.json` and the model card: the rows left when prompts were tokens."""
+    kept = trainer.run.rows
     return {
         "source": config.data.train,
         "fingerprint": rows.fingerprint,
-        "rows": dict(Counter(example.row.language for example in _examples(trainer))),
+        "rows": dict(Counter(example.row.language for example in kept.examples)),
         "rejected": dict(rows.rejections.counts),
         "left_out": rows.left_out,
-        "truncated": {} if trainer.setup.train is None else trainer.setup.train.truncated,
+        "truncated": kept.truncated,
     }
-
-
-def _examples(trainer: DudiTrainer) -> list[Example]:
-    """What is trained on: the rows that were left when prompts had become tokens."""
-    return [] if trainer.setup.train is None else trainer.setup.train.examples
 
 
 def data_notes(rows: RowSet, trainer: DudiTrainer) -> list[str]:
     """What a person should know about the rows."""
-    notes = [f"{len(_examples(trainer))} rows, {len(rows.rejections)} rejected"]
-    truncated = trainer.setup.train.truncated if trainer.setup.train is not None else {}
-    if truncated:
-        parts = ", ".join(f"{language} {count}" for language, count in sorted(truncated.items()))
+    kept = trainer.run.rows
+    notes = [f"{len(kept.examples)} rows, {len(rows.rejections)} rejected"]
+    if kept.truncated:
+        parts = ", ".join(f"{language} {count}" for language, count in sorted(kept.truncated.items()))
         notes.append(f"completions cut at max_length, by language: {parts}")
     return notes

@@ -28,8 +28,8 @@ from dudi.distill.teacher_setup import (
     line_up,
     load_teacher,
     make_scorable,
+    teacher_is_read,
     tokenizers_by_name,
-    wanted_teacher,
 )
 from dudi.distill.teachers import Teacher, Teachers
 from dudi.distill.verbalizer import Verbalizer, pivots_of
@@ -108,37 +108,37 @@ def build_setup(
         teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
     )
     tokenizers = tokenizers_by_name(teacher_tokenizer, names)
-    wanted = wanted_teacher(next(iter(given.values()), None), args, notes)
+    wanted = given if teacher_is_read(bool(given), args, notes) else {}
     name, student, student_tokenizer = _load_student(model, tokenizer)
-    loaded, teacher_tokenizer = load_teacher(wanted, next(iter(tokenizers.values()), None), student_tokenizer)
-    if borrow_template(student_tokenizer, teacher_tokenizer):
+    inner = innermost(student)
+    lender = next(iter(tokenizers.values()), None)  # one that is given without a teacher may lend its template
+    first = next(iter(wanted), "")
+    loaded = {first: load_teacher(wanted[first], lender, student_tokenizer)} if wanted else {}
+    if borrow_template(student_tokenizer, loaded[first][1] if wanted else lender):
         notes.append(f"{name} has no chat template: it takes its teacher's")
     own = chat_format(student_tokenizer, template_kwargs(args.chat_template_kwargs, "student"), name)
     if own.cut:
         notes.append(
             f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
         )
-    theirs, different, vocabulary = None, None, head_size(innermost(student))
-    others: dict[str, tuple[PreTrainedModel | ServedTeacher, ChatFormat, str | None]] = {}
-    if loaded is innermost(student):
+    if wanted and loaded[first][0] is inner:
         raise ConfigError("teacher_model: is the student itself, and would be frozen with it; load it a second time")
-    if loaded is not None and teacher_tokenizer is not None:
-        check_choice(args, len(given))
-        theirs, different = line_up(loaded, teacher_tokenizer, own, vocabulary, args, notes)
-        for other in list(given)[1:]:
-            further, their_tokenizer = load_teacher(given[other], tokenizers.get(other), student_tokenizer)
-            if further is not None and their_tokenizer is not None:
-                others[other] = (further, *line_up(further, their_tokenizer, own, vocabulary, args, notes))
-        sharing = [head_size(one) for one, _, apart in ((loaded, theirs, different), *others.values()) if apart is None]
-        vocabulary = min([vocabulary, *sharing])
-    make_scorable(innermost(student))
-    check_ids(innermost(student), student_tokenizer, "student")
-    for one, chat, _ in ((loaded, theirs, different), *others.values()):
-        if chat is not None and one is not None and not isinstance(one, ServedTeacher):
+    check_choice(args, len(wanted))
+    vocabulary = head_size(inner)
+    lined_up: dict[str, tuple[PreTrainedModel | ServedTeacher, ChatFormat, str | None]] = {}
+    for key in wanted:
+        one, its_tokenizer = loaded.get(key) or load_teacher(wanted[key], tokenizers.get(key), student_tokenizer)
+        lined_up[key] = (one, *line_up(one, its_tokenizer, own, vocabulary, args, notes))
+    vocabulary = min([vocabulary, *(head_size(one) for one, _, apart in lined_up.values() if apart is None)])
+    make_scorable(inner)
+    check_ids(inner, student_tokenizer, "student")
+    for one, chat, _ in lined_up.values():
+        if not isinstance(one, ServedTeacher):
             check_ids(one, chat.tokenizer, "teacher")
+    chats = [chat for _, chat, _ in lined_up.values()]
     languages = tuple(load_languages())
     taken = Rejections() if rejections is None else rejections
-    reader = RowReader(args, own, theirs, vocabulary, languages, [chat for _, chat, _ in others.values()])
+    reader = RowReader(args, own, chats[0] if chats else None, vocabulary, languages, chats[1:])
     try:
         train, rows = _read(reader, train_dataset, "train_dataset", taken)
         evaluation, more = _read_evaluation(reader, eval_dataset, taken)
@@ -151,13 +151,11 @@ def build_setup(
     probe = None
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed, notes)
-    for one in (loaded, *(further for further, _, _ in others.values())):
-        _check_lengths(innermost(student), one, train, args)
+    _check_lengths(inner, [one for one, _, _ in lined_up.values()], [] if train is None else train.examples, args)
     members: dict[str, Teacher] = {}
-    if loaded is not None and theirs is not None:
-        for key, (one, chat, apart) in {next(iter(given)): (loaded, theirs, different), **others}.items():
-            events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, train, notes)
-            members[key] = Teacher(key, one, chat, apart is not None, events)
+    for key, (one, chat, apart) in lined_up.items():
+        events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, train, notes)
+        members[key] = Teacher(key, one, chat, apart is not None, events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
     verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
     sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
@@ -165,9 +163,9 @@ def build_setup(
     return Setup(
         model=student,
         tokenizer=student_tokenizer,
-        teacher=loaded,
+        teacher=loaded[first][0] if wanted else None,
         student_format=own,
-        teacher_format=own if theirs is None else theirs,
+        teacher_format=chats[0] if chats else own,
         vocabulary=vocabulary,
         events=None if teachers.main is None else teachers.main.events,
         verbalizer=verbalizer,
@@ -202,19 +200,18 @@ def check_routes(teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, s
 
 def _check_lengths(
     student: PreTrainedModel,
-    teacher: PreTrainedModel | ServedTeacher | None,
-    train: ExampleSet | None,
+    teachers: Sequence[PreTrainedModel | ServedTeacher],
+    examples: Sequence[Example],
     args: DudiConfig,
 ) -> None:
     """Hold what the keys make as long as it gets against models with so many positions and no more."""
-    examples = [] if train is None else train.examples
-    check_length(student, args.max_length, "the student", "max_length")
     rolled_out = args.max_new_tokens if {"on_policy", "sequence"} & set(args.signals) else 0
     longest = max((len(example.prompt) for example in examples), default=0)
+    check_length(student, args.max_length, "the student", "max_length")
     check_length(student, longest + rolled_out, "the student", "max_new_tokens after the longest prompt")
-    if teacher is not None:
-        longest = max((len(example.teacher_prompt) for example in examples), default=0)
-        longest = max(longest, args.teacher_max_length if args.verbalizer != "none" and rolled_out else 0)
+    longest = max((len(example.teacher_prompt) for example in examples), default=0)
+    longest = max(longest, args.teacher_max_length if args.verbalizer != "none" and rolled_out else 0)
+    for teacher in teachers:
         check = teacher.check_length if isinstance(teacher, ServedTeacher) else partial(check_length, teacher)
         check(args.max_length, "the teacher", "max_length")
         check(longest + rolled_out, "the teacher", "max_new_tokens after its longest prompt")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.data.chat import ChatFormat, Tokens, chat_format, template_kwargs
+from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.served import ServedTeacher
@@ -55,7 +55,9 @@ def line_up(
     notes: list[str],
 ) -> tuple[ChatFormat, str | None]:
     """Make a teacher ready: its chat format, and what tells its tokenizer from the student's (None: nothing)."""
-    theirs = _teacher_format(teacher, tokenizer, args, own)
+    name = teacher.name if isinstance(teacher, ServedTeacher) else str(teacher.config.name_or_path or "the teacher")
+    borrow_template(tokenizer, own.tokenizer)
+    theirs = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
     different = vocabulary_difference(own.tokenizer, tokenizer, vocabulary, head_size(teacher))
     if different is None:
         check_ends(own, theirs)
@@ -78,23 +80,39 @@ def events_of(
     train: ExampleSet | None,
     notes: list[str],
 ) -> EventLoss | None:
-    """The loss across tokenizers, where they differ and a divergence is read."""
+    """The loss across tokenizers, where they differ and a divergence is read.
+
+    Raises:
+        ConfigError: the method's teacher is the student's own average, and the cold start's speaks other tokens: the
+            prompts of both would be read by one of them; or too few bytes can be compared.
+    """
     if different is None:
         return None
-    _check_own_teacher(args, different)
+    if is_its_own_teacher(args):
+        raise ConfigError(
+            f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
+            "teacher_sft, or a teacher with the student's tokenizer"
+        )
     notes.append(different)
     if not args.reads_teacher_tokens:
         return None
-    return _common_events(student, teacher, sizes, args, [] if train is None else train.examples, notes)
+    events = shared_events(student, teacher, sizes)
+    coverage = measure_coverage(events, completions_by_language([] if train is None else train.examples))
+    coverage.check(args.min_shared_bytes)
+    notes.append(f"their shared events are compared:\n{coverage.table()}")
+    return EventLoss(events, args.device)
 
 
-def wanted_teacher(teacher: Given | None, args: DudiConfig, notes: list[str]) -> Given | None:
-    """The given teacher, or None for a method that reads none."""
-    args.require_teacher(teacher is not None)
-    if teacher is not None and not args.needs_teacher:
+def teacher_is_read(given: bool, args: DudiConfig, notes: list[str]) -> bool:
+    """Whether a method reads a second model.
+
+    Raises:
+        ConfigError: it does, and none is given.
+    """
+    args.require_teacher(given)
+    if given and not args.needs_teacher:
         notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
-        return None
-    return teacher
+    return args.needs_teacher
 
 
 def check_served(
@@ -132,14 +150,9 @@ def identity_of(teacher: PreTrainedModel | ServedTeacher, name: str = "the teach
 
 
 def load_teacher(
-    teacher: Given | None, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
-) -> tuple[PreTrainedModel | ServedTeacher | None, PreTrainedTokenizerBase | None]:
-    """The teacher and its tokenizer: the given one, the one it was saved with, else the student's.
-
-    A tokenizer that was given without a teacher is kept: the student may take its chat template.
-    """
-    if teacher is None:
-        return None, tokenizer
+    teacher: Given, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
+) -> tuple[PreTrainedModel | ServedTeacher, PreTrainedTokenizerBase]:
+    """The teacher and its tokenizer: the given one, the one it was saved with, else the student's."""
     if isinstance(teacher, str):
         tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
         return load_model(teacher), tokenizer
@@ -174,15 +187,6 @@ def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
         return None
 
 
-def _teacher_format(
-    teacher: PreTrainedModel | ServedTeacher, tokenizer: PreTrainedTokenizerBase, args: DudiConfig, student: ChatFormat
-) -> ChatFormat:
-    name = teacher.name if isinstance(teacher, ServedTeacher) else str(teacher.config.name_or_path or "the teacher")
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = student.tokenizer.chat_template
-    return chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
-
-
 def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
     """Hold the ends of turn of two models with one tokenizer against each other.
 
@@ -197,33 +201,9 @@ def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
         )
 
 
-def _check_own_teacher(args: DudiConfig, different: str) -> None:
-    """Refuse a method whose teacher is the student's own average, and whose cold start's teacher speaks other tokens.
-
-    Raises:
-        ConfigError: the prompts of both would be read by one of them.
-    """
-    if not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values()):
-        raise ConfigError(
-            f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
-            "teacher_sft, or a teacher with the student's tokenizer"
-        )
-
-
-def _common_events(
-    student: ChatFormat,
-    teacher: ChatFormat,
-    sizes: tuple[int, int],
-    args: DudiConfig,
-    examples: Sequence[Example],
-    notes: list[str],
-) -> EventLoss:
-    """What both tokenizers know, once it covers enough of the rows."""
-    events = shared_events(student, teacher, sizes)
-    coverage = measure_coverage(events, completions_by_language(examples))
-    coverage.check(args.min_shared_bytes)
-    notes.append(f"their shared events are compared:\n{coverage.table()}")
-    return EventLoss(events, args.device)
+def is_its_own_teacher(args: DudiConfig) -> bool:
+    """Whether the divergences of a method are from the student's own average, and a second model writes alone."""
+    return not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values())
 
 
 def check_choice(args: DudiConfig, teachers: int) -> None:
@@ -232,7 +212,7 @@ def check_choice(args: DudiConfig, teachers: int) -> None:
     Raises:
         ConfigError: they would only write its cold start's targets.
     """
-    if teachers > 1 and not args.reads_teacher_tokens and any(s.teacher_reads for s in build_signals(args).values()):
+    if teachers > 1 and is_its_own_teacher(args):
         raise ConfigError(f"teachers: method {args.method} is its own teacher; give one teacher for its cold start")
 
 

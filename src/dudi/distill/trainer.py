@@ -31,7 +31,7 @@ from dudi.distill.batch import MicroBatch
 from dudi.distill.by_language import balance
 from dudi.distill.collect import Collector
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records
-from dudi.distill.engines import student_engine
+from dudi.distill.engines import student_engine, vllm_engine
 from dudi.distill.habits import as_config, as_name, refuse_habits
 from dudi.distill.passes import judge_all, losses_of
 from dudi.distill.row_trainer import RowTrainer, listed
@@ -48,7 +48,6 @@ from dudi.distill.stages.reference import (
     make_reference,
     moving_average_needed,
     reads_rows_once,
-    reference_needed,
     store_gold_reference,
 )
 from dudi.distill.stages.teacher_states import keep_states
@@ -193,7 +192,7 @@ class DudiTrainer(RowTrainer):
             parts.verbalizer,
             parts.student_format,
             parts.teacher_format,
-            student_engine(self.run),
+            vllm_engine(self.run) if args.use_vllm else student_engine(self.run, args.temperature),
             parts.languages,
             parts.teachers,
         )
@@ -217,7 +216,7 @@ class DudiTrainer(RowTrainer):
             self.use_examples(write_targets(run))
         if (kept := keep_states(run)) is not None:
             run.kept_states = kept.of
-        if reference_needed(args):
+        if "sequence" in args.signals:
             run.reference = make_reference(run, on_new_adapter=adapter != "continue")
             if not METHODS[args.method].iterated and not reads_rows_once(args, len(run.rows.examples)):
                 run.gold_reference = store_gold_reference(run)

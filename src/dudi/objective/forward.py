@@ -82,6 +82,11 @@ def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Toke
     return torch.cat([rows for rows in states if rows is not None])
 
 
+def joined_ids(completions: Sequence[Tokens], device: torch.device) -> Tensor:
+    """(N,) ids of completions, one after the other."""
+    return torch.cat([torch.as_tensor(ids, dtype=torch.int64) for ids in completions]).to(device)
+
+
 def similar_lengths(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
     """Indices grouped by length, longest first: one width for all would be mostly padding.
 
@@ -135,8 +140,9 @@ def summed_log_probs(
 
     def work(model: PreTrainedModel) -> Tensor:
         hidden = completion_states(model, pairs)
-        labels = torch.cat([torch.as_tensor(c, dtype=torch.int64) for _, c in pairs]).to(hidden.device)
+        completions = [completion for _, completion in pairs]
+        labels = joined_ids(completions, hidden.device)
         values = head_of(model).shared_with(vocabulary).log_probs(hidden, labels, kernel)
-        return sum_by_sequence(values, [len(completion) for _, completion in pairs])
+        return sum_by_sequence(values, [len(completion) for completion in completions])
 
     return inside(module, work)

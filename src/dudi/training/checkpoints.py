@@ -35,7 +35,7 @@ _hashed: dict[Path, list[Any]] = {}
 """What this process has hashed and found right, and the files' times and sizes before: a resume looks three times."""
 
 
-def seal(folder: Path, fill: Callable[[Path], None], about: Mapping[str, Any], *, parents: bool = True) -> None:
+def seal(folder: Path, fill: Callable[[Path], object], about: Mapping[str, Any], *, parents: bool = True) -> None:
     """Write a folder so that it appears whole or not at all.
 
     What stood there before is replaced: it is moved beside, and back again should we be killed before the new one

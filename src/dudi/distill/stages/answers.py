@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from accelerate.utils import gather_object
 
 from dudi.data.chat import ChatFormat, Tokens
-from dudi.data.examples import ExampleSet, digest_of, with_completion
+from dudi.data.examples import Example, ExampleSet, digest_of, with_completion
 from dudi.distill.engines import teacher_engine
 from dudi.distill.setup import Setup
-from dudi.distill.stages.cache import fetch, hash_of, share, stands, teacher_hash
+from dudi.distill.stages.cache import fetch, hash_of, seal_stage, share, stands, teacher_hash
 from dudi.distill.state import Run
 from dudi.rollouts import Engine, NoiseKey, Request, Rollout
-from dudi.training import checkpoints
 
 
 def write_targets(run: Run) -> ExampleSet:
@@ -40,18 +38,18 @@ def write_targets(run: Run) -> ExampleSet:
     writers = [teachers.of(example.row, example.row.language) for example in examples.examples]
     if not stands(folder / "answers", key) and not fetch(run, "targets", key, folder, "answers"):
         prompts = [teachers.prompt(own, example) for own, example in zip(writers, examples.examples, strict=True)]
-        engines = {name: teacher_engine(run, one) for name, one in teachers.members.items()}
+        engines = {name: teacher_engine(run, one, run.args.temperature) for name, one in teachers.members.items()}
         whose = [engines[own.name] for own in writers if own is not None]
-        write_answers(run, whose, prompts, "teacher", 0, folder / "answers", {"key": key})
+        write_answers(run, whose, prompts, "teacher", 0, folder / "answers", key)
         share(run, "targets", key, folder, "answers")
     answers = read_answers(folder / "answers")
     for own, example in zip(writers, examples.examples, strict=True):
         if own is not None and own.own_tokens:
             answers[example.row.id] = _in_students_tokens(run.setup, own.chat, answers[example.row.id])
-    replaced = [
-        with_completion(example, answers[example.row.id].ids, answers[example.row.id].ended, run.args.max_length)
-        for example in examples.examples
-    ]
+    replaced: list[Example] = []
+    for example in examples.examples:
+        answer = answers[example.row.id]
+        replaced.append(with_completion(example, answer.ids, answer.ended, run.args.max_length))
     return ExampleSet(replaced, examples.truncated, digest_of(replaced))
 
 
@@ -71,7 +69,7 @@ def write_answers(
     kind: str,
     epoch: int,
     folder: Path,
-    about: Mapping[str, Any],
+    key: str,
 ) -> None:
     """Answer every training row with its engine, each rank its share, and seal the answers in row order."""
     args, examples = run.args, run.rows.examples
@@ -81,15 +79,11 @@ def write_answers(
         own = [i for i in ranks if engines[i] is engine]
         requests = [Request(prompts[i], NoiseKey(args.seed, examples[i].row.id, epoch, kind)) for i in own]
         written += [(i, r.ids, r.ended) for i, r in zip(own, engine.generate(requests), strict=True)]
-    lines = [
-        json.dumps({"id": examples[i].row.id, "ids": ids, "ended": ended}, ensure_ascii=False)
-        for i, ids, ended in sorted(gather_object(written))
-    ]
-
-    def fill(partial: Path) -> None:
-        (partial / "answers.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-
-    run.write_once(lambda: checkpoints.seal(folder, fill, about))
+    lines: list[str] = []
+    for i, ids, ended in sorted(gather_object(written)):
+        lines.append(json.dumps({"id": examples[i].row.id, "ids": ids, "ended": ended}, ensure_ascii=False))
+    content = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+    seal_stage(run, folder, key, lambda partial: (partial / "answers.jsonl").write_bytes(content))
 
 
 def read_answers(folder: Path) -> dict[str, Rollout]:

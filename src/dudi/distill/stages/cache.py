@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,11 @@ def holds(folder: Path, key: str) -> bool:
 def stands(folder: Path, key: str) -> bool:
     """`holds`, as rank 0 sees it: ranks that looked for themselves could disagree while rank 0 writes, and hang."""
     return from_first(lambda: holds(folder, key))
+
+
+def seal_stage(run: Run, folder: Path, key: str, fill: Callable[[Path], object]) -> None:
+    """Let the rank that saves write a stage's folder, whole or not at all; it belongs to a key (`holds`)."""
+    run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
 
 
 def _cache(run: Run, kind: str, key: str) -> Path | None:

@@ -39,7 +39,7 @@ def begin_iteration(run: Run, iteration: int, identity: Mapping[str, Any], *, re
     else:
         copy_into_reference(run)
         prompts = [example.prompt for example in run.rows.examples]
-        write_answers(run, [run.collector.engine] * len(prompts), prompts, "spin", iteration, here, {"key": key})
+        write_answers(run, [run.collector.engine] * len(prompts), prompts, "spin", iteration, here, key)
         save_reference(run, here / "reference", key)
     pools = [read_answers(path) for path in _pools(run, iteration)]
     chosen: dict[str, Rollout] = {}

@@ -13,7 +13,6 @@ import math
 import statistics
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
@@ -22,8 +21,8 @@ from sacrebleu.metrics import CHRF
 from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example, ExampleSet
 from dudi.data.rows import Message
-from dudi.distill.engines import greedy_student, greedy_teacher
-from dudi.distill.stages.cache import hash_of, stands, teacher_hash
+from dudi.distill.engines import student_engine, teacher_engine
+from dudi.distill.stages.cache import hash_of, seal_stage, stands, teacher_hash
 from dudi.distill.state import Run
 from dudi.files import write_json_inside
 from dudi.rollouts import Engine, NoiseKey, Request
@@ -59,11 +58,7 @@ def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
     folder = run.args.folder / "stages" / PROBE
     if not stands(folder, key):
         found = _probe(run, held_out.examples)
-
-        def fill(partial: Path) -> None:
-            write_json_inside(partial / FILE, found)
-
-        run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+        seal_stage(run, folder, key, lambda partial: write_json_inside(partial / FILE, found))
     loaded: dict[str, dict[str, Any]] = json.loads((folder / FILE).read_text(encoding="utf-8"))
     return loaded
 
@@ -72,7 +67,7 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
     """Ask everybody, and weigh: each language against the teacher that it is given to, or against the best of them."""
     teachers, setup, examples = run.setup.teachers, run.setup, run.args.probe_examples
     languages = [row.row.language for row in rows]
-    written = _answers(run, greedy_student(run), setup.student_format, [row.prompt for row in rows], rows)
+    written = _answers(run, student_engine(run, 0.0), setup.student_format, [row.prompt for row in rows], rows)
     student = [score(answer, row.row.completion) for answer, row in zip(written, rows, strict=True)]
     given = [teachers.of(row.row, row.row.language) for row in rows]
     scores: dict[str, dict[int, float]] = {}
@@ -83,7 +78,7 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
             one.chat.prompt_ids(_with_examples(row, rows, examples)) if examples else teachers.prompt(one, row)
             for row in asked
         ]
-        written = _answers(run, greedy_teacher(run, one), one.chat, prompts, asked)
+        written = _answers(run, teacher_engine(run, one, 0.0), one.chat, prompts, asked)
         answers = zip(own, asked, written, strict=True)
         scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}
     if run.args.teacher_route != "auto":
@@ -161,19 +156,16 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
         spread = statistics.stdev(gaps) if len(gaps) > 1 else 1.0
         # Rows that all differ alike do not make the error zero: it is at least that of one row.
         error = max(spread, 1 / len(gaps)) / math.sqrt(len(gaps))
+        ratio = statistics.fmean(gaps) / error
+        power = math.exp(-abs(ratio))
         found[language] = {
             "rows": len(rows),
             "teacher": statistics.fmean(theirs),
             "student": statistics.fmean(own),
             "error": error,
-            "weight": sigmoid(statistics.fmean(gaps) / error),
+            "weight": (1 if ratio >= 0 else power) / (1 + power),  # a sigmoid, also far from zero
         }
     return found
-
-
-def sigmoid(value: float) -> float:
-    """1 / (1 + e^-value), also far from zero."""
-    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
 
 
 def describe_probe(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,8 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from dudi.command import say
-from dudi.data.chat import Tokens
-from dudi.data.examples import ExampleSet
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.stages.cache import hash_of, stands
+from dudi.distill.stages.cache import hash_of, seal_stage, stands
 from dudi.distill.state import Run
 from dudi.errors import ConfigError
 from dudi.models.adapters import (
@@ -34,11 +33,6 @@ from dudi.models.widening import compute_in_float32
 from dudi.objective.methods import METHODS
 from dudi.training import checkpoints
 from dudi.training.arguments import training_dtype
-
-
-def reference_needed(args: DudiConfig) -> bool:
-    """Whether a frozen reference is read."""
-    return "sequence" in args.signals
 
 
 def check_reference(args: DudiConfig, model: nn.Module) -> None:
@@ -110,9 +104,11 @@ def store_gold_reference(run: Run) -> dict[str, float]:
         The log-probabilities by row id.
     """
     examples = run.rows
+    # A copy's own weights, or the whole state of the student whose adapter it is.
+    reference = run.reference.module if isinstance(run.reference, FrozenModel) else run.peft_model
     parts: dict[str, Any] = {
         "data": examples.digest,
-        "reference": _reference_hash(run),
+        "reference": checkpoints.hash_parameters(reference),
         "precision": training_dtype(run.args),
     }
     if isinstance(run.reference, OtherAdapter):
@@ -124,26 +120,15 @@ def store_gold_reference(run: Run) -> dict[str, float]:
             say(f"the reference reads {len(examples.examples):,} targets once")
         batch = run.args.per_device_train_batch_size
         starts = list(range(0, len(examples.examples), batch))[run.args.process_index :: run.args.world_size]
-        own = [(start, run.reference_log_probs(_pairs(examples, start, batch)).tolist()) for start in starts]
-        values = [value for _, part in sorted(gather_object(own)) for value in part]
-
-        def fill(partial: Path) -> None:
-            checkpoints.save_file({"gold": torch.tensor(values)}, partial / "log_probs.safetensors")
-
-        run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+        own: list[tuple[int, list[float]]] = []
+        for start in starts:
+            pairs = [(one.prompt, one.completion) for one in examples.examples[start : start + batch]]
+            own.append((start, run.reference_log_probs(pairs).tolist()))
+        values = torch.tensor([value for _, part in sorted(gather_object(own)) for value in part])
+        save = functools.partial(checkpoints.save_file, {"gold": values})
+        seal_stage(run, folder, key, lambda partial: save(partial / "log_probs.safetensors"))
     stored = checkpoints.load_file(folder / "log_probs.safetensors")["gold"].tolist()
     return {e.row.id: value for e, value in zip(examples.examples, stored, strict=True)}
-
-
-def _reference_hash(run: Run) -> str:
-    """The reference's identity: a copy's own weights, or the whole state of the student whose adapter it is."""
-    if isinstance(run.reference, FrozenModel):
-        return checkpoints.hash_parameters(run.reference.module)
-    return checkpoints.hash_parameters(run.peft_model)
-
-
-def _pairs(examples: ExampleSet, start: int, size: int) -> list[tuple[Tokens, Tokens]]:
-    return [(example.prompt, example.completion) for example in examples.examples[start : start + size]]
 
 
 def reference_pairs(run: Run) -> list[tuple[Tensor, Tensor]]:
@@ -163,11 +148,8 @@ def copy_into_reference(run: Run) -> None:
 def save_reference(run: Run, folder: Path, key: str) -> None:
     """Seal the reference's weights, numbered in the student's order."""
     tensors = {f"{i:05d}": reference.cpu().contiguous() for i, (_, reference) in enumerate(reference_pairs(run))}
-
-    def fill(partial: Path) -> None:
-        checkpoints.save_file(tensors, partial / "opponent.safetensors")
-
-    run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+    save = functools.partial(checkpoints.save_file, tensors)
+    seal_stage(run, folder, key, lambda partial: save(partial / "opponent.safetensors"))
 
 
 @torch.no_grad()

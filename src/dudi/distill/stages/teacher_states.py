@@ -23,7 +23,7 @@ from dudi.command import say
 from dudi.data.examples import Example
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.passes import judge_all
-from dudi.distill.stages.cache import hash_of, locked, stands
+from dudi.distill.stages.cache import hash_of, locked, seal_stage, stands
 from dudi.distill.state import Run
 from dudi.distill.step import Step
 from dudi.training import checkpoints
@@ -109,11 +109,7 @@ def _make(run: Run, sequences: Sequence[Scored], folder: Path, key: str) -> None
     if args.process_index == 0:
         say(f"the teacher reads {len(sequences):,} targets once; its states are kept in {folder}")
 
-    def cleared() -> None:
-        shutil.rmtree(parts, ignore_errors=True)
-        parts.mkdir(parents=True)
-
-    from_first(cleared)
+    from_first(lambda: shutil.rmtree(parts, ignore_errors=True))
     together(lambda: _write(run, sequences, starts[args.process_index :: args.world_size], parts))
 
     def fill(partial: Path) -> None:
@@ -121,11 +117,12 @@ def _make(run: Run, sequences: Sequence[Scored], folder: Path, key: str) -> None
             file.replace(partial / file.name)
         parts.rmdir()
 
-    run.write_once(lambda: checkpoints.seal(folder, fill, {"key": key}))
+    seal_stage(run, folder, key, fill)
 
 
 def _write(run: Run, sequences: Sequence[Scored], starts: Sequence[int], parts: Path) -> None:
     """This rank's files: each holds the states of some rows, by their place."""
+    parts.mkdir(parents=True, exist_ok=True)
     stem, held = f"states-{run.args.process_index:03d}", dict[str, Tensor]()
     count = size = 0
     for place, states in _states(run, sequences, starts):
