@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from dudi.errors import ConfigError
-from dudi.objective.heads import Head, check_head, divergence, head_of, hidden_states
+from dudi.objective.heads import Distance, Head, check_head, divergence, head_of, hidden_states
 from dudi.objective.losses import token_divergence, token_log_probs
 from helpers import make_model
 
@@ -191,7 +191,7 @@ def test_every_kernel_gives_the_same_log_probs(kernel):
 def test_every_kernel_gives_the_same_divergence_and_no_gradient_to_the_teacher(kind, kernel):
     student, teacher, ids = build("granite", seed=1), build("gemma2", seed=2), some_ids(1, 9)
     rows, teacher_rows = hidden_states(student, ids)[0], hidden_states(teacher, ids)[0]
-    value = divergence(head_of(student), rows, head_of(teacher), teacher_rows, kind, 0.3, 0.8, kernel)
+    value = divergence(head_of(student), rows, head_of(teacher), teacher_rows, Distance(kind, 0.3, 0.8), kernel)
     expected = token_divergence(student(input_ids=ids).logits[0], teacher(input_ids=ids).logits[0], kind, 0.3, 0.8)
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
     value.sum().backward()

@@ -278,9 +278,8 @@ def test_copies_of_dense_logits(kind, copies):
         if kind is None:
             loss = heads.Head(weight).log_probs(hidden, torch.zeros(rows, dtype=torch.int64), "dense").sum()
         else:
-            loss = heads.divergence(
-                heads.Head(weight), hidden, heads.Head(other), teacher, kind, 0.5, 1.0, "dense"
-            ).sum()
+            distance = heads.Distance(kind, 0.5, 1.0)
+            loss = heads.divergence(heads.Head(weight), hidden, heads.Head(other), teacher, distance, "dense").sum()
         loss.backward()
     assert 0.7 * copies < live.peak / (4 * rows * vocabulary) <= copies
 

@@ -15,6 +15,7 @@ from dudi.data.rows import Row, RowError, parse_row, refuse_zawgyi
 from dudi.data.sources import RowIds, by_language, reject
 from dudi.data.writers import row_writer
 from dudi.errors import ConfigError, DataError
+from dudi.languages.registry import check_codes, load_languages
 
 UNDETERMINED = "und"
 
@@ -93,7 +94,10 @@ def convert(
         raise ConfigError(f"{input}: no such file")
     if output.exists() and output.samefile(input):
         raise ConfigError(f"{output}: input and output are the same file; name another output")
-    known = _known_languages(languages, language)
+    every = list(load_languages())
+    known = every if languages is None else list(languages)
+    check_codes(known, every, "languages")
+    check_codes([] if language is None else [language], known, "language")
     columns = columns or Columns()
     kind, records, note = open_format(input, format, columns, quoted)
     read = _Reader(FORMATS[kind], columns, language, detect_language, known)
@@ -122,16 +126,6 @@ def convert(
     if other_form:
         notes.append(f"{other_form.total():,} rows were not in Unicode's NFC, and are now ({by_language(other_form)})")
     return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections, tuple(notes))
-
-
-def _known_languages(languages: Sequence[str] | None, fixed: str | None) -> list[str]:
-    from dudi.languages.registry import check_codes, load_languages
-
-    every = list(load_languages())
-    known = every if languages is None else list(languages)
-    check_codes(known, every, "languages")
-    check_codes([] if fixed is None else [fixed], known, "language")
-    return known
 
 
 class _Reader:

@@ -108,18 +108,13 @@ def benchmark_grams(
         if missing:
             notes.append(f"{word} has no task in {', '.join(missing)}: rows in it were compared with nothing of it")
         for task in own:
-            if not sum(known.add(text) for text in _texts_of_task(task, folder)):
+            sound = (one.value for one in documents(task, task.split("test"), folder) if one.problem is None)
+            if not sum(known.add(text) for document in sound for text in texts_of(document)):
                 notes.append(
                     f"{task.name} has no text of {WORDS} words or {CHARACTERS} characters: nothing was compared"
                 )
         tasks += own
     return known, tasks, notes
-
-
-def _texts_of_task(task: TaskFile, folder: Path | None) -> Iterator[str]:
-    for located in documents(task, task.split("test"), folder):
-        if located.problem is None:
-            yield from texts_of(located.value)
 
 
 def texts_of(document: Any) -> Iterator[str]:

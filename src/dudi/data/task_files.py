@@ -78,12 +78,7 @@ class TaskFile:
 @functools.cache
 def shipped_tasks() -> tuple[TaskFile, ...]:
     """The tasks that come with the package, in the order of their names."""
-    return tuple(_of_folder(tasks_folder()))
-
-
-def tasks_folder() -> Path:
-    """The folder of the tasks that come with the package; a path for lm_eval's `--include_path`."""
-    return Path(str(resources.files("dudi") / "tasks"))
+    return tuple(_of_folder(Path(str(resources.files("dudi") / "tasks"))))
 
 
 def find_tasks(word: str, languages: Sequence[str] | None = None) -> list[TaskFile]:
@@ -164,7 +159,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -190,7 +185,6 @@ def _function(loader: _Loader, node: yaml.Node) -> Function:
 
 
 _Loader.add_constructor("!function", _function)
-_LOADER = _Loader
 
 
 # --- templates

@@ -92,10 +92,9 @@ def vllm_engine(run: Run) -> VLLMEngine:
     stop_ids = setup.student_format.stop_ids
 
     def opened() -> Backend:
-        from dudi.rollouts.vllm_backends import Options, Student, open_backend
+        from dudi.rollouts.vllm_backends import Colocated, Options, Served, Student
 
         options = Options(
-            mode=args.vllm_mode,
             weight_sync=args.vllm_weight_sync,
             server_base_url=args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}",
             server_timeout=args.vllm_server_timeout,
@@ -108,7 +107,8 @@ def vllm_engine(run: Run) -> VLLMEngine:
             seed=args.seed,
             folder=args.folder,
         )
-        return open_backend(Student(run.peft_model, setup.tokenizer, run.accelerator, training_dtype(args)), options)
+        student = Student(run.peft_model, setup.tokenizer, run.accelerator, training_dtype(args))
+        return Colocated(student, options) if args.vllm_mode == "colocate" else Served(student, options)
 
     return VLLMEngine(
         opened,

@@ -79,12 +79,6 @@ def log_softmax(logits: Tensor) -> Tensor:
     return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy of the next-token distribution: (..., V) -> (...) in nats."""
-    log_probs = log_softmax(logits)
-    return -torch.linalg.vecdot(log_probs.exp(), log_probs)
-
-
 def watched_positions(total: int, limit: int, seed: int, step: int) -> list[int]:
     """At most `limit` of `total` positions, in order; the same for the same seed and step."""
     if total <= limit:

@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from dudi.objective import fused
 from dudi.objective.event_batch import EventBatch, Tile, TileRows
 from dudi.objective.heads import Distance, Head
+from dudi.objective.losses import log_prob_divergence
 from dudi.objective.shared_events import ENDS_HERE, SharedEvents
 
 EMPTY = -87.0
@@ -256,17 +257,7 @@ def _divergence(student: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
     if distance.temperature != 1.0:
         student = torch.log_softmax(student / distance.temperature, 0)
         teacher = torch.log_softmax(teacher / distance.temperature, 0)
-    if distance.kind == "forward_kl":
-        return _kl(teacher, student)
-    if distance.kind == "reverse_kl":
-        return _kl(student, teacher)
-    beta = distance.beta
-    mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
-    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
-
-
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    return (log_p.exp() * (log_p - log_q)).sum(0)
+    return log_prob_divergence(student, teacher, distance.kind, distance.beta, dim=0)
 
 
 def _two_events(judged: _Judged, tile: Tile, side: TileRows) -> Tensor:
@@ -327,19 +318,6 @@ class EventLoss:
         self.student = Cells.of(events.student_cells, count, device)
         self.teacher = Cells.of(events.teacher_cells, count, device)
 
-    def from_logits(
-        self, batch: EventBatch, student_logits: Tensor, teacher_logits: Tensor, distance: Distance
-    ) -> Tensor:
-        """Every place's divergence, all logits held at once: (N, V), (M, V') -> (P,) in nats.
-
-        The gradient goes to both; detach the teacher's.
-        """
-        parts = [
-            self.judge(tile, student_logits[tile.student.rows].t(), teacher_logits[tile.teacher.rows].t(), distance)
-            for tile in batch.tiles(2**62, student_logits.device)
-        ]
-        return torch.cat(parts) if parts else student_logits.new_zeros(0)
-
     def judge(
         self,
         tile: Tile,
@@ -348,7 +326,7 @@ class EventLoss:
         distance: Distance,
         observer: fused.Observer | None = None,
     ) -> Tensor:
-        """Logits (V, R), (V', R') of a tile's rows -> (P,)."""
+        """Logits (V, R), (V', R') of a tile's rows -> (P,) in nats, with a gradient to both."""
         student = _judge(student_logits, tile.student, tile, self.student)
         teacher = _judge(teacher_logits, tile.teacher, tile, self.teacher)
         if observer is not None:

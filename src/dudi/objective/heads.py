@@ -151,16 +151,7 @@ def weighted_divergence(
         A scalar in nats.
     """
     if teacher.softcap is not None or student.kernel(kernel, student_hidden) != "fused":
-        rows = divergence(
-            student,
-            student_hidden,
-            teacher,
-            teacher_hidden,
-            distance.kind,
-            distance.beta,
-            distance.temperature,
-            kernel,
-        )
+        rows = divergence(student, student_hidden, teacher, teacher_hidden, distance, kernel)
         if values is not None:
             values.copy_(rows.detach())
         return (rows * weights).sum()
@@ -212,27 +203,25 @@ def divergence(
     student_hidden: Tensor,
     teacher: Head,
     teacher_hidden: Tensor,
-    kind: Divergence,
-    beta: float,
-    temperature: float,
+    distance: Distance,
     kernel: Kernel = "auto",
 ) -> Tensor:
     """Divergence of two heads on aligned rows: (N, H_s), (N, H_t) -> (N,) in nats; no gradient to the teacher.
 
     Row by row, so that what a row weighs in the loss is not known: `fused` is `auto` here.
     """
+    setting = (distance.kind, distance.beta, distance.temperature)
+    setting = (distance.kind, distance.beta, distance.temperature)
     if kernel == "dense" or (kernel != "chunked" and student._small(student_hidden)):
         with torch.no_grad():
             teacher_logits = teacher.logits(teacher_hidden)
-        return losses.token_divergence(student.logits(student_hidden), teacher_logits, kind, beta, temperature)
+        return losses.token_divergence(student.logits(student_hidden), teacher_logits, *setting)
     return losses.chunked_divergence(
         student_hidden,
         student.weight,
         teacher_hidden,
         teacher.weight,
-        kind,
-        beta,
-        temperature,
+        *setting,
         student_bias=student.bias,
         teacher_bias=teacher.bias,
         student_scale=student.scale,

@@ -57,9 +57,9 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return F.log_softmax(logits, dim=-1)
 
 
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) over the last dimension."""
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+def _kl(log_p: Tensor, log_q: Tensor, dim: int) -> Tensor:
+    """KL(p || q) over a dimension."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim)
 
 
 def token_divergence(
@@ -90,15 +90,15 @@ def token_divergence(
     return log_prob_divergence(student, teacher, kind, beta)
 
 
-def log_prob_divergence(student: Tensor, teacher: Tensor, kind: Divergence, beta: float) -> Tensor:
-    """`token_divergence` of log-probabilities: (..., E), (..., E) -> (...) in nats."""
+def log_prob_divergence(student: Tensor, teacher: Tensor, kind: Divergence, beta: float, dim: int = -1) -> Tensor:
+    """`token_divergence` of log-probabilities: (..., E), (..., E) -> (...) in nats; the events lie along `dim`."""
     _check_beta(kind, beta)
     if kind == "forward_kl":
-        return _kl(teacher, student)
+        return _kl(teacher, student, dim)
     if kind == "reverse_kl":
-        return _kl(student, teacher)
+        return _kl(student, teacher, dim)
     mixture = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
-    return beta * _kl(teacher, mixture) + (1 - beta) * _kl(student, mixture)
+    return beta * _kl(teacher, mixture, dim) + (1 - beta) * _kl(student, mixture, dim)
 
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:

@@ -135,7 +135,9 @@ class TransformersEngine:
             check_length(model, longest + self.max_new_tokens, "the model", "max_new_tokens after the longest prompt")
             self._check_decoding(model, requests)
             for batch in batches:
-                rollouts |= dict(zip(batch, self._decode(model, [requests[i] for i in batch]), strict=True))
+                chosen = [requests[i] for i in batch]
+                decode = self._decode_plainly if self._is_plain(model, chosen) else self._decode_with_generate
+                rollouts |= dict(zip(batch, decode(model, chosen), strict=True))
         return [rollouts[i] for i in range(len(requests))]
 
     def _check_decoding(self, model: PreTrainedModel, requests: Sequence[Request]) -> None:
@@ -171,18 +173,13 @@ class TransformersEngine:
         straight = whole[len(request.prompt) - 1 :][: len(decoded)]
         return float((decoded - straight).abs().max() / straight.abs().max())
 
-    def _decode(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
-        """One batch: with our own loop where the model is plain."""
-        if self._is_plain(model, requests):
-            return self._decode_plainly(model, requests)
-        return self._decode_with_generate(model, requests)
-
     def _is_plain(self, model: PreTrainedModel, requests: Sequence[Request]) -> bool:
         """Whether our own cache is what the model needs."""
         longest = max(len(request.prompt) for request in requests)
         return attends_to_all(model.config, longest + self.max_new_tokens)
 
     def _decode_plainly(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
+        """One batch, with our own loop."""
         ids, mask = self._padded(requests, max(len(request.prompt) for request in requests), model.device)
         kind = StillDecoding if self.still else Decoding
         decoding = kind(model, mask, self.max_new_tokens, self.vocabulary)

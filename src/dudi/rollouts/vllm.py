@@ -94,16 +94,6 @@ class Backend(Protocol):
         ...
 
 
-def require_vllm() -> None:
-    """Hold what the run asks for against what is installed.
-
-    Raises:
-        ConfigError: vLLM is missing.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        raise ConfigError("use_vllm: needs the package vllm; run: pip install 'dudi[vllm]', or set use_vllm: false")
-
-
 class VLLMEngine:
     """Rollouts of the student as it is at the time of the call.
 
@@ -127,7 +117,8 @@ class VLLMEngine:
         log_probs: Callable[[Sequence[tuple[Tokens, Tokens]], float], Tensor],
         idle: tuple[Tokens, Tokens],
     ) -> None:
-        require_vllm()
+        if importlib.util.find_spec("vllm") is None:
+            raise ConfigError("use_vllm: needs the package vllm; run: pip install 'dudi[vllm]', or set use_vllm: false")
         self.open_backend, self.sampling, self.version = open_backend, sampling, version
         self.log_probs, self.idle = log_probs, idle
         self.backend: Backend | None = None
@@ -140,21 +131,19 @@ class VLLMEngine:
         """One rollout for each request, in their order; every rank calls it together."""
         if self.backend is None:
             self.backend = self.open_backend()
-        self._check_lengths(requests, self.backend.longest)
-        self._send_weights(self.backend)
-        parameters = [self.sampling.parameters(request.key.seed_of_request()) for request in requests]
-        written = self.backend.write([request.prompt for request in requests], parameters)
-        rollouts = [Rollout(w.ids, w.ids[-1] in self.sampling.stop_ids, w.log_probs) for w in written]
-        self._measure(requests, rollouts, self.sampling.temperature if self.backend.processed else 1.0)
-        return rollouts
-
-    def _check_lengths(self, requests: Sequence[Request], longest: int) -> None:
+        longest = self.backend.longest
         for request in requests:
             if len(request.prompt) + self.sampling.max_new_tokens > longest:
                 raise ConfigError(
                     f"vllm_max_model_length: row {request.key.row_id} needs {len(request.prompt)} tokens of prompt and "
                     f"{self.sampling.max_new_tokens} of rollout, and vLLM takes {longest}; raise it"
                 )
+        self._send_weights(self.backend)
+        parameters = [self.sampling.parameters(request.key.seed_of_request()) for request in requests]
+        written = self.backend.write([request.prompt for request in requests], parameters)
+        rollouts = [Rollout(w.ids, w.ids[-1] in self.sampling.stop_ids, w.log_probs) for w in written]
+        self._measure(requests, rollouts, self.sampling.temperature if self.backend.processed else 1.0)
+        return rollouts
 
     def _send_weights(self, backend: Backend) -> None:
         now = self.version()

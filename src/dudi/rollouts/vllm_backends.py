@@ -43,7 +43,6 @@ class Options:
     """Where vLLM runs and how it is reached; the keys `vllm_*` of a run, docs/vllm.md.
 
     Attributes:
-        mode: `colocate` or `server`.
         weight_sync: How a server gets the weights: `nccl`, `disk`, or `auto`.
         server_base_url: The server's URL.
         server_timeout: Seconds to wait for it.
@@ -57,7 +56,6 @@ class Options:
         folder: The run's folder.
     """
 
-    mode: str
     weight_sync: str
     server_base_url: str
     server_timeout: float
@@ -101,7 +99,8 @@ class Colocated(VLLMGeneration):
     def __init__(self, student: Student, options: Options) -> None:
         self.student, self.options = student, options
         self.forgets = options.enable_sleep_mode
-        self.longest = _longest(student, options)
+        limit = student.inner.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.longest = min(options.max_model_length, options.max_model_length if limit is None else int(limit))
         super().__init__(
             student.model,
             student.accelerator,
@@ -246,17 +245,6 @@ def _plain(prompt: Tokens) -> list[int]:
 def _written(output: Any) -> Written:
     ids = list(output.token_ids)
     return Written(ids, [float(of[token].logprob) for token, of in zip(ids, output.logprobs, strict=True)])
-
-
-def open_backend(student: Student, options: Options) -> Colocated | Served:
-    """Start vLLM, or connect to it."""
-    return Colocated(student, options) if options.mode == "colocate" else Served(student, options)
-
-
-def _longest(student: Student, options: Options) -> int:
-    wanted = options.max_model_length
-    limit = student.inner.config.get_text_config().to_dict().get("max_position_embeddings")
-    return wanted if limit is None else min(wanted, int(limit))
 
 
 def _by_disk(options: Options, accelerator: Accelerator) -> bool:

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import babel
@@ -260,13 +260,7 @@ def check_languages(languages: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: an unknown language, or none.
     """
-    for language in languages:
-        if language not in LANGUAGES:
-            hint = did_you_mean(language, LANGUAGES)
-            raise ConfigError(f"{NAME}: no questions in '{language}'{hint}; there are {', '.join(LANGUAGES)}")
-    if not languages:
-        raise ConfigError(f"{NAME}: name at least one language of {', '.join(LANGUAGES)}")
-    return tuple(dict.fromkeys(languages))
+    return _known(languages, LANGUAGES, "language", "questions in")
 
 
 def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -275,12 +269,17 @@ def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: an unknown task, or none.
     """
-    for task in tasks:
-        if task not in TASKS:
-            raise ConfigError(f"{NAME}: no task '{task}'{did_you_mean(task, TASKS)}; there are {', '.join(TASKS)}")
-    if not tasks:
-        raise ConfigError(f"{NAME}: name at least one task of {', '.join(TASKS)}")
-    return tuple(dict.fromkeys(tasks))
+    return _known(tasks, TASKS, "task", "task")
+
+
+def _known(given: Sequence[str], known: Iterable[str], what: str, lacking: str) -> tuple[str, ...]:
+    names = tuple(known)
+    for one in given:
+        if one not in names:
+            raise ConfigError(f"{NAME}: no {lacking} '{one}'{did_you_mean(one, names)}; there are {', '.join(names)}")
+    if not given:
+        raise ConfigError(f"{NAME}: name at least one {what} of {', '.join(names)}")
+    return tuple(dict.fromkeys(given))
 
 
 def _training_rows(language: str, tasks: Sequence[str]) -> tuple[int, list[Row]]:

@@ -22,6 +22,7 @@ from dudi.data.sources import RowIds, content_digest, reject
 from dudi.data.writers import card_beside, row_writer
 from dudi.errors import ConfigError, DataError
 from dudi.files import write_json
+from dudi.languages.registry import check_codes, load_languages
 
 __all__ = ["DEFAULT_EXCLUDED_SOURCES", "HUB_NAME", "SEA_LANGUAGES", "mix_text", "prepare_sea_instruct"]
 
@@ -68,7 +69,12 @@ def prepare_sea_instruct(
         DataError: a file is damaged, too many rows are bad, or no good row is left.
         EnvironmentFault: the output cannot be written, or the hub cannot be reached.
     """
-    wanted = _checked_languages(languages, per_language)
+    if per_language < 1:
+        raise ConfigError(f"per_language: must be at least 1, got {per_language}")
+    wanted = list(dict.fromkeys(SEA_LANGUAGES if languages is None else languages))
+    if not wanted:
+        raise ConfigError("languages: name at least one")
+    check_codes(wanted, load_languages(), "languages")
     excluded = tuple(DEFAULT_EXCLUDED_SOURCES if exclude_sources is None else exclude_sources)
     target = output if output.suffix else output / "train.parquet"
     named = [sources] if isinstance(sources, str) else list(sources)
@@ -92,18 +98,6 @@ def prepare_sea_instruct(
     card = build_card(target, files, tally, samples, rejections, per_language, seed, excluded, revision)
     write_json(card_beside(target), card)
     return card | {"text": mix_text(card, rejections)}
-
-
-def _checked_languages(languages: Sequence[str] | None, per_language: int) -> list[str]:
-    from dudi.languages.registry import check_codes, load_languages
-
-    if per_language < 1:
-        raise ConfigError(f"per_language: must be at least 1, got {per_language}")
-    wanted = list(dict.fromkeys(SEA_LANGUAGES if languages is None else languages))
-    if not wanted:
-        raise ConfigError("languages: name at least one")
-    check_codes(wanted, load_languages(), "languages")
-    return wanted
 
 
 def _note(
