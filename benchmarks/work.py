@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from benchmarks.sizes import Size
-from dudi.config.sections import LoraSection
+from dudi.config.schema import LoraSection
 from dudi.distill.loading import lora_config
 from dudi.plan import count_lora_parameters
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from dudi.config.schema import REFUSED, TrainingKey
-from dudi.config.sections import Section
+from dudi.config.schema import REFUSED, Section, TrainingKey
 from dudi.distill.keys import METHOD_KEYS, PARTS, method_default
 from dudi.distill.recipe import DUDI, training_keys
 from dudi.objective.methods import METHODS

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from dudi.objective import packed
-from dudi.objective.forward import _padded_states, completion_states
-from dudi.objective.packed import by_tokens, packed_states, packs
+from dudi.objective import forward
+from dudi.objective.forward import _padded_states, by_tokens, completion_states, packed_states, packs
 from helpers import make_model
 
 PAIRS = [([7, 8, 9], [10, 11]), ([3] * 17, [5, 6, 7, 8]), ([4], [9]), ([1, 2, 3, 4, 5], [6] * 9)]
@@ -30,7 +29,7 @@ def test_states_and_gradients_are_those_of_padded_sequences(kind):
 
 
 def test_packs_hold_so_many_tokens(monkeypatch):
-    monkeypatch.setattr(packed, "TOKENS", 10)
+    monkeypatch.setattr(forward, "PACK_TOKENS", 10)
     assert by_tokens([4, 5, 2, 11, 1, 9, 1]) == [[0, 1], [2], [3], [4, 5], [6]]
     assert by_tokens([]) == []
 
@@ -39,7 +38,7 @@ def test_packs_hold_so_many_tokens(monkeypatch):
 def test_several_packs_are_put_together_in_order(monkeypatch):
     model = make_model("llama").eval()
     whole = completion_states(model, PAIRS)
-    monkeypatch.setattr(packed, "TOKENS", 22)
+    monkeypatch.setattr(forward, "PACK_TOKENS", 22)
     torch.testing.assert_close(completion_states(model, PAIRS), whole)
     assert len(by_tokens([len(one) + len(other) for one, other in PAIRS])) == 3
 

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from dudi.config.sections import LoraSection
+from dudi.config.schema import LoraSection
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.recipe import load_run_config
 from dudi.errors import ConfigError, EnvironmentFault

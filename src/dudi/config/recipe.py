@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from dudi.config.layers import Origin, Setting, Settings, read_layers
 from dudi.config.recipe_files import find_recipe, recipes_folder
-from dudi.config.schema import Schema, TrainingKey
-from dudi.config.sections import Dtype
+from dudi.config.schema import Dtype, Schema, TrainingKey
 from dudi.errors import ConfigError, did_you_mean
 from dudi.files import sha256_of_json
 from dudi.training.keys import YAML_NAMES

@@ -21,7 +21,7 @@ from dudi.training.interrupts import Interrupts
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from dudi.config.sections import LoraSection, ModelSection
+    from dudi.config.schema import LoraSection, ModelSection
     from dudi.distill.recipe import RunConfig, TeacherSection
     from dudi.distill.served import ServedTeacher
     from dudi.distill.trainer import DudiTrainer

@@ -11,8 +11,7 @@ from pydantic import Field, PrivateAttr
 
 from dudi.config.layers import Origin
 from dudi.config.recipe import Recipe
-from dudi.config.schema import Schema, TrainingKey, keys_of
-from dudi.config.sections import LoraSection, ModelSection, Section
+from dudi.config.schema import LoraSection, ModelSection, Schema, Section, TrainingKey, keys_of
 from dudi.data.built_in import sources_reading
 from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
 from dudi.distill.teacher_keys import DEFAULT, merge_keys

@@ -52,8 +52,7 @@ from dudi.distill.stages.reference import (
 )
 from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
-from dudi.distill.step import Step, what_is_bad
-from dudi.distill.step_ends import BALANCE_STEPS, begin_step, end_step
+from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step, what_is_bad
 from dudi.distill.teacher_setup import Given, identity_of
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError

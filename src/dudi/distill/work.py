@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from dudi.distill.batch import MicroBatch
 from dudi.distill.state import Run
-from dudi.distill.step import PHASES
 from dudi.models.adapters import innermost, is_adapted
 from dudi.models.shape import Shape, decode_flops, forward_flops, sequence_flops, shape_of_model
 from dudi.objective.signals import Signal
+
+PHASES = ("rollout", "teacher", "reference", "student")
+"""Of an optimizer step."""
 
 
 def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch]) -> dict[str, float]:

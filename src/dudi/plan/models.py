@@ -10,7 +10,7 @@ from typing import Any, cast
 import pyarrow.parquet as parquet
 from transformers import PretrainedConfig
 
-from dudi.config.sections import LoraSection
+from dudi.config.schema import LoraSection
 from dudi.data.built_in import SOURCES
 from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows

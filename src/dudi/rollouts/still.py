@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dudi.rollouts.cache import RoomyCache, RoomyLayer
-from dudi.rollouts.decoding import Decoding
+from dudi.rollouts.decoding import Decoding, RoomyCache, RoomyLayer
 
 WARM_UP = 3
 """Steps on a stream of their own before one is captured, in which libraries choose and allocate."""

@@ -11,8 +11,7 @@ from pydantic import Field
 
 from dudi.config.layers import COMMAND_LINE
 from dudi.config.recipe import Recipe
-from dudi.config.schema import Schema, TrainingKey, keys_of
-from dudi.config.sections import LoraSection, Section
+from dudi.config.schema import LoraSection, Schema, Section, TrainingKey, keys_of
 from dudi.errors import ConfigError
 from dudi.training.keys import unread_message, unread_of
 from dudi.training.values import Place
