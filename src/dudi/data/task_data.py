@@ -131,7 +131,9 @@ def local_documents(task: TaskFile, data: LocalData, split: str, folder: Path) -
         siblings = [path.name for path in folder.glob("*.parquet")] if folder.is_dir() else []
         raise ConfigError(f"{file}: no such file{did_you_mean(file.name, siblings)} ({task.name} reads it)")
     local = data.splits.get(split, split)
-    others = {column: _texts(file, lang, local) for lang, column in data.parallel.items()}
+    others: dict[str, dict[Any, str]] = {}  # small beside what a model takes, and held
+    for lang, column in data.parallel.items():
+        others[column] = {one.value["row"]: one.value["text"] for one in _rows(file, lang, local)}
     empty = True
     for located in _rows(file, data.lang, local):
         row = located.value
@@ -150,11 +152,6 @@ def has_split(data: LocalData, split: str, folder: Path) -> bool:
     if file.with_name(f"{file.stem}.{data.lang}.{split}{file.suffix}").is_file():
         return True
     return file.is_file() and next(_rows(file, data.lang, data.splits.get(split, split)), None) is not None
-
-
-def _texts(file: Path, lang: str, split: str) -> dict[Any, str]:
-    """The `text` of each `row` in one language: small beside what a model takes, and held."""
-    return {located.value["row"]: located.value["text"] for located in _rows(file, lang, split)}
 
 
 def _rows(file: Path, lang: str, split: str) -> Iterator[Located]:

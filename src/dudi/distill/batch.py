@@ -1,4 +1,4 @@
-"""Sequences to tensors, and the passes over them.
+"""Sequences of a micro-batch, what each of their tokens counts, and the parts that several teachers judge.
 
 A completion is one list of ids, appended to whichever prompt reads it. The teacher's prompt is longer than the
 student's, so that the two slices of hidden states start at different columns, and have the same length. A teacher with
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from dudi.data.chat import Tokens
 from dudi.data.examples import Example
 from dudi.objective.heads import Head
 from dudi.objective.shared_events import Alignment
-from dudi.objective.signals import Kind
+from dudi.objective.signals import Kind, Signal
 from dudi.objective.top_tokens import TopTokens
 
 
@@ -133,6 +133,58 @@ class MicroBatch:
         return {kind: float(self.weights(kind).sum()) for kind in self.sequences}
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """What of a micro-batch is scored together: everything, or the sequences of one teacher.
+
+    Attributes:
+        batch: Its sequences.
+        signals: Those that read them.
+        teacher: Whose; None for signals that read none.
+        places: Where its completion tokens are among those of the micro-batch, by kind; None: all of them.
+    """
+
+    batch: MicroBatch
+    signals: Mapping[str, Signal]
+    teacher: str | None
+    places: dict[Kind, Tensor] | None = None
+
+
+def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) -> list[Part]:
+    """A micro-batch cut by teacher; first what reads no teacher.
+
+    Args:
+        batch: The sequences.
+        signals: Those that run.
+        watched: The kind that `batch.watched` counts tokens of.
+    """
+    untaught = {name: signal for name, signal in signals.items() if not signal.teacher_reads}
+    parts = [Part(dataclasses.replace(batch, watched=[]), untaught, None)] if untaught else []
+    read = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
+    for name in sorted({scored.teacher for kind in read for scored in batch.sequences[kind]}):
+        places: dict[Kind, Tensor] = {}
+        sequences: dict[Kind, list[Scored]] = {}
+        for kind in read:
+            lengths = torch.tensor([len(scored.completion) for scored in batch.sequences[kind]])
+            own = torch.tensor([scored.teacher == name for scored in batch.sequences[kind]])
+            found = torch.repeat_interleave(own, lengths).nonzero().squeeze(1)
+            if len(found):
+                places[kind] = found
+                sequences[kind] = [scored for scored in batch.sequences[kind] if scored.teacher == name]
+        mapped = {int(place): number for number, place in enumerate(places.get(watched, []))}
+        own_batch = dataclasses.replace(
+            batch,
+            sequences=sequences,
+            gold_reference=None,
+            watched=[mapped[place] for place in batch.watched if place in mapped],
+        )
+        reading = {
+            one: signal for one, signal in signals.items() if signal.teacher_reads and signal.teacher_reads <= {*places}
+        }
+        parts.append(Part(own_batch, reading, name, places))
+    return parts
+
+
 def event_counts(batches: Sequence[MicroBatch]) -> list[float]:
     """Across tokenizers: bytes used and all, places at which both sides go on with one event and all compared."""
     counts = [0.0] * 4
@@ -142,3 +194,24 @@ def event_counts(batches: Sequence[MicroBatch]) -> list[float]:
                 own = (found.used_bytes(), found.total, int((found.used & found.agreeing).sum()), int(found.used.sum()))
                 counts = [total + count for total, count in zip(counts, own, strict=True)]
     return counts
+
+
+def teacher_tokens(batches: Sequence[MicroBatch], signals: Mapping[str, Signal], names: Sequence[str]) -> Tensor:
+    """(T, signals) fp64 trained tokens that each teacher judges for each signal; 0 for signals without a teacher."""
+    table = torch.zeros(len(names), len(signals), dtype=torch.float64)
+    for batch in batches:
+        for column, signal in enumerate(signals.values()):
+            for scored in (one for kind in signal.teacher_reads for one in batch.sequences[kind]):
+                table[names.index(scored.teacher), column] += float(scored.counted().sum())
+    return table
+
+
+def teacher_metrics(table: Tensor, names: Sequence[str], signals: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Each teacher's tokens and its share of those of its signal, from a step's summed `teacher_tokens`."""
+    totals = table.sum(0).tolist()
+    found: dict[str, dict[str, float]] = {name: {} for name in names}
+    for name, line in zip(names, table.tolist(), strict=True):
+        for signal, tokens, total in zip(signals, line, totals, strict=True):
+            if total:
+                found[name] |= {f"tokens/{signal}": tokens, f"share/{signal}": tokens / total}
+    return found

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dudi.distill.batch import Judged, MicroBatch, Scored
+from dudi.distill.batch import Judged, MicroBatch, Part, Scored, parts_of
 from dudi.distill.by_language import loss_table, owners
 from dudi.distill.metrics import Masses, Watch, agreement
 from dudi.distill.served import ServedTeacher
 from dudi.distill.state import Run
 from dudi.distill.step import Step
-from dudi.distill.teachers import Part, parts_of
 from dudi.models.frozen import FrozenModel, Policy
 from dudi.objective.event_batch import EventBatch
 from dudi.objective.forward import completion_states, inside, joined_ids

@@ -16,7 +16,7 @@ from torch.profiler import record_function
 
 from dudi.data.examples import Example
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.batch import MicroBatch, event_counts
+from dudi.distill.batch import MicroBatch, event_counts, teacher_metrics, teacher_tokens
 from dudi.distill.by_language import (
     AGREEMENT,
     LOSSES,
@@ -32,7 +32,6 @@ from dudi.distill.collect import Collected
 from dudi.distill.metrics import WATCHED_POSITIONS, RolloutHealth, event_metrics, health_metrics, watched_positions
 from dudi.distill.served import account_metrics
 from dudi.distill.state import Run
-from dudi.distill.teachers import teacher_metrics, teacher_tokens
 from dudi.distill.work import PHASES, flops_of
 from dudi.environment import peak_memory
 from dudi.errors import DataError

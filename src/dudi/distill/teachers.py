@@ -1,4 +1,4 @@
-"""Several teachers: who judges which completion, and which share of the tokens each of them has.
+"""Several teachers: who judges which completion.
 
 A completion is judged by the teacher that its row names, else by that of the language that it should be in, else by the
 default one. All of them share each signal's denominator.
@@ -7,21 +7,17 @@ default one. All of them share each signal's denominator.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example
 from dudi.data.rows import Row
-from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.event_loss import EventLoss
-from dudi.objective.signals import Kind, Signal
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,76 +128,3 @@ class Teachers:
         alone = {language for name, language in asked if name not in self.routes and language not in self.routes}
         if alone:
             raise ConfigError(f"teachers: there is none for {', '.join(sorted(alone))}: name it, or a `{DEFAULT}`")
-
-
-def teacher_tokens(batches: Sequence[MicroBatch], signals: Mapping[str, Signal], names: Sequence[str]) -> Tensor:
-    """(T, signals) fp64 trained tokens that each teacher judges for each signal; 0 for signals without a teacher."""
-    table = torch.zeros(len(names), len(signals), dtype=torch.float64)
-    for batch in batches:
-        for column, signal in enumerate(signals.values()):
-            for scored in (one for kind in signal.teacher_reads for one in batch.sequences[kind]):
-                table[names.index(scored.teacher), column] += float(scored.counted().sum())
-    return table
-
-
-def teacher_metrics(table: Tensor, names: Sequence[str], signals: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Each teacher's tokens and its share of those of its signal, from a step's summed `teacher_tokens`."""
-    totals = table.sum(0).tolist()
-    found: dict[str, dict[str, float]] = {name: {} for name in names}
-    for name, line in zip(names, table.tolist(), strict=True):
-        for signal, tokens, total in zip(signals, line, totals, strict=True):
-            if total:
-                found[name] |= {f"tokens/{signal}": tokens, f"share/{signal}": tokens / total}
-    return found
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """What of a micro-batch is scored together: everything, or the sequences of one teacher.
-
-    Attributes:
-        batch: Its sequences.
-        signals: Those that read them.
-        teacher: Whose; None for signals that read none.
-        places: Where its completion tokens are among those of the micro-batch, by kind; None: all of them.
-    """
-
-    batch: MicroBatch
-    signals: Mapping[str, Signal]
-    teacher: str | None
-    places: dict[Kind, Tensor] | None = None
-
-
-def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) -> list[Part]:
-    """A micro-batch cut by teacher; first what reads no teacher.
-
-    Args:
-        batch: The sequences.
-        signals: Those that run.
-        watched: The kind that `batch.watched` counts tokens of.
-    """
-    untaught = {name: signal for name, signal in signals.items() if not signal.teacher_reads}
-    parts = [Part(dataclasses.replace(batch, watched=[]), untaught, None)] if untaught else []
-    read = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
-    for name in sorted({scored.teacher for kind in read for scored in batch.sequences[kind]}):
-        places: dict[Kind, Tensor] = {}
-        sequences: dict[Kind, list[Scored]] = {}
-        for kind in read:
-            lengths = torch.tensor([len(scored.completion) for scored in batch.sequences[kind]])
-            own = torch.tensor([scored.teacher == name for scored in batch.sequences[kind]])
-            found = torch.repeat_interleave(own, lengths).nonzero().squeeze(1)
-            if len(found):
-                places[kind] = found
-                sequences[kind] = [scored for scored in batch.sequences[kind] if scored.teacher == name]
-        mapped = {int(place): number for number, place in enumerate(places.get(watched, []))}
-        own_batch = dataclasses.replace(
-            batch,
-            sequences=sequences,
-            gold_reference=None,
-            watched=[mapped[place] for place in batch.watched if place in mapped],
-        )
-        reading = {
-            one: signal for one, signal in signals.items() if signal.teacher_reads and signal.teacher_reads <= {*places}
-        }
-        parts.append(Part(own_batch, reading, name, places))
-    return parts

@@ -84,12 +84,6 @@ def cldr_version() -> str:
     return str(get_cldr_version())
 
 
-@functools.cache
-def cldr_locale(identifier: str) -> CldrLocale:
-    """The one `CldrLocale` of a CLDR identifier such as `th` or `fil`."""
-    return CldrLocale(identifier)
-
-
 @dataclasses.dataclass(frozen=True)
 class CldrLocale:
     """What CLDR holds for one locale. A name that it lacks is None: never a code, never an English stand-in.

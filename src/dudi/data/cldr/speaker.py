@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from dudi.data.cldr.locales import CldrLocale, cldr_locale
+from dudi.data.cldr.locales import CldrLocale
 from dudi.data.cldr.wording import Wording, wording
 
 LANGUAGES = ("id", "vi", "th", "ta", "tl", "ms", "my", "en")
@@ -20,7 +20,7 @@ def speaker(code: str) -> Speaker:
         ConfigError: its wording file is malformed.
     """
     words = wording(code)
-    return Speaker(code, words, cldr_locale(words.locale))
+    return Speaker(code, words, CldrLocale(words.locale))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -69,10 +69,12 @@ KINDS: dict[str, Kind] = {}
 _Fields = Callable[..., Fields | None]
 
 
-def _kind(given: str, answer: str, keys: Callable[[], Iterable[Key]]) -> Callable[[_Fields], _Fields]:
+def _kind(given: str, answer: str, keys: Callable[[], Iterable[Key]], name: str = "") -> Callable[[_Fields], _Fields]:
+    """Put a function's kind into `KINDS`, under the function's name where it is given none."""
+
     def register(fields: _Fields) -> _Fields:
-        name = fields.__name__.lstrip("_")
-        KINDS[name] = Kind(name, tuple(given.split()), tuple(answer.split()), keys, fields)
+        called = name or fields.__name__.lstrip("_")
+        KINDS[called] = Kind(called, tuple(given.split()), tuple(answer.split()), keys, fields)
         return fields
 
     return register
@@ -157,39 +159,21 @@ def _official_languages(own: Speaker, code: str) -> Fields | None:
 
 
 def _weekday(own: Speaker, day: int, steps: int, sign: int) -> Fields:
-    return {
-        "day": own.weekday(day),
-        "n": own.count(steps),
-        "result": own.weekday((day + sign * steps) % 7),
-    }
+    return {"day": own.weekday(day), "n": own.count(steps), "result": own.weekday((day + sign * steps) % 7)}
 
 
-@_kind("day n", "result", lambda: product(range(7), range(2, 61)))
-def _weekday_after(own: Speaker, day: int, steps: int) -> Fields | None:
-    return _weekday(own, day, steps, 1)
-
-
-@_kind("day n", "result", lambda: product(range(7), range(2, 61)))
-def _weekday_before(own: Speaker, day: int, steps: int) -> Fields | None:
-    return _weekday(own, day, steps, -1)
+for _way, _sign in (("after", 1), ("before", -1)):
+    _days = _kind("day n", "result", lambda: product(range(7), range(2, 61)), f"weekday_{_way}")
+    _days(functools.partial(_weekday, sign=_sign))
 
 
 def _month(own: Speaker, month: int, steps: int, sign: int) -> Fields:
-    return {
-        "month": own.month(month),
-        "n": own.count(steps),
-        "result": own.month((month - 1 + sign * steps) % 12 + 1),
-    }
+    return {"month": own.month(month), "n": own.count(steps), "result": own.month((month - 1 + sign * steps) % 12 + 1)}
 
 
-@_kind("month n", "result", lambda: product(range(1, 13), range(2, 37)))
-def _month_after(own: Speaker, month: int, steps: int) -> Fields | None:
-    return _month(own, month, steps, 1)
-
-
-@_kind("month n", "result", lambda: product(range(1, 13), range(2, 37)))
-def _month_before(own: Speaker, month: int, steps: int) -> Fields | None:
-    return _month(own, month, steps, -1)
+for _way, _sign in (("after", 1), ("before", -1)):
+    _months = _kind("month n", "result", lambda: product(range(1, 13), range(2, 37)), f"month_{_way}")
+    _months(functools.partial(_month, sign=_sign))
 
 
 @_kind("date", "result", lambda: _dates("weekday_of_date"))
