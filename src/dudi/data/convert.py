@@ -128,23 +128,16 @@ def convert(
     return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections, tuple(notes))
 
 
+@dataclasses.dataclass
 class _Reader:
     """From a located record of another format to a row with a unique id and a language."""
 
-    def __init__(
-        self,
-        reshape: Callable[[Mapping[str, Any], Columns], dict[str, Any]],
-        columns: Columns,
-        language: str | None,
-        detect_language: bool,
-        languages: Sequence[str],
-    ) -> None:
-        self._reshape = reshape
-        self._columns = columns
-        self._language = language
-        self._detect = detect_language
-        self._languages = languages
-        self._ids = RowIds()
+    reshape: Callable[[Mapping[str, Any], Columns], dict[str, Any]]
+    columns: Columns
+    language: str | None
+    detect_language: bool
+    languages: Sequence[str]
+    ids: RowIds = dataclasses.field(default_factory=RowIds)
 
     def __call__(self, located: Located) -> Row:
         if located.problem is not None:
@@ -152,30 +145,28 @@ class _Reader:
         record = located.value
         if not isinstance(record, Mapping):
             raise RowError("not_an_object", "a record must be an object with keys")
-        shaped = self._reshape(record, self._columns)
-        shaped |= {"id": record.get(self._columns.id), "language": record.get(self._columns.language)}
-        unknown = self._detect and shaped["language"] in (None, "")
+        shaped = self.reshape(record, self.columns)
+        shaped |= {"id": record.get(self.columns.id), "language": record.get(self.columns.language)}
+        unknown = self.detect_language and shaped["language"] in (None, "")
         row = parse_row(
             shaped,
             fallback_id=f"{Path(located.file).name}:{located.line}",
-            language=UNDETERMINED if unknown else self._language,
-            known_languages=None if unknown else self._languages,
+            language=UNDETERMINED if unknown else self.language,
+            known_languages=None if unknown else self.languages,
         )
-        return self._ids.unique(self._detected(row) if unknown else row)
+        return self.ids.unique(self._detected(row) if unknown else row)
 
     def _detected(self, row: Row) -> Row:
         """The row with the language of its answer, or of question and answer where the answer is too short to tell."""
         from dudi.languages.detect import detect
 
-        code = detect(row.completion, self._languages)
+        code = detect(row.completion, self.languages)
         if code == UNDETERMINED:
-            code = detect(f"{row.prompt[-1]['content']}\n{row.completion}", self._languages)
+            code = detect(f"{row.prompt[-1]['content']}\n{row.completion}", self.languages)
         if code == UNDETERMINED:
             raise RowError("language_not_detected", "too little text to tell its language")
-        if code not in self._languages:
-            raise RowError(
-                "unknown_language", f"its text seems to be {code!r}, not one of {', '.join(self._languages)}"
-            )
+        if code not in self.languages:
+            raise RowError("unknown_language", f"its text seems to be {code!r}, not one of {', '.join(self.languages)}")
         found = dataclasses.replace(row, language=code)
         refuse_zawgyi(found)
         return found

@@ -126,16 +126,19 @@ def _is_quoted(path: Path, delimiter: str, width: int) -> bool:
     return True
 
 
+@dataclasses.dataclass
 class _Lines:
     """The lines of a file on their way to the reader, counted as if no cell were quoted."""
 
-    def __init__(self, handle: TextIO, delimiter: str, width: int) -> None:
-        self._handle, self._delimiter, self._width = handle, delimiter, width
-        self.all_are_rows = self.each_is_a_row = True
+    handle: TextIO
+    delimiter: str
+    width: int
+    all_are_rows: bool = True
+    each_is_a_row: bool = True
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._handle:
-            if line.strip() and line.count(self._delimiter) + 1 != self._width:
+        for line in self.handle:
+            if line.strip() and line.count(self.delimiter) + 1 != self.width:
                 self.all_are_rows = self.each_is_a_row = False
             yield line
 

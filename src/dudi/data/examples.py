@@ -55,11 +55,11 @@ class ExampleSet:
     digest: str
 
 
+@dataclasses.dataclass(eq=False)
 class ListedExamples(Dataset[Example]):
     """Examples as the map-style dataset that `Trainer` reads."""
 
-    def __init__(self, examples: list[Example]) -> None:
-        self.examples = examples
+    examples: list[Example]
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,19 +98,20 @@ def _asked(source: str, args: DudiConfig) -> list[str]:
     return list(args.languages) if source in SOURCES else sorted(load_languages())
 
 
+@dataclasses.dataclass(eq=False)
 class Loaded:
     """The models, tokenizers and chat formats that a recipe names, handed on to whoever needs one of them.
 
     Each is read when it is first asked for, and once; a dry run never asks for weights. The student alone is read each
     time: training changes it.
 
-    Args:
+    Attributes:
         config: The recipe.
         args: Its training arguments.
     """
 
-    def __init__(self, config: RunConfig, args: DudiConfig) -> None:
-        self.config, self.args = config, args
+    config: RunConfig
+    args: DudiConfig
 
     @functools.cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -227,16 +227,17 @@ def _text_config(name: str) -> Any:
         ) from error
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class ServedEngine:
     """Answers of a served teacher, sampled as rollouts are.
 
-    Args:
+    Attributes:
         teacher: Who writes.
         sampling: How.
     """
 
-    def __init__(self, teacher: ServedTeacher, sampling: Sampling) -> None:
-        self.teacher, self.sampling = teacher, sampling
+    teacher: ServedTeacher
+    sampling: Sampling
 
     def generate(self, requests: Sequence[Request]) -> list[Rollout]:
         """One answer for each request, in their order; every rank calls it together.

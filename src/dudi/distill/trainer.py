@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -500,11 +501,11 @@ def _given_teachers(one: Teaching | None, several: Mapping[str, Teaching] | None
     return {key: as_name(model) for key, model in several.items()}
 
 
+@dataclasses.dataclass(eq=False)
 class StepHooks(TrainerCallback):
     """What has to happen between `Trainer`'s steps."""
 
-    def __init__(self, trainer: DudiTrainer) -> None:
-        self.trainer = trainer
+    trainer: DudiTrainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Number the pass over the data; a method in iterations starts its next one."""

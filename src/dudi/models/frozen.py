@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,11 +102,12 @@ def frozen_copy(model: nn.Module, dtype: torch.dtype = torch.float32) -> FrozenM
     return FrozenModel(copy.deepcopy(model, rounded))  # what stands in the memo is taken, and not copied
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class AdapterOff:
     """The student without its adapter: the merged cold start, when a new adapter was put on it."""
 
-    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], PeftModel]) -> None:
-        self.student, self.peft_model = student, peft_model
+    student: Callable[[], nn.Module]
+    peft_model: Callable[[], PeftModel]
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
@@ -114,11 +116,13 @@ class AdapterOff:
             yield module
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class OtherAdapter:
     """The student with another of its adapters: a frozen copy of the cold start's, or the moving average's."""
 
-    def __init__(self, student: Callable[[], nn.Module], peft_model: Callable[[], PeftModel], name: str) -> None:
-        self.student, self.peft_model, self.name = student, peft_model, name
+    student: Callable[[], nn.Module]
+    peft_model: Callable[[], PeftModel]
+    name: str
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
@@ -133,17 +137,17 @@ class OtherAdapter:
                 peft_model.set_adapter(active)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class MovingAverage:
     """The exponential moving average of the student (SDFT): theta_T <- (1 - rate) theta_T + rate theta.
 
     It is kept in fp32 beside a model of 16 bits, in which most steps of a small rate would be rounded away.
     """
 
-    def __init__(
-        self, policy: FrozenModel | OtherAdapter, rate: float, pairs: Callable[[], list[tuple[Tensor, Tensor]]]
-    ) -> None:
-        self.policy, self.rate, self.pairs = policy, rate, pairs
-        self._exact: dict[int, Tensor] = {}
+    policy: FrozenModel | OtherAdapter
+    rate: float
+    pairs: Callable[[], list[tuple[Tensor, Tensor]]]
+    _exact: dict[int, Tensor] = dataclasses.field(default_factory=dict, init=False)
 
     def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
         """The averaged model."""

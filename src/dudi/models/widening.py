@@ -7,6 +7,7 @@ memory, fp32's speed, and fp32's results for those weights.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -42,11 +43,11 @@ def _narrow_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in own if parameter.dtype in NARROW]
 
 
+@dataclasses.dataclass(eq=False)
 class _Widened:
     """The hooks of one module, and its 16-bit weights while it runs."""
 
-    def __init__(self) -> None:
-        self.held: dict[str, Tensor] = {}
+    held: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def widen(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Before the module's forward: its weights in fp32."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ class LoggedTrainer(SealedTrainer):
         told = self.warnings_of(record)
         self.metrics_log.append(record | ({"warnings": told} if told else {}))
         for warning in told if self.args.process_index == 0 else []:
-            self.progress.warn(warning)
+            self.progress.say(f"warning: {warning}", style="bold")
         self._pending = {k: v for k, v in record.items() if isinstance(v, int | float) and k not in ("step", "epoch")}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -198,11 +199,11 @@ class LoggedTrainer(SealedTrainer):
         super().log({**self._pending, **logs} if "loss" in logs else logs, start_time)
 
 
+@dataclasses.dataclass(eq=False)
 class SignalHooks(TrainerCallback):
     """What a checkpoint between two steps needs, and the one that a signal asks for."""
 
-    def __init__(self, trainer: LoggedTrainer) -> None:
-        self.trainer = trainer
+    trainer: LoggedTrainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """From here on there are step boundaries at which a signal can be obeyed."""

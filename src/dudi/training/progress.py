@@ -73,10 +73,6 @@ class RunProgress(TrainerCallback):
         sys.stderr.write(f"{self.stage} {state.global_step}/{state.max_steps}  {note}  {_clock(left)} left\n")
         sys.stderr.flush()
 
-    def warn(self, text: str) -> None:
-        """Tell a person something that must not be missed, above the bar."""
-        self.say(f"warning: {text}", style="bold")
-
     def say(self, text: str, style: str | None = None) -> None:
         """Tell a person something, above the bar."""
         if self.bar is not None:

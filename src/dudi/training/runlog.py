@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -11,16 +12,17 @@ from typing import Any
 from dudi.files import write_json_lines
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class RunLog:
     """A JSONL file that a run appends to.
 
-    Args:
+    Attributes:
         path: The file.
         writes: Whether this process writes (rank 0).
     """
 
-    def __init__(self, path: Path, writes: bool) -> None:
-        self.path, self.writes = path, writes
+    path: Path
+    writes: bool
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line and hand it to the operating system, so that a reader sees whole lines.
