@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 from dudi.data.csv_files import CSV_SUFFIXES, open_csv
 from dudi.data.files import Located, read_records
@@ -40,21 +40,9 @@ class Columns:
     language: str = "language"
 
 
-class Opened(NamedTuple):
-    """A file whose format is known.
-
-    Attributes:
-        format: One of `FORMATS`.
-        records: Its records.
-        note: What a person should know of how it is read.
-    """
-
-    format: str
-    records: Iterator[Located]
-    note: str = ""
-
-
-def open_format(path: Path, format: str, columns: Columns, quoted: bool | None = None) -> Opened:
+def open_format(
+    path: Path, format: str, columns: Columns, quoted: bool | None = None
+) -> tuple[str, Iterator[Located], str]:
     """Find out a file's format.
 
     Args:
@@ -62,6 +50,9 @@ def open_format(path: Path, format: str, columns: Columns, quoted: bool | None =
         format: One of `FORMATS`, or `auto`.
         columns: The names of the columns.
         quoted: As in `dudi.data.csv_files.open_csv`.
+
+    Returns:
+        The format, its records, and what a person should know of how they are read.
 
     Raises:
         ConfigError: the file is not in this format, or lacks a column.
@@ -79,12 +70,12 @@ def open_format(path: Path, format: str, columns: Columns, quoted: bool | None =
         _check_columns(path, file.names, columns)
         plain = quoted is None and not file.quoted
         note = "its cells are not quoted: a quotation mark at the start of one is text" if plain else ""
-        return Opened("csv", file.records(), note)
+        return "csv", file.records(), note
     records = read_records(path)
     if format != "auto":
-        return Opened(format, records)
+        return format, records, ""
     looked_at = list(itertools.islice(records, 100))
-    return Opened(_guess(path, looked_at), itertools.chain(looked_at, records))
+    return _guess(path, looked_at), itertools.chain(looked_at, records), ""
 
 
 def _check_columns(path: Path, names: Sequence[str], columns: Columns) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -202,6 +202,10 @@ class RunConfig(Recipe):
             return "method"
         return super().origin(key)
 
+    def _teacher_sections(self) -> dict[str, TeacherSection]:
+        """The teachers by the places that a recipe has for them: `teacher`, and `teachers.my`."""
+        return {"teacher": self.teacher, **{f"teachers.{name}": one for name, one in self.teachers.items()}}
+
     def refuse_untold_code(self, told: Origin | None = "command line") -> None:
         """Let a model run code of its own only where a person says so: recipes are passed from hand to hand.
 
@@ -211,9 +215,7 @@ class RunConfig(Recipe):
         Raises:
             ConfigError: it is said elsewhere.
         """
-        sections: dict[str, ModelSection] = {"student": self.student, "teacher": self.teacher}
-        sections |= {f"teachers.{name}": section for name, section in self.teachers.items()}
-        for name, section in sections.items():
+        for name, section in {"student": self.student, **self._teacher_sections()}.items():
             key = f"{name}.trust_remote_code"
             if section.trust_remote_code and self.origin(key) != told:
                 raise ConfigError(
@@ -285,14 +287,9 @@ class RunConfig(Recipe):
         Raises:
             ConfigError: both in one layer, or one of several without a model.
         """
-        for name, section in self.teachers.items():
-            if section.model is None:
-                key = f"teachers.{name}"
-                raise ConfigError(f"{self.place(key)}: {key}.model is missing: name its model")
-        for name, section in {
-            "teacher": self.teacher,
-            **{f"teachers.{n}": one for n, one in self.teachers.items()},
-        }.items():
+        for name, section in self._teacher_sections().items():
+            if section.model is None and name != "teacher":
+                raise ConfigError(f"{self.place(name)}: {name}.model is missing: name its model")
             if section.server is None:
                 continue
             if section.model is None:
@@ -324,6 +321,5 @@ class RunConfig(Recipe):
         return self.arguments(DudiConfig, output_dir, **changes)
 
 
-def load_run_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe of `dudi train`; arguments and errors as in `Recipe.load`."""
-    return RunConfig.load(path, overrides)
+load_run_config = RunConfig.load
+"""Reads a recipe of `dudi train`."""

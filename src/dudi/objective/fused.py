@@ -127,35 +127,6 @@ class TopDivergence:
     finish: Callable[[Tensor], Tensor]
 
 
-def weighted_top_divergence(
-    what: TopDivergence,
-    student: tuple[Tensor, Tensor, Tensor | None],
-    top: TopTokens,
-    row_weights: Tensor,
-    observer: Observer | None = None,
-    values: Tensor | None = None,
-    gathered: Gathered | None = None,
-) -> Tensor:
-    """`weighted_divergence` over a teacher's likeliest tokens and their tail.
-
-    Args:
-        what: Kind and settings.
-        student: As in `weighted_divergence`.
-        top: Of the teacher, N rows.
-        row_weights: As in `weighted_divergence`.
-        observer: Is shown all of the student's log-probabilities in passing, and the rows of `top`.
-        values: As in `weighted_divergence`.
-        gathered: As in `weighted_divergence`.
-
-    Returns:
-        A scalar in nats, fp32 at least, with a gradient to the student's tensors.
-    """
-    total: Tensor = _WeightedTopDivergence.apply(
-        *student, row_weights, what, top, observer, values, torch.is_grad_enabled(), gathered
-    )
-    return total
-
-
 def label_log_probs(
     hidden: Tensor,
     weight: Tensor,
@@ -337,8 +308,12 @@ class _WeightedDivergence(torch.autograd.Function):
         return (*_given_back(ctx, upstream), *(None,) * 9)
 
 
-class _WeightedTopDivergence(torch.autograd.Function):
-    """The events of a row are few: autograd has the tile's logits, and the sweep all the rest."""
+class WeightedTopDivergence(torch.autograd.Function):
+    """The sum over rows of weight times divergence over a teacher's likeliest tokens and their tail.
+
+    The events of a row are few: autograd has the tile's logits, and the sweep all the rest. The observer is shown all
+    of the student's log-probabilities in passing, and the rows of the teacher's tokens.
+    """
 
     @staticmethod
     def forward(

@@ -185,7 +185,7 @@ def weighted_top_divergence(
         top: Of the teacher, N rows.
         weights: (N,).
         distance: Which divergence, at temperature 1.
-        observer: As in `fused.weighted_top_divergence`.
+        observer: As in `fused.WeightedTopDivergence`.
         values: (N,) is filled with each row's divergence, without a gradient.
         factor: As in `weighted_divergence`.
 
@@ -193,9 +193,20 @@ def weighted_top_divergence(
         A scalar in nats.
     """
     what = fused.TopDivergence(distance.kind, distance.beta, student.finished)
-    tensors = (student_hidden, student.weight, student.bias)
     gathered = None if factor is None else student.gathered(factor)
-    return fused.weighted_top_divergence(what, tensors, top, weights, observer, values, gathered)
+    total: Tensor = fused.WeightedTopDivergence.apply(
+        student_hidden,
+        student.weight,
+        student.bias,
+        weights,
+        what,
+        top,
+        observer,
+        values,
+        torch.is_grad_enabled(),
+        gathered,
+    )
+    return total
 
 
 def divergence(

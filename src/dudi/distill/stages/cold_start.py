@@ -8,8 +8,9 @@ import functools
 import gc
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from torch import nn
 from transformers import set_seed
@@ -28,6 +29,8 @@ from dudi.training.ranks import from_first
 from dudi.training.runlog import RunLog, read_jsonl
 
 COLD_START = "cold_start"
+MakeTrainer = Callable[[nn.Module, DudiConfig], LoggedTrainer]
+"""Makes a trainer of a model with other keys, on the same rows and logs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,14 +46,6 @@ class Started:
     model: nn.Module
     adapter: Literal["merge", "continue", "none"]
     base_changed: bool = False
-
-
-class MakeTrainer(Protocol):
-    """Makes a trainer of the same run for another stage."""
-
-    def __call__(self, model: nn.Module, args: DudiConfig) -> LoggedTrainer:
-        """A trainer of this model with these keys, on the same rows and logs."""
-        ...
 
 
 def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started:
