@@ -97,12 +97,7 @@ def prepare_parallel(
 
     there = [code for code in reader.languages if code not in reader.missing]
     about = {
-        "parallel": {
-            "from": source,
-            "to": there,
-            "both_directions": both,
-            "balanced": balance,
-        },
+        "parallel": {"from": source, "to": there, "both_directions": both, "balanced": balance},
         "split": split,
         "licence": licence or "not stated: look at the texts' own page",
         "inputs": [{"file": file.name, "sha256": sha256_of(file)}],

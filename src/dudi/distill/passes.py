@@ -103,12 +103,7 @@ def _score(
     measured = torch.zeros(len(languages), 7, dtype=torch.float64)
     if watch is not None:
         measured = agreement(rows[args.on_policy_kind], heads, watch).cpu()
-    return {
-        "sums": sums,
-        "losses": loss_table(batch, rows, languages),
-        "agreement": measured,
-        "masses": masses.sums,
-    }
+    return {"sums": sums, "losses": loss_table(batch, rows, languages), "agreement": measured, "masses": masses.sums}
 
 
 def _added(found: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:

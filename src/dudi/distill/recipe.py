@@ -95,8 +95,7 @@ class BenchmarkSection(Section):
     batch_size: int = Field(default=64, ge=1, description="Questions that are decoded together.")
     languages: list[str] | None = Field(default=None, description="Only these; null: those of training, or all.")
     options: dict[str, Any] | None = Field(
-        default=None,
-        description="What only one benchmark takes, by the names of its own options (docs/eval.md).",
+        default=None, description="What only one benchmark takes, by the names of its own options (docs/eval.md)."
     )
 
 

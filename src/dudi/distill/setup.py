@@ -227,9 +227,7 @@ def _read(
 
 
 def _read_evaluation(
-    reader: RowReader,
-    dataset: Records | ExampleSet | Mapping[str, Records] | None,
-    rejections: Rejections,
+    reader: RowReader, dataset: Records | ExampleSet | Mapping[str, Records] | None, rejections: Rejections
 ) -> tuple[ExampleSet | dict[str, ExampleSet] | None, int]:
     """The same for evaluation, where several datasets may have names (a dict, a `DatasetDict`)."""
     if not isinstance(dataset, Mapping):

@@ -124,10 +124,7 @@ class EventBatch:
     """
 
     def __init__(
-        self,
-        alignments: Sequence[Alignment],
-        student_ids: Sequence[Tokens],
-        teacher_ids: Sequence[Tokens],
+        self, alignments: Sequence[Alignment], student_ids: Sequence[Tokens], teacher_ids: Sequence[Tokens]
     ) -> None:
         self._student = _Side.of([alignment.student for alignment in alignments], student_ids)
         self._teacher = _Side.of([alignment.teacher for alignment in alignments], teacher_ids)

@@ -165,11 +165,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weighting: Weighting = "sft") 
 
 
 def spin(
-    policy_gold: Tensor,
-    policy_rollout: Tensor,
-    reference_gold: Tensor,
-    reference_rollout: Tensor,
-    beta: float = 0.1,
+    policy_gold: Tensor, policy_rollout: Tensor, reference_gold: Tensor, reference_rollout: Tensor, beta: float = 0.1
 ) -> Tensor:
     """Self-play loss of pairs (ground truth y, rollout y') (Chen et al. 2024; Eq. 2).
 

@@ -75,12 +75,7 @@ METHODS: dict[str, Method] = {
             source="Shenfeld et al. 2026; Eq. 3",
             signals=frozenset({"on_policy"}),
             teacher="ema",
-            defaults={
-                "lmbda": 1.0,
-                "divergence": "forward_kl",
-                "verbalizer": "english",
-                "skip_completion_tokens": 3,
-            },
+            defaults={"lmbda": 1.0, "divergence": "forward_kl", "verbalizer": "english", "skip_completion_tokens": 3},
         ),
         Method(
             name="seqkd",

@@ -47,11 +47,7 @@ def hash_of_model(model: nn.Module, name: str, leave_out: Callable[[str], bool] 
 
 
 def check_identity(
-    saved: Mapping[str, Any],
-    own: Mapping[str, Any],
-    what: str,
-    allowed: Collection[str],
-    defaults: Mapping[str, Any],
+    saved: Mapping[str, Any], own: Mapping[str, Any], what: str, allowed: Collection[str], defaults: Mapping[str, Any]
 ) -> None:
     """Refuse to go on with what belongs to another run.
 

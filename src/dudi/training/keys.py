@@ -122,10 +122,7 @@ _RULES: tuple[tuple[Rule, str], ...] = (
     (Rule("any", "free", elsewhere="the launcher (torchrun, accelerate launch) sets it"), "local_rank"),
     (Rule("any", "binding", elsewhere="write dtype: bfloat16"), "bf16"),
     (Rule("any", "binding", elsewhere="write dtype: float16"), "fp16"),
-    (
-        Rule("any", "binding", elsewhere="it is a Python object; use accelerate's config file"),
-        "parallelism_config",
-    ),
+    (Rule("any", "binding", elsewhere="it is a Python object; use accelerate's config file"), "parallelism_config"),
     (_refused("the losses are those of the method's signals, and have no labels to smooth"), "label_smoothing_factor"),
     (_refused("each signal is a mean over the tokens of all processes"), "average_tokens_across_devices"),
     (_refused("evaluation has the precision of training (dtype)"), "bf16_full_eval fp16_full_eval"),

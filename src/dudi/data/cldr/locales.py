@@ -184,12 +184,7 @@ class CldrLocale:
         if self.currency(code) is None:
             return None
         text = numbers.format_currency(
-            amount,
-            code,
-            locale=self._locale,
-            format_type="name",
-            currency_digits=False,
-            numbering_system="default",
+            amount, code, locale=self._locale, format_type="name", currency_digits=False, numbering_system="default"
         )
         return self.shape(text)
 

@@ -101,13 +101,7 @@ def prepare_sea_instruct(
 
 
 def _note(
-    file: SeaFile,
-    index: int,
-    judge: SeaFilter,
-    seed: int,
-    candidates: Candidates,
-    tally: Tally,
-    rejections: Rejections,
+    file: SeaFile, index: int, judge: SeaFilter, seed: int, candidates: Candidates, tally: Tally, rejections: Rejections
 ) -> None:
     """Judge every row of a file, and note the good ones."""
     columns = columns_of(file)

@@ -63,13 +63,7 @@ def _in_students_tokens(setup: Setup, writer: ChatFormat, answer: Rollout) -> Ro
 
 
 def write_answers(
-    run: Run,
-    engines: Sequence[Engine],
-    prompts: Sequence[Tokens],
-    kind: str,
-    epoch: int,
-    folder: Path,
-    key: str,
+    run: Run, engines: Sequence[Engine], prompts: Sequence[Tokens], kind: str, epoch: int, folder: Path, key: str
 ) -> None:
     """Answer every training row with its engine, each rank its share, and seal the answers in row order."""
     args, examples = run.args, run.rows.examples
