@@ -10,7 +10,6 @@ from dudi.objective.losses import (
     chunked_divergence,
     chunked_log_probs,
     cross_entropy,
-    sequence_log_probs,
     spin,
     token_divergence,
     token_log_probs,
@@ -224,7 +223,7 @@ class TestLogProbsAndCrossEntropy:
                 label = labels[b, t].item()
                 expected = 0.0 if label == IGNORE else math.log(softmax_by_hand(logits[b, t].tolist())[label])
                 assert got[b, t].item() == pytest.approx(expected, abs=1e-13)
-        totals = sequence_log_probs(logits, labels)
+        totals = token_log_probs(logits, labels).sum(-1)
         assert totals.tolist() == pytest.approx(
             [(got[0, 0] + got[0, 1]).item(), (got[1, 0] + got[1, 2]).item()], abs=1e-13
         )
@@ -272,7 +271,7 @@ class TestLogProbsAndCrossEntropy:
         logits = normal(2, 3, 5, seed=24, dtype=torch.float64).requires_grad_()
         labels = torch.tensor([[0, 4, IGNORE], [2, 2, 1]])
         assert torch.autograd.gradcheck(lambda x: cross_entropy(x, labels), (logits,))
-        assert torch.autograd.gradcheck(lambda x: sequence_log_probs(x, labels), (logits,))
+        assert torch.autograd.gradcheck(lambda x: token_log_probs(x, labels).sum(-1), (logits,))
 
     def test_precision(self):
         logits, labels = normal(4, 50, seed=25, dtype=torch.float64), torch.tensor([1, 2, 3, IGNORE])
@@ -317,11 +316,11 @@ class TestSpin:
     def test_a_gradient_step_raises_gold_and_lowers_the_rollout(self):
         logits = normal(2, 5, 12, seed=32).requires_grad_()  # the policy at (y, y') of one pair
         labels = torch.randint(12, (2, 5), generator=torch.Generator().manual_seed(33))
-        before = sequence_log_probs(logits, labels)
+        before = token_log_probs(logits, labels).sum(-1)
         reference = before.detach()
         spin(before[:1], before[1:], reference[:1], reference[1:]).sum().backward()
         with torch.no_grad():
-            after = sequence_log_probs(logits - 0.5 * logits.grad, labels)
+            after = token_log_probs(logits - 0.5 * logits.grad, labels).sum(-1)
         assert after[0] > reference[0] + 1e-3
         assert after[1] < reference[1] - 1e-3
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from dudi.config.layers import Origin, Setting, Settings, read_layers
+from dudi.config.layers import Origin, Settings, read_layers
 from dudi.config.recipe_files import find_recipe, recipes_folder
 from dudi.config.schema import Dtype, Schema, TrainingKey
 from dudi.errors import ConfigError, did_you_mean
@@ -211,7 +211,12 @@ def _tree(settings: Settings, schema: Schema) -> dict[str, Any]:
         section, _, name = key.partition(".")
         try:
             if section in schema.families:
-                _grow(tree.setdefault(section, {}), name, setting, schema.hint(key), key)
+                own, _, field = name.partition(".")
+                family = tree.setdefault(section, {})
+                if field:
+                    family.setdefault(own, {})[field] = fit(setting.value, schema.hint(key), key)
+                elif setting.value is not None:  # an emptied section is none
+                    family.setdefault(own, {})
             elif key in schema.sections:
                 tree.setdefault(key, None if setting.value is None else {})
             elif name:
@@ -219,20 +224,11 @@ def _tree(settings: Settings, schema: Schema) -> dict[str, Any]:
             elif key == "dtype":
                 tree[key] = fit(setting.value, Dtype, key)
             else:
-                field = schema.training()[key]
-                tree["training"][field.name] = field.read(setting.value)
+                declared = schema.training()[key]
+                tree["training"][declared.name] = declared.read(setting.value)
         except ConfigError as error:
             raise ConfigError(f"{setting.place}: {error}") from error
     return tree
-
-
-def _grow(family: dict[str, Any], name: str, setting: Setting, hint: Any, key: str) -> None:
-    """Put one setting of a family (`my.model`) where it belongs; an emptied section is none."""
-    section, _, field = name.partition(".")
-    if field:
-        family.setdefault(section, {})[field] = fit(setting.value, hint, key)
-    elif setting.value is not None:
-        family.setdefault(section, {})
 
 
 def _as_config_error(error: ValidationError, settings: Settings) -> ConfigError:

@@ -117,19 +117,6 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.where(trained, chosen, torch.zeros_like(chosen))
 
 
-def sequence_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
-    """Summed log-probability of each sequence's trained tokens.
-
-    Args:
-        logits: (B, T, V).
-        labels: (B, T); -100 marks a position that is not trained.
-
-    Returns:
-        (B,) in nats.
-    """
-    return token_log_probs(logits, labels).sum(-1)
-
-
 def weigh_cross_entropy(log_probs: Tensor, weighting: Weighting) -> Tensor:
     """-w log pi(y_t) of Eq. 1 from the log-probabilities of the labels.
 

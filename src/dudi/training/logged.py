@@ -113,7 +113,10 @@ class LoggedTrainer(SealedTrainer):
                 self.warnings_of(record)
         output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
         if self.interrupts is not None and self.interrupts.received is not None:
-            raise Interrupted(self._last_words(self.interrupts.received))
+            saved = checkpoints.step_folder(self.checkpoint_root, self.state.global_step)
+            raise Interrupted(
+                f"{self.interrupts.received} in {self.stage}; {saved} is saved, the same command goes on from it"
+            )
         return output
 
     def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
@@ -130,12 +133,6 @@ class LoggedTrainer(SealedTrainer):
         if newest is None:
             raise ConfigError(f"{self.checkpoint_root}: no whole checkpoint {'; '.join(skipped)}".rstrip())
         return newest
-
-    def _last_words(self, signal: str) -> str:
-        step = self.state.global_step
-        return (
-            f"{signal} in {self.stage}; {self.checkpoint_root}/step-{step} is saved, the same command goes on from it"
-        )
 
     @contextlib.contextmanager
     def keeping_what_was_trained(self) -> Iterator[None]:
