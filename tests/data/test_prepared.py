@@ -52,7 +52,8 @@ def test_marks_belong_to_words():
 def test_short_texts_count_whole_and_labels_do_not():
     assert list(grams("Nobody was hurt today")) == ["nobody was hurt today"]
     assert not list(grams("sports")) and not list(grams("A planet")) and not list(grams("กีฬา"))
-    known = Grams(["Nobody was hurt today"])
+    known = Grams()
+    known.add("Nobody was hurt today")
     assert known.shares(["nobody, was hurt: TODAY"]) and not known.shares(["Nobody was hurt"])
 
 

@@ -24,16 +24,10 @@ _UNPARTED = re.compile("[\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1
 
 
 class Grams:
-    """The n-grams of a benchmark's texts.
+    """The n-grams of a benchmark's texts."""
 
-    Args:
-        texts: The texts.
-    """
-
-    def __init__(self, texts: Iterable[str] = ()) -> None:
+    def __init__(self) -> None:
         self._known: set[int] = set()
-        for text in texts:
-            self.add(text)
 
     def __len__(self) -> int:
         return len(self._known)

@@ -111,7 +111,9 @@ class Verbalizer:
             ConfigError: the row's language, not among `languages`, leaves no target.
         """
         row = example if isinstance(example, Row) else _row(example)
-        mode = self._mode_of(row.id, epoch)
+        mode = self.mode
+        if mode == "mix":
+            mode = "multilingual" if _draw("mix", self.seed, epoch, row.id) % 2 else "cross_lingual"
         if mode == "none":
             return Verbalized(_copy(row.prompt), _copy(row.prompt), row.language, mode)
         question = _last_user_turn(row)
@@ -175,11 +177,6 @@ class Verbalizer:
             f"(languages={list(self.languages)}, exclude_targets={list(self.exclude_targets)})\n"
             "Add a training language, take one out of exclude_targets, or use another verbalizer."
         )
-
-    def _mode_of(self, row_id: str, epoch: int) -> Mode:
-        if self.mode != "mix":
-            return self.mode
-        return "multilingual" if _draw("mix", self.seed, epoch, row_id) % 2 else "cross_lingual"
 
     def _language(self, row: Row) -> Language:
         language = self.known.get(row.language)

@@ -153,12 +153,12 @@ def _with_folder(listing: tuple[tuple[Path, int, int], ...]) -> dict[str, Langua
     for path, _, _ in listing:
         language = _parse(path.read_bytes(), str(path), path.stem)
         merged[language.code] = language
-    return {code: _complete(language, merged.values()) for code, language in merged.items()}
-
-
-def _complete(language: Language, others: Iterable[Language]) -> Language:
-    missing = {other.code: _foreign_name(other, language) for other in others if other.code not in language.names}
-    return dataclasses.replace(language, names={**language.names, **missing}) if missing else language
+    completed: dict[str, Language] = {}
+    for code, language in merged.items():
+        lacking = [other for other in merged.values() if other.code not in language.names]
+        names = {other.code: _foreign_name(other, language) for other in lacking}
+        completed[code] = dataclasses.replace(language, names={**language.names, **names})
+    return completed
 
 
 def _foreign_name(of: Language, inside: Language) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,7 +131,11 @@ def load_model(
     except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
         raise _unreachable(name, "model", error) from error
     model: PreTrainedModel = loaded[0]
-    _refuse_holes(name, loaded[1]["missing_keys"])
+    if missing := loaded[1]["missing_keys"]:  # `transformers` draws them at random and goes on
+        raise DataError(
+            f"{name}: {len(missing)} weights are missing from its files, such as {min(missing)}; they would be random. "
+            "Is config.json another model's than the weights?"
+        )
     if gguf_file is not None:
         model = _plain_copy(model)
     if keep_layers is not None:
@@ -196,15 +200,6 @@ def _screen(name: str, what: str, revision: str | None, gguf: bool, trust_remote
     except (OSError, ValueError) as error:
         raise _unreachable(name, what, error) from error
     screen_settings(Path(settings), trust_remote_code=trust_remote_code)
-
-
-def _refuse_holes(name: str, missing: Collection[str]) -> None:
-    """Refuse weights that are not in the files: `transformers` draws them at random and goes on."""
-    if missing:
-        raise DataError(
-            f"{name}: {len(missing)} weights are missing from its files, such as {min(missing)}; they would be random. "
-            "Is config.json another model's than the weights?"
-        )
 
 
 def move(model: nn.Module, device: torch.device | str) -> None:

@@ -108,12 +108,6 @@ class _CellLogProbs(torch.autograd.Function):
         return share.mul_(upstream[ctx.cells.of_token]), None
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
-    """Over tokens (V, N), in fp32 at least; `logsumexp` sums pairwise where a CPU's `log_softmax` does not."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits - logits.logsumexp(0, keepdim=True)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Part:
     """What is known of some events inside a token: U of them, at I places.
@@ -147,7 +141,8 @@ class _Judged:
 def _judge(logits: Tensor, side: TileRows, tile: Tile, cells: Cells) -> _Judged:
     """Logits (V, R) -> log-probabilities of what follows the same bytes."""
     count, split = len(tile.places), len(tile.split)
-    log_probs = _log_softmax(logits)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    log_probs = logits - logits.logsumexp(0, keepdim=True)  # it sums pairwise where a CPU's `log_softmax` does not
     events = _CellLogProbs.apply(log_probs[:, : len(side.borders)], cells)
     realised = log_probs.gather(0, side.labels.unsqueeze(0)).squeeze(0)[side.order].double()
     path = torch.cat([realised.new_zeros(1), realised.cumsum(0)])
@@ -407,7 +402,8 @@ class _WeightedEvents(torch.autograd.Function):
             gradient = _Gradients(ours, needs)
             place_weights = row_weights[torch.as_tensor(batch.student_rows, device=hidden.device)].to(ours.result)
             total = torch.zeros((), dtype=ours.result, device=hidden.device)
-            for tile in batch.tiles(_tile_rows(hidden.device, max(len(student), len(teacher))), hidden.device):
+            most = fused.CPU_TILE if hidden.device.type == "cpu" else fused.DEVICE_TILE
+            for tile in batch.tiles(max(1, most // max(len(student), len(teacher))), hidden.device):
                 weights = place_weights[torch.as_tensor(tile.places, device=hidden.device)]
                 raw = ours.product(tile.student.rows)
                 teachers = teacher.finished(theirs.product(tile.teacher.rows))
@@ -428,10 +424,6 @@ class _WeightedEvents(torch.autograd.Function):
         scaled = (None if saved is None else saved * upstream for saved in ctx.saved_tensors)
         grads = [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
         return (*grads, *(None,) * 4)
-
-
-def _tile_rows(device: torch.device, vocabulary: int) -> int:
-    return max(1, (fused.CPU_TILE if device.type == "cpu" else fused.DEVICE_TILE) // vocabulary)
 
 
 class _Side:

@@ -172,12 +172,6 @@ def _slices(total: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, total))
 
 
-def _tile_rows(rows: int, device: torch.device, vocabulary: int) -> int:
-    """Rows of each of the fewest tiles, all about as large."""
-    most = max(FEWEST_ROWS, (CPU_TILE if device.type == "cpu" else DEVICE_TILE) // vocabulary)
-    return max(1, -(-rows // max(1, -(-rows // most))))
-
-
 def _block_rows(device: torch.device, vocabulary: int, tile: int) -> int:
     return max(1, CPU_BLOCK // vocabulary) if device.type == "cpu" else tile
 
@@ -198,7 +192,9 @@ class _Head:
         self.weight = weight if hidden.device.type == "cpu" else weight.to(self.factors)
         self.bias = None if bias is None else bias.to(self.result)
         self.scale = scale
-        self.rows = _tile_rows(hidden.shape[0], hidden.device, weight.shape[0])
+        total, tile = hidden.shape[0], CPU_TILE if hidden.device.type == "cpu" else DEVICE_TILE
+        tiles = max(1, -(-total // max(FEWEST_ROWS, tile // weight.shape[0])))
+        self.rows = max(1, -(-total // tiles))  # of each of the fewest tiles, all about as large
 
     def table(self, rows: int) -> Tensor:
         """Room for the logits of some rows."""

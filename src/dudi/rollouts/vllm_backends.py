@@ -163,7 +163,12 @@ class Colocated(VLLMGeneration):
         if self.enable_sleep_mode:
             self.llm.sleep(level=2)
             self._llm_weights_sleeping = True
-        return [_written(output.outputs[0]) for output in outputs]
+        written: list[Written] = []
+        for output in outputs:
+            first = output.outputs[0]
+            told = zip(first.token_ids, first.logprobs, strict=True)
+            written.append(Written(list(first.token_ids), [float(of[token].logprob) for token, of in told]))
+        return written
 
 
 class Served(VLLMGeneration):
@@ -240,11 +245,6 @@ class Served(VLLMGeneration):
 def _plain(prompt: Tokens) -> list[int]:
     """Ids as JSON can hold them; numpy's integers cannot."""
     return [int(token) for token in prompt]
-
-
-def _written(output: Any) -> Written:
-    ids = list(output.token_ids)
-    return Written(ids, [float(of[token].logprob) for token, of in zip(ids, output.logprobs, strict=True)])
 
 
 def _by_disk(options: Options, accelerator: Accelerator) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ __all__ = ["DEFAULT_EXCLUDED_SOURCES", "HUB_NAME", "SEA_LANGUAGES", "mix_text", 
 SEA_LANGUAGES = ("id", "vi", "th", "ta", "tl", "ms", "my")
 EXTRA_COLUMNS = (*MIX_COLUMNS, "source")
 
-Progress = Callable[[str], None]
-
 
 def prepare_sea_instruct(
     sources: Sequence[str] | str,
@@ -42,7 +40,6 @@ def prepare_sea_instruct(
     exclude_sources: Collection[str] | None = None,
     revision: str | None = None,
     max_rejected_share: float = 0.05,
-    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Draw a sample per language that keeps the joint mix of domain, task and complexity.
 
@@ -59,7 +56,6 @@ def prepare_sea_instruct(
             benchmarks, `DEFAULT_EXCLUDED_SOURCES`.
         revision: The dataset's commit, for the card; read from the hub's cache where it tells.
         max_rejected_share: Nothing is written over `output` when more rows than this share are bad.
-        progress: Called with one line for each file that was read.
 
     Returns:
         The data card, and under `text` the mix before and after as lines for people.
@@ -85,8 +81,6 @@ def prepare_sea_instruct(
         candidates = Candidates()
         for index, file in enumerate(files):
             _note(file, index, judge, seed, candidates, tally, rejections)
-            if progress is not None:
-                progress(f"{file.label}: {tally.per_file[file.label]:,} rows ({index + 1} of {len(files)} files)")
         rejections.settle(target.with_suffix(".rejected.jsonl"))
         rejections.check_share(tally.read, max_rejected_share)
         samples = {code: candidates.choose(code, per_language) for code in wanted}
