@@ -34,11 +34,7 @@ _BATCH = 1_000
 
 
 def records_of(source: str, split: str) -> Iterator[Located]:
-    """The records of a source that is no built-in one.
-
-    Args:
-        source: As in `dudi.data.sources.load_rows`, without `cldr`.
-        split: As there.
+    """The records of a source that is no built-in one; arguments as of `dudi.data.sources.load_rows`.
 
     Raises:
         ConfigError: the source does not exist or is of no known kind.

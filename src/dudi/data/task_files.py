@@ -103,11 +103,7 @@ def find_tasks(word: str, languages: Sequence[str] | None = None) -> list[TaskFi
 
 
 def of_family(word: str, languages: Sequence[str] | None = None) -> list[TaskFile]:
-    """The shipped tasks of a name, whatever files are called so.
-
-    Args:
-        word: As `find_tasks`.
-        languages: As `find_tasks`.
+    """The shipped tasks of a name, whatever files are called so; arguments as of `find_tasks`.
 
     Raises:
         ConfigError: no shipped task has that name, or none in these languages.

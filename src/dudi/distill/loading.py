@@ -51,12 +51,7 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
 
 
 def read_evaluation(config: RunConfig, args: DudiConfig, rejections: Rejections) -> RowSet | None:
-    """The evaluation rows; None where the recipe names none.
-
-    Args:
-        config: The recipe.
-        args: Its training arguments.
-        rejections: Where bad rows are counted.
+    """The evaluation rows; None where the recipe names none. Bad ones are counted in `rejections`.
 
     Raises:
         DataError: a file as a whole cannot be read.

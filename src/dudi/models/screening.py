@@ -137,11 +137,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def screen_checkpoint(folder: Path, names: Iterable[str]) -> None:
-    """Look a checkpoint's folder over: whoever can write there can also write a manifest that is right about it.
-
-    Args:
-        folder: The checkpoint.
-        names: The files of its manifest.
+    """Look a checkpoint and its manifest's names over: who can write there can write a manifest that is right about it.
 
     Raises:
         DataError: a file is a pickle or a link, or the manifest names one outside.

@@ -303,12 +303,7 @@ def gathering(model: PreTrainedModel, head: Head, kernel: Kernel) -> Iterator[He
     """The head whose weights' gradient is gathered in their `.grad`, where a fused kernel makes it.
 
     While it is inside, an embedding that is tied to the head gives its gradient as the rows that were read: a table of
-    its own would be added to the same `.grad`.
-
-    Args:
-        model: The student, in one process.
-        head: Its head.
-        kernel: How it will be applied.
+    its own would be added to the same `.grad`. It works in one process alone.
     """
     weight = head.weight
     ours = weight.is_leaf and weight.requires_grad and weight.dtype in (torch.float32, torch.float64)

@@ -126,12 +126,7 @@ def hash_rank(seed: int, *parts: str | bytes) -> int:
 
 
 def total_variation(before: Mapping[Name, int], after: Mapping[Name, int]) -> float:
-    """Half the summed difference of two mixes' shares: 0 when they are the same, 1 when they share nothing.
-
-    Args:
-        before: Counts of the one mix.
-        after: Counts of the other.
-    """
+    """Half the summed difference of two mixes' shares: 0 when they are the same, 1 when they share nothing."""
     all_before, all_after = sum(before.values()), sum(after.values())
     if not all_before or not all_after:
         return 0.0 if all_before == all_after else 1.0
