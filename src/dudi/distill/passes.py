@@ -59,23 +59,19 @@ def losses_of(
             return scored(student, head)
 
     def scored(student: PreTrainedModel, head: Head) -> dict[str, Any]:
-        if not teachers.several:
-            own = judged.get("")
-            rows = student_rows(student, batch, {} if own is None else own.states, reference)
-            teacher_head = None if own is None else _beside(own.head, head)
-            heads = Heads(head, teacher_head, args.loss_kernel, run.setup.events, step.factors)
-            return _score(run, batch, rows, signals, heads)
-        everything = student_rows(student, batch, {}, reference)
+        rows = student_rows(student, batch, reference)
+        parts, events = [Part(batch, signals, "" if "" in judged else None)], run.setup.events
+        if teachers.several:
+            parts = parts_of(batch, signals, args.on_policy_kind)
         found: dict[str, Any] = {}
-        for part in parts_of(batch, signals, args.on_policy_kind):
-            if part.teacher is None:
-                heads = Heads(head, None, args.loss_kernel, None, step.factors)
-                one = _score(run, part.batch, everything, part.signals, heads)
-            else:
-                own = judged[part.teacher]
-                events = teachers.members[part.teacher].events
-                heads = Heads(head, _beside(own.head, head), args.loss_kernel, events, step.factors)
-                one = _score(run, part.batch, _rows_of(part, everything, own.states), part.signals, heads)
+        for part in parts:
+            own = None if part.teacher is None else judged[part.teacher]
+            if teachers.several:
+                events = None if part.teacher is None else teachers.members[part.teacher].events
+            teacher = None if own is None else _beside(own.head, head)
+            heads = Heads(head, teacher, args.loss_kernel, events, step.factors)
+            read = rows if own is None else _rows_of(part, rows, own.states)
+            one = _score(run, part.batch, read, part.signals, heads)
             found = one if not found else _added(found, one)
         return found
 
@@ -137,10 +133,13 @@ def _rows_of(
             whole.labels[index],
             [len(scored.completion) for scored in sequences],
             part.batch.weights(kind).to(device),
-            states[kind].to(device),
             trust=None if trust is None else trust.to(device),
-            events=_events_of(sequences),
         )
+    if part.places is None:  # all of them
+        rows |= everything
+    for kind, found in states.items():
+        rows[kind].teacher_hidden = found.to(rows[kind].hidden.device)
+        rows[kind].events = _events_of(part.batch.sequences[kind])
     return rows
 
 
@@ -264,7 +263,6 @@ def teacher_states(
 def student_rows(
     model: PreTrainedModel,
     batch: MicroBatch,
-    teacher: Mapping[Kind, Tensor] | Mapping[Kind, TopTokens],
     reference: Mapping[Kind, Tensor],
 ) -> dict[Kind, Rows]:
     """The student's one pass over all sequences of a micro-batch, cut into kinds.
@@ -272,7 +270,6 @@ def student_rows(
     Args:
         model: The innermost student, inside its wrapped forward.
         batch: The sequences.
-        teacher: By kind, (N, H_t) states of the teacher, or what a served one named.
         reference: By kind, (S,) summed log-probabilities of the reference.
     """
     everything = [scored for kind in batch.sequences for scored in batch.sequences[kind]]
@@ -290,10 +287,8 @@ def student_rows(
             labels[part],
             lengths,
             batch.weights(kind).to(hidden.device),
-            None if kind not in teacher else teacher[kind].to(hidden.device),
-            None if kind not in reference else reference[kind].to(hidden.device),
-            None if trust is None else trust.to(hidden.device),
-            events=_events_of(sequences) if kind in teacher else None,
+            reference=None if kind not in reference else reference[kind].to(hidden.device),
+            trust=None if trust is None else trust.to(hidden.device),
         )
     return rows
 

@@ -92,7 +92,7 @@ def gold_nats(run: Run, model: Any, batch: MicroBatch) -> float:
     gold = MicroBatch({"gold": batch.sequences["gold"]})
 
     def work(student: Any) -> torch.Tensor:
-        rows = student_rows(student, gold, {}, {})["gold"]
+        rows = student_rows(student, gold, {})["gold"]
         head = head_of(student).shared_with(run.setup.vocabulary)
         return -rows.log_probs(head, run.args.loss_kernel).double().sum()
 
