@@ -59,13 +59,12 @@ def read_records(path: Path, shown: str | None = None) -> Iterator[Located]:
         advice = "`dudi prepare convert` reads CSV" if suffix in (".csv", ".tsv") else "write it as JSONL or Parquet"
         raise ConfigError(f"{path}: cannot read '{path.suffix}' files (known: {', '.join(DATA_SUFFIXES)}); {advice}")
     try:
-        if suffix == ".parquet":
-            yield from _parquet(path, name)
-            return
-        with path.open("rb") as handle:
-            start = handle.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-        is_array = suffix == ".json" and start.startswith(b"[")
-        yield from _json_array(path, name) if is_array else _json_lines(path, name)
+        read = _parquet if suffix == ".parquet" else _json_lines
+        if suffix == ".json":
+            with path.open("rb") as handle:
+                start = handle.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+            read = _json_array if start.startswith(b"[") else _json_lines
+        yield from read(path, name)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 

@@ -75,12 +75,12 @@ def load_wording(path: Path) -> Wording:
     skip = _table(path, tree, "skip")
     verdicts = _texts(path, "verdicts", _table(path, tree, "verdicts"))
     questions = _table(path, tree, "questions")
-    paraphrases = {kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()}
     _same_keys(path, "forms", forms, FORMS)
     _same_keys(path, "skip", skip, SKIPS)
     _same_keys(path, "verdicts", verdicts, VERDICTS)
     _check_forms(path, "forms", forms)
     _check_forms(path, "count_forms", counts)
+    paraphrases = {kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()}
     return Wording(
         locale=_get(path, tree, "locale", str),
         list_sizes=_sizes(path, _get(path, tree, "list_sizes", list)),
