@@ -62,17 +62,8 @@ class Sampling:
         }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Written:
-    """What vLLM wrote for one prompt.
-
-    Attributes:
-        ids: Its tokens, the one it stopped at included.
-        log_probs: Their log-probabilities.
-    """
-
-    ids: list[int]
-    log_probs: list[float]
+Written = tuple[list[int], list[float]]
+"""What vLLM wrote for one prompt: its tokens, the one it stopped at included, and their log-probabilities."""
 
 
 class Backend(Protocol):
@@ -141,7 +132,7 @@ class VLLMEngine:
         self._send_weights(self.backend)
         parameters = [self.sampling.parameters(request.key.seed_of_request()) for request in requests]
         written = self.backend.write([request.prompt for request in requests], parameters)
-        rollouts = [Rollout(w.ids, w.ids[-1] in self.sampling.stop_ids, w.log_probs) for w in written]
+        rollouts = [Rollout(ids, ids[-1] in self.sampling.stop_ids, log_probs) for ids, log_probs in written]
         self._measure(requests, rollouts, self.sampling.temperature if self.backend.processed else 1.0)
         return rollouts
 

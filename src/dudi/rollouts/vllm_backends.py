@@ -167,7 +167,7 @@ class Colocated(VLLMGeneration):
         for output in outputs:
             first = output.outputs[0]
             told = zip(first.token_ids, first.logprobs, strict=True)
-            written.append(Written(list(first.token_ids), [float(of[token].logprob) for token, of in told]))
+            written.append((list(first.token_ids), [float(of[token].logprob) for token, of in told]))
         return written
 
 
@@ -239,7 +239,7 @@ class Served(VLLMGeneration):
     def _ask(self, prompt: Tokens, parameters: dict[str, Any]) -> Written:
         """One request of its own: a server takes one seed for all prompts of a request."""
         answer = self.vllm_client.generate([_plain(prompt)], generation_kwargs=parameters)
-        return Written(answer["completion_ids"][0], [values[0] for values in answer["logprobs"][0]])
+        return answer["completion_ids"][0], [values[0] for values in answer["logprobs"][0]]
 
 
 def _plain(prompt: Tokens) -> list[int]:
