@@ -1,6 +1,6 @@
 """The languages: code, names, script and the verbalizer's wording, one TOML file each.
 
-The eight built in lie in `verbalizer/templates/`; a folder of the user's adds more (docs/verbalizer.md, "Add a
+The eight built in lie in `languages/templates/`; a folder of the user's adds more (docs/verbalizer.md, "Add a
 language"). Imports neither torch nor transformers.
 """
 

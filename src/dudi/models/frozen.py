@@ -1,7 +1,7 @@
 """The models that are read and never trained: teacher, moving average, reference.
 
 Each opens itself as a context that yields a module in eval mode, without gradients; the module takes
-`scoring.inside`. A policy that lives in the student's own adapters switches them inside the context only.
+`forward.inside`. A policy that lives in the student's own adapters switches them inside the context only.
 """
 
 from __future__ import annotations
