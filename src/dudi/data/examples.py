@@ -55,7 +55,7 @@ class ExampleSet:
     digest: str
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class ListedExamples(Dataset[Example]):
     """Examples as the map-style dataset that `Trainer` reads."""
 

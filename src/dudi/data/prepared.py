@@ -98,11 +98,6 @@ class Benchmark:
     tasks: list[str]
     notes: list[str]
 
-    @property
-    def described(self) -> dict[str, Any]:
-        """For the card."""
-        return {"named": self.named, "tasks": self.tasks, "words": WORDS, "characters": CHARACTERS}
-
 
 def prepare(
     drafts: Callable[[], Iterator[Located]],
@@ -148,10 +143,13 @@ def prepare(
             if rank <= limits[group]:
                 written[row.language] += 1
                 write({"id": row.id, "language": row.language, "messages": row.messages})
+    not_in: dict[str, Any] | None = None
+    if benchmark is not None:
+        not_in = {"named": benchmark.named, "tasks": benchmark.tasks, "words": WORDS, "characters": CHARACTERS}
     card = {
         **about,
         "seed": seed,
-        "not_in": None if benchmark is None else benchmark.described,
+        "not_in": not_in,
         "rows_read": judge.total,
         "rejected": dict(judge.rejections.counts),
         "languages": {

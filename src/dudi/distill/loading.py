@@ -93,7 +93,7 @@ def _asked(source: str, args: DudiConfig) -> list[str]:
     return list(args.languages) if source in SOURCES else sorted(load_languages())
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Loaded:
     """The models, tokenizers and chat formats that a recipe names, handed on to whoever needs one of them.
 
