@@ -48,8 +48,3 @@ SOURCES = {
     "cldr": BuiltIn("dudi.data.cldr.items:source", _CLDR),
     "cldr-qa-1": BuiltIn("dudi.data.cldr.benchmark:source", _CLDR, ("rows_per_language", "tasks")),
 }
-
-
-def sources_reading(key: str) -> list[str]:
-    """The built-in sources that read a key of a recipe's `data`, which no other source does."""
-    return [name for name, source in SOURCES.items() if key in source.reads]

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr
 from dudi.config.layers import Origin
 from dudi.config.recipe import Recipe
 from dudi.config.schema import LoraSection, ModelSection, Schema, Section, TrainingKey, keys_of
-from dudi.data.built_in import sources_reading
+from dudi.data.built_in import SOURCES
 from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
 from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.errors import ConfigError
@@ -265,7 +265,7 @@ class RunConfig(Recipe):
         sources = {key: getattr(self.data, key) for key in ("train", "eval") if getattr(self.data, key) is not None}
         chosen = max(self._sources[f"data.{key}"].layer for key in sources)
         for name in ("rows_per_language", "tasks"):
-            readers = sources_reading(name)
+            readers = [one for one, source in SOURCES.items() if name in source.reads]
             if getattr(self.data, name) is None or not set(readers).isdisjoint(sources.values()):
                 continue
             key = f"data.{name}"

@@ -107,9 +107,11 @@ class Step:
         self.languages = table if self.languages is None else self.languages + table
         self.masses = masses if self.masses is None else self.masses + masses
 
-    def note_bad_number(self, what: str, *batches: MicroBatch) -> None:
-        """Remember the rows of micro-batches in which something was not finite."""
-        self.bad_numbers[what] = self.bad_numbers.get(what, []) + row_ids(batches)
+    def note_bad_loss(self, batch: MicroBatch, teacher_states: Mapping[str, Tensor]) -> None:
+        """Remember the rows of a micro-batch whose loss is not finite: the teacher's fault, if what it gave is not."""
+        finite = all(bool(torch.isfinite(states).all()) for states in teacher_states.values())
+        what = "the loss" if finite else "the teacher's output"
+        self.bad_numbers[what] = self.bad_numbers.get(what, []) + row_ids([batch])
 
     def row_ids(self) -> list[str]:
         """Ids of all its rows on this rank."""
@@ -205,13 +207,6 @@ def _attach(run: Run, step: Step) -> None:
 def row_ids(batches: Sequence[MicroBatch]) -> list[str]:
     """Ids of the rows of micro-batches."""
     return [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
-
-
-def what_is_bad(teacher_states: Mapping[Kind, Tensor]) -> str:
-    """Where a loss that is not finite comes from: the teacher, if what it gave was not finite either."""
-    if all(bool(torch.isfinite(states).all()) for states in teacher_states.values()):
-        return "the loss"
-    return "the teacher's output"
 
 
 def rank_sums(step: Step, device: torch.device) -> Tensor:

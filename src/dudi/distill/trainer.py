@@ -53,7 +53,7 @@ from dudi.distill.stages.reference import (
 )
 from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
-from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step, what_is_bad
+from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step
 from dudi.distill.teacher_setup import Given, identity_of
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError
@@ -429,7 +429,7 @@ class DudiTrainer(RowTrainer):
         step.scored += sum(len(s.completion) for part in batch.sequences.values() for s in part)
         loss = loss * self.args.world_size
         if not torch.isfinite(loss):
-            step.note_bad_number(what_is_bad(out["teacher_states"]), batch)
+            step.note_bad_loss(batch, out["teacher_states"])
         return (loss, out) if return_outputs else loss
 
     # ---- after the step

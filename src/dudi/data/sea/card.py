@@ -31,10 +31,6 @@ class Tally:
     left_out: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)
     missing_columns: Counter[str] = dataclasses.field(default_factory=Counter)
 
-    @property
-    def read(self) -> int:
-        return self.per_file.total()
-
     def leave_out(self, language: str | None, reason: str) -> None:
         """Count a sound row that is not wanted, under the language that its folder names."""
         self.left_out.setdefault(language or _UNKNOWN_LANGUAGE, Counter())[reason] += 1
@@ -77,7 +73,7 @@ def build_card(
         },
         "inputs": inputs,
         "output": {"file": target.name, "sha256": sha256_of(target), "rows": rows},
-        "rows_read": tally.read,
+        "rows_read": tally.per_file.total(),
         "missing_columns": dict(tally.missing_columns),
         "left_out": left_out,
         "rejected": dict(rejections.counts),

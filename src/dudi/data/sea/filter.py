@@ -69,11 +69,7 @@ _DEEPEST = 40
 
 
 class LeftOut(Exception):
-    """A sound row that is not wanted; `reason` is what the data card counts it under."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A sound row that is not wanted; its text is what the data card counts it under."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

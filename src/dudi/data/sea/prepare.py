@@ -82,7 +82,7 @@ def prepare_sea_instruct(
         for index, file in enumerate(files):
             _note(file, index, judge, seed, candidates, tally, rejections)
         rejections.settle(target.with_suffix(".rejected.jsonl"))
-        rejections.check_share(tally.read, max_rejected_share)
+        rejections.check_share(tally.per_file.total(), max_rejected_share)
         samples = {code: candidates.choose(code, per_language) for code in wanted}
         for index in (index for sample in samples.values() for index in sample.duplicates.elements()):
             tally.leave_out(files[index].language, "duplicate")
@@ -105,7 +105,7 @@ def _note(
         try:
             candidate = judge(located, file.language)
         except LeftOut as verdict:
-            tally.leave_out(file.language, verdict.reason)
+            tally.leave_out(file.language, str(verdict))
         except RowError as error:
             reject(rejections, located, error)
         else:
