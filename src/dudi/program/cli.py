@@ -138,10 +138,10 @@ def _plan(given: argparse.Namespace) -> int:
         raise ConfigError(f"dudi plan: --gpus must be at least 1, got {given.gpus}")
     config = _load(given)
     from dudi.environment import quiet_libraries
-    from dudi.plan import plan
+    from dudi.plan import plan_run, render
 
     quiet_libraries()
-    return say(plan(config, gpu=given.gpu, gpus=given.gpus))
+    return say(render(plan_run(config, gpu=given.gpu, gpus=given.gpus)))
 
 
 def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run", words: str = "") -> Verb:
