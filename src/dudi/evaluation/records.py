@@ -81,16 +81,17 @@ class Evaluation:
         Returns:
             One value per seed that has it: fewer than `seeds`, or none, where it is missing.
         """
-        found: list[Any] = [part_of(run.scores, *keys).get(metric) for run in self.runs]
-        return [float(value) for value in found if value is not None]
+        places = [part_of(run.scores, *keys) for run in self.runs]
+        return [float(place[metric]) for place in places if place.get(metric) is not None]
 
     def error(self, metric: str, *keys: str) -> float | None:
         """The standard error over questions of what `values` gives; None over several seeds or where none is known."""
         if len(self.runs) != 1:
             return None
         value = part_of(self.runs[0].scores, *keys, "stderr").get(metric)
-        known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return float(value) if known else None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return float(value)
 
     def metric(self, name: str) -> Metric:
         """A metric of the scores, with the direction that the record has of it."""
@@ -109,7 +110,7 @@ class Evaluation:
 
 
 def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
-    """What stands in scores below some keys; empty where nothing does, or what is no mapping."""
+    """What stands in scores, or in any tree of mappings, below some keys; empty where that is no mapping."""
     for key in keys:
         scores = scores.get(key) if isinstance(scores, Mapping) else None
     return scores if isinstance(scores, Mapping) else {}
