@@ -106,33 +106,25 @@ class Laid:
         grid: The table.
         colour: Whether to write escape codes: bold and underline, where a `*` and a `+` stand otherwise.
         gap: Spaces between columns.
+
+    Attributes:
+        width: Its columns with whole labels.
+        least_width: With labels folded between their words.
     """
 
     def __init__(self, grid: Grid, colour: bool = False, gap: int = 2) -> None:
+        from rich.cells import cell_len
+
         self.grid, self.colour, self.gap = grid, colour, gap
-        columns = [[line.entries[place] for line in grid.lines] for place in range(len(grid.columns))]
-        headed = zip(grid.columns, columns, strict=True)
-        self.columns = [self._column(heading, entries) for heading, entries in headed]
+        self.columns = []
+        for place, heading in enumerate(grid.columns):
+            self.columns.append(self._column(heading, [line.entries[place] for line in grid.lines]))
         self.widths = [max((text.cell_len for text in column), default=0) for column in self.columns]
-
-    @property
-    def width(self) -> int:
-        """With whole labels."""
-        return self._beside + max(map(_columns_of, self._labels), default=0)
-
-    @property
-    def least_width(self) -> int:
-        """With labels folded between their words."""
-        words = (word for label in self._labels for word in label.split())
-        return self._beside + max(map(_columns_of, words), default=0)
-
-    @property
-    def _labels(self) -> list[str]:
-        return [plain(label) for label in (self.grid.corner, *(line.label for line in self.grid.lines))]
-
-    @property
-    def _beside(self) -> int:
-        return sum(self.widths) + self.gap * len(self.widths)
+        labels = [plain(label) for label in (grid.corner, *(line.label for line in grid.lines))]
+        words = [word for label in labels for word in label.split()]
+        self._beside = sum(self.widths) + gap * len(self.widths)
+        self.width = self._beside + max(map(cell_len, labels))
+        self.least_width = self._beside + max(map(cell_len, words), default=0)
 
     def text(self, width: int = WIDTH) -> str:
         """The table; no number is cut, so it may be wider than the width that it is given."""
@@ -176,12 +168,6 @@ def terminal(grid: Grid, *, title: str = "", colour: bool = False, width: int = 
     """A table for a terminal, its title above it."""
     heading = f"\x1b[3m{plain(title)}\x1b[0m\n" if title and colour else f"{plain(title)}\n" if title else ""
     return heading + Laid(grid, colour).text(width)
-
-
-def _columns_of(text: str) -> int:
-    from rich.cells import cell_len
-
-    return cell_len(text)
 
 
 def _to_the_right(text: Text, width: int) -> Text:

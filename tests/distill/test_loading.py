@@ -8,7 +8,7 @@ from dudi.data.sources import load_rows
 from dudi.distill.loading import Loaded
 from dudi.distill.recipe import load_run_config
 from dudi.models import load
-from dudi.plan import plan
+from dudi.plan import plan_run
 from dudi.program.train import train
 
 WORDS = ["max_steps=1", "languages=[id, my]", "data.tasks=[currency]", "use_cpu=true", "disable_tqdm=true"]
@@ -67,8 +67,8 @@ def test_a_plan_of_what_is_loaded_reads_no_config_again(tmp_path, read):
     loaded = Loaded(config, config.dudi_config(tmp_path))
     assert loaded.student_config is loaded.student_config
     before = read["config", "base"], read["config", "teacher"]
-    assert plan(config, loaded=loaded) == plan(config)
-    plan(config, loaded=loaded)
+    assert plan_run(config, loaded=loaded) == plan_run(config)
+    plan_run(config, loaded=loaded)
     after = read["config", "base"], read["config", "teacher"]
     assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2]  # the plan that was given none
 

@@ -22,7 +22,7 @@ from dudi.models.layers import keep_layers
 from dudi.models.shape import decode_flops, forward_flops, shape_of
 from dudi.objective import fused, heads
 from dudi.objective.methods import METHODS
-from dudi.plan import advise_out_of_memory, costs, count_lora_parameters, plan, plan_run, render
+from dudi.plan import advise_out_of_memory, costs, count_lora_parameters, plan_run, render
 from dudi.plan.estimate import estimate
 from dudi.plan.footprint import memory
 from dudi.plan.hardware import GPUS, find_gpu
@@ -471,7 +471,7 @@ def test_plan_of_a_recipe(recipe):
     assert planned.dtype == "float16"
     assert (planned.work.student.layers, planned.work.teacher.layers) == (4, 6)
     assert (planned.rows, planned.steps) == (2, 5)
-    assert "5 steps, 2 rows" in plan(load_run_config(recipe()), gpu="T4", gpus=2)
+    assert "5 steps, 2 rows" in render(plan_run(load_run_config(recipe()), gpu="T4", gpus=2))
 
 
 def test_plan_follows_layers_lora_and_quantisation(recipe):

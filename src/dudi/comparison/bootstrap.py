@@ -109,7 +109,9 @@ def lead(
         raise ConfigError("a lead needs at least one run on either side")
     whole = _scores(np.ones((1, len(items))), values, weights, inside)[0]
     generator = np.random.default_rng(seed)
-    differences = [_drawn(values, weights, inside, size, count, generator) for size in _portions(samples, len(items))]
+    most = max(1, _CELLS // len(items))
+    sizes = [min(most, samples - begin) for begin in range(0, samples, most)]
+    differences = [_drawn(values, weights, inside, size, count, generator) for size in sizes]
     tail = (1 - confidence) / comparisons / 2
     low, high = np.quantile(np.concatenate(differences), (tail, 1 - tail))
     return Lead(
@@ -129,14 +131,18 @@ def _tables(runs: Sequence[Iterable[Answer]]) -> tuple[list[Hashable], _Floats, 
     if not items:
         raise ConfigError("a lead needs at least one item")
     parts = list(dict.fromkeys((one.group, one.part) for run in read for one in run))
-    place_of_item, place_of_part = ({key: n for n, key in enumerate(keys)} for keys in (items, parts))
-    values, weights = (np.zeros((len(read), len(parts), len(items))) for _ in range(2))
+    place_of_item = {item: place for place, item in enumerate(items)}
+    place_of_part = {part: place for place, part in enumerate(parts)}
+    values = np.zeros((len(read), len(parts), len(items)))
+    weights = np.zeros_like(values)
     for number, run in enumerate(read):
         for one in run:
             where = number, place_of_part[one.group, one.part], place_of_item[one.item]
             values[where] += one.value
             weights[where] += one.weight
-    inside = np.array([[float(group == own) for own in groups] for group, _ in parts])
+    inside = np.zeros((len(parts), len(groups)))
+    for (group, _), place in place_of_part.items():
+        inside[place, groups.index(group)] = 1.0
     asked = np.einsum("rpi,pg->rgi", weights, inside) > 0  # which parts an answer is of may be the run's own
     if not bool((asked == asked[:1]).all()):
         raise ConfigError("a lead needs the same items of every run: some were answered by one and not by another")
@@ -170,8 +176,3 @@ def _drawn(
         chosen = generator.multinomial(runs, np.full(runs, 1 / runs), size=samples)
         sides.append((side * chosen).sum(axis=1) / runs)
     return sides[0] - sides[1]
-
-
-def _portions(samples: int, items: int) -> list[int]:
-    most = max(1, _CELLS // items)
-    return [min(most, samples - begin) for begin in range(0, samples, most)]

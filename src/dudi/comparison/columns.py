@@ -9,7 +9,7 @@ from typing import Any
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import METRICS, OVERALL, Metric, metric_of
-from dudi.evaluation.records import Evaluation
+from dudi.evaluation.records import Evaluation, part_of
 from dudi.languages.registry import LANGUAGES
 
 
@@ -42,9 +42,8 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
 
 
 def _leaves(scores: Mapping[str, Any], by: str) -> Iterable[Mapping[str, Any]]:
-    table = scores.get(f"by_{by}")
-    own = table.values() if isinstance(table, Mapping) else ()
-    return [leaf for leaf in (scores.get(OVERALL), *own) if isinstance(leaf, Mapping)]
+    leaves = (scores.get(OVERALL), *part_of(scores, f"by_{by}").values())
+    return [leaf for leaf in leaves if isinstance(leaf, Mapping)]
 
 
 def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:
@@ -71,10 +70,9 @@ def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:
 
 def _two_keys(evaluations: Sequence[Evaluation], by: str) -> bool:
     """Whether scores stand below two keys, as those of a language and task: no column holds them."""
-    tables = (run.scores.get(f"by_{by}") for one in evaluations for run in one.runs)
-    leaves = (leaf for table in tables if isinstance(table, Mapping) for leaf in table.values())
-    inside = (one for leaf in leaves if isinstance(leaf, Mapping) for name, one in leaf.items() if name != "stderr")
-    return any(isinstance(one, Mapping) for one in inside)
+    tables = (part_of(run.scores, f"by_{by}") for one in evaluations for run in one.runs)
+    inside = (part_of(table, key) for table in tables for key in table)
+    return any(isinstance(value, Mapping) for leaf in inside for name, value in leaf.items() if name != "stderr")
 
 
 def column_scores(evaluations: Sequence[Evaluation], by: str, column: str, metric: Metric) -> dict[str, list[float]]:

@@ -123,16 +123,16 @@ def _rivals_grid(comparison: Comparison, heading: str, *, long: bool) -> Grid:
     known = {(duel.against, duel.column): duel for duel in comparison.duels}
     lines = []
     for rival in dict.fromkeys(duel.against for duel in comparison.duels):
-        duels = [known.get((rival, column)) for column in comparison.columns]
-        entries = [Entry(DASH) if duel is None else _lead_entry(duel, comparison.metric.digits) for duel in duels]
+        entries = []
+        for column in comparison.columns:
+            entry = Entry(DASH)
+            if (duel := known.get((rival, column))) is not None:
+                found, lead = _tested_entry(duel), _signed(duel.difference, comparison.metric.digits, "")
+                entry = dataclasses.replace(found, text=f"{lead.text} ({found.text.split(' ')[0]})")
+            entries.append(entry)
         lines.append(Line(plain(f"less {rival}"), tuple(entries)))
     titles = (column_title(comparison.by, column, long=long) for column in comparison.columns)
     return Grid(tuple(titles), tuple(lines), f"{plain(str(comparison.candidate))} ({heading})")
-
-
-def _lead_entry(duel: Duel, digits: int) -> Entry:
-    found = _tested_entry(duel)
-    return dataclasses.replace(found, text=f"{_signed(duel.difference, digits, '').text} ({found.text.split(' ')[0]})")
 
 
 def _tested_entry(duel: Duel) -> Entry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,10 @@ def resampled(
         questions.
     """
     sides = [_answers(each, metric, by, column) for each in (one, other)]
-    asked = {frozenset((own.item, own.group) for own in run) for side in sides for run in side}
-    if not all(sides) or len(asked) != 1 or not next(iter(asked)):
+    asked = set()
+    for run in itertools.chain(*sides):
+        asked.add(frozenset((own.item, own.group) for own in run))
+    if not all(sides) or len(asked) != 1 or not all(asked):
         return None
     return lead(*sides, confidence=confidence, comparisons=comparisons)
 

@@ -34,25 +34,25 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
     places: dict[Any, int] = {}
     cells: dict[Cell, dict[int, tuple[float, float]]] = {}
     pooled = False
-    for cell, line in _in_order([(_cell_of(line), line) for line in lines]):
+    told = []
+    for line in lines:
+        told.append(((line["language"], line.get("split"), line.get("overall") is not False, line.get("task")), line))
+    for cell, line in _in_order(told):
         place = places.setdefault(line.get("item", line.get("id")), len(places))
         if (score := question_score(line, metric)) is not None:
             own, weight = cells.setdefault(cell, {}).get(place, (0.0, 0.0))
             cells[cell][place] = own + score.value * score.weight, weight + score.weight
             pooled = not score.cell
-    told: dict[str, Any] = {"metric": metric} | ({"pooled": True} if pooled else {})
-    return told | {"cells": [_packed(cell, own) for cell, own in cells.items()]}
-
-
-def _cell_of(line: Mapping[str, Any]) -> Cell:
-    return line["language"], line.get("split"), line.get("overall") is not False, line.get("task")
+    about: dict[str, Any] = {"metric": metric} | ({"pooled": True} if pooled else {})
+    return about | {"cells": [_packed(cell, own) for cell, own in cells.items()]}
 
 
 def _in_order(lines: Sequence[tuple[Cell, Mapping[str, Any]]]) -> Sequence[tuple[Cell, Mapping[str, Any]]]:
     """As they come; where no item is in two cells, cell by cell: none has the numbers of others between its own."""
     if any("item" in line for _, line in lines):
         return lines
-    order = {cell: number for number, cell in enumerate(dict.fromkeys(cell for cell, _ in lines))}
+    cells = dict.fromkeys(cell for cell, _ in lines)
+    order = {cell: place for place, cell in enumerate(cells)}
     return sorted(lines, key=lambda pair: order[pair[0]])
 
 

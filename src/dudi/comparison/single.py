@@ -32,5 +32,6 @@ def tested_by_question(one: Evaluation, other: Evaluation, metric: Metric, by: s
     items = [score.item for score in scores]
     if items != [score.item for score in rivals]:
         return None
-    a, b = ([metric.better * score.value for score in side] for side in (scores, rivals))
+    a = [metric.better * score.value for score in scores]
+    b = [metric.better * score.value for score in rivals]
     return paired_test(a, b, weights_of(scores), items=items)

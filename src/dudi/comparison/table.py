@@ -215,24 +215,30 @@ def compare(
     contestants = [one.name for one in evaluations if one.name not in references]
     ranks = {column: _ranked(own, contestants, chosen) for column, own in scores.items()}
     planned = _planned(ranks, contestants, scores, chosen, candidate, rivals)
-    over_seeds = [test for test in planned if _can_test(scores, test)]
     by_name = {one.name: one for one in evaluations}
-    single = {test: _paired(by_name, test, chosen, by) for test in planned if test not in over_seeds}
-    paired = {test: found for test, found in single.items() if found is not None}
+    over_seeds: list[_Test] = []
+    paired: dict[_Test, Paired] = {}
+    for test in planned:
+        column, name, against = test
+        if min(len(scores[column][one]) for one in (name, *against)) >= 2:
+            over_seeds.append(test)
+        elif (found := _paired(by_name, test, chosen, by)) is not None:
+            paired[test] = found
     count = len(over_seeds) + len(paired)
     eps = {test: _eps(scores, test, chosen, confidence, count) for test in over_seeds}
     leads = [test for test in over_seeds if eps[test] < tau]
     drawn = {test: _drawn(by_name, test, chosen, by, confidence, count) for test in leads}
     level = (1 - confidence) / max(1, count)
-    duels = [
-        _over_seeds(scores, test, eps[test], drawn.get(test))
-        if test in eps
-        else _over_questions(scores, test, paired[test], level)
-        for test in planned
-        if test in eps or test in paired
-    ]
+    made = [test for test in planned if test in eps or test in paired]
+    duels = [_duel(scores, test, eps.get(test), drawn.get(test), paired.get(test), level) for test in made]
     errors = {column: column_errors(evaluations, by, column, chosen) for column in scores}
     rows = [_row(one, scores, errors, ranks, duels, one.name in references) for one in evaluations]
+    untested = _pairs([test for test in planned if test not in made])
+    notes = [
+        *_of_luck(drawn, chosen),
+        *(f"Not tested, since a test needs 2 scores a side: {pair}" for pair in untested),
+        *_fewer(evaluations, scores),
+    ]
     return Comparison(
         by=by,
         metric=chosen,
@@ -246,11 +252,7 @@ def compare(
         candidate=candidate,
         rivals=tuple(rivals),
         differs=tuple(differs),
-        notes=(
-            *_of_luck(drawn, chosen),
-            *_untested([test for test in planned if test not in eps and test not in paired]),
-            *_fewer(evaluations, scores),
-        ),
+        notes=tuple(notes),
     )
 
 
@@ -325,11 +327,6 @@ def _planned(
     ]
 
 
-def _can_test(scores: _Scores, test: _Test) -> bool:
-    column, name, rivals = test
-    return all(len(scores[column][one]) >= 2 for one in (name, *rivals))
-
-
 def _eps(scores: _Scores, test: _Test, metric: Metric, confidence: float, tests: int) -> float:
     """eps_min; against several the largest, since all must be beaten."""
     column, name, rivals = test
@@ -359,26 +356,19 @@ def _drawn(
     return Drawn.NOT_DRAWN if all(has_answers(by_name[one]) for one in (name, *rivals)) else Drawn.NO_ANSWERS
 
 
-def _over_seeds(scores: _Scores, test: _Test, eps: float, drawn: Drawn | None) -> Duel:
-    significant = drawn in (Drawn.CARRIED, Drawn.NO_ANSWERS)
-    return Duel(*_sides(test), _lead(scores, test), eps=eps, significant=significant, drawn=drawn)
-
-
-def _over_questions(scores: _Scores, test: _Test, found: Paired, level: float) -> Duel:
-    """Of single models; p has to be below `level`, in favour of who is tested."""
-    significant = found.p < level and found.difference > 0
-    return Duel(*_sides(test), _lead(scores, test), p=found.p, test=found.test, significant=significant)
-
-
-def _sides(test: _Test) -> tuple[str, str, str]:
+def _duel(
+    scores: _Scores, test: _Test, eps: float | None, drawn: Drawn | None, paired: Paired | None, level: float
+) -> Duel:
+    """A test over the seeds, or of single models over questions; p has to be below `level`."""
     column, name, rivals = test
-    return column, name, ", ".join(rivals)
-
-
-def _lead(scores: _Scores, test: _Test) -> float:
-    """Of the means; several rivals tie, so that any of them will do."""
-    column, name, rivals = test
-    return statistics.fmean(scores[column][name]) - statistics.fmean(scores[column][rivals[0]])
+    # Several rivals tie, so that any of them will do.
+    difference = statistics.fmean(scores[column][name]) - statistics.fmean(scores[column][rivals[0]])
+    duel = Duel(column, name, ", ".join(rivals), difference)
+    if paired is None:
+        significant = drawn in (Drawn.CARRIED, Drawn.NO_ANSWERS)
+        return dataclasses.replace(duel, eps=eps, significant=significant, drawn=drawn)
+    significant = paired.p < level and paired.difference > 0
+    return dataclasses.replace(duel, p=paired.p, test=paired.test, significant=significant)
 
 
 def _row(
@@ -429,18 +419,12 @@ def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | N
 
 def _of_luck(drawn: Mapping[_Test, Drawn], metric: Metric) -> list[str]:
     """One line for each pair whose seeds show a lead that the items do not carry, or could not be asked to."""
-    lost = _pairs(sorted(test for test, found in drawn.items() if found is Drawn.LOST))
-    unknown = _pairs(sorted(test for test, found in drawn.items() if found is Drawn.NOT_DRAWN))
-    why = f"not held against other items, since the answers do not tell {metric.name} of the same questions"
-    return [
-        *(f"No lead, though eps_min says so: other questions could turn {pair}" for pair in lost),
-        *(f"No lead, though eps_min says so: {why}: {pair}" for pair in unknown),
-    ]
-
-
-def _untested(planned: Sequence[_Test]) -> list[str]:
-    """One line for each pair that has too few scores."""
-    return [f"Not tested, since a test needs 2 scores a side: {pair}" for pair in _pairs(planned)]
+    unknown = f"not held against other items, since the answers do not tell {metric.name} of the same questions:"
+    lines = []
+    for verdict, why in ((Drawn.LOST, "other questions could turn"), (Drawn.NOT_DRAWN, unknown)):
+        pairs = _pairs(sorted(test for test, found in drawn.items() if found is verdict))
+        lines += [f"No lead, though eps_min says so: {why} {pair}" for pair in pairs]
+    return lines
 
 
 def _pairs(tests: Sequence[_Test]) -> list[str]:

@@ -65,9 +65,7 @@ def _check_run(trained: Trained, tasks: Sequence[str] | None) -> None:
 
 def items_of(found: Iterable[Question]) -> list[Item]:
     """Questions of the benchmark as items."""
-    return [
-        Item(one.row, (), one.task, one.fact.kind, one.split, guess_rate(one.fact, one.row.language)) for one in found
-    ]
+    return [Item(q.row, (), q.task, q.fact.kind, q.split, guess_rate(q.fact, q.row.language)) for q in found]
 
 
 def fingerprint(found: Sequence[Question]) -> str:
@@ -78,11 +76,12 @@ def fingerprint(found: Sequence[Question]) -> str:
 
 def described(found: Sequence[Question], part: str) -> dict[str, Any]:
     """What is asked, so that results can be told apart."""
+    languages = dict.fromkeys(question.row.language for question in found)
     return {
         "name": NAME,
         "part": part,
         "questions": len(found),
-        "languages": list(dict.fromkeys(question.row.language for question in found)),
+        "languages": list(languages),
         "tasks": list(dict.fromkeys(question.task for question in found)),
         "fingerprint": fingerprint(found),
         "cldr_version": cldr_version(),

@@ -81,11 +81,12 @@ def evaluate(
 
 
 def _facts(model: PreTrainedModel, seconds: float) -> dict[str, Any]:
+    versions = {name: package_version(name) for name in _PACKAGES}
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds": round(seconds, 1),
         "device": str(model.device),
-        "versions": {"python": platform.python_version()} | {name: package_version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | versions,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -122,8 +123,7 @@ def _whole(model: PreTrainedModel, head: Head, questions: Sequence[Question]) ->
     """Each continuation with its context."""
     pairs = [(one.context, continuation) for one in questions for continuation in one.continuations]
     states = completion_states(model, pairs)
-    found = iter(_costs(head, states, [continuation for _, continuation in pairs]))
-    return [[next(found) for _ in one.continuations] for one in questions]
+    return _by_question(_costs(head, states, [continuation for _, continuation in pairs]), questions)
 
 
 def _shared(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -> list[list[Cost]]:
@@ -149,8 +149,7 @@ def _shared(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -
         rows.append(first[place // many].unsqueeze(0))
         if later is not None and len(text) > 1:
             rows.append(later[place, : len(text) - 1])
-    found = iter(_costs(head, torch.cat(rows), texts))
-    return [[next(found) for _ in one.continuations] for one in questions]
+    return _by_question(_costs(head, torch.cat(rows), texts), questions)
 
 
 def _later(
@@ -168,6 +167,11 @@ def _later(
     out = decoder(input_ids=ids, attention_mask=whole, position_ids=positions, **cached)
     states: Tensor = out.last_hidden_state
     return states
+
+
+def _by_question(costs: Sequence[Cost], questions: Sequence[Question]) -> list[list[Cost]]:
+    found = iter(costs)
+    return [list(itertools.islice(found, len(one.continuations))) for one in questions]
 
 
 def _costs(head: Head, states: Tensor, texts: Sequence[Ids]) -> list[Cost]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
@@ -99,7 +98,7 @@ def probe_notes(config: RunConfig, args: DudiConfig, asked: Sequence[Asked]) -> 
     prompts = Counter(row.prompt[-1]["content"].strip() for row in rows.rows)
     notes = []
     for one in asked:
-        shared = sum(prompts[prompt] for prompt in {prompt.strip() for prompt in one.prompts()})
+        shared = sum(prompts[prompt] for prompt in set(map(str.strip, one.prompts())))
         if shared and one.benchmark.get("part") != "validation":
             notes.append(
                 f"data.eval: {shared:,} of {len(rows.rows):,} rows are questions of {one.benchmark['name']}, which the "
@@ -114,17 +113,20 @@ def subjects_of(loaded: Loaded) -> Iterator[Subject]:
     cold_start, final = folder / "stages" / COLD_START / "model", folder / "model"
     about = {"method": config.method}
 
-    def ours(model: PreTrainedModel) -> tuple[PreTrainedModel, ChatFormat]:
-        return _placed(model, args), loaded.student_format
+    def ours(read: Callable[[], PreTrainedModel]) -> Callable[[], tuple[PreTrainedModel, ChatFormat]]:
+        def load() -> tuple[PreTrainedModel, ChatFormat]:
+            model = read()
+            move(model, args.device)
+            return model, loaded.student_format
 
-    def kept(place: Path) -> Any:
-        return lambda: ours(load_model(str(place), dtype=torch.float32))
+        return load
 
-    yield Subject("base", config.student.model, lambda: ours(loaded.read_student()), "base", about)
+    kept = functools.partial(load_model, dtype=torch.float32)
+    yield Subject("base", config.student.model, ours(loaded.read_student), "base", about)
     if (cold_start / "config.json").is_file():  # with LoRA it is an adapter, and part of what follows
-        yield Subject("cold start", str(cold_start), kept(cold_start), COLD_START, about)
+        yield Subject("cold start", str(cold_start), ours(lambda: kept(str(cold_start))), COLD_START, about)
     if final.is_dir():
-        yield Subject(config.method, str(final), kept(final), STUDENT, about)
+        yield Subject(config.method, str(final), ours(lambda: kept(str(final))), STUDENT, about)
     for place, (name, section) in enumerate(config.named_teachers.items()):
         if section.model is not None and section.server is None:  # one that is served is not here to be asked
             own, role = (f" {name}", f"_{name}") if place else ("", "")  # no colon: `dudi compare RUN:SUBJECT`
@@ -144,9 +146,5 @@ def _teacher(loaded: Loaded, name: str) -> tuple[PreTrainedModel, ChatFormat]:
         for other in (loaded.teacher, *loaded.other_teachers.values()):
             if isinstance(other, PreTrainedModel):
                 move(other, "cpu")
-    return _placed(model, loaded.args), chat
-
-
-def _placed(model: PreTrainedModel, args: DudiConfig) -> PreTrainedModel:
-    move(model, args.device)
-    return model
+    move(model, loaded.args.device)
+    return model, chat

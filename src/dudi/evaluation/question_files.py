@@ -52,10 +52,11 @@ def choose(name: str, wanted: Wanted) -> Questions:
     kept = chosen(items, wanted.languages, wanted.tasks, wanted.per_split)
     if not kept:
         raise ConfigError(f"{path}: no question is of these languages and of these tasks; name fewer of both")
+    languages = dict.fromkeys(item.row.language for item in kept)
     how = {
         "name": path.stem,
         "questions": len(kept),
-        "languages": list(dict.fromkeys(item.row.language for item in kept)),
+        "languages": list(languages),
         "tasks": list(dict.fromkeys(item.task for item in kept if item.task)),
         "fingerprint": fingerprint(kept),
     }

@@ -94,6 +94,8 @@ def judge(item: Item, written: Generated, bits: float, candidates: Sequence[str]
     for merged in (True, False):
         tests = (in_language(answer, one, row.language, candidates, merge_malay=merged) for one in references)
         inside[merged] = any(tests) if row.language in candidates else None
+    exact = any(exact_match(answer, reference) for reference in references)
+    best_chrf = max(chrf(answer, reference) for reference in references)
     return Answered(
         id=row.id,
         language=row.language,
@@ -103,8 +105,8 @@ def judge(item: Item, written: Generated, bits: float, candidates: Sequence[str]
         question=row.prompt[-1]["content"],
         reference=row.completion,
         answer=answer,
-        exact=any(exact_match(answer, reference) for reference in references),
-        chrf=max(chrf(answer, reference) for reference in references),
+        exact=exact,
+        chrf=best_chrf,
         in_language=inside[True],
         bits=bits,
         bytes=len(row.completion.encode("utf-8")),

@@ -81,25 +81,17 @@ class Evaluation:
         Returns:
             One value per seed that has it: fewer than `seeds`, or none, where it is missing.
         """
-        found = []
-        for run in self.runs:
-            place: Any = run.scores
-            for key in keys:
-                place = place.get(key) if isinstance(place, Mapping) else None
-            value = place.get(metric) if isinstance(place, Mapping) else None
-            if value is not None:
-                found.append(float(value))
-        return found
+        places = [part_of(run.scores, *keys) for run in self.runs]
+        return [float(place[metric]) for place in places if place.get(metric) is not None]
 
     def error(self, metric: str, *keys: str) -> float | None:
         """The standard error over questions of what `values` gives; None over several seeds or where none is known."""
         if len(self.runs) != 1:
             return None
-        place: Any = self.runs[0].scores
-        for key in (*keys, "stderr", metric):
-            place = place.get(key) if isinstance(place, Mapping) else None
-        known = isinstance(place, int | float) and not isinstance(place, bool) and math.isfinite(place)
-        return float(place) if known else None
+        value = part_of(self.runs[0].scores, *keys, "stderr").get(metric)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return float(value)
 
     def metric(self, name: str) -> Metric:
         """A metric of the scores, with the direction that the record has of it."""
@@ -107,8 +99,7 @@ class Evaluation:
 
     def keys(self, by: str) -> list[str]:
         """What any run has under `by_...`, in the order in which it comes."""
-        tables = (run.scores.get(f"by_{by}") for run in self.runs)
-        return list(dict.fromkeys(key for table in tables if isinstance(table, Mapping) for key in table))
+        return list(dict.fromkeys(key for run in self.runs for key in part_of(run.scores, f"by_{by}")))
 
     def guessing(self) -> Evaluation | None:
         """What guessing reaches on the same questions; None where that is not known."""
@@ -116,6 +107,13 @@ class Evaluation:
         if not isinstance(scores, Mapping):
             return None
         return Evaluation(FLOOR, "", self.benchmark, tuple(Run(run.seed, scores) for run in self.runs), {}, FLOOR)
+
+
+def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
+    """What stands in scores, or in any tree of mappings, below some keys; empty where that is no mapping."""
+    for key in keys:
+        scores = scores.get(key) if isinstance(scores, Mapping) else None
+    return scores if isinstance(scores, Mapping) else {}
 
 
 def write_evaluations(evaluations: Iterable[Evaluation], file: Path) -> Path:

@@ -97,19 +97,20 @@ _MEANS = ("chrf", "in_language", "in_language_strict", "token_f1", "repetition",
 
 def scores(answered: Sequence[Answered]) -> Scores:
     """The scores of some answers; at least one."""
-    count, size = len(answered), sum(one.bytes for one in answered)
+    count = len(answered)
+    bits = sum(one.bits for one in answered) / sum(one.bytes for one in answered)
     return Scores(
         questions=count,
         exact_match=sum(one.exact for one in answered) / count,
-        bits_per_byte=sum(one.bits for one in answered) / size,
+        bits_per_byte=bits,
         empty=sum(not one.answer.strip() for one in answered) / count,
-        **{name: _mean(getattr(one, name) for one in answered) for name in _MEANS},
+        **{name: _mean(answered, name) for name in _MEANS},
     )
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that were measured; None when none was."""
-    measured = [value for value in values if value is not None]
+def _mean(answered: Sequence[Answered], name: str) -> float | None:
+    """Over those that were measured; None when none was."""
+    measured = [value for one in answered if (value := getattr(one, name)) is not None]
     return sum(measured) / len(measured) if measured else None
 
 
@@ -135,12 +136,10 @@ def tabulate(answered: Sequence[Answered], judge: Callable[[Sequence[Answered]],
         groups = _grouped(some, key)
         return {name: dataclasses.asdict(judge(own)) for name, own in groups.items() if name}
 
+    tables: dict[str, Any] = {"overall": dataclasses.asdict(judge(answered))}
+    tables |= {f"by_{key}": by(key, answered) for key in ("split", "language", "task", "kind")}
     languages = _grouped(answered, "language")
-    return {
-        "overall": dataclasses.asdict(judge(answered)),
-        **{f"by_{key}": by(key, answered) for key in ("split", "language", "task", "kind")},
-        "by_language_and_split": {language: by("split", own) for language, own in languages.items()},
-    }
+    return tables | {"by_language_and_split": {language: by("split", own) for language, own in languages.items()}}
 
 
 def _grouped(answered: Iterable[Answered], key: str) -> Mapping[str, list[Answered]]:

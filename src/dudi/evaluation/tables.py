@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import METRICS, STANDARD_ERROR, Metric
-from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
+from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, part_of
 from dudi.languages.registry import LANGUAGES
 from dudi.tables import WIDTH, Grid, Laid, grid_of, terminal
 
@@ -93,7 +92,7 @@ def splits_of(*evaluations: Evaluation) -> list[str]:
     """Every split, in the benchmark's own order, others as they come."""
     there = dict.fromkeys(split for one in evaluations for split in one.keys("split"))
     order = find(evaluations[0].benchmark.get("name")).orders.get("split", ())
-    return [*(split for split in order if split in there), *(split for split in there if split not in order)]
+    return sorted(there, key=lambda split: order.index(split) if split in order else len(order))
 
 
 def language_name(code: str) -> str:
@@ -130,10 +129,7 @@ def fitting(made: Callable[[bool], Grid]) -> Grid:
 
 def main_metric(evaluation: Evaluation, *place: str) -> Metric:
     """The metric that stands for a part of the scores: the first of `METRICS` that it has, else the first at all."""
-    leaf: Any = evaluation.runs[0].scores
-    for key in place:
-        leaf = leaf.get(key) if isinstance(leaf, Mapping) else None
-    values = leaf if isinstance(leaf, Mapping) else {}
+    values = part_of(evaluation.runs[0].scores, *place)
     there = [name for name, value in values.items() if isinstance(value, int | float) and name != "questions"]
     return evaluation.metric(next((name for name in METRICS if name in there), there[0] if there else "score"))
 
@@ -165,13 +161,12 @@ def _main_table(evaluation: Evaluation, names: dict[str, str], splits: Sequence[
     main = _measured(evaluation, _LINES)[0]
 
     def cells(one: Evaluation, by_split: Sequence[str], overall: Sequence[str]) -> list[str]:
-        places = [*([*by_split, split] for split in splits), list(overall)]
-        return [_cell(one, main, place) for place in places]
+        parts = [_cell(one, main, [*by_split, split]) for split in splits]
+        return [*parts, _cell(one, main, overall)]
 
-    rows = [
-        (name, cells(evaluation, ["by_language_and_split", code], ["by_language", code]))
-        for code, name in names.items()
-    ]
+    rows = []
+    for code, name in names.items():
+        rows.append((name, cells(evaluation, ["by_language_and_split", code], ["by_language", code])))
     rows.append(("all", cells(evaluation, ["by_split"], ["overall"])))
     if (guessing := evaluation.guessing()) is not None:
         first = Evaluation("", "", {}, guessing.runs[:1])  # the same for every seed
@@ -185,18 +180,23 @@ def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str,
     metrics = metrics[1:] if by == "language" and len(metrics) > 1 else metrics  # the first has its own table
 
     def made(errors: bool) -> Grid:
-        rows = (
-            (name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics])
-            for key, name in names.items()
-        )
+        rows = []
+        for key, name in names.items():
+            rows.append((name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics]))
         return grid_of([metric.short or metric.title for metric in metrics], rows)
 
     return terminal(fitting(made), title=title, colour=colour)
 
 
 def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: bool = True) -> str:
-    """A mean with its standard deviation over seeds, or else its standard error."""
-    mean, std = metric.shown(evaluation.values(metric.name, *place))
+    """A mean with its standard deviation over seeds, or else its standard error.
+
+    A dash for none, and for what is no number: reports read the files of others.
+    """
+    try:
+        mean, std = metric.shown(evaluation.values(metric.name, *place))
+    except (TypeError, ValueError):
+        return NOT_MEASURED
     spread = std if std != NOT_MEASURED else _error(evaluation, metric, place) if errors else ""
     return f"{mean} ±{spread}" if spread else mean
 
@@ -206,16 +206,6 @@ def _error(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
     return "" if error is None else f"{metric.scale * error:.{metric.digits}f}"
 
 
-def _shown(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: bool) -> str:
-    """The same; a dash for none, and for what is no number: reports read the files of others."""
-    try:
-        mean = metric.shown(evaluation.values(metric.name, *place))[0]
-    except (TypeError, ValueError):
-        return NOT_MEASURED
-    spread = _error(evaluation, metric, place) if errors else ""
-    return f"{mean} ±{spread}" if spread else mean
-
-
 def tasks_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
     """Tasks down, everybody in a run across, each task in the first of its metrics, with its standard error."""
     first = next(iter(by_role.values()))
@@ -223,7 +213,7 @@ def tasks_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
     for task in dict.fromkeys(task for one in by_role.values() for task in one.keys("task")):
         metric = main_metric(first, "by_task", task)
         label = f"{task}: {metric.short or metric.title}"
-        rows.append((label, [_shown(one, metric, ["by_task", task], errors) for one in by_role.values()]))
+        rows.append((label, [_cell(one, metric, ["by_task", task], errors) for one in by_role.values()]))
     return grid_of([title(one) for one in by_role.values()], rows)
 
 
@@ -236,7 +226,7 @@ def languages_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Gr
     rows = []
     for metric in metrics:
         for name, place in places.items():
-            cells = [_shown(one, metric, place, errors) for one in by_role.values()]
+            cells = [_cell(one, metric, place, errors) for one in by_role.values()]
             if metric == main or set(cells) != {NOT_MEASURED}:
                 rows.append((f"{name}: {metric.short or metric.title}", cells))
     return grid_of([title(one) for one in by_role.values()], rows)
@@ -264,7 +254,9 @@ def _languages_table(by_role: dict[str, Evaluation], splits: Sequence[str], colo
     rows = []
     for code in pair[0].keys("language"):
         places = [["by_language_and_split", code, split] for split in splits] or [["by_language", code]]
-        cells = [" > ".join(_share(one, "exact_match", *place).rjust(3) for one in pair) for place in places]
+        cells = []
+        for place in places:
+            cells.append(" > ".join(_share(one, "exact_match", *place).rjust(3) for one in pair))
         cells += [_share(teacher, "exact_match", "by_language", code)] if teacher is not None else []
         rows.append((language_name(code), cells))
     columns = [*(splits or ["all"]), *(["teacher (all)"] if teacher is not None else [])]

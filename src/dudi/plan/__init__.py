@@ -1,7 +1,7 @@
 """`dudi plan`: memory, FLOPs and hours of a run, from its models' configs alone."""
 
 from dudi.plan.estimate import Plan, estimate
-from dudi.plan.models import Counted, count_lora_parameters, count_rows, plan, plan_run
+from dudi.plan.models import Counted, count_lora_parameters, count_rows, plan_run
 from dudi.plan.text import advise_out_of_memory, render
 
 __all__ = [
@@ -11,7 +11,6 @@ __all__ = [
     "count_lora_parameters",
     "count_rows",
     "estimate",
-    "plan",
     "plan_run",
     "render",
 ]

@@ -267,6 +267,15 @@ def _decode_step_seconds(shape: Shape, cache: int, gpu: Gpu) -> float:
     return max(reading, SECONDS_PER_LAYER * shape.layers)
 
 
+def _hours(plan: Plan, flops: float, tokens: int = 0, writer: Shape | None = None) -> float | None:
+    """Of passes, or of tokens that `writer` decodes one after the other; None without a GPU."""
+    if plan.gpu is None:
+        return None
+    passes = flops / _rate(plan.work, plan.gpu, plan.utilisation)
+    written = 0.0 if writer is None else tokens * _decode_step_seconds(writer, 0, plan.gpu)
+    return max(passes, written) / 3600
+
+
 def _answers_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     work, teacher = plan.work, plan.work.teacher
     if teacher is None or work.served or not (args.targets == "teacher" or args.cold_start == "teacher_sft"):
@@ -276,11 +285,8 @@ def _answers_stage(args: DudiConfig, plan: Plan) -> Stage | None:
         return Stage(name, 0.0, None)
     rows = plan.rows / work.processes
     flops = rows * decode_flops(teacher, work.lengths.prompt, work.lengths.rollout)
-    if plan.gpu is None:
-        return Stage(name, flops, None)
     tokens = math.ceil(rows / work.rollout_batch) * work.lengths.rollout
-    seconds = max(flops / _rate(work, plan.gpu, plan.utilisation), tokens * _decode_step_seconds(teacher, 0, plan.gpu))
-    return Stage(name, flops, seconds / 3600)
+    return Stage(name, flops, _hours(plan, flops, tokens, teacher))
 
 
 def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
@@ -289,10 +295,10 @@ def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
     name = f"cold start, {args.cold_start} (cached)"
     stage = args.for_cold_start(str(args.output_dir))
     steps = _steps(stage, plan.rows, plan.work.processes)
-    work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
-    flops = workload.step_flops(work)
     if steps is None:
         return Stage(name, 0.0, None)
+    work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
+    flops = workload.step_flops(work)
     total = sum(flops.values()) * steps
     if plan.gpu is None:
         return Stage(name, total, None)
@@ -314,12 +320,10 @@ def _probe_stage(args: DudiConfig, plan: Plan, probed: int | None) -> Stage | No
     behind = prompt + args.probe_examples * (prompt + work.lengths.completion)
     flops = [(work.student, rows * decode_flops(work.student, prompt, answer))]
     flops += [(shape, rows * decode_flops(shape, behind, answer)) for shape in teachers]
-    whole = sum(one for _, one in flops)
-    if plan.gpu is None:
-        return Stage(name, whole, None)
-    tokens, rate = math.ceil(rows / work.rollout_batch) * answer, _rate(work, plan.gpu, plan.utilisation)
-    seconds = [max(one / rate, tokens * _decode_step_seconds(shape, 0, plan.gpu)) for shape, one in flops]
-    return Stage(name, whole, sum(seconds) / 3600)
+    tokens = math.ceil(rows / work.rollout_batch) * answer
+    hours = [_hours(plan, one, tokens, shape) for shape, one in flops]
+    whole = None if plan.gpu is None else sum(one for one in hours if one is not None)
+    return Stage(name, sum(one for _, one in flops), whole)
 
 
 def most_probed(args: DudiConfig, rows: int | None) -> int:
@@ -336,8 +340,7 @@ def _states_stage(plan: Plan) -> Stage | None:
     if plan.rows is None:
         return Stage(name, 0.0, None)
     flops = workload.target_states_flops(plan.work) * plan.rows / plan.work.processes
-    hours = None if plan.gpu is None else flops / _rate(plan.work, plan.gpu, plan.utilisation) / 3600
-    return Stage(name, flops, hours)
+    return Stage(name, flops, _hours(plan, flops))
 
 
 def _disk_notes(plan: Plan) -> list[str]:
@@ -366,8 +369,7 @@ def _reference_stage(plan: Plan) -> Stage | None:
         return Stage(name, 0.0, None)
     reads = (plan.steps or 0) * plan.work.rows * plan.work.accumulation * plan.work.processes
     flops = each * min(plan.rows, reads) / plan.work.processes
-    hours = None if plan.gpu is None else flops / _rate(plan.work, plan.gpu, plan.utilisation) / 3600
-    return Stage(name, flops, hours)
+    return Stage(name, flops, _hours(plan, flops))
 
 
 def _length_notes(plan: Plan) -> list[str]:

@@ -90,6 +90,7 @@ def memory(work: Workload) -> Memory:
     """Bytes on one device at the peak of an optimizer step."""
     student, trainable = work.student, work.trainable
     gradients = FP32 * trainable * (2 if work.processes > 1 else 1)
+    activations = [_activations(work, outcome) for outcome in work.outcomes]
     return Memory(
         student=work.frozen_element * student.parameters + (FP32 * trainable if work.adapter else 0),
         teacher=0 if work.offloads else work.teacher_bytes + sum(work.other_bytes),
@@ -99,7 +100,7 @@ def memory(work: Workload) -> Memory:
         kv_cache=_kv_cache(work),
         sampling=_sampling(work),
         scoring=_scoring(work),
-        activations=max(_activations(work, outcome) for outcome in work.outcomes),
+        activations=max(activations),
         head=max(_head(work, outcome) for outcome in work.outcomes),
         merging=work.frozen_element * student.linear if work.adapter else 0,
         reserve=LIBRARIES if work.cpu else CONTEXT,

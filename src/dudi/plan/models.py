@@ -24,7 +24,6 @@ from dudi.models.image_text import freeze_sight
 from dudi.models.shape import empty_model, shape_of
 from dudi.plan.estimate import Dtype, Plan, estimate, most_probed
 from dudi.plan.hardware import find_gpu
-from dudi.plan.text import render
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,15 +43,15 @@ _QUANTISED_BYTES = {4: 0.5625, 8: 1.0}
 """Bytes of a quantised weight, block scales included, by its bits."""
 
 
-def plan(
+def plan_run(
     config: RunConfig,
     *,
     gpu: str | None = None,
     gpus: int = 1,
     loaded: Loaded | None = None,
     counted: Counted | None = None,
-) -> str:
-    """The table of `dudi plan`.
+) -> Plan:
+    """The plan of a recipe, from its models' configs.
 
     Args:
         config: The recipe.
@@ -63,32 +62,8 @@ def plan(
 
     Raises:
         ConfigError: an unknown GPU, or a model that is no causal language model.
-        EnvironmentFault: a model's config cannot be read from here.
-    """
-    return render(plan_run(config, gpu=gpu, gpus=gpus, loaded=loaded, counted=counted))
-
-
-def plan_run(
-    config: RunConfig,
-    *,
-    gpu: str | None = None,
-    gpus: int = 1,
-    loaded: Loaded | None = None,
-    counted: Counted | None = None,
-) -> Plan:
-    """The same as numbers: resolves the models' configs and calls `estimate`.
-
-    Args:
-        config: The recipe.
-        gpu: As for `plan`.
-        gpus: As for `plan`.
-        loaded: As for `plan`.
-        counted: As for `plan`.
-
-    Raises:
-        ConfigError: as `plan`.
         DataError: the rows of `data.eval` cannot be read.
-        EnvironmentFault: as `plan`.
+        EnvironmentFault: a model's config cannot be read from here.
     """
     dtype = _dtype(config, gpu)
     # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
@@ -96,6 +71,9 @@ def plan_run(
     loaded = Loaded(config, args) if loaded is None else loaded
     counted = _counted(config, args) if counted is None else counted
     student, teacher = loaded.student_config, loaded.teacher_config if args.needs_teacher else None
+    others: list[tuple[PretrainedConfig, float | None]] = []
+    for name, other in loaded.other_configs.items() if teacher is not None else ():
+        others.append((other, _teacher_bytes(config.named_teachers[name], other, dtype)))
     return estimate(
         student,
         teacher,
@@ -108,7 +86,7 @@ def plan_run(
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
         student_bytes_per_parameter=4 if config.student.dtype in ("auto", "float32") else 2,
         teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.main_teacher, teacher, dtype),
-        other_teachers=() if teacher is None else _others(config, loaded, dtype),
+        other_teachers=others,
         served=bool(config.named_teachers) and all(one.server for one in config.named_teachers.values()),
         cpu=gpu is None and device_type(bool(args.use_cpu)) == "cpu",
     )
@@ -140,12 +118,6 @@ def count_lora_parameters(config: PretrainedConfig, lora: LoraSection) -> int:
     except ValueError as error:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def _others(config: RunConfig, loaded: Loaded, dtype: Dtype) -> list[tuple[PretrainedConfig, float | None]]:
-    """The configs of further teachers, and the bytes of a parameter of each."""
-    sections = config.named_teachers
-    return [(one, _teacher_bytes(sections[name], one, dtype)) for name, one in loaded.other_configs.items()]
 
 
 def _teacher_bytes(section: TeacherSection, config: PretrainedConfig, dtype: Dtype) -> float | None:

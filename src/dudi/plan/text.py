@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dudi.plan.estimate import Plan
 from dudi.plan.footprint import Memory, memory
 from dudi.plan.workload import PHASES, Workload
+from dudi.tables import Grid, grid_of, terminal
 
 WIDTH = 79
 _GB = 1e9
@@ -18,62 +19,57 @@ _FITS = 0.95
 
 def render(plan: Plan) -> str:
     """A plain table of at most 80 columns: models, memory, work, time, assumptions."""
-    blocks = [table(plan) for table in (_head, _memory_table, _verdict, _work_table, _time_lines)]
-    blocks.append(["Assumptions", *(_wrapped(note, "  - ", "    ") for note in plan.notes)])
-    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+    blocks = [_models(plan), terminal(_memory_grid(plan))]
+    if plan.gpu is not None and not fits(plan.memory, plan.gpu.memory):
+        verdict = f"Does not fit. {advise_out_of_memory(plan, plan.gpu.memory)}"
+        blocks.append(textwrap.fill(verdict, WIDTH, break_on_hyphens=False))
+    blocks += [terminal(_work_grid(plan)), terminal(_time_grid(plan))]
+    notes = textwrap.TextWrapper(WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False)
+    blocks.append("\n".join(["Assumptions", *map(notes.fill, plan.notes)]))
+    return "\n\n".join(blocks) + "\n"
 
 
-def _head(plan: Plan) -> list[str]:
+def _models(plan: Plan) -> str:
+    """On what, with which models, and how many rows a step has."""
     work = plan.work
     unnamed = "CPU" if work.cpu else "device"
     device = unnamed if plan.gpu is None else f"{plan.gpu.name} ({_gb(plan.gpu.memory)} GB)"
-    lines = [f"{plan.method} on {work.processes} x {device}, {plan.dtype}", ""]
-    lines.append(f"  student  {_cut(work.student.name, 44):<44}{_millions(work.student.parameters):>20}")
-    if work.teacher is not None:
-        lines.append(f"  teacher  {_cut(work.teacher.name, 44):<44}{_millions(work.teacher.parameters):>20}")
-    for other in work.other_teachers:
-        lines.append(f"  teacher  {_cut(other.name, 44):<44}{_millions(other.parameters):>20}")
-    if work.adapter:
-        lines.append(f"  adapters {'':<44}{_millions(work.trainable):>20}")
+    teachers = [] if work.teacher is None else [work.teacher]
+    models = [("student", work.student), *(("teacher", shape) for shape in (*teachers, *work.other_teachers))]
+    rows = []
+    for role, shape in models:
+        name = shape.name if len(shape.name) < 44 else f"...{shape.name[-40:]}"
+        rows.append((f"  {role}  {name}", (f"{shape.parameters:,}",)))
+    rows += [("  adapters", (f"{work.trainable:,}",))] if work.adapter else []
+    heading = f"{plan.method} on {work.processes} x {device}, {plan.dtype}"
     batch = work.rows * work.accumulation * work.processes
-    lines.append(f"  one step {f'{batch} rows = {work.rows} x {work.accumulation} x {work.processes} devices':<44}")
-    return [line.rstrip() for line in lines]
+    step = f"  one step {batch} rows = {work.rows} x {work.accumulation} x {work.processes} devices"
+    return f"{terminal(grid_of(('parameters',), rows, corner=heading))}\n{step}"
 
 
-def _memory_table(plan: Plan) -> list[str]:
+def _memory_grid(plan: Plan) -> Grid:
     m = plan.memory
     peak = max(m.phases)
-    lines = [f"{'Memory on each device':<60}{'GB':>15}"]
-    lines += [
-        _line(label, size)
-        for label, size in (
-            ("student's weights", m.student),
-            ("gradients", m.gradients),
-            ("optimizer's states", m.optimizer),
-            ("teacher's weights", m.teacher),
-            ("reference's weights", m.reference),
-            ("Python and its libraries" if plan.work.cpu else "context and allocator", m.reserve),
-        )
+    held = [
+        ("  student's weights", m.student),
+        ("  gradients", m.gradients),
+        ("  optimizer's states", m.optimizer),
+        ("  teacher's weights", m.teacher),
+        ("  reference's weights", m.reference),
+        ("  Python and its libraries" if plan.work.cpu else "  context and allocator", m.reserve),
+        ("  held throughout", m.held),
     ]
-    lines.append(_line("held throughout", m.held))
-    lines.append("  and the largest of these, one after the other:")
-    own = [
+    phases = [
         (f"rollouts: KV cache {_gb(m.kv_cache)}, sampling {_gb(m.sampling)}", m.rollout_phase),
         ("passes of teacher and reference", m.scoring),
         (f"student's pass: activations {_gb(m.activations)}, head {_gb(m.head)}", m.student_phase),
     ]
-    own += [("at the end: the adapter merged into a copy", m.merging)] if plan.work.adapter else []
-    for label, size in own:
-        lines.append(_line(f"{'>' if size == peak and size else ' '} {label}", size))
-    if m.later and peak:
-        lines.append(_line("  less the gradients that come after it", -min(m.later, peak)))
-    return [*lines, f"{'total':<60}{_gb(m.total):>15}"]
-
-
-def _verdict(plan: Plan) -> list[str]:
-    if plan.gpu is None or fits(plan.memory, plan.gpu.memory):
-        return []
-    return [_wrapped("Does not fit. " + advise_out_of_memory(plan, plan.gpu.memory))]
+    phases += [("at the end: the adapter merged into a copy", m.merging)] if plan.work.adapter else []
+    largest = [(f"  {'>' if size == peak and size else ' '} {label}", size) for label, size in phases]
+    less = [("    less the gradients that come after it", -min(m.later, peak))] if m.later and peak else []
+    rows = [(label, (_gb(size) if size else "-",)) for label, size in (*held, *largest, *less, ("total", m.total))]
+    rows.insert(len(held), ("  and the largest of these, one after the other:", ("",)))
+    return grid_of(("GB",), rows, corner="Memory on each device")
 
 
 def fits(needed: Memory, device_bytes: int) -> bool:
@@ -81,55 +77,32 @@ def fits(needed: Memory, device_bytes: int) -> bool:
     return needed.total <= _FITS * device_bytes
 
 
-def _line(label: str, size: int) -> str:
-    return f"  {label:<58}{_gb(size) if size else '-':>15}"
-
-
-def _work_table(plan: Plan) -> list[str]:
-    lines = [f"{'Work of one step on each device':<48}{'TFLOP':>12}{'seconds':>15}"]
+def _work_grid(plan: Plan) -> Grid:
+    rows = []
     for phase in PHASES:
         flops = f"{plan.flops[phase] / 1e12:,.1f}" if plan.flops[phase] else "-"
         seconds = f"{plan.seconds[phase]:,.2f}" if plan.seconds is not None and plan.flops[phase] else "-"
-        lines.append(f"  {phase:<46}{flops:>12}{seconds:>15}")
+        rows.append((f"  {phase}", (flops, seconds)))
     total = "-" if plan.step_seconds is None else f"{plan.step_seconds:,.2f}"
-    return [*lines, f"{'total':<48}{plan.step_flops / 1e12:>12,.1f}{total:>15}"]
+    rows.append(("total", (f"{plan.step_flops / 1e12:,.1f}", total)))
+    return grid_of(("TFLOP", "seconds"), rows, corner="Work of one step on each device")
 
 
-def _time_lines(plan: Plan) -> list[str]:
-    lines = [f"{'Time':<60}{'hours':>15}"]
-    lines += [_hours(f"  {stage.name}", stage.hours) for stage in plan.stages]
-    lines.append(_hours(f"  {plan.method}: {_steps(plan)}", plan.hours))
-    return [*lines, _hours("total", plan.total_hours)] if plan.stages else lines
-
-
-def _steps(plan: Plan) -> str:
-    if plan.steps is None:
-        return "steps unknown"
-    if plan.rows is None:
-        return f"{plan.steps:,} steps"
-    epochs = "" if plan.epochs is None else f", {plan.epochs:g} epochs"
-    return f"{plan.steps:,} steps, {plan.rows:,} rows{epochs}"
-
-
-def _hours(label: str, hours: float | None) -> str:
-    shown = "-" if hours is None else f"{hours:,.2f}" if hours >= 0.01 else "< 0.01"
-    return f"{label:<60}{shown:>15}"
-
-
-def _wrapped(text: str, first: str = "", following: str = "") -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=following, break_on_hyphens=False)
+def _time_grid(plan: Plan) -> Grid:
+    steps = "steps unknown" if plan.steps is None else f"{plan.steps:,} steps"
+    if plan.steps is not None and plan.rows is not None:
+        steps += f", {plan.rows:,} rows" + ("" if plan.epochs is None else f", {plan.epochs:g} epochs")
+    known = [(f"  {stage.name}", stage.hours) for stage in plan.stages]
+    known.append((f"  {plan.method}: {steps}", plan.hours))
+    known += [("total", plan.total_hours)] if plan.stages else []
+    rows = []
+    for label, hours in known:
+        rows.append((label, ("-" if hours is None else f"{hours:,.2f}" if hours >= 0.01 else "< 0.01",)))
+    return grid_of(("hours",), rows, corner="Time")
 
 
 def _gb(size: float) -> str:
     return f"{size / _GB:,.2f}" if size < 9.995 * _GB else f"{size / _GB:,.1f}"
-
-
-def _millions(count: int) -> str:
-    return f"{count:,}"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) < width else "..." + text[-(width - 4) :]
 
 
 def advise_out_of_memory(plan: Plan, device_bytes: int) -> str:
@@ -176,13 +149,11 @@ def _smaller(work: Workload) -> Iterator[Workload]:
 
 
 def _halved(work: Workload) -> Workload:
+    rollouts = max(1, work.rollout_batch // 2)
     if work.rows == 1 or (work.rows * work.accumulation) % (work.rows // 2):
-        return dataclasses.replace(work, checkpointing=True, rollout_batch=max(1, work.rollout_batch // 2))
-    rows = work.rows // 2
-    accumulation = work.rows * work.accumulation // rows
-    return dataclasses.replace(
-        work, rows=rows, accumulation=accumulation, rollout_batch=max(1, work.rollout_batch // 2)
-    )
+        return dataclasses.replace(work, checkpointing=True, rollout_batch=rollouts)
+    accumulation = work.rows * work.accumulation // (work.rows // 2)
+    return dataclasses.replace(work, rows=work.rows // 2, accumulation=accumulation, rollout_batch=rollouts)
 
 
 def _settings(new: Workload, old: Workload) -> str:

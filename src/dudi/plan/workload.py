@@ -140,21 +140,19 @@ def outcomes_of(args: DudiConfig) -> tuple[Outcome, ...]:
     signals = build_signals(args)
     if args.mixing != "sample" or not {"off_policy", "on_policy"} <= signals.keys():
         return (_outcome(1.0, signals.values()),)
-    return (
-        _outcome(1.0 - float(args.lmbda or 0), (s for name, s in signals.items() if name != "on_policy")),
-        _outcome(float(args.lmbda or 0), (s for name, s in signals.items() if name != "off_policy")),
-    )
+    probability = float(args.lmbda or 0)
+    off_policy = [signal for name, signal in signals.items() if name != "on_policy"]
+    on_policy = [signal for name, signal in signals.items() if name != "off_policy"]
+    return _outcome(1.0 - probability, off_policy), _outcome(probability, on_policy)
 
 
 def _outcome(probability: float, signals: Iterable[Signal]) -> Outcome:
-    running = list(signals)
-    return Outcome(
-        probability,
-        student=frozenset(kind for signal in running for kind in signal.reads),
-        teacher=frozenset(kind for signal in running for kind in signal.teacher_reads),
-        reference=frozenset(kind for signal in running for kind in signal.reference_reads),
-        divergence=any(signal.teacher_reads for signal in running),
-    )
+    student, teacher, reference = set[Kind](), set[Kind](), set[Kind]()
+    for signal in signals:
+        student.update(signal.reads)
+        teacher.update(signal.teacher_reads)
+        reference.update(signal.reference_reads)
+    return Outcome(probability, frozenset(student), frozenset(teacher), frozenset(reference), divergence=bool(teacher))
 
 
 def written(kinds: Iterable[Kind]) -> int:
@@ -187,27 +185,23 @@ def step_flops(work: Workload) -> dict[Phase, float]:
 
 def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     student = work.student
-    rollout = sum(
-        decode_flops(student, prompt_length(work, kind, "rollout"), work.lengths.rollout)
-        for kind in outcome.student
-        if kind != "gold"
-    )
+    prompts = (prompt_length(work, kind, "rollout") for kind in outcome.student if kind != "gold")
+    rollout = sum(decode_flops(student, prompt, work.lengths.rollout) for prompt in prompts)
+    read = [sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers]
+    judged = sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"})
+    forward = sum(_row_flops(work, student, kind, "student") for kind in outcome.student)
     # A backward pass does the forward's work twice: for the inputs and for the weights, which an adapter's base skips.
     passes = (2 if work.adapter else 3) + (1 if work.checkpointing else 0)
     return {
         "rollout": rollout,
-        "teacher": max(
-            (sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers),
-            default=0.0,
-        ),
-        "reference": sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"}),
-        "student": passes * sum(_row_flops(work, student, kind, "student") for kind in outcome.student),
+        "teacher": max(read, default=0.0),
+        "reference": judged,
+        "student": passes * forward,
     }
 
 
 def _row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float:
-    completion = completion_length(work, kind)
-    return sequence_flops(shape, prompt_length(work, kind, reader), completion)
+    return sequence_flops(shape, prompt_length(work, kind, reader), completion_length(work, kind))
 
 
 def _teacher_flops(work: Workload, teacher: Shape, kind: Kind) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say, words_of
+from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
 from dudi.program.stack import STACK, stack_verb
@@ -130,18 +130,16 @@ def _quickstart(given: argparse.Namespace) -> int:
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _recipe_arguments(parser)
     parser.add_argument("--gpu", help="plan for this GPU: T4, A100-80, H100 ...")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="how many of them (default: 1)")
+    parser.add_argument("--gpus", type=whole_number(1), default=1, metavar="N", help="how many of them (default: 1)")
 
 
 def _plan(given: argparse.Namespace) -> int:
-    if given.gpus < 1:
-        raise ConfigError(f"dudi plan: --gpus must be at least 1, got {given.gpus}")
     config = _load(given)
     from dudi.environment import quiet_libraries
-    from dudi.plan import plan
+    from dudi.plan import plan_run, render
 
     quiet_libraries()
-    return say(plan(config, gpu=given.gpu, gpus=given.gpus))
+    return say(render(plan_run(config, gpu=given.gpu, gpus=given.gpus)))
 
 
 def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run", words: str = "") -> Verb:
@@ -304,10 +302,10 @@ VERBS: dict[str, Verb | Kinds] = {
     ),
     "train": Verb("train a student as a recipe says", _train_arguments, _train),
     "plan": Verb("memory, FLOPs and hours of a recipe, from the models' configs alone", _plan_arguments, _plan),
-    "eval": Verb(
+    "eval": _verb(
         "ask a model a benchmark's questions, over one or several seeds",
-        _late("dudi.program.eval_options", "add_arguments"),
-        _late("dudi.program.eval", "run"),
+        "dudi.program.eval",
+        words="dudi.program.eval_options",
     ),
     "compare": _verb("put evaluations side by side, with a test of each lead", "dudi.program.compare"),
     "export": _verb("a trained model as one GGUF file, for llama.cpp", "dudi.program.export"),

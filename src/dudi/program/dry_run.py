@@ -19,7 +19,7 @@ from dudi.distill.teacher_keys import merge_keys
 from dudi.distill.teachers import Teachers
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
-from dudi.plan import Counted, plan
+from dudi.plan import Counted, plan_run, render
 from dudi.tables import grid_of, terminal
 from dudi.training.arguments import training_dtype
 
@@ -81,7 +81,7 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
             size = tokens * loaded.teacher_config.get_text_config().hidden_size * element / 1e6
             console.print(shown(f"teacher_cache: {tokens:,} tokens of targets, {size:,.1f} MB in {args.teacher_cache}"))
         counted = Counted(len(examples.examples), None if probe is None else len(probe.examples))
-        console.print(shown(plan(config, loaded=loaded, counted=counted)))
+        console.print(shown(render(plan_run(config, loaded=loaded, counted=counted))))
     except EnvironmentFault as error:
         console.print(f"no estimate: {shown(str(error))}")
     console.print("dry run: nothing was trained")

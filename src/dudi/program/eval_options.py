@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dudi.command import output_folder, words_of
+from dudi.command import output_folder, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, check_options, find, takers_of
 from dudi.evaluation.entry import Trained, Wanted
@@ -44,7 +44,7 @@ def _asked_arguments(group: argparse._ArgumentGroup) -> None:
     add("--part", metavar="test|validation", help=f"of {DEFAULT} (default: test)")
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
     add("--tasks", "-t", nargs="+", metavar="TASK", help="only these tasks")
-    add("--per-split", type=int, metavar="N", help="at most N questions of each language and split")
+    add("--per-split", type=whole_number(1), metavar="N", help="at most N questions of each language and split")
     add("--language", metavar="CODE", help="the language of a file's rows that do not name theirs")
     add("--max-rejected-share", type=float, default=0.05, metavar="X", help="stop at more bad rows (default: 0.05)")
 
@@ -55,11 +55,18 @@ def _answering_arguments(group: argparse._ArgumentGroup) -> None:
     seeds = "; ".join(["0", *(f"{one.name}: {one.seed}" for one in BENCHMARKS.values() if one.seed)])
     add("--temperature", type=float, metavar="T", help=f"of sampling (default: 0, greedy; {served}: the model's own)")
     add("--top-p", type=float, metavar="P", help="sample among the likeliest tokens of this probability")
-    add("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens")
-    add("--max-new-tokens", type=int, metavar="N", help="longest answer (default: 64; of files 256)")
-    add("--seeds", type=int, metavar="N", help="the seeds 0 to N - 1")
+    add("--top-k", type=whole_number(1), metavar="K", help="sample among the K likeliest tokens")
+    add("--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: 64; of files 256)")
+    add("--seeds", type=whole_number(1), metavar="N", help="the seeds 0 to N - 1")
     add("--seed", type=one_seed, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
-    add("--batch-size", "-b", type=int, default=batch, metavar="N", help=f"questions at a time (default: {batch})")
+    add(
+        "--batch-size",
+        "-b",
+        type=whole_number(1),
+        default=batch,
+        metavar="N",
+        help=f"questions at a time (default: {batch})",
+    )
 
 
 def _model_arguments(group: argparse._ArgumentGroup) -> None:
@@ -132,12 +139,10 @@ def check_numbers(given: argparse.Namespace) -> None:
     """
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
-    theirs = {option for name in benchmarks_of(given) for option in find(name).options}
-    if given.limit is not None and "limit" not in theirs and given.limit != int(given.limit):
-        raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {takers_of('limit')}")
-    for name in {"seeds", "per_split", "batch_size", "max_new_tokens", "top_k", "limit"} - theirs:
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if given.limit is not None and not any("limit" in find(name).options for name in benchmarks_of(given)):
+        if given.limit != int(given.limit):
+            raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {takers_of('limit')}")
+        if given.limit < 1:
+            raise ConfigError(f"--limit must be at least 1, got {given.limit}")
     if not 0 <= given.max_rejected_share <= 1:
         raise ConfigError(f"--max-rejected-share must be between 0 and 1, got {given.max_rejected_share}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dudi.command import output_file, say, words_of
+from dudi.command import output_file, say, whole_number, words_of
 
 FOLDER = Path("data")
 
@@ -92,15 +92,8 @@ def _shared_arguments(parser: argparse.ArgumentParser, languages: bool = True) -
         add("--languages", nargs="+", metavar="CODE", help="only these languages")
     add("--not-in", nargs="+", metavar="TASK", help="leave out rows that share n-grams with what these tasks test")
     add("--data", type=Path, metavar="DIR", help="a folder of local Parquet files for tasks (docs/tasks.md)")
-    add("--per-language", type=_count, metavar="N", help="at most N rows of each language, drawn by the seed")
+    add("--per-language", type=whole_number(1), metavar="N", help="at most N rows of each language, drawn by the seed")
     add("--seed", type=int, default=0, help="default: 0")
     add(
         "--output", type=output_file, metavar="FILE", help=f"the .jsonl or .parquet file (default: {FOLDER}/NAME.jsonl)"
     )
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value

@@ -39,8 +39,8 @@ def run(given: argparse.Namespace) -> int:
     if given.seahelm is None:
         raise ConfigError("--benchmark seahelm: name a checkout of SEA-HELM with --seahelm DIR (docs/seahelm.md)")
     served = [*NOT_OURS, *(["temperature", "server_args"] if given.base_url is not None else [])]
-    for word in (word for word in served if getattr(given, word) not in (None, False, "auto", "")):
-        raise ConfigError(f"--{word.replace('_', '-')} does nothing here: the server decides (docs/seahelm.md)")
+    if idle := [word for word in served if getattr(given, word) not in (None, False, "auto", "")]:
+        raise ConfigError(f"--{idle[0].replace('_', '-')} does nothing here: the server decides (docs/seahelm.md)")
     check_numbers(given)
     if (python := given.seahelm_python or given.seahelm / ".venv/bin/python") and not python.is_file():
         raise ConfigError(f"{python}: no such file; name SEA-HELM's interpreter with --seahelm-python")

@@ -157,14 +157,14 @@ def _prepare(given: argparse.Namespace) -> int:
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    add("--seeds", type=whole_number(1), default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
     add(
         "--attention",
         choices=("bidirectional", "causal", "both"),
         default="bidirectional",
         help="of the LLM (default: %(default)s)",
     )
-    add("--jobs", type=int, metavar="N", help="processes of one thread each (default: cores)")
+    add("--jobs", type=whole_number(1), metavar="N", help="processes of one thread each (default: cores)")
     add("--quick", action="store_true", help="a few steps: to see that it runs, not what it finds")
     add(
         "--output",

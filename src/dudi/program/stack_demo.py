@@ -10,7 +10,7 @@ from typing import Any
 
 from dudi.command import say
 from dudi.config.recipe_files import STUDIES, recipes_folder
-from dudi.program.study import RUNS, check_counts, run_arguments, run_studies
+from dudi.program.study import RUNS, run_arguments, run_studies
 from dudi.stacking.miniature.rows import write_rows
 from dudi.study.grid import Study, StudyRow, read_study
 from dudi.study.stack_worker import StackVerbs
@@ -36,10 +36,8 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
         stack_verb: What runs a stage of a stack.
 
     Raises:
-        ConfigError: a number below 1.
         EnvironmentFault: a run failed.
     """
-    check_counts("dudi stack demo", given, ("seeds", "jobs"))
     if given.rows is not None:
         write_rows(given.rows)
         return say(

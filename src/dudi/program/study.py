@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.command import output_folder, say
+from dudi.command import output_folder, say, whole_number
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.metrics import OVERALL, metric_of
 from dudi.files import write_text
@@ -27,9 +27,9 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of `dudi study run`."""
     report_arguments(parser)
     add = parser.add_argument
-    add("--seeds", type=int, metavar="N", help="at most this many of each table (default: all)")
-    add("--jobs", type=int, metavar="N", help="runs at a time (default: cores / threads)")
-    add("--threads", type=int, default=1, metavar="N", help="threads of each run (default: 1)")
+    add("--seeds", type=whole_number(1), metavar="N", help="at most this many of each table (default: all)")
+    add("--jobs", type=whole_number(1), metavar="N", help="runs at a time (default: cores / threads)")
+    add("--threads", type=whole_number(1), default=1, metavar="N", help="threads of each run (default: 1)")
     add("--keep-models", action="store_true", help="leave the weights of every run on the disk")
     add("--again", action="store_true", help="also run what `study.json` of the output folder already holds")
     add("--dry-run", action="store_true", help="print what would run, and its cost")
@@ -56,10 +56,9 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
         stack_verb: What runs the stages of stacks: a function of a module, since it goes to other processes.
 
     Raises:
-        ConfigError: a study that cannot be read, or numbers out of range.
+        ConfigError: a study that cannot be read.
         EnvironmentFault: some runs failed; the others are done.
     """
-    check_counts("dudi study run", given, ("seeds", "jobs", "threads"))
     return run_studies(_read(given), given, stack_verb)
 
 
@@ -67,18 +66,6 @@ def _read(given: argparse.Namespace) -> list[Study]:
     """The studies that are named, under the words that are given."""
     words = [word for word in given.studies if "=" in word and not Path(word).exists()]
     return read_studies([Path(word) for word in given.studies if word not in words], words)
-
-
-def check_counts(verb: str, given: argparse.Namespace, names: Sequence[str]) -> None:
-    """Refuse numbers below 1.
-
-    Raises:
-        ConfigError: naming the option.
-    """
-    for name in names:
-        value = getattr(given, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{verb}: --{name} must be at least 1, got {value}")
 
 
 def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb: StackVerbs) -> int:
@@ -205,9 +192,8 @@ def _teller(total: int, metric: str) -> Callable[[Any, Any], None]:
     def told(job: Any, found: Any) -> None:
         count = next(done)
         left = (time.perf_counter() - started) / count * (total - count) / 60
-        what = (
-            f"failed: {found}" if isinstance(found, BaseException) else ", ".join(_scored(one, metric) for one in found)
-        )
+        failed = isinstance(found, BaseException)
+        what = f"failed: {found}" if failed else ", ".join(_scored(one, metric) for one in found)
         say(f"[{count}/{total}] {job.kind} seed {job.seed}  {' '.join(job.words)}  {what}  ({left:.0f} min left)")
 
     return told

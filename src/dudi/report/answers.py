@@ -14,7 +14,7 @@ from typing import Any
 from dudi.evaluation.tables import before_method
 from dudi.report.groups import Group
 from dudi.report.results import SUBJECTS, Result, asks, benchmarks_of, result_of
-from dudi.report.run_folder import RunFolder
+from dudi.report.run_folder import RunFolder, text_of
 from dudi.report.wording import in_order
 
 PER_LANGUAGE = 6
@@ -98,7 +98,7 @@ def choose(groups: Sequence[Group]) -> Answers | None:
     if not sources:
         return None
     by_id = _by_id(sources[0][1])
-    before = before_method({name for own in by_id.values() if "student" in own for name in own})
+    before = before_method(name for own in by_id.values() if "student" in own for name in own)
     if before is None:
         return None
     run = sources[0][1]
@@ -128,16 +128,19 @@ def choose(groups: Sequence[Group]) -> Answers | None:
 def are_missing(groups: Sequence[Group]) -> bool:
     """Whether the benchmark was asked for, or has scores, and no answers are there at all."""
     runs = [run for group in groups for run in group.runs]
-    return not any(run.answers for run in runs) and any(asks(run) or result_of(run) is not None for run in runs)
+    answered = any(run.answers for run in runs)
+    return not answered and any(asks(run) or result_of(run) is not None for run in runs)
 
 
 def _by_id(run: RunFolder) -> dict[str, dict[str, Record]]:
     found: dict[str, dict[str, Record]] = {}
     first = next(iter(benchmarks_of([run])), None)
-    for record in (record for record in run.answers if record.get("benchmark", first) == first or first is None):
+    for record in run.answers:
+        if first is not None and record.get("benchmark", first) != first:
+            continue
         if "scores" in record and "exact" not in record:  # a task in which nothing is right or wrong
             continue
-        found.setdefault(_said(record, "id"), {})[_said(record, "subject")] = record
+        found.setdefault(text_of(record, "id"), {})[text_of(record, "subject")] = record
     return found
 
 
@@ -149,23 +152,20 @@ def _card(
     shown = []
     for name in (subject for subject in SUBJECTS if subject in own):
         if len(methods) == 1 or name in (before, "teacher"):
-            shown.append(_answer(name, result.title(name), own[name]))
+            shown.append(Answer(name, result.title(name), text_of(own[name], "answer"), _right(own[name])))
         elif name == "student":
-            students = [(group, other[name]) for group, other in methods if name in other]
-            shown += [_answer(name, group.label, answer, group.colour) for group, answer in students]
+            for group, other in ((group, table[name]) for group, table in methods if name in table):
+                text = text_of(other, "answer")
+                shown.append(Answer(name, group.label, text, _right(other), group.colour))
     return Card(
-        id=_said(record, "id"),
-        language=_said(record, "language"),
-        split=_said(record, "split"),
+        id=text_of(record, "id"),
+        language=text_of(record, "language"),
+        split=text_of(record, "split"),
         change=_CHANGES[_right(own[before]), _right(record)],
-        question=_said(record, "question"),
-        reference=_said(record, "reference"),
+        question=text_of(record, "question"),
+        reference=text_of(record, "reference"),
         answers=tuple(shown),
     )
-
-
-def _answer(subject: str, title: str, record: Record, colour: int | None = None) -> Answer:
-    return Answer(subject, title, _said(record, "answer"), _right(record), colour)
 
 
 def _of_language(cards: Sequence[Card]) -> list[Card]:
@@ -191,8 +191,3 @@ def _take(chosen: list[Card], cards: Iterable[Card], count: int) -> None:
 
 def _right(record: Record) -> bool:
     return record.get("exact") is True
-
-
-def _said(record: Record, key: str) -> str:
-    value = record.get(key)
-    return "" if value is None else str(value)

@@ -56,10 +56,10 @@ class Bars:
         drawn = [part for row, bar in enumerate(self.bars) for part in self._bar(bar, 14 + ROW * row, scale)]
         drawn += [text(SIDE + tick * scale, bottom + 14, short(tick), anchor="middle") for tick in ticks]
         drawn.append(text(WIDTH - SIDE, bottom + 32, self.unit, "name", "end"))
-        said = "; ".join(
-            f"{bar.label}: " + ", ".join(f"{name} {short(size)}" for name, size in bar.parts) for bar in self.bars
-        )
-        return Drawing(tuple(drawn), bottom + 38, f"{self.title}. {said}")
+        said = []
+        for bar in self.bars:
+            said.append(f"{bar.label}: " + ", ".join(f"{name} {short(size)}" for name, size in bar.parts))
+        return Drawing(tuple(drawn), bottom + 38, f"{self.title}. {'; '.join(said)}")
 
     def _bar(self, bar: Bar, top: int, scale: float) -> list[Markup]:
         drawn = [text(SIDE, top, f"{bar.label}: {short(bar.total)} {self.unit}", "label")]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
+from dudi.evaluation.records import part_of
 from dudi.files import write_text
 from dudi.report import dudi_card, stack_card
 from dudi.report.facts import command_of
@@ -49,9 +48,12 @@ def write_model_card(run_dir: Path) -> Path:
 def render_card(run: RunFolder) -> str:
     """The card as text; what people and models wrote is escaped for Markdown."""
     kind = stack_card if is_stack(run) else dudi_card
-    page = template(f"{kind.__name__.rpartition('.')[2]}.md.jinja", autoescape=False, finalize=_printed)
-    packages, commit = run.environment.get("packages"), run.environment.get("commit")
-    found = packages if isinstance(packages, Mapping) else {}
+    page = template(
+        f"{kind.__name__.rpartition('.')[2]}.md.jinja",
+        autoescape=False,
+        finalize=lambda value: value if isinstance(value, Markup) else plain_markdown(str(value)),
+    )
+    found, commit = part_of(run.environment, "packages"), run.environment.get("commit")
     own = kind.content(run)
     licences = [(role, said(name), model_licence(name, revision)) for role, name, revision in own["parents"]]
     licences.append(("data", said(run.value("data.train") or run.data.get("source")), data_licence(run)))
@@ -69,11 +71,6 @@ def render_card(run: RunFolder) -> str:
             **own,
         )
     )
-
-
-def _printed(value: Any) -> Any:
-    """What a template prints: escaped, unless it is markup already."""
-    return value if isinstance(value, Markup) else plain_markdown(str(value))
 
 
 def code_block(text: str) -> Markup:

@@ -61,17 +61,15 @@ class Drawing:
     height: float
     said: str
 
-    def inline(self) -> Markup:
-        """As an element of a page, which brings the style."""
-        return Markup('<svg viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
-            WIDTH, self.height, self.said, Markup("").join(self.parts)
-        )
-
 
 def inline(chart: Chart) -> Markup | None:
     """A chart as an element of a page, or None when there is nothing to draw."""
     drawn = chart.drawing()
-    return None if drawn is None else drawn.inline()
+    if drawn is None:
+        return None
+    return Markup('<svg viewBox="0 0 {} {:.0f}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, drawn.height, drawn.said, Markup("").join(drawn.parts)
+    )
 
 
 def sample(key: Key) -> Markup:

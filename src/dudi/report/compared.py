@@ -84,7 +84,7 @@ def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | No
     results = _by_seed(group, benchmark)
     if not results:
         return None
-    runs = tuple(Run(seed, _scores(result, STUDENT)) for seed, result in results.items())
+    runs = tuple(Run(seed, _finite(result.scores(STUDENT))) for seed, result in results.items())
     first = next(iter(results.values()))
     about = {key: value for key, value in first.evaluations[STUDENT].about.items() if key == "better"}
     return Evaluation(group.label, str(first.run.path), first.how, runs, about)
@@ -99,13 +99,8 @@ def _by_seed(group: Group, benchmark: str | None) -> dict[int, Result]:
     return found
 
 
-def _scores(result: Result, subject: str) -> Mapping[str, Any]:
-    """A subject's scores with nothing but finite numbers."""
-    kept = _finite(result.scores(subject))
-    return kept if isinstance(kept, dict) else {}
-
-
 def _finite(value: Any) -> Any:
+    """Scores with nothing but finite numbers."""
     return {str(key): _finite(inside) for key, inside in value.items()} if isinstance(value, Mapping) else number(value)
 
 
@@ -123,17 +118,15 @@ def _tables(
     other = [found[0].text for one in evaluations[1:] if (found := differences(first, one, seeds=False))]
     everybody = [*evaluations, *references]
     shown_only = [one.name for one in everybody] if other else names
-    made = {
-        by: compare(everybody, by=by, references=shown_only, allow_different=["all"] if other else ["seeds"])
-        for by in ("split", "language", *(() if any(one.keys("split") for one in everybody) else ("task",)))
-        if any(one.keys(by) for one in everybody)
-    }
+    made, allowed = {}, ["all"] if other else ["seeds"]
+    for by in ("split", "language", "task"):
+        if any(one.keys(by) for one in everybody) and not (by == "task" and "split" in made):
+            made[by] = compare(everybody, by=by, references=shown_only, allow_different=allowed)
     words = f"The runs were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
     tables = [_table(f"By {by}", table, notes if by == next(iter(made)) else ()) for by, table in made.items()]
-    tables = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
-    further = _further(everybody, shown_only)
-    tables.append(dataclasses.replace(further, grid=_coloured(further.grid, colours)))
-    return words, tuple(tables), made["language"]
+    tables.append(_further(everybody, shown_only))
+    coloured = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
+    return words, tuple(coloured), made["language"]
 
 
 def _coloured(grid: Grid, colours: Mapping[str, int]) -> Grid:
@@ -191,21 +184,18 @@ def _references(groups: Sequence[Group], taken: set[str], benchmark: str | None)
         seen: set[str] = set()
         for group in groups:
             results = _by_seed(group, benchmark)
-            scores = [Run(seed, own) for seed, result in results.items() if (own := _scores(result, subject))]
+            scores = [Run(seed, own) for seed, result in results.items() if (own := _finite(result.scores(subject)))]
             kept = scores if subject == "cold_start" else scores[:1]
             text = json.dumps([run.scores for run in kept], sort_keys=True)
             if not kept or text in seen:
                 continue
             title = next(iter(results.values())).title(subject)
-            name = _free(f"{title} of {group.label}" if seen else title, taken | {one.name for one in found})
+            name = f"{title} of {group.label}" if seen else title
+            while name in taken or any(one.name == name for one in found):
+                name += " *"
             seen.add(text)
             found.append(Evaluation(name, subject, next(iter(results.values())).how, tuple(kept)))
     return found
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, with a mark where somebody has it."""
-    return _free(f"{name} *", taken) if name in taken else name
 
 
 def _notes(groups: Sequence[Group], benchmark: str | None) -> list[str]:
@@ -241,12 +231,9 @@ def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
                 {mark: cell.std for mark, cell in cells.items() if cell.std is not None},
             )
         )
-    return Dots(f"{_drawn(comparison)}, by language", rows, {mark: row.name for mark, row in own})
-
-
-def _drawn(comparison: Comparison) -> str:
     exact = comparison.metric.name == "exact_match"
-    return "Answered exactly" if exact else comparison.metric.title.removesuffix(" in %")
+    shown = "Answered exactly" if exact else comparison.metric.title.removesuffix(" in %")
+    return Dots(f"{shown}, by language", rows, {mark: row.name for mark, row in own})
 
 
 def runs_without(groups: Sequence[Group]) -> list[RunFolder]:

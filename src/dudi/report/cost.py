@@ -20,7 +20,15 @@ _TIMED = PHASES[:-1]
 
 def phase_bars(groups: Sequence[Group]) -> list[Bar]:
     """Mean seconds a step by phase, one bar a group; nothing for groups without times."""
-    return [bar for group in groups if (bar := _bar(group)).parts]
+    bars = []
+    for group in groups:
+        timed = [(_times(run), len(run.stage(cold=False))) for run in group.runs]
+        parts = []
+        for phase in PHASES:
+            means = [time / steps for times, steps in timed if steps and (time := times.get(phase)) is not None]
+            parts += [(phase, statistics.fmean(means))] if means else []
+        bars += [Bar(group.described, parts)] if parts else []
+    return bars
 
 
 def cost_table(groups: Sequence[Group]) -> Grid | None:
@@ -147,21 +155,6 @@ def _mean_time(values: Sequence[float | None]) -> str:
         return DASH
     shown = lasted(statistics.fmean(known))
     return shown if len(known) < 2 or shown == "0 s" else f"{shown} ± {lasted(statistics.stdev(known))}"
-
-
-def _bar(group: Group) -> Bar:
-    parts = []
-    for phase in PHASES:
-        means = _known(_a_step(run, phase) for run in group.runs)
-        if means:
-            parts.append((phase, statistics.fmean(means)))
-    return Bar(group.described, parts)
-
-
-def _a_step(run: RunFolder, phase: str) -> float | None:
-    """Mean seconds a step of the method."""
-    seconds, steps = _times(run).get(phase), len(run.stage(cold=False))
-    return None if seconds is None or not steps else seconds / steps
 
 
 def _known(values: Any) -> list[float]:

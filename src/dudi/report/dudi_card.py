@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dudi.evaluation.records import FILE, STUDENT
+from dudi.evaluation.records import FILE, STUDENT, part_of
 from dudi.evaluation.tables import CELLS
 from dudi.languages.registry import LANGUAGES
 from dudi.objective.methods import METHODS, Method
@@ -50,55 +49,38 @@ def front_matter(run: RunFolder) -> ModelCardData:
 
 
 def _eval_results(result: Result) -> list[EvalResult]:
-    """The student's scores over all questions of a benchmark, and in each language; of tasks, each by itself."""
+    """The student's scores over all questions of a benchmark, and in each language; of tasks, each as a data set."""
+    scores, codes = result.scores(STUDENT), [code for code in result.languages if lang(code) == code]
+    asked: list[tuple[str, str | None, tuple[str, ...]]] = []
     if result.has_cells:
-        return _task_results(result)
-    codes = [code for code in result.languages if lang(code) == code]
-    places = [(None, ("overall",)), *((code, ("by_language", code)) for code in codes)]
-    name, part = _plain(result.name) or "benchmark", result.how.get("part")
-    return [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=name,
-            dataset_name=name,
-            dataset_config=code,
-            dataset_split=None if part is None else _plain(part),
-            metric_type=key,
-            metric_name=title,
-            metric_value=round(value, 6),
-        )
-        for code, place in places
-        for key, title in _SCORES
-        if (value := result.value(key, STUDENT, *place)) is not None
-    ]
-
-
-def _task_results(result: Result) -> list[EvalResult]:
-    """Each task as a data set, over its languages and in each."""
-    tasks, overall = (result.scores(STUDENT).get(key) for key in ("by_task", "overall"))
-    known = overall if isinstance(overall, Mapping) else {}
-    metrics = [result.evaluations[STUDENT].metric(name) for name in known if name != "questions"]
-    codes = [code for code in result.languages if lang(code) == code]
-    names = list(tasks) if isinstance(tasks, Mapping) else []
-    places = [
-        (task, code, ("by_task", task) if code is None else (f"by_{CELLS}", code, task))
-        for task in names
-        for code in (None, *codes)
-    ]
-    return [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=_plain(task) or "task",
-            dataset_name=_plain(task) or "task",
-            dataset_config=code,
-            metric_type=_plain(metric.name) or "metric",
-            metric_name=_plain(metric.title.removesuffix(" in %")) or "metric",
-            metric_value=round(value, 6),
-        )
-        for task, code, place in places
-        for metric in metrics
-        if (value := result.value(metric.name, STUDENT, *place)) is not None
-    ]
+        known = [result.evaluations[STUDENT].metric(name) for name in part_of(scores, "overall") if name != "questions"]
+        metrics = [(metric.name, metric.title.removesuffix(" in %")) for metric in known]
+        for task in part_of(scores, "by_task"):
+            asked.append((task, None, ("by_task", task)))
+            asked += [(task, code, (f"by_{CELLS}", code, task)) for code in codes]
+    else:
+        metrics = list(_SCORES)
+        asked.append((result.name, None, ("overall",)))
+        asked += [(result.name, code, ("by_language", code)) for code in codes]
+    part = result.how.get("part")
+    found = []
+    for data_set, code, place in asked:
+        name = _plain(data_set) or ("task" if result.has_cells else "benchmark")
+        for key, title in metrics:
+            if (value := result.value(key, STUDENT, *place)) is not None:
+                found.append(
+                    EvalResult(
+                        task_type="text-generation",
+                        dataset_type=name,
+                        dataset_name=name,
+                        dataset_config=code,
+                        dataset_split=None if part is None or result.has_cells else _plain(part),
+                        metric_type=_plain(key) or "metric",
+                        metric_name=(_plain(title) or "metric") if result.has_cells else title,
+                        metric_value=round(value, 6),
+                    )
+                )
+    return found
 
 
 def _plain(name: object) -> str:
@@ -113,8 +95,7 @@ def content(run: RunFolder) -> dict[str, Any]:
     reads = method is None or method.teacher == "model" or run.value("targets") == "teacher"
     teachers = teachers_of(run) if reads else {}
     teacher = teacher_names(run) if teachers else "none"
-    counts = run.data.get("rows")
-    rows = counts if isinstance(counts, Mapping) else {}
+    rows = part_of(run.data, "rows")
     named = {code: f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)}
     steps = last(run.stage(cold=False), "step")
     return {
@@ -141,9 +122,8 @@ def content(run: RunFolder) -> dict[str, Any]:
 
 def _codes(run: RunFolder) -> list[str]:
     """The languages that rows were in, else the ones that the recipe names."""
-    counts, named = run.data.get("rows"), run.value("languages")
-    found = counts if isinstance(counts, Mapping) and counts else named if isinstance(named, list) else ()
-    return in_order(map(str, found))
+    named = run.value("languages")
+    return in_order(map(str, part_of(run.data, "rows") or (named if isinstance(named, list) else ())))
 
 
 def _chosen(run: RunFolder, method: Method | None) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dudi.distill.teacher_keys import keys_together
+from dudi.evaluation.records import part_of
 from dudi.report.run_folder import RunFolder, number
 from dudi.report.wording import gibibytes, said
 
@@ -52,9 +53,7 @@ def teacher_names(run: RunFolder) -> str:
 
 def versions(run: RunFolder) -> Pairs:
     """Installed packages with their versions."""
-    packages = run.environment.get("packages")
-    found = packages.items() if isinstance(packages, Mapping) else ()
-    return [(str(name), str(version)) for name, version in found if version]
+    return [(str(name), str(version)) for name, version in part_of(run.environment, "packages").items() if version]
 
 
 def machine(run: RunFolder) -> Pairs:

@@ -37,10 +37,6 @@ class Figure:
     caption: str = ""
     own_legend: bool = False
 
-    @property
-    def title(self) -> str:
-        return self.chart.title
-
     @functools.cached_property
     def svg(self) -> Markup | None:
         """For the page; None when no run measured it."""
@@ -49,7 +45,7 @@ class Figure:
     @property
     def file(self) -> str:
         """Its name as a file, without the ending: `overlap-ratio`."""
-        return re.sub(r"[^a-z0-9]+", "-", re.sub(r" of the top \d.*", "", self.title.lower())).strip("-")
+        return re.sub(r"[^a-z0-9]+", "-", re.sub(r" of the top \d.*", "", self.chart.title.lower())).strip("-")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,31 +68,80 @@ class Section:
 
     @property
     def not_measured(self) -> list[str]:
-        return [figure.title for figure in self.figures if figure.svg is None]
+        return [figure.chart.title for figure in self.figures if figure.svg is None]
+
+
+_Metric = tuple[str, str, str, float]
+"""Of a chart of lines: its title, the metric, its unit, and what values are multiplied with."""
+_Metrics = tuple[str, str, tuple[_Metric, ...]]
+"""Of a section: its title, its lead, and its charts."""
+_LOSSES: _Metrics = (
+    "Losses",
+    "The weighted sum is what was minimised; the signals are shown without their weights. A sequence signal starts "
+    "at log 2 = 0.693.",
+    (
+        ("Weighted sum", "loss", "", 1.0),
+        ("Sequence signal", "loss/sequence", "nats a pair", 1.0),
+        ("Off-policy token signal", "loss/off_policy", "nats a token", 1.0),
+        ("On-policy token signal", "loss/on_policy", "nats a token", 1.0),
+    ),
+)
+_EVALUATION: _Metrics = (
+    "Evaluation during training",
+    "On rows that are not trained on: the off-policy signal (cross-entropy for a method without one).",
+    (
+        ("Loss on the evaluation rows", "eval_loss", "nats a token", 1.0),
+        ("Bits per byte of their targets", "eval_bits_per_byte", "bits", 1.0),
+    ),
+)
+_COLD_START: _Metrics = (
+    "Cold start",
+    "The stage before the method, trained on the ground truth.",
+    (("Loss of the cold start", "loss", "nats a token", 1.0),),
+)
+_ROLLOUTS: _Metrics = (
+    "Rollouts",
+    "The health of what the student writes. Few ends or a growing length mean that answers are cut off; a wrong "
+    "language is counted against the one that was asked for.",
+    (
+        ("Mean length", "rollout/mean_length", "tokens", 1.0),
+        ("Ended by themselves", "rollout/eos_rate", "%", 100.0),
+        ("In a wrong language", "rollout/wrong_language_rate", "%", 100.0),
+    ),
+)
+_OPTIMISER: _Metrics = (
+    "Optimizer",
+    "A gradient norm that jumps or a loss that follows it upwards is worth a look at the learning rate.",
+    (("Learning rate", "learning_rate", "", 1.0), ("Norm of the gradient", "grad_norm", "", 1.0)),
+)
+_method: Callable[[RunFolder], Records] = functools.partial(RunFolder.stage, cold=False)
 
 
 def sections(groups: Sequence[Group]) -> list[Section]:
     """Every section with charts, in the order of the page."""
     if is_stack(groups[0].runs[0]):
-        return [*_stack(groups), _cost(groups), _optimiser(groups)]
+        return [*_stack(groups), _cost(groups), _section(groups, *_OPTIMISER)]
+    evaluated = any(run.evaluated() for group in groups for run in group.runs)
     return [
-        _losses(groups),
-        *_evaluation(groups),
-        _cold_start(groups),
+        _section(groups, *_LOSSES),
+        *([_section(groups, *_EVALUATION, stage=RunFolder.evaluated)] if evaluated else []),
+        _section(groups, *_COLD_START, stage=functools.partial(RunFolder.stage, cold=True)),
         _agreement(groups),
-        _rollouts(groups),
+        _section(groups, *_ROLLOUTS),
         *_languages(groups),
         _cost(groups),
-        _optimiser(groups),
+        _section(groups, *_OPTIMISER),
     ]
 
 
-def _method(run: RunFolder) -> Records:
-    return run.stage(cold=False)
-
-
-def _evaluations(run: RunFolder) -> Records:
-    return run.evaluated()
+def _section(
+    groups: Sequence[Group],
+    title: str,
+    lead: str,
+    metrics: Sequence[_Metric],
+    stage: Callable[[RunFolder], Records] = _method,
+) -> Section:
+    return Section(title, lead, tuple(_lines(groups, *metric, stage=stage) for metric in metrics))
 
 
 def lines_of(groups: Sequence[Group], select: Select) -> list[Series]:
@@ -139,9 +184,9 @@ def _lines(
     groups: Sequence[Group],
     title: str,
     key: str,
-    unit: str = "",
-    stage: Callable[[RunFolder], Records] = _method,
+    unit: str,
     scale: float = 1.0,
+    stage: Callable[[RunFolder], Records] = _method,
 ) -> Figure:
     series = lines_of(groups, lambda run: [(x, y * scale) for x, y in points(stage(run), key)])
     return Figure(Lines(title, series, y=unit, legend=legend(groups, series)), _averaged(series))
@@ -154,38 +199,6 @@ def _averaged(series: Sequence[Series]) -> str:
     return f"Each point is the mean of up to {group} steps." if group > 1 else ""
 
 
-def _losses(groups: Sequence[Group]) -> Section:
-    return Section(
-        "Losses",
-        "The weighted sum is what was minimised; the signals are shown without their weights. A sequence signal starts "
-        "at log 2 = 0.693.",
-        (
-            _lines(groups, "Weighted sum", "loss"),
-            _lines(groups, "Sequence signal", "loss/sequence", "nats a pair"),
-            _lines(groups, "Off-policy token signal", "loss/off_policy", "nats a token"),
-            _lines(groups, "On-policy token signal", "loss/on_policy", "nats a token"),
-        ),
-    )
-
-
-def _evaluation(groups: Sequence[Group]) -> list[Section]:
-    """Nothing where no run was evaluated while it was trained."""
-    if not any(_evaluations(run) for group in groups for run in group.runs):
-        return []
-    loss = _lines(groups, "Loss on the evaluation rows", "eval_loss", "nats a token", stage=_evaluations)
-    bits = _lines(groups, "Bits per byte of their targets", "eval_bits_per_byte", "bits", stage=_evaluations)
-    lead = "On rows that are not trained on: the off-policy signal (cross-entropy for a method without one)."
-    return [Section("Evaluation during training", lead, (loss, bits))]
-
-
-def _cold_start(groups: Sequence[Group]) -> Section:
-    return Section(
-        "Cold start",
-        "The stage before the method, trained on the ground truth.",
-        (_lines(groups, "Loss of the cold start", "loss", "nats a token", stage=lambda run: run.stage(cold=True)),),
-    )
-
-
 def _agreement(groups: Sequence[Group]) -> Section:
     return Section(
         "Student and teacher",
@@ -196,9 +209,9 @@ def _agreement(groups: Sequence[Group]) -> Section:
 
 
 def _overlap(groups: Sequence[Group]) -> Figure:
-    keys = {overlap_key(_method(run)) for group in groups for run in group.runs} - {None}
+    keys = {overlap_key(_method(run)) or "" for group in groups for run in group.runs}
     series = lines_of(groups, lambda run: points(_method(run), overlap_key(_method(run)) or ""))
-    named = sorted(str(key).removeprefix("overlap@") for key in keys)
+    named = sorted(key.removeprefix("overlap@") for key in keys if key)
     title = "Overlap ratio" + (f" of the top {' or '.join(named)}" if named else "")
     return Figure(Lines(title, series, y="share", legend=legend(groups, series)), _averaged(series))
 
@@ -214,19 +227,6 @@ def _entropies(groups: Sequence[Group]) -> tuple[Figure, ...]:
         for colour, who in enumerate(("student", "teacher"))
     ]
     return (Figure(Lines("Entropies", series, y="nats"), _averaged(series), own_legend=True),)
-
-
-def _rollouts(groups: Sequence[Group]) -> Section:
-    return Section(
-        "Rollouts",
-        "The health of what the student writes. Few ends or a growing length mean that answers are cut off; a wrong "
-        "language is counted against the one that was asked for.",
-        (
-            _lines(groups, "Mean length", "rollout/mean_length", "tokens"),
-            _lines(groups, "Ended by themselves", "rollout/eos_rate", "%", scale=100.0),
-            _lines(groups, "In a wrong language", "rollout/wrong_language_rate", "%", scale=100.0),
-        ),
-    )
 
 
 def _languages(groups: Sequence[Group]) -> list[Section]:
@@ -245,11 +245,12 @@ def _languages(groups: Sequence[Group]) -> list[Section]:
 
 
 def _stack(groups: Sequence[Group]) -> list[Section]:
-    learning = Section(
+    learning = _section(
+        groups,
         "Learning",
         "The loss of this stage, and how near its vectors come to the teacher's within a batch: a fraction of variance "
         "unexplained of 0 is perfect, of 1 no better than the mean.",
-        tuple(_lines(groups, title, key, unit) for title, key, unit in LEARNING),
+        [(*metric, 1.0) for metric in LEARNING],
     )
     languages = Section(
         "Languages",
@@ -270,12 +271,4 @@ def _cost(groups: Sequence[Group]) -> Section:
             _lines(groups, "Throughput", "tokens_per_second", "tokens / s"),
             _lines(groups, "Peak memory", "memory/peak", "GiB", scale=1 / _GIB),
         ),
-    )
-
-
-def _optimiser(groups: Sequence[Group]) -> Section:
-    return Section(
-        "Optimizer",
-        "A gradient norm that jumps or a loss that follows it upwards is worth a look at the learning rate.",
-        (_lines(groups, "Learning rate", "learning_rate"), _lines(groups, "Norm of the gradient", "grad_norm")),
     )

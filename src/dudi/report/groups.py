@@ -68,9 +68,11 @@ def differing(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
 
     Seeds and names are left out.
     """
-    tables = [{setting.key: setting.value for setting in run.settings if _counts(setting.key)} for run in runs]
-    keys = dict.fromkeys(key for table in tables for key in table)
-    values = {key: [table.get(key, "") for table in tables] for key in keys}
+    values: dict[str, list[str]] = {}
+    for place, run in enumerate(runs):
+        for setting in run.settings:
+            if _counts(setting.key):
+                values.setdefault(setting.key, [""] * len(runs))[place] = setting.value
     return {key: own for key, own in values.items() if len(set(own)) > 1}
 
 

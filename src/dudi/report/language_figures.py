@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dudi.evaluation.records import part_of
 from dudi.report.charts import COLOURS, Chart
 from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, number, overlap_key
@@ -18,8 +19,7 @@ _TEACHER, _NAMED = "teacher", "teacher_name"
 def language_charts(run: RunFolder) -> list[Chart]:
     """A chart for each metric that a run has by language, a line for each language; none of a run in one language."""
     records = run.stage(cold=False)
-    found = [record["languages"] for record in records if isinstance(record.get("languages"), Mapping)]
-    codes = in_order({str(code) for languages in found for code in languages})
+    codes = in_order({str(code) for record in records for code in part_of(record, "languages")})
     if len(codes) < 2:
         return []
     overlap = overlap_key(records) or "overlap@"
@@ -38,8 +38,7 @@ def language_charts(run: RunFolder) -> list[Chart]:
 def teacher_charts(run: RunFolder) -> list[Chart]:
     """Each teacher's share of the tokens, where a run has several."""
     records = run.stage(cold=False)
-    found = [record["teachers"] for record in records if isinstance(record.get("teachers"), Mapping)]
-    names = list(dict.fromkeys(str(name) for teachers in found for name in teachers))
+    names = list(dict.fromkeys(str(name) for record in records for name in part_of(record, "teachers")))
     signals = [] if len(names) < 2 else _SIGNALS
     return [
         _chart(run, f"Share of each teacher, {title.lower()}", "teachers", names, f"share/{name}", "%", 100.0)
@@ -53,10 +52,7 @@ def _chart(run: RunFolder, title: str, part: str, names: list[str], key: str, un
     for place, name in enumerate(names):
         points = []
         for record in run.stage(cold=False):
-            whole = record.get(part)
-            own = whole.get(name) if isinstance(whole, Mapping) else None
-            value = number(own.get(key)) if isinstance(own, Mapping) else None
-            step = number(record.get("step"))
+            value, step = number(part_of(record, part, name).get(key)), number(record.get("step"))
             if value is not None and step is not None:
                 points.append((step, scale * value))
         series.append(Series(name, points, place % COLOURS, dash=place // COLOURS))

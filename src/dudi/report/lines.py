@@ -104,8 +104,9 @@ class _Frame:
     def around(cls, rows: Sequence[Triple], scale: XScale) -> _Frame:
         """A frame that holds every point with its spread."""
         xs = [x for x, _, _ in rows]
-        reach = [(y - s, y + s) if math.isfinite(s) else (y, y) for _, y, s in rows]
-        y_ticks = nice_ticks(min(low for low, _ in reach), max(high for _, high in reach))
+        spreads = [s if math.isfinite(s) else 0.0 for _, _, s in rows]
+        ys = [y + side * s for (_, y, _), s in zip(rows, spreads, strict=True) for side in (-1, 1)]
+        y_ticks = nice_ticks(min(ys), max(ys))
         low, high = min(xs), max(xs)
         if scale == "log" and low > 0:
             # Some air at both ends: the first and the last size would lie on the frame.
@@ -156,15 +157,12 @@ def _dots(line: Series, rows: Sequence[Triple], places: Sequence[tuple[float, fl
     few = len(rows) <= FEW
     kind, radius = (f"dot c{line.colour % COLOURS}", 3) if few else (f"hit c{line.colour % COLOURS}", 6)
     every = math.ceil(len(places) / MOST_TOOLTIPS)
-
-    def value(y: float, spread: float) -> str:
-        return f"{short(y)} ± {short(spread)}" if math.isfinite(spread) else short(y)
-
     shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {} {}: {}</title></circle>')
-    return [
-        shape.format(kind, *place, radius, line.label, x_name.rpartition(" ")[2], short(x), value(y, spread))
-        for place, (x, y, spread) in list(zip(places, rows, strict=True))[::every]
-    ]
+    drawn = []
+    for place, (x, y, spread) in list(zip(places, rows, strict=True))[::every]:
+        value = f"{short(y)} ± {short(spread)}" if math.isfinite(spread) else short(y)
+        drawn.append(shape.format(kind, *place, radius, line.label, x_name.rpartition(" ")[2], short(x), value))
+    return drawn
 
 
 def _band(frame: _Frame, rows: Sequence[Triple], colour: str) -> list[Markup]:

@@ -152,48 +152,36 @@ def title(groups: Sequence[Group]) -> str:
     return "; ".join(group.described for group in groups)
 
 
-_COLUMNS = (
-    "Method",
-    "Student",
-    "Teacher",
-    "Steps",
-    "Loss",
-    "Overlap",
-    "Ended",
-    "Wrong language",
-    "Tokens / s",
-    "Time",
-    "Peak memory",
-)
-
-
 def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Grid]:
     """What all runs have in common, and a row a run of what they have not; of a single run everything is common."""
     rows = [(group, run, summary(run)) for group in groups for run in group.runs]
-    alike = [len({cells[place] for _, _, cells in rows}) == 1 for place in range(len(_COLUMNS))]
-    common = [(name, rows[0][2][place]) for place, name in enumerate(_COLUMNS) if alike[place]]
-    differing_places = [place for place, same in enumerate(alike) if not same]
-    kept = [
-        Line(run.name, tuple(Entry(cells[place]) for place in differing_places), colour=group.colour)
-        for group, run, cells in rows
-    ]
-    return common, Grid(tuple(_COLUMNS[place] for place in differing_places), tuple(kept), "Run")
+    common: list[tuple[str, str]] = []
+    telling: list[str] = []
+    for name, value in rows[0][2].items():
+        if all(cells[name] == value for _, _, cells in rows):
+            common.append((name, value))
+        else:
+            telling.append(name)
+    lines = []
+    for group, run, cells in rows:
+        lines.append(Line(run.name, tuple(Entry(cells[name]) for name in telling), colour=group.colour))
+    return common, Grid(tuple(telling), tuple(lines), "Run")
 
 
-def summary(run: RunFolder) -> list[str]:
-    """The run's row under `_COLUMNS`: the last values, a dash for what was not measured."""
+def summary(run: RunFolder) -> dict[str, str]:
+    """The run in its last values, by what they are called; a dash for what was not measured."""
     records = run.stage(cold=False)
     overlap = overlap_key(records)
-    return [
-        said(run.value("stage") if is_stack(run) else run.value("method")),
-        stacked(run) if is_stack(run) else facts.model_name(run.value("student")),
-        facts.teacher_names(run),
-        shown(last(records, "step")),
-        shown(last(records, "loss")),
-        shown(None if overlap is None else last(records, overlap)),
-        percent(last(records, "rollout/eos_rate")),
-        percent(last(records, "rollout/wrong_language_rate")),
-        shown(last(records, "tokens_per_second")),
-        lasted(total_seconds(run)),
-        gibibytes(last(records, "memory/peak")),
-    ]
+    return {
+        "Method": said(run.value("stage") if is_stack(run) else run.value("method")),
+        "Student": stacked(run) if is_stack(run) else facts.model_name(run.value("student")),
+        "Teacher": facts.teacher_names(run),
+        "Steps": shown(last(records, "step")),
+        "Loss": shown(last(records, "loss")),
+        "Overlap": shown(None if overlap is None else last(records, overlap)),
+        "Ended": percent(last(records, "rollout/eos_rate")),
+        "Wrong language": percent(last(records, "rollout/wrong_language_rate")),
+        "Tokens / s": shown(last(records, "tokens_per_second")),
+        "Time": lasted(total_seconds(run)),
+        "Peak memory": gibibytes(last(records, "memory/peak")),
+    }

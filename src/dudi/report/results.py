@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dudi.evaluation.benchmarks import find
-from dudi.evaluation.metrics import Metric
-from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
+from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, part_of
 from dudi.evaluation.tables import CELLS, TITLES, before_method, by_subject, main_metric
 from dudi.objective.methods import METHODS
 from dudi.report.run_folder import RunFolder, number
@@ -58,7 +57,7 @@ class Result:
     @property
     def languages(self) -> list[str]:
         """The languages in which the student was asked."""
-        return in_order(_mapping(self.scores(STUDENT).get("by_language")))
+        return in_order(part_of(self.scores(STUDENT), "by_language"))
 
     def scores(self, subject: str) -> Mapping[str, Any]:
         """A subject's scores, as a `Run` has them; empty where it was not asked."""
@@ -67,10 +66,7 @@ class Result:
 
     def value(self, metric: str, subject: str, *place: str) -> float | None:
         """A score, such as `value("exact_match", "student", "by_split", "seen")`; None where it is missing."""
-        inside = self.scores(subject)
-        for key in place:
-            inside = _mapping(inside.get(key))
-        return number(inside.get(metric))
+        return number(part_of(self.scores(subject), *place).get(metric))
 
     def exact(self, subject: str, *place: str) -> str:
         """Exact match in %, a dash where it is missing."""
@@ -80,11 +76,6 @@ class Result:
     def has_cells(self) -> bool:
         """Whether there are tasks with metrics of their own, and not answers that were held against references."""
         return any(one.keys(CELLS) for one in self.evaluations.values())
-
-    @property
-    def metric(self) -> Metric:
-        """What stands for the scores of one who was asked tasks: the first of its metrics."""
-        return main_metric(self.evaluations[STUDENT], "overall")
 
     def title(self, subject: str) -> str:
         """What a table calls a subject."""
@@ -100,7 +91,7 @@ def result_of(run: RunFolder, benchmark: str | None = None) -> Result | None:
     """
     names = benchmarks_of([run])
     wanted = benchmark if benchmark is not None else next(iter(names), "")
-    own = by_subject(one for one in run.scores if _name(one) == wanted)
+    own = by_subject(one for one in run.scores if str(one.benchmark.get("name") or "") == wanted)
     method = own[STUDENT].about.get("method") if STUDENT in own else None
     result = Result(run, own, str(method or run.value("method") or ""))
     return result if result.languages else None
@@ -108,11 +99,8 @@ def result_of(run: RunFolder, benchmark: str | None = None) -> Result | None:
 
 def benchmarks_of(runs: Iterable[RunFolder]) -> list[str]:
     """The names of what students were asked, in the order in which they come."""
-    return list(dict.fromkeys(_name(one) for run in runs for one in run.scores if one.subject == STUDENT))
-
-
-def _name(evaluation: Evaluation) -> str:
-    return str(evaluation.benchmark.get("name") or "")
+    students = (one for run in runs for one in run.scores if one.subject == STUDENT)
+    return list(dict.fromkeys(str(one.benchmark.get("name") or "") for one in students))
 
 
 def asks(run: RunFolder) -> bool:
@@ -127,7 +115,7 @@ def in_words(result: Result) -> str:
 
 def described(result: Result) -> tuple[tuple[str, str], ...]:
     """(name, value): what was asked, and how."""
-    how, decoding = result.how, _mapping(result.how.get("decoding"))
+    how, decoding = result.how, part_of(result.how, "decoding")
     entry = find(result.name)
     tasks, temperature = how.get("tasks"), decoding.get("temperature")
     chosen = "greedy" if number(temperature) == 0 else f"temperature {said(temperature)}"
@@ -148,7 +136,7 @@ def described(result: Result) -> tuple[tuple[str, str], ...]:
 
 
 def _trained(result: Result) -> str:
-    count = len(_mapping(result.run.data.get("rows"))) or len(result.languages)
+    count = len(part_of(result.run.data, "rows")) or len(result.languages)
     where = "1 language" if count == 1 else f"{count} languages"
     method = METHODS.get(str(result.run.value("method")))
     if _uses_teacher(result.run):
@@ -182,13 +170,9 @@ def _answers(result: Result) -> str:
 
 
 def _measures(result: Result) -> str:
-    metric = result.metric
+    metric = main_metric(result.evaluations[STUDENT], "overall")
     there = {name: result.value(metric.name, name, "overall") for name in SUBJECTS}
     shown = {name: metric.shown([value])[0] for name, value in there.items() if value is not None}
     beside = [f"{result.title(name)} {shown[name]}" for name in (result.before, "teacher") if name in shown]
     less = ", less is better" if metric.better < 0 else ""
     return f"{metric.title}{less}, mean of tasks: {'; '.join([shown.get(STUDENT, DASH), *beside])}."
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

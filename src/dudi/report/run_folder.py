@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.config.yaml_tree import parse_yaml
 from dudi.errors import ConfigError, DudiError
-from dudi.evaluation.records import ANSWERS, FILE, Evaluation, read_evaluations
+from dudi.evaluation.records import ANSWERS, FILE, Evaluation, part_of, read_evaluations
 from dudi.report.settings import Setting, read_settings
 from dudi.training.runlog import read_jsonl
 
@@ -57,19 +57,16 @@ class RunFolder:
 
     def stage(self, cold: bool) -> list[Mapping[str, Any]]:
         """The metrics of the cold start, or of everything else."""
-        return _of_stage(self.metrics, cold)
+        return [record for record in self.metrics if (record.get("stage") == COLD_START) is cold]
 
     def evaluated(self) -> list[Mapping[str, Any]]:
         """The evaluations of everything but the cold start."""
-        return _of_stage(self.evaluations, cold=False)
+        return [record for record in self.evaluations if record.get("stage") != COLD_START]
 
     def value(self, key: str) -> Any:
         """A value of `resolved.yaml` by its dotted key; None when it is not there."""
         section, dot, name = key.partition(".")
-        inside = self.values.get(section)
-        if not dot:
-            return inside
-        return inside.get(name) if isinstance(inside, Mapping) else None
+        return part_of(self.values, section).get(name) if dot else self.values.get(section)
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
@@ -100,7 +97,7 @@ def read_run(folder: Path) -> RunFolder:
         raise ConfigError(f"{folder}: there is no such run directory")
     missing: list[str] = []
     text = _text(folder, "resolved.yaml", missing)
-    values = _mapping(text, missing)
+    values = _mapping(text, "resolved.yaml", lambda whole: parse_yaml(whole, "resolved.yaml").plain(), missing)
     environment, data = _json(folder, "env.json", missing), _json(folder, "data.json", missing)
     logs = {name: _lines(folder, name, missing) for name in ("metrics.jsonl", "samples.jsonl")}
     if len(missing) == len(FILES):
@@ -122,10 +119,6 @@ def read_run(folder: Path) -> RunFolder:
     )
 
 
-def _of_stage(records: Sequence[Mapping[str, Any]], cold: bool) -> list[Mapping[str, Any]]:
-    return [record for record in records if (record.get("stage") == COLD_START) is cold]
-
-
 def _scores(folder: Path) -> tuple[Evaluation, ...]:
     try:
         return tuple(read_evaluations(folder / FILE))
@@ -143,31 +136,19 @@ def _text(folder: Path, name: str, missing: list[str]) -> str:
     return text
 
 
-def _mapping(text: str, missing: list[str]) -> Mapping[str, Any]:
-    if not text:
-        return {}
+def _mapping(text: str, name: str, parse: Callable[[str], Any], missing: list[str]) -> Mapping[str, Any]:
     try:
-        values = parse_yaml(text, "resolved.yaml").plain()
-    except ConfigError:
-        values = None
-    if isinstance(values, dict):
-        return values
-    missing.append("resolved.yaml")
-    return {}
-
-
-def _json(folder: Path, name: str, missing: list[str]) -> Mapping[str, Any]:
-    text = _text(folder, name, missing)
-    if not text:
-        return {}
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse(text) if text else {}
+    except (ConfigError, ValueError, RecursionError):
         values = None
     if isinstance(values, dict):
         return values
     missing.append(name)
     return {}
+
+
+def _json(folder: Path, name: str, missing: list[str]) -> Mapping[str, Any]:
+    return _mapping(_text(folder, name, missing), name, json.loads, missing)
 
 
 def _lines(folder: Path, name: str, missing: list[str]) -> tuple[Mapping[str, Any], ...]:
@@ -186,6 +167,12 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def text_of(record: Mapping[str, Any], key: str) -> str:
+    """A value as text; empty for none."""
+    value = record.get(key)
+    return "" if value is None else str(value)
 
 
 def last(records: Sequence[Mapping[str, Any]], key: str) -> float | None:

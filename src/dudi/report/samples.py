@@ -9,7 +9,7 @@ from typing import Any
 
 from dudi.languages.registry import LANGUAGES
 from dudi.report.groups import Group
-from dudi.report.run_folder import RunFolder
+from dudi.report.run_folder import RunFolder, text_of
 
 PER_LANGUAGE = 8
 _CODE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
@@ -80,21 +80,16 @@ def choose(groups: Sequence[Group]) -> tuple[list[Sample], int]:
 
 
 def _sample(run: RunFolder, record: Mapping[str, Any]) -> Sample:
-    kind = _said(record, "kind")
-    places = [_said(record, "stage"), f"step {_said(record, 'step')}", _said(record, "id")]
+    kind = text_of(record, "kind")
+    places = [text_of(record, "stage"), f"step {text_of(record, 'step')}", text_of(record, "id")]
     return Sample(
         run=run.name,
         where=", ".join(place for place in places if place.strip() not in ("", "step")),
         kind=_KINDS.get(kind, kind),
-        language=_said(record, "language"),
-        target=_said(record, "target_language"),
-        detected=_said(record, "detected_language"),
-        prompt=_said(record, "prompt"),
-        rollout=_said(record, "rollout"),
-        gold=_said(record, "gold"),
+        language=text_of(record, "language"),
+        target=text_of(record, "target_language"),
+        detected=text_of(record, "detected_language"),
+        prompt=text_of(record, "prompt"),
+        rollout=text_of(record, "rollout"),
+        gold=text_of(record, "gold"),
     )
-
-
-def _said(record: Mapping[str, Any], key: str) -> str:
-    value = record.get(key)
-    return "" if value is None else str(value)

@@ -53,4 +53,7 @@ def thinned(values: Sequence[tuple[float, ...]], most: int = MOST_POINTS) -> lis
     if group <= 1:
         return list(values)
     parts = [values[i : i + group] for i in range(0, len(values), group)]
-    return [tuple(sum(column) / len(part) for column in zip(*part, strict=True)) for part in parts]
+    means = []
+    for part in parts:
+        means.append(tuple(sum(column) / len(part) for column in zip(*part, strict=True)))
+    return means

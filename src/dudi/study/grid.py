@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -41,14 +41,24 @@ class _Part(BaseModel):
         return self._told
 
 
-class StudyStage(_Part):
+class _Keyed(_Part):
+    keys: dict[str, Any] = Field(default_factory=dict, description="What it sets over its recipe.")
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The keys as `key=value` words of a command line; errors of a recipe name their lines."""
+        return tuple(
+            PlacedWord(f"{key}={_written(value)}", self.place("keys", key)) for key, value in self.keys.items()
+        )
+
+
+class StudyStage(_Keyed):
     """One stage of a row that is a stack: what `dudi stack VERB RECIPE` trains."""
 
     verb: StackVerb
     recipe: str = Field(description="A file, relative to the study's, or the name of a shipped recipe.")
     name: str = Field(default="", description="What later stages of the row call it; empty: its verb.")
     task: str | None = Field(default=None, description="A folder of `dudi stack prepare`: rows and labels are its.")
-    keys: dict[str, Any] = Field(default_factory=dict, description="What the stage sets over its recipe.")
     after: dict[str, str] = Field(
         default_factory=dict,
         description="Keys that are an earlier stage of the row, by its name: {start: align, teacher: teach}.",
@@ -58,11 +68,6 @@ class StudyStage(_Part):
     def called(self) -> str:
         """Its name in the row."""
         return self.name or self.verb
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The keys as `dudi stack` takes them on the command line."""
-        return _words_of(self)
 
 
 class Asked(_Part):
@@ -89,11 +94,10 @@ class Asked(_Part):
         return tuple(words)
 
 
-class StudyRow(_Part):
+class StudyRow(_Keyed):
     """One row of a table."""
 
     name: str = Field(description="What the table calls it.")
-    keys: dict[str, Any] = Field(default_factory=dict, description="What the row sets over the study's recipe.")
     stages: tuple[StudyStage, ...] = Field(
         default=(), description="In the place of `keys`: the stages of a stack, in order; the last one is asked."
     )
@@ -107,13 +111,8 @@ class StudyRow(_Part):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The keys as `dudi train` takes them on the command line."""
-        return (*self.told, *_words_of(self))
-
-
-def _words_of(part: StudyRow | StudyStage) -> tuple[str, ...]:
-    """Keys as `key=value` words of a command line; errors of a recipe name their lines."""
-    return tuple(PlacedWord(f"{key}={_written(value)}", part.place("keys", key)) for key, value in part.keys.items())
+        """With those of the command line in front: what `dudi train` takes."""
+        return (*self.told, *super().words)
 
 
 def _written(value: Any) -> str:
@@ -254,10 +253,11 @@ def _first_problem(error: ValidationError, file: str, root: Node) -> str:
 
 
 def _check_names(study: Study) -> None:
-    names = [row.name for row in study.rows]
-    for number, (row, name) in enumerate(zip(study.rows, names, strict=True)):
-        if name in names[:number]:
-            raise ConfigError(f"{row.place('name')}: two rows are called '{name}'")
+    names: list[str] = []
+    for row in study.rows:
+        if row.name in names:
+            raise ConfigError(f"{row.place('name')}: two rows are called '{row.name}'")
+        names.append(row.name)
     named = [(key, getattr(study, key), study.place(key)) for key in ("candidate", "baseline")]
     named += [("rivals", name, study.place("rivals", number)) for number, name in enumerate(study.rivals)]
     for key, wanted, place in named:
@@ -334,14 +334,18 @@ def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study
         for row in study.rows:
             row._told = () if row.stages else tuple(words)
             for stage in row.stages:
-                stage._told = tuple(own for word in words if (own := _for_stage(word, stage.verb)))
+                stage._told = tuple(_for_stage(words, stage.verb))
     return studies
 
 
-def _for_stage(word: str, verb: str) -> str:
-    """What a word says to a stage: nothing where it names the stages of another verb."""
-    first, _, rest = word.partition(".")
-    return word if first not in get_args(StackVerb) else rest if first == verb else ""
+def _for_stage(words: Sequence[str], verb: str) -> Iterator[str]:
+    """What words say to a stage: nothing where they name the stages of another verb."""
+    for word in words:
+        first, _, rest = word.partition(".")
+        if first not in get_args(StackVerb):
+            yield word
+        elif first == verb:
+            yield rest
 
 
 def shipped_studies() -> list[Path]:

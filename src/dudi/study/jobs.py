@@ -74,8 +74,8 @@ def job_of(study: Study, row: StudyRow, seed: int) -> AnyJob:
 
 
 def _train_job(study: Study, row: StudyRow, seed: int) -> Job:
-    recipe = str(study.recipe_path)
-    return Job("run", key_of(recipe, row.words), seed, recipe, row.words, (row.score,))
+    recipe, words = str(study.recipe_path), row.words
+    return Job("run", key_of(recipe, words), seed, recipe, words, (row.score,))
 
 
 def cost_job(study: Study, row: StudyRow) -> Job:
@@ -132,16 +132,13 @@ def key_of(recipe: str, words: tuple[str, ...]) -> str:
     for part in ("student", "teacher"):
         name = tree.get(part, {}).get("model")
         tree[part] = {**tree.get(part, {}), "weights": None if name is None else weights(str(name))}
-    if own := {source: sums for source in _sources(config) if (sums := files_of(source))}:
+    asked = [] if config.benchmark is None else config.benchmark.name
+    sources = (config.data.train, config.data.eval, *([asked] if isinstance(asked, str) else asked))
+    if own := {source: sums for source in sources if source and (sums := files_of(source))}:
         tree["files"] = own
     for section in tree.get("teachers", {}).values():
         section["weights"] = weights(str(section["model"]))
     return key_from([config.method, tree, _own_settings(config), config.dtype])
-
-
-def _sources(config: RunConfig) -> list[str]:
-    asked = [] if config.benchmark is None else config.benchmark.name
-    return [*filter(None, (config.data.train, config.data.eval)), *([asked] if isinstance(asked, str) else asked)]
 
 
 def _own_settings(config: RunConfig) -> dict[str, Any]:

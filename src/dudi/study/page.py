@@ -54,16 +54,14 @@ def _setting(studies: Sequence[Study], results: Results) -> list[str]:
     if not asked:
         return ["Nothing has been run yet."]
     versions = asked[0].about["versions"]
-    each = list({one.benchmark["fingerprint"]: one for one in asked}.values())
+    each = {one.benchmark["fingerprint"]: one for one in asked}.values()
     # Of two parts of one benchmark, the validation's for learning rates, the test part alone is named.
     whole = {one.benchmark["name"] for one in each if one.benchmark.get("part") == "test"}
     told = [one for one in each if one.benchmark["name"] not in whole or one.benchmark.get("part") == "test"]
     numbers = list(dict.fromkeys(map(_numbers, told)))
-    items = (
-        "; where single answers are kept a lead counts only if a bootstrap over items and seeds carries it too"
-        if any(one.about.get("answers") for one in asked)
-        else ""
-    )
+    items = ""
+    if any(one.about.get("answers") for one in asked):
+        items = "; where single answers are kept a lead counts only if a bootstrap over items and seeds carries it too"
     made = {f", {words}" for one in each if (words := find(one.benchmark["name"]).made.format_map(one.benchmark))}
     return [
         f"Numbers are {'; '.join(numbers)}, mean ± standard deviation over seeds "
@@ -113,7 +111,10 @@ def _section(study: Study, results: Results) -> list[str]:
         return [*lines, "Not run yet."]
     asked = evaluations(study, results)
     there = [metric for metric in study.shown if any(one.values(metric, OVERALL) for one in asked)]
-    lines += [line for metric in study.shown if metric not in there for line in (_nobody_has(metric, asked), "")]
+    scored = dict.fromkeys(name for one in asked for run in one.runs for name in run.scores[OVERALL])
+    known = ", ".join(f"`{name}`" for name in scored if name in METRICS)
+    for metric in (metric for metric in study.shown if metric not in there):
+        lines += [f"No answer was scored by `{metric}`; `metrics` can be {known}.", ""]
     for metric, view in itertools.product(there, study.views):
         if view != OVERALL and not any(one.keys(view) for one in asked):
             continue  # what a stack is asked need not have parts
@@ -130,18 +131,15 @@ def _section(study: Study, results: Results) -> list[str]:
     return lines
 
 
-def _nobody_has(metric: str, asked: Sequence[Evaluation]) -> str:
-    known = dict.fromkeys(name for one in asked for run in one.runs for name in run.scores[OVERALL] if name in METRICS)
-    return f"No answer was scored by `{metric}`; `metrics` can be {', '.join(f'`{name}`' for name in known)}."
-
-
 def _beside(study: Study, results: Results) -> list[str]:
     """Accuracy, macro F1 and time of stacks; no marks, since a lead in macro F1 is not held against other items."""
     cells = []
     for row in study.rows:
         own = results_of(study, row, results)
-        scores = [[100 * value for one in own for value in one.values(metric, OVERALL)] for metric in _OF_STACKS]
-        cells.append((row.name, [*map(_mean, scores), _milliseconds(own)]))
+        means = []
+        for metric in _OF_STACKS:
+            means.append(_mean([100 * value for one in own for value in one.values(metric, OVERALL)]))
+        cells.append((row.name, [*means, _milliseconds(own)]))
     table = grid_of([*(METRICS[metric].title for metric in _OF_STACKS), "ms a row"], cells)
     return [
         "### Macro F1 and time",
@@ -158,7 +156,8 @@ def _milliseconds(runs: Sequence[Evaluation]) -> str:
     spent = [one.about["a_row"] for one in runs if "a_row" in one.about]
     if not spent:
         return DASH
-    reading, translating = (1000 * statistics.median(one[part] for one in spent) for part in ("reading", "translating"))
+    reading = 1000 * statistics.median(one["reading"] for one in spent)
+    translating = 1000 * statistics.median(one["translating"] for one in spent)
     return f"{reading:.1f}" + (f" + {translating:.1f}" if translating else "")
 
 
@@ -172,7 +171,10 @@ def _alignments(study: Study, results: Results) -> list[str]:
     if not rows:
         return []
     codes = list(dict.fromkeys(code for _, found in rows.values() for code in found))
-    cells = [(", ".join(names), [_nearness(found.get(code)) for code in codes]) for names, found in rows.values()]
+    cells = []
+    for names, found in rows.values():
+        near = {code: f"{one['fvu']:.2f}, {one['cosine']:.2f}" for code, one in found.items()}
+        cells.append((", ".join(names), [near.get(code, DASH) for code in codes]))
     return [
         "### Stage 1, without labels",
         "",
@@ -182,10 +184,6 @@ def _alignments(study: Study, results: Results) -> list[str]:
         *markdown(grid_of(codes, cells)).splitlines(),
         "",
     ]
-
-
-def _nearness(found: Mapping[str, float] | None) -> str:
-    return DASH if found is None else f"{found['fvu']:.2f}, {found['cosine']:.2f}"
 
 
 def _runs(study: Study, results: Results) -> str:
@@ -234,18 +232,18 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     pairs = ordered_pairs(rows, {name: [metric.better * value for value in own] for name, own in scores.items()})
     if not pairs:
         return lines
-    by_verdict = {name: [pair for pair in pairs if pair.verdict == name] for name in ("holds", "reversed", "open")}
-    holds, turned, left = (len(own) for own in by_verdict.values())
-    lines += [
+    told: dict[str, list[str]] = {"holds": [], "reversed": [], "open": []}
+    for one in pairs:
+        difference = f"{metric.better * one.difference:+.{metric.digits}f}"
+        told[one.verdict].append(f"{one.higher} over {one.lower} ({difference}, eps {one.eps:.2f})")
+    holds, turned, left = map(len, told.values())
+    lines.append(
         f"Pairs that the paper orders: {len(pairs)}. Significantly so here: {holds}; significantly reversed: {turned}; "
-        f"open: {left}.",
-    ]
-    for verdict, words in (("reversed", "Reversed"), ("open", "Open")):
-        told = [
-            f"{p.higher} over {p.lower} ({metric.better * p.difference:+.{metric.digits}f}, eps {p.eps:.2f})"
-            for p in by_verdict[verdict]
-        ]
-        lines += ["", f"{words} (difference here, eps_min of the one ahead): {'; '.join(told)}."] if told else []
+        f"open: {left}."
+    )
+    for verdict in ("reversed", "open"):
+        if own := "; ".join(told[verdict]):
+            lines += ["", f"{verdict.title()} (difference here, eps_min of the one ahead): {own}."]
     return [*lines, ""]
 
 
@@ -278,7 +276,10 @@ def _cost_cells(study: Study, row: StudyRow, results: Results) -> list[str]:
     if not runs:
         return [DASH] * 6
     clocks = [run.about["training"] for run in runs if run.about.get("training")]
-    times = [f"{statistics.median(one[kind] for one in clocks):.0f}" if clocks else DASH for kind in ("cpu", "wall")]
+    times = []
+    for kind in ("cpu", "wall"):
+        spent = [clock[kind] for clock in clocks]
+        times.append(f"{statistics.median(spent):.0f}" if spent else DASH)
     step, own, whole = flops_of(study, row, results)
     tera = [DASH if value is None else f"{value / 1e12:.2f}" for value in (own, whole)]
     return [str(runs[0].about["steps"][row.score]), *times, DASH if step is None else f"{step / 1e9:.1f}", *tera]

@@ -74,11 +74,13 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
     records = read_jsonl(folder / "metrics.jsonl")
     cold = [record for record in records if record.get("stage") == COLD_START]
     own = [record for record in records if record.get("stage") != COLD_START]
-    clocks = json.loads((folder / SECONDS_FILE).read_text("utf-8")) if (folder / SECONDS_FILE).is_file() else {}
+    clocks = _clocks(folder)
     answers = read_jsonl(folder / ANSWERS)
     row = {"job": job.id, "recipe": Path(job.recipe).name, "words": list(job.words)}
     found = {}
-    for one in (one for one in read_evaluations(folder / SCORES) if one.subject in job.subjects):
+    for one in read_evaluations(folder / SCORES):
+        if one.subject not in job.subjects:
+            continue
         told = (*_TOLD, "guessing") if one.subject == BASE else _TOLD  # the same for all that were asked
         about = row | {key: one.about[key] for key in told if key in one.about}
         if one.subject in (COLD_START, STUDENT):
@@ -94,17 +96,19 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
     return found
 
 
+def _clocks(folder: Path) -> dict[str, Any]:
+    """What `SECONDS_FILE` says; nothing of runs that a shell's lines made."""
+    file = folder / SECONDS_FILE
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
 def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
     """What the folder of a row that is a stack says: its answers packed, all clocks, and how near Stage 1 came."""
     folder = runs / job.id
     if not (folder / SCORES).is_file():
         return {}
     one = next(one for one in read_evaluations(folder / SCORES) if one.name == STUDENT)
-    clocks = [
-        json.loads((runs / stage.id / SECONDS_FILE).read_text("utf-8"))
-        for stage in job.stages
-        if (runs / stage.id / SECONDS_FILE).is_file()
-    ]
+    clocks = [clock for stage in job.stages if (clock := _clocks(runs / stage.id))]
     (spent,) = one.about["seconds"]  # of a row, in mean
     about = {
         "job": job.id,

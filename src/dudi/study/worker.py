@@ -60,7 +60,7 @@ def _into(log: Any) -> Iterator[None]:
 
 
 def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
-    """As `dudi train` does, as far as those go who are asked."""
+    """As `dudi train` does, as far as those go who are asked, with a clock; without a report."""
     seconds: dict[str, Any] = {}
     if {COLD_START, STUDENT} & {*job.subjects}:
         with _clock(seconds, COLD_START):  # alone: the other clock is the method's own
@@ -73,8 +73,9 @@ def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
 
 
 def _start(loaded: Loaded) -> None:
-    """Train the cold start, or take it from another run that has."""
-    loaded.make_trainer(*read_rows(loaded.config, loaded.args, loaded.args.folder)).run_cold_start()
+    """Train the cold start, or take it from another run that has; nothing in a run without one."""
+    if loaded.config.settings["cold_start"] != "none":
+        loaded.make_trainer(*read_rows(loaded.config, loaded.args, loaded.args.folder)).run_cold_start()
 
 
 def _count(job: Job, loaded: Loaded) -> list[Evaluation]:

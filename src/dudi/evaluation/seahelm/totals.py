@@ -61,10 +61,11 @@ def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tupl
         tasks |= {f"{language}/{name}": total for name, total in _tasks(results[language]).items()}
         for name, total in own.items():
             over.setdefault(name, []).append(total)
+    competencies = {name: _mean(own) for name, own in over.items()}
     return {
         "overall": dataclasses.asdict(_mean(languages.values())),
         "by_language": _leaves(languages),
-        "by_competency": _leaves({name: _mean(own) for name, own in over.items()}),
+        "by_competency": _leaves(competencies),
         "by_language_and_competency": {language: _leaves(own) for language, own in table.items()},
         "by_task": _leaves(tasks),
     }
@@ -82,7 +83,10 @@ def pragmatics(results: Mapping[str, Result]) -> Total:
     """
     own = [results[name] for name in _PRAGMATIC_TASKS if name in results]
     counts = [result.counts for result in own if result.counts is not None]
-    sums = [[sum(one.get(phenomenon, (0, 0))[part] for one in counts) for part in (0, 1)] for phenomenon in _PHENOMENA]
+    sums = []
+    for phenomenon in _PHENOMENA:
+        pairs = [one.get(phenomenon, (0, 0)) for one in counts]
+        sums.append((sum(right for right, _ in pairs), sum(total for _, total in pairs)))
     if len(counts) < len(_PRAGMATIC_TASKS) or not all(total for _, total in sums):
         return Total(None, 0, len(own))
     above = 2 * statistics.fmean(right / total for right, total in sums) - 1
@@ -97,7 +101,7 @@ def _competencies(results: Mapping[str, Result], catalogue: Catalogue) -> dict[s
             competency = "linguistic-diagnostics" if task is None else task.competency
             unit = name if task is None else task.group or name
             units.setdefault(competency, {}).setdefault(unit, []).append(total)
-    return {competency: _mean(_mean(group) for group in own.values()) for competency, own in units.items()}
+    return {competency: _mean(map(_mean, own.values())) for competency, own in units.items()}
 
 
 def _tasks(results: Mapping[str, Result]) -> dict[str, Total]:
