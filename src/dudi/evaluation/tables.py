@@ -12,6 +12,8 @@ from dudi.evaluation.records import FLOOR, STUDENT, Evaluation
 from dudi.languages.registry import LANGUAGES
 from dudi.tables import WIDTH, Grid, Laid, grid_of, terminal
 
+GROUP = "group"
+"""Tasks of which a benchmark makes one score in its own way."""
 MOST_SPLITS = 4
 """More splits than these do not fit beside each other."""
 NOT_MEASURED = "-"
@@ -37,6 +39,8 @@ def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
     parts.append(
         cells_table(evaluation, colour) if evaluation.keys(CELLS) else _main_table(evaluation, names, columns, colour)
     )
+    if evaluation.keys(GROUP):
+        parts.append(_groups_table(evaluation, colour))
     if languages:
         parts.append(_metrics_table(evaluation, "By language", "language", names, colour))
     if len(splits) > MOST_SPLITS:
@@ -60,7 +64,8 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
     """
     by_role = by_subject(evaluations)
     if any(one.keys(CELLS) for one in by_role.values()):
-        made = {"By task": tasks_grid, "By language": languages_grid}
+        made = {"By task": tasks_grid, "By group": groups_grid, "By language": languages_grid}
+        made = {title: grid for title, grid in made.items() if grid is not groups_grid or has_groups(by_role)}
         grids = {title: fitting(functools.partial(grid, by_role)) for title, grid in made.items()}
         tables = [terminal(table, title=title, colour=colour) for title, table in grids.items()]
         return "\n\n".join([*tables, *([f"±: {STANDARD_ERROR}"] if any("±" in table for table in tables) else [])])
@@ -194,6 +199,29 @@ def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str,
     return terminal(fitting(made), title=title, colour=colour)
 
 
+def _groups_table(evaluation: Evaluation, colour: bool) -> str:
+    """Groups down, across the metrics of which a group makes one score."""
+    groups = evaluation.keys(GROUP)
+    metrics = _metrics_of_groups([evaluation], groups)
+
+    def made(errors: bool) -> Grid:
+        rows = (
+            (group, [_cell(evaluation, metric, [f"by_{GROUP}", group], errors) for metric in metrics])
+            for group in groups
+        )
+        return grid_of([metric.short or metric.title for metric in metrics], rows)
+
+    return terminal(fitting(made), title="By group", colour=colour)
+
+
+def _metrics_of_groups(evaluations: Iterable[Evaluation], groups: Sequence[str]) -> list[Metric]:
+    found: dict[str, Metric] = {}
+    for one in evaluations:
+        for leaf in (run.scores.get(f"by_{GROUP}", {}).get(group, {}) for run in one.runs for group in groups):
+            found |= {name: one.metric(name) for name in leaf if name not in ("questions", "stderr", *found)}
+    return list(found.values())
+
+
 def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: bool = True) -> str:
     """A mean with its standard deviation over seeds, or else its standard error."""
     mean, std = metric.shown(evaluation.values(metric.name, *place))
@@ -224,6 +252,21 @@ def tasks_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
         metric = main_metric(first, "by_task", task)
         label = f"{task}: {metric.short or metric.title}"
         rows.append((label, [_shown(one, metric, ["by_task", task], errors) for one in by_role.values()]))
+    return grid_of([title(one) for one in by_role.values()], rows)
+
+
+def has_groups(by_role: Mapping[str, Evaluation]) -> bool:
+    """Whether there are groups of tasks with a score of their own."""
+    return any(one.keys(GROUP) for one in by_role.values())
+
+
+def groups_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
+    """Groups of tasks down, each in every metric that it says, everybody in a run across, with standard errors."""
+    rows = []
+    for group in dict.fromkeys(group for one in by_role.values() for group in one.keys(GROUP)):
+        for metric in _metrics_of_groups(by_role.values(), [group]):
+            cells = [_shown(one, metric, [f"by_{GROUP}", group], errors) for one in by_role.values()]
+            rows.append((f"{group}: {metric.short or metric.title}", cells))
     return grid_of([title(one) for one in by_role.values()], rows)
 
 

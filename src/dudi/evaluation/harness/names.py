@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.task_files import TaskFile, find_tasks, of_family, read_task, shipped_tasks
+from dudi.data.task_files import TaskFile, find_tasks, of_family, read_config, read_task, shipped_tasks
 from dudi.errors import ConfigError, did_you_mean
 from dudi.languages.flores import FLORES
 
@@ -118,11 +118,32 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
     if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
         return [_of_file(task) for task in of_family(word, languages)]
     if path.suffix in (".yaml", ".yml") or path.is_dir():
-        if not path.exists():
-            raise ConfigError(f"{word}: no such task file")
-        own = find_tasks(word) if path.is_dir() else [read_task(path)]
+        own = find_tasks(word) if path.is_dir() else [read_task(file) for file in _files(path)]
         return [_of_file(task) for task in own if languages is None or task.language in ("", *languages)]
     return _of_index(word, languages, include, shipped, notes)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or the files that a pattern stands for."""
+    found = [path] if path.exists() else sorted(path.parent.glob(path.name))
+    if not found:
+        raise ConfigError(f"{path}: no such task file")
+    return found
+
+
+def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], list[Path]]:
+    """Words and folders, in which the name of a group stands for its file, and the file's folder is one more.
+
+    Raises:
+        ConfigError: a file that is not valid YAML.
+    """
+    found, folders = [], list(include)
+    for word in words:
+        path = Path(word)
+        group = read_config(path).get("group") if path.suffix in (".yaml", ".yml") and path.is_file() else None
+        found.append(word if group is None else str(group))
+        folders += [] if group is None or path.parent in folders else [path.parent]
+    return found, folders
 
 
 def _of_file(task: TaskFile) -> Named:
@@ -161,6 +182,8 @@ def _in_languages(
     if len(stay) < len(named):
         left = [one.name for one in named if one not in stay]
         notes.append(f"{word}: not asked, in other languages: {_some(left)}")
+        if any(_has_score(index[name]) for name in exact):
+            notes.append(f"{word}: without its own score, which is one of all its tasks")
     if unknown := [one.name for one in stay if not one.language]:
         notes.append(f"{word}: asked, and nobody knows in which language: {_some(unknown)}")
     return whole if stay == named else stay
@@ -176,6 +199,11 @@ def _members(name: str, index: Mapping[str, Any]) -> list[str]:
     if not isinstance(inside, list) or not inside or any(one == name or not isinstance(one, str) for one in inside):
         return [name]
     return [task for one in inside for task in _members(one, index)]
+
+
+def _has_score(entry: Any) -> bool:
+    """Whether a name is that of a group that says how its tasks make one score."""
+    return isinstance(entry.cfg, Mapping) and bool(entry.cfg.get("aggregate_metric_list"))
 
 
 def _in_another(name: str) -> bool:
@@ -226,9 +254,13 @@ def _completed(word: str, languages: Iterable[str], index: Mapping[str, Any]) ->
 
 
 def _of_name(name: str, index: Mapping[str, Any]) -> Named:
-    told, family = language_of(name)
     config = getattr(index[name], "cfg", None)
-    metadata = config.get("metadata") if isinstance(config, Mapping) else None
+    return named_task(name, config.get("metadata") if isinstance(config, Mapping) else None)
+
+
+def named_task(name: str, metadata: object) -> Named:
+    """A task of lm_eval's or of a user's, in the language that its metadata says, or else its name."""
+    told, family = language_of(name)
     stated = metadata.get("language") if isinstance(metadata, Mapping) else None
     if stated and str(stated) != told:
         family = re.sub(f"_{re.escape(str(stated))}$", "", name)

@@ -18,13 +18,14 @@ from jinja2 import TemplateError
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.entry import Outcome, Wanted
 from dudi.evaluation.harness import NAME
-from dudi.evaluation.harness.names import Named, named_tasks
+from dudi.evaluation.harness.names import Named, named_tasks, with_groups
 from dudi.evaluation.records import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from dudi.data.chat import ChatFormat
+    from dudi.evaluation.harness.tasks import Built
 
 SHIPPED = "dudi_"
 """What the names of shipped tasks begin with."""
@@ -107,13 +108,14 @@ class Questions:
     """Chosen tasks with their data.
 
     Args:
-        tasks: By name, each with lm_eval's object.
-        options: How they are asked.
+        built: What is asked, with its data.
+        options: How it is asked.
         notes: What a person should know of the choice.
     """
 
-    def __init__(self, tasks: Mapping[str, tuple[Named, Any]], options: Options, notes: Sequence[str] = ()) -> None:
-        self.tasks, self.options, self.notes = tasks, options, list(notes)
+    def __init__(self, built: Built, options: Options, notes: Sequence[str] = ()) -> None:
+        self.tasks, self.groups, self.options = built.tasks, built.groups, options
+        self.notes, tasks = [*notes, *built.notes], built.tasks
         if options.gen_kwargs:
             for _, task in tasks.values():
                 if task.OUTPUT_TYPE == "generate_until":
@@ -229,7 +231,7 @@ class Questions:
                     task.set_fewshot_seed(seed=seed)
                 with lm.opened():
                     results = self._evaluated(evaluate, lm)
-                runs.append(Run(seed, summed_up(self.tasks, results)))
+                runs.append(Run(seed, summed_up(self.tasks, self.groups, results)))
                 lines += question_lines(self.tasks, results, seed)
                 sent = sent or {name: first_prompt(results["samples"][name]) for name in self.tasks}
         about: dict[str, Any] = {"tasks": {name: _source(task) | sent[name] for name, (_, task) in self.tasks.items()}}
@@ -302,14 +304,15 @@ def choose_tasks(
     if not words:
         raise ConfigError("benchmark lm-eval: name what is asked: --tasks sib200,belebele (docs/tasks.md lists them)")
     wanted = languages or (None if trained is None else list(dict.fromkeys([*trained, "en"])))
-    named, notes = named_tasks(words, wanted, options.include_path)
+    words, include = with_groups(words, options.include_path)
+    named, notes = named_tasks(words, wanted, include)
     if not named:
         raise ConfigError(f"--tasks: {'; '.join(notes)}")
     from dudi.evaluation.harness.tasks import build_tasks
 
     with quiet():
-        tasks, more = build_tasks(named, options.include_path, options.data, options.num_fewshot)
-        return Questions(tasks, options, [*notes, *more])
+        built = build_tasks(named, include, options.data, options.num_fewshot)
+        return Questions(built, options, notes)
 
 
 @contextlib.contextmanager
