@@ -588,7 +588,12 @@ def test_the_score_of_a_group_is_that_of_lm_eval_itself(model, tokenizer, groupe
             for metric in set(leaf) - {"questions", "stderr"}:
                 assert leaf[metric] == pytest.approx(theirs[name][f"{metric},none"])
                 assert leaf["stderr"][metric] == pytest.approx(theirs[name][f"{metric}_stderr,none"])
-        assert by_group["both"]["questions"] == 15 and set(by_group["both"]) == {"questions", "acc", "acc_norm", "stderr"}
+        assert by_group["both"]["questions"] == 15 and set(by_group["both"]) == {
+            "questions",
+            "acc",
+            "acc_norm",
+            "stderr",
+        }
     tasks = [leaf["acc"] for own in runs[0].scores["by_language_and_task"].values() for leaf in own.values()]
     if weighted == "false":
         assert by_group["both"]["acc"] == pytest.approx(statistics.fmean(tasks))

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import fnmatch
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -281,8 +282,15 @@ def task_index(include: tuple[Path, ...], defaults: bool) -> Mapping[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def task_manager(include: tuple[Path, ...], defaults: bool) -> Any:
-    """lm_eval's `TaskManager` over some folders; with its own tasks half a minute of reading."""
+def task_manager(include: tuple[Path, ...], defaults: bool, metadata: str = "{}") -> Any:
+    """lm_eval's `TaskManager` over some folders; with its own tasks half a minute of reading.
+
+    Args:
+        include: The folders.
+        defaults: Whether lm_eval's own tasks are among them.
+        metadata: What tasks are told over their own, as JSON.
+    """
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=[str(folder) for folder in include], include_defaults=defaults)
+    folders = [str(folder) for folder in include]
+    return TaskManager(include_path=folders, include_defaults=defaults, metadata=json.loads(metadata))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,13 @@ class Built:
     notes: Sequence[str]
 
 
-def build_tasks(named: Sequence[Named], include: Sequence[Path], data: Path | None, num_fewshot: int | None) -> Built:
+def build_tasks(
+    named: Sequence[Named],
+    include: Sequence[Path],
+    data: Path | None,
+    num_fewshot: int | None,
+    metadata: Mapping[str, Any],
+) -> Built:
     """The tasks, their data loaded.
 
     Args:
@@ -46,6 +53,7 @@ def build_tasks(named: Sequence[Named], include: Sequence[Path], data: Path | No
         include: Folders of task files.
         data: A folder of local Parquet files, for tasks with `metadata.data`.
         num_fewshot: Examples in front of each question; None leaves it to the task.
+        metadata: What tasks are told over their own.
 
     Raises:
         ConfigError: no data, no examples, a task that cannot be read, one that two groups ask in two ways, or one that
@@ -56,9 +64,9 @@ def build_tasks(named: Sequence[Named], include: Sequence[Path], data: Path | No
     groups: dict[str, Group] = {}
     for one in named:
         if one.file is not None:
-            found[one.name] = one, _of_file(one.file, data, num_fewshot)
+            found[one.name] = one, _of_file(one.file, data, num_fewshot, metadata)
             continue
-        loaded = _of_lm_eval(one, include)
+        loaded = _of_lm_eval(one, include, metadata)
         groups |= loaded["groups"]
         for name, task in loaded["tasks"].items():
             own = one if name == one.name else named_task(name, task.get_config("metadata"))
@@ -93,30 +101,31 @@ def _set_fewshot(task: Task, num_fewshot: int | None) -> bool:
     return own != 0 or not num_fewshot
 
 
-def _of_lm_eval(one: Named, include: Sequence[Path]) -> Mapping[str, Any]:
+def _of_lm_eval(one: Named, include: Sequence[Path], metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     """A name in a user's folders, or among lm_eval's own, as `tasks` and `groups`.
 
     A user's group may hold tasks of lm_eval's.
     """
-    folders = tuple(include)
+    folders, told = tuple(include), json.dumps(metadata)
     if folders and one.name in task_index(folders, False):
         with contextlib.suppress(KeyError, ValueError):
-            found: Mapping[str, Any] = task_manager(folders, False).load([one.name])
+            found: Mapping[str, Any] = task_manager(folders, False, told).load([one.name])
             return found
     try:
-        found = task_manager(folders, True).load([one.name])
+        found = task_manager(folders, True, told).load([one.name])
     except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError) as error:
         raise _explained(one.name, error) from error
     return found
 
 
-def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None) -> Task:
+def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None, metadata: Mapping[str, Any]) -> Task:
     # A copy: --gen-kwargs changes a task's own, and the files are read once a process.
     config = copy.deepcopy({key: value for key, value in file.config.items() if key not in ("tag", "group")})
+    config |= {"metadata": {**(config.get("metadata") or {}), **metadata}} if metadata else {}
     functions = [key for key, value in config.items() if isinstance(value, Function)]
     described = local_data(file)
     if functions and (data is None or described is None):  # lm_eval knows how to find them
-        return _of_lm_eval_file(file)
+        return _of_lm_eval_file(file, metadata)
     if functions:
         raise ConfigError(f"{file.path}: {functions[0]} is a function; --data needs templates")
     if data is not None and described is not None:
@@ -155,9 +164,9 @@ def _dataset(file: TaskFile, split: str, data: Path) -> datasets.Dataset:
     return datasets.Dataset.from_list(documents)
 
 
-def _of_lm_eval_file(file: TaskFile) -> Task:
+def _of_lm_eval_file(file: TaskFile, metadata: Mapping[str, Any]) -> Task:
     try:
-        (task,) = task_manager((), defaults=False).load([str(file.path)])["tasks"].values()
+        (task,) = task_manager((), False, json.dumps(metadata)).load([str(file.path)])["tasks"].values()
     except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise _explained(str(file.path), error) from error
     return task
