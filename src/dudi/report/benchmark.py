@@ -116,11 +116,13 @@ def _splits(result: Result) -> list[str]:
 def _single(result: Result) -> Benchmark:
     if result.has_cells:
         by_task, by_language = tasks_grid(result.evaluations), languages_grid(result.evaluations)
+        lines = (*by_task.lines, *by_language.lines)
+        has_errors = any("±" in entry.text for line in lines for entry in line.entries)
         return Benchmark(
             words=in_words(result),
             by_split=by_task,
             by_language=by_language,
-            details=(*described(result), *_of_errors(by_task, by_language)),
+            details=(*described(result), *((("±", STANDARD_ERROR),) if has_errors else ())),
             exact=False,
         )
     marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
@@ -139,11 +141,6 @@ def _single(result: Result) -> Benchmark:
         chart=Dots("Answered exactly, by language", rows, legend),
         details=described(result),
     )
-
-
-def _of_errors(*grids: Grid) -> tuple[tuple[str, str], ...]:
-    known = any("±" in entry.text for grid in grids for line in grid.lines for entry in line.entries)
-    return (("±", STANDARD_ERROR),) if known else ()
 
 
 def _split_cells(result: Result, subject: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -125,10 +126,10 @@ class LoadedModel(HFLM):
         for place, (_, context, continuation) in enumerate(requests):
             room = max(1, self.max_length + 1 - len(continuation))  # the last token is predicted and not read
             grouped.setdefault(tuple(context[-room:]), []).append(place)
-        questions = [
-            Question(context, [requests[place][2][-self.max_length :] for place in places])
-            for context, places in grouped.items()
-        ]
+        cut = [continuation[-self.max_length :] for _, _, continuation in requests]
+        questions = []
+        for context, places in grouped.items():
+            questions.append(Question(context, [cut[place] for place in places]))
         found: dict[int, tuple[float, bool]] = {}
         for places, own in zip(grouped.values(), costs(self.model, questions, self._done), strict=True):
             found |= {place: (-cost.nats, cost.greedy) for place, cost in zip(places, own, strict=True)}
@@ -154,7 +155,7 @@ class LoadedModel(HFLM):
             found += part
             self._done(len(part))
         nats = iter(found)
-        return [-sum(next(nats) for _ in range(count)) for count in counts]
+        return [-sum(itertools.islice(nats, count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers, until a stop string or the end of the turn."""

@@ -179,11 +179,17 @@ def _in_languages(
     if languages is None or names == [word]:
         return whole
     named = [_of_name(name, index) for name in names]
-    stay = [one for one in named if one.language in languages or not (one.language or _in_another(one.name))]
+    stay = []
+    for one in named:
+        parts = one.name.split("_")
+        other = parts[-1] in _OTHERS.split() or bool(_FLORES_NAME.fullmatch("_".join(parts[-2:])))
+        if one.language in languages or not (one.language or (other and len(parts) > 1)):
+            stay.append(one)
     if len(stay) < len(named):
         left = [one.name for one in named if one not in stay]
         notes.append(f"{word}: not asked, in other languages: {_some(left)}")
-        if any(_has_score(index[name]) for name in exact):
+        configs = [index[name].cfg or {} for name in exact]
+        if any(config.get("aggregate_metric_list") for config in configs):
             notes.append(f"{word}: without its own score, which is one of all its tasks")
     if unknown := [one.name for one in stay if not one.language]:
         notes.append(f"{word}: asked, and nobody knows in which language: {_some(unknown)}")
@@ -200,17 +206,6 @@ def _members(name: str, index: Mapping[str, Any]) -> list[str]:
     if not isinstance(inside, list) or not inside or any(one == name or not isinstance(one, str) for one in inside):
         return [name]
     return [task for one in inside for task in _members(one, index)]
-
-
-def _has_score(entry: Any) -> bool:
-    """Whether a name is that of a group that says how its tasks make one score."""
-    return isinstance(entry.cfg, Mapping) and bool(entry.cfg.get("aggregate_metric_list"))
-
-
-def _in_another(name: str) -> bool:
-    """Whether a name ends with the code of a language that is none of dudi's."""
-    parts = name.split("_")
-    return len(parts) > 1 and (parts[-1] in _OTHERS.split() or bool(_FLORES_NAME.fullmatch("_".join(parts[-2:]))))
 
 
 def _some(names: Sequence[str]) -> str:

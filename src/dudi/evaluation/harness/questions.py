@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SHIPPED = "dudi_"
 """What the names of shipped tasks begin with."""
+_SOURCE = ("dataset_path", "dataset_name", "num_fewshot", "output_type")
+"""What is kept of a task's own words."""
 _STOP = {"stop": "until"}
 """lm_eval's help writes `stop`, which is vLLM's word; of a model that is loaded it is `until`."""
 
@@ -164,13 +166,15 @@ class Questions:
     @property
     def benchmark(self) -> dict[str, Any]:
         """What is asked and how: two evaluations compare where this is the same."""
+        languages = dict.fromkeys(one.language for one, _ in self.tasks.values() if one.language)
+        samples = {name: self.asked[name] for name in self.options.samples}
         return {
             "name": NAME,
             "version": metadata.version("lm_eval"),
             "tasks": [f"{name} {task.VERSION}" for name, (_, task) in self.tasks.items()],
-            "languages": list(dict.fromkeys(one.language for one, _ in self.tasks.values() if one.language)),
+            "languages": list(languages),
             "limit": self.options.limit,
-            **({"samples": {name: self.asked[name] for name in self.options.samples}} if self.options.samples else {}),
+            **({"samples": samples} if samples else {}),  # only then: older records know no such key
             "questions": self.total,
             "fingerprint": self._fingerprint,
             "decoding": self.options.described(),
@@ -289,7 +293,10 @@ class Questions:
                 runs.append(Run(seed, summed_up(self.tasks, self.groups, results)))
                 lines += question_lines(self.tasks, results, seed)
                 sent = sent or {name: first_prompt(results["samples"][name]) for name in self.tasks}
-        about: dict[str, Any] = {"tasks": {name: _source(task) | sent[name] for name, (_, task) in self.tasks.items()}}
+        told: dict[str, dict[str, Any]] = {}
+        for name, (_, task) in self.tasks.items():
+            told[name] = {"version": task.VERSION, **{key: task.get_config(key) for key in _SOURCE}, **sent[name]}
+        about: dict[str, Any] = {"tasks": told}
         better = directions(task for _, task in self.tasks.values())
         about |= {"better": better} if better else {}
         about |= {"notes": self.notes} if self.notes else {}
@@ -395,8 +402,3 @@ def _canonical(name: str, task: Any, document: Mapping[str, Any]) -> bytes:
     choices = task.doc_to_choice(document) if task.config.doc_to_choice is not None else None
     content = [name, document, task.doc_to_text(document), choices, task.doc_to_target(document)]
     return json.dumps(content, ensure_ascii=False, sort_keys=True, default=str).encode() + b"\n"
-
-
-def _source(task: Any) -> dict[str, Any]:
-    keys = ("dataset_path", "dataset_name", "num_fewshot", "output_type")
-    return {"version": task.VERSION, **{key: task.get_config(key) for key in keys}}

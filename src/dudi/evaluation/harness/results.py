@@ -54,16 +54,16 @@ def summed_up(
     cells = [(tasks[name][0], leaf) for name, leaf in by_name.items()]
     languages = dict.fromkeys(one.language for one, _ in cells if one.language)
     families = dict.fromkeys(one.family for one, _ in cells)
+    scores: dict[str, Any] = {OVERALL: averaged(by_name.values()), "by_language": {}, "by_task": {}}
+    own: dict[str, dict[str, Leaf]] = {}
+    for code in languages:
+        own[code] = {one.family: leaf for one, leaf in cells if one.language == code}
+        scores["by_language"][code] = averaged(leaf for one, leaf in cells if one.language == code)
+    for family in families:
+        scores["by_task"][family] = averaged(leaf for one, leaf in cells if one.family == family)
+    scores["by_language_and_task"] = own
     by_group = {name: _group_score(group, by_name) for name, group in groups.items() if group.has_aggregation}
-    return {
-        OVERALL: averaged(leaf for _, leaf in cells),
-        "by_language": {code: averaged(leaf for one, leaf in cells if one.language == code) for code in languages},
-        "by_task": {name: averaged(leaf for one, leaf in cells if one.family == name) for name in families},
-        "by_language_and_task": {
-            code: {one.family: leaf for one, leaf in cells if one.language == code} for code in languages
-        },
-        **({"by_group": by_group} if by_group else {}),
-    }
+    return scores | ({"by_group": by_group} if by_group else {})
 
 
 def directions(tasks: Iterable[Task]) -> dict[str, int]:
