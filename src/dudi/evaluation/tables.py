@@ -32,27 +32,30 @@ def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
         evaluation: On any benchmark.
         colour: Whether to write escape codes for a terminal.
     """
+    tables = [terminal(fitting(made), title=name, colour=colour) for name, made in evaluation_grids(evaluation).items()]
+    known = any(_error(evaluation, metric, ["overall"]) for metric in _measured(evaluation, _LINES))
+    return "\n\n".join([_headline(evaluation), *tables, *([f"± and error: {STANDARD_ERROR}"] if known else [])])
+
+
+def evaluation_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
+    """The tables of one evaluation by their titles, each with its standard errors or without them."""
     languages, splits = evaluation.keys("language"), splits_of(evaluation)
     columns = splits if len(splits) <= MOST_SPLITS else []
     names = {code: language_name(code) for code in languages}
-    parts = [_headline(evaluation)]
-    parts.append(
-        cells_table(evaluation, colour) if evaluation.keys(CELLS) else _main_table(evaluation, names, columns, colour)
-    )
+    main = _measured(evaluation, _LINES)[0]
+    found: dict[str, Callable[[bool], Grid]] = {}
+    if evaluation.keys(CELLS):
+        found |= _cells_grids(evaluation)
+    else:
+        found[main.title.replace(" in %", ", in %")] = lambda errors: _main_grid(evaluation, main, names, columns)
     if evaluation.keys(GROUP):
-        parts.append(_groups_table(evaluation, colour))
+        found["By group"] = functools.partial(_one_by_group, evaluation)
     if languages:
-        parts.append(_metrics_table(evaluation, "By language", "language", names, colour))
+        found["By language"] = functools.partial(_metrics_grid, evaluation, "language", names)
     if len(splits) > MOST_SPLITS:
-        parts.append(_metrics_table(evaluation, "By split", "split", {split: split for split in splits}, colour))
-    metrics = _measured(evaluation, _LINES)
-    shown = [(metric, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics]
-    errors = {metric.name: _error(evaluation, metric, ["overall"]) for metric in metrics}
-    known = any(errors.values())
-    rows = [(metric.title, (mean, errors[metric.name] or std if known else std)) for metric, (mean, std) in shown]
-    table = grid_of(("mean", "error" if known else "std"), rows)
-    parts.append(terminal(table, title="Over all questions", colour=colour))
-    return "\n\n".join([*parts, *([f"± and error: {STANDARD_ERROR}"] if known else [])])
+        found["By split"] = functools.partial(_metrics_grid, evaluation, "split", {split: split for split in splits})
+    found["Over all questions"] = lambda errors: _overall_grid(evaluation)
+    return found
 
 
 def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False) -> str:
@@ -106,17 +109,13 @@ def language_name(code: str) -> str:
     return LANGUAGES[code].name if code in LANGUAGES else code
 
 
-def cells_table(evaluation: Evaluation, colour: bool = False) -> str:
+def _cells_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
     """Tasks down, languages across, each task in the first of its metrics; means with their standard errors."""
     by_unit: dict[str, list[tuple[Metric, str]]] = {}
     for task in evaluation.keys("task"):
         metric = main_metric(evaluation, "by_task", task)
-        by_unit.setdefault(metric.title, []).append((metric, task))
-    parts = []
-    for title, tasks in by_unit.items():
-        table = fitting(functools.partial(_cells_grid, evaluation, tasks))
-        parts.append(terminal(table, title=title.replace(" in %", ", in %"), colour=colour))
-    return "\n\n".join(parts)
+        by_unit.setdefault(metric.title.replace(" in %", ", in %"), []).append((metric, task))
+    return {title: functools.partial(_cells_grid, evaluation, tasks) for title, tasks in by_unit.items()}
 
 
 def _cells_grid(evaluation: Evaluation, tasks: Sequence[tuple[Metric, str]], errors: bool) -> Grid:
@@ -165,9 +164,8 @@ def _headline(evaluation: Evaluation) -> str:
     return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"
 
 
-def _main_table(evaluation: Evaluation, names: dict[str, str], splits: Sequence[str], colour: bool) -> str:
+def _main_grid(evaluation: Evaluation, main: Metric, names: Mapping[str, str], splits: Sequence[str]) -> Grid:
     """The main metric: languages down, splits across."""
-    main = _measured(evaluation, _LINES)[0]
 
     def cells(one: Evaluation, by_split: Sequence[str], overall: Sequence[str]) -> list[str]:
         places = [*([*by_split, split] for split in splits), list(overall)]
@@ -181,37 +179,36 @@ def _main_table(evaluation: Evaluation, names: dict[str, str], splits: Sequence[
     if (guessing := evaluation.guessing()) is not None:
         first = Evaluation("", "", {}, guessing.runs[:1])  # the same for every seed
         rows.append(("guessing", cells(first, ["by_split"], ["overall"])))
-    table = grid_of((*splits, "all"), rows, kinds={"all": "strong", "guessing": "faint"})
-    return terminal(table, title=main.title.replace(" in %", ", in %"), colour=colour)
+    return grid_of((*splits, "all"), rows, kinds={"all": "strong", "guessing": "faint"})
 
 
-def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str, str], colour: bool) -> str:
+def _metrics_grid(evaluation: Evaluation, by: str, names: Mapping[str, str], errors: bool) -> Grid:
     metrics = _measured(evaluation, _COLUMNS)
     metrics = metrics[1:] if by == "language" and len(metrics) > 1 else metrics  # the first has its own table
-
-    def made(errors: bool) -> Grid:
-        rows = (
-            (name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics])
-            for key, name in names.items()
-        )
-        return grid_of([metric.short or metric.title for metric in metrics], rows)
-
-    return terminal(fitting(made), title=title, colour=colour)
+    rows = (
+        (name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics])
+        for key, name in names.items()
+    )
+    return grid_of([metric.short or metric.title for metric in metrics], rows)
 
 
-def _groups_table(evaluation: Evaluation, colour: bool) -> str:
+def _one_by_group(evaluation: Evaluation, errors: bool) -> Grid:
     """Groups down, across the metrics of which a group makes one score."""
     groups = evaluation.keys(GROUP)
     metrics = _metrics_of_groups([evaluation], groups)
+    rows = (
+        (group, [_cell(evaluation, metric, [f"by_{GROUP}", group], errors) for metric in metrics]) for group in groups
+    )
+    return grid_of([metric.short or metric.title for metric in metrics], rows)
 
-    def made(errors: bool) -> Grid:
-        rows = (
-            (group, [_cell(evaluation, metric, [f"by_{GROUP}", group], errors) for metric in metrics])
-            for group in groups
-        )
-        return grid_of([metric.short or metric.title for metric in metrics], rows)
 
-    return terminal(fitting(made), title="By group", colour=colour)
+def _overall_grid(evaluation: Evaluation) -> Grid:
+    metrics = _measured(evaluation, _LINES)
+    shown = [(metric, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics]
+    errors = {metric.name: _error(evaluation, metric, ["overall"]) for metric in metrics}
+    known = any(errors.values())
+    rows = [(metric.title, (mean, errors[metric.name] or std if known else std)) for metric, (mean, std) in shown]
+    return grid_of(("mean", "error" if known else "std"), rows)
 
 
 def _metrics_of_groups(evaluations: Iterable[Evaluation], groups: Sequence[str]) -> list[Metric]:

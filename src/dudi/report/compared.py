@@ -70,10 +70,9 @@ def compared(groups: Sequence[Group], benchmark: str | None = None) -> Compariso
     references = _references(groups, {one.name for one in evaluations}, benchmark)
     colours = {group.label: group.colour for group in groups}
     try:
-        words, tables, by_language = _tables(evaluations, references, _notes(groups, benchmark), colours)
+        return side_by_side(evaluations, references, _notes(groups, benchmark), colours)
     except DudiError as error:  # scores that nobody can read cost the tables, and not the report
         return Comparisons(f"The runs cannot be compared: {error}", (), None, {})
-    return Comparisons(words, tables, _chart(by_language, groups), colours)
 
 
 def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | None:
@@ -109,12 +108,25 @@ def _finite(value: Any) -> Any:
     return {str(key): _finite(inside) for key, inside in value.items()} if isinstance(value, Mapping) else number(value)
 
 
-def _tables(
+def side_by_side(
     evaluations: Sequence[Evaluation],
     references: Sequence[Evaluation],
     notes: Sequence[str],
     colours: Mapping[str, int],
-) -> tuple[str, tuple[Compared, ...], Comparison]:
+    who: str = "runs",
+) -> Comparisons:
+    """Evaluations on one benchmark: tables by split, task, group and language, other metrics, a chart.
+
+    Args:
+        evaluations: Those that are ranked and tested.
+        references: Those that are shown beside them.
+        notes: What stands below the first table.
+        colours: Colours of the first, by their names.
+        who: What the evaluations are of, in words.
+
+    Raises:
+        DudiError: scores that nobody can read.
+    """
     from dudi.comparison.same import differences
     from dudi.comparison.table import compare
 
@@ -125,15 +137,16 @@ def _tables(
     shown_only = [one.name for one in everybody] if other else names
     made = {
         by: compare(everybody, by=by, references=shown_only, allow_different=["all"] if other else ["seeds"])
-        for by in ("split", "language", *(() if any(one.keys("split") for one in everybody) else ("task",)))
+        for by in ("split", "language", *(() if any(one.keys("split") for one in everybody) else ("task",)), "group")
         if any(one.keys(by) for one in everybody)
     }
-    words = f"The runs were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
+    words = f"The {who} were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
     tables = [_table(f"By {by}", table, notes if by == next(iter(made)) else ()) for by, table in made.items()]
     tables = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
     further = _further(everybody, shown_only)
     tables.append(dataclasses.replace(further, grid=_coloured(further.grid, colours)))
-    return words, tuple(tables), made["language"]
+    chart = _chart(made["language"], colours) if "language" in made else None
+    return Comparisons(words, tuple(tables), chart, colours)
 
 
 def _coloured(grid: Grid, colours: Mapping[str, int]) -> Grid:
@@ -223,22 +236,23 @@ def _twice(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{group.label}: seed {', '.join(map(str, again))} is there more than once and counts once"
 
 
-def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
-    """Each group's mean and standard deviation by language."""
+def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
+    """Means by language of those who have a colour, with the standard deviation, of one run the standard error."""
     from dudi.comparison.grid import column_title
 
     if comparison.metric.scale != 100:
         return None
-    marks = {group.label: method_mark(group.colour) for group in groups}
+    marks = {name: method_mark(colour) for name, colour in colours.items()}
     own = [(marks[row.name], row) for row in comparison.rows if row.name in marks]
     rows = []
     for place, column in enumerate(comparison.columns):
         cells = {mark: row.cells[place] for mark, row in own}
+        spreads = {mark: cell.error if cell.std is None else cell.std for mark, cell in cells.items()}
         rows.append(
             DotRow(
                 "all" if column == "overall" else column_title("language", column, long=True),
                 {mark: cell.mean for mark, cell in cells.items()},
-                {mark: cell.std for mark, cell in cells.items() if cell.std is not None},
+                {mark: spread for mark, spread in spreads.items() if spread is not None},
             )
         )
     return Dots(f"{_drawn(comparison)}, by language", rows, {mark: row.name for mark, row in own})

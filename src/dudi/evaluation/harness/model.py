@@ -128,8 +128,8 @@ class LoadedModel(HFLM):
             grouped.setdefault(tuple(context[-room:]), []).append(place)
         cut = [continuation[-self.max_length :] for _, _, continuation in requests]
         questions = []
-        for context, places in grouped.items():
-            questions.append(Question(context, [cut[place] for place in places]))
+        for before, places in grouped.items():
+            questions.append(Question(before, [cut[place] for place in places]))
         found: dict[int, tuple[float, bool]] = {}
         for places, own in zip(grouped.values(), costs(self.model, questions, self._done), strict=True):
             found |= {place: (-cost.nats, cost.greedy) for place, cost in zip(places, own, strict=True)}
