@@ -45,7 +45,7 @@ def evaluation_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]
     main = _measured(evaluation, _LINES)[0]
     found: dict[str, Callable[[bool], Grid]] = {}
     if evaluation.keys(CELLS):
-        found |= _cells_grids(evaluation)
+        found |= cells_grids(evaluation)
     else:
         found[main.title.replace(" in %", ", in %")] = lambda errors: _main_grid(evaluation, main, names, columns)
     if evaluation.keys(GROUP):
@@ -109,10 +109,10 @@ def language_name(code: str) -> str:
     return LANGUAGES[code].name if code in LANGUAGES else code
 
 
-def _cells_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
-    """Tasks down, languages across, each task in the first of its metrics; means with their standard errors."""
+def cells_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
+    """By what is measured: tasks down, languages across, each task in the first of its metrics; none without tasks."""
     by_unit: dict[str, list[tuple[Metric, str]]] = {}
-    for task in evaluation.keys("task"):
+    for task in evaluation.keys("task") if evaluation.keys(CELLS) else ():
         metric = main_metric(evaluation, "by_task", task)
         by_unit.setdefault(metric.title.replace(" in %", ", in %"), []).append((metric, task))
     return {title: functools.partial(_cells_grid, evaluation, tasks) for title, tasks in by_unit.items()}

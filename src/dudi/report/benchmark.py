@@ -30,7 +30,7 @@ class Benchmark:
         meanings: (split, what it means).
         by_language: A single run: before and after by split.
         by_group: A single run: the scores of groups of tasks that a benchmark makes in its own way.
-        tables: One evaluation that no run made: its tables, by title.
+        tables: Of what no run made: the tables of one evaluation, of several each task in each language; by title.
         cells: What stands in the cells of `by_language`.
         compared: Several runs: tables of methods.
         colours: Several runs: label of a method to its colour.

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from dudi.errors import DudiError
 from dudi.evaluation.metrics import METRICS, STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, Run
+from dudi.evaluation.tables import CELLS, main_metric
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.groups import Group
 from dudi.report.results import Result, asks, result_of
 from dudi.report.run_folder import RunFolder, number
-from dudi.tables import Entry, Grid, Line
+from dudi.tables import DASH, Entry, Grid, Line
 
 if TYPE_CHECKING:
     from dudi.comparison.table import Comparison
@@ -142,11 +143,24 @@ def side_by_side(
     }
     words = f"The {who} were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
     tables = [_table(f"By {by}", table, notes if by == next(iter(made)) else ()) for by, table in made.items()]
+    for metric in _of_tasks(first, made):
+        for by in ("language", "task"):
+            also = ["all"] if other else ["seeds"]
+            table = compare(everybody, by=by, metric=metric, references=shown_only, allow_different=also)
+            tables.append(_table(f"By {by}: {table.metric.title}", table, ()))
     tables = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
     further = _further(everybody, shown_only)
     tables.append(dataclasses.replace(further, grid=_coloured(further.grid, colours)))
     chart = _chart(made["language"], colours) if "language" in made else None
     return Comparisons(words, tuple(tables), chart, colours)
+
+
+def _of_tasks(evaluation: Evaluation, made: Mapping[str, Comparison]) -> list[str]:
+    """Metrics that stand for some tasks, beside the one that the tables have."""
+    if not evaluation.keys(CELLS) or not made:
+        return []
+    found = dict.fromkeys(main_metric(evaluation, "by_task", task).name for task in evaluation.keys("task"))
+    return [name for name in found if name != next(iter(made.values())).metric.name]
 
 
 def _coloured(grid: Grid, colours: Mapping[str, int]) -> Grid:
@@ -167,10 +181,20 @@ def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compar
     return Compared(
         heading,
         title(comparison),
-        grid(comparison, std=has_std(comparison), long=True),
+        _measured(grid(comparison, std=has_std(comparison), long=True)),
         eps_grid(comparison, long=True) if comparison.tests else None,
         (*remarks(comparison, "Bold", "underlined"), *notes),
     )
+
+
+def _measured(table: Grid) -> Grid:
+    """A table without columns that nobody has a number in: a task has a metric of its own."""
+    kept = [
+        place for place in range(len(table.columns)) if any(line.entries[place].text != DASH for line in table.lines)
+    ]
+    columns = tuple(table.columns[place] for place in kept)
+    lines = [dataclasses.replace(line, entries=tuple(line.entries[place] for place in kept)) for line in table.lines]
+    return dataclasses.replace(table, columns=columns, lines=tuple(lines))
 
 
 def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Compared:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
-from dudi.evaluation.tables import TITLES, evaluation_grids, main_metric
+from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
 from dudi.report import samples
 from dudi.report.benchmark import Benchmark
 from dudi.report.charts import inline, key_mark
@@ -108,17 +108,13 @@ def read_page(folders: Sequence[Path]) -> Page:
         ConfigError: two that are called the same.
         DataError: a file that cannot be read.
     """
-    from dudi.comparison.load import load_evaluations
-
-    words: dict[str, list[str]] = {}
-    for folder in folders:
-        for one in read_evaluations(folder / FILE):
-            words.setdefault(str(one.benchmark.get("name")), []).append(f"{folder}:{one.subject or one.name}")
-    by_benchmark = {name: load_evaluations(own, name) for name, own in words.items()}
-    names = dict.fromkeys(one.name for own in by_benchmark.values() for one in own)
+    everybody = _renamed(folders)
+    by_benchmark: dict[str, list[Evaluation]] = {}
+    for one in everybody:
+        by_benchmark.setdefault(str(one.benchmark.get("name")), []).append(one)
+    names = dict.fromkeys(one.name for one in everybody)
     colours = {name: place for place, name in enumerate(names)}
     sections = [_section(name, own, colours) for name, own in by_benchmark.items()]
-    everybody = [one for own in by_benchmark.values() for one in own]
     return Page(
         ", ".join(names),
         _glance(by_benchmark, colours),
@@ -126,6 +122,22 @@ def read_page(folders: Sequence[Path]) -> Page:
         {name: shown for name, own in by_benchmark.items() if (shown := _answers(own, colours))},
         _versions(everybody),
     )
+
+
+def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
+    """All evaluations; those of a name that several folders have are called after their folder."""
+    read = [(folder.resolve(), one) for folder in folders for one in read_evaluations(folder / FILE)]
+    owners: dict[str, set[Path]] = {}
+    for folder, one in read:
+        owners.setdefault(one.name, set()).add(folder)
+    found: dict[tuple[str, str], Evaluation] = {}
+    for folder, one in read:
+        name = folder.name if len(owners[one.name]) > 1 else one.name
+        place = str(one.benchmark.get("name")), name
+        if place in found:
+            raise ConfigError(f"{folder}: another folder is called '{name}' too; rename one")
+        found[place] = dataclasses.replace(one, name=name)
+    return list(found.values())
 
 
 def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> Benchmark:
@@ -137,9 +149,11 @@ def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str,
         references = [] if guessing is None else [dataclasses.replace(guessing, name=TITLES[FLOOR])]
         own = {one.name: colours[one.name] for one in evaluations}
         found = side_by_side(evaluations, references, (), own, "models")
-        return Benchmark(
-            name, found.words, compared=found.tables, colours=own, chart=found.chart, details=details, meanings=meanings
-        )
+        cells: dict[str, Grid] = {}
+        for one in evaluations:
+            cells |= {f"{one.name}: {title}": made(True) for title, made in cells_grids(one).items()}
+        section = Benchmark(name, found.words, compared=found.tables, colours=own, chart=found.chart, tables=cells)
+        return dataclasses.replace(section, details=details, meanings=meanings)
     grids = {title: made(True) for title, made in evaluation_grids(first).items()}
     return Benchmark(name, tables=grids, chart=_chart(first, colours[first.name]), details=details, meanings=meanings)
 
@@ -154,9 +168,8 @@ def _chart(evaluation: Evaluation, colour: int) -> Dots | None:
     for code, place in places.items():
         values = [metric.scale * value for value in evaluation.values(metric.name, *place)]
         error = evaluation.error(metric.name, *place)
-        name = code if code == "all" else samples.language_title(code)
         spread = {} if error is None else {mark: metric.scale * error}
-        rows.append(DotRow(name, {mark: sum(values) / len(values) if values else None}, spread))
+        rows.append(DotRow(language_name(code), {mark: sum(values) / len(values) if values else None}, spread))
     return Dots(f"{metric.title.removesuffix(' in %')}, by language", rows, {mark: evaluation.name})
 
 
