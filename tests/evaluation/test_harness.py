@@ -615,6 +615,15 @@ def test_a_group_of_which_languages_leave_tasks_out_has_no_score(grouped, model,
     assert "by_group" not in asked("mine_th", ["th"])[1]
 
 
+def test_a_pattern_of_files_takes_a_group_and_its_tasks_once(grouped, model, tokenizer):
+    folder = grouped("true")
+    questions = choose_tasks([str(folder / "[fg]*.yaml")], None, Options(limit=1))
+    assert list(questions.tasks) == ["few_en", "mine_th", "mine_ind_Latn"]
+    assert "both" in put(questions, model, tokenizer, [0])[0][0].scores["by_group"]
+    with pytest.raises(ConfigError, match="no such task file"):
+        choose_tasks([str(folder / "z*.yaml")], None, Options())
+
+
 def test_a_task_that_two_groups_ask_in_two_ways_is_asked_in_neither(grouped):
     folder = grouped("true")
     (folder / "same.yaml").write_text("group: same\ntask: [few_en]\n", encoding="utf-8")

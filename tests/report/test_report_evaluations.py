@@ -1,11 +1,14 @@
 """`dudi report` over folders that `dudi eval` wrote: several models, benchmarks, seeds, languages and tasks."""
 
+import dataclasses
 import json
+import re
 
 import pytest
 
 from dudi.errors import ConfigError
 from dudi.evaluation.records import Evaluation, Run, write_evaluations
+from dudi.evaluation.tables import benchmark_tables, evaluation_tables
 from dudi.report import write_report
 from report_helpers import build_asked, page_of
 
@@ -89,6 +92,12 @@ def test_models_side_by_side(evals):
     assert [text for text in again.texts if "written" not in text and "figures" not in text] == [
         text for text in page.texts if "written" not in text and "figures" not in text
     ]
+
+
+def test_groups_stand_in_the_tables_of_a_run_and_of_a_command():
+    one = dataclasses.replace(of_tasks("one", 0.3), subject="student")
+    assert re.search(r"By group\n +one\ntopics: acc, % +55.0 ±5.5\n", benchmark_tables([one]))
+    assert re.search(r"By group\n +acc, %\ntopics +55.0 ±5.5\n", evaluation_tables(one))
 
 
 def test_models_that_were_not_asked_the_same(tmp_path):

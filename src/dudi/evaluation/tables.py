@@ -48,8 +48,9 @@ def evaluation_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]
         found |= cells_grids(evaluation)
     else:
         found[main.title.replace(" in %", ", in %")] = lambda errors: _main_grid(evaluation, main, names, columns)
-    if evaluation.keys(GROUP):
-        found["By group"] = functools.partial(_one_by_group, evaluation)
+    if groups := {name: name for name in evaluation.keys(GROUP)}:
+        metrics = _metrics_of_groups([evaluation], list(groups))
+        found["By group"] = functools.partial(_rows_of, evaluation, GROUP, groups, metrics)
     if languages:
         found["By language"] = functools.partial(_metrics_grid, evaluation, "language", names)
     if len(splits) > MOST_SPLITS:
@@ -185,20 +186,15 @@ def _main_grid(evaluation: Evaluation, main: Metric, names: Mapping[str, str], s
 def _metrics_grid(evaluation: Evaluation, by: str, names: Mapping[str, str], errors: bool) -> Grid:
     metrics = _measured(evaluation, _COLUMNS)
     metrics = metrics[1:] if by == "language" and len(metrics) > 1 else metrics  # the first has its own table
-    rows = (
-        (name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics])
-        for key, name in names.items()
-    )
-    return grid_of([metric.short or metric.title for metric in metrics], rows)
+    return _rows_of(evaluation, by, names, metrics, errors)
 
 
-def _one_by_group(evaluation: Evaluation, errors: bool) -> Grid:
-    """Groups down, across the metrics of which a group makes one score."""
-    groups = evaluation.keys(GROUP)
-    metrics = _metrics_of_groups([evaluation], groups)
-    rows = (
-        (group, [_cell(evaluation, metric, [f"by_{GROUP}", group], errors) for metric in metrics]) for group in groups
-    )
+def _rows_of(
+    evaluation: Evaluation, by: str, names: Mapping[str, str], metrics: Sequence[Metric], errors: bool
+) -> Grid:
+    rows = []
+    for key, name in names.items():
+        rows.append((name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics]))
     return grid_of([metric.short or metric.title for metric in metrics], rows)
 
 

@@ -19,6 +19,8 @@ _LOADED = ("hf", "hf-auto", "huggingface")
 """What lm_eval calls a model that transformers loads."""
 _MODEL_ARGS = ("revision", "dtype", "device", "trust_remote_code", "batch_size", "max_batch_size")
 """Of `--model-args`, those that are options of dudi's under the same name."""
+_USUAL = {"dtype": AUTO, "device": AUTO}
+"""What options are where nobody gives them; else None or false."""
 _OTHERWISE = {
     ("--predict-only", "-x"): "answers are always scored, and each stands in answers.jsonl",
     ("--use-cache", "-c"): "single answers are not kept; a finished evaluation is, and is not run again",
@@ -106,10 +108,6 @@ def settle_model(given: argparse.Namespace) -> None:
         _check_base(str(adapter), str(pretrained))
     if given.model is None:
         raise ConfigError("name a model: dudi eval MODEL, or --model-args pretrained=MODEL (see dudi eval --help)")
-
-
-_USUAL = {"dtype": AUTO, "device": AUTO}
-"""What options are where nobody gives them; else None or false."""
 
 
 def _set_once(given: argparse.Namespace, name: str, value: Any) -> None:

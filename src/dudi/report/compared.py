@@ -136,17 +136,17 @@ def side_by_side(
     other = [found[0].text for one in evaluations[1:] if (found := differences(first, one, seeds=False))]
     everybody = [*evaluations, *references]
     shown_only = [one.name for one in everybody] if other else names
-    made = {
-        by: compare(everybody, by=by, references=shown_only, allow_different=["all"] if other else ["seeds"])
-        for by in ("split", "language", *(() if any(one.keys("split") for one in everybody) else ("task",)), "group")
-        if any(one.keys(by) for one in everybody)
-    }
+    allowed = ["all"] if other else ["seeds"]
+    columns: list[str] = []
+    for key in ("split", "language", "task", "group"):
+        if any(one.keys(key) for one in everybody) and not (key == "task" and "split" in columns):
+            columns.append(key)
+    made = {by: compare(everybody, by=by, references=shown_only, allow_different=allowed) for by in columns}
     words = f"The {who} were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
     tables = [_table(f"By {by}", table, notes if by == next(iter(made)) else ()) for by, table in made.items()]
     for metric in _of_tasks(first, made):
         for by in ("language", "task"):
-            also = ["all"] if other else ["seeds"]
-            table = compare(everybody, by=by, metric=metric, references=shown_only, allow_different=also)
+            table = compare(everybody, by=by, metric=metric, references=shown_only, allow_different=allowed)
             tables.append(_table(f"By {by}: {table.metric.title}", table, ()))
     tables = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
     further = _further(everybody, shown_only)
@@ -189,11 +189,14 @@ def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compar
 
 def _measured(table: Grid) -> Grid:
     """A table without columns that nobody has a number in: a task has a metric of its own."""
-    kept = [
-        place for place in range(len(table.columns)) if any(line.entries[place].text != DASH for line in table.lines)
-    ]
+    kept: list[int] = []
+    for place in range(len(table.columns)):
+        if any(line.entries[place].text != DASH for line in table.lines):
+            kept.append(place)
+    lines = []
+    for line in table.lines:
+        lines.append(dataclasses.replace(line, entries=tuple(line.entries[place] for place in kept)))
     columns = tuple(table.columns[place] for place in kept)
-    lines = [dataclasses.replace(line, entries=tuple(line.entries[place] for place in kept)) for line in table.lines]
     return dataclasses.replace(table, columns=columns, lines=tuple(lines))
 
 
@@ -272,13 +275,9 @@ def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
     for place, column in enumerate(comparison.columns):
         cells = {mark: row.cells[place] for mark, row in own}
         spreads = {mark: cell.error if cell.std is None else cell.std for mark, cell in cells.items()}
-        rows.append(
-            DotRow(
-                "all" if column == "overall" else column_title("language", column, long=True),
-                {mark: cell.mean for mark, cell in cells.items()},
-                {mark: spread for mark, spread in spreads.items() if spread is not None},
-            )
-        )
+        known = {mark: spread for mark, spread in spreads.items() if spread is not None}
+        name = "all" if column == "overall" else column_title("language", column, long=True)
+        rows.append(DotRow(name, {mark: cell.mean for mark, cell in cells.items()}, known))
     return Dots(f"{_drawn(comparison)}, by language", rows, {mark: row.name for mark, row in own})
 
 

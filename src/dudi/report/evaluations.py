@@ -115,13 +115,10 @@ def read_page(folders: Sequence[Path]) -> Page:
     names = dict.fromkeys(one.name for one in everybody)
     colours = {name: place for place, name in enumerate(names)}
     sections = [_section(name, own, colours) for name, own in by_benchmark.items()]
-    return Page(
-        ", ".join(names),
-        _glance(by_benchmark, colours),
-        tuple(dataclasses.replace(one, name=one.name if len(sections) > 1 else "") for one in sections),
-        {name: shown for name, own in by_benchmark.items() if (shown := _answers(own, colours))},
-        _versions(everybody),
-    )
+    if len(sections) == 1:
+        sections = [dataclasses.replace(sections[0], name="")]
+    answers = {name: shown for name, own in by_benchmark.items() if (shown := _answers(own, colours))}
+    return Page(", ".join(names), _glance(by_benchmark, colours), tuple(sections), answers, _versions(everybody))
 
 
 def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
@@ -227,7 +224,7 @@ def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> l
     for one in evaluations:
         first = dataclasses.replace(one, runs=one.runs[:1], parts=())
         tables.append({str(line.get("id")): line for line in lines_of(first) if str(line.get("answer", "")).strip()})
-    shared = [name for name in tables[0] if all(name in table for table in tables)]
+    shared = set.intersection(*map(set, tables))
     by_language: dict[str, dict[str, list[str]]] = {}
     for name in sorted(shared, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
         line = tables[0][name]
@@ -239,11 +236,13 @@ def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> l
         turns = [(place, task, name) for task, own in tasks.items() for place, name in enumerate(own)]
         for _, task, name in sorted(turns)[:PER_LANGUAGE]:
             line = tables[0][name]
-            answers = tuple(
-                (one.name, str(table[name].get("answer")), table[name].get("exact"), colours[one.name])
-                for one, table in zip(evaluations, tables, strict=True)
+            answers = []
+            for one, table in zip(evaluations, tables, strict=True):
+                own = table[name]
+                answers.append((one.name, str(own.get("answer")), own.get("exact"), colours[one.name]))
+            found.append(
+                Shown(code, task, str(line.get("question", "")), str(line.get("reference", "")), tuple(answers))
             )
-            found.append(Shown(code, task, str(line.get("question", "")), str(line.get("reference", "")), answers))
     return found
 
 

@@ -45,7 +45,7 @@ def rendered(
 
 
 class LoadedModel(HFLM):
-    """`HFLM` with four differences, each of which moves numbers of some tokenizers or saves work.
+    """`HFLM` with four differences, each of which moves numbers of some tokenizers, or saves work or memory.
 
     - A context is read once for all its choices, and the head is applied to the choices' positions only.
     - Where a tokenizer merges the end of a context with the beginning of a choice, the choice is tokenised by itself:
@@ -54,8 +54,7 @@ class LoadedModel(HFLM):
     - The bits of a whole text do not hold those of a beginning-of-sequence token behind the first one, which some
       tokenizers (Gemma, Llama) add.
 
-    - Where memory runs out, what is answered together is halved, and halved again. What it costs is no other score: an
-      answer does not hang on its batch.
+    - Where memory runs out, what is answered together is halved, and halved again. Scores differ by rounding alone.
 
     What `generation_config.json` says of sampling and of penalties has no say; the ids that end an answer have.
 

@@ -119,21 +119,15 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
     if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
         return [_of_file(task) for task in of_family(word, languages)]
     if path.suffix in (".yaml", ".yml") or path.is_dir():
-        own = find_tasks(word) if path.is_dir() else [read_task(file) for file in _files(path)]
+        if not path.exists():
+            raise ConfigError(f"{word}: no such task file")
+        own = find_tasks(word) if path.is_dir() else [read_task(path)]
         return [_of_file(task) for task in own if languages is None or task.language in ("", *languages)]
     return _of_index(word, languages, include, shipped, notes)
 
 
-def _files(path: Path) -> list[Path]:
-    """A file, or the files that a pattern stands for."""
-    found = [path] if path.exists() else sorted(path.parent.glob(path.name))
-    if not found:
-        raise ConfigError(f"{path}: no such task file")
-    return found
-
-
 def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], list[Path]]:
-    """Words and folders, in which the name of a group stands for its file, and the file's folder is one more.
+    """Words and folders: files in place of their pattern, a group's name in place of its file, its folder added.
 
     Raises:
         ConfigError: a file that is not valid YAML.
@@ -141,9 +135,13 @@ def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str
     found, folders = [], list(include)
     for word in words:
         path = Path(word)
-        group = read_config(path).get("group") if path.suffix in (".yaml", ".yml") and path.is_file() else None
-        found.append(word if group is None else str(group))
-        folders += [] if group is None or path.parent in folders else [path.parent]
+        if path.suffix not in (".yaml", ".yml") or path.is_dir():
+            found.append(word)
+            continue
+        for file in [path] if path.exists() else sorted(path.parent.glob(path.name)) or [path]:
+            group = read_config(file).get("group") if file.is_file() else None
+            found.append(str(file) if group is None else str(group))
+            folders += [] if group is None or file.parent in folders else [file.parent]
     return found, folders
 
 

@@ -70,9 +70,10 @@ def build_tasks(
         groups |= loaded["groups"]
         for name, task in loaded["tasks"].items():
             own = one if name == one.name else named_task(name, task.get_config("metadata"))
-            if name in found and found[name][1].dump_config() != task.dump_config():
+            if name not in found:
+                found[name] = own, task
+            elif _keys_of(found[name][1]) != _keys_of(task):
                 raise ConfigError(f"--tasks: {name} is asked in two ways, one of them in {one.name}; ask one at a time")
-            found.setdefault(name, (own, task))
     for name, (_, task) in found.items():
         _check_kind(name, task)
     apart, notes = told_apart(one for one, _ in found.values())
@@ -81,6 +82,11 @@ def build_tasks(
         notes.append(f"without examples, as the task has it, whatever --num-fewshot says: {', '.join(fixed)}")
     tasks = {name: (one, task) for one, (name, (_, task)) in zip(apart, found.items(), strict=True)}
     return Built(tasks, groups, notes)
+
+
+def _keys_of(task: Task) -> dict[str, Any]:
+    """A task's keys but its metadata, in which lm_eval notes the file."""
+    return {key: value for key, value in task.dump_config().items() if key != "metadata"}
 
 
 def _check_kind(name: str, task: Task) -> None:
