@@ -532,3 +532,104 @@ def test_a_file_in_another_language_is_left_out_and_one_of_none_is_asked(tmp_pat
     for words in (files, [str(tmp_path)]):
         named, _ = named_tasks(words, ["th"])
         assert {one.name: one.language for one in named} == {"x_th": "th", "held_out": ""}
+
+
+# groups
+
+GROUPED = """
+group: both
+task:
+  - mine_th
+  - mine_ind_Latn
+  - {group: inner, task: [few_en], aggregate_metric_list: [{metric: acc_norm, weight_by_size: true}]}
+aggregate_metric_list:
+  - {metric: acc, aggregation: mean, weight_by_size: WEIGHTED}
+  - {metric: acc_norm, aggregation: mean, weight_by_size: true}
+metadata: {version: 1}
+"""
+
+
+@pytest.fixture
+def grouped(own, tmp_path):
+    """A folder with a group of three tasks of two sizes, by WEIGHTED."""
+
+    def written(weighted):
+        for file in own.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        few = [{"q": f"{n}", "choices": ["a", "b"], "right": n % 2} for n in range(3)]
+        lines = "".join(json.dumps(row) + "\n" for row in few)
+        (tmp_path / "few.jsonl").write_text(lines, encoding="utf-8")
+        text = OWN.replace("FILE", str(tmp_path / "few.jsonl")).replace("mine_th", "few_en")
+        (tmp_path / "few.yaml").write_text(text, encoding="utf-8")
+        (tmp_path / "group.yaml").write_text(GROUPED.replace("WEIGHTED", weighted), encoding="utf-8")
+        return tmp_path
+
+    return written
+
+
+@pytest.mark.parametrize("weighted", ["true", "false"])
+def test_the_score_of_a_group_is_that_of_lm_eval_itself(model, tokenizer, grouped, weighted):
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    folder = grouped(weighted)
+    theirs = simple_evaluate(
+        HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2),
+        tasks=["both"],
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+        bootstrap_iters=10,
+    )["groups"]
+    for words, options in ((["both"], Options(include_path=(folder,))), ([str(folder / "group.yaml")], Options())):
+        runs, _, _ = put(choose_tasks(words, None, options), model, tokenizer, [0])
+        by_group = runs[0].scores["by_group"]
+        assert set(by_group) == set(theirs) == {"both", "both::inner"}
+        for name, leaf in by_group.items():
+            for metric in set(leaf) - {"questions", "stderr"}:
+                assert leaf[metric] == pytest.approx(theirs[name][f"{metric},none"])
+                assert leaf["stderr"][metric] == pytest.approx(theirs[name][f"{metric}_stderr,none"])
+        assert by_group["both"]["questions"] == 15 and set(by_group["both"]) == {
+            "questions",
+            "acc",
+            "acc_norm",
+            "stderr",
+        }
+    tasks = [leaf["acc"] for own in runs[0].scores["by_language_and_task"].values() for leaf in own.values()]
+    if weighted == "false":
+        assert by_group["both"]["acc"] == pytest.approx(statistics.fmean(tasks))
+
+
+def test_a_group_of_which_languages_leave_tasks_out_has_no_score(grouped, model, tokenizer):
+    folder = grouped("true")
+    text = "group: two\ntask: [mine_th, mine_ind_Latn]\naggregate_metric_list: [{metric: acc}]\n"
+    (folder / "two.yaml").write_text(text, encoding="utf-8")
+
+    def asked(word, languages):
+        questions = choose_tasks([word], languages, Options(include_path=(folder,), limit=1))
+        return questions.notes, put(questions, model, tokenizer, [0])[0][0].scores
+
+    notes, scores = asked("two", ["th"])
+    assert "two: without its own score, which is one of all its tasks" in notes and "by_group" not in scores
+    notes, scores = asked("two", ["th", "id"])
+    assert notes == [] and set(scores["by_group"]) == {"two"}
+    assert "by_group" not in asked("mine_th", ["th"])[1]
+
+
+def test_a_pattern_of_files_takes_a_group_and_its_tasks_once(grouped, model, tokenizer):
+    folder = grouped("true")
+    questions = choose_tasks([str(folder / "[fg]*.yaml")], None, Options(limit=1))
+    assert list(questions.tasks) == ["few_en", "mine_th", "mine_ind_Latn"]
+    assert "both" in put(questions, model, tokenizer, [0])[0][0].scores["by_group"]
+    with pytest.raises(ConfigError, match="no such task file"):
+        choose_tasks([str(folder / "z*.yaml")], None, Options())
+
+
+def test_a_task_that_two_groups_ask_in_two_ways_is_asked_in_neither(grouped):
+    folder = grouped("true")
+    (folder / "same.yaml").write_text("group: same\ntask: [few_en]\n", encoding="utf-8")
+    other = "group: other\ntask: [{task: few_en, num_fewshot: 1}]\n"
+    (folder / "other.yaml").write_text(other, encoding="utf-8")
+    options = Options(include_path=(folder,))
+    assert list(choose_tasks(["both", "same"], None, options).tasks) == ["mine_th", "mine_ind_Latn", "few_en"]
+    with pytest.raises(ConfigError, match="few_en is asked in two ways, one of them in other; ask one at a time"):
+        choose_tasks(["same", "other"], None, options)

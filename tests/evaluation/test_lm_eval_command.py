@@ -164,7 +164,7 @@ def test_more_words_of_lm_eval(models, sets, tmp_path, capsys):
     assert found.seeds == [1234] and found.benchmark["limit"] == 0.5
     assert found.benchmark["decoding"]["fewshot_as_multiturn"] and found.keys("task") == ["sib200", "ntrex_bits"]
     refused = {
-        ("--model_args", "pretrained=gpt2"): "--model-args: the model is the first word: dudi eval MODEL",
+        ("--model_args", "pretrained=gpt2"): "--model-args: model is gpt2 there, and",
         ("--verbosity", "DEBUG"): "--verbosity: what lm_eval says goes nowhere",
         ("--batch_sizes", 8): "--batch_sizes is not an option (did you mean '--batch-size'?)",
         ("--seed", "0,1,2,3"): "several runs are written --seed 0 1 2 3",
@@ -214,10 +214,10 @@ def test_single_models_are_compared_question_by_question(models, sets, tmp_path,
 
 
 def test_generation_keywords_are_values():
-    found = _pairs("temperature=1e-5, do_sample=false,until=x y,stop=2024-01-01")
+    found = _pairs("--gen-kwargs", "temperature=1e-5, do_sample=false,until=x y,stop=2024-01-01")
     assert found == {"temperature": 1e-5, "do_sample": False, "until": "x y", "stop": "2024-01-01"}
     with pytest.raises(ConfigError, match=r"--gen-kwargs: until: \[INST is no value; a list is written"):
-        _pairs("until=[INST")
+        _pairs("--gen-kwargs", "until=[INST")
 
 
 def test_what_is_refused(models, sets, capsys):

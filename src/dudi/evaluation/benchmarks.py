@@ -63,7 +63,7 @@ LM_EVAL = Benchmark(
     plain=True,
     options=(
         *("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
-        *("gen_kwargs", "include_path", "data", "limit"),
+        *("gen_kwargs", "include_path", "data", "samples", "metadata", "limit"),
     ),
     seed=1234,  # that of lm_eval's own command line
     how=_with_examples,

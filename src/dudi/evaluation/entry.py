@@ -82,6 +82,21 @@ class Outcome:
     about: Mapping[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Preview:
+    """A question as it is sent.
+
+    Attributes:
+        name: Of its task.
+        prompt: All that the model reads: system turn, examples, chat template.
+        reference: What is right.
+    """
+
+    name: str
+    prompt: str
+    reference: str
+
+
 class Asked(Protocol):
     """Questions that were chosen and checked, ready for any model."""
 
@@ -116,6 +131,18 @@ class Asked(Protocol):
 
     def prompts(self) -> Iterator[str]:
         """Every question in its words, without a chat template."""
+
+    def previews(self, chat: ChatFormat, seed: int) -> Iterator[Preview]:
+        """The first question of each task and language, before any model is there.
+
+        Args:
+            chat: The model's chat format.
+            seed: Of the examples that are drawn.
+        """
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What is asked and how, in full: `benchmark`, and what its tasks say of themselves."""
 
     def ask(
         self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
@@ -63,7 +64,7 @@ def costs(
 
     A question with several continuations of more than one token is read once into a cache, which is then repeated for
     the continuations. With a model whose cache cannot be repeated so, which the longest of them shows, each
-    continuation is read with its context.
+    continuation is read with its context. Questions for which memory is too small are read in halves.
 
     Args:
         model: A causal language model in eval mode.
@@ -76,9 +77,19 @@ def costs(
     head = head_of(model)
     found: dict[int, list[Cost]] = {}
     shared = _can_share(model, head, questions)
-    for batch in _batches(questions, model.device):
+    waiting = collections.deque(_batches(questions, model.device))
+    while waiting:
+        batch = waiting.popleft()
         own = [questions[place] for place in batch]
-        found |= dict(zip(batch, _shared(model, head, own) if shared else _whole(model, head, own), strict=True))
+        try:
+            costs_of_batch = _shared(model, head, own) if shared else _whole(model, head, own)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            half = len(batch) // 2
+            waiting.extendleft((batch[half:], batch[:half]))
+            continue
+        found |= dict(zip(batch, costs_of_batch, strict=True))
         done(len(batch))
     return [found[place] for place in range(len(questions))]
 
@@ -190,7 +201,10 @@ def _costs(head: Head, states: Tensor, texts: Sequence[Ids]) -> list[Cost]:
 
 @torch.no_grad()
 def text_nats(
-    model: PreTrainedModel, texts: Sequence[tuple[Ids, Ids]], batch_size: int, done: Callable[[int], None]
+    model: PreTrainedModel,
+    texts: Sequence[tuple[Ids, Ids]],
+    batch_size: int,
+    done: Callable[[int], None] = lambda count: None,
 ) -> list[float]:
     """-log pi(text | prefix) of whole texts, in nats; no logits are held.
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from dudi.data.chat import ChatFormat
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
-from dudi.evaluation.entry import Outcome
+from dudi.evaluation.entry import Outcome, Preview
 from dudi.evaluation.generate import Decoding, Generated, generate, reference_bits
 from dudi.evaluation.records import Run
 from dudi.evaluation.scores import chrf, exact_match, in_language, repetition, token_f1
@@ -169,6 +169,19 @@ class Questions:
     def prompts(self) -> Iterator[str]:
         """The last turn of every question."""
         return (item.row.prompt[-1]["content"] for item in self.items)
+
+    def previews(self, chat: ChatFormat, seed: int) -> Iterator[Preview]:
+        """The first question of each task and language, through the chat template."""
+        first: dict[str, Item] = {}
+        for item in self.items:
+            first.setdefault(" ".join(filter(None, (item.task, item.row.language))), item)
+        for name, item in first.items():
+            yield Preview(name, chat.render(item.row.prompt), item.row.completion)
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The same as `benchmark`."""
+        return self.benchmark
 
     def ask(
         self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]

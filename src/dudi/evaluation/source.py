@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat, chat_format, plain_format, read_template, template_kwargs
 from dudi.environment import choose_precision, device_type
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.entry import Trained
 from dudi.evaluation.evaluate import Subject
 from dudi.files import sha256_of_files
@@ -48,6 +49,7 @@ class Source:
         device: `auto`, `cpu`, `cuda:1` ...
         chat_template: A jinja file that replaces the model's own template.
         trust_remote_code: Run code that the model's repository brings.
+        template_name: Which of the chat templates of a tokenizer that has several.
         gguf_file: A GGUF file in the folder or repository `model`, whose weights are made dense.
     """
 
@@ -59,6 +61,7 @@ class Source:
     dtype: str = "auto"
     device: str = "auto"
     chat_template: Path | None = None
+    template_name: str | None = None
     trust_remote_code: bool = False
     gguf_file: str | None = None
 
@@ -102,6 +105,8 @@ class Source:
         )
         if self.chat_template is not None:
             tokenizer.chat_template = read_template(self.chat_template, "--chat-template")
+        if self.template_name is not None:
+            tokenizer.chat_template = _template_called(self.template_name, tokenizer.chat_template, self.model)
         if not tokenizer.chat_template and not template:
             return plain_format(tokenizer)
         if not tokenizer.chat_template:
@@ -145,6 +150,19 @@ class Source:
             "dtype": self.precision(),
             "chat_template": chat.digest,
         }
+
+
+def _template_called(name: str, templates: str | Mapping[str, str] | None, model: str) -> str:
+    """One of several chat templates of a tokenizer.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = templates if isinstance(templates, Mapping) else {}
+    if name not in known:
+        what = f"its chat templates are {', '.join(known)}" if known else "its tokenizer has no templates with names"
+        raise ConfigError(f"--apply-chat-template {name}: {model}: {what}{did_you_mean(name, known)}")
+    return known[name]
 
 
 def weights_of(model: str, gguf_file: str | None = None) -> str | None:

@@ -11,6 +11,8 @@ from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, part_of
 from dudi.languages.registry import LANGUAGES
 from dudi.tables import WIDTH, Grid, Laid, grid_of, terminal
 
+GROUP = "group"
+"""Tasks of which a benchmark makes one score in its own way."""
 MOST_SPLITS = 4
 """More splits than these do not fit beside each other."""
 NOT_MEASURED = "-"
@@ -29,25 +31,31 @@ def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
         evaluation: On any benchmark.
         colour: Whether to write escape codes for a terminal.
     """
+    tables = [terminal(fitting(made), title=name, colour=colour) for name, made in evaluation_grids(evaluation).items()]
+    known = any(_error(evaluation, metric, ["overall"]) for metric in _measured(evaluation, _LINES))
+    return "\n\n".join([_headline(evaluation), *tables, *([f"± and error: {STANDARD_ERROR}"] if known else [])])
+
+
+def evaluation_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
+    """The tables of one evaluation by their titles, each with its standard errors or without them."""
     languages, splits = evaluation.keys("language"), splits_of(evaluation)
     columns = splits if len(splits) <= MOST_SPLITS else []
     names = {code: language_name(code) for code in languages}
-    parts = [_headline(evaluation)]
-    parts.append(
-        cells_table(evaluation, colour) if evaluation.keys(CELLS) else _main_table(evaluation, names, columns, colour)
-    )
+    main = _measured(evaluation, _LINES)[0]
+    found: dict[str, Callable[[bool], Grid]] = {}
+    if evaluation.keys(CELLS):
+        found |= cells_grids(evaluation)
+    else:
+        found[main.title.replace(" in %", ", in %")] = lambda errors: _main_grid(evaluation, main, names, columns)
+    if groups := {name: name for name in evaluation.keys(GROUP)}:
+        metrics = _metrics_of_groups([evaluation], list(groups))
+        found["By group"] = functools.partial(_rows_of, evaluation, GROUP, groups, metrics)
     if languages:
-        parts.append(_metrics_table(evaluation, "By language", "language", names, colour))
+        found["By language"] = functools.partial(_metrics_grid, evaluation, "language", names)
     if len(splits) > MOST_SPLITS:
-        parts.append(_metrics_table(evaluation, "By split", "split", {split: split for split in splits}, colour))
-    metrics = _measured(evaluation, _LINES)
-    shown = [(metric, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics]
-    errors = {metric.name: _error(evaluation, metric, ["overall"]) for metric in metrics}
-    known = any(errors.values())
-    rows = [(metric.title, (mean, errors[metric.name] or std if known else std)) for metric, (mean, std) in shown]
-    table = grid_of(("mean", "error" if known else "std"), rows)
-    parts.append(terminal(table, title="Over all questions", colour=colour))
-    return "\n\n".join([*parts, *([f"± and error: {STANDARD_ERROR}"] if known else [])])
+        found["By split"] = functools.partial(_metrics_grid, evaluation, "split", {split: split for split in splits})
+    found["Over all questions"] = lambda errors: _overall_grid(evaluation)
+    return found
 
 
 def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False) -> str:
@@ -59,7 +67,8 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
     """
     by_role = by_subject(evaluations)
     if any(one.keys(CELLS) for one in by_role.values()):
-        made = {"By task": tasks_grid, "By language": languages_grid}
+        made = {"By task": tasks_grid, "By group": groups_grid, "By language": languages_grid}
+        made = {title: grid for title, grid in made.items() if grid is not groups_grid or has_groups(by_role)}
         grids = {title: fitting(functools.partial(grid, by_role)) for title, grid in made.items()}
         tables = [terminal(table, title=title, colour=colour) for title, table in grids.items()]
         return "\n\n".join([*tables, *([f"±: {STANDARD_ERROR}"] if any("±" in table for table in tables) else [])])
@@ -100,17 +109,13 @@ def language_name(code: str) -> str:
     return LANGUAGES[code].name if code in LANGUAGES else code
 
 
-def cells_table(evaluation: Evaluation, colour: bool = False) -> str:
-    """Tasks down, languages across, each task in the first of its metrics; means with their standard errors."""
+def cells_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
+    """By what is measured: tasks down, languages across, each task in the first of its metrics; none without tasks."""
     by_unit: dict[str, list[tuple[Metric, str]]] = {}
-    for task in evaluation.keys("task"):
+    for task in evaluation.keys("task") if evaluation.keys(CELLS) else ():
         metric = main_metric(evaluation, "by_task", task)
-        by_unit.setdefault(metric.title, []).append((metric, task))
-    parts = []
-    for title, tasks in by_unit.items():
-        table = fitting(functools.partial(_cells_grid, evaluation, tasks))
-        parts.append(terminal(table, title=title.replace(" in %", ", in %"), colour=colour))
-    return "\n\n".join(parts)
+        by_unit.setdefault(metric.title.replace(" in %", ", in %"), []).append((metric, task))
+    return {title: functools.partial(_cells_grid, evaluation, tasks) for title, tasks in by_unit.items()}
 
 
 def _cells_grid(evaluation: Evaluation, tasks: Sequence[tuple[Metric, str]], errors: bool) -> Grid:
@@ -156,9 +161,8 @@ def _headline(evaluation: Evaluation) -> str:
     return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"
 
 
-def _main_table(evaluation: Evaluation, names: dict[str, str], splits: Sequence[str], colour: bool) -> str:
+def _main_grid(evaluation: Evaluation, main: Metric, names: Mapping[str, str], splits: Sequence[str]) -> Grid:
     """The main metric: languages down, splits across."""
-    main = _measured(evaluation, _LINES)[0]
 
     def cells(one: Evaluation, by_split: Sequence[str], overall: Sequence[str]) -> list[str]:
         parts = [_cell(one, main, [*by_split, split]) for split in splits]
@@ -171,21 +175,40 @@ def _main_table(evaluation: Evaluation, names: dict[str, str], splits: Sequence[
     if (guessing := evaluation.guessing()) is not None:
         first = Evaluation("", "", {}, guessing.runs[:1])  # the same for every seed
         rows.append(("guessing", cells(first, ["by_split"], ["overall"])))
-    table = grid_of((*splits, "all"), rows, kinds={"all": "strong", "guessing": "faint"})
-    return terminal(table, title=main.title.replace(" in %", ", in %"), colour=colour)
+    return grid_of((*splits, "all"), rows, kinds={"all": "strong", "guessing": "faint"})
 
 
-def _metrics_table(evaluation: Evaluation, title: str, by: str, names: dict[str, str], colour: bool) -> str:
+def _metrics_grid(evaluation: Evaluation, by: str, names: Mapping[str, str], errors: bool) -> Grid:
     metrics = _measured(evaluation, _COLUMNS)
     metrics = metrics[1:] if by == "language" and len(metrics) > 1 else metrics  # the first has its own table
+    return _rows_of(evaluation, by, names, metrics, errors)
 
-    def made(errors: bool) -> Grid:
-        rows = []
-        for key, name in names.items():
-            rows.append((name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics]))
-        return grid_of([metric.short or metric.title for metric in metrics], rows)
 
-    return terminal(fitting(made), title=title, colour=colour)
+
+def _rows_of(
+    evaluation: Evaluation, by: str, names: Mapping[str, str], metrics: Sequence[Metric], errors: bool
+) -> Grid:
+    rows = []
+    for key, name in names.items():
+        rows.append((name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics]))
+    return grid_of([metric.short or metric.title for metric in metrics], rows)
+
+
+def _overall_grid(evaluation: Evaluation) -> Grid:
+    metrics = _measured(evaluation, _LINES)
+    shown = [(metric, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics]
+    errors = {metric.name: _error(evaluation, metric, ["overall"]) for metric in metrics}
+    known = any(errors.values())
+    rows = [(metric.title, (mean, errors[metric.name] or std if known else std)) for metric, (mean, std) in shown]
+    return grid_of(("mean", "error" if known else "std"), rows)
+
+
+def _metrics_of_groups(evaluations: Iterable[Evaluation], groups: Sequence[str]) -> list[Metric]:
+    found: dict[str, Metric] = {}
+    for one in evaluations:
+        for leaf in (run.scores.get(f"by_{GROUP}", {}).get(group, {}) for run in one.runs for group in groups):
+            found |= {name: one.metric(name) for name in leaf if name not in ("questions", "stderr", *found)}
+    return list(found.values())
 
 
 def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: bool = True) -> str:
@@ -214,6 +237,21 @@ def tasks_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
         metric = main_metric(first, "by_task", task)
         label = f"{task}: {metric.short or metric.title}"
         rows.append((label, [_cell(one, metric, ["by_task", task], errors) for one in by_role.values()]))
+    return grid_of([title(one) for one in by_role.values()], rows)
+
+
+def has_groups(by_role: Mapping[str, Evaluation]) -> bool:
+    """Whether there are groups of tasks with a score of their own."""
+    return any(one.keys(GROUP) for one in by_role.values())
+
+
+def groups_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
+    """Groups of tasks down, each in every metric that it says, everybody in a run across, with standard errors."""
+    rows = []
+    for group in dict.fromkeys(group for one in by_role.values() for group in one.keys(GROUP)):
+        for metric in _metrics_of_groups(by_role.values(), [group]):
+            cells = [_shown(one, metric, [f"by_{GROUP}", group], errors) for one in by_role.values()]
+            rows.append((f"{group}: {metric.short or metric.title}", cells))
     return grid_of([title(one) for one in by_role.values()], rows)
 
 

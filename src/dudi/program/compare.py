@@ -19,9 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the words of `dudi compare`."""
     parser.usage = "%(prog)s A [B ...] [options]"  # names first: options that take several words would take them
     parser.add_argument("evaluations", nargs="+", metavar="A", help=_WHAT)
-    parser.add_argument(
-        "--by", default="language", metavar="KEY", help="language, split, task, competency, overall (default: language)"
-    )
+    columns = "language, split, task, group, competency, overall (default: language)"
+    parser.add_argument("--by", default="language", metavar="KEY", help=columns)
     parser.add_argument("--benchmark", metavar="NAME", help="whose scores, of files that hold several benchmarks'")
     parser.add_argument("--metric", metavar="NAME", help="default: score, exact_match or acc")
     parser.add_argument("--baseline", metavar="NAME", help="show the overall difference to this one")

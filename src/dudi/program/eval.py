@@ -14,12 +14,13 @@ from dudi.comparison.same import differences
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import check_name, choose, find
-from dudi.evaluation.entry import Asked
+from dudi.evaluation.entry import Asked, Preview
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
 from dudi.evaluation.tables import evaluation_tables
+from dudi.files import json_text
 from dudi.program.eval_options import FOLDER, benchmarks_of, check_numbers, seeds_of, source_of, wanted_of
-from dudi.program.lm_eval import listed
+from dudi.program.lm_eval import listed, settle_model
 
 REJECTED = "rejected.jsonl"
 
@@ -38,6 +39,7 @@ def run(given: argparse.Namespace) -> int:
         check_name(name)
     if (listing := listed(names, given.tasks)) is not None:
         return say(listing)
+    settle_model(given)
     if served := [name for name in names if find(name).served]:
         from dudi.program import seahelm
 
@@ -53,10 +55,12 @@ def run(given: argparse.Namespace) -> int:
     folder = given.output or FOLDER / source.name.replace("/", "-")
     there = read_evaluations(folder / FILE) if (folder / FILE).is_file() and not given.force else []
     shown: dict[tuple[str, str], Evaluation | None] = {}
+    everything: list[Asked] = []
     left: list[Asked] = []
     for name in names:
         asked = choose(name, wanted)
         asked.check_seeds(seeds)
+        everything.append(asked)
         planned = Evaluation(
             source.name, subject.model, asked.benchmark, tuple(Run(seed, {}) for seed in seeds), subject.about
         )
@@ -64,12 +68,21 @@ def run(given: argparse.Namespace) -> int:
             raise ConfigError(f"--benchmark {name}: two of them are called '{place_of(planned)[0]}'; rename a file")
         shown[place_of(planned)] = finished_evaluation(folder, there, planned)
         left += [asked] if shown[place_of(planned)] is None else []
+    if given.write_out:
+        chat = source.chat(template=not plain)
+        say("\n\n".join(_shown(one) for asked in everything for one in asked.previews(chat, seeds[0])) + "\n")
     new = _ask(subject, left, seeds, folder, given.max_rejected_share) if left else []
     shown |= {place_of(one): one for one in new}
     colour = sys.stdout.isatty()
     tables = [evaluation_tables(one, colour=colour) for one in shown.values() if one is not None]
+    tables += [json_text(asked.configuration) for asked in everything] if given.show_config else []
     end = f"{folder / FILE}\n{folder / ANSWERS}"
     return say("\n\n".join([*tables, end if left else f"{folder} holds this evaluation; --force runs it again"]))
+
+
+def _shown(preview: Preview) -> str:
+    """A question for people to read, as it is sent: a prompt's last space or line shows."""
+    return f"--- {preview.name}: the first prompt, up to |\n{preview.prompt}|\n--- right: {preview.reference}"
 
 
 def finished_evaluation(folder: Path, there: Sequence[Evaluation], planned: Evaluation) -> Evaluation | None:

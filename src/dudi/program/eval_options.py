@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from dudi.command import output_folder, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, check_options, find, takers_of
+from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, LM_EVAL, check_options, find, takers_of
 from dudi.evaluation.entry import Trained, Wanted
-from dudi.program.lm_eval import lm_eval_arguments, one_seed
+from dudi.evaluation.records import ANSWERS, FILE
+from dudi.program.lm_eval import AUTO, batch_size, lm_eval_arguments, one_seed
 from dudi.program.seahelm_options import seahelm_arguments
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ FOLDER = Path("evals")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi eval`."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a model's folder, a hub name, package:NAME, or the folder of a run")
+    add("model", nargs="?", metavar="MODEL", help="a model's folder, a hub name, package:NAME, or the folder of a run")
     known = ", ".join(BENCHMARKS)
     add(
         "--benchmark", action="append", metavar="NAME|FILE", help=f"{known}, or a file (default: {DEFAULT}); may repeat"
@@ -33,10 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lm_eval_arguments(parser)
     add("--name", help="what tables call the model (default: from its folder)")
     place = f"where the results go (default: {FOLDER}/NAME)"
-    add("--output", "--output-path", "-o", type=output_folder, metavar="DIR", help=place)
+    add("--output", "--output-path", "-o", type=_results_folder, metavar="DIR", help=place)
     add("--force", action="store_true", help="replace another evaluation that is there")
+    add("--write-out", "-w", action="store_true", help="print the first prompt of each task before it is asked")
+    add("--show-config", action="store_true", help="print what was asked and how, in full")
     for group, fill in zip(groups, (_asked_arguments, _answering_arguments, _model_arguments), strict=True):
         fill(group)
+    parser.set_defaults(template_name=None, template_kwargs={})  # of several words of lm_eval's
+
+
+def _results_folder(word: str) -> Path:
+    """The `type` of `--output`: a folder, and not the file that lm_eval also takes."""
+    if word.endswith(".json") and not Path(word).is_dir():
+        raise argparse.ArgumentTypeError(f"{word}: name a folder, for {FILE} and {ANSWERS}")
+    return output_folder(word)
 
 
 def _asked_arguments(group: argparse._ArgumentGroup) -> None:
@@ -59,14 +70,8 @@ def _answering_arguments(group: argparse._ArgumentGroup) -> None:
     add("--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: 64; of files 256)")
     add("--seeds", type=whole_number(1), metavar="N", help="the seeds 0 to N - 1")
     add("--seed", type=one_seed, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
-    add(
-        "--batch-size",
-        "-b",
-        type=whole_number(1),
-        default=batch,
-        metavar="N",
-        help=f"questions at a time (default: {batch})",
-    )
+    size = f"questions at a time (default: {batch}; {LM_EVAL.name}: fewer where memory runs out)"
+    add("--batch-size", "-b", type=batch_size, metavar="N|auto", help=size)
 
 
 def _model_arguments(group: argparse._ArgumentGroup) -> None:
@@ -102,10 +107,19 @@ def wanted_of(given: argparse.Namespace, trained: Trained | None) -> Wanted:
         temperature=given.temperature or 0.0,
         top_p=given.top_p,
         top_k=given.top_k,
-        batch_size=given.batch_size,
+        batch_size=_batch_size(given),
         trained=trained,
         options=options,
     )
+
+
+def _batch_size(given: argparse.Namespace) -> int:
+    """How many questions are asked together, or at most where that is found out."""
+    usual, most = Wanted().batch_size, given.max_batch_size
+    if given.batch_size == AUTO:
+        return most or usual
+    size = given.batch_size or usual
+    return min(size, most or size)
 
 
 def source_of(given: argparse.Namespace) -> Source:
@@ -119,8 +133,9 @@ def source_of(given: argparse.Namespace) -> Source:
     if given.dtype not in sources.DTYPES:
         hint = did_you_mean(given.dtype, sources.DTYPES)
         raise ConfigError(f"--dtype: '{given.dtype}' is not one of {', '.join(sources.DTYPES)}{hint}")
-    keys = ("revision", "dtype", "device", "chat_template", "trust_remote_code")
+    keys = ("revision", "dtype", "device", "chat_template", "template_name", "trust_remote_code")
     source = sources.source_of(given.model, **{key: getattr(given, key) for key in keys})
+    source = dataclasses.replace(source, template_kwargs={**source.template_kwargs, **given.template_kwargs})
     return source if given.name is None else dataclasses.replace(source, name=given.name)
 
 
@@ -139,6 +154,9 @@ def check_numbers(given: argparse.Namespace) -> None:
     """
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
+    other = next((name for name in benchmarks_of(given) if name != LM_EVAL.name), None)
+    if given.batch_size == AUTO and other is not None:
+        raise ConfigError(f"--batch-size {AUTO}: is for {LM_EVAL.name}; give a number for {other}")
     if given.limit is not None and not any("limit" in find(name).options for name in benchmarks_of(given)):
         if given.limit != int(given.limit):
             raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {takers_of('limit')}")

@@ -21,7 +21,7 @@ from dudi.program.eval_options import FOLDER, check_numbers, seeds_of
 
 NOT_OURS = (
     *("part", "per_split", "language", "top_p", "top_k", "max_new_tokens"),
-    *("revision", "device", "chat_template", "trust_remote_code"),
+    *("revision", "device", "chat_template", "trust_remote_code", "write_out", "show_config"),
 )
 """Options of `dudi eval` that a server or SEA-HELM decides."""
 

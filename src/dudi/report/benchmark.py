@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT
-from dudi.evaluation.tables import language_name, languages_grid, splits_of, tasks_grid
+from dudi.evaluation.tables import groups_grid, has_groups, language_name, languages_grid, splits_of, tasks_grid
 from dudi.report.compared import Compared, compared, runs_without
 from dudi.report.dots import DotRow, Dots
 from dudi.report.groups import Group
@@ -29,6 +29,8 @@ class Benchmark:
         by_split: A single run: a row for everybody who answered.
         meanings: (split, what it means).
         by_language: A single run: before and after by split.
+        by_group: A single run: the scores of groups of tasks that a benchmark makes in its own way.
+        tables: Of what no run made: the tables of one evaluation, of several each task in each language; by title.
         cells: What stands in the cells of `by_language`.
         compared: Several runs: tables of methods.
         colours: Several runs: label of a method to its colour.
@@ -43,6 +45,8 @@ class Benchmark:
     by_split: Grid | None = None
     meanings: tuple[tuple[str, str], ...] = ()
     by_language: Grid | None = None
+    by_group: Grid | None = None
+    tables: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
     cells: str = ""
     compared: tuple[Compared, ...] = ()
     colours: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -67,7 +71,7 @@ def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
 
 
 def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> Benchmark:
-    section, found = Benchmark(meanings=meanings(known), details=described(known[0])), compared(groups, name)
+    section, found = Benchmark(meanings=meanings(known), details=described(known[0].how)), compared(groups, name)
     if found is None:
         return section
     return dataclasses.replace(
@@ -116,11 +120,14 @@ def _splits(result: Result) -> list[str]:
 def _single(result: Result) -> Benchmark:
     if result.has_cells:
         by_task, by_language = tasks_grid(result.evaluations), languages_grid(result.evaluations)
+        lines = (*by_task.lines, *by_language.lines)
+        has_errors = any("±" in entry.text for line in lines for entry in line.entries)
         return Benchmark(
             words=in_words(result),
             by_split=by_task,
             by_language=by_language,
-            details=(*described(result), *_of_errors(by_task, by_language)),
+            by_group=groups_grid(result.evaluations) if has_groups(result.evaluations) else None,
+            details=(*described(result.how), *((("±", STANDARD_ERROR),) if has_errors else ())),
             exact=False,
         )
     marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
@@ -137,13 +144,8 @@ def _single(result: Result) -> Benchmark:
         by_language=language_table(result),
         cells=before_after(result),
         chart=Dots("Answered exactly, by language", rows, legend),
-        details=described(result),
+        details=described(result.how),
     )
-
-
-def _of_errors(*grids: Grid) -> tuple[tuple[str, str], ...]:
-    known = any("±" in entry.text for grid in grids for line in grid.lines for entry in line.entries)
-    return (("±", STANDARD_ERROR),) if known else ()
 
 
 def _split_cells(result: Result, subject: str) -> tuple[str, ...]:

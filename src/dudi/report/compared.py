@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from dudi.errors import DudiError
 from dudi.evaluation.metrics import METRICS, STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, Run
+from dudi.evaluation.tables import CELLS, main_metric
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.groups import Group
 from dudi.report.results import Result, asks, result_of
 from dudi.report.run_folder import RunFolder, number
-from dudi.tables import Entry, Grid, Line
+from dudi.tables import DASH, Entry, Grid, Line
 
 if TYPE_CHECKING:
     from dudi.comparison.table import Comparison
@@ -70,10 +71,9 @@ def compared(groups: Sequence[Group], benchmark: str | None = None) -> Compariso
     references = _references(groups, {one.name for one in evaluations}, benchmark)
     colours = {group.label: group.colour for group in groups}
     try:
-        words, tables, by_language = _tables(evaluations, references, _notes(groups, benchmark), colours)
+        return side_by_side(evaluations, references, _notes(groups, benchmark), colours)
     except DudiError as error:  # scores that nobody can read cost the tables, and not the report
         return Comparisons(f"The runs cannot be compared: {error}", (), None, {})
-    return Comparisons(words, tables, _chart(by_language, groups), colours)
 
 
 def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | None:
@@ -104,12 +104,25 @@ def _finite(value: Any) -> Any:
     return {str(key): _finite(inside) for key, inside in value.items()} if isinstance(value, Mapping) else number(value)
 
 
-def _tables(
+def side_by_side(
     evaluations: Sequence[Evaluation],
     references: Sequence[Evaluation],
     notes: Sequence[str],
     colours: Mapping[str, int],
-) -> tuple[str, tuple[Compared, ...], Comparison]:
+    who: str = "runs",
+) -> Comparisons:
+    """Evaluations on one benchmark: tables by split, task, group and language, other metrics, a chart.
+
+    Args:
+        evaluations: Those that are ranked and tested.
+        references: Those that are shown beside them.
+        notes: What stands below the first table.
+        colours: Colours of the first, by their names.
+        who: What the evaluations are of, in words.
+
+    Raises:
+        DudiError: scores that nobody can read.
+    """
     from dudi.comparison.same import differences
     from dudi.comparison.table import compare
 
@@ -118,15 +131,31 @@ def _tables(
     other = [found[0].text for one in evaluations[1:] if (found := differences(first, one, seeds=False))]
     everybody = [*evaluations, *references]
     shown_only = [one.name for one in everybody] if other else names
-    made, allowed = {}, ["all"] if other else ["seeds"]
-    for by in ("split", "language", "task"):
-        if any(one.keys(by) for one in everybody) and not (by == "task" and "split" in made):
-            made[by] = compare(everybody, by=by, references=shown_only, allow_different=allowed)
-    words = f"The runs were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
+    allowed = ["all"] if other else ["seeds"]
+    columns: list[str] = []
+    for key in ("split", "language", "task", "group"):
+        if any(one.keys(key) for one in everybody) and not (key == "task" and "split" in columns):
+            columns.append(key)
+    made = {by: compare(everybody, by=by, references=shown_only, allow_different=allowed) for by in columns}
+    words = f"The {who} were not asked the same: {other[0]}. Their numbers do not compare." if other else ""
     tables = [_table(f"By {by}", table, notes if by == next(iter(made)) else ()) for by, table in made.items()]
-    tables.append(_further(everybody, shown_only))
-    coloured = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
-    return words, tuple(coloured), made["language"]
+    for metric in _of_tasks(first, made):
+        for by in ("language", "task"):
+            table = compare(everybody, by=by, metric=metric, references=shown_only, allow_different=allowed)
+            tables.append(_table(f"By {by}: {table.metric.title}", table, ()))
+    tables = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
+    further = _further(everybody, shown_only)
+    tables.append(dataclasses.replace(further, grid=_coloured(further.grid, colours)))
+    chart = _chart(made["language"], colours) if "language" in made else None
+    return Comparisons(words, tuple(tables), chart, colours)
+
+
+def _of_tasks(evaluation: Evaluation, made: Mapping[str, Comparison]) -> list[str]:
+    """Metrics that stand for some tasks, beside the one that the tables have."""
+    if not evaluation.keys(CELLS) or not made:
+        return []
+    found = dict.fromkeys(main_metric(evaluation, "by_task", task).name for task in evaluation.keys("task"))
+    return [name for name in found if name != next(iter(made.values())).metric.name]
 
 
 def _coloured(grid: Grid, colours: Mapping[str, int]) -> Grid:
@@ -147,10 +176,23 @@ def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compar
     return Compared(
         heading,
         title(comparison),
-        grid(comparison, std=has_std(comparison), long=True),
+        _measured(grid(comparison, std=has_std(comparison), long=True)),
         eps_grid(comparison, long=True) if comparison.tests else None,
         (*remarks(comparison, "Bold", "underlined"), *notes),
     )
+
+
+def _measured(table: Grid) -> Grid:
+    """A table without columns that nobody has a number in: a task has a metric of its own."""
+    kept: list[int] = []
+    for place in range(len(table.columns)):
+        if any(line.entries[place].text != DASH for line in table.lines):
+            kept.append(place)
+    lines = []
+    for line in table.lines:
+        lines.append(dataclasses.replace(line, entries=tuple(line.entries[place] for place in kept)))
+    columns = tuple(table.columns[place] for place in kept)
+    return dataclasses.replace(table, columns=columns, lines=tuple(lines))
 
 
 def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Compared:
@@ -213,24 +255,25 @@ def _twice(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{group.label}: seed {', '.join(map(str, again))} is there more than once and counts once"
 
 
-def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
-    """Each group's mean and standard deviation by language."""
+def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
+    """Means by language of those who have a colour, with the standard deviation, of one run the standard error."""
     from dudi.comparison.grid import column_title
 
     if comparison.metric.scale != 100:
         return None
-    marks = {group.label: method_mark(group.colour) for group in groups}
+    marks = {name: method_mark(colour) for name, colour in colours.items()}
     own = [(marks[row.name], row) for row in comparison.rows if row.name in marks]
     rows = []
     for place, column in enumerate(comparison.columns):
         cells = {mark: row.cells[place] for mark, row in own}
-        rows.append(
-            DotRow(
-                "all" if column == "overall" else column_title("language", column, long=True),
-                {mark: cell.mean for mark, cell in cells.items()},
-                {mark: cell.std for mark, cell in cells.items() if cell.std is not None},
-            )
-        )
+        spreads = {mark: cell.error if cell.std is None else cell.std for mark, cell in cells.items()}
+        known = {mark: spread for mark, spread in spreads.items() if spread is not None}
+        name = "all" if column == "overall" else column_title("language", column, long=True)
+        rows.append(DotRow(name, {mark: cell.mean for mark, cell in cells.items()}, known))
+    return Dots(f"{_drawn(comparison)}, by language", rows, {mark: row.name for mark, row in own})
+
+
+def _drawn(comparison: Comparison) -> str:
     exact = comparison.metric.name == "exact_match"
     shown = "Answered exactly" if exact else comparison.metric.title.removesuffix(" in %")
     return Dots(f"{shown}, by language", rows, {mark: row.name for mark, row in own})

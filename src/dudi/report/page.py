@@ -17,6 +17,7 @@ from dudi.report import answers, facts, plots, samples
 from dudi.report.benchmark import Benchmark, benchmark_sections
 from dudi.report.charts import inline, key_mark
 from dudi.report.cost import cost_table, phase_table, total_seconds
+from dudi.report.evaluations import evaluation_folders, read_page, render_evaluations
 from dudi.report.figures import Figure, Section, sections
 from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
@@ -30,10 +31,11 @@ FIGURES = "figures"
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: bool = False) -> Path:
-    """Write the report of one or several runs: one file that needs nothing beside it, and its charts as files.
+    """Write the report of runs, or of what `dudi eval` wrote: one file that needs nothing beside it, charts as files.
 
     Args:
-        run_dirs: Run directories; several are overlaid and compared.
+        run_dirs: Run directories; several are overlaid and compared. Or folders of `dudi eval`, or a folder of such
+            folders.
         output: Where to write; None: `report.html` in the run directory, and for several runs in the folder above the
             first, so that a run keeps its own. The charts are `figures/*.svg` beside `report.html`, and
             `NAME-figures/*.svg` beside `NAME.html`.
@@ -43,19 +45,29 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
         The page.
 
     Raises:
-        ConfigError: a folder is not there, or holds nothing of a run; `png` without resvg-py or a font.
+        ConfigError: a folder is not there, or holds nothing of a run; folders of both kinds; `png` without resvg-py or
+            a font.
+        DataError: a folder of `dudi eval` whose scores cannot be read.
         EnvironmentFault: a file cannot be written.
     """
-    runs = read_runs(run_dirs)
-    groups = grouped(runs)
-    above = runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path
+    evaluated = evaluation_folders(run_dirs)
+    runs = [] if evaluated else read_runs(run_dirs)
+    own = evaluated or [run.path for run in runs]
+    above = own[0].resolve().parent if len(own) > 1 else own[0]
     target = Path(output) if output is not None else above / "report.html"
     if png:
         plots.png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')  # what it lacks is said at once
-    drawn, benchmarks = sections(groups), benchmark_sections(groups)
     folder = target.parent / (FIGURES if target.stem == "report" else f"{target.stem}-{FIGURES}")
-    write_text(target, render_page(groups, drawn, benchmarks, folder.name))
-    write_figures(list(_figures(drawn, benchmarks)), folder, png=png)
+    if evaluated:
+        page = read_page(evaluated)
+        figures = list(_figures([], page.benchmarks))
+        write_text(target, render_evaluations(page, folder.name))
+    else:
+        groups = grouped(runs)
+        drawn, benchmarks = sections(groups), benchmark_sections(groups)
+        figures = list(_figures(drawn, benchmarks))
+        write_text(target, render_page(groups, drawn, benchmarks, folder.name))
+    write_figures(figures, folder, png=png)
     return target
 
 

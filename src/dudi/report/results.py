@@ -113,10 +113,9 @@ def in_words(result: Result) -> str:
     return f"{_trained(result)} {_measures(result) if result.has_cells else _answers(result)}"
 
 
-def described(result: Result) -> tuple[tuple[str, str], ...]:
-    """(name, value): what was asked, and how."""
-    how, decoding = result.how, part_of(result.how, "decoding")
-    entry = find(result.name)
+def described(how: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(name, value): what was asked, and how, of an evaluation's `benchmark`."""
+    decoding, entry = part_of(how, "decoding"), find(str(how.get("name") or ""))
     tasks, temperature = how.get("tasks"), decoding.get("temperature")
     chosen = "greedy" if number(temperature) == 0 else f"temperature {said(temperature)}"
     chosen += f", at most {said(decoding.get('max_new_tokens'))} new tokens"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
+from jinja2 import TemplateError
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -14,11 +18,34 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from dudi.evaluation.likelihood import Question, costs, text_nats
 from dudi.models.frozen import evaluating
 
+T = TypeVar("T")
 Tokenised = tuple[tuple[str, str], list[int], list[int]]
 
 
+def rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    kwargs: Mapping[str, Any],
+    chat_history: list[dict[str, str]],
+    add_generation_prompt: bool = True,
+) -> str:
+    """A conversation through a chat template, as `HFLM` has it, which needs a model for that.
+
+    A template that takes no system turn is given the conversation without it.
+    """
+    how: dict[str, Any] = {
+        "add_generation_prompt": add_generation_prompt,
+        "continue_final_message": not add_generation_prompt,
+    }
+    try:
+        text = tokenizer.apply_chat_template(chat_history, tokenize=False, **how, **kwargs)
+    except TemplateError:
+        turns = [turn for turn in chat_history if turn["role"] != "system"]
+        text = tokenizer.apply_chat_template(turns, tokenize=False, **how, **kwargs)
+    return str(text)
+
+
 class LoadedModel(HFLM):
-    """`HFLM` with three differences, each of which moves numbers of some tokenizers or saves work.
+    """`HFLM` with four differences, each of which moves numbers of some tokenizers, or saves work or memory.
 
     - A context is read once for all its choices, and the head is applied to the choices' positions only.
     - Where a tokenizer merges the end of a context with the beginning of a choice, the choice is tokenised by itself:
@@ -27,13 +54,15 @@ class LoadedModel(HFLM):
     - The bits of a whole text do not hold those of a beginning-of-sequence token behind the first one, which some
       tokenizers (Gemma, Llama) add.
 
+    - Where memory runs out, what is answered together is halved, and halved again. Scores differ by rounding alone.
+
     What `generation_config.json` says of sampling and of penalties has no say; the ids that end an answer have.
 
     Args:
         model: Any causal language model, on its device.
         tokenizer: Its tokenizer.
         stop_ids: The tokens that end an answer.
-        batch_size: Requests that are answered together.
+        batch_size: Requests that are answered together, as long as memory lasts.
         template_kwargs: What the chat template is rendered with.
         done: Told how many more questions or texts are through.
     """
@@ -71,6 +100,10 @@ class LoadedModel(HFLM):
         finally:
             model.generation_config = own
 
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """`rendered` with the model's tokenizer."""
+        return rendered(self.tokenizer, self.chat_template_args, chat_history, add_generation_prompt)
+
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         before, after = super()._encode_pair(context, continuation)
         whole = self.tok_encode(context + continuation)
@@ -92,10 +125,10 @@ class LoadedModel(HFLM):
         for place, (_, context, continuation) in enumerate(requests):
             room = max(1, self.max_length + 1 - len(continuation))  # the last token is predicted and not read
             grouped.setdefault(tuple(context[-room:]), []).append(place)
-        questions = [
-            Question(context, [requests[place][2][-self.max_length :] for place in places])
-            for context, places in grouped.items()
-        ]
+        cut = [continuation[-self.max_length :] for _, _, continuation in requests]
+        questions = []
+        for before, places in grouped.items():
+            questions.append(Question(before, [cut[place] for place in places]))
         found: dict[int, tuple[float, bool]] = {}
         for places, own in zip(grouped.values(), costs(self.model, questions, self._done), strict=True):
             found |= {place: (-cost.nats, cost.greedy) for place, cost in zip(places, own, strict=True)}
@@ -115,8 +148,13 @@ class LoadedModel(HFLM):
             before = len(windows)
             windows += [make_disjoint_window(window) for window in own]
             counts.append(len(windows) - before)
-        nats = iter(text_nats(self.model, windows, int(self.batch_size), self._done))
-        return [-sum(next(nats) for _ in range(count)) for count in counts]
+        found: list[float] = []
+        while len(found) < len(windows):
+            part = self._fitting(functools.partial(self._nats, windows[len(found) :]))
+            found += part
+            self._done(len(part))
+        nats = iter(found)
+        return [-sum(itertools.islice(nats, count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers, until a stop string or the end of the turn."""
@@ -124,6 +162,24 @@ class LoadedModel(HFLM):
         size = int(self.batch_size) * 8  # sorted by length within so many, and told of afterwards
         for start in range(0, len(requests), size):
             part = requests[start : start + size]
-            written += super().generate_until(part, disable_tqdm=True)
+            written += self._fitting(functools.partial(self._generated, part))
             self._done(len(part))
         return written
+
+    def _nats(self, windows: Sequence[tuple[list[int], list[int]]], size: int) -> list[float]:
+        return text_nats(self.model, windows[:size], size)
+
+    def _generated(self, requests: list[Instance], size: int) -> list[str]:  # the size is the model's own
+        found: list[str] = super().generate_until(requests, disable_tqdm=True)
+        return found
+
+    def _fitting(self, work: Callable[[int], list[T]]) -> list[T]:
+        """What comes of work with the batch size, which is halved as long as memory runs out."""
+        while True:
+            try:
+                return work(int(self.batch_size))
+            except torch.OutOfMemoryError:
+                if int(self.batch_size) == 1:
+                    raise
+            self.batch_size_per_gpu = int(self.batch_size) // 2  # behind the handler, which holds on to tensors
+            torch.cuda.empty_cache()

@@ -6,12 +6,13 @@ import collections
 import dataclasses
 import fnmatch
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.task_files import TaskFile, find_tasks, of_family, read_task, shipped_tasks
+from dudi.data.task_files import TaskFile, find_tasks, of_family, read_config, read_task, shipped_tasks
 from dudi.errors import ConfigError, did_you_mean
 from dudi.languages.flores import FLORES
 
@@ -125,6 +126,25 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
     return _of_index(word, languages, include, shipped, notes)
 
 
+def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], list[Path]]:
+    """Words and folders: files in place of their pattern, a group's name in place of its file, its folder added.
+
+    Raises:
+        ConfigError: a file that is not valid YAML.
+    """
+    found, folders = [], list(include)
+    for word in words:
+        path = Path(word)
+        if path.suffix not in (".yaml", ".yml") or path.is_dir():
+            found.append(word)
+            continue
+        for file in [path] if path.exists() else sorted(path.parent.glob(path.name)) or [path]:
+            group = read_config(file).get("group") if file.is_file() else None
+            found.append(str(file) if group is None else str(group))
+            folders += [] if group is None or file.parent in folders else [file.parent]
+    return found, folders
+
+
 def _of_file(task: TaskFile) -> Named:
     return Named(task.name, task.language, task.family, task)
 
@@ -157,10 +177,18 @@ def _in_languages(
     if languages is None or names == [word]:
         return whole
     named = [_of_name(name, index) for name in names]
-    stay = [one for one in named if one.language in languages or not (one.language or _in_another(one.name))]
+    stay = []
+    for one in named:
+        parts = one.name.split("_")
+        other = parts[-1] in _OTHERS.split() or bool(_FLORES_NAME.fullmatch("_".join(parts[-2:])))
+        if one.language in languages or not (one.language or (other and len(parts) > 1)):
+            stay.append(one)
     if len(stay) < len(named):
         left = [one.name for one in named if one not in stay]
         notes.append(f"{word}: not asked, in other languages: {_some(left)}")
+        configs = [index[name].cfg or {} for name in exact]
+        if any(config.get("aggregate_metric_list") for config in configs):
+            notes.append(f"{word}: without its own score, which is one of all its tasks")
     if unknown := [one.name for one in stay if not one.language]:
         notes.append(f"{word}: asked, and nobody knows in which language: {_some(unknown)}")
     return whole if stay == named else stay
@@ -176,12 +204,6 @@ def _members(name: str, index: Mapping[str, Any]) -> list[str]:
     if not isinstance(inside, list) or not inside or any(one == name or not isinstance(one, str) for one in inside):
         return [name]
     return [task for one in inside for task in _members(one, index)]
-
-
-def _in_another(name: str) -> bool:
-    """Whether a name ends with the code of a language that is none of dudi's."""
-    parts = name.split("_")
-    return len(parts) > 1 and (parts[-1] in _OTHERS.split() or bool(_FLORES_NAME.fullmatch("_".join(parts[-2:]))))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -226,9 +248,13 @@ def _completed(word: str, languages: Iterable[str], index: Mapping[str, Any]) ->
 
 
 def _of_name(name: str, index: Mapping[str, Any]) -> Named:
-    told, family = language_of(name)
     config = getattr(index[name], "cfg", None)
-    metadata = config.get("metadata") if isinstance(config, Mapping) else None
+    return named_task(name, config.get("metadata") if isinstance(config, Mapping) else None)
+
+
+def named_task(name: str, metadata: object) -> Named:
+    """A task of lm_eval's or of a user's, in the language that its metadata says, or else its name."""
+    told, family = language_of(name)
     stated = metadata.get("language") if isinstance(metadata, Mapping) else None
     if stated and str(stated) != told:
         family = re.sub(f"_{re.escape(str(stated))}$", "", name)
@@ -249,8 +275,15 @@ def task_index(include: tuple[Path, ...], defaults: bool) -> Mapping[str, Any]:
 
 
 @functools.lru_cache(maxsize=8)
-def task_manager(include: tuple[Path, ...], defaults: bool) -> Any:
-    """lm_eval's `TaskManager` over some folders; with its own tasks half a minute of reading."""
+def task_manager(include: tuple[Path, ...], defaults: bool, metadata: str = "{}") -> Any:
+    """lm_eval's `TaskManager` over some folders; with its own tasks half a minute of reading.
+
+    Args:
+        include: The folders.
+        defaults: Whether lm_eval's own tasks are among them.
+        metadata: What tasks are told over their own, as JSON.
+    """
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=[str(folder) for folder in include], include_defaults=defaults)
+    folders = [str(folder) for folder in include]
+    return TaskManager(include_path=folders, include_defaults=defaults, metadata=json.loads(metadata))

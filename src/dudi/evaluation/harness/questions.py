@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -16,18 +17,21 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.evaluation.entry import Outcome, Wanted
+from dudi.evaluation.entry import Outcome, Preview, Wanted
 from dudi.evaluation.harness import NAME
-from dudi.evaluation.harness.names import Named, named_tasks
+from dudi.evaluation.harness.names import Named, named_tasks, with_groups
 from dudi.evaluation.records import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from dudi.data.chat import ChatFormat
+    from dudi.evaluation.harness.tasks import Built
 
 SHIPPED = "dudi_"
 """What the names of shipped tasks begin with."""
+_SOURCE = ("dataset_path", "dataset_name", "num_fewshot", "output_type")
+"""What is kept of a task's own words."""
 _STOP = {"stop": "until"}
 """lm_eval's help writes `stop`, which is vLLM's word; of a model that is loaded it is `until`."""
 
@@ -45,11 +49,13 @@ class Options:
         system_instruction: A system turn, or what stands in front without a template.
         gen_kwargs: Of generation, over the tasks' own: `do_sample=true,temperature=0.7`.
         include_path: Folders of task files.
+        samples: The numbers of the questions that are asked, by a task's name; a task that is not named is asked whole.
+        metadata: What tasks are told over their own `metadata`: `max_seq_lengths` of lm_eval's RULER.
         data: A folder of local Parquet files, for tasks that say how they read one.
-        batch_size: Requests that are answered together.
+        batch_size: Requests that are answered together, as long as memory lasts.
 
     Raises:
-        ConfigError: a number out of its range.
+        ConfigError: a number out of its range, a value of another kind, or two that contradict each other.
     """
 
     num_fewshot: int | None = None
@@ -60,6 +66,8 @@ class Options:
     gen_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     include_path: tuple[Path, ...] = ()
     data: Path | None = None
+    samples: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -67,6 +75,13 @@ class Options:
             raise ConfigError(f"--num-fewshot must not be negative, got {self.num_fewshot}")
         if self.limit is not None and self.limit <= 0:
             raise ConfigError(f"--limit must be above 0: a number of questions, or a share below 1; got {self.limit}")
+        if not isinstance(self.apply_chat_template, bool):
+            raise ConfigError("apply_chat_template: is true or false; of several templates the command line names one")
+        if self.samples and self.limit is not None:
+            raise ConfigError("--samples and --limit: give one of them")
+        for name, numbers in self.samples.items():
+            if not isinstance(numbers, list | tuple) or not all(type(number) is int for number in numbers):
+                raise ConfigError(f"--samples: {name}: give the numbers of its questions, as in [0, 3]")
         if self.data is not None and not self.data.is_dir():
             raise ConfigError(f"--data {self.data}: no such folder")
 
@@ -94,7 +109,8 @@ class Options:
     def described(self) -> dict[str, Any]:
         """As records keep it: what decides the numbers."""
         multiturn = self.apply_chat_template and self.fewshot_as_multiturn
-        return {
+        told = {"metadata": dict(self.metadata)} if self.metadata else {}  # only then: older records know no such key
+        return told | {
             "num_fewshot": self.num_fewshot,
             "apply_chat_template": self.apply_chat_template,
             "fewshot_as_multiturn": multiturn,
@@ -107,17 +123,20 @@ class Questions:
     """Chosen tasks with their data.
 
     Args:
-        tasks: By name, each with lm_eval's object.
-        options: How they are asked.
+        built: What is asked, with its data.
+        options: How it is asked.
         notes: What a person should know of the choice.
     """
 
-    def __init__(self, tasks: Mapping[str, tuple[Named, Any]], options: Options, notes: Sequence[str] = ()) -> None:
-        self.tasks, self.options, self.notes = tasks, options, list(notes)
+    def __init__(self, built: Built, options: Options, notes: Sequence[str] = ()) -> None:
+        self.tasks, self.groups, self.options = built.tasks, built.groups, options
+        self.notes, tasks = [*notes, *built.notes], built.tasks
         if options.gen_kwargs:
             for _, task in tasks.values():
                 if task.OUTPUT_TYPE == "generate_until":
                     task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
+        if unknown := next((name for name in options.samples if name not in tasks), None):
+            raise ConfigError(f"--samples: no task '{unknown}' is asked{did_you_mean(unknown, tasks)}")
         self.asked = {name: self._chosen(name, task) for name, (_, task) in tasks.items()}
         digest = hashlib.sha256()
         for name, (_, task) in tasks.items():
@@ -135,6 +154,11 @@ class Questions:
         from lm_eval.evaluator_utils import get_sample_size
 
         total = len(task.eval_docs)
+        if name in self.options.samples:
+            numbers = sorted(set(self.options.samples[name]))
+            if not numbers or not 0 <= numbers[0] <= numbers[-1] < total:
+                raise ConfigError(f"--samples: {name} has the questions 0 to {total - 1}; got {numbers or 'none'}")
+            return numbers
         size = min(total, get_sample_size(task, self.options.limit) or total)
         spaced = name.startswith(SHIPPED)
         return [number * total // size if spaced else number for number in range(size)]
@@ -142,12 +166,15 @@ class Questions:
     @property
     def benchmark(self) -> dict[str, Any]:
         """What is asked and how: two evaluations compare where this is the same."""
+        languages = dict.fromkeys(one.language for one, _ in self.tasks.values() if one.language)
+        samples = {name: self.asked[name] for name in self.options.samples}
         return {
             "name": NAME,
             "version": metadata.version("lm_eval"),
             "tasks": [f"{name} {task.VERSION}" for name, (_, task) in self.tasks.items()],
-            "languages": list(dict.fromkeys(one.language for one, _ in self.tasks.values() if one.language)),
+            "languages": list(languages),
             "limit": self.options.limit,
+            **({"samples": samples} if samples else {}),  # only then: older records know no such key
             "questions": self.total,
             "fingerprint": self._fingerprint,
             "decoding": self.options.described(),
@@ -184,6 +211,43 @@ class Questions:
             documents = task.eval_docs
             yield from (str(task.doc_to_text(documents[number])) for number in self.asked[name])
 
+    def previews(self, chat: ChatFormat, seed: int) -> Iterator[Preview]:
+        """The first question of each task as lm_eval makes it, with the examples that the seed draws."""
+        from dudi.evaluation.harness.model import rendered
+
+        self._check_template(chat)
+        options = self.options
+        for name, (_, task) in self.tasks.items():
+            task.set_fewshot_seed(seed=seed)
+            with quiet():
+                task.build_all_requests(
+                    samples=self.asked[name][:1],
+                    system_instruction=options.system_instruction,
+                    apply_chat_template=options.apply_chat_template,
+                    fewshot_as_multiturn=options.apply_chat_template and options.fewshot_as_multiturn,
+                    chat_template=functools.partial(rendered, chat.tokenizer, chat.kwargs)
+                    if options.apply_chat_template
+                    else None,
+                )
+            request = task.instances[0]
+            target = task.doc_to_target(request.doc)
+            choices = task.doc_to_choice(request.doc) if task.config.doc_to_choice is not None else []
+            known = isinstance(target, int) and 0 <= target < len(choices)
+            yield Preview(name, str(request.args[0]), str(choices[target] if known else target))
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """`benchmark`, the keys of every task as lm_eval has read them, and those of the groups."""
+        tasks = {name: task.dump_config() for name, (_, task) in self.tasks.items()}
+        groups = {name: group.to_dict() for name, group in self.groups.items()}
+        return {**self.benchmark, "configs": tasks, **({"groups": groups} if groups else {})}
+
+    def _check_template(self, chat: ChatFormat) -> None:
+        if self.options.apply_chat_template and not chat.tokenizer.chat_template:
+            raise ConfigError(
+                "--apply-chat-template: the tokenizer has no chat template; give one with --chat-template"
+            )
+
     def ask(
         self,
         model: PreTrainedModel,
@@ -208,10 +272,7 @@ class Questions:
         from dudi.evaluation.harness.model import LoadedModel
         from dudi.evaluation.harness.results import directions, first_prompt, question_lines, summed_up
 
-        if self.options.apply_chat_template and not chat.tokenizer.chat_template:
-            raise ConfigError(
-                "--apply-chat-template: the tokenizer has no chat template; give one with --chat-template"
-            )
+        self._check_template(chat)
         runs, lines = [], []
         sent: dict[str, Any] = {}
         with quiet():
@@ -229,10 +290,13 @@ class Questions:
                     task.set_fewshot_seed(seed=seed)
                 with lm.opened():
                     results = self._evaluated(evaluate, lm)
-                runs.append(Run(seed, summed_up(self.tasks, results)))
+                runs.append(Run(seed, summed_up(self.tasks, self.groups, results)))
                 lines += question_lines(self.tasks, results, seed)
                 sent = sent or {name: first_prompt(results["samples"][name]) for name in self.tasks}
-        about: dict[str, Any] = {"tasks": {name: _source(task) | sent[name] for name, (_, task) in self.tasks.items()}}
+        told: dict[str, dict[str, Any]] = {}
+        for name, (_, task) in self.tasks.items():
+            told[name] = {"version": task.VERSION, **{key: task.get_config(key) for key in _SOURCE}, **sent[name]}
+        about: dict[str, Any] = {"tasks": told}
         better = directions(task for _, task in self.tasks.values())
         about |= {"better": better} if better else {}
         about |= {"notes": self.notes} if self.notes else {}
@@ -277,7 +341,10 @@ def choose(name: str, wanted: Wanted) -> Questions:
     kwargs |= {_STOP.get(key, key): value for key, value in own.items()}
     options = Options.of(given | {"gen_kwargs": kwargs}, wanted.batch_size)
     trained = None if wanted.trained is None else wanted.trained.languages
-    return choose_tasks(wanted.tasks, wanted.languages, options, trained)
+    found = choose_tasks(wanted.tasks, wanted.languages, options, trained)
+    if given.get("fewshot_as_multiturn") and not options.apply_chat_template:
+        found.notes.append("--fewshot-as-multiturn: has no effect without --apply-chat-template")
+    return found
 
 
 def choose_tasks(
@@ -302,26 +369,32 @@ def choose_tasks(
     if not words:
         raise ConfigError("benchmark lm-eval: name what is asked: --tasks sib200,belebele (docs/tasks.md lists them)")
     wanted = languages or (None if trained is None else list(dict.fromkeys([*trained, "en"])))
-    named, notes = named_tasks(words, wanted, options.include_path)
+    words, include = with_groups(words, options.include_path)
+    named, notes = named_tasks(words, wanted, include)
     if not named:
         raise ConfigError(f"--tasks: {'; '.join(notes)}")
     from dudi.evaluation.harness.tasks import build_tasks
 
     with quiet():
-        tasks, more = build_tasks(named, options.include_path, options.data, options.num_fewshot)
-        return Questions(tasks, options, [*notes, *more])
+        built = build_tasks(named, include, options.data, options.num_fewshot, options.metadata)
+        return Questions(built, options, notes)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """lm_eval's warnings and bars are for its own command line."""
+    from lm_eval.api import task
+
     logger, level = logging.getLogger("lm_eval"), logging.getLogger("lm_eval").level
+    bar = task.tqdm
     logger.setLevel(logging.ERROR)
+    task.tqdm = functools.partial(bar, disable=True)  # it has no switch
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
     finally:
         logger.setLevel(level)
+        task.tqdm = bar
 
 
 def _canonical(name: str, task: Any, document: Mapping[str, Any]) -> bytes:
@@ -329,8 +402,3 @@ def _canonical(name: str, task: Any, document: Mapping[str, Any]) -> bytes:
     choices = task.doc_to_choice(document) if task.config.doc_to_choice is not None else None
     content = [name, document, task.doc_to_text(document), choices, task.doc_to_target(document)]
     return json.dumps(content, ensure_ascii=False, sort_keys=True, default=str).encode() + b"\n"
-
-
-def _source(task: Any) -> dict[str, Any]:
-    keys = ("dataset_path", "dataset_name", "num_fewshot", "output_type")
-    return {"version": task.VERSION, **{key: task.get_config(key) for key in keys}}

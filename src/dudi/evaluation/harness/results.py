@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from lm_eval.api.group import Group
 from lm_eval.api.metrics import bits_per_byte, mean, stderr_for_metric
 from lm_eval.api.task import Task
 from sacrebleu.metrics import CHRF
@@ -24,36 +25,45 @@ BOOTSTRAPS = 1000
 STDERR = "stderr"
 PLAIN = "none"
 """lm_eval's filter that changes nothing."""
+_UNKNOWN = "N/A"
+"""What lm_eval writes for a standard error that nobody knows."""
 Leaf = dict[str, Any]
 """Metric to value, `questions`, and under `stderr` metric to standard error."""
 
 
-def summed_up(tasks: Mapping[str, tuple[Named, Task]], results: Mapping[str, Any]) -> dict[str, Any]:
+def summed_up(
+    tasks: Mapping[str, tuple[Named, Task]], groups: Mapping[str, Group], results: Mapping[str, Any]
+) -> dict[str, Any]:
     """The scores of one seed.
 
     A cell is one task in one language, with lm_eval's own numbers. Everything above is the plain mean of its cells, for
-    each metric of those that have it; its standard error takes them for independent.
+    each metric of those that have it; its standard error takes them for independent. A group's own score is what
+    lm_eval makes of its tasks as the group's `aggregate_metric_list` says.
 
     Args:
         tasks: What was asked, by name.
+        groups: Groups of these, by name; one without an `aggregate_metric_list` has no score.
         results: What `lm_eval.evaluator.evaluate` returned.
 
     Returns:
-        `overall`, `by_language`, `by_task`, `by_language_and_task` (two keys), as `Run.scores`.
+        `overall`, `by_language`, `by_task`, `by_language_and_task` (two keys), as `Run.scores`; `by_group` where there
+        is a group with a score.
     """
-    cells = [
-        (one, _cell(task, results["results"][name], results["samples"][name])) for name, (one, task) in tasks.items()
-    ]
+    values, samples = results["results"], results["samples"]
+    by_name = {name: _cell(task, values[name], samples[name]) for name, (_, task) in tasks.items()}
+    cells = [(tasks[name][0], leaf) for name, leaf in by_name.items()]
     languages = dict.fromkeys(one.language for one, _ in cells if one.language)
     families = dict.fromkeys(one.family for one, _ in cells)
-    return {
-        OVERALL: averaged(leaf for _, leaf in cells),
-        "by_language": {code: averaged(leaf for one, leaf in cells if one.language == code) for code in languages},
-        "by_task": {name: averaged(leaf for one, leaf in cells if one.family == name) for name in families},
-        "by_language_and_task": {
-            code: {one.family: leaf for one, leaf in cells if one.language == code} for code in languages
-        },
-    }
+    scores: dict[str, Any] = {OVERALL: averaged(by_name.values()), "by_language": {}, "by_task": {}}
+    own: dict[str, dict[str, Leaf]] = {}
+    for code in languages:
+        own[code] = {one.family: leaf for one, leaf in cells if one.language == code}
+        scores["by_language"][code] = averaged(leaf for one, leaf in cells if one.language == code)
+    for family in families:
+        scores["by_task"][family] = averaged(leaf for one, leaf in cells if one.family == family)
+    scores["by_language_and_task"] = own
+    by_group = {name: _group_score(group, by_name) for name, group in groups.items() if group.has_aggregation}
+    return scores | ({"by_group": by_group} if by_group else {})
 
 
 def directions(tasks: Iterable[Task]) -> dict[str, int]:
@@ -84,6 +94,27 @@ def averaged(leaves: Iterable[Leaf]) -> Leaf:
         if all(part is not None for part in parts):
             errors[name] = math.sqrt(sum(part**2 for part in parts)) / len(parts)
     return found | {STDERR: errors}
+
+
+def _group_score(group: Group, cells: Mapping[str, Leaf]) -> Leaf:
+    """What lm_eval makes of a group's tasks, from our numbers of each and our standard errors."""
+    measured: dict[str, dict[str, Any]] = {}
+    for task, leaf in cells.items():
+        measured[task] = {"sample_len": leaf["questions"]}
+        for name in (name for name in leaf if name not in ("questions", STDERR)):
+            metric, _, chosen = name.partition(",")
+            measured[task][f"{metric},{chosen or PLAIN}"] = leaf[name]
+            measured[task][f"{metric}_stderr,{chosen or PLAIN}"] = leaf[STDERR].get(name, _UNKNOWN)
+    found: Leaf = {}
+    errors: dict[str, float] = {}
+    for key, value in group.aggregate(measured).items():
+        metric, comma, chosen = key.partition(",")
+        if comma and value != _UNKNOWN:
+            name = metric.removesuffix("_stderr")
+            where = found if name == metric else errors
+            where[name if chosen == PLAIN else f"{name},{chosen}"] = float(value)
+    members = {task.task_name for task in group.get_all_tasks()}
+    return {"questions": sum(cells[name]["questions"] for name in members), **found, STDERR: errors}
 
 
 def _cell(task: Task, values: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Leaf:

@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 from jinja2 import TemplateError
+from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask, Task
 
 from dudi.data.task_data import FILES, has_split, local_data, local_documents
 from dudi.data.task_files import Function, TaskFile
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.evaluation.harness.names import Named, language_of, task_index, task_manager, told_apart
+from dudi.evaluation.harness.names import Named, named_task, task_index, task_manager, told_apart
 from dudi.models.hub_errors import explain_hub_error
 
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Built:
+    """Tasks with their data.
+
+    Attributes:
+        tasks: By name, in their order.
+        groups: By name, those of lm_eval's groups among them whose tasks are all there.
+        notes: What a person should know of them.
+    """
+
+    tasks: Mapping[str, tuple[Named, Task]]
+    groups: Mapping[str, Group]
+    notes: Sequence[str]
+
+
 def build_tasks(
-    named: Sequence[Named], include: Sequence[Path], data: Path | None, num_fewshot: int | None
-) -> tuple[dict[str, tuple[Named, Task]], list[str]]:
+    named: Sequence[Named],
+    include: Sequence[Path],
+    data: Path | None,
+    num_fewshot: int | None,
+    metadata: Mapping[str, Any],
+) -> Built:
     """The tasks, their data loaded.
 
     Args:
@@ -31,27 +53,48 @@ def build_tasks(
         include: Folders of task files.
         data: A folder of local Parquet files, for tasks with `metadata.data`.
         num_fewshot: Examples in front of each question; None leaves it to the task.
-
-    Returns:
-        By name, in their order; and what a person should know of them.
+        metadata: What tasks are told over their own.
 
     Raises:
-        ConfigError: no data, no examples, or a task that cannot be read.
+        ConfigError: no data, no examples, a task that cannot be read, one that two groups ask in two ways, or one that
+            dudi does not ask.
         EnvironmentFault: the hub cannot be reached.
     """
     found: dict[str, tuple[Named, Task]] = {}
+    groups: dict[str, Group] = {}
     for one in named:
         if one.file is not None:
-            found[one.name] = one, _of_file(one.file, data, num_fewshot)
-        else:
-            for name, task in _of_lm_eval(one, include).items():
-                language, family = (one.language, one.family) if name == one.name else language_of(name)
-                found[name] = Named(name, language, family), task
+            found[one.name] = one, _of_file(one.file, data, num_fewshot, metadata)
+            continue
+        loaded = _of_lm_eval(one, include, metadata)
+        groups |= loaded["groups"]
+        for name, task in loaded["tasks"].items():
+            own = one if name == one.name else named_task(name, task.get_config("metadata"))
+            if name not in found:
+                found[name] = own, task
+            elif _keys_of(found[name][1]) != _keys_of(task):
+                raise ConfigError(f"--tasks: {name} is asked in two ways, one of them in {one.name}; ask one at a time")
+    for name, (_, task) in found.items():
+        _check_kind(name, task)
     apart, notes = told_apart(one for one, _ in found.values())
     fixed = [name for name, (_, task) in found.items() if not _set_fewshot(task, num_fewshot)]
     if fixed:
         notes.append(f"without examples, as the task has it, whatever --num-fewshot says: {', '.join(fixed)}")
-    return {name: (one, task) for one, (name, (_, task)) in zip(apart, found.items(), strict=True)}, notes
+    tasks = {name: (one, task) for one, (name, (_, task)) in zip(apart, found.items(), strict=True)}
+    return Built(tasks, groups, notes)
+
+
+def _keys_of(task: Task) -> dict[str, Any]:
+    """A task's keys but its metadata, in which lm_eval notes the file."""
+    return {key: value for key, value in task.dump_config().items() if key != "metadata"}
+
+
+def _check_kind(name: str, task: Task) -> None:
+    """Refuse what lm_eval can ask and dudi cannot."""
+    if getattr(task, "UNSAFE_CODE", False):
+        raise ConfigError(f"--tasks: {name} runs code that a model has written, which dudi does not; see lm_eval run")
+    if getattr(task, "MULTIMODAL", False):
+        raise ConfigError(f"--tasks: {name} asks about images or sounds, and dudi asks text alone; see lm_eval run")
 
 
 def _set_fewshot(task: Task, num_fewshot: int | None) -> bool:
@@ -64,25 +107,31 @@ def _set_fewshot(task: Task, num_fewshot: int | None) -> bool:
     return own != 0 or not num_fewshot
 
 
-def _of_lm_eval(one: Named, include: Sequence[Path]) -> dict[str, Task]:
-    """A name in a user's folders, or among lm_eval's own; a user's group may hold tasks of lm_eval's."""
-    folders = tuple(include)
+def _of_lm_eval(one: Named, include: Sequence[Path], metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A name in a user's folders, or among lm_eval's own, as `tasks` and `groups`.
+
+    A user's group may hold tasks of lm_eval's.
+    """
+    folders, told = tuple(include), json.dumps(metadata)
     if folders and one.name in task_index(folders, False):
         with contextlib.suppress(KeyError, ValueError):
-            return dict(task_manager(folders, False).load([one.name])["tasks"])
+            found: Mapping[str, Any] = task_manager(folders, False, told).load([one.name])
+            return found
     try:
-        return dict(task_manager(folders, True).load([one.name])["tasks"])
+        found = task_manager(folders, True, told).load([one.name])
     except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError) as error:
         raise _explained(one.name, error) from error
+    return found
 
 
-def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None) -> Task:
+def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None, metadata: Mapping[str, Any]) -> Task:
     # A copy: --gen-kwargs changes a task's own, and the files are read once a process.
     config = copy.deepcopy({key: value for key, value in file.config.items() if key not in ("tag", "group")})
+    config |= {"metadata": {**(config.get("metadata") or {}), **metadata}} if metadata else {}
     functions = [key for key, value in config.items() if isinstance(value, Function)]
     described = local_data(file)
     if functions and (data is None or described is None):  # lm_eval knows how to find them
-        return _of_lm_eval_file(file)
+        return _of_lm_eval_file(file, metadata)
     if functions:
         raise ConfigError(f"{file.path}: {functions[0]} is a function; --data needs templates")
     if data is not None and described is not None:
@@ -121,9 +170,9 @@ def _dataset(file: TaskFile, split: str, data: Path) -> datasets.Dataset:
     return datasets.Dataset.from_list(documents)
 
 
-def _of_lm_eval_file(file: TaskFile) -> Task:
+def _of_lm_eval_file(file: TaskFile, metadata: Mapping[str, Any]) -> Task:
     try:
-        (task,) = task_manager((), defaults=False).load([str(file.path)])["tasks"].values()
+        (task,) = task_manager((), False, json.dumps(metadata)).load([str(file.path)])["tasks"].values()
     except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise _explained(str(file.path), error) from error
     return task

@@ -1,0 +1,271 @@
+"""The page over what `dudi eval` has written: models that nobody trained here, on one or several benchmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from dudi.errors import ConfigError
+from dudi.evaluation.benchmarks import find
+from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
+from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
+from dudi.report import samples
+from dudi.report.benchmark import Benchmark
+from dudi.report.charts import inline, key_mark
+from dudi.report.compared import side_by_side
+from dudi.report.dots import DotRow, Dots, method_mark
+from dudi.report.files import resource, template
+from dudi.report.results import described
+from dudi.report.run_folder import FILES, number
+from dudi.report.wording import in_order, lasted, said
+from dudi.tables import Entry, Grid, Line, html_table
+
+PER_LANGUAGE = 3
+"""Questions of each language whose answers are shown, on each benchmark."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shown:
+    """A question, and what everybody answered.
+
+    Attributes:
+        language: Its code.
+        task: What it belongs to.
+        question: Its words.
+        reference: What is right.
+        answers: (name, answer, whether it is right or None where nobody knows, colour).
+    """
+
+    language: str
+    task: str
+    question: str
+    reference: str
+    answers: tuple[tuple[str, str, bool | None, int], ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """What the page holds.
+
+    Attributes:
+        title: The names of the models.
+        glance: A row for each model and benchmark.
+        benchmarks: A section for each benchmark.
+        answers: By the benchmark's name, some of its questions.
+        versions: (name, value): what has asked.
+    """
+
+    title: str
+    glance: Grid
+    benchmarks: tuple[Benchmark, ...]
+    answers: Mapping[str, Sequence[Shown]]
+    versions: tuple[tuple[str, str], ...]
+
+
+def evaluation_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of `dudi eval` among those that are named; a folder of such folders stands for them.
+
+    Returns:
+        Nothing where they are runs, or nothing at all.
+
+    Raises:
+        ConfigError: some are runs and some are not.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    for folder in folders:
+        inside = sorted(file.parent for file in folder.glob(f"*/{FILE}")) if folder.is_dir() else []
+        if _is_evaluation(folder):
+            found.append(folder)
+        elif inside and not any((folder / name).exists() for name in FILES) and all(map(_is_evaluation, inside)):
+            found += inside
+        else:
+            others.append(folder)
+    if found and others:
+        raise ConfigError(
+            f"{found[0]} was written by dudi eval, and {others[0]} was not; dudi compare shows both kinds"
+        )
+    return found
+
+
+def _is_evaluation(folder: Path) -> bool:
+    return (folder / FILE).is_file() and not any((folder / name).exists() for name in FILES)
+
+
+def read_page(folders: Sequence[Path]) -> Page:
+    """Everything that the page says.
+
+    Args:
+        folders: Each with an `evaluation.json`.
+
+    Raises:
+        ConfigError: two that are called the same.
+        DataError: a file that cannot be read.
+    """
+    everybody = _renamed(folders)
+    by_benchmark: dict[str, list[Evaluation]] = {}
+    for one in everybody:
+        by_benchmark.setdefault(str(one.benchmark.get("name")), []).append(one)
+    names = dict.fromkeys(one.name for one in everybody)
+    colours = {name: place for place, name in enumerate(names)}
+    sections = [_section(name, own, colours) for name, own in by_benchmark.items()]
+    if len(sections) == 1:
+        sections = [dataclasses.replace(sections[0], name="")]
+    answers = {name: shown for name, own in by_benchmark.items() if (shown := _answers(own, colours))}
+    return Page(", ".join(names), _glance(by_benchmark, colours), tuple(sections), answers, _versions(everybody))
+
+
+def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
+    """All evaluations; those of a name that several folders have are called after their folder."""
+    read = [(folder.resolve(), one) for folder in folders for one in read_evaluations(folder / FILE)]
+    owners: dict[str, set[Path]] = {}
+    for folder, one in read:
+        owners.setdefault(one.name, set()).add(folder)
+    found: dict[tuple[str, str], Evaluation] = {}
+    for folder, one in read:
+        name = folder.name if len(owners[one.name]) > 1 else one.name
+        place = str(one.benchmark.get("name")), name
+        if place in found:
+            raise ConfigError(f"{folder}: another folder is called '{name}' too; rename one")
+        found[place] = dataclasses.replace(one, name=name)
+    return list(found.values())
+
+
+def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> Benchmark:
+    first = evaluations[0]
+    details = (*described(first.benchmark), *_notes(evaluations))
+    meanings = tuple((split, meaning) for split, meaning in find(name).meanings.items() if split in first.keys("split"))
+    if len(evaluations) > 1:
+        guessing = first.guessing()
+        references = [] if guessing is None else [dataclasses.replace(guessing, name=TITLES[FLOOR])]
+        own = {one.name: colours[one.name] for one in evaluations}
+        found = side_by_side(evaluations, references, (), own, "models")
+        cells: dict[str, Grid] = {}
+        for one in evaluations:
+            cells |= {f"{one.name}: {title}": made(True) for title, made in cells_grids(one).items()}
+        section = Benchmark(name, found.words, compared=found.tables, colours=own, chart=found.chart, tables=cells)
+        return dataclasses.replace(section, details=details, meanings=meanings)
+    grids = {title: made(True) for title, made in evaluation_grids(first).items()}
+    return Benchmark(name, tables=grids, chart=_chart(first, colours[first.name]), details=details, meanings=meanings)
+
+
+def _chart(evaluation: Evaluation, colour: int) -> Dots | None:
+    """One model by language, where what stands for its scores is a share."""
+    metric, mark = main_metric(evaluation, "overall"), method_mark(colour)
+    if metric.scale != 100 or not evaluation.keys("language"):
+        return None
+    rows = []
+    places = {code: ("by_language", code) for code in in_order(evaluation.keys("language"))} | {"all": ("overall",)}
+    for code, place in places.items():
+        values = [metric.scale * value for value in evaluation.values(metric.name, *place)]
+        error = evaluation.error(metric.name, *place)
+        spread = {} if error is None else {mark: metric.scale * error}
+        rows.append(DotRow(language_name(code), {mark: sum(values) / len(values) if values else None}, spread))
+    return Dots(f"{metric.title.removesuffix(' in %')}, by language", rows, {mark: evaluation.name})
+
+
+def _notes(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
+    """What a person should know of the choice, and rows that were left out."""
+    notes = dict.fromkeys(str(note) for one in evaluations for note in one.about.get("notes") or ())
+    rejected: dict[str, Any] = {}
+    for one in evaluations:
+        rejected |= one.about.get("rejected") or {}
+    left_out = ", ".join(f"{reason} {count}" for reason, count in rejected.items())
+    return [*(("note", note) for note in notes), *([("rows left out", left_out)] if left_out else [])]
+
+
+def _glance(by_benchmark: Mapping[str, Sequence[Evaluation]], colours: Mapping[str, int]) -> Grid:
+    """A row for each model and benchmark: what stands for its scores, and what was asked of whom."""
+    lines = []
+    for name, evaluations in by_benchmark.items():
+        for one in evaluations:
+            metric = main_metric(one, "overall")
+            mean, std = metric.shown(one.values(metric.name, "overall"))
+            error = one.error(metric.name, "overall")
+            spread = f"{metric.scale * error:.{metric.digits}f}" if error is not None else std
+            score = f"{metric.title}: {mean}" + ("" if spread == "-" else f" ± {spread}")
+            subject = one.about.get("subject")
+            precision = subject.get("dtype") if isinstance(subject, Mapping) else None
+            cells = (
+                name,
+                score,
+                said(one.benchmark.get("questions")),
+                ", ".join(map(str, one.seeds)),
+                one.model,
+                said(precision),
+                lasted(number(one.about.get("seconds"))),
+            )
+            lines.append(Line(one.name, tuple(map(Entry, cells)), colour=colours[one.name]))
+    columns = ("Benchmark", "Score", "Questions", "Seeds", "Weights from", "Precision", "Time")
+    return Grid(columns, tuple(lines), "Model")
+
+
+def _versions(evaluations: Sequence[Evaluation]) -> tuple[tuple[str, str], ...]:
+    """Each package in every version that has asked."""
+    found: dict[str, dict[str, None]] = {}
+    for one in evaluations:
+        versions = one.about.get("versions")
+        for name, version in versions.items() if isinstance(versions, Mapping) else ():
+            found.setdefault(str(name), {})[str(version)] = None
+    return tuple((name, ", ".join(versions)) for name, versions in found.items())
+
+
+def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> list[Shown]:
+    """Questions that everybody answered, some of each language: a hash of their names decides, and tasks take turns."""
+    from dudi.comparison.items import lines_of
+
+    tables: list[dict[str, Mapping[str, Any]]] = []
+    for one in evaluations:
+        first = dataclasses.replace(one, runs=one.runs[:1], parts=())
+        tables.append({str(line.get("id")): line for line in lines_of(first) if str(line.get("answer", "")).strip()})
+    shared = set.intersection(*map(set, tables))
+    by_language: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(shared, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
+        line = tables[0][name]
+        tasks = by_language.setdefault(str(line.get("language") or ""), {})
+        tasks.setdefault(str(line.get("task") or ""), []).append(name)
+    found = []
+    for code in in_order(by_language):
+        tasks = by_language[code]
+        turns = [(place, task, name) for task, own in tasks.items() for place, name in enumerate(own)]
+        for _, task, name in sorted(turns)[:PER_LANGUAGE]:
+            line = tables[0][name]
+            answers = []
+            for one, table in zip(evaluations, tables, strict=True):
+                own = table[name]
+                answers.append((one.name, str(own.get("answer")), own.get("exact"), colours[one.name]))
+            found.append(
+                Shown(code, task, str(line.get("question", "")), str(line.get("reference", "")), tuple(answers))
+            )
+    return found
+
+
+def render_evaluations(page: Page, figures: str) -> str:
+    """The page as text.
+
+    Args:
+        page: What it holds.
+        figures: Name of the folder that holds the charts as files.
+    """
+    return str(
+        template("evaluations.html.jinja", autoescape=True).render(
+            page=page,
+            per_language=PER_LANGUAGE,
+            runs=[],
+            result_file=FILE,
+            html_table=lambda grid, kind="": Markup(html_table(grid, kind)),
+            inline=inline,
+            key_mark=key_mark,
+            title_of=samples.language_title,
+            lang=samples.lang,
+            figures=figures,
+            style=Markup(resource("chart.css") + resource("report.css")),
+            written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        )
+    )
