@@ -246,7 +246,7 @@ def test_what_has_no_effect_is_said(models, sets, tmp_path, capsys):
     assert dudi(models / "one", "--batch-size", "many") == 2
     assert "'many' is no whole number" in capsys.readouterr().err
     assert asked(sets, models / "one", "--tasks", "sib200", "--max_batch_size", 0) == 2
-    assert "--max-batch-size must be at least 1, got 0" in capsys.readouterr().err
+    assert "--max-batch-size: must be at least 1, got 0" in capsys.readouterr().err
 
 
 def test_where_memory_runs_out_batches_are_halved(models, sets, tmp_path, monkeypatch):

@@ -184,7 +184,6 @@ def _metrics_grid(evaluation: Evaluation, by: str, names: Mapping[str, str], err
     return _rows_of(evaluation, by, names, metrics, errors)
 
 
-
 def _rows_of(
     evaluation: Evaluation, by: str, names: Mapping[str, str], metrics: Sequence[Metric], errors: bool
 ) -> Grid:
@@ -250,7 +249,7 @@ def groups_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
     rows = []
     for group in dict.fromkeys(group for one in by_role.values() for group in one.keys(GROUP)):
         for metric in _metrics_of_groups(by_role.values(), [group]):
-            cells = [_shown(one, metric, [f"by_{GROUP}", group], errors) for one in by_role.values()]
+            cells = [_cell(one, metric, [f"by_{GROUP}", group], errors) for one in by_role.values()]
             rows.append((f"{group}: {metric.short or metric.title}", cells))
     return grid_of([title(one) for one in by_role.values()], rows)
 

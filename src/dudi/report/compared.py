@@ -270,10 +270,6 @@ def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
         known = {mark: spread for mark, spread in spreads.items() if spread is not None}
         name = "all" if column == "overall" else column_title("language", column, long=True)
         rows.append(DotRow(name, {mark: cell.mean for mark, cell in cells.items()}, known))
-    return Dots(f"{_drawn(comparison)}, by language", rows, {mark: row.name for mark, row in own})
-
-
-def _drawn(comparison: Comparison) -> str:
     exact = comparison.metric.name == "exact_match"
     shown = "Answered exactly" if exact else comparison.metric.title.removesuffix(" in %")
     return Dots(f"{shown}, by language", rows, {mark: row.name for mark, row in own})
