@@ -58,7 +58,7 @@ def test_in_fp32_it_is_as_close_to_the_truth_as_dense_logits_are(kind):
         values[kernel] = weighted_divergence(heads[0], student[0], heads[1], teacher[0], weights, distance, kernel)
         grads[kernel] = gradients(values[kernel], student)
     exact_student, (teacher_hidden, teacher_weight, _), exact_weights = tensors(bias=False)
-    rows = divergence(Head(exact_student[1]), exact_student[0], Head(teacher_weight), teacher_hidden, kind, 0.5, 1.0)
+    rows = divergence(Head(exact_student[1]), exact_student[0], Head(teacher_weight), teacher_hidden, distance)
     exact = (rows * exact_weights).sum()
     truth = gradients(exact, exact_student)
     for kernel in ("fused", "dense"):

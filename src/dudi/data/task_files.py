@@ -155,7 +155,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -181,6 +181,7 @@ def _function(loader: _Loader, node: yaml.Node) -> Function:
 
 
 _Loader.add_constructor("!function", _function)
+_LOADER = _Loader
 
 
 # --- templates
