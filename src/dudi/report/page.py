@@ -165,7 +165,7 @@ def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Grid]:
     lines = []
     for group, run, cells in rows:
         lines.append(Line(run.name, tuple(Entry(cells[name]) for name in telling), colour=group.colour))
-    return common, Grid(tuple(telling), tuple(lines), "Run")
+    return common, Grid(tuple(telling), tuple(lines), "Run", texts=True)
 
 
 def summary(run: RunFolder) -> dict[str, str]:
