@@ -112,6 +112,8 @@ def render_page(
     """
     chosen, total = samples.choose(groups)
     runs = [run for group in groups for run in group.runs]
+    probes = [(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None]
+    firsts = [group.runs[0] for group in groups]
     script = resource("report.js")
     return template("report.html.jinja", autoescape=True).render(
         groups=groups,
@@ -129,14 +131,14 @@ def render_page(
         sections=drawn,
         cost=cost_table(groups),
         phases=phase_table(groups),
-        probes=[(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None],
+        probes=probes,
         samples=chosen,
         samples_total=total,
         languages=in_order(sample.language for sample in chosen),
         title_of=samples.language_title,
         lang=samples.lang,
         facts=facts,
-        differing=differing([group.runs[0] for group in groups]),
+        differing=differing(firsts),
         figures=figures,
         style=Markup(resource("chart.css") + resource("report.css")),
         script=Markup(script),
