@@ -69,3 +69,20 @@ def test_turned():
 @pytest.mark.parametrize("write", [markdown, latex, csv_text, html_table, terminal])
 def test_a_table_of_no_lines(write):
     assert "x" in write(grid_of(["x"], []))
+
+
+def test_columns_of_texts_stand_at_the_left():
+    table = grid_of(("what it is", ""), [("student", ("A", "one")), ("data", ("rows & more", "two"))], texts=True)
+    assert terminal(table).splitlines() == [
+        "         what it is",
+        "student  A            one",
+        "data     rows & more  two",
+    ]
+    assert markdown(table).splitlines()[1] == "| --- | --- | --- |"
+    assert latex(table).startswith(r"\begin{tabular}{lll}")
+    assert '<table class="first">' in html_table(table, "first")
+
+
+def test_a_label_keeps_the_room_before_it():
+    table = grid_of(("GB",), [("  weights", ("1.0",)), ("total", ("1.0",))], corner="Memory")
+    assert terminal(table).splitlines() == ["Memory      GB", "  weights  1.0", "total      1.0"]

@@ -64,17 +64,19 @@ class Grid:
         columns: Headings, without that of the labels.
         lines: The lines.
         corner: Heading of the labels.
+        texts: Whether its columns are texts, which stand at the left: numbers stand at the right.
     """
 
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
     corner: str = ""
+    texts: bool = False
 
     def turned(self) -> Grid:
         """Columns as lines."""
         columns = zip(*(line.entries for line in self.lines), strict=True)
         lines = (Line(heading, entries) for heading, entries in zip(self.columns, columns, strict=True))
-        return Grid(tuple(line.label for line in self.lines), tuple(lines), self.corner)
+        return Grid(tuple(line.label for line in self.lines), tuple(lines), self.corner, self.texts)
 
 
 def grid_of(
@@ -83,6 +85,7 @@ def grid_of(
     *,
     kinds: Mapping[str, str] | None = None,
     corner: str = "",
+    texts: bool = False,
 ) -> Grid:
     """A table of plain texts.
 
@@ -91,9 +94,10 @@ def grid_of(
         rows: Label and texts of each line.
         kinds: By label, the kind of a line.
         corner: Heading of the labels.
+        texts: As `Grid.texts`.
     """
-    lines = (Line(label, tuple(map(Entry, texts)), (kinds or {}).get(label, "")) for label, texts in rows)
-    return Grid(tuple(columns), tuple(lines), corner)
+    lines = (Line(label, tuple(map(Entry, cells)), (kinds or {}).get(label, "")) for label, cells in rows)
+    return Grid(tuple(columns), tuple(lines), corner, texts)
 
 
 # --- a terminal
@@ -136,10 +140,10 @@ class Laid:
         table = Table(box=None, pad_edge=False, padding=(0, self.gap, 0, 0), header_style="dim" if self.colour else "")
         table.add_column(Text(plain(self.grid.corner)), width=width - self._beside)
         for column, wide in zip(self.columns, self.widths, strict=True):
-            table.add_column(_to_the_right(column[0], wide), no_wrap=True, width=wide)
+            table.add_column(self._placed(column[0], wide), no_wrap=True, width=wide)
         for place, line in enumerate(self.grid.lines, start=1):
             entries = (
-                _to_the_right(column[place], wide) for column, wide in zip(self.columns, self.widths, strict=True)
+                self._placed(column[place], wide) for column, wide in zip(self.columns, self.widths, strict=True)
             )
             style = {"strong": "bold", "faint": "dim"}.get(line.kind) if self.colour else None
             table.add_row(Text(plain(line.label)), *entries, style=style)
@@ -147,6 +151,12 @@ class Laid:
         with console.capture() as captured:
             console.print(table)
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def _placed(self, text: Text, width: int) -> Text:
+        """Numbers at the right: rich's own alignment drops the room behind marks."""
+        from rich.text import Text as Made
+
+        return text if self.grid.texts else Made.assemble(" " * (width - text.cell_len), text)
 
     def _column(self, heading: str, entries: Sequence[Entry]) -> list[Text]:
         """The heading, and the entries with room behind each for the longest marks: digits stand below each other."""
@@ -170,19 +180,13 @@ def terminal(grid: Grid, *, title: str = "", colour: bool = False, width: int = 
     return heading + Laid(grid, colour).text(width)
 
 
-def _to_the_right(text: Text, width: int) -> Text:
-    """Rich's own alignment drops the room behind marks."""
-    from rich.text import Text as Made
-
-    return Made.assemble(" " * (width - text.cell_len), text)
-
-
 # --- Markdown
 
 
 def markdown(grid: Grid) -> str:
     """A table in GitHub's Markdown; underlined with `<ins>`, since GitHub drops `<u>`."""
-    lines = [map(plain_markdown, (grid.corner, *grid.columns)), ("---", *["---:"] * len(grid.columns))]
+    places = ["---" if grid.texts else "---:"] * len(grid.columns)
+    lines = [map(plain_markdown, (grid.corner, *grid.columns)), ("---", *places)]
     for line in grid.lines:
         lines.append((plain_markdown(line.label), *map(_markdown_entry, line.entries)))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -221,7 +225,8 @@ _LATEX = {character: "\\" + character for character in "&%$#_{}"} | {
 def latex(grid: Grid) -> str:
     """A `tabular` in the manner of booktabs."""
     head = " & ".join(map(plain_latex, (grid.corner, *grid.columns)))
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(grid.columns)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
+    places = ("l" if grid.texts else "r") * len(grid.columns)
+    lines = [rf"\begin{{tabular}}{{l{places}}}", r"\toprule", rf"{head} \\", r"\midrule"]
     for line in grid.lines:
         lines.append(rf"{' & '.join((plain_latex(line.label), *map(_latex_entry, line.entries)))} \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
@@ -266,8 +271,9 @@ def _inert(text: str) -> str:
 def html_table(grid: Grid, kind: str = "") -> str:
     """A table of the report; `kind` are further classes of it."""
     head = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in grid.columns)
+    classes = kind if grid.texts else f"numbers {kind}"
     lines = [
-        f'<div class="wide"><table class="{html.escape(f"numbers {kind}".strip())}">',
+        f'<div class="wide"><table class="{html.escape(classes.strip())}">',
         f"<thead><tr><td>{html.escape(grid.corner)}</td>{head}</tr></thead>",
         "<tbody>",
     ]

@@ -66,11 +66,6 @@ class Lead:
         """Whether the first side is ahead in the whole interval."""
         return self.low > 0
 
-    @property
-    def behind(self) -> bool:
-        """Whether it is behind in the whole interval."""
-        return self.high < 0
-
 
 def lead(
     first: Sequence[Iterable[Answer]],

@@ -98,14 +98,10 @@ _MEANS = ("chrf", "in_language", "in_language_strict", "token_f1", "repetition",
 def scores(answered: Sequence[Answered]) -> Scores:
     """The scores of some answers; at least one."""
     count = len(answered)
-    bits = sum(one.bits for one in answered) / sum(one.bytes for one in answered)
-    return Scores(
-        questions=count,
-        exact_match=sum(one.exact for one in answered) / count,
-        bits_per_byte=bits,
-        empty=sum(not one.answer.strip() for one in answered) / count,
-        **{name: _mean(answered, name) for name in _MEANS},
-    )
+    exact, empty = sum(one.exact for one in answered), sum(not one.answer.strip() for one in answered)
+    bits, size = sum(one.bits for one in answered), sum(one.bytes for one in answered)
+    means = {name: _mean(answered, name) for name in _MEANS}
+    return Scores(count, exact / count, bits_per_byte=bits / size, empty=empty / count, **means)
 
 
 def _mean(answered: Sequence[Answered], name: str) -> float | None:

@@ -147,7 +147,9 @@ def outcomes_of(args: DudiConfig) -> tuple[Outcome, ...]:
 
 
 def _outcome(probability: float, signals: Iterable[Signal]) -> Outcome:
-    student, teacher, reference = set[Kind](), set[Kind](), set[Kind]()
+    student: set[Kind] = set()
+    teacher: set[Kind] = set()
+    reference: set[Kind] = set()
     for signal in signals:
         student.update(signal.reads)
         teacher.update(signal.teacher_reads)

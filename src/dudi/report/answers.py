@@ -93,8 +93,10 @@ class Answers:
 
 def choose(groups: Sequence[Group]) -> Answers | None:
     """The section; None when nobody recorded answers of a student before and after."""
-    answered = [(group, [run for run in group.runs if run.answers]) for group in groups]
-    sources = [(group, own[0]) for group, own in answered if own]
+    sources = []
+    for group in groups:
+        if answered := [run for run in group.runs if run.answers]:
+            sources.append((group, answered[0]))
     if not sources:
         return None
     by_id = _by_id(sources[0][1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -20,7 +21,7 @@ from dudi.report.run_folder import RunFolder, read_run
 from dudi.report.scales import short
 from dudi.report.stack_figures import is_stack
 from dudi.report.wording import said
-from dudi.tables import DASH, markdown, plain_markdown
+from dudi.tables import DASH, grid_of, markdown, plain_markdown
 
 _LIBRARIES = ("dudi", "torch", "transformers", "trl", "accelerate", "datasets", "peft")
 
@@ -67,10 +68,17 @@ def render_card(run: RunFolder) -> str:
             licences=licences,
             metrics=_last_values(run),
             table=lambda grid: Markup(markdown(grid)),
+            texts=_texts,
             dash=DASH,
             **own,
         )
     )
+
+
+def _texts(rows: Iterable[Sequence[object]], corner: str = "", *columns: str) -> Markup:
+    """A table of texts, the first of each row its label."""
+    lines = [(str(label), map(str, cells)) for label, *cells in rows]
+    return Markup(markdown(grid_of(columns or ("",), lines, corner=corner, texts=True)))
 
 
 def code_block(text: str) -> Markup:

@@ -99,9 +99,9 @@ def _phase_cells(group: Group, name: str) -> tuple[str, ...] | None:
     known = [(phase, run) for run in group.runs if (phase := _Phase.of(run, name)) is not None]
     if not any(phase.seconds for phase, _ in known):
         return None
-    seconds, share, flops = (
-        statistics.fmean(getattr(phase, field) for phase, _ in known) for field in ("seconds", "share", "flops")
-    )
+    seconds = statistics.fmean(phase.seconds for phase, _ in known)
+    share = statistics.fmean(phase.share for phase, _ in known)
+    flops = statistics.fmean(phase.flops for phase, _ in known)
     of_products = [phase.rate / rate for phase, run in known if (rate := _product_rate(run))]
     done = (f"{flops / 1e9:,.1f}", f"{flops / seconds / 1e9:,.1f}") if flops else (DASH, DASH)
     reached = f"{statistics.fmean(of_products):.0%}" if flops and of_products else DASH
@@ -121,10 +121,10 @@ def total_seconds(run: RunFolder) -> float | None:
 
 def _cells(group: Group) -> tuple[str, ...]:
     times = [_times(run) for run in group.runs]
-    columns = [[time.get(name) for time in times] for name in ("cold_start", *PHASES)]
-    cells = [_mean_time(column) for column in columns]
-    cached = any(record.get("cached") for run in group.runs for record in run.stage(cold=True))
-    if columns[0] and all(value is None for value in columns[0]) and cached:
+    cells = []
+    for name in ("cold_start", *PHASES):
+        cells.append(_mean_time([time.get(name) for time in times]))
+    if cells[0] == DASH and any(record.get("cached") for run in group.runs for record in run.stage(cold=True)):
         cells[0] = "cached"
     cells.append(_mean_time([total_seconds(run) for run in group.runs]))
     speed = _known(mean(run.stage(cold=False), "tokens_per_second") for run in group.runs)

@@ -35,6 +35,7 @@ def front_matter(run: RunFolder) -> ModelCardData:
     student, source = run.value("student.model"), str(run.value("data.train") or "").partition(":")[0]
     codes = [code for code in _codes(run) if lang(code) == code]  # the hub refuses anything else
     results = [result for name in benchmarks_of([run]) if (result := result_of(run, name)) is not None]
+    scores = [one for result in results for one in _eval_results(result)]
     return ModelCardData(
         language=codes or None,
         license="other",
@@ -44,7 +45,7 @@ def front_matter(run: RunFolder) -> ModelCardData:
         pipeline_tag="text-generation",
         tags=["dudi", "distillation", *(name for name in METHODS if name == run.value("method"))],
         model_name=_plain(run.name) or "student",
-        eval_results=[one for result in results for one in _eval_results(result)] or None,
+        eval_results=scores or None,
     )
 
 
@@ -97,6 +98,8 @@ def content(run: RunFolder) -> dict[str, Any]:
     teacher = teacher_names(run) if teachers else "none"
     rows = part_of(run.data, "rows")
     named = {code: f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)}
+    languages = [f"{name}: {rows[code]} rows" if code in rows else name for code, name in named.items()]
+    total = sum(count for count in rows.values() if isinstance(count, int))
     steps = last(run.stage(cold=False), "step")
     return {
         "method": method,
@@ -106,10 +109,10 @@ def content(run: RunFolder) -> dict[str, Any]:
             ("optimizer steps", DASH if steps is None else int(steps)),
             *_chosen(run, method),
             ("source of the rows", said(run.data.get("source"))),
-            ("rows", sum(count for count in rows.values() if isinstance(count, int)) if rows else DASH),
+            ("rows", total if rows else DASH),
             ("fingerprint of the rows (SHA-256)", said(run.data.get("fingerprint"))),
         ],
-        "languages": [f"{name}: {rows[code]} rows" if code in rows else name for code, name in named.items()],
+        "languages": languages,
         "parents": [
             ("student", run.value("student.model"), run.value("student.revision")),
             *((role, section.get("model"), section.get("revision")) for role, section in teachers.items()),

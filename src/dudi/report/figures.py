@@ -166,7 +166,10 @@ def _mean(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, f
     """
     low, high = max(line[0][0] for line in lines), min(line[-1][0] for line in lines)
     places = sorted({x for line in lines for x, _ in line if low <= x <= high})
-    heights = [np.interp(places, [x for x, _ in line], [y for _, y in line]) for line in lines]
+    heights = []
+    for line in lines:
+        xs, ys = zip(*line, strict=True)
+        heights.append(np.interp(places, xs, ys))
     return [(x, float(y)) for x, y in zip(places, np.mean(heights, axis=0), strict=True)] if places else []
 
 

@@ -124,6 +124,8 @@ def render_page(
     """
     chosen, total = samples.choose(groups)
     runs = [run for group in groups for run in group.runs]
+    probes = [(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None]
+    firsts = [group.runs[0] for group in groups]
     script = resource("report.js")
     return template("report.html.jinja", autoescape=True).render(
         groups=groups,
@@ -141,14 +143,14 @@ def render_page(
         sections=drawn,
         cost=cost_table(groups),
         phases=phase_table(groups),
-        probes=[(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None],
+        probes=probes,
         samples=chosen,
         samples_total=total,
         languages=in_order(sample.language for sample in chosen),
         title_of=samples.language_title,
         lang=samples.lang,
         facts=facts,
-        differing=differing([group.runs[0] for group in groups]),
+        differing=differing(firsts),
         figures=figures,
         style=Markup(resource("chart.css") + resource("report.css")),
         script=Markup(script),
@@ -177,7 +179,7 @@ def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Grid]:
     lines = []
     for group, run, cells in rows:
         lines.append(Line(run.name, tuple(Entry(cells[name]) for name in telling), colour=group.colour))
-    return common, Grid(tuple(telling), tuple(lines), "Run")
+    return common, Grid(tuple(telling), tuple(lines), "Run", texts=True)
 
 
 def summary(run: RunFolder) -> dict[str, str]:

@@ -87,8 +87,11 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
             stage = own if one.subject == STUDENT else cold
             about["steps"] = {COLD_START: len(cold), STUDENT: len(own)}
             about["training"] = clocks.get(one.subject)
-            curves = {name: [record.get(name) for record in stage] for name in CURVES}
-            about["curves"] = {name: _shortened(own) for name, own in curves.items() if set(own) - {None}}
+            about["curves"] = {}
+            for name in CURVES:
+                values = [record.get(name) for record in stage]
+                if set(values) - {None}:
+                    about["curves"][name] = _shortened(values)
         runs = tuple(Run(run.seed, _kept(run.scores, METRIC)) for run in one.runs)
         about["answers"] = _packed([line for line in answers if line.get("subject") == one.subject], one)
         model = "" if Path(one.model).is_relative_to(folder) else one.model  # a path of this machine, and not kept

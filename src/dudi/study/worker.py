@@ -60,10 +60,10 @@ def _into(log: Any) -> Iterator[None]:
 
 
 def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
-    """As `dudi train` does, as far as those go who are asked, with a clock; without a report."""
+    """As `dudi train` does, as far as those go who are asked; with clocks, and without a report."""
     seconds: dict[str, Any] = {}
     if {COLD_START, STUDENT} & {*job.subjects}:
-        with _clock(seconds, COLD_START):  # alone: the other clock is the method's own
+        with _clock(seconds, COLD_START):  # alone, and reading the models: the other clock is the method's own
             _start(loaded)
     if STUDENT in job.subjects:
         with _clock(seconds, STUDENT):
@@ -73,9 +73,8 @@ def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
 
 
 def _start(loaded: Loaded) -> None:
-    """Train the cold start, or take it from another run that has; nothing in a run without one."""
-    if loaded.config.settings["cold_start"] != "none":
-        loaded.make_trainer(*read_rows(loaded.config, loaded.args, loaded.args.folder)).run_cold_start()
+    """Train the cold start, or take it from another run that has."""
+    loaded.make_trainer(*read_rows(loaded.config, loaded.args, loaded.args.folder)).run_cold_start()
 
 
 def _count(job: Job, loaded: Loaded) -> list[Evaluation]:

@@ -131,10 +131,12 @@ def _by_language(
     catalogue: Catalogue, name: str, languages: Sequence[str] | None, judges: bool
 ) -> dict[str, list[str]]:
     every = catalogue.tasks
+    found: dict[str, list[str]] = {}
     if name not in catalogue.sets:
         tasks, wanted = catalogue.members(name), languages or catalogue.sets.get(DEFAULT_SET, {})
-        return {code: [task for task in tasks if code in every[task].languages] for code in wanted}
-    found: dict[str, list[str]] = {}
+        for code in wanted:
+            found[code] = [task for task in tasks if code in every[task].languages]
+        return found
     for language, own in catalogue.sets[name].items():
         named = every if isinstance(own, str) else own  # a set may say `all` for a language
         there = [task for one in named for task in catalogue.members(one) if language in every[task].languages]
