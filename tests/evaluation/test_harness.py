@@ -633,3 +633,32 @@ def test_a_task_that_two_groups_ask_in_two_ways_is_asked_in_neither(grouped):
     assert list(choose_tasks(["both", "same"], None, options).tasks) == ["mine_th", "mine_ind_Latn", "few_en"]
     with pytest.raises(ConfigError, match="few_en is asked in two ways, one of them in other; ask one at a time"):
         choose_tasks(["same", "other"], None, options)
+
+
+def test_a_group_of_shipped_tasks_and_of_ones_with_local_data(grouped, sets, model, tokenizer):
+    folder = grouped("true")
+    local = (
+        "metadata: {data: {file: sib200.parquet, lang: th}, language: th}\ndataset_path: none/none\ntest_split: test\n"
+    )
+    text = (
+        local + 'task: lengths\noutput_type: loglikelihood\ndoc_to_text: "{{ text }}"\ndoc_to_target: "{{ label }}"\n'
+    )
+    metrics = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+    (folder / "lengths.yaml").write_text(text + metrics, encoding="utf-8")
+    mixed = "group: mixed\ntask: [dudi_sib200_th, lengths, both]\naggregate_metric_list: [{metric: acc}]\n"
+    (folder / "mixed.yaml").write_text(mixed, encoding="utf-8")
+    options = Options(include_path=(folder,), data=sets)
+    questions = choose_tasks(["mixed"], None, options)
+    families = {name: (one.family, one.language) for name, (one, _) in questions.tasks.items()}
+    assert families["dudi_sib200_th"] == ("sib200", "th") and families["lengths"] == ("lengths", "th")
+    assert len(families) == 5
+    scores = put(questions, model, tokenizer, [0])[0][0].scores
+    assert set(scores["by_group"]) == {"mixed", "both", "both::inner"}
+    cells = scores["by_language_and_task"]
+    parts = [leaf for own in cells.values() for leaf in own.values()]
+    total = sum(leaf["acc"] * leaf["questions"] for leaf in parts)
+    whole = scores["by_group"]["mixed"]
+    assert whole["questions"] == sum(leaf["questions"] for leaf in parts)
+    assert whole["acc"] == pytest.approx(total / whole["questions"])
+    alone = choose_tasks(["lengths"], None, options)
+    assert list(alone.tasks) == ["lengths"] and alone.total == 2

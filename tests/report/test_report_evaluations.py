@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DudiError
 from dudi.evaluation.records import Evaluation, Run, write_evaluations
 from dudi.evaluation.tables import benchmark_tables, evaluation_tables
 from dudi.report import write_report
@@ -129,3 +129,13 @@ def test_what_is_refused(evals, tmp_path):
     written(tmp_path / "other" / "one", of_tasks("one", 0.2))
     with pytest.raises(ConfigError, match="another folder is called 'one' too; rename one"):
         write_report([evals / "one", tmp_path / "other" / "one"])
+
+
+def test_a_file_of_another_is_not_trusted(tmp_path):
+    one = of_tasks("<i>one", 0.3)
+    odd = dataclasses.replace(one, about={"notes": 3, "rejected": "x", "versions": [], "subject": "s", "seconds": "x"})
+    text = write_report([written(tmp_path / "odd", odd)]).read_text(encoding="utf-8")
+    assert "<i>one" not in text and "&lt;i&gt;one" in text and "<b>Q" not in text
+    broken = dataclasses.replace(one, runs=(Run(1, {"overall": {"acc": "much"}, "by_language": {"th": {"acc": []}}}),))
+    with pytest.raises(DudiError):
+        write_report([written(tmp_path / "broken", broken)])

@@ -41,11 +41,11 @@ def evaluation_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]
     languages, splits = evaluation.keys("language"), splits_of(evaluation)
     columns = splits if len(splits) <= MOST_SPLITS else []
     names = {code: language_name(code) for code in languages}
-    main = _measured(evaluation, _LINES)[0]
     found: dict[str, Callable[[bool], Grid]] = {}
     if evaluation.keys(CELLS):
         found |= cells_grids(evaluation)
     else:
+        main = _measured(evaluation, _LINES)[0]
         found[main.title.replace(" in %", ", in %")] = lambda errors: _main_grid(evaluation, main, names, columns)
     if groups := {name: name for name in evaluation.keys(GROUP)}:
         metrics = _metrics_of_groups([evaluation], list(groups))

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
 from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
@@ -106,7 +106,7 @@ def read_page(folders: Sequence[Path]) -> Page:
 
     Raises:
         ConfigError: two that are called the same.
-        DataError: a file that cannot be read.
+        DataError: a file that cannot be read, or scores that are no numbers.
     """
     everybody = _renamed(folders)
     by_benchmark: dict[str, list[Evaluation]] = {}
@@ -114,11 +114,15 @@ def read_page(folders: Sequence[Path]) -> Page:
         by_benchmark.setdefault(str(one.benchmark.get("name")), []).append(one)
     names = dict.fromkeys(one.name for one in everybody)
     colours = {name: place for place, name in enumerate(names)}
-    sections = [_section(name, own, colours) for name, own in by_benchmark.items()]
+    try:
+        sections = [_section(name, own, colours) for name, own in by_benchmark.items()]
+        glance = _glance(by_benchmark, colours)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{', '.join(names)}: scores that are no numbers: {error}") from error
     if len(sections) == 1:
         sections = [dataclasses.replace(sections[0], name="")]
     answers = {name: shown for name, own in by_benchmark.items() if (shown := _answers(own, colours))}
-    return Page(", ".join(names), _glance(by_benchmark, colours), tuple(sections), answers, _versions(everybody))
+    return Page(", ".join(names), glance, tuple(sections), answers, _versions(everybody))
 
 
 def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
@@ -172,10 +176,12 @@ def _chart(evaluation: Evaluation, colour: int) -> Dots | None:
 
 def _notes(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
     """What a person should know of the choice, and rows that were left out."""
-    notes = dict.fromkeys(str(note) for one in evaluations for note in one.about.get("notes") or ())
+    notes: dict[str, None] = {}
     rejected: dict[str, Any] = {}
     for one in evaluations:
-        rejected |= one.about.get("rejected") or {}
+        said_of, left = one.about.get("notes"), one.about.get("rejected")
+        notes |= dict.fromkeys(map(str, said_of)) if isinstance(said_of, list) else {}
+        rejected |= left if isinstance(left, Mapping) else {}
     left_out = ", ".join(f"{reason} {count}" for reason, count in rejected.items())
     return [*(("note", note) for note in notes), *([("rows left out", left_out)] if left_out else [])]
 

@@ -35,7 +35,7 @@ _OTHERS = (
 _FLORES_NAME = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 _SHOWN = 3
 """Names in a note."""
-_GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata"}
+GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata"}
 """What a group may say without changing its tasks."""
 
 
@@ -115,14 +115,14 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
     path = Path(word)
     shipped = {task.name: task for task in shipped_tasks()}
     if word in shipped:
-        return [_of_file(shipped[word])]
+        return [of_file(shipped[word])]
     if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
-        return [_of_file(task) for task in of_family(word, languages)]
+        return [of_file(task) for task in of_family(word, languages)]
     if path.suffix in (".yaml", ".yml") or path.is_dir():
         if not path.exists():
             raise ConfigError(f"{word}: no such task file")
         own = find_tasks(word) if path.is_dir() else [read_task(path)]
-        return [_of_file(task) for task in own if languages is None or task.language in ("", *languages)]
+        return [of_file(task) for task in own if languages is None or task.language in ("", *languages)]
     return _of_index(word, languages, include, shipped, notes)
 
 
@@ -145,7 +145,8 @@ def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str
     return found, folders
 
 
-def _of_file(task: TaskFile) -> Named:
+def of_file(task: TaskFile) -> Named:
+    """A task that is known by its file."""
     return Named(task.name, task.language, task.family, task)
 
 
@@ -199,7 +200,7 @@ def _members(name: str, index: Mapping[str, Any]) -> list[str]:
     entry = index.get(name)
     kind = getattr(getattr(entry, "kind", None), "name", "")
     inside: Any = sorted(entry.tags) if entry is not None and kind == "TAG" else ()
-    if entry is not None and kind == "GROUP" and set(entry.cfg or {}) <= _GROUP_KEYS:
+    if entry is not None and kind == "GROUP" and set(entry.cfg or {}) <= GROUP_KEYS:
         inside = entry.cfg.get("task")
     if not isinstance(inside, list) or not inside or any(one == name or not isinstance(one, str) for one in inside):
         return [name]

@@ -16,9 +16,17 @@ from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask, Task
 
 from dudi.data.task_data import FILES, has_split, local_data, local_documents
-from dudi.data.task_files import Function, TaskFile
+from dudi.data.task_files import Function, TaskFile, read_task, shipped_tasks
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.evaluation.harness.names import Named, named_task, task_index, task_manager, told_apart
+from dudi.evaluation.harness.names import (
+    GROUP_KEYS,
+    Named,
+    named_task,
+    of_file,
+    task_index,
+    task_manager,
+    told_apart,
+)
 from dudi.models.hub_errors import explain_hub_error
 
 _SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
@@ -60,16 +68,13 @@ def build_tasks(
             dudi does not ask.
         EnvironmentFault: the hub cannot be reached.
     """
+    loader = _Loader(tuple(include), data, num_fewshot, metadata)
     found: dict[str, tuple[Named, Task]] = {}
     groups: dict[str, Group] = {}
     for one in named:
-        if one.file is not None:
-            found[one.name] = one, _of_file(one.file, data, num_fewshot, metadata)
-            continue
-        loaded = _of_lm_eval(one, include, metadata)
-        groups |= loaded["groups"]
-        for name, task in loaded["tasks"].items():
-            own = one if name == one.name else named_task(name, task.get_config("metadata"))
+        loaded = loader.load(one)
+        groups |= loaded.groups
+        for name, (own, task) in loaded.tasks.items():
             if name not in found:
                 found[name] = own, task
             elif _keys_of(found[name][1]) != _keys_of(task):
@@ -107,21 +112,84 @@ def _set_fewshot(task: Task, num_fewshot: int | None) -> bool:
     return own != 0 or not num_fewshot
 
 
-def _of_lm_eval(one: Named, include: Sequence[Path], metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A name in a user's folders, or among lm_eval's own, as `tasks` and `groups`.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Loader:
+    """From names to tasks with their data.
 
-    A user's group may hold tasks of lm_eval's.
+    Attributes:
+        include: Folders of task files.
+        data: A folder of local Parquet files.
+        num_fewshot: Examples in front of each question.
+        metadata: What tasks are told over their own.
     """
-    folders, told = tuple(include), json.dumps(metadata)
-    if folders and one.name in task_index(folders, False):
-        with contextlib.suppress(KeyError, ValueError):
-            found: Mapping[str, Any] = task_manager(folders, False, told).load([one.name])
-            return found
-    try:
-        found = task_manager(folders, True, told).load([one.name])
-    except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError) as error:
-        raise _explained(one.name, error) from error
-    return found
+
+    include: tuple[Path, ...]
+    data: Path | None
+    num_fewshot: int | None
+    metadata: Mapping[str, Any]
+
+    def load(self, one: Named) -> Built:
+        """A task, or all that a group or tag stands for."""
+        file = one.file or self._file_of(one.name)
+        if file is not None:
+            return Built({one.name: (one, _of_file(file, self.data, self.num_fewshot, self.metadata))}, {}, ())
+        entry = task_index(self.include, False).get(one.name) if self.include else None
+        config: Mapping[str, Any] = getattr(entry, "cfg", None) or {}
+        members = config.get("task") if set(config) <= GROUP_KEYS else None
+        names = [member for member in members if isinstance(member, str)] if isinstance(members, list) else []
+        if names and names == members and any(map(self._file_of, names)):
+            return self._group(config, names)
+        loaded = self._of_lm_eval(one.name)
+        tasks: dict[str, tuple[Named, Task]] = {}
+        for name, task in loaded["tasks"].items():
+            tasks[name] = (one if name == one.name else named_task(name, task.get_config("metadata"))), task
+        return Built(tasks, loaded["groups"], ())
+
+    def _file_of(self, name: str) -> TaskFile | None:
+        """The file of a shipped task, or of a user's that says how it reads the local data that there are."""
+        shipped = {task.name: task for task in shipped_tasks()}
+        if name in shipped or not self.include or self.data is None:
+            return shipped.get(name)
+        entry = task_index(self.include, False).get(name)
+        if entry is None or not isinstance((entry.cfg or {}).get("task"), str):
+            return None
+        file = read_task(entry.yaml_path)
+        return file if local_data(file) is not None else None
+
+    def _group(self, config: Mapping[str, Any], members: Sequence[str]) -> Built:
+        """A user's group with tasks that lm_eval does not know, or would read from the hub."""
+        group = Group.from_config(dict(config))
+        tasks: dict[str, tuple[Named, Task]] = {}
+        groups = {group.name: group}
+        for member in members:
+            file = self._file_of(member)
+            loaded = self.load(Named(member, "", "") if file is None else of_file(file))
+            for name, (own, task) in loaded.tasks.items():
+                tasks[name] = (own if own.family else named_task(name, task.get_config("metadata"))), task
+                if member not in loaded.groups:
+                    group.add(task)
+            if member in loaded.groups:
+                group.add(loaded.groups[member])
+            groups |= loaded.groups
+        return Built(tasks, groups, ())
+
+    def _of_lm_eval(self, name: str) -> Mapping[str, Any]:
+        """A name in a user's folders, or among lm_eval's own, as `tasks` and `groups`.
+
+        A user's group may hold tasks of lm_eval's.
+        """
+        told = json.dumps(self.metadata)
+        if self.include and name in task_index(self.include, False):
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                found: Mapping[str, Any] = task_manager(self.include, False, told).load([name])
+                return found
+        try:
+            found = task_manager(self.include, True, told).load([name])
+        except TypeError as error:
+            raise ConfigError(f"{name}: one of its tasks is known to nobody, or has no data set: {error}") from error
+        except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError) as error:
+            raise _explained(name, error) from error
+        return found
 
 
 def _of_file(file: TaskFile, data: Path | None, num_fewshot: int | None, metadata: Mapping[str, Any]) -> Task:
