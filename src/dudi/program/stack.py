@@ -82,6 +82,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)",
     )
+    add("--force", action="store_true", help="ask again what the folder holds answers of")
 
 
 def _eval(given: argparse.Namespace) -> int:
