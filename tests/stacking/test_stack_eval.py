@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from stack_helpers import (
     CHOICE,
     FOREIGN,
@@ -143,6 +145,44 @@ def test_what_is_answered_is_not_asked_again(place, tmp_path, capsys):
     assert main(words) == 0
     lines = [line | {"subject": "one"} for line in answers_in(tmp_path, "one")]
     assert lines == [json.loads(line) for line in first[0].decode().splitlines()]
+
+
+def test_scores_stand_on_the_card_of_each_run(place, tmp_path, capsys):
+    """No card and no report of a stack had scores: they were in the folder of the evaluation alone."""
+    runs = [tmp_path / f"run-{seed}" for seed in (1, 2)]
+    for seed, run in zip((1, 2), runs, strict=True):
+        shutil.copytree(place / f"stack-{seed}", run)
+        recipe = f"stage: finetune\nseed: {seed}\nencoder: {{model: mt}}\nllm: {{model: llm}}\n"
+        (run / "resolved.yaml").write_text(recipe, encoding="utf-8")
+    words = ["stack", "eval", f"MT-LLM={tmp_path}/run-*", f"{place}/rows", "--output", str(tmp_path / "out")]
+    assert main([*words, "--card"]) == 0
+    assert f"card     {runs[1]}/README.md" in capsys.readouterr().out
+    whole = kept(tmp_path / "out", "MT-LLM")
+    for run, scores in zip(runs, whole.runs, strict=True):
+        (own,) = read_evaluations(run / "evaluation.json")
+        assert (own.name, own.subject, own.seeds) == (run.name, "student", [scores.seed])
+        assert own.runs[0].scores == scores.scores
+        assert len(answers_in(run, "student")) == 24
+        (index,) = ModelCard.load(run / "README.md").data.to_dict()["model-index"]
+        first, *by_language = index["results"]
+        assert first["metrics"][0] == {
+            "type": "accuracy",
+            "value": round(scores.scores["overall"]["accuracy"], 6),
+            "name": "Accuracy",
+        }
+        assert [one["dataset"]["config"] for one in by_language] == ["eng_Latn", "ind_Latn", "tha_Thai"]
+        page = (run / "report.html").read_text(encoding="utf-8")
+        assert f"It answers {100 * scores.scores['overall']['accuracy']:.1f}% of the rows right in mean" in page
+    assert main(["compare", f"stack={runs[0]},{runs[1]}"]) == 0  # runs of stacks are joined as students' are
+    assert "2 seeds" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Report of one evaluation" in page
+    assert "Accuracy, by language" in page
+    assert main([*words[:2], f"{place}/stack-1/model", *words[3:], "--card"]) == 2
+    assert "is no run of dudi stack, and has no card" in capsys.readouterr().err
+    assert main([*words, "--card", "--translate", f"{place}/mt"]) == 2
+    assert "is no model of one run, and has no card" in capsys.readouterr().err
 
 
 def test_seeds_of_one_system_have_one_task(place, tmp_path, capsys):

@@ -11,7 +11,11 @@ from dudi.command import output_file, say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi report`."""
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs; several are compared, by method and seed"
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folders of runs; several are compared, by method and seed. Or one folder of an evaluation",
     )
     parser.add_argument(
         "--output",

@@ -83,6 +83,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)",
     )
     add("--force", action="store_true", help="ask again what the folder holds answers of")
+    add("--card", action="store_true", help="put the scores into each run's evaluation.json, report and model card too")
 
 
 def _eval(given: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from dudi.evaluation.metrics import METRICS, OVERALL
 from dudi.evaluation.records import FILE, Evaluation, keep_evaluations, read_evaluations
 from dudi.evaluation.source import weights_of
 from dudi.models.load import load_tokenizer
+from dudi.report import write_model_card, write_report
 from dudi.stacking import stored, systems
 from dudi.stacking.codes import find_language, nllb_codes
 from dudi.stacking.labelled import LabelledRows
@@ -50,10 +51,14 @@ def run(given: argparse.Namespace) -> int:
     contestants = [system_of(word, given.translate) for word in given.systems]
     if twice := {one.name for one in contestants if [two.name for two in contestants].count(one.name) > 1}:
         raise ConfigError(f"two systems are called '{min(twice)}'; call one NAME=RUN")
+    if given.card and given.translate is not None:
+        raise ConfigError("--card: the LLM behind a translator is no model of one run, and has no card")
     asked = _Asked(given)
     for system in contestants:
         asked.measure(system)
     whole = systems.read_measured(asked.output, asked.benchmark)
+    if given.card:
+        asked.notes += [line for system in contestants for line in put_on_cards(system, whole)]
     say(table(whole, given.source_language))
     for line in [*asked.notes, *told_leads(whole)]:
         say(line)
@@ -61,6 +66,19 @@ def run(given: argparse.Namespace) -> int:
     say(f"scores   {asked.output}/evaluation.json\nanswers  {asked.output}/answers.jsonl")
     say(f"next     dudi compare {places}")
     return 0
+
+
+def put_on_cards(system: System, measured: Sequence[Measured]) -> list[str]:
+    """Put a system's scores into the report and the model card of each of its runs; returns a line for each.
+
+    Raises:
+        ConfigError: a run is none of `dudi stack`.
+    """
+    own = next(one for one in measured if one.evaluation.name == system.name)
+    folders = systems.keep_in_runs(system, own)
+    for folder in folders:
+        write_report([folder])
+    return [f"card     {write_model_card(folder)}" for folder in folders]
 
 
 def system_of(word: str, translate: str | None) -> System:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from dudi.comparison.table import Comparison
 
 REFERENCES = (FLOOR, "base", "cold_start", "teacher")
-_FURTHER = ("exact_match", "acc", "in_language", "chrf", "chrf++", "bits_per_byte")
+_FURTHER = ("exact_match", "acc", "accuracy", "macro_f1", "in_language", "chrf", "chrf++", "bits_per_byte")
+
+_MEANINGS = {
+    "chrf": "ChrF: letters shared with the reference, 0 to 100",
+    "bits_per_byte": "Bits per byte: less is better",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,11 +74,28 @@ def compared(groups: Sequence[Group], benchmark: str | None = None) -> Compariso
         return None
     references = _references(groups, {one.name for one in evaluations}, benchmark)
     colours = {group.label: group.colour for group in groups}
+    return side_by_side(evaluations, references, _notes(groups, benchmark), colours)
+
+
+def side_by_side(
+    evaluations: Sequence[Evaluation],
+    references: Sequence[Evaluation],
+    notes: Sequence[str],
+    colours: Mapping[str, int],
+) -> Comparisons:
+    """Evaluations on one benchmark as tables and a chart.
+
+    Args:
+        evaluations: Each with a name of its own.
+        references: Those that are shown and not ranked.
+        notes: What stands below the first table.
+        colours: Of each name.
+    """
     try:
-        words, tables, by_language = _tables(evaluations, references, _notes(groups, benchmark), colours)
+        words, tables, by_language = _tables(evaluations, references, notes, colours)
     except DudiError as error:  # scores that nobody can read cost the tables, and not the report
         return Comparisons(f"The runs cannot be compared: {error}", (), None, {})
-    return Comparisons(words, tables, _chart(by_language, groups), colours)
+    return Comparisons(words, tables, _chart(by_language, colours), colours)
 
 
 def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | None:
@@ -176,8 +198,7 @@ def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Comp
             lines[line.label].append(dataclasses.replace(line.entries[-1], diamond=False))
     table = Grid(tuple(columns), tuple(Line(label, tuple(entries)) for label, entries in lines.items()))
     remarks = (
-        "ChrF: letters shared with the reference, 0 to 100",
-        "Bits per byte: less is better",
+        *(meaning for name, meaning in _MEANINGS.items() if METRICS[name].title in columns),
         "No lead is tested here",
         *((f"±: {STANDARD_ERROR}",) if errors else ()),
     )
@@ -223,13 +244,13 @@ def _twice(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{group.label}: seed {', '.join(map(str, again))} is there more than once and counts once"
 
 
-def _chart(comparison: Comparison, groups: Sequence[Group]) -> Dots | None:
+def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
     """Each group's mean and standard deviation by language."""
     from dudi.comparison.grid import column_title
 
     if comparison.metric.scale != 100:
         return None
-    marks = {group.label: method_mark(group.colour) for group in groups}
+    marks = {label: method_mark(colour) for label, colour in colours.items()}
     own = [(marks[row.name], row) for row in comparison.rows if row.name in marks]
     rows = []
     for place, column in enumerate(comparison.columns):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from dudi.report.licences import is_hub
 from dudi.report.results import Result, benchmarks_of, result_of
 from dudi.report.run_folder import RunFolder, last
 from dudi.report.samples import lang
-from dudi.report.wording import in_order, said
+from dudi.report.wording import in_order, plain_name, said
 from dudi.tables import DASH
 
 _SCORES = (
@@ -44,7 +43,7 @@ def front_matter(run: RunFolder) -> ModelCardData:
         datasets=[source] if is_hub(source) else None,
         pipeline_tag="text-generation",
         tags=["dudi", "distillation", *(name for name in METHODS if name == run.value("method"))],
-        model_name=_plain(run.name) or "student",
+        model_name=plain_name(run.name) or "student",
         eval_results=[one for result in results for one in _eval_results(result)] or None,
     )
 
@@ -55,14 +54,14 @@ def _eval_results(result: Result) -> list[EvalResult]:
         return _task_results(result)
     codes = [code for code in result.languages if lang(code) == code]
     places = [(None, ("overall",)), *((code, ("by_language", code)) for code in codes)]
-    name, part = _plain(result.name) or "benchmark", result.how.get("part")
+    name, part = plain_name(result.name) or "benchmark", result.how.get("part")
     return [
         EvalResult(
             task_type="text-generation",
             dataset_type=name,
             dataset_name=name,
             dataset_config=code,
-            dataset_split=None if part is None else _plain(part),
+            dataset_split=None if part is None else plain_name(part),
             metric_type=key,
             metric_name=title,
             metric_value=round(value, 6),
@@ -88,22 +87,17 @@ def _task_results(result: Result) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=_plain(task) or "task",
-            dataset_name=_plain(task) or "task",
+            dataset_type=plain_name(task) or "task",
+            dataset_name=plain_name(task) or "task",
             dataset_config=code,
-            metric_type=_plain(metric.name) or "metric",
-            metric_name=_plain(metric.title.removesuffix(" in %")) or "metric",
+            metric_type=plain_name(metric.name) or "metric",
+            metric_name=plain_name(metric.title.removesuffix(" in %")) or "metric",
             metric_value=round(value, 6),
         )
         for task, code, place in places
         for metric in metrics
         if (value := result.value(metric.name, STUDENT, *place)) is not None
     ]
-
-
-def _plain(name: object) -> str:
-    """A name without what is no letter, digit or one of a few signs: front matter is no place for others' markup."""
-    return re.sub(r"[^\w .@/:-]", "", " ".join(str(name).split()))[:100]
 
 
 def content(run: RunFolder) -> dict[str, Any]:

@@ -7,16 +7,18 @@ import datetime
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
-from dudi.evaluation.records import ANSWERS, FILE
+from dudi.evaluation.records import ANSWERS, FILE, Evaluation
 from dudi.files import atomic_file, write_text
 from dudi.report import answers, facts, plots, samples
 from dudi.report.benchmark import Benchmark, benchmark_sections
 from dudi.report.charts import inline, key_mark
 from dudi.report.cost import cost_table, phase_table, total_seconds
+from dudi.report.evaluations import asked_grid, asked_sections, evaluations_alone
 from dudi.report.figures import Figure, Section, sections
 from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
@@ -33,7 +35,8 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
     """Write the report of one or several runs: one file that needs nothing beside it, and its charts as files.
 
     Args:
-        run_dirs: Run directories; several are overlaid and compared.
+        run_dirs: Run directories; several are overlaid and compared. Or one folder of evaluations alone, as `dudi eval`
+            and `dudi stack eval` leave it.
         output: Where to write; None: `report.html` in the run directory, and for several runs in the folder above the
             first, so that a run keeps its own. The charts are `figures/*.svg` beside `report.html`, and
             `NAME-figures/*.svg` beside `NAME.html`.
@@ -46,17 +49,27 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
         ConfigError: a folder is not there, or holds nothing of a run; `png` without resvg-py or a font.
         EnvironmentFault: a file cannot be written.
     """
+    if png:
+        plots.png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')  # what it lacks is said at once
+    if len(run_dirs) == 1 and (evaluations := evaluations_alone(Path(run_dirs[0]))):
+        target = Path(output) if output is not None else Path(run_dirs[0]) / "report.html"
+        folder, benchmarks = _figures_of(target), asked_sections(evaluations)
+        write_text(target, render_evaluations(Path(run_dirs[0]).resolve().name, evaluations, benchmarks, folder.name))
+        write_figures(list(_figures((), benchmarks)), folder, png=png)
+        return target
     runs = read_runs(run_dirs)
     groups = grouped(runs)
     above = runs[0].path.resolve().parent if len(runs) > 1 else runs[0].path
     target = Path(output) if output is not None else above / "report.html"
-    if png:
-        plots.png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')  # what it lacks is said at once
     drawn, benchmarks = sections(groups), benchmark_sections(groups)
-    folder = target.parent / (FIGURES if target.stem == "report" else f"{target.stem}-{FIGURES}")
+    folder = _figures_of(target)
     write_text(target, render_page(groups, drawn, benchmarks, folder.name))
     write_figures(list(_figures(drawn, benchmarks)), folder, png=png)
     return target
+
+
+def _figures_of(page: Path) -> Path:
+    return page.parent / (FIGURES if page.stem == "report" else f"{page.stem}-{FIGURES}")
 
 
 def _figures(drawn: Sequence[Section], benchmarks: Sequence[Benchmark]) -> Iterator[Figure]:
@@ -112,7 +125,6 @@ def render_page(
     """
     chosen, total = samples.choose(groups)
     runs = [run for group in groups for run in group.runs]
-    script = resource("report.js")
     return template("report.html.jinja", autoescape=True).render(
         groups=groups,
         runs=runs,
@@ -120,12 +132,9 @@ def render_page(
         title=title(groups),
         glance=glance(groups),
         benchmarks=benchmarks,
-        html_table=lambda grid, kind="": Markup(html_table(grid, kind)),
         answers=answers.choose(groups),
         answers_missing=ANSWERS if answers.are_missing(groups) else "",
         result_file=FILE,
-        inline=inline,
-        key_mark=key_mark,
         sections=drawn,
         cost=cost_table(groups),
         phases=phase_table(groups),
@@ -138,11 +147,43 @@ def render_page(
         facts=facts,
         differing=differing([group.runs[0] for group in groups]),
         figures=figures,
-        style=Markup(resource("chart.css") + resource("report.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **_frame(),
     )
+
+
+def render_evaluations(
+    name: str, evaluations: Sequence[Evaluation], benchmarks: Sequence[Benchmark], figures: str = FIGURES
+) -> str:
+    """The page of a folder of evaluations as text.
+
+    Args:
+        name: The folder's.
+        evaluations: What it holds.
+        benchmarks: A section for each benchmark.
+        figures: As for `render_page`.
+    """
+    return template("evaluations.html.jinja", autoescape=True).render(
+        title=name,
+        asked=asked_grid(evaluations),
+        count=len(evaluations),
+        benchmarks=benchmarks,
+        figures=figures,
+        **_frame(),
+    )
+
+
+def _frame() -> dict[str, Any]:
+    """What every page has around its content."""
+    script = resource("report.js")
+    return {
+        "inline": inline,
+        "key_mark": key_mark,
+        "html_table": lambda grid, kind="": Markup(html_table(grid, kind)),
+        "style": Markup(resource("chart.css") + resource("report.css")),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "written": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
 
 
 def title(groups: Sequence[Group]) -> str:

@@ -87,6 +87,7 @@ class LabelledRows:
             "stage": model.config.stage,
             "parts": model.config.parts,
             "max_length": length,
+            "mean_of": transferred((row.language for row in self.rows), self.source_language),
             "shortened": found.shortened,
             "stand_ins": dict(reads.stand_ins),
             "seconds_per_row": {

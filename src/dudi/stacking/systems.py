@@ -15,7 +15,15 @@ from dudi.comparison.items import answers_by_run
 from dudi.config.yaml_tree import read_yaml
 from dudi.errors import ConfigError
 from dudi.evaluation.evaluate import Subject, evaluate
-from dudi.evaluation.records import ANSWERS, FILE, Evaluation, joined, read_evaluations
+from dudi.evaluation.records import (
+    ANSWERS,
+    FILE,
+    STUDENT,
+    Evaluation,
+    joined,
+    keep_evaluations,
+    read_evaluations,
+)
 from dudi.models.load import locate
 from dudi.stacking import stored
 from dudi.stacking.building import read_config
@@ -24,10 +32,12 @@ from dudi.stacking.generating import MTLLMForCausalLM
 from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
-from dudi.stacking.scores import ACCURACY
+from dudi.stacking.scores import ACCURACY, seconds_per_row
 from dudi.stacking.tokens import Source
 from dudi.training.runlog import read_jsonl
 from dudi.training.values import fit
+
+RECIPE = "resolved.yaml"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -165,7 +175,7 @@ def seed_of(run: str) -> int:
         ConfigError: its recipe cannot be read, or the seed is no whole number; with file and line.
     """
     folder = stored.model_folder(run)
-    recipe = (folder.parent if folder.name == stored.MODEL else folder) / "resolved.yaml"
+    recipe = (folder.parent if folder.name == stored.MODEL else folder) / RECIPE
     if not recipe.is_file():
         return 0
     values = read_yaml(recipe).value
@@ -183,6 +193,27 @@ def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
     kept = [one for one in read_evaluations(output / FILE) if one.benchmark == benchmark]
     lines = [line for line in read_jsonl(output / ANSWERS) if line.get("benchmark") == benchmark["name"]]
     return [Measured(one, [line for line in lines if line.get("subject") == one.name]) for one in kept]
+
+
+def keep_in_runs(system: System, measured: Measured) -> list[Path]:
+    """Put each seed's scores and answers into the folder of its run, as a student's are; returns these folders.
+
+    Raises:
+        ConfigError: one of them is a model alone, and no run's folder.
+    """
+    folders = {seed: Path(run) for seed, run in system.by_seed().items()}
+    for folder in folders.values():
+        if not (folder / RECIPE).is_file():
+            raise ConfigError(f"{folder}: is no run of dudi stack, and has no card to put scores on")
+    whole = measured.evaluation
+    shared = {key: value for key, value in whole.about.items() if key not in ("runs", "subject", "seconds")}
+    spent = dict(zip(folders, seconds_per_row(whole), strict=True))
+    for run in whole.runs:
+        folder, about = folders[run.seed], shared | {"seconds_per_row": [spent[run.seed]]}
+        own = Evaluation(folder.resolve().name, str(folder), whole.benchmark, (run,), about, STUDENT)
+        lines = [line | {"subject": STUDENT} for line in measured.answers if line["seed"] == run.seed]
+        keep_evaluations([own], lines, folder)
+    return list(folders.values())
 
 
 # ---- leads
