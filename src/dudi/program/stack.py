@@ -12,6 +12,7 @@ RECIPES = {
     "improved": ("connector_start=least_squares", "merge_lora=true"),
 }
 """What `align --recipe` sets: the paper's Stage 1, or the authors' later one."""
+STAGES = ("adapt", "align", "teach", "distill", "finetune")
 
 
 def _stage_arguments(parser: argparse.ArgumentParser) -> None:
