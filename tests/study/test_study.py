@@ -369,6 +369,11 @@ def test_words_are_for_every_row_and_a_rows_own_keys_stand_above_them(study_file
     ]
     assert main(["study", "run", str(file), "max_steps=two", "--output", str(tmp_path), "--dry-run"]) == 2
     assert "command line: max_steps: expected a whole number" in capsys.readouterr().err
+    # The row that needs one, and not the others: it was found by its run.
+    assert main(["study", "run", str(file), "teacher=null", "--output", str(tmp_path), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}:" in error
+    assert "row 'B': method gkd needs a teacher" in error
 
 
 class TestPage:

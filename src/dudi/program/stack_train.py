@@ -173,6 +173,7 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     from dudi.stacking.stages import WITH_TASK, task_of
     from dudi.stacking.unloaded import check_unloaded
 
+    config.check_models()
     alone = config.stage in ("adapt", "teach")
     earlier = {"start": None if alone else config.start.model}
     earlier |= {"teacher": config.teacher.model if config.stage == "distill" else None}

@@ -144,10 +144,7 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
     held = [
         ("frozen weights", frozen),
         ("the LLM as it was, which teaches", copied),
-        (
-            "weights of what is trained, in fp32",
-            FP32 * (trained + connector - learns + (unread if adapter is None else 0)),
-        ),
+        ("weights of what is trained, in fp32", FP32 * learned),
         ("gradients", FP32 * trained * (2 if gpus > 1 else 1)),
         ("optimizer's states", _OPTIMIZER * trained),
         ("Python and its libraries" if cpu else "context and allocator", LIBRARIES if cpu else CONTEXT),
