@@ -51,8 +51,8 @@ def run(given: argparse.Namespace) -> int:
     contestants = [system_of(word, given.translate) for word in given.systems]
     if twice := {one.name for one in contestants if [two.name for two in contestants].count(one.name) > 1}:
         raise ConfigError(f"two systems are called '{min(twice)}'; call one NAME=RUN")
-    if given.card and given.translate is not None:
-        raise ConfigError("--card: the LLM behind a translator is no model of one run, and has no card")
+    if given.card:
+        check_cards(contestants, given.translate)
     asked = _Asked(given)
     for system in contestants:
         asked.measure(system)
@@ -68,12 +68,21 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def put_on_cards(system: System, measured: Sequence[Measured]) -> list[str]:
-    """Put a system's scores into the report and the model card of each of its runs; returns a line for each.
+def check_cards(contestants: Sequence[System], translate: str | None) -> None:
+    """Refuse `--card` where there is no card to put scores on.
 
     Raises:
-        ConfigError: a run is none of `dudi stack`.
+        ConfigError: a system is no run, or reads translations.
     """
+    if translate is not None:
+        raise ConfigError("--card: the LLM behind a translator is no model of one run, and has no card")
+    for run in (run for system in contestants for run in system.runs):
+        if not (Path(run) / systems.RECIPE).is_file():
+            raise ConfigError(f"--card: {run}: is no run of dudi stack, and has no card to put scores on")
+
+
+def put_on_cards(system: System, measured: Sequence[Measured]) -> list[str]:
+    """Put a system's scores into the report and the model card of each of its runs; returns a line for each."""
     own = next(one for one in measured if one.evaluation.name == system.name)
     folders = systems.keep_in_runs(system, own)
     for folder in folders:

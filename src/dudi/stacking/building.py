@@ -96,15 +96,14 @@ def build_stack(
     }
     given = {role: (part, source) for role, (part, source) in sources.items() if part is not None}
     if all(part is not None and part.digest for part, _ in given.values()):
-        model.config.parents = {
-            role: {**own, "digest": part.digest, **_local(own["name"])} for role, (part, own) in given.items() if part
-        }
+        named: dict[str, Any] = {}
+        for role, (part, own) in given.items():
+            place = Path(own["name"])
+            # A relative folder's name looks like one on the hub elsewhere.
+            local = {assembly.LOCAL: True} if not place.is_absolute() and place.is_dir() else {}
+            named[role] = {**own, "digest": "" if part is None else part.digest, **local}
+        model.config.parents = named
     return model
-
-
-def _local(name: str) -> dict[str, bool]:
-    """A note that a parent's name is a relative folder's: elsewhere it looks like a name on the hub."""
-    return {assembly.LOCAL: True} if not Path(name).is_absolute() and Path(name).is_dir() else {}
 
 
 def join(

@@ -110,6 +110,7 @@ def macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
     scores = []
     for one in classes:
         both = sum(label == answer == one for label, answer in pairs)
-        labels, answers = (sum(pair[side] == one for pair in pairs) for side in (0, 1))
+        labels = sum(label == one for label, _ in pairs)
+        answers = sum(answer == one for _, answer in pairs)
         scores.append(2 * both / (labels + answers))
     return sum(scores) / len(scores)

@@ -74,7 +74,8 @@ class StagePlan:
     @property
     def memory(self) -> int:
         """Bytes at the peak."""
-        return sum(size for _, size in self.held) + max(one.bytes for one in self.passes)
+        widest = max(one.bytes for one in self.passes)
+        return sum(size for _, size in self.held) + widest
 
     @property
     def step_flops(self) -> float:
@@ -155,9 +156,10 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
     ]
     if config.stage == "distill":
         notes.append("the teacher's vectors are those that dudi stack teach has stored")
+    known = [(role, part.shape.name, part.shape.parameters) for role, part in named]
     return StagePlan(
         title=f"{config.stage} on {gpus} x {'CPU' if cpu else 'device' if device is None else device.name}, {dtype}",
-        parts=tuple((role, part.shape.name, part.shape.parameters) for role, part in named),
+        parts=tuple(known),
         trained=trained,
         rows=(args.per_device_train_batch_size * args.gradient_accumulation_steps, args.max_length),
         held=tuple((name, size) for name, size in held if size),
@@ -188,11 +190,13 @@ def shape_of_part(model: PreTrainedModel, name: str) -> Shape:
     embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     values, heads = config.to_dict(), config.num_attention_heads
     width = values.get("head_dim") or values.get("d_kv") or config.hidden_size // heads
+    multiplied = [weight for weight in model.parameters() if weight.dim() > 1 and id(weight) not in embedded]
+    normed = any(own.endswith("q_norm.weight") for own, _ in model.named_parameters())
     return Shape(
         name=name,
         parameters=model.num_parameters(),
         text=model.num_parameters(),
-        linear=sum(weight.numel() for weight in model.parameters() if weight.dim() > 1 and id(weight) not in embedded),
+        linear=sum(weight.numel() for weight in multiplied),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         query=heads * width,
@@ -200,7 +204,7 @@ def shape_of_part(model: PreTrainedModel, name: str) -> Shape:
         heads=heads,
         intermediate=values.get("intermediate_size") or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
-        normed_heads=any(name.endswith("q_norm.weight") for name, _ in model.named_parameters()),
+        normed_heads=normed,
     )
 
 

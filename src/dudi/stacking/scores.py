@@ -30,10 +30,11 @@ def scores_of(per_language: Mapping[str, Mapping[str, float]], source_language: 
         for code, found in per_language.items()
     }
     others = transferred(by_language, source_language)
-    overall: dict[str, Any] = {
-        metric: statistics.fmean(by_language[code][metric] for code in others) for metric in (ACCURACY, MACRO_F1)
-    }
-    overall["questions"] = sum(by_language[code]["questions"] for code in others)
+    counted = [by_language[code] for code in others]
+    overall: dict[str, Any] = {}
+    for metric in (ACCURACY, MACRO_F1):
+        overall[metric] = statistics.fmean(one[metric] for one in counted)
+    overall["questions"] = sum(one["questions"] for one in counted)
     return {OVERALL: overall, "by_language": by_language}
 
 
@@ -48,7 +49,8 @@ def by_split(rows: Sequence[StackRow], predictions: Sequence[int], source_langua
     found = {}
     for split in dict.fromkeys(row.split for row in rows if row.split is not None):
         own = [(row, answer) for row, answer in zip(rows, predictions, strict=True) if row.split == split]
-        chosen, answers = [row for row, _ in own], [answer for _, answer in own]
+        chosen = [row for row, _ in own]
+        answers = [answer for _, answer in own]
         found[split] = scores_of(judged(chosen, answers, 0.0).per_language, source_language)[OVERALL]
     return {"by_split": found} if found else {}
 

@@ -125,10 +125,8 @@ def ask(
         (one,), answers = evaluate([Subject(system.name, run, opened)], [asked], [seed])
         found.append(one)
         lines += answers
-    own = {
-        "seconds": round(sum(one.about["seconds"] for one in found), 1),
-        "seconds_per_row": [one.about["seconds_per_row"] for one in found],
-    }
+    own: dict[str, Any] = {"seconds_per_row": [one.about["seconds_per_row"] for one in found]}
+    own["seconds"] = round(sum(one.about["seconds"] for one in found), 1)
     whole = joined(found)
     return Measured(dataclasses.replace(whole, about={**about, **whole.about, **own}), lines)
 
@@ -192,19 +190,19 @@ def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
     """The systems whose answers to these very rows lie in a folder."""
     kept = [one for one in read_evaluations(output / FILE) if one.benchmark == benchmark]
     lines = [line for line in read_jsonl(output / ANSWERS) if line.get("benchmark") == benchmark["name"]]
-    return [Measured(one, [line for line in lines if line.get("subject") == one.name]) for one in kept]
+    by_subject: dict[str, list[dict[str, Any]]] = {one.name: [] for one in kept}
+    for line in lines:
+        by_subject.setdefault(str(line.get("subject")), []).append(line)
+    return [Measured(one, by_subject[one.name]) for one in kept]
 
 
 def keep_in_runs(system: System, measured: Measured) -> list[Path]:
     """Put each seed's scores and answers into the folder of its run, as a student's are; returns these folders.
 
     Raises:
-        ConfigError: one of them is a model alone, and no run's folder.
+        EnvironmentFault: a file cannot be written.
     """
     folders = {seed: Path(run) for seed, run in system.by_seed().items()}
-    for folder in folders.values():
-        if not (folder / RECIPE).is_file():
-            raise ConfigError(f"{folder}: is no run of dudi stack, and has no card to put scores on")
     whole = measured.evaluation
     shared = {key: value for key, value in whole.about.items() if key not in ("runs", "subject", "seconds")}
     spent = dict(zip(folders, seconds_per_row(whole), strict=True))
