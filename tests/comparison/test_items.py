@@ -16,7 +16,7 @@ from dudi.evaluation.question_scores import question_scores
 from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
 from dudi.stacking.evaluation import judged
 from dudi.stacking.rows import StackRow
-from dudi.stacking.systems import scores_of
+from dudi.stacking.scores import scores_of
 from dudi.training.runlog import read_jsonl
 
 

@@ -139,3 +139,29 @@ def test_a_file_of_another_is_not_trusted(tmp_path):
     broken = dataclasses.replace(one, runs=(Run(1, {"overall": {"acc": "much"}, "by_language": {"th": {"acc": []}}}),))
     with pytest.raises(DudiError):
         write_report([written(tmp_path / "broken", broken)])
+
+
+def of_stack(name, value):
+    """A stack of two seeds, asked in the language that it learned in and in another."""
+
+    def leaf(share):
+        return {"accuracy": share, "macro_f1": share / 2, "questions": 10}
+
+    scores = {
+        "overall": leaf(value / 2),
+        "by_language": {"eng_Latn": leaf(value), "ind_Latn": leaf(value / 2)},
+        "by_split": {},
+        "by_task": {},
+    }
+    how = {"name": "rows", "split": "test", "questions": 20, "source_language": "eng_Latn", "fingerprint": "f"}
+    return Evaluation(name, f"runs/{name}", how, tuple(Run(seed, scores) for seed in (0, 1)), {"seconds": 3.0})
+
+
+def test_stacks_of_one_call_stand_side_by_side(tmp_path):
+    write_evaluations([of_stack("MT-LLM", 0.8), of_stack("LLM", 0.4)], tmp_path / "evaluation.json")
+    page = write_report([tmp_path]).read_text(encoding="utf-8")
+    assert page.index("At a glance") < page.index("runs/MT-LLM") < page.index("By language")
+    for text in ("Accuracy in %: 40.0", "Macro F1 in %", "the mean over languages without eng_Latn", "0, 1", "3.0 s"):
+        assert text in page
+    assert "bits per byte" not in page.lower()
+    assert (tmp_path / "figures").is_dir()

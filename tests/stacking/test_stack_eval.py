@@ -1,10 +1,13 @@
 """`dudi stack eval`: systems, seeds and languages in one table, every answer kept, rows read as in training."""
 
+import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from stack_helpers import (
     CHOICE,
     FOREIGN,
@@ -26,7 +29,9 @@ from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
 from dudi.stacking import LoraSettings, Source, StackRow, build_stack, finetune, stored, translate, with_head
 from dudi.stacking.evaluation import macro_f1
-from dudi.stacking.systems import by_split, lines_of, scores_of, seed_of
+from dudi.stacking.labelled import LabelledRows
+from dudi.stacking.scores import by_split, scores_of
+from dudi.stacking.systems import seed_of
 from dudi.stacking.translation import translate_rows
 
 LORA = LoraSettings(r=4)
@@ -117,6 +122,76 @@ def test_results_stay_beside_each_other_and_compare_reads_them(place, tmp_path, 
     # Other rows are another benchmark: they do not mix.
     assert main(["stack", "eval", f"two={place}/stack-1", f"{place}/rows", *out, "--languages", "id"]) == 0
     assert "teach-1" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_what_is_answered_is_not_asked_again(place, tmp_path, capsys):
+    """Each call asked everybody anew; what was interrupted after two of three systems began with the first."""
+    words = ["stack", "eval", f"one={place}/stack-1", f"{place}/rows", "--output", str(tmp_path)]
+    held = f"{tmp_path} holds the answers of one; --force asks again"
+    assert main(words) == 0
+    first = (tmp_path / "answers.jsonl").read_bytes(), kept(tmp_path, "one")
+    assert held not in capsys.readouterr().out
+    assert main([*words[:2], f"two={place}/stack-2", *words[2:]]) == 0
+    shown = capsys.readouterr()
+    assert held in shown.out
+    assert "asking: two, 24 questions" in shown.err
+    assert "asking: one" not in shown.err
+    assert kept(tmp_path, "one") == first[1]
+    for more in (["--force"], ["--max-length", "6"]):
+        assert main([*words, *more]) == 0
+        assert "asking: one" in capsys.readouterr().err
+    assert main([*words[:2], f"one={place}/stack-2", *words[3:]]) == 0  # another model under the name
+    assert kept(tmp_path, "one").seeds == [2]
+    assert main(words) == 0
+    lines = [line | {"subject": "one"} for line in answers_in(tmp_path, "one")]
+    assert lines == [json.loads(line) for line in first[0].decode().splitlines()]
+
+
+def test_scores_stand_on_the_card_of_each_run(place, tmp_path, capsys):
+    """No card and no report of a stack had scores: they were in the folder of the evaluation alone."""
+    runs = [tmp_path / f"run-{seed}" for seed in (1, 2)]
+    for seed, run in zip((1, 2), runs, strict=True):
+        shutil.copytree(place / f"stack-{seed}", run)
+        recipe = f"stage: finetune\nseed: {seed}\nencoder: {{model: mt}}\nllm: {{model: llm}}\n"
+        (run / "resolved.yaml").write_text(recipe, encoding="utf-8")
+    words = ["stack", "eval", f"MT-LLM={tmp_path}/run-*", f"{place}/rows", "--output", str(tmp_path / "out")]
+    assert main([*words, "--card"]) == 0
+    assert f"card     {runs[1]}/README.md" in capsys.readouterr().out
+    whole = kept(tmp_path / "out", "MT-LLM")
+    for run, scores in zip(runs, whole.runs, strict=True):
+        (own,) = read_evaluations(run / "evaluation.json")
+        assert (own.name, own.subject, own.seeds) == (run.name, "student", [scores.seed])
+        assert own.runs[0].scores == scores.scores
+        assert len(answers_in(run, "student")) == 24
+        (index,) = ModelCard.load(run / "README.md").data.to_dict()["model-index"]
+        first, *by_language = index["results"]
+        assert first["metrics"][0] == {
+            "type": "accuracy",
+            "value": round(scores.scores["overall"]["accuracy"], 6),
+            "name": "Accuracy",
+        }
+        assert [one["dataset"]["config"] for one in by_language] == ["eng_Latn", "ind_Latn", "tha_Thai"]
+        page = (run / "report.html").read_text(encoding="utf-8")
+        assert f"It answers {100 * scores.scores['overall']['accuracy']:.1f}% of the rows right in mean" in page
+    assert main(["compare", f"stack={runs[0]},{runs[1]}"]) == 0  # runs of stacks are joined as students' are
+    assert "2 seeds" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Report of one evaluation" in page
+    assert "Accuracy, by language" in page
+    assert main([*words[:2], f"{place}/stack-1/model", *words[3:], "--card"]) == 2
+    assert "is no run of dudi stack, and has no card" in capsys.readouterr().err
+    assert main([*words, "--card", "--translate", f"{place}/mt"]) == 2
+    assert "is no model of one run, and has no card" in capsys.readouterr().err
+
+
+def test_seeds_of_one_system_have_one_task(place, tmp_path, capsys):
+    parents = (str(place / "mt"), str(place / "llm"))
+    turned = dataclasses.replace(TASK, labels=TASK.labels[::-1])
+    run = tuned(tmp_path / "run", parents, "stack", 3, turned)
+    words = ["stack", "eval", f"a={place}/stack-1,{run}", f"{place}/rows", "--output", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "were tuned on different tasks" in capsys.readouterr().err
 
 
 def test_rows_are_read_as_long_as_in_training(place, tmp_path, capsys):
@@ -212,7 +287,8 @@ def test_parts_of_the_rows_are_scored_apart_and_drawn_together():
     assert {split: own["accuracy"] for split, own in found.items()} == {"a": 0.75, "b": 0.5}
     assert {split: own["questions"] for split, own in found.items()} == {"a": 3, "b": 3}
     assert by_split([StackRow("x", "ind_Latn", 0)], [0], "eng_Latn") == {}
-    lines = lines_of("rows", "one", 0, TASK, rows, rows, answers, "eng_Latn")
+    asked = LabelledRows(name="rows", rows=rows, task=TASK, split="test", source_language="eng_Latn")
+    lines = asked.lines(0, answers)
     assert [(line["split"], line["item"]) for line in lines] == [(row.split, row.item) for row in rows]
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import datasets
 import pytest
 from stack_helpers import (
     FOREIGN,
@@ -18,9 +19,9 @@ from stack_helpers import (
     weights,
 )
 
-from dudi.errors import DataError
+from dudi.errors import DataError, EnvironmentFault
 from dudi.stacking import Source, StackRow, align, build_stack
-from dudi.stacking.reading import with_english
+from dudi.stacking.reading import iterate_rows, with_english
 from dudi.stacking.store import TextRows, write_texts
 from dudi.training.runlog import read_jsonl
 
@@ -107,3 +108,72 @@ def test_the_english_of_a_row_is_found_by_its_id():
         with_english([*rows[:8], *rows[8:15]], "x")
     own = StackRow("kucing", "ind_Latn", english="cat", id="9")
     assert with_english([own], "x") == [own]
+
+
+# ---- of the hub no more than is read
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Dataset `somebody/texts` is a local file, read by `datasets` as it reads the hub; returns how it was opened."""
+    file, opened, real = tmp_path / "texts.jsonl", [], datasets.load_dataset
+    file.write_text("".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(5000)), encoding="utf-8")
+
+    def load(name, config=None, *, split, streaming=False):
+        assert name == "somebody/texts"
+        opened.append(streaming)
+        return real("json", data_files=str(file), split=split, streaming=streaming, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    return opened
+
+
+def test_a_hub_set_streams_where_not_all_of_it_is_read(hub, tmp_path):
+    """2.5 million rows of FineWeb fetched and converted its whole part; a dry run, too, for a thousand of them."""
+    streamed = list(iterate_rows("somebody/texts", language="eng_Latn", max_rows=1500))
+    assert hub == [True]
+    assert not list((tmp_path / "cache").rglob("*.arrow"))  # nothing was converted
+    whole = list(iterate_rows("somebody/texts", language="eng_Latn"))
+    assert hub == [True, False]
+    assert list((tmp_path / "cache").rglob("*.arrow"))
+    assert len(whole) == 5000
+    assert streamed == whole[:1500]
+
+
+def test_what_is_endless_ends_where_enough_is_read(monkeypatch):
+    def endless():
+        number = 0
+        while True:
+            yield {"text": f"text {number}"}
+            number += 1
+
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *told, **keys: datasets.IterableDataset.from_generator(endless)
+    )
+    rows = list(iterate_rows("somebody/texts", language="eng_Latn", max_rows=3))
+    assert [row.text for row in rows] == ["text 0", "text 1", "text 2"]
+
+
+def test_what_cannot_stream_is_read_whole(hub, monkeypatch):
+    """Without a network a copy from before can be read, and `datasets` streams none."""
+    load = datasets.load_dataset
+
+    def offline(name, config=None, *, split, streaming=False):
+        if streaming:
+            raise ConnectionError("no network")
+        return load(name, config, split=split)
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    assert len(list(iterate_rows("somebody/texts", language="eng_Latn", max_rows=3))) == 3
+    assert hub == [False]
+
+
+def test_a_hub_that_stops_in_between_is_said(monkeypatch):
+    def broken():
+        yield {"text": "text"}
+        raise ConnectionError("reset by peer")
+
+    found = datasets.IterableDataset.from_generator(broken)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *told, **keys: found)
+    with pytest.raises(EnvironmentFault, match=r"the hub gave no more \(reset by peer\)"):
+        list(iterate_rows("somebody/texts", language="eng_Latn", max_rows=3))

@@ -252,6 +252,17 @@ def test_the_table_for_a_pair_of_ones_own_takes_it_as_words(tmp_path, monkeypatc
     words = [f"encoder={models}/translator", f"llm={models}/reader", "align.data.train=english.jsonl"]
     assert main(["study", "run", table, *words, "--seeds", "1", "--dry-run"]) == 0
     assert "7 scores from 7 jobs" in capsys.readouterr().out
+    # A key that a stage needs and nobody gives was found by the runs, one after the other.
+    for missing, told in (
+        (words[1:], "row 'encoder alone': stage 'finetune': encoder.model: name the encoder"),
+        (words[:1], "row 'LLM, zero-shot': stage 'teach': llm.model: name the language model"),
+    ):
+        assert main(["study", "run", table, *missing, "--seeds", "1", "--dry-run"]) == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert "table.yaml:" in error
+    assert main(["stack", "align", "stack/mini/align", "encoder=null", "--dry-run"]) == 2
+    assert "encoder.model: name the encoder" in capsys.readouterr().err
     assert main(["study", "report", table, *words, "--output", "own"]) == 0
     command = f"dudi study run recipes/study/stack/own/table.yaml {shlex.join(words)} --output own"
     assert command in (tmp_path / "own" / "study.md").read_text(encoding="utf-8")

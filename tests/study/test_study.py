@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dudi.comparison.bootstrap import Lead
+from dudi.comparison.packed import pack
 from dudi.config.recipe_files import list_recipes
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
@@ -298,6 +300,38 @@ class TestOrder:
         assert (pair.higher, pair.lower, pair.verdict) == ("a", "b", "reversed")
         assert pair.difference < 0
 
+    @pytest.mark.parametrize(
+        ("low", "verdict", "lost"), [(0.1, "holds", False), (-0.1, "open", True), (None, "holds", False)]
+    )
+    def test_where_answers_are_kept_items_must_carry_a_lead(self, low, verdict, lost):
+        scores = {"a": [9.0, 9.1, 9.2, 9.3], "b": [1.0, 1.1, 1.2, 1.3], "c": []}
+        asked = []
+
+        def lead_of(*told):
+            asked.append(told)
+            return None if low is None else Lead(8.0, low, 9.0, 3, (4, 4))
+
+        (pair,) = ordered_pairs(self.ROWS, scores, lead_of)
+        assert (pair.verdict, pair.lost, pair.carried) == (verdict, lost, None if low is None else low > 0)
+        assert asked == [("a", "b", 1)]
+
+    def test_the_page_says_what_items_take_away(self, told):
+        """Both rows' answers are there: two questions, of which one is answered by the second row alone."""
+        study, results = told
+        for row, right in ((study.rows[0], (0.0, 0.0)), (study.rows[1], (1.0, 0.0))):
+            for seed in (0, 1):
+                place = job_of(study, row, seed).id, row.score
+                lines = [
+                    {"id": str(number), "language": "id", "split": "seen", "scores": {"exact_match": value}}
+                    for number, value in enumerate(right)
+                ]
+                about = results[place].about | {"answers": pack(lines, "exact_match")}
+                results[place] = dataclasses.replace(results[place], about=about)
+        text = page([study], results, findings="", commands=["dudi study run"])
+        assert "Pairs that the paper orders: 1. Significantly so here: 0; significantly reversed: 0; open: 1." in text
+        assert "Answers are kept of both rows in 1 of the pairs" in text
+        assert "1 are open for that alone." in text
+
     def test_one_run_is_no_test(self):
         assert ordered_pairs(self.ROWS, {"a": [1.0], "b": [2.0, 3.0], "c": []}) == []
 
@@ -369,6 +403,11 @@ def test_words_are_for_every_row_and_a_rows_own_keys_stand_above_them(study_file
     ]
     assert main(["study", "run", str(file), "max_steps=two", "--output", str(tmp_path), "--dry-run"]) == 2
     assert "command line: max_steps: expected a whole number" in capsys.readouterr().err
+    # The row that needs one, and not the others: it was found by its run.
+    assert main(["study", "run", str(file), "teacher=null", "--output", str(tmp_path), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert f"{file}:" in error
+    assert "row 'B': method gkd needs a teacher" in error
 
 
 class TestPage:

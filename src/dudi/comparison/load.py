@@ -15,7 +15,7 @@ from typing import Any
 from dudi.comparison.same import differences
 from dudi.config.yaml_tree import read_yaml
 from dudi.errors import ConfigError, DataError, DudiError, did_you_mean
-from dudi.evaluation.records import FILE, FLOOR, STUDENT, Evaluation, read_evaluations
+from dudi.evaluation.records import FILE, FLOOR, STUDENT, Evaluation, joined, read_evaluations
 
 RECIPE = "resolved.yaml"
 _WILD = frozenset("*?[")
@@ -149,10 +149,7 @@ def _joined(name: str | None, parts: Sequence[tuple[Place, Evaluation]]) -> Eval
         parts = [(place, _by_training_seed(part)) for place, part in parts]
     if shared := _shared_seed(parts):
         raise ConfigError(shared)
-    runs = sorted((run for _, part in parts for run in part.runs), key=lambda run: run.seed)
-    models = ", ".join(dict.fromkeys(part.model for _, part in parts))
-    joined = tuple(part for _, part in parts)
-    return dataclasses.replace(first, name=name or first.name, model=models, runs=tuple(runs), parts=joined)
+    return joined([part for _, part in parts], name)
 
 
 def _check_joins(place: Place, first: Evaluation, other_place: Place, other: Evaluation, name: str | None) -> None:

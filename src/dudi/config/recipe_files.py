@@ -77,5 +77,7 @@ def refuse_other_verbs(name: str, *, stacks: bool) -> None:
         raise ConfigError(f"'{name}' is a key, not a recipe; name the recipe before it")
     file, shipped = find_recipe(name).resolve(), recipes_folder().resolve()
     if file.is_relative_to(shipped) and file.is_relative_to(shipped / STACKS) is not stacks:
-        theirs = "`dudi train`" if stacks else "`dudi stack` (adapt, align, teach, distill, finetune)"
+        theirs = (
+            "`dudi train`" if stacks else "`dudi stack` (adapt, align, teach, distill, finetune; dudi plan --stage)"
+        )
         raise ConfigError(f"{name}: is a recipe of {theirs}")

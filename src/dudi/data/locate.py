@@ -33,8 +33,13 @@ _SPLIT_WORD = re.compile(rf"({'|'.join(_GROUPS)})(s|set|split|data)?")
 _BATCH = 1_000
 
 
-def records_of(source: str, split: str) -> Iterator[Located]:
+def records_of(source: str, split: str, *, streaming: bool = False) -> Iterator[Located]:
     """The records of a source that is no built-in one; arguments as of `dudi.data.sources.load_rows`.
+
+    Args:
+        source: As there, without `cldr`.
+        split: As there.
+        streaming: Of a dataset on the hub fetch no more than is read of it; files are read so anyhow.
 
     Raises:
         ConfigError: the source does not exist or is of no known kind.
@@ -47,7 +52,7 @@ def records_of(source: str, split: str) -> Iterator[Located]:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _saved_dataset(path, split)
     if not path.exists() and (hub := _hub_name(source)):
-        return dataset_records(open_dataset(*hub, split), hub[0])
+        return _hub_dataset(*hub, split, streaming)
     return itertools.chain.from_iterable(read_records(file, shown) for file, shown in find_files(source, split).files)
 
 
@@ -207,6 +212,23 @@ def _inside(name: str) -> str:
     return name
 
 
+def _hub_dataset(name: str, config: str | None, split: str, streaming: bool) -> Iterator[Located]:
+    if not streaming:
+        return dataset_records(open_dataset(name, config, split), name)
+    try:
+        return _streamed(open_dataset(name, config, split, streaming=True), name)
+    except (ConfigError, EnvironmentFault):
+        # Without a network there may be a copy from before; if there is none, this says what is wrong.
+        return dataset_records(open_dataset(name, config, split), name)
+
+
+def _streamed(dataset: Any, name: str) -> Iterator[Located]:
+    try:
+        yield from dataset_records(dataset, name)
+    except OSError as error:
+        raise EnvironmentFault(f"{name}: the hub gave no more ({_first_line(error)}); check the network") from error
+
+
 def open_dataset(name: str, config: str | None, split: str, **options: Any) -> Any:
     """A split of a dataset on the hub, as `datasets.load_dataset` opens it.
 
@@ -214,7 +236,7 @@ def open_dataset(name: str, config: str | None, split: str, **options: Any) -> A
         name: On the hub.
         config: Its part; None where it has one alone.
         split: Which split.
-        options: More words of `load_dataset`: `revision`, `data_dir`.
+        options: More words of `load_dataset`: `revision`, `data_dir`, `streaming`.
 
     Raises:
         ConfigError: no such dataset, config or split.
@@ -244,7 +266,7 @@ def open_dataset(name: str, config: str | None, split: str, **options: Any) -> A
 
 
 def dataset_records(dataset: Any, name: str) -> Iterator[Located]:
-    """The rows of a `datasets.Dataset`, one after the other."""
+    """The rows of a `datasets.Dataset`, or of one that streams, one after the other."""
     # As Arrow tables: images and audio stay undecoded, and text that is not UTF-8 costs one row and not the run.
     return table_records(dataset.with_format("arrow").iter(batch_size=_BATCH), name)
 

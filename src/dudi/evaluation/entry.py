@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dudi.evaluation.records import Run
 
@@ -97,8 +97,14 @@ class Preview:
     reference: str
 
 
-class Asked(Protocol):
-    """Questions that were chosen and checked, ready for any model."""
+Reads = TypeVar("Reads", contravariant=True)
+
+
+class Questions(Protocol[Reads]):
+    """Questions that were chosen and checked, as the loop that asks knows them.
+
+    `Reads` is what a model reads them with, beside its weights: a chat format, or the tokenizer of a stack.
+    """
 
     @property
     def benchmark(self) -> Mapping[str, Any]:
@@ -114,6 +120,20 @@ class Asked(Protocol):
         Raises:
             ConfigError: with what to do.
         """
+
+    def ask(self, model: PreTrainedModel, reads: Reads, seeds: Sequence[int], done: Callable[[int], None]) -> Outcome:
+        """Ask a model everything, once for each seed.
+
+        Args:
+            model: The model, on its device.
+            reads: What it reads with.
+            seeds: Of the sampling, or the seed of the training as a label.
+            done: Told how many more questions are through.
+        """
+
+
+class Asked(Questions["ChatFormat"], Protocol):
+    """Questions of a benchmark, ready for any causal language model with its chat format."""
 
     def settle(self, file: Path, max_share: float) -> list[str]:
         """Write down what had to be left out, or take away what an earlier attempt left of that.
@@ -143,18 +163,6 @@ class Asked(Protocol):
     @property
     def configuration(self) -> Mapping[str, Any]:
         """What is asked and how, in full: `benchmark`, and what its tasks say of themselves."""
-
-    def ask(
-        self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]
-    ) -> Outcome:
-        """Ask a model everything, once for each seed.
-
-        Args:
-            model: Any causal language model, on its device.
-            chat: Its chat format.
-            seeds: Of the sampling, or the seed of the training as a label.
-            done: Told how many more questions are through.
-        """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

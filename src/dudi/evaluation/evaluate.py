@@ -7,48 +7,48 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel
 
-from dudi.data.chat import ChatFormat
 from dudi.environment import package_version
-from dudi.evaluation.entry import Asked
+from dudi.evaluation.entry import Questions
 from dudi.evaluation.records import Evaluation
 
 _PACKAGES = ("dudi", "torch", "transformers", "sacrebleu", "py3langid")
+Reads = TypeVar("Reads")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Generic[Reads]):
     """One of those who answer.
 
     Attributes:
         name: What tables call it.
         model: Its folder or hub name.
-        load: Brings its model, on its device, and its chat format.
+        load: Brings its model, on its device, and what it reads with: its chat format, or a stack's tokenizer.
         role: Who it is in a run, as `Evaluation.subject`.
         about: What is known of it before it is asked.
     """
 
     name: str
     model: str
-    load: Callable[[], tuple[PreTrainedModel, ChatFormat]]
+    load: Callable[[], tuple[PreTrainedModel, Reads]]
     role: str = ""
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(
-    subjects: Iterable[Subject], asked: Sequence[Asked], seeds: Sequence[int] = (0,)
+    subjects: Iterable[Subject[Reads]], asked: Sequence[Questions[Reads]], seeds: Sequence[int] = (0,)
 ) -> tuple[list[Evaluation], list[dict[str, Any]]]:
     """Ask models, one after the other; a bar on standard error shows how far it is.
 
     Args:
         subjects: Whom. Each model is loaded when its turn comes.
         asked: What.
-        seeds: Of the sampling; with greedy decoding one alone.
+        seeds: Of the sampling; with greedy decoding one alone, and of a stack that of its training.
 
     Returns:
         An evaluation for each subject and benchmark, and every answer as a line of `answers.jsonl`.
@@ -68,10 +68,10 @@ def evaluate(
             bar.update(task, description=words)
             if bar.disable:
                 sys.stderr.write(f"{words}, {questions} questions\n")
-            model, chat = subject.load()
+            model, reads = subject.load()
             for one in asked:
                 started = time.monotonic()
-                outcome = one.ask(model, chat, seeds, lambda count: bar.advance(task, count))
+                outcome = one.ask(model, reads, seeds, lambda count: bar.advance(task, count))
                 about = {**subject.about, **outcome.about, **_facts(model, time.monotonic() - started)}
                 new = Evaluation(subject.name, subject.model, one.benchmark, outcome.runs, about, subject.role)
                 who = {"benchmark": new.benchmark.get("name"), "subject": subject.role or subject.name}

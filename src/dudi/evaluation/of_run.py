@@ -107,7 +107,7 @@ def probe_notes(config: RunConfig, args: DudiConfig, asked: Sequence[Asked]) -> 
     return notes
 
 
-def subjects_of(loaded: Loaded) -> Iterator[Subject]:
+def subjects_of(loaded: Loaded) -> Iterator[Subject[ChatFormat]]:
     """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teachers."""
     config, args, folder = loaded.config, loaded.args, loaded.args.folder
     cold_start, final = folder / "stages" / COLD_START / "model", folder / "model"

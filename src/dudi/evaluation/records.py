@@ -116,6 +116,19 @@ def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
     return scores if isinstance(scores, Mapping) else {}
 
 
+def joined(parts: Sequence[Evaluation], name: str | None = None) -> Evaluation:
+    """Evaluations of the seeds of one method as one, a run per seed; the rest is the first one's.
+
+    Args:
+        parts: The evaluations, no two with one seed.
+        name: What tables call it; None: as the first.
+    """
+    runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.seed)
+    models = ", ".join(dict.fromkeys(part.model for part in parts))
+    whole = dataclasses.replace(parts[0], name=name or parts[0].name, model=models)
+    return dataclasses.replace(whole, runs=tuple(runs), parts=tuple(parts))
+
+
 def write_evaluations(evaluations: Iterable[Evaluation], file: Path) -> Path:
     """Write an `evaluation.json` whole or not at all; returns its path.
 

@@ -65,7 +65,7 @@ class Source:
     trust_remote_code: bool = False
     gguf_file: str | None = None
 
-    def subject(self, template: bool = True) -> Subject:
+    def subject(self, template: bool = True) -> Subject[ChatFormat]:
         """The model as one that answers; its tokenizer is read now, its weights when its turn comes.
 
         These are held against the tokenizer: a model without embeddings for its ids is a ConfigError then.

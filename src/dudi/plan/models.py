@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pyarrow.parquet as parquet
 from transformers import PretrainedConfig
@@ -65,7 +65,7 @@ def plan_run(
         DataError: the rows of `data.eval` cannot be read.
         EnvironmentFault: a model's config cannot be read from here.
     """
-    dtype = _dtype(config, gpu)
+    dtype = precision_for(config.dtype, gpu)
     # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
     args = config.model_copy(update={"dtype": "float32"}).dudi_config("plan")
     loaded = Loaded(config, args) if loaded is None else loaded
@@ -92,9 +92,14 @@ def plan_run(
     )
 
 
-def _dtype(config: RunConfig, gpu: str | None) -> Dtype:
-    if config.dtype != "auto":
-        return config.dtype
+def precision_for(wanted: Literal["auto"] | Dtype, gpu: str | None) -> Dtype:
+    """The precision of the passes: what a recipe names, or else the planned GPU's, or this computer's.
+
+    Raises:
+        ConfigError: an unknown GPU.
+    """
+    if wanted != "auto":
+        return wanted
     if gpu is None:
         return choose_precision("auto").dtype
     return "bfloat16" if find_gpu(gpu).bfloat16 else "float16"

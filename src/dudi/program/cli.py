@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
-from dudi.program.stack import STACK, stack_verb
+from dudi.program.stack import STACK, STAGES, stack_verb
 
 if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig
@@ -131,11 +131,20 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
     _recipe_arguments(parser)
     parser.add_argument("--gpu", help="plan for this GPU: T4, A100-80, H100 ...")
     parser.add_argument("--gpus", type=whole_number(1), default=1, metavar="N", help="how many of them (default: 1)")
+    parser.add_argument("--stage", choices=STAGES, help="of a recipe of `dudi stack`: which stage")
 
 
 def _plan(given: argparse.Namespace) -> int:
-    config = _load(given)
     from dudi.environment import quiet_libraries
+
+    if given.stage is not None:
+        from dudi.stacking.planning import plan_stage
+        from dudi.stacking.recipe import load_stack_config
+
+        quiet_libraries()
+        stage = load_stack_config(given.recipe, given.stage, given.overrides)
+        return say(plan_stage(stage, gpu=given.gpu, gpus=given.gpus).text())
+    config = _load(given)
     from dudi.plan import plan_run, render
 
     quiet_libraries()

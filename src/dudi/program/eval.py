@@ -11,6 +11,7 @@ from typing import Any
 
 from dudi.command import say
 from dudi.comparison.same import differences
+from dudi.data.chat import ChatFormat
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import check_name, choose, find
@@ -119,7 +120,7 @@ def _identity(one: Evaluation, questions: bool) -> dict[str, Any]:
 
 
 def _ask(
-    subject: Subject, asked: Sequence[Asked], seeds: Sequence[int], folder: Path, max_share: float
+    subject: Subject[ChatFormat], asked: Sequence[Asked], seeds: Sequence[int], folder: Path, max_share: float
 ) -> list[Evaluation]:
     """Ask, and keep what was answered beside what the folder holds of other benchmarks."""
     for one in asked:

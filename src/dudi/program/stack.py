@@ -12,6 +12,7 @@ RECIPES = {
     "improved": ("connector_start=least_squares", "merge_lora=true"),
 }
 """What `align --recipe` sets: the paper's Stage 1, or the authors' later one."""
+STAGES = ("adapt", "align", "teach", "distill", "finetune")
 
 
 def _stage_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +83,8 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)",
     )
+    add("--force", action="store_true", help="ask again what the folder holds answers of")
+    add("--card", action="store_true", help="put the scores into each run's evaluation.json, report and model card too")
 
 
 def _eval(given: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import glob
 import json
 import shlex
@@ -18,15 +19,19 @@ from dudi.data.locate import note_of
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.metrics import METRICS, OVERALL
-from dudi.evaluation.records import Evaluation, Run
+from dudi.evaluation.records import FILE, Evaluation, keep_evaluations, read_evaluations
+from dudi.evaluation.source import weights_of
 from dudi.models.load import load_tokenizer
-from dudi.stacking import systems
+from dudi.report import write_model_card, write_report
+from dudi.stacking import stored, systems
 from dudi.stacking.codes import find_language, nllb_codes
+from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import on_device
 from dudi.stacking.reading import first_of_each, read_rows
 from dudi.stacking.rows import StackRow, Task
+from dudi.stacking.scores import ACCURACY, MACRO_F1, same_language, seconds_per_row, transferred
 from dudi.stacking.set_card import CARD
-from dudi.stacking.systems import ACCURACY, MACRO_F1, Measured, System
+from dudi.stacking.systems import Measured, System
 from dudi.stacking.task_sets import SOURCE_LANGUAGE
 from dudi.stacking.tokens import Source
 from dudi.stacking.translation import Translated, translate_rows
@@ -36,6 +41,8 @@ from dudi.tables import grid_of, terminal
 def run(given: argparse.Namespace) -> int:
     """Evaluate as the words say; print a table, and keep scores and answers.
 
+    A system whose answers to the same rows lie in the folder already is not asked again.
+
     Raises:
         ConfigError: a model has no head, an option or a language code is unknown, two runs of a system have one seed.
         DataError: a row cannot be used, or none has a label.
@@ -44,11 +51,14 @@ def run(given: argparse.Namespace) -> int:
     contestants = [system_of(word, given.translate) for word in given.systems]
     if twice := {one.name for one in contestants if [two.name for two in contestants].count(one.name) > 1}:
         raise ConfigError(f"two systems are called '{min(twice)}'; call one NAME=RUN")
+    if given.card:
+        check_cards(contestants, given.translate)
     asked = _Asked(given)
     for system in contestants:
-        measured = asked.measure(system)
-        systems.keep(asked.output, measured)
+        asked.measure(system)
     whole = systems.read_measured(asked.output, asked.benchmark)
+    if given.card:
+        asked.notes += [line for system in contestants for line in put_on_cards(system, whole)]
     say(table(whole, given.source_language))
     for line in [*asked.notes, *told_leads(whole)]:
         say(line)
@@ -56,6 +66,28 @@ def run(given: argparse.Namespace) -> int:
     say(f"scores   {asked.output}/evaluation.json\nanswers  {asked.output}/answers.jsonl")
     say(f"next     dudi compare {places}")
     return 0
+
+
+def check_cards(contestants: Sequence[System], translate: str | None) -> None:
+    """Refuse `--card` where there is no card to put scores on.
+
+    Raises:
+        ConfigError: a system is no run, or reads translations.
+    """
+    if translate is not None:
+        raise ConfigError("--card: the LLM behind a translator is no model of one run, and has no card")
+    for run in (run for system in contestants for run in system.runs):
+        if not (Path(run) / systems.RECIPE).is_file():
+            raise ConfigError(f"--card: {run}: is no run of dudi stack, and has no card to put scores on")
+
+
+def put_on_cards(system: System, measured: Sequence[Measured]) -> list[str]:
+    """Put a system's scores into the report and the model card of each of its runs; returns a line for each."""
+    own = next(one for one in measured if one.evaluation.name == system.name)
+    folders = systems.keep_in_runs(system, own)
+    for folder in folders:
+        write_report([folder])
+    return [f"card     {write_model_card(folder)}" for folder in folders]
 
 
 def system_of(word: str, translate: str | None) -> System:
@@ -95,47 +127,50 @@ class _Asked:
         self.output: Path = given.output or Path("runs") / f"eval-{self.name}"
         self.benchmark: Mapping[str, Any] = {}
         self.notes: list[str] = []
-        self._rows: dict[Task, list[StackRow]] = {}
+        self._labelled: dict[Task, LabelledRows] = {}
         self._translated: dict[Task, Translated] = {}
 
-    def measure(self, system: System) -> Measured:
-        """A system's scores over the seeds of its runs, with all its answers."""
-        runs: dict[int, Run] = {}
-        lines: list[dict[str, Any]] = []
-        about: dict[str, Any] = {"runs": list(system.runs), "versions": systems.versions(), "seconds": []}
-        for place in system.runs:
-            seed = systems.seed_of(place)
-            if seed in runs:
-                raise ConfigError(f"{system.name}: {place} has seed {seed} like another of its runs; name one of them")
-            model, source, task = systems.open_tuned(place, self.device, self.codes)
-            rows, translated = self.rows(task), self.translated(task)
-            read = rows if translated is None else translated.rows
-            length = self.given.max_length or model.config.max_row_length or systems.LENGTH
-            found = systems.answers_of(model, source, rows, read, batch_size=self.given.batch_size, max_length=length)
-            scores = systems.scores_of(found.per_language, self.given.source_language)
-            scores |= systems.by_split(rows, found.predictions, self.given.source_language)
-            runs[seed] = Run(seed, scores)
-            lines += systems.lines_of(
-                self.name, system.name, seed, task, rows, read, found.predictions, self.given.source_language
-            )
-            spent = {"reading": found.seconds_per_row, "translating": 0.0 if translated is None else translated.seconds}
-            about["seconds"].append(spent)
-            about |= {"stage": model.config.stage, "parts": model.config.parts, "max_length": length}
-            self._note(system, found.shortened, length, source, translated)
-            del model
+    def measure(self, system: System) -> None:
+        """Ask a system, and keep its scores and answers, where the folder does not hold them."""
+        seeds, task = sorted(system.by_seed()), system.task()
+        labelled = self.labelled(task)
+        about = {"runs": list(system.runs), "subject": self.identity(system)}
         if self.given.translate is not None:
             about["translate"] = self.given.translate
-        ordered = tuple(runs[seed] for seed in sorted(runs))
-        return Measured(Evaluation(system.name, ", ".join(system.runs), self.benchmark, ordered, about), lines)
+        if not self.given.force and self._is_kept(system.name, seeds, about):
+            self.notes.append(f"{self.output} holds the answers of {system.name}; --force asks again")
+            return
+        translated = self.translated(task)
+        labelled = dataclasses.replace(labelled, translated=translated)
+        measured = systems.ask(system, labelled, self.device, self.codes, about)
+        keep_evaluations([measured.evaluation], measured.answers, self.output)
+        self._note(system, measured.evaluation.about, translated)
 
-    def rows(self, task: Task) -> list[StackRow]:
+    def identity(self, system: System) -> dict[str, Any]:
+        """What decides a system's answers beside the rows: another one under the same name is asked anew."""
+        given = self.given
+        weights = [stored.digest_of(run) for run in system.runs]
+        found = {"weights": weights, "max_length": given.max_length, "codes": self.codes}
+        if given.translate is None:
+            return found
+        named = ("translate", "target", "beams", "max_new_tokens", "translate_length")
+        found |= {name: getattr(given, name) for name in named}
+        return found | {"translator": weights_of(given.translate)}
+
+    def _is_kept(self, name: str, seeds: list[int], about: Mapping[str, Any]) -> bool:
+        """Whether the folder holds what would be asked, of the very same models."""
+        there = read_evaluations(self.output / FILE) if (self.output / FILE).is_file() else []
+        own = (one for one in there if one.name == name and one.benchmark == self.benchmark)
+        return any(one.seeds == seeds and one.about.get("subject") == about["subject"] for one in own)
+
+    def labelled(self, task: Task) -> LabelledRows:
         """The labelled rows, in the languages that are asked for.
 
         Raises:
             ConfigError: no row is in one of them.
             DataError: no row has a label, or the systems' tasks read other rows.
         """
-        if task not in self._rows:
+        if task not in self._labelled:
             given = self.given
             rows = read_rows(
                 given.rows, task, split=given.split, language=given.language, columns=self.columns, key="--column"
@@ -149,11 +184,19 @@ class _Asked:
             if not rows:
                 raise DataError(f"{given.rows}: no row has a label")
             self._check_source_language(rows)
-            benchmark = systems.described(self.name, rows, task, given.split, given.source_language)
-            if self.benchmark and self.benchmark != benchmark:
+            found = LabelledRows(
+                name=self.name,
+                rows=rows,
+                task=task,
+                split=given.split,
+                source_language=given.source_language,
+                batch_size=given.batch_size,
+                max_length=given.max_length,
+            )
+            if self.benchmark and self.benchmark != found.benchmark:
                 raise ConfigError(f"{given.rows}: the systems were tuned on different tasks, and read other rows of it")
-            self.benchmark, self._rows[task] = benchmark, rows
-        return self._rows[task]
+            self.benchmark, self._labelled[task] = found.benchmark, found
+        return self._labelled[task]
 
     def translated(self, task: Task) -> Translated | None:
         """The rows in the target language, where a translator is named."""
@@ -161,14 +204,13 @@ class _Asked:
         if given.translate is None:
             return None
         if task not in self._translated:
-            rows = self.rows(task)
             source = Source(load_tokenizer(given.translate))
             known = {ours: theirs for ours, theirs in self.codes.items() if theirs in source.languages}
             source = Source(source.tokenizer, known)
             self._translated[task] = translate_rows(
                 on_device(systems.open_translator(given.translate), self.device),
                 source,
-                rows,
+                self.labelled(task).rows,
                 given.target,
                 num_beams=given.beams,
                 batch_size=given.batch_size,
@@ -188,15 +230,14 @@ class _Asked:
         there = list(dict.fromkeys(row.language for row in rows))
         if find_language(code) is None and code not in there:
             raise ConfigError(f"--source-language: no row is in '{code}'{did_you_mean(code, [*there, *nllb_codes()])}")
-        if code != SOURCE_LANGUAGE and not any(systems.same_language(code, one) for one in there):
+        if code != SOURCE_LANGUAGE and not any(same_language(code, one) for one in there):
             self.notes.append(f"note: no row is in '{code}': the mean is over all languages ({', '.join(there)})")
 
-    def _note(
-        self, system: System, shortened: Mapping[str, int], length: int, source: Source, translated: Translated | None
-    ) -> None:
+    def _note(self, system: System, about: Mapping[str, Any], translated: Translated | None) -> None:
         """What was shortened, cut, or read as another language: said once a system."""
         notes = []
-        if shortened:
+        if shortened := about["shortened"]:
+            length = about["max_length"]
             notes.append(f"note: {system.name}: rows longer than {length} tokens were shortened: {counted(shortened)}")
         if translated is not None and translated.cut:
             most = self.given.translate_length
@@ -207,7 +248,7 @@ class _Asked:
                 f"note: translations that had not ended after {most} tokens were cut (--max-new-tokens): "
                 f"{counted(translated.unfinished)}"
             )
-        notes += [f"note: {code} is read as {how}" for code, how in source.stand_ins.items()]
+        notes += [f"note: {code} is read as {how}" for code, how in about["stand_ins"].items()]
         self.notes += [note for note in notes if note not in self.notes]
 
 
@@ -218,7 +259,7 @@ def _chosen(rows: list[StackRow], languages: Sequence[str] | None) -> list[Stack
     there = list(dict.fromkeys(row.language for row in rows))
     wanted: set[str] = set()
     for code in languages:
-        found = [one for one in there if systems.same_language(one, code)]
+        found = [one for one in there if same_language(one, code)]
         if not found:
             raise ConfigError(f"--languages: no row is in '{code}'{did_you_mean(code, there)}")
         wanted.update(found)
@@ -248,7 +289,7 @@ def table(measured: Sequence[Measured], source_language: str) -> str:
     """Accuracy a language and system in %, mean and standard deviation over seeds; then means, macro F1 and time."""
     evaluations = [one.evaluation for one in measured]
     codes = [str(code) for code in evaluations[0].benchmark["languages"]]
-    others = systems.transferred(codes, source_language)
+    others = transferred(codes, source_language)
     learned = [code for code in codes if code not in others]
     lines = [(code, _cells(evaluations, ACCURACY, "by_language", code)) for code in [*learned, *others]]
     what = f"mean of {len(others)} without {learned[0]}" if learned else f"mean of {len(others)}"
@@ -267,10 +308,8 @@ def _cells(evaluations: Sequence[Evaluation], metric: str, *keys: str) -> list[s
 
 
 def _spent(evaluation: Evaluation) -> str:
-    seconds = evaluation.about.get("seconds") or []
-    reading, translating = (
-        sum(one[key] for one in seconds) / max(len(seconds), 1) for key in ("reading", "translating")
-    )
+    seconds = seconds_per_row(evaluation)
+    reading, translating = (sum(one[key] for one in seconds) / len(seconds) for key in ("reading", "translating"))
     return f"{1000 * reading:.1f}" + (f" + {1000 * translating:.1f}" if translating else "")
 
 

@@ -14,6 +14,7 @@ from dudi.files import write_json_lines
 from dudi.program.stack_eval import counted, device_of, pairs_of
 from dudi.stacking import stored, systems
 from dudi.stacking.generating import MTLLMForCausalLM, check_writes, with_lm_head
+from dudi.stacking.labelled import LENGTH
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.reading import first_of_each, read_rows
 from dudi.stacking.rows import StackRow, Task
@@ -40,7 +41,7 @@ def run(given: argparse.Namespace) -> int:
         say(f"note: {given.model} was not tuned to write (stage '{writer.config.stage}'); see task.kind: generation")
     rows = rows_of(given, systems.task_of(writer.config))
     prompt = writer.config.prompt if given.prompt is None else given.prompt
-    length = given.max_length or model.config.max_row_length or systems.LENGTH
+    length = given.max_length or model.config.max_row_length or LENGTH
     shortened = Counter[str]()
     found = write(
         on_device(writer, device_of(given.device)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
 from dudi.environment import choose_precision, quiet_libraries
+from dudi.errors import EnvironmentFault
 from dudi.stacking.recipe import StackConfig
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first
@@ -167,10 +168,12 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     """The models and rows that a stage would read, each looked for."""
     from dudi.models.load import find_model
     from dudi.stacking import stored
+    from dudi.stacking.planning import plan_stage
     from dudi.stacking.reading import bitext_rows, first_texts, parallel_rows, training_rows
     from dudi.stacking.stages import WITH_TASK, task_of
     from dudi.stacking.unloaded import check_unloaded
 
+    config.check_models()
     alone = config.stage in ("adapt", "teach")
     earlier = {"start": None if alone else config.start.model}
     earlier |= {"teacher": config.teacher.model if config.stage == "distill" else None}
@@ -191,7 +194,12 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
         counts = {"rows": f"{len(texts):,}", "parallel": f"{len(parallel):,}" if parallel else ""}
         counts["bitext"] = f"{len(bitext):,}" if bitext else ""
         counts["rows"] += " and more" if len(texts) == LOOKED_AT else ""
-    return [*lines, *(f"{name:<9}{count}" for name, count in counts.items() if count)]
+    known = len(rows) if config.stage in WITH_TASK else None
+    found = [f"{name:<9}{count}" for name, count in counts.items() if count]
+    try:
+        return [*lines, *found, "", plan_stage(config, rows=known).text(), ""]
+    except EnvironmentFault as error:
+        return [*lines, *found, f"no estimate: {error}"]
 
 
 def finish(folder: Path, config: StackConfig) -> None:

@@ -77,11 +77,11 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
         stack_verb: As in `run`.
 
     Raises:
-        ConfigError: rows that a study of stacks reads are not there.
+        ConfigError: a row lacks a model that it needs, or rows that a study of stacks reads are not there.
         EnvironmentFault: some runs failed; the others are done.
     """
     from dudi.study import stacks
-    from dudi.study.jobs import every_job, missing
+    from dudi.study.jobs import check_teachers, every_job, missing
     from dudi.study.results import FILE, collect, expected_seconds, read
     from dudi.study.scheduler import run_jobs
 
@@ -93,8 +93,7 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
     if given.print:
         return say("\n".join(dict.fromkeys(line for job in left for line in job.commands(given.runs))))
     for study in studies if left else ():
-        if study.asked is not None:
-            stacks.check_rows(study)
+        (check_teachers if study.asked is None else stacks.check_stages)(study)
     minutes = expected_seconds(left, collect(studies, given.runs, given.output / FILE)) / 60
     scores = sum(min(given.seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
     takes = f": about {minutes:.0f} minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"

@@ -9,6 +9,7 @@ from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT
 from dudi.evaluation.tables import groups_grid, has_groups, language_name, languages_grid, splits_of, tasks_grid
+from dudi.report import accuracy
 from dudi.report.compared import Compared, compared, runs_without
 from dudi.report.dots import DotRow, Dots
 from dudi.report.groups import Group
@@ -37,7 +38,9 @@ class Benchmark:
         chart: Exact match by language; None where there is nothing to draw.
         details: (name, value): what was asked, and how.
         missing: Runs whose recipe asks for the benchmark and that have no result.
-        exact: Whether answers were held against references; else there are tasks with metrics of their own.
+        heading: Above `by_split`.
+        exact: Whether answers were held against references; else there are metrics of another kind.
+        note: What the metrics of another kind are.
     """
 
     name: str = ""
@@ -53,7 +56,9 @@ class Benchmark:
     chart: Dots | None = None
     details: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
+    heading: str = "Questions answered exactly, in %"
     exact: bool = True
+    note: str = ""
 
 
 def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
@@ -71,7 +76,9 @@ def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
 
 
 def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> Benchmark:
-    section, found = Benchmark(meanings=meanings(known), details=described(known[0].how)), compared(groups, name)
+    first = known[0]
+    details = accuracy.details(first.evaluations[STUDENT]) if accuracy.has_accuracy(first) else described(first.how)
+    section, found = Benchmark(meanings=meanings(known), details=details), compared(groups, name)
     if found is None:
         return section
     return dataclasses.replace(
@@ -128,7 +135,20 @@ def _single(result: Result) -> Benchmark:
             by_language=by_language,
             by_group=groups_grid(result.evaluations) if has_groups(result.evaluations) else None,
             details=(*described(result.how), *((("±", STANDARD_ERROR),) if has_errors else ())),
+            heading="By task",
             exact=False,
+            note="Tasks of lm-evaluation-harness; bits per byte and perplexities: less is better.",
+        )
+    if accuracy.has_accuracy(result):
+        return Benchmark(
+            words=accuracy.accuracy_in_words(result),
+            by_split=accuracy.split_grid(result, _splits(result)),
+            by_language=accuracy.language_grid(result),
+            chart=accuracy.language_chart(result),
+            details=accuracy.details(result.evaluations[STUDENT]),
+            heading="Answered right",
+            exact=False,
+            note="Each row has one right answer.",
         )
     marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
     shown = {mark: subject for mark, subject in marks if subject in result.evaluations}

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from dudi.comparison.table import Comparison
 
 REFERENCES = (FLOOR, "base", "cold_start", "teacher")
-_FURTHER = ("exact_match", "acc", "in_language", "chrf", "chrf++", "bits_per_byte")
+_FURTHER = ("exact_match", "acc", "accuracy", "macro_f1", "in_language", "chrf", "chrf++", "bits_per_byte")
+_MEANINGS = {
+    "chrf": "ChrF: letters shared with the reference, 0 to 100",
+    "bits_per_byte": "Bits per byte: less is better",
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,8 +215,7 @@ def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Comp
             lines[line.label].append(dataclasses.replace(line.entries[-1], diamond=False))
     table = Grid(tuple(columns), tuple(Line(label, tuple(entries)) for label, entries in lines.items()))
     remarks = (
-        "ChrF: letters shared with the reference, 0 to 100",
-        "Bits per byte: less is better",
+        *(meaning for name, meaning in _MEANINGS.items() if METRICS[name].title in columns),
         "No lead is tested here",
         *((f"±: {STANDARD_ERROR}",) if errors else ()),
     )

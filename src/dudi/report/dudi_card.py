@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -19,7 +18,7 @@ from dudi.report.licences import is_hub
 from dudi.report.results import Result, benchmarks_of, result_of
 from dudi.report.run_folder import RunFolder, last
 from dudi.report.samples import lang
-from dudi.report.wording import in_order, said
+from dudi.report.wording import in_order, plain_name, said
 from dudi.tables import DASH
 
 _SCORES = (
@@ -44,7 +43,7 @@ def front_matter(run: RunFolder) -> ModelCardData:
         datasets=[source] if is_hub(source) else None,
         pipeline_tag="text-generation",
         tags=["dudi", "distillation", *(name for name in METHODS if name == run.value("method"))],
-        model_name=_plain(run.name) or "student",
+        model_name=plain_name(run.name) or "student",
         eval_results=scores or None,
     )
 
@@ -66,7 +65,7 @@ def _eval_results(result: Result) -> list[EvalResult]:
     part = result.how.get("part")
     found = []
     for data_set, code, place in asked:
-        name = _plain(data_set) or ("task" if result.has_cells else "benchmark")
+        name = plain_name(data_set) or ("task" if result.has_cells else "benchmark")
         for key, title in metrics:
             if (value := result.value(key, STUDENT, *place)) is not None:
                 found.append(
@@ -75,18 +74,13 @@ def _eval_results(result: Result) -> list[EvalResult]:
                         dataset_type=name,
                         dataset_name=name,
                         dataset_config=code,
-                        dataset_split=None if part is None or result.has_cells else _plain(part),
-                        metric_type=_plain(key) or "metric",
-                        metric_name=(_plain(title) or "metric") if result.has_cells else title,
+                        dataset_split=None if part is None or result.has_cells else plain_name(part),
+                        metric_type=plain_name(key) or "metric",
+                        metric_name=(plain_name(title) or "metric") if result.has_cells else title,
                         metric_value=round(value, 6),
                     )
                 )
     return found
-
-
-def _plain(name: object) -> str:
-    """A name without what is no letter, digit or one of a few signs: front matter is no place for others' markup."""
-    return re.sub(r"[^\w .@/:-]", "", " ".join(str(name).split()))[:100]
 
 
 def content(run: RunFolder) -> dict[str, Any]:

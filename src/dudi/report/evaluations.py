@@ -15,7 +15,7 @@ from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
 from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
-from dudi.report import samples
+from dudi.report import accuracy, samples
 from dudi.report.benchmark import Benchmark
 from dudi.report.charts import inline, key_mark
 from dudi.report.compared import side_by_side
@@ -143,7 +143,9 @@ def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
 
 def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> Benchmark:
     first = evaluations[0]
-    details = (*described(first.benchmark), *_notes(evaluations))
+    classified = main_metric(first, "overall").name == accuracy.ACCURACY
+    asked = accuracy.details(first) if classified else described(first.benchmark)
+    details = (*asked, *_notes(evaluations))
     meanings = tuple((split, meaning) for split, meaning in find(name).meanings.items() if split in first.keys("split"))
     if len(evaluations) > 1:
         guessing = first.guessing()

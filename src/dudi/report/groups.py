@@ -90,8 +90,8 @@ def _identity(run: RunFolder) -> str:
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:
-    """The method; where several groups share it, with the values in which they differ."""
-    methods = [str(run.value("method") or "") for run in runs]
+    """The method, or a stack's stage; where several groups share it, with the values in which they differ."""
+    methods = [str(run.value("method") or run.value("stage") or "") for run in runs]
     labels = []
     for run, method in zip(runs, methods, strict=True):
         namesakes = [other for other, name in zip(runs, methods, strict=True) if name == method]

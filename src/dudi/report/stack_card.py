@@ -7,10 +7,15 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from dudi.evaluation.records import FILE
+from dudi.report.accuracy import eval_results
+from dudi.report.benchmark import benchmark_sections
+from dudi.report.groups import grouped
 from dudi.report.licences import is_hub
+from dudi.report.results import benchmarks_of, result_of
 from dudi.report.run_folder import RunFolder, last
 from dudi.report.stack_figures import languages_measured
-from dudi.report.wording import said, shown
+from dudi.report.wording import plain_name, said, shown
 from dudi.tables import DASH, grid_of
 
 STAGES = {
@@ -24,10 +29,19 @@ STAGES = {
 
 
 def front_matter(run: RunFolder) -> ModelCardData:
-    """What the hub reads."""
+    """What the hub reads, with the scores of `dudi stack eval --card` as `model-index`."""
     parents = [name for role, name in _parts(run) if role in ("encoder", "LLM") and is_hub(name)]
     tags = ["dudi", "mt-llm", "model-stacking", f"stage-{run.value('stage')}"]
-    return ModelCardData(license="other", library_name="transformers", base_model=parents or None, tags=tags)
+    results = [result for name in benchmarks_of([run]) if (result := result_of(run, name)) is not None]
+    scores = [one for result in results for one in eval_results(result)]
+    return ModelCardData(
+        license="other",
+        library_name="transformers",
+        base_model=parents or None,
+        tags=tags,
+        model_name=(plain_name(run.name) or "stack") if scores else None,
+        eval_results=scores or None,
+    )
 
 
 def content(run: RunFolder) -> dict[str, Any]:
@@ -54,6 +68,8 @@ def content(run: RunFolder) -> dict[str, Any]:
         ],
         "parents": [(role, name, None) for role, name in _parts(run)],
         "languages": grid_of(("FVU", "cosine"), measured) if measured else None,
+        "benchmarks": benchmark_sections(grouped([run])),
+        "result_file": FILE,
     }
 
 

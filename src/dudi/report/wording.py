@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,11 @@ _GIB = 2**30
 def said(value: Any) -> str:
     """A value as text; a dash for none."""
     return DASH if value in (None, "") else str(value)
+
+
+def plain_name(name: object) -> str:
+    """A name without what is no letter, digit or one of a few signs: front matter is no place for others' markup."""
+    return re.sub(r"[^\w .@/:-]", "", " ".join(str(name).split()))[:100]
 
 
 def shown(value: float | None) -> str:

@@ -49,27 +49,18 @@ def save_trained(model: Any, folder: Path) -> None:
     for number, weights in enumerate(reader.merged):
         tensors |= {f"{_MERGED}{number}.{name}": tensor for name, tensor in weights.items()}
     if model is not reader:
-        tensors |= {name: value for name, value in model.state_dict().items() if _of_head(name, config.parents)}
+        own = HEADS if "llm" not in config.parents else ("score.",)  # a parent brings its own along
+        tensors |= {name: value for name, value in model.state_dict().items() if name.startswith(own)}
     config.architectures = [type(model).__name__]
-    config.dtype = str(_precision(reader, config.parents)).removeprefix("torch.")
+    held = [value.dtype for name, value in reader.named_parameters() if _inherited(name, config.parents)]
+    config.dtype = str(held[0] if held else torch.float32).removeprefix("torch.")
     config.save_pretrained(folder)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TRAINED)
-
-
-def _precision(reader: PreTrainedModel, parents: Mapping[str, Any]) -> torch.dtype:
-    """Of the parents' weights; fp32 where there are none."""
-    held = (value.dtype for name, value in reader.named_parameters() if _inherited(name, parents))
-    return next(held, torch.float32)
 
 
 def _inherited(name: str, parents: Mapping[str, Any]) -> bool:
     """Whether a weight of a reader is a parent's: in a part that has one, and no adapter's."""
     return name.partition(".")[0] in parents and ".lora_" not in name
-
-
-def _of_head(name: str, parents: Mapping[str, Any]) -> bool:
-    """Whether a weight is a head's that no parent has: an LLM brings its own along."""
-    return name.startswith("score.") or (name.startswith("lm_head.") and "llm" not in parents)
 
 
 def trained_whole(model: Any, role: str) -> None:

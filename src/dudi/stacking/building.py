@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ from dudi.stacking.modeling import (
     on_device,
 )
 from dudi.stacking.rows import Task
+
+KINDS: Mapping[str, Any] = {
+    kind.__name__: kind
+    for kind in (MTLLMModel, MTLLMForSequenceClassification, MTLLMForMultipleChoice, MTLLMForCausalLM)
+}
+"""The classes of a stack, by the name that `architectures` has in `config.json`."""
 
 
 def build_stack(
@@ -90,15 +96,14 @@ def build_stack(
     }
     given = {role: (part, source) for role, (part, source) in sources.items() if part is not None}
     if all(part is not None and part.digest for part, _ in given.values()):
-        model.config.parents = {
-            role: {**own, "digest": part.digest, **_local(own["name"])} for role, (part, own) in given.items() if part
-        }
+        named: dict[str, Any] = {}
+        for role, (part, own) in given.items():
+            place = Path(own["name"])
+            # A relative folder's name looks like one on the hub elsewhere.
+            local = {assembly.LOCAL: True} if not place.is_absolute() and place.is_dir() else {}
+            named[role] = {**own, "digest": "" if part is None else part.digest, **local}
+        model.config.parents = named
     return model
-
-
-def _local(name: str) -> dict[str, bool]:
-    """A note that a parent's name is a relative folder's: elsewhere it looks like a name on the hub."""
-    return {assembly.LOCAL: True} if not Path(name).is_absolute() and Path(name).is_dir() else {}
 
 
 def join(
@@ -183,6 +188,22 @@ def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
     return headed.train(model.training)
 
 
+def read_config(folder: str | Path) -> tuple[Any, MTLLMConfig]:
+    """The class and the config of the model that a folder holds, without its weights.
+
+    Raises:
+        ConfigError: the folder holds no stack.
+    """
+    try:
+        config = AutoConfig.from_pretrained(locate(str(folder)))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: no model of dudi stack ({str(error).partition(chr(10))[0][:120]})") from error
+    named = (config.architectures or ["?"])[0]
+    if named not in KINDS:
+        raise ConfigError(f"{folder}: holds a {named}, not a model of dudi stack ({', '.join(KINDS)})")
+    return KINDS[named], config
+
+
 def load_stack(folder: str | Path, *, dtype: str = "auto") -> Any:
     """The model that a folder holds, in the class it was saved as.
 
@@ -190,17 +211,8 @@ def load_stack(folder: str | Path, *, dtype: str = "auto") -> Any:
         ConfigError: the folder holds no stack.
         DataError: weights are missing, or the attention is not what the config says.
     """
-    place = locate(str(folder))
-    try:
-        config = AutoConfig.from_pretrained(place)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: no model of dudi stack ({str(error).partition(chr(10))[0][:120]})") from error
-    classes = (MTLLMModel, MTLLMForSequenceClassification, MTLLMForMultipleChoice, MTLLMForCausalLM)
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in classes}
-    named = (config.architectures or ["?"])[0]
-    if named not in kinds:
-        raise ConfigError(f"{folder}: holds a {named}, not a model of dudi stack ({', '.join(kinds)})")
-    return kinds[named].from_pretrained(place, dtype=dtype)
+    kind, _ = read_config(folder)
+    return kind.from_pretrained(locate(str(folder)), dtype=dtype)
 
 
 def merge(model: MTLLMPreTrainedModel) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -44,10 +44,19 @@ def evaluate(
     *,
     batch_size: int = 32,
     max_length: int = 256,
+    done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
     """Ask a model about rows, each read as its own language.
 
     Rows of similar length are read together; the answers come in the order of the rows.
+
+    Args:
+        model: With a head, on its device.
+        source: That it reads from.
+        rows: The rows.
+        batch_size: Rows at a time.
+        max_length: Tokens of a row that are read.
+        done: Told how many more rows are through.
 
     Raises:
         DataError: a language code is unknown.
@@ -62,6 +71,7 @@ def evaluate(
         with evaluating(model):
             logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
         answers[places] = logits.argmax(dim=-1).cpu()
+        done(len(places))
     seconds = (time.perf_counter() - started) / max(len(rows), 1)
     long = Counter(row.language for row, ids in zip(rows, encoded, strict=True) if SHORTENED in ids)
     return dataclasses.replace(judged(rows, answers.tolist(), seconds), shortened=dict(long))
@@ -100,6 +110,7 @@ def macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
     scores = []
     for one in classes:
         both = sum(label == answer == one for label, answer in pairs)
-        labels, answers = (sum(pair[side] == one for pair in pairs) for side in (0, 1))
+        labels = sum(label == one for label, _ in pairs)
+        answers = sum(answer == one for _, answer in pairs)
         scores.append(2 * both / (labels + answers))
     return sum(scores) / len(scores)

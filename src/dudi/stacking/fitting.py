@@ -66,7 +66,8 @@ def _less(row: StackRow, offsets: Sequence[Span], spans: Sequence[Span], excess:
         return dataclasses.replace(row, text=_without(row.text, 0, offsets, excess))
     if row.pair:
         return dataclasses.replace(row, pair=_without(row.pair, 0, offsets, excess))
-    counts = [end - start for start, end in (token_span(offsets, *span) for span in spans)]
+    columns = [token_span(offsets, *span) for span in spans]
+    counts = [end - start for start, end in columns]
     longest = max(range(len(counts)), key=counts.__getitem__)
     if not row.choices[longest]:
         return None

@@ -17,6 +17,8 @@ from dudi.models.load import locate
 from dudi.stacking import lora, parts
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WHOLE = ("model.safetensors", "model.safetensors.index.json")
+"""Of a model that is no adapter."""
 
 
 def load_adapted_llm(
@@ -65,7 +67,10 @@ def base_and_adapters(name: str) -> tuple[str, list[str]]:
     Raises:
         ConfigError: its config cannot be read.
     """
-    found = None if _is_model(locate(name)) else _file(locate(name), CONFIG, required=False)
+    place = locate(name)
+    if any(_file(place, file, required=False) is not None for file in WHOLE):
+        return name, []
+    found = _file(place, CONFIG, required=False)
     return (name, []) if found is None else (str(_read(found)["base_model_name_or_path"]), [name])
 
 
@@ -132,12 +137,6 @@ def _check_same(name: str, given: set[str], wanted: set[str]) -> None:
     for odd, what in ((given - wanted, "has no place in the model"), (wanted - given, "is missing in the adapter")):
         if odd:
             raise DataError(f"{name}: {sorted(odd)[0]} {what} ({len(odd)} of {len(wanted)})")
-
-
-def _is_model(place: str) -> bool:
-    """Whether a folder, or a repository, holds weights of its own."""
-    names = ("model.safetensors", "model.safetensors.index.json")
-    return any(_file(place, file, required=False) is not None for file in names)
 
 
 def _file(place: str, file: str, *, required: bool) -> Path | None:

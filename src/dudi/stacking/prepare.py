@@ -54,10 +54,17 @@ def prepare(
         EnvironmentFault: the hub cannot be reached, or the folder not written.
     """
     of = find_set(name)
-    _check_folder(output)
+    if output.exists() and {path.name for path in output.iterdir()} - OURS:
+        raise ConfigError(f"{output}: holds other files; name a new folder")
     done = Prepared(of, output)
     wanted = _wanted(of, languages)
-    evaluation = _hub_evaluation(done, wanted, revision) if place is None else _file_evaluation(of, place.expanduser())
+    if place is None:
+        evaluation = _hub_evaluation(done, wanted, revision)
+    else:
+        # Of a set that has a test alone (Belebele), what says no split is of the test.
+        alone = "test" if of.hub is not None and set(of.hub.splits) == {"test"} else None
+        found = file_rows(of, place.expanduser())
+        evaluation = (dataclasses.replace(one, split=one.split or alone) for one in found)
     training: Iterator[Found] = iter(())
     origin: dict[str, str | None] = {
         "evaluation": str(place or (of.hub and of.hub.name)),
@@ -77,12 +84,6 @@ def prepare(
     write_json(output / CARD, card(done, origin))
     write_text(output / "README.md", readme(done, origin))
     return done
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else than what was prepared before."""
-    if folder.exists() and {path.name for path in folder.iterdir()} - OURS:
-        raise ConfigError(f"{folder}: holds other files; name a new folder")
 
 
 def _wanted(of: TaskSet, languages: Sequence[str]) -> dict[str, Language]:
@@ -108,12 +109,6 @@ def _meant(of: TaskSet, word: str, known: Mapping[str, Language]) -> str:
     return did_you_mean(word, known) if found is None else f" (did you mean '{found}'?)"
 
 
-def _english_code(of: TaskSet) -> str:
-    """What a set calls English."""
-    known = languages_of(of.name).items()
-    return next((code for code, language in known if language.code == SOURCE_LANGUAGE), SOURCE_LANGUAGE)
-
-
 def _hub_evaluation(done: Prepared, wanted: Mapping[str, Language], revision: str | None) -> Iterator[Found]:
     of = done.of
     if of.hub is None:
@@ -129,20 +124,16 @@ def _hub_evaluation(done: Prepared, wanted: Mapping[str, Language], revision: st
                 yield from hub_rows(of, of.hub, code, language, split, revision)
 
 
-def _file_evaluation(of: TaskSet, place: Path) -> Iterator[Found]:
-    """Rows of files; of a set that has a test alone (Belebele), what says no split is of the test."""
-    alone = "test" if of.hub is not None and set(of.hub.splits) == {"test"} else None
-    return (dataclasses.replace(one, split=one.split or alone) for one in file_rows(of, place))
-
-
 def _hub_training(of: TaskSet, revision: str | None) -> Iterator[Found]:
     source = find_language(SOURCE_LANGUAGE)
     if of.train is None or source is None:
         raise ConfigError(f"{of.name}: no English training rows of it are known on the hub; name them with --train")
     own = revision if of.hub is not None and of.hub.name == of.train.name else None
+    known = languages_of(of.name).items()
+    english = next((code for code, language in known if language.code == SOURCE_LANGUAGE), SOURCE_LANGUAGE)
     for split in ("train", "dev"):
         if split in of.train.splits:
-            yield from hub_rows(of, of.train, _english_code(of), source, split, own)
+            yield from hub_rows(of, of.train, english, source, split, own)
 
 
 def _english(done: Prepared, found: Iterator[Found]) -> Iterator[Found]:
@@ -191,16 +182,13 @@ def _write(done: Prepared, found: Iterator[Found], only: set[str] | None, max_tr
             done.rejections.write(done.folder / REJECTED)
             done.rejections.check_share(total, MAX_REJECTED)
         if not any(split == "test" for split, _ in done.counts):
+            out = "".join(f"; {count:,} {why}" for why, count in done.left_out.items() if count)
+            there = f"; its test is in {', '.join(sorted(others))}: name some of them with --languages"
             raise DataError(
-                f"{done.of.name}: no row of a test in it ({total:,} records, {len(done.rejections):,} refused"
-                f"{''.join(f'; {count:,} {why}' for why, count in done.left_out.items() if count)}){_not_asked(others)}"
+                f"{done.of.name}: no row of a test in it ({total:,} records, {len(done.rejections):,} refused{out})"
+                f"{there if others else ''}"
             )
     _settle(done)
-
-
-def _not_asked(languages: set[str]) -> str:
-    """What could have been asked for, where nothing was there that was."""
-    return f"; its test is in {', '.join(sorted(languages))}: name some of them with --languages" if languages else ""
 
 
 def _settle(done: Prepared) -> None:

@@ -54,8 +54,9 @@ def probe(
     taught, read, shortened = [], [], Counter[str]()
     for begin in range(0, len(rows), batch_size):
         part = rows[begin : begin + batch_size]
-        english = llm_source.encode([str(row.english) for row in part], ["" for _ in part], max_length=max_length)
-        texts = source.encode_rows([StackRow(row.text, row.language) for row in part], max_length=max_length)
+        english = llm_source.encode([str(row.english) for row in part], [""] * len(part), max_length=max_length)
+        alone = [StackRow(row.text, row.language) for row in part]
+        texts = source.encode_rows(alone, max_length=max_length)
         cut = [SHORTENED in own or SHORTENED in given for own, given in zip(english, texts, strict=True)]
         shortened.update(row.language for row, one in zip(part, cut, strict=True) if one)
         own, given = llm_source.pad(english), read_inputs(source.collate(texts))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dudi.data.files import Located
 from dudi.data.locate import records_of
 from dudi.errors import DataError
 from dudi.stacking.codes import find_language
@@ -61,14 +62,15 @@ def iterate_rows(
         columns: Our columns to the rows' own.
         key: Where these were named, for messages.
         left_out: Counts rows without text, which a corpus of lines has; only where the text is all that is read.
-        max_rows: Read at most this many.
+        max_rows: Read at most this many; of a dataset on the hub no more is fetched than they take.
 
     Raises:
         ConfigError: no such source, a column of ours that does not exist, or one of theirs that no row has.
         DataError: a record is no row; with file and line.
     """
     named = NamedColumns(columns, task, key)
-    found = _parsed(source, task, split, language, column_names(columns), named, left_out)
+    records = records_of(source, split, streaming=max_rows is not None)
+    found = _parsed(records, task, language, column_names(columns), named, left_out)
     count = 0
     for row in itertools.islice(found, max_rows):
         count += 1
@@ -78,15 +80,14 @@ def iterate_rows(
 
 
 def _parsed(
-    source: str,
+    records: Iterable[Located],
     task: Task | None,
-    split: str,
     language: str | None,
     names: Names,
     named: NamedColumns,
     left_out: Counter[str] | None,
 ) -> Iterator[StackRow]:
-    for located in records_of(source, split):
+    for located in records:
         place = f"{located.file}:{located.line}"
         if located.problem is not None:
             raise DataError(f"{place}: {': '.join(located.problem)}")
@@ -206,7 +207,10 @@ def with_english(rows: list[StackRow], source: str, key: str = "data.parallel_co
     Raises:
         DataError: a row has neither.
     """
-    english = {row.id: row.text for row in rows if row.english is None and _is_english(row.language)}
+    languages = dict.fromkeys(row.language for row in rows)
+    meanings = {code: find_language(code) for code in languages}
+    codes = {code for code, meant in meanings.items() if meant is not None and meant.code == SOURCE_LANGUAGE}
+    english = {row.id: row.text for row in rows if row.english is None and row.language in codes}
     found = []
     for row in rows:
         meant = row.english if row.english is not None else english.get(row.id)
@@ -217,8 +221,3 @@ def with_english(rows: list[StackRow], source: str, key: str = "data.parallel_co
             )
         found.append(dataclasses.replace(row, english=meant))
     return found
-
-
-def _is_english(language: str) -> bool:
-    found = find_language(language)
-    return found is not None and found.code == SOURCE_LANGUAGE

@@ -243,6 +243,22 @@ class StackConfig(Recipe):
         """The verb: adapt, align, teach, distill or finetune."""
         return str(self.training.get("stage") or "")
 
+    def check_models(self) -> None:
+        """Refuse a stage to which a model is missing: before rows are read, and by a dry run.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        alone, earlier = self.stage in ("adapt", "teach"), self.start.model is not None
+        if self.llm.model is None and (alone or (self.stage == "align" and not earlier)):
+            raise ConfigError(
+                "llm.model: name the language model" + ("" if alone else ", or an earlier stage with start")
+            )
+        if self.encoder.model is None and not alone and not earlier:
+            raise ConfigError("encoder.model: name the encoder, or an earlier stage with start=FOLDER")
+        if self.teacher.model is None and self.stage == "distill":
+            raise ConfigError("teacher.model: name the run of `dudi stack teach` whose vectors are learned")
+
     def stack_arguments(self, output_dir: str | Path) -> StackArguments:
         """The run's `StackArguments`; errors as in `arguments`."""
         from dudi.stacking.arguments import StackArguments

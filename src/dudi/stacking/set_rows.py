@@ -67,13 +67,12 @@ def hub_rows(of: TaskSet, hub: Hub, code: str, language: Language, split: str, r
     for located in dataset_records(dataset, f"{hub.name}{f':{config}' if config else ''}/{hub.splits[split]}"):
         if isinstance(located.value, Mapping):
             # A class is stored as its number; what the number means is known here alone.
-            spoken = {column: _spoken(located.value.get(column), own) for column, own in names.items()}
-            located = dataclasses.replace(located, value={**located.value, **spoken})
+            spoken = dict(located.value)
+            for column, own in names.items():
+                number = spoken.get(column)
+                spoken[column] = own[number] if isinstance(number, int) and 0 <= number < len(own) else number
+            located = dataclasses.replace(located, value=spoken)
         yield Found(located, split, language)
-
-
-def _spoken(value: Any, names: list[str]) -> Any:
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def file_rows(of: TaskSet, place: Path) -> Iterator[Found]:
@@ -88,7 +87,11 @@ def file_rows(of: TaskSet, place: Path) -> Iterator[Found]:
     suffixes = (*DATA_SUFFIXES, *CSV_SUFFIXES)
     if not place.exists():
         raise ConfigError(f"{place}: no such file or folder")
-    files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if _is_data(file, place, suffixes))
+    files = [place] if place.is_file() else []
+    for file in sorted(place.rglob("*")) if not files else ():
+        hidden = any(part.startswith(".") for part in file.relative_to(place).parts)
+        if file.suffix.lower() in suffixes and file.is_file() and not hidden and file.name != "rejected.jsonl":
+            files.append(file)
     if not files:
         raise ConfigError(f"{place}: no data files in it (looked for {', '.join(suffixes)})")
     known = languages_of(of.name)
@@ -102,11 +105,6 @@ def file_rows(of: TaskSet, place: Path) -> Iterator[Found]:
                 split_in(str(value.get("split") or "")) or split,
                 _language_of(value, known) or language,
             )
-
-
-def _is_data(file: Path, folder: Path, suffixes: tuple[str, ...]) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in suffixes and file.is_file() and not hidden and file.name != "rejected.jsonl"
 
 
 def split_in(name: str) -> str | None:

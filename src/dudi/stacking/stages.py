@@ -34,6 +34,9 @@ class Job:
         parallel: Texts with English, for Stage 1.
         start: The checkpoint to go on from.
         bitext: Texts with English that Stage 1 learns from first.
+
+    Raises:
+        ConfigError: the recipe lacks a model that the stage needs.
     """
 
     config: StackConfig
@@ -43,6 +46,9 @@ class Job:
     parallel: list[StackRow]
     start: Path | None
     bitext: Sequence[StackRow] = ()
+
+    def __post_init__(self) -> None:
+        self.config.check_models()
 
     @property
     def lora(self) -> LoraSettings | None:
@@ -95,7 +101,7 @@ def task_of(config: StackConfig) -> Task:
 
 def adapt(job: Job) -> Made:
     """MNTP on a causal language model."""
-    name = _llm_name(job.config)
+    name = str(job.config.llm.model)
     dtype = getattr(torch, training_dtype(job.args))
     llm = job.config.llm
     model = load_model(
@@ -140,9 +146,7 @@ def teach(job: Job) -> Made:
 
 def distill(job: Job) -> Made:
     """Stage 2 from a teacher's vectors."""
-    name = job.config.teacher.model
-    if name is None:
-        raise ConfigError("teacher.model: name the run of `dudi stack teach` whose vectors are learned")
+    name = str(job.config.teacher.model)
     found = stored.load_vectors(Path(name).expanduser(), fingerprint(job.rows))
     if found is None:
         options = {"batch_size": job.args.per_device_eval_batch_size, "max_length": job.args.max_length}
@@ -169,11 +173,7 @@ def finetune(job: Job) -> Made:
 
 
 def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
-    """The reader to train: an earlier stage's, or a new one of the recipe's parents; with its tokenizers.
-
-    Raises:
-        ConfigError: no model is named.
-    """
+    """The reader to train: an earlier stage's, or a new one of the recipe's parents; with its tokenizers."""
     config = job.config
     if config.start.model is not None:
         model, source, llm_source = stored.open_model(
@@ -181,17 +181,16 @@ def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
         )
         model.reader.config.codes = source.codes or None
         return model.reader, source, llm_source
-    if config.encoder.model is None:
-        raise ConfigError("encoder.model: name the encoder, or an earlier stage with start=FOLDER")
-    reader = _built(job, config.encoder.model, config.llm.model)
+    encoder = str(config.encoder.model)
+    reader = _built(job, encoder, config.llm.model)
     reader.config.codes = dict(config.encoder.codes) or None
-    source = Source(load_tokenizer(config.encoder.model, revision=config.encoder.revision), config.encoder.codes)
+    source = Source(load_tokenizer(encoder, revision=config.encoder.revision), config.encoder.codes)
     return reader, source, None if config.llm.model is None else _llm_source(config)
 
 
 def lone_llm(job: Job) -> tuple[MTLLMModel, Source]:
     """The LLM alone, with its tokenizer."""
-    return _built(job, None, _llm_name(job.config)), _llm_source(job.config)
+    return _built(job, None, job.config.llm.model), _llm_source(job.config)
 
 
 def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
@@ -210,15 +209,9 @@ def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
     )
 
 
-def _llm_name(config: StackConfig) -> str:
-    if config.llm.model is None:
-        raise ConfigError("llm.model: name the language model")
-    return config.llm.model
-
-
 def _llm_source(config: StackConfig) -> Source:
-    name = _llm_name(config)
-    return Source(load_tokenizer(name, revision=config.llm.revision, gguf_file=config.llm.gguf_file))
+    llm = config.llm
+    return Source(load_tokenizer(str(llm.model), revision=llm.revision, gguf_file=llm.gguf_file))
 
 
 def _inner(source: Source | None) -> PreTrainedTokenizerBase | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -62,11 +62,11 @@ class TextRows(Sequence[StackRow]):
 
     def lengths(self) -> list[int]:
         """Bytes of each text."""
-        parts = [pc.binary_length(self._batch_text(number)) for number in range(self._reader.num_record_batches)]
-        return list(np.concatenate([part.to_numpy(zero_copy_only=False) for part in parts]))
-
-    def _batch_text(self, number: int) -> Any:
-        return self._reader.get_batch(number).column("text").cast(pa.large_binary())
+        parts = []
+        for number in range(self._reader.num_record_batches):
+            text = self._reader.get_batch(number).column("text").cast(pa.large_binary())
+            parts.append(pc.binary_length(text).to_numpy(zero_copy_only=False))
+        return list(np.concatenate(parts))
 
 
 def write_texts(folder: Path, rows: Iterable[StackRow], source: str) -> dict[str, int]:
@@ -95,8 +95,10 @@ def write_texts(folder: Path, rows: Iterable[StackRow], source: str) -> dict[str
                     first.setdefault(row.language, total)
                     counts[row.language] = counts.get(row.language, 0) + 1
                     total += 1
-                columns = [[row.id for row in batch], [row.language for row in batch], [row.text for row in batch]]
-                out.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+                ids = [row.id for row in batch]
+                languages = [row.language for row in batch]
+                texts = [row.text for row in batch]
+                out.write_batch(pa.record_batch([ids, languages, texts], schema=_SCHEMA))
         if not total:
             raise DataError(f"{source}: no row")
     write_text(folder / ABOUT, json.dumps({"digest": digest.hexdigest(), "counts": counts, "first": first}))

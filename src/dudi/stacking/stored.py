@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
+from dudi.files import sha256_of_files
 from dudi.models.load import load_tokenizer, locate
 from dudi.stacking import assembly
 from dudi.stacking.building import load_stack
@@ -37,6 +38,15 @@ def model_folder(name: str) -> Path:
     if not (place / "config.json").is_file():
         raise ConfigError(f"{name}: holds no model; has that run finished?")
     return place
+
+
+def digest_of(name: str) -> str:
+    """SHA-256 over the files of a run's model, which tell all its weights: those of its parents are in its config.
+
+    Raises:
+        ConfigError: no such folder.
+    """
+    return sha256_of_files(sorted(file for file in model_folder(name).rglob("*") if file.is_file()))
 
 
 def save_model(

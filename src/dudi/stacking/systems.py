@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +14,30 @@ from dudi.comparison.bootstrap import Lead, lead
 from dudi.comparison.items import answers_by_run
 from dudi.config.yaml_tree import read_yaml
 from dudi.errors import ConfigError
-from dudi.evaluation.metrics import OVERALL
-from dudi.evaluation.records import ANSWERS, FILE, Evaluation, keep_evaluations, read_evaluations
+from dudi.evaluation.evaluate import Subject, evaluate
+from dudi.evaluation.records import (
+    ANSWERS,
+    FILE,
+    STUDENT,
+    Evaluation,
+    joined,
+    keep_evaluations,
+    read_evaluations,
+)
 from dudi.models.load import locate
 from dudi.stacking import stored
-from dudi.stacking.codes import find_language
+from dudi.stacking.building import read_config
 from dudi.stacking.configuration import MTLLMConfig
-from dudi.stacking.evaluation import Evaluation as Answers
-from dudi.stacking.evaluation import evaluate, judged
 from dudi.stacking.generating import MTLLMForCausalLM
+from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
-from dudi.stacking.rows import StackRow, Task, fingerprint
+from dudi.stacking.rows import Task
+from dudi.stacking.scores import ACCURACY, seconds_per_row
 from dudi.stacking.tokens import Source
 from dudi.training.runlog import read_jsonl
 from dudi.training.values import fit
 
-LENGTH = 256
-"""Tokens of a row that are read where the model does not say what it was trained with."""
-ACCURACY, MACRO_F1 = "accuracy", "macro_f1"
+RECIPE = "resolved.yaml"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +51,35 @@ class System:
 
     name: str
     runs: tuple[str, ...]
+
+    def by_seed(self) -> dict[int, str]:
+        """Its runs by the seeds that they were trained with.
+
+        Raises:
+            ConfigError: two have one seed, or a recipe cannot be read.
+        """
+        found: dict[int, str] = {}
+        for run in self.runs:
+            seed = seed_of(run)
+            if seed in found:
+                raise ConfigError(f"{self.name}: {run} has seed {seed} like another of its runs; name one of them")
+            found[seed] = run
+        return found
+
+    def task(self) -> Task:
+        """What its runs were tuned on, from their configs alone.
+
+        Raises:
+            ConfigError: there is no such model, it has no head or writes its answers, or two runs have two tasks.
+        """
+        tasks = {run: _tuned_on(run) for run in self.runs}
+        first, *others = tasks
+        for other in others:
+            if tasks[other] != tasks[first]:
+                raise ConfigError(
+                    f"{self.name}: {first} and {other} were tuned on different tasks, and are no seeds of one"
+                )
+        return tasks[first]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,19 +98,46 @@ class Measured:
 # ---- asking
 
 
-def open_tuned(name: str, device: torch.device, codes: Mapping[str, str]) -> tuple[MTLLMPreTrainedModel, Source, Task]:
-    """A model with a head, the source that it reads from, and its task.
+def ask(
+    system: System, asked: LabelledRows, device: torch.device, codes: Mapping[str, str], about: Mapping[str, Any]
+) -> Measured:
+    """A system's scores over the seeds of its runs, and all its answers.
+
+    Args:
+        system: Whom; each run is loaded when its turn comes.
+        asked: What.
+        device: Where.
+        codes: The tokenizer's code for each code in the rows, over those that a model was trained with.
+        about: What is known of the system before.
 
     Raises:
-        ConfigError: there is no such model, or it has no head.
+        ConfigError: as in `stored.open_model`.
+        DataError: a language code is unknown.
     """
-    model, source, _ = stored.open_model(name, codes=codes)
-    if isinstance(model, MTLLMModel):
-        stage = model.config.stage
-        raise ConfigError(f"{name}: is at the stage '{stage}' and has no head; tune it on a task first")
-    if isinstance(model, MTLLMForCausalLM):
-        raise ConfigError(f"{name}: writes its answers; ask it with dudi stack generate")
-    return on_device(model, device), source, task_of(model.config)
+    found: list[Evaluation] = []
+    lines: list[dict[str, Any]] = []
+    for seed, run in system.by_seed().items():
+
+        def opened(run: str = run) -> tuple[MTLLMPreTrainedModel, Source]:
+            model, source, _ = stored.open_model(run, codes=codes)
+            return on_device(model, device), source
+
+        (one,), answers = evaluate([Subject(system.name, run, opened)], [asked], [seed])
+        found.append(one)
+        lines += answers
+    own: dict[str, Any] = {"seconds_per_row": [one.about["seconds_per_row"] for one in found]}
+    own["seconds"] = round(sum(one.about["seconds"] for one in found), 1)
+    whole = joined(found)
+    return Measured(dataclasses.replace(whole, about={**about, **whole.about, **own}), lines)
+
+
+def _tuned_on(run: str) -> Task:
+    kind, config = read_config(stored.model_folder(run))
+    if kind is MTLLMModel:
+        raise ConfigError(f"{run}: is at the stage '{config.stage}' and has no head; tune it on a task first")
+    if kind is MTLLMForCausalLM:
+        raise ConfigError(f"{run}: writes its answers; ask it with dudi stack generate")
+    return task_of(config)
 
 
 def task_of(config: MTLLMConfig) -> Task:
@@ -113,7 +173,7 @@ def seed_of(run: str) -> int:
         ConfigError: its recipe cannot be read, or the seed is no whole number; with file and line.
     """
     folder = stored.model_folder(run)
-    recipe = (folder.parent if folder.name == stored.MODEL else folder) / "resolved.yaml"
+    recipe = (folder.parent if folder.name == stored.MODEL else folder) / RECIPE
     if not recipe.is_file():
         return 0
     values = read_yaml(recipe).value
@@ -126,159 +186,32 @@ def seed_of(run: str) -> int:
         raise ConfigError(f"{recipe}:{seed.line}: {error}") from error
 
 
-def answers_of(
-    model: MTLLMPreTrainedModel,
-    source: Source,
-    rows: Sequence[StackRow],
-    read: Sequence[StackRow],
-    *,
-    batch_size: int,
-    max_length: int,
-) -> Answers:
-    """The answers to rows that are read as they are, or in translation; judged in the rows' own languages."""
-    found = evaluate(model, source, read, batch_size=batch_size, max_length=max_length)
-    if all(one is two for one, two in zip(rows, read, strict=True)):
-        return found
-    return dataclasses.replace(found, per_language=judged(rows, found.predictions, 0.0).per_language)
-
-
-# ---- scores
-
-
-def scores_of(per_language: Mapping[str, Mapping[str, float]], source_language: str) -> dict[str, Any]:
-    """Scores in the form of all evaluations.
-
-    `overall` is the mean over the languages without the one that was learned in: transfer is what is measured. Where
-    that is the only one it is its score.
-
-    Args:
-        per_language: `n`, `accuracy` and `macro_f1` of each language.
-        source_language: What was learned in.
-    """
-    by_language = {
-        code: {ACCURACY: found[ACCURACY], MACRO_F1: found[MACRO_F1], "questions": int(found["n"])}
-        for code, found in per_language.items()
-    }
-    others = transferred(by_language, source_language)
-    overall: dict[str, Any] = {
-        metric: statistics.fmean(by_language[code][metric] for code in others) for metric in (ACCURACY, MACRO_F1)
-    }
-    overall["questions"] = sum(by_language[code]["questions"] for code in others)
-    return {OVERALL: overall, "by_language": by_language}
-
-
-def by_split(rows: Sequence[StackRow], predictions: Sequence[int], source_language: str) -> dict[str, Any]:
-    """`by_split` of the scores: of each part of the rows the mean over languages, as `overall`; empty without parts.
-
-    Args:
-        rows: Labelled rows.
-        predictions: The answers to them.
-        source_language: What was learned in.
-    """
-    found = {}
-    for split in dict.fromkeys(row.split for row in rows if row.split is not None):
-        own = [(row, answer) for row, answer in zip(rows, predictions, strict=True) if row.split == split]
-        chosen, answers = [row for row, _ in own], [answer for _, answer in own]
-        found[split] = scores_of(judged(chosen, answers, 0.0).per_language, source_language)[OVERALL]
-    return {"by_split": found} if found else {}
-
-
-def transferred(codes: Iterable[str], source_language: str) -> list[str]:
-    """The languages that count overall: all but the one that was learned in; that one where it is the only one."""
-    every = list(dict.fromkeys(codes))
-    return [code for code in every if not same_language(code, source_language)] or every
-
-
-def same_language(one: str, other: str) -> bool:
-    """Whether two codes mean one language in one script."""
-    first, second = find_language(one), find_language(other)
-    return one == other or (first is not None and first == second)
-
-
-def lines_of(
-    benchmark: str,
-    system: str,
-    seed: int,
-    task: Task,
-    rows: Sequence[StackRow],
-    read: Sequence[StackRow],
-    predictions: Sequence[int],
-    source_language: str,
-) -> list[dict[str, Any]]:
-    """A line of `answers.jsonl` for each labelled row: what was right, what was answered, and what was read instead.
-
-    Args:
-        benchmark: What the rows are called.
-        system: What the system is called.
-        seed: Of its run.
-        task: What was asked.
-        rows: The rows, each with a label.
-        read: The same rows as the system read them: in translation, or the very same.
-        predictions: Its answers.
-        source_language: What was learned in; its rows do not count overall.
-    """
-    others = transferred([row.language for row in rows], source_language)
-    lines = []
-    for row, seen, answer in zip(rows, read, predictions, strict=True):
-        right = row.label == answer
-        line: dict[str, Any] = {
-            "benchmark": benchmark,
-            "subject": system,
-            "seed": seed,
-            "id": f"{row.language}/{row.id}",
-            "item": row.id if row.item is None else row.item,
-            "language": row.language,
-            "task": task.kind,
-            "label": None if row.label is None else _named(task, row.label),
-            "answer": _named(task, answer),
-            "right": right,
-            "scores": {ACCURACY: float(right)},
-        }
-        if row.split is not None:
-            line["split"] = row.split
-        if row.language not in others:
-            line["overall"] = False
-        if seen is not row:
-            line["read"] = [text for text in (seen.text, seen.pair, *seen.choices) if text is not None]
-        lines.append(line)
-    return lines
-
-
-def _named(task: Task, number: int) -> str | int:
-    return task.labels[number] if task.labels else number
-
-
-def described(name: str, rows: Sequence[StackRow], task: Task, split: str, source_language: str) -> dict[str, Any]:
-    """What was asked: two evaluations compare where this is the same."""
-    return {
-        "name": name,
-        "split": split,
-        "task": task.kind,
-        "questions": len(rows),
-        "languages": list(dict.fromkeys(row.language for row in rows)),
-        "source_language": source_language,
-        "fingerprint": fingerprint(rows),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a model answers."""
-    return {name: importlib.metadata.version(name) for name in ("dudi", "torch", "transformers")}
-
-
-# ---- files
-
-
-def keep(output: Path, measured: Measured) -> None:
-    """Put a system's scores and answers into a folder, beside what it holds of others."""
-    keep_evaluations([measured.evaluation], measured.answers, output)
-
-
 def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
     """The systems whose answers to these very rows lie in a folder."""
     kept = [one for one in read_evaluations(output / FILE) if one.benchmark == benchmark]
     lines = [line for line in read_jsonl(output / ANSWERS) if line.get("benchmark") == benchmark["name"]]
-    return [Measured(one, [line for line in lines if line.get("subject") == one.name]) for one in kept]
+    by_subject: dict[str, list[dict[str, Any]]] = {one.name: [] for one in kept}
+    for line in lines:
+        by_subject.setdefault(str(line.get("subject")), []).append(line)
+    return [Measured(one, by_subject[one.name]) for one in kept]
+
+
+def keep_in_runs(system: System, measured: Measured) -> list[Path]:
+    """Put each seed's scores and answers into the folder of its run, as a student's are; returns these folders.
+
+    Raises:
+        EnvironmentFault: a file cannot be written.
+    """
+    folders = {seed: Path(run) for seed, run in system.by_seed().items()}
+    whole = measured.evaluation
+    shared = {key: value for key, value in whole.about.items() if key not in ("runs", "subject", "seconds")}
+    spent = dict(zip(folders, seconds_per_row(whole), strict=True))
+    for run in whole.runs:
+        folder, about = folders[run.seed], shared | {"seconds_per_row": [spent[run.seed]]}
+        own = Evaluation(folder.resolve().name, str(folder), whole.benchmark, (run,), about, STUDENT)
+        lines = [line | {"subject": STUDENT} for line in measured.answers if line["seed"] == run.seed]
+        keep_evaluations([own], lines, folder)
+    return list(folders.values())
 
 
 # ---- leads

@@ -182,7 +182,8 @@ class Source:
             verbose=False,  # or it warns of every long text
         )
         keys = [key for key in encoded if key != "token_type_ids"]
-        return [{key: encoded[key][number] for key in keys} for number in range(len(texts))]
+        columns = [encoded[key] for key in keys]
+        return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def pad(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         """Rows of ids as tensors, padding right."""
@@ -213,8 +214,9 @@ class Source:
 
     def _encode_rows(self, rows: Sequence[StackRow], max_length: int) -> list[Ids]:
         if not any(row.choices for row in rows):
-            pairs = [row.pair for row in rows]
-            return self.encode([row.text for row in rows], [row.language for row in rows], pairs, max_length=max_length)
+            texts = [row.text for row in rows]
+            languages = [row.language for row in rows]
+            return self.encode(texts, languages, [row.pair for row in rows], max_length=max_length)
         if not self.tokenizer.is_fast:
             raise ConfigError(f"choices need a fast tokenizer, and this {type(self.tokenizer).__name__} is none")
         languages = [row.language for row in rows]
@@ -238,8 +240,10 @@ class Source:
         batch = self._collate(rows)
         if self.beside is None:
             return batch
-        begin = len(OWN)
-        own = self.beside.collate([{key[begin:]: row[key] for key in row if key.startswith(OWN)} for row in rows])
+        read = []
+        for row in rows:
+            read.append({key.removeprefix(OWN): values for key, values in row.items() if key.startswith(OWN)})
+        own = self.beside.collate(read)
         del own[SHORTENED]  # a row that either shortens is shortened
         return batch | _own(own)
 

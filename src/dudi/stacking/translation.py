@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -85,7 +86,8 @@ def translate(
         cut.update(language for language, ids in zip(languages, encoded, strict=True) if SHORTENED in ids)
     found = [""] * len(texts)
     for places in of_like_length(encoded, batch_size):
-        batch = {key: value.to(model.device) for key, value in source.pad([encoded[p] for p in places]).items()}
+        padded = source.pad([encoded[place] for place in places])
+        batch = {key: value.to(model.device) for key, value in padded.items()}
         written = writer.generate(
             **batch,
             forced_bos_token_id=begin_with,
@@ -171,10 +173,9 @@ def translate_rows(
     found = translate(model, source, texts, languages, target, cut=cut, unfinished=unfinished, **options)
     english = iter(found)
     seconds = (time.perf_counter() - started) / max(len(foreign), 1)
-    done = {
-        id(row): _replaced(row, [next(english) for _ in piece], target)
-        for row, piece in zip(foreign, pieces, strict=True)
-    }
+    done = {}
+    for row, piece in zip(foreign, pieces, strict=True):
+        done[id(row)] = _replaced(row, list(itertools.islice(english, len(piece))), target)
     return Translated([done.get(id(row), row) for row in rows], seconds, dict(cut), dict(unfinished))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from dudi.errors import EnvironmentFault
 from dudi.models.load import load_tokenizer, locate
 from dudi.stacking import llm2vec, parts, stored
 from dudi.stacking.arguments import StackArguments
@@ -106,10 +107,39 @@ def _earlier(start: str, config: StackConfig) -> tuple[_Unloaded | None, _Unload
 
 def _check(role: str, part: _Unloaded, max_length: int) -> None:
     if part.config is not None:
-        check_reader(_empty(role, part.config), part.source, max_length)
+        check_reader(empty_part(role, part.config), part.source, max_length)
 
 
-def _empty(role: str, config: PreTrainedConfig) -> PreTrainedModel:
+def configs_of(config: StackConfig) -> tuple[tuple[str, str, PreTrainedConfig] | None, ...]:
+    """(role, name, config) of the encoder and of the LLM that a stage reads, from the hub too; no tokenizer is read.
+
+    Raises:
+        ConfigError: no such folder.
+        EnvironmentFault: a config cannot be had.
+    """
+    alone = config.stage in ("adapt", "teach")
+    if config.start.model is not None and not alone:
+        made: Any = AutoConfig.from_pretrained(stored.model_folder(config.start.model))
+        named = {"encoder": getattr(made, "encoder_config", None), "llm": getattr(made, "llm_config", None)}
+        return tuple(None if one is None else (role, config.start.model, one) for role, one in named.items())
+    found: list[tuple[str, str, PreTrainedConfig] | None] = [None, None]
+    if config.encoder.model is not None and not alone:
+        name, revision = config.encoder.model, config.encoder.revision
+        found[0] = ("encoder", name, parts.config_of("encoder", name, locate(name), revision))
+    if config.llm.model is not None:
+        name, keep = config.llm.model, config.llm.keep_layers
+        if config.llm.gguf_file is not None:
+            raise EnvironmentFault(f"{name}: the shapes of {config.llm.gguf_file} are known from its weights alone")
+        base, _ = llm2vec.base_and_adapters(name)
+        revision = config.llm.revision if base == name else None
+        own = parts.config_of("llm", base, locate(base), revision).get_text_config()
+        if keep is not None:
+            own.num_hidden_layers = keep if isinstance(keep, int) else len(keep)
+        found[1] = ("llm", name, own)
+    return tuple(found)
+
+
+def empty_part(role: str, config: PreTrainedConfig) -> PreTrainedModel:
     """A part without weights: its shapes say how many positions and embeddings it has."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return (parts.empty_encoder if role == "encoder" else parts.empty_llm)(copy.deepcopy(config))

@@ -191,7 +191,7 @@ def write(
     encoded = source.encode_rows(rows, max_length=max_length)
     if shortened is not None:
         shortened.update(row.language for row, ids in zip(rows, encoded, strict=True) if SHORTENED in ids)
-    longest = max(sum(len(ids.get(name, ())) for name in ("input_ids", f"{OWN}input_ids")) for ids in encoded) + 1
+    longest = max(len(ids["input_ids"]) + len(ids.get(f"{OWN}input_ids", ())) for ids in encoded) + 1
     longest += len(wording.prompt_ids(prompt)) + max_new_tokens
     check_length(llm, longest, type(llm).__name__, "max_new_tokens, behind text and prompt,")
     written = [""] * len(rows)

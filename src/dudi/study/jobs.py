@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config, training_keys
+from dudi.errors import ConfigError
 from dudi.evaluation.records import FILE, read_evaluations
 from dudi.study.grid import Study, StudyRow
 from dudi.study.identity import files_of, key_from, weights
@@ -111,6 +112,22 @@ def _in_order(study: Study, seeds: int) -> Iterator[AnyJob]:
             yield job
     if study.cost:
         yield from (cost_job(study, row) for row in study.rows)
+
+
+def check_teachers(study: Study) -> None:
+    """Refuse rows of students whose method needs a teacher that nobody names, before the first of them runs.
+
+    Raises:
+        ConfigError: with the study's file and the row.
+    """
+    for row in study.rows:
+        config = _train_job(study, row, 0).config()
+        # Whatever the precision: it is that of the computer on which the row will run.
+        args = config.model_copy(update={"dtype": "float32"}).dudi_config("plan")
+        try:
+            args.require_teacher(bool(config.named_teachers))
+        except ConfigError as error:
+            raise ConfigError(f"{row.place()}: row '{row.name}': {error}") from error
 
 
 @functools.cache

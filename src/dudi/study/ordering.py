@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from dudi.comparison.bootstrap import Lead
 from dudi.comparison.significance import TAU, aso
 from dudi.study.grid import StudyRow
+
+LeadOf = Callable[[str, str, int], Lead | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,9 +21,11 @@ class Pair:
     Attributes:
         higher: The one with the higher score in the paper.
         lower: The other.
-        verdict: `holds` or `reversed` where ASO says so (eps_min < 0.2), `open` where it tells neither.
+        verdict: `holds` or `reversed` where ASO says so (eps_min < 0.2) and the items, where known, carry it; else
+            `open`.
         difference: Our mean of `higher` less that of `lower`.
         eps: eps_min of whichever is ahead here.
+        carried: Whether that lead is one when items and seeds are drawn again; None where answers are not kept.
     """
 
     higher: str
@@ -28,24 +33,36 @@ class Pair:
     verdict: str
     difference: float
     eps: float
+    carried: bool | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether ASO calls the lead one, and other items could turn it."""
+        return self.eps < TAU and self.carried is False
 
 
-def ordered_pairs(rows: Sequence[StudyRow], scores: Mapping[str, Sequence[float]]) -> list[Pair]:
+def ordered_pairs(
+    rows: Sequence[StudyRow], scores: Mapping[str, Sequence[float]], lead_of: LeadOf = lambda ahead, behind, count: None
+) -> list[Pair]:
     """Every pair of rows that the paper scores differently and that has two runs or more a side here.
 
     Args:
         rows: With the paper's scores.
         scores: By row name, one score per seed.
+        lead_of: The lead of one row over another, by their names, with an interval that holds together with as many as
+            are counted; None where their answers are not kept.
     """
     known = [row for row in rows if row.paper is not None and len(scores.get(row.name, ())) > 1]
     pairs = [pair for pair in itertools.combinations(known, 2) if pair[0].paper != pair[1].paper]
-    return [_tested(pair, scores, len(pairs)) for pair in pairs]
+    return [_tested(pair, scores, lead_of, len(pairs)) for pair in pairs]
 
 
-def _tested(pair: tuple[StudyRow, StudyRow], scores: Mapping[str, Sequence[float]], tests: int) -> Pair:
-    higher, lower = sorted(pair, key=lambda row: -(row.paper or 0))
-    a, b = scores[higher.name], scores[lower.name]
-    difference = statistics.fmean(a) - statistics.fmean(b)
-    ahead, behind, verdict = (a, b, "holds") if difference > 0 else (b, a, "reversed")
-    eps = aso(ahead, behind, comparisons=tests)
-    return Pair(higher.name, lower.name, verdict if eps < TAU else "open", difference, eps)
+def _tested(
+    pair: tuple[StudyRow, StudyRow], scores: Mapping[str, Sequence[float]], lead_of: LeadOf, tests: int
+) -> Pair:
+    higher, lower = (row.name for row in sorted(pair, key=lambda row: -(row.paper or 0)))
+    difference = statistics.fmean(scores[higher]) - statistics.fmean(scores[lower])
+    ahead, behind, verdict = (higher, lower, "holds") if difference > 0 else (lower, higher, "reversed")
+    eps, lead = aso(scores[ahead], scores[behind], comparisons=tests), lead_of(ahead, behind, tests)
+    carried = None if lead is None else lead.carried
+    return Pair(higher, lower, "open" if eps >= TAU or carried is False else verdict, difference, eps, carried)

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dudi.comparison.bootstrap import Lead
+from dudi.comparison.items import resampled
 from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
 from dudi.comparison.table import Comparison, compare
@@ -229,7 +231,14 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     here = f"here, {metric.title}" if len(study.shown) > 1 else "here"
     table = grid_of(("paper (SEA-HELM)" if study.asked is None else "paper", here), cells)
     lines = ["### Against the paper", "", *markdown(table).splitlines(), ""]
-    pairs = ordered_pairs(rows, {name: [metric.better * value for value in own] for name, own in scores.items()})
+    by_name = {one.name: one for one in evaluations(study, results)}
+
+    def lead_of(ahead: str, behind: str, count: int) -> Lead | None:
+        own, other = by_name[ahead], by_name[behind]
+        return resampled(own, other, metric, OVERALL, OVERALL, confidence=0.95, comparisons=count)
+
+    better = {name: [metric.better * value for value in own] for name, own in scores.items()}
+    pairs = ordered_pairs(rows, better, lead_of)
     if not pairs:
         return lines
     told: dict[str, list[str]] = {"holds": [], "reversed": [], "open": []}
@@ -241,6 +250,13 @@ def _against_paper(study: Study, results: Results) -> list[str]:
         f"Pairs that the paper orders: {len(pairs)}. Significantly so here: {holds}; significantly reversed: {turned}; "
         f"open: {left}."
     )
+    if known := sum(pair.carried is not None for pair in pairs):
+        lost = sum(pair.lost for pair in pairs)
+        lines += [
+            "",
+            f"Answers are kept of both rows in {known} of the pairs: there a lead counts only if it is one when items "
+            f"and seeds are drawn again, too; {lost} are open for that alone.",
+        ]
     for verdict in ("reversed", "open"):
         if own := "; ".join(told[verdict]):
             lines += ["", f"{verdict.title()} (difference here, eps_min of the one ahead): {own}."]

@@ -14,6 +14,7 @@ from dudi.distill.stages.cold_start import COLD_START
 from dudi.evaluation.metrics import METRICS, OVERALL, metric_of
 from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
 from dudi.evaluation.records import FILE as SCORES
+from dudi.stacking.scores import seconds_per_row
 from dudi.study.grid import Study, StudyRow
 from dudi.study.jobs import FLOPS, AnyJob, Job, cost_job, every_job, job_of
 from dudi.study.stacks import StackJob
@@ -112,7 +113,7 @@ def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
         return {}
     one = next(one for one in read_evaluations(folder / SCORES) if one.name == STUDENT)
     clocks = [clock for stage in job.stages if (clock := _clocks(runs / stage.id))]
-    (spent,) = one.about["seconds"]  # of a row, in mean
+    (spent,) = seconds_per_row(one)
     about = {
         "job": job.id,
         "recipe": Path(job.recipe).name,

@@ -14,8 +14,9 @@ from dudi.errors import ConfigError
 from dudi.evaluation.records import STUDENT
 from dudi.stacking.recipe import StackConfig, load_stack_config, read_words, stack_keys
 from dudi.stacking.set_card import task_words
+from dudi.stacking.stages import task_of
 from dudi.stacking.stored import MODEL
-from dudi.study.grid import Study, StudyRow, StudyStage
+from dudi.study.grid import WITH_HEAD, Study, StudyRow, StudyStage
 from dudi.study.identity import files_of, key_from, weights
 from dudi.training import checkpoints
 
@@ -209,17 +210,29 @@ def _own_settings(config: StackConfig) -> dict[str, Any]:
     }
 
 
-def check_rows(study: Study) -> None:
-    """Look for the rows that a study of stacks trains on and asks: before its first stage, not after its last.
+def check_stages(study: Study) -> None:
+    """Look for what a study of stacks needs before its first stage, not after its last: models, labels and rows.
 
     Raises:
-        ConfigError: there is no such file or folder; with the study's file.
+        ConfigError: a stage names no model or no labels, or there is no such file or folder; with the study's file.
     """
     assert study.asked is not None
     for row in study.rows:
-        for stage in _stages(study, row, 0):
-            data = _config(stage.recipe, stage.verb, stage.words).data
-            _look_for(f"{row.place()}: row '{row.name}': data.train", str(data.train), data.split)
+        for stage, own in zip(_stages(study, row, 0), row.stages, strict=True):
+            told = tuple(f"{key}={earlier}" for key, earlier in stage.after)
+            config = _config(stage.recipe, stage.verb, (*stage.words, *told))
+            where = f"{row.place()}: row '{row.name}'"
+            try:
+                config.check_models()
+                if stage.verb in WITH_HEAD:
+                    task_of(config)
+            except ConfigError as error:
+                key = str(error).partition(":")[0].removesuffix(".model")
+                raise ConfigError(
+                    f"{where}: stage '{own.called}': {error}. Set it in the stage's `keys`, or for every row on the "
+                    f"command line: {key}=..."
+                ) from error
+            _look_for(f"{where}: data.train", str(config.data.train), config.data.split)
     _look_for(f"{study.place('asked', 'rows')}: asked", study.asked.rows, study.asked.split or "test")
 
 

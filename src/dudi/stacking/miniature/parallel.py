@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dudi.data.cldr.speaker import LANGUAGES, speaker
 from dudi.stacking.miniature.places import OTHERS, countries
 from dudi.stacking.miniature.sentences import Frame, draw, fields_of, say
 
-FRAMES: dict[Frame, float] = {
-    Frame("name_country"): 4,
-    Frame("name_language"): 2,
-    Frame("name_currency"): 2,
-    Frame("name_region"): 0.3,
-    Frame("name_day"): 0.2,
-    Frame("name_month"): 0.2,
-    Frame("name_date"): 0.3,
-    Frame("name_number"): 0.1,
-    Frame("name_amount"): 0.3,
-    Frame("name_measure"): 0.3,
-    Frame("name_phrase"): 1,
-    Frame("list", 1, True): 1,
-    Frame("list", 2, True): 1,
-    Frame("lies"): 1,
-    Frame("which"): 0.3,
-    **{Frame("currency", number): 1 for number in range(4)},
-    **{Frame("currency", number, True): 0.5 for number in range(4)},
-    **{Frame("official_language", number): 1 for number in range(3)},
-    **{Frame("official_language", number, True): 0.5 for number in range(2)},
-    **{Frame("official_languages", number): 1 for number in range(3)},
-    **{Frame("official_languages", number, True): 0.3 for number in range(2)},
-    **{Frame("currency_yes_no", number): 0.5 for number in range(4)},
-    **{Frame("official_language_yes_no", number): 0.5 for number in range(3)},
-    Frame("country_options"): 0.8,
-    **{Frame("currency_options", number): 0.25 for number in (0, 1, 3)},
-    **{Frame("language_options", number): 0.2 for number in (0, 1)},
-    **{Frame("weekday_after", number): 0.2 for number in range(4)},
-    **{Frame("month_after", number): 0.2 for number in range(3)},
-}
+_DRAWN: tuple[tuple[str, Sequence[int], bool, float], ...] = (
+    ("name_country", (0,), False, 4),
+    ("name_language", (0,), False, 2),
+    ("name_currency", (0,), False, 2),
+    ("name_region", (0,), False, 0.3),
+    ("name_day", (0,), False, 0.2),
+    ("name_month", (0,), False, 0.2),
+    ("name_date", (0,), False, 0.3),
+    ("name_number", (0,), False, 0.1),
+    ("name_amount", (0,), False, 0.3),
+    ("name_measure", (0,), False, 0.3),
+    ("name_phrase", (0,), False, 1),
+    ("list", (1, 2), True, 1),
+    ("lies", (0,), False, 1),
+    ("which", (0,), False, 0.3),
+    ("currency", range(4), False, 1),
+    ("currency", range(4), True, 0.5),
+    ("official_language", range(3), False, 1),
+    ("official_language", range(2), True, 0.5),
+    ("official_languages", range(3), False, 1),
+    ("official_languages", range(2), True, 0.3),
+    ("currency_yes_no", range(4), False, 0.5),
+    ("official_language_yes_no", range(3), False, 0.5),
+    ("country_options", (0,), False, 0.8),
+    ("currency_options", (0, 1, 3), False, 0.25),
+    ("language_options", (0, 1), False, 0.2),
+    ("weekday_after", range(4), False, 0.2),
+    ("month_after", range(3), False, 0.2),
+)
+"""Kind, paraphrases, whether the answer is meant, and how often each of these is drawn."""
+
+FRAMES = {Frame(kind, number, answer): weight for kind, numbers, answer, weight in _DRAWN for number in numbers}
 """How often each frame is drawn."""
 
 DIRECTIONS = {"to English": 0.5, "from English": 0.3, "neither": 0.2}

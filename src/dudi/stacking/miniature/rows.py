@@ -27,9 +27,8 @@ def write_rows(folder: Path) -> None:
     _write(folder / "english.jsonl", (StackRow(text, "en", id=f"english/{n}") for n, text in enumerate(texts)))
     _write(folder / "bitext.jsonl", itertools.islice(bitext(1000), BITEXT))
     for task in TASKS:
-        asked = (_in_parts(row) for language in LANGUAGES for row in asked_rows(task, language))
         _write(folder / f"{task}-train.jsonl", training_rows(task))
-        _write(folder / f"{task}-test.jsonl", asked)
+        _write(folder / f"{task}-test.jsonl", _asked(task))
 
 
 def bitext(seed: int) -> Iterator[StackRow]:
@@ -42,9 +41,12 @@ def bitext(seed: int) -> Iterator[StackRow]:
             yield StackRow(text, language, english=english_side, id=f"bitext/{number}")
 
 
-def _in_parts(row: StackRow) -> StackRow:
-    """Whether the parallel text names the country of a row, or hides it; rows about one country are one item."""
-    return dataclasses.replace(row, split="named" if was_in_parallel(row) else "hidden", item=country_of(row))
+def _asked(task: str) -> Iterator[StackRow]:
+    """The test rows in all languages: the parallel text names their country or hides it; a country is one item."""
+    for language in LANGUAGES:
+        for row in asked_rows(task, language):
+            part = "named" if was_in_parallel(row) else "hidden"
+            yield dataclasses.replace(row, split=part, item=country_of(row))
 
 
 def _write(file: Path, rows: Iterable[StackRow]) -> None:

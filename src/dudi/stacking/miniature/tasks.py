@@ -14,11 +14,8 @@ TASKS = {
 }
 """`region`: in which part of the world does the story play?"""
 
-_ASKS = (
-    *(Frame("currency", number) for number in range(4)),
-    *(Frame("official_language", number) for number in range(3)),
-    *(Frame("official_languages", number) for number in range(3)),
-)
+_WORDINGS = {"currency": 4, "official_language": 3, "official_languages": 3}
+_ASKS = tuple(Frame(kind, number) for kind, count in _WORDINGS.items() for number in range(count))
 """Sentences that name a country and say nothing about where it is."""
 _PER_COUNTRY = 3
 

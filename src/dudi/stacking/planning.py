@@ -1,0 +1,249 @@
+"""What a stage will need, from its models' configs alone: memory, FLOPs and hours, as `dudi plan` says of a student."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from dudi.environment import device_type
+from dudi.errors import EnvironmentFault
+from dudi.models.shape import Shape, forward_flops
+from dudi.plan.costs import FP32, activation_bytes, inference_bytes
+from dudi.plan.estimate import UTILISATION
+from dudi.plan.footprint import CONTEXT, LIBRARIES
+from dudi.plan.hardware import Gpu, find_gpu
+from dudi.plan.models import precision_for
+from dudi.stacking import lora
+from dudi.stacking.arguments import StackArguments
+from dudi.stacking.recipe import StackConfig
+from dudi.stacking.unloaded import configs_of, empty_part
+from dudi.tables import DASH
+
+_OPTIMIZER = 2 * FP32
+"""Bytes of AdamW's two states, for each weight that is trained."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pass:
+    """One thing that is done in every step.
+
+    Attributes:
+        name: What it is.
+        flops: Of one optimizer step, on one device.
+        bytes: What it holds at its widest moment, beside what is there throughout.
+    """
+
+    name: str
+    flops: float
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What a stage is expected to need on each device.
+
+    Attributes:
+        title: The stage, the device and the precision.
+        parts: (role, model, parameters).
+        trained: Weights that are trained.
+        rows: Of one optimizer step on one device, and tokens of each.
+        held: (what, bytes) that are there throughout.
+        passes: What is done in a step, one after the other.
+        steps: Optimizer steps; None: not known.
+        gpu: The device; None: hours are not known.
+        rate: FLOPs a second that are reached on it.
+        notes: What the numbers assume.
+    """
+
+    title: str
+    parts: tuple[tuple[str, str, int], ...]
+    trained: int
+    rows: tuple[int, int]
+    held: tuple[tuple[str, int], ...]
+    passes: tuple[Pass, ...]
+    steps: int | None
+    gpu: Gpu | None
+    rate: float
+    notes: tuple[str, ...]
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the peak."""
+        widest = max(one.bytes for one in self.passes)
+        return sum(size for _, size in self.held) + widest
+
+    @property
+    def step_flops(self) -> float:
+        """FLOPs of one optimizer step on one device."""
+        return sum(one.flops for one in self.passes)
+
+    @property
+    def hours(self) -> float | None:
+        """Of all steps; None without a GPU, or where their number is not known."""
+        return None if self.gpu is None or self.steps is None else self.step_flops * self.steps / self.rate / 3600
+
+    def text(self) -> str:
+        """A table of at most 80 columns."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        yield from (self.title, "")
+        yield from (f"  {role:<9}{name[-44:]:<44}{count:>20,}" for role, name, count in self.parts)
+        yield f"  {'trained':<53}{self.trained:>20,}"
+        yield f"  one step {self.rows[0]} rows of {self.rows[1]} tokens on each device"
+        yield from ("", f"{'Memory on each device':<60}{'GB':>15}")
+        widest = max(self.passes, key=lambda one: one.bytes)
+        for name, size in (*self.held, (f"widest pass: {widest.name}", widest.bytes), ("total", self.memory)):
+            yield f"  {name:<58}{size / 1e9:>15,.2f}"
+        if self.gpu is not None and self.memory > self.gpu.memory:
+            yield "  Does not fit: lower per_device_train_batch_size, or set gradient_checkpointing=true"
+        yield from ("", f"{'Work of one step on each device':<60}{'TFLOP':>15}")
+        yield from (f"  {one.name:<58}{one.flops / 1e12:>15,.2f}" for one in self.passes)
+        count = "steps unknown" if self.steps is None else f"{self.steps:,} steps"
+        hours = DASH if self.hours is None else f"{self.hours:,.2f}"
+        yield from ("", f"{'Time':<60}{'hours':>15}", f"  {count:<58}{hours:>15}", "")
+        yield from (f"  - {note}" for note in self.notes)
+
+
+def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None = None, gpus: int = 1) -> StagePlan:
+    """What a stage will need.
+
+    Args:
+        config: The recipe, which names the stage.
+        rows: Rows to train on; None where they are not known.
+        gpu: A name of `dudi.plan.hardware.GPUS`, for hours; None leaves them out.
+        gpus: How many.
+
+    Raises:
+        ConfigError: an unknown GPU, or a model of a kind that cannot be read.
+        EnvironmentFault: a model's config cannot be read from here.
+    """
+    dtype, device = precision_for(config.dtype, gpu), None if gpu is None else find_gpu(gpu)
+    # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
+    args = config.model_copy(update={"dtype": "float32"}).stack_arguments("plan")
+    below, above = (None if one is None else _Part(one) for one in configs_of(config))
+    on_top = above or below
+    if on_top is None:
+        raise EnvironmentFault("no part of this stage has a config that can be read from here")
+    cpu, element = device is None and device_type(bool(args.use_cpu)) == "cpu", FP32 if dtype == "float32" else 2
+    adapter = None if config.lora is None else _adapter(on_top, lora.LoraSettings(**config.lora.model_dump()))
+    joined = below is not None and above is not None
+    connector = (below.shape.hidden + 1) * above.shape.hidden if below is not None and above is not None else 0
+    learns = connector if config.stage != "distill" or args.train_connector else 0
+    unread = on_top.shape.vocabulary * on_top.shape.hidden if joined and not args.llm_tokens else 0
+    trained = learns + (on_top.shape.parameters - unread if adapter is None else adapter)
+    roles = [("encoder", below), ("LLM", above)]
+    named = [(role, part) for role, part in roles if part is not None]
+    frozen = sum(element * part.shape.parameters for _, part in named if part is not on_top or adapter is not None)
+    copied = element * on_top.shape.parameters if config.stage == "align" and adapter is None else 0
+    learned = connector + (on_top.shape.parameters if adapter is None else adapter)
+    held = [
+        ("frozen weights", frozen),
+        ("the LLM as it was, which teaches", copied),
+        ("weights of what is trained, in fp32", FP32 * learned),
+        ("gradients", FP32 * trained * (2 if gpus > 1 else 1)),
+        ("optimizer's states", _OPTIMIZER * trained),
+        ("Python and its libraries" if cpu else "context and allocator", LIBRARIES if cpu else CONTEXT),
+    ]
+    notes = [
+        f"every row has max_length tokens ({args.max_length}); shorter ones cost less",
+        f"{UTILISATION:.0%} of the device's peak rate",
+    ]
+    if config.stage == "distill":
+        notes.append("the teacher's vectors are those that dudi stack teach has stored")
+    known = [(role, part.shape.name, part.shape.parameters) for role, part in named]
+    return StagePlan(
+        title=f"{config.stage} on {gpus} x {'CPU' if cpu else 'device' if device is None else device.name}, {dtype}",
+        parts=tuple(known),
+        trained=trained,
+        rows=(args.per_device_train_batch_size * args.gradient_accumulation_steps, args.max_length),
+        held=tuple((name, size) for name, size in held if size),
+        passes=tuple(_passes(config, args, below, on_top, element, joined)),
+        steps=_steps(args, rows, gpus),
+        gpu=device,
+        rate=UTILISATION * (0.0 if device is None else device.single if dtype == "float32" else device.half),
+        notes=tuple(notes),
+    )
+
+
+class _Part:
+    """A part without storage.
+
+    Args:
+        named: Its role, its name, and its config.
+    """
+
+    def __init__(self, named: tuple[str, str, PreTrainedConfig]) -> None:
+        role, name, config = named
+        self.model = empty_part(role, config)
+        self.shape = shape_of_part(self.model, name)
+
+
+def shape_of_part(model: PreTrainedModel, name: str) -> Shape:
+    """The shape of a part, which has no head; everything with two axes or more but embeddings is multiplied."""
+    config = model.config.get_text_config()
+    embedded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    values, heads = config.to_dict(), config.num_attention_heads
+    width = values.get("head_dim") or values.get("d_kv") or config.hidden_size // heads
+    multiplied = [weight for weight in model.parameters() if weight.dim() > 1 and id(weight) not in embedded]
+    normed = any(own.endswith("q_norm.weight") for own, _ in model.named_parameters())
+    return Shape(
+        name=name,
+        parameters=model.num_parameters(),
+        text=model.num_parameters(),
+        linear=sum(weight.numel() for weight in multiplied),
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        query=heads * width,
+        key_value=(values.get("num_key_value_heads") or heads) * width,
+        heads=heads,
+        intermediate=values.get("intermediate_size") or 4 * config.hidden_size,
+        vocabulary=config.vocab_size,
+        normed_heads=normed,
+    )
+
+
+def _adapter(part: _Part, settings: lora.LoraSettings) -> int:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        lora.add_lora(part.model, settings)
+    return sum(weight.numel() for weight in part.model.parameters() if weight.requires_grad)
+
+
+def _passes(
+    config: StackConfig, args: StackArguments, below: _Part | None, on_top: _Part, element: int, joined: bool
+) -> Iterator[Pass]:
+    """The encoder, the teacher of Stage 1, what is trained forward, and what is trained backward."""
+    rows, tokens = args.per_device_train_batch_size, args.max_length
+    batches = args.gradient_accumulation_steps
+
+    def forward(shape: Shape, length: int, head_rows: float = 0.0) -> float:
+        return batches * forward_flops(shape, rows * length, rows * length**2, head_rows)
+
+    if below is not None and joined:
+        yield Pass("encoder", forward(below.shape, tokens), inference_bytes(below.shape, rows * tokens, element))
+    if config.stage == "align":
+        read = inference_bytes(on_top.shape, rows * tokens, element)
+        yield Pass("teacher: the LLM on its own tokens", forward(on_top.shape, tokens), read)
+    length = 2 * tokens + 1 if joined and args.llm_tokens else tokens
+    predicted = args.mask_share * rows * tokens if config.stage == "adapt" else 0.0
+    own, checkpointing = forward(on_top.shape, length, predicted), bool(args.gradient_checkpointing)
+    mixed = element != FP32
+    kept = activation_bytes(on_top.shape, rows * length, mixed=mixed, checkpointing=checkpointing)
+    logits = int(2 * FP32 * predicted * on_top.shape.vocabulary)
+    yield Pass("what is trained, forward", own, 0)
+    times = (1 if config.lora is not None else 2) + checkpointing  # of frozen weights there is no gradient
+    yield Pass("what is trained, backward", times * own, kept + logits)
+
+
+def _steps(args: StackArguments, rows: int | None, gpus: int) -> int | None:
+    if args.max_steps > 0:
+        return args.max_steps
+    if rows is None:
+        return None
+    batches = math.ceil(rows / (args.per_device_train_batch_size * gpus))
+    return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))
