@@ -169,13 +169,13 @@ def trl_sdft(parts: Parts) -> Trainer:
 def ours(parts: Parts) -> Trainer:
     """`DudiTrainer`; beside keys, options are `still` and `packed`, which a GPU has not decided yet."""
     from dudi import DudiConfig, DudiTrainer
-    from dudi.objective import packed
+    from dudi.objective import forward
     from dudi.rollouts import TransformersEngine
 
     keys = common(parts) | {"cold_start": "none", "max_new_tokens": parts.size.new, "max_length": 2560} | parts.options
     still, together = keys.pop("still", False), keys.pop("packed", False)
     if together:
-        packed.DEVICES.add(parts.size.device)
+        forward.PACKING.add(parts.size.device)
     if keys.get("use_vllm"):
         _put_into_a_folder(parts)
     args = DudiConfig(**{key: value for key, value in keys.items() if value is not None})

@@ -662,3 +662,10 @@ def test_a_group_of_shipped_tasks_and_of_ones_with_local_data(grouped, sets, mod
     assert whole["acc"] == pytest.approx(total / whole["questions"])
     alone = choose_tasks(["lengths"], None, options)
     assert list(alone.tasks) == ["lengths"] and alone.total == 2
+
+
+@pytest.mark.slow  # lm_eval reads its 14,000 tasks
+def test_a_group_with_a_task_that_nobody_knows(tmp_path):
+    (tmp_path / "bad.yaml").write_text("group: bad\ntask: [dudi_sib200_xx]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"bad: there is no task 'dudi_sib200_xx' .did you mean 'dudi_sib200_"):
+        choose_tasks(["bad"], None, Options(include_path=(tmp_path,)))

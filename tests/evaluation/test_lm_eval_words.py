@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from helpers import CHATML, make_model, make_tokenizer
 from task_sets import write_parquet, write_sets
 
 pytest.importorskip("lm_eval")
+
+TABLE = Path(__file__).parents[2] / "docs" / "tasks.md"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,9 @@ def test_every_word_of_the_installed_command_line_is_honoured_or_answered():
     words = [word for action in theirs._actions for word in action.option_strings]
     known = {name for action in ours._actions for name in action.option_strings}
     assert len(words) > 40 and [word for word in ours.dashed(words) if word not in known] == []
+    told = TABLE.read_text(encoding="utf-8")
+    names = [word for word in words if word not in ("-h", "--help")]
+    assert [word for word in names if f"`{word}`" not in told and f"`{word} " not in told] == []
 
 
 ANSWERED = [

@@ -78,7 +78,12 @@ class TaskFile:
 @functools.cache
 def shipped_tasks() -> tuple[TaskFile, ...]:
     """The tasks that come with the package, in the order of their names."""
-    return tuple(_of_folder(Path(str(resources.files("dudi") / "tasks"))))
+    return tuple(_of_folder(tasks_folder()))
+
+
+def tasks_folder() -> Path:
+    """The folder of the tasks that come with the package; a path for lm_eval's `--include_path` (docs/tasks.md)."""
+    return Path(str(resources.files("dudi") / "tasks"))
 
 
 def find_tasks(word: str, languages: Sequence[str] | None = None) -> list[TaskFile]:

@@ -17,7 +17,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 
 from dudi.data.task_data import FILES, has_split, local_data, local_documents
 from dudi.data.task_files import Function, TaskFile, read_task, shipped_tasks
-from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 from dudi.evaluation.harness.names import (
     GROUP_KEYS,
     Named,
@@ -185,8 +185,13 @@ class _Loader:
                 return found
         try:
             found = task_manager(self.include, True, told).load([name])
-        except TypeError as error:
-            raise ConfigError(f"{name}: one of its tasks is known to nobody, or has no data set: {error}") from error
+        except TypeError as error:  # lm_eval takes what it does not know for a task without a data set
+            index = task_index(self.include, True)
+            members = (index[name].cfg or {}).get("task") or []
+            unknown = [one for one in members if isinstance(one, str) and one not in index]
+            names = [*index, *(task.name for task in shipped_tasks())]
+            what = f"there is no task '{unknown[0]}'{did_you_mean(unknown[0], names)}" if unknown else str(error)
+            raise ConfigError(f"{name}: {what}") from error
         except (OSError, datasets.exceptions.DatasetsError, ValueError, KeyError) as error:
             raise _explained(name, error) from error
         return found
