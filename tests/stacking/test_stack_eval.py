@@ -158,6 +158,8 @@ def test_scores_stand_on_the_card_of_each_run(place, tmp_path, capsys):
     assert main([*words, "--card"]) == 0
     assert f"card     {runs[1]}/README.md" in capsys.readouterr().out
     whole = kept(tmp_path / "out", "MT-LLM")
+    assert main(words) == 0  # the new card makes no other model of it
+    assert "holds the answers of MT-LLM" in capsys.readouterr().out
     for run, scores in zip(runs, whole.runs, strict=True):
         (own,) = read_evaluations(run / "evaluation.json")
         assert (own.name, own.subject, own.seeds) == (run.name, "student", [scores.seed])

@@ -112,7 +112,8 @@ def _read(place: Place, benchmark: str | None) -> Evaluation:
     file = place.path / FILE if place.path.is_dir() else place.path
     if not file.is_file():
         raise ConfigError(
-            f"{place.path}: holds no {FILE}; a run whose recipe has a section benchmark, or `dudi eval`, writes it"
+            f"{place.path}: holds no {FILE}; a run whose recipe has a section benchmark, `dudi eval` or (with --card, "
+            "into a run) `dudi stack eval` writes it"
         )
     found = read_evaluations(file)
     names = list(dict.fromkeys(str(one.benchmark.get("name")) for one in found))

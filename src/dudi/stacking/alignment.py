@@ -25,13 +25,13 @@ from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
 from dudi.stacking.store import TextRows
 from dudi.stacking.tokens import SHORTENED, Source, read_inputs
-from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
 
 TAUGHT_IDS, TAUGHT_MASK = "taught_input_ids", "taught_attention_mask"
 """What the LLM alone reads of a text: the teacher of Stage 1."""
 
 
-class Alignment:
+class Alignment(Objective):
     """Mean squared error between the stack's pooled vector and the LLM's own, as it was before Stage 1.
 
     Args:
@@ -67,14 +67,6 @@ class Alignment:
         own = self.llm_source.collate(self.llm_source.encode(meant, languages, max_length=self.args.max_length))
         shortened = torch.maximum(batch[SHORTENED], own[SHORTENED])
         return batch | {TAUGHT_IDS: own["input_ids"], TAUGHT_MASK: own["attention_mask"], SHORTENED: shortened}
-
-    def prepare(self, batch: Batch) -> Batch:
-        """Nothing is drawn."""
-        return batch
-
-    def count(self, batch: Batch) -> float:
-        """Rows."""
-        return float(len(batch["input_ids"]))
 
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
         """Summed over rows, a mean over the vector's width."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class LabelledRows:
     batch_size: int = 32
     max_length: int | None = None
 
-    @property
+    @functools.cached_property
     def benchmark(self) -> dict[str, Any]:
         """What is asked; how it is read is the system's affair."""
         return {

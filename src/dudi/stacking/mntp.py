@@ -22,12 +22,12 @@ from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
-from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
 
 IGNORED = -100
 
 
-class MaskedNextToken:
+class MaskedNextToken(Objective):
     """Cross-entropy at the masked places, in nats.
 
     Args:
@@ -78,10 +78,6 @@ class MaskedNextToken:
     def metrics(self, sums: Sums, count: float) -> dict[str, float]:
         """Loss and accuracy, a masked token."""
         return {"loss": float(sums["loss"]) / max(count, 1), "accuracy": float(sums["right"]) / max(count, 1)}
-
-    def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
-        """Nothing."""
-        return {}
 
 
 def mask_token(source: Source) -> int:

@@ -46,7 +46,8 @@ def digest_of(name: str) -> str:
     Raises:
         ConfigError: no such folder.
     """
-    return sha256_of_files(sorted(file for file in model_folder(name).rglob("*") if file.is_file()))
+    files = (file for file in model_folder(name).rglob("*") if file.is_file())
+    return sha256_of_files(sorted(file for file in files if file.name != "README.md"))  # a card gets scores later
 
 
 def save_model(

@@ -20,13 +20,13 @@ from dudi.stacking.generating import MTLLMForCausalLM
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import Source, read_inputs
-from dudi.stacking.trainer import Batch, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
 from dudi.stacking.writing import Answers, check_answered
 
 NO_LABEL = -100
 
 
-class Labels:
+class Labels(Objective):
     """Cross-entropy with the rows' labels.
 
     Args:
@@ -53,14 +53,6 @@ class Labels:
         batch = self.source.collate(self.source.encode_rows(rows, max_length=self.args.max_length))
         return batch | {"labels": torch.tensor([NO_LABEL if row.label is None else row.label for row in rows])}
 
-    def prepare(self, batch: Batch) -> Batch:
-        """Nothing is drawn."""
-        return batch
-
-    def count(self, batch: Batch) -> float:
-        """Rows."""
-        return float(len(batch["input_ids"]))
-
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
         """Summed over rows, in nats."""
         out = model(**read_inputs(batch))
@@ -70,10 +62,6 @@ class Labels:
     def metrics(self, sums: Sums, count: float) -> dict[str, float]:
         """Loss and accuracy."""
         return {"loss": float(sums["loss"]) / count, "accuracy": float(sums["right"]) / count}
-
-    def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
-        """Nothing."""
-        return {}
 
 
 class Vectors(Labels):

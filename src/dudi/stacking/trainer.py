@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,30 +32,36 @@ Sums = dict[str, Tensor]
 TRAINED, LLM_TOKENIZER = "trained.safetensors", "llm_tokenizer"
 
 
-class Objective(Protocol):
+class Objective(abc.ABC):
     """What a stage learns. Losses are sums: the trainer divides by the count of the whole optimizer step."""
 
     stage: str
     source_tokenizer: PreTrainedTokenizerBase
     llm_tokenizer: PreTrainedTokenizerBase | None
 
+    @abc.abstractmethod
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """Rows, and their places in the training set, as tensors."""
 
     def prepare(self, batch: Batch) -> Batch:
-        """What is drawn anew each time a row comes by (masks)."""
+        """What is drawn anew each time a row comes by (masks); nothing unless a stage says so."""
+        return batch
 
     def count(self, batch: Batch) -> float:
-        """What the summed loss is divided by."""
+        """What the summed loss is divided by: rows, unless a stage says otherwise."""
+        return float(len(batch["input_ids"]))
 
+    @abc.abstractmethod
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
         """The summed loss of a micro-batch, and sums for the metrics; `model` is wrapped, `inner` is not."""
 
+    @abc.abstractmethod
     def metrics(self, sums: Sums, count: float) -> dict[str, float]:
         """Metrics of sums over all micro-batches and ranks."""
 
     def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
-        """What is measured now and then, beside the training rows."""
+        """What is measured now and then, beside the training rows; nothing unless a stage says so."""
+        return {}
 
 
 @dataclasses.dataclass(slots=True)

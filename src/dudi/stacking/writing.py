@@ -20,7 +20,7 @@ from dudi.stacking.checks import check_reading
 from dudi.stacking.generating import NO_LABEL, MTLLMForCausalLM
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import OWN, SHORTENED, Source, of_like_length, read_inputs
-from dudi.stacking.trainer import Batch, Sums
+from dudi.stacking.trainer import Batch, Objective, Sums
 
 PROMPT = ("prompt_ids", "prompt_attention_mask", "labels")
 """What a stack that writes reads of a batch, beside what every stack reads."""
@@ -87,7 +87,7 @@ class Wording:
         return self.format.text(ids[:stop]).strip()
 
 
-class Answers:
+class Answers(Objective):
     """Cross-entropy of written answers, each token of which counts alike.
 
     Args:
@@ -120,10 +120,6 @@ class Answers:
         asked, long = self.wording.batch(self.task.prompt, answers, max_length=self.args.max_length)
         return batch | asked | {SHORTENED: torch.maximum(batch[SHORTENED], torch.tensor(long).long())}
 
-    def prepare(self, batch: Batch) -> Batch:
-        """Nothing is drawn."""
-        return batch
-
     def count(self, batch: Batch) -> float:
         """Tokens of answers."""
         return float((batch["labels"] != NO_LABEL).sum())
@@ -137,10 +133,6 @@ class Answers:
     def metrics(self, sums: Sums, count: float) -> dict[str, float]:
         """Loss and accuracy of a token, given the right ones in front of it."""
         return {"loss": float(sums["loss"]) / max(count, 1), "accuracy": float(sums["right"]) / max(count, 1)}
-
-    def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
-        """Nothing."""
-        return {}
 
 
 def check_answered(rows: Sequence[StackRow]) -> None:
