@@ -22,7 +22,7 @@ from dudi.stacking import lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.recipe import StackConfig
 from dudi.stacking.unloaded import configs_of, empty_part
-from dudi.tables import DASH
+from dudi.tables import DASH, grid_of, terminal
 
 _OPTIMIZER = 2 * FP32
 """Bytes of AdamW's two states, for each weight that is trained."""
@@ -88,26 +88,29 @@ class StagePlan:
         return None if self.gpu is None or self.steps is None else self.step_flops * self.steps / self.rate / 3600
 
     def text(self) -> str:
-        """A table of at most 80 columns."""
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        yield from (self.title, "")
-        yield from (f"  {role:<9}{name[-44:]:<44}{count:>20,}" for role, name, count in self.parts)
-        yield f"  {'trained':<53}{self.trained:>20,}"
-        yield f"  one step {self.rows[0]} rows of {self.rows[1]} tokens on each device"
-        yield from ("", f"{'Memory on each device':<60}{'GB':>15}")
+        """A plain table of at most 80 columns: models, memory, work, time, assumptions."""
+        parts = [(f"  {role}  {name[-44:]}", (f"{count:,}",)) for role, name, count in self.parts]
+        parts.append(("  trained", (f"{self.trained:,}",)))
+        step = f"  one step {self.rows[0]} rows of {self.rows[1]} tokens on each device"
         widest = max(self.passes, key=lambda one: one.bytes)
-        for name, size in (*self.held, (f"widest pass: {widest.name}", widest.bytes), ("total", self.memory)):
-            yield f"  {name:<58}{size / 1e9:>15,.2f}"
-        if self.gpu is not None and self.memory > self.gpu.memory:
-            yield "  Does not fit: lower per_device_train_batch_size, or set gradient_checkpointing=true"
-        yield from ("", f"{'Work of one step on each device':<60}{'TFLOP':>15}")
-        yield from (f"  {one.name:<58}{one.flops / 1e12:>15,.2f}" for one in self.passes)
-        count = "steps unknown" if self.steps is None else f"{self.steps:,} steps"
+        held = (*self.held, (f"widest pass: {widest.name}", widest.bytes))
+        memory = [(f"  {name}", (f"{size / 1e9:,.2f}",)) for name, size in held]
+        memory.append(("total", (f"{self.memory / 1e9:,.2f}",)))
+        work = [(f"  {one.name}", (f"{one.flops / 1e12:,.2f}",)) for one in self.passes]
+        count = "  steps unknown" if self.steps is None else f"  {self.steps:,} steps"
         hours = DASH if self.hours is None else f"{self.hours:,.2f}"
-        yield from ("", f"{'Time':<60}{'hours':>15}", f"  {count:<58}{hours:>15}", "")
-        yield from (f"  - {note}" for note in self.notes)
+        blocks = [
+            f"{terminal(grid_of(('parameters',), parts, corner=self.title))}\n{step}",
+            terminal(grid_of(("GB",), memory, corner="Memory on each device")),
+        ]
+        if self.gpu is not None and self.memory > self.gpu.memory:
+            blocks.append("Does not fit: lower per_device_train_batch_size, or set gradient_checkpointing=true")
+        blocks += [
+            terminal(grid_of(("TFLOP",), work, corner="Work of one step on each device")),
+            terminal(grid_of(("hours",), [(count, (hours,))], corner="Time")),
+            "\n".join(["Assumptions", *(f"  - {note}" for note in self.notes)]),
+        ]
+        return "\n\n".join(blocks)
 
 
 def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None = None, gpus: int = 1) -> StagePlan:
