@@ -19,7 +19,7 @@ from dudi.training.interrupts import Interrupts
 from dudi.training.lock import FolderLock
 from dudi.training.publishing import push_run
 from dudi.training.ranks import from_first, on_first
-from dudi.training.run_folder import is_finished, is_reported
+from dudi.training.run_folder import check_output, is_finished, is_reported
 from dudi.training.runlog import read_jsonl
 
 
@@ -52,6 +52,7 @@ def train(
     folder = output if output is not None else default_output(config)
     args = config.dudi_config(folder)
     args.require_teacher(config.main_teacher.model is not None)
+    from_first(lambda: check_output(folder, resume, config.named_places))
     if config.benchmark is not None:
         from dudi.evaluation.of_run import asked_of, probe_notes
 
