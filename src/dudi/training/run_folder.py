@@ -16,7 +16,17 @@ from dudi.training.lock import hold_anew
 from dudi.training.runlog import read_jsonl
 
 REPLACED = (
-    *("model", "checkpoints", "stages", "texts", "metrics.jsonl", "samples.jsonl", "eval.jsonl", "bad_numbers.json"),
+    *(
+        "model",
+        "checkpoints",
+        "stages",
+        "texts",
+        "vectors",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "eval.jsonl",
+        "bad_numbers.json",
+    ),
     *("resolved.yaml", "env.json", "data.json", "README.md", "report.html", "evaluation.json", "answers.jsonl"),
 )
 """What a run writes into its folder, in place of what is there."""
