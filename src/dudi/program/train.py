@@ -11,7 +11,7 @@ from typing import Any
 from dudi.command import say
 from dudi.distill.loading import Loaded
 from dudi.distill.recipe import RunConfig
-from dudi.distill.run import default_output
+from dudi.distill.run import check_finished, default_output
 from dudi.distill.run import train as train_student
 from dudi.environment import quiet_libraries
 from dudi.evaluation.records import FILE, Evaluation
@@ -67,6 +67,7 @@ def train(
     first, loaded = args.process_index == 0, Loaded(config, args)
     with on_first(FolderLock(folder)), Interrupts() as interrupts:
         if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
+            check_finished(loaded, allow_changed)
             reports = ["report.html", "README.md", *([FILE] if config.benchmark is not None else [])]
             if first and not is_reported(folder, reports):
                 finish(loaded)  # it was stopped between its last step and its report
