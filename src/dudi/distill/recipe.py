@@ -13,7 +13,7 @@ from dudi.config.layers import Origin
 from dudi.config.recipe import Recipe
 from dudi.config.schema import LoraSection, ModelSection, Schema, Section, TrainingKey, keys_of
 from dudi.data.built_in import SOURCES
-from dudi.distill.keys import METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
+from dudi.distill.keys import COLD_STARTS, METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
 from dudi.distill.teacher_keys import DEFAULT, merge_keys
 from dudi.errors import ConfigError
 from dudi.objective.methods import METHODS
@@ -200,6 +200,15 @@ class RunConfig(Recipe):
         if name in METHOD_KEYS and self.training.get(name) is None:
             return "method"
         return super().origin(key)
+
+    @property
+    def named_places(self) -> dict[str, str | None]:
+        """What the run reads, by the recipe's keys: names of models and of rows, which may be paths."""
+        teachers = {f"{key}.model": one.model for key, one in self._teacher_sections().items()}
+        data = {"data.train": self.data.train, "data.eval": self.data.eval}
+        start = self.settings["cold_start"]
+        folder = {} if start in COLD_STARTS else {"cold_start": str(start)}
+        return {"student.model": self.student.model, **teachers, **data, **folder}
 
     def _teacher_sections(self) -> dict[str, TeacherSection]:
         """The teachers by the places that a recipe has for them: `teacher`, and `teachers.my`."""

@@ -11,9 +11,11 @@ from dudi.command import say
 from dudi.data.sources import RowSet
 from dudi.distill.loading import Loaded, read_rows, show_rejections
 from dudi.environment import choose_precision
+from dudi.files import json_text, write_json
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first
 from dudi.training.run_folder import go_on, starting_point, write_records
+from dudi.training.sources import SOURCES, times_of
 
 if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig
@@ -45,6 +47,7 @@ def train(
     config, args = loaded.config, loaded.args
     first, folder = args.process_index == 0, args.folder
     start = from_first(lambda: starting_point(folder, resume, {"cold_start", args.method}))
+    seen = times_of(config.named_places.values(), folder) if first else {}  # before any of it is read
     if first:
         say(f"{config.method} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
     train_rows, eval_rows = read_rows(config, args, folder)
@@ -60,6 +63,7 @@ def train(
     if first:
         train_rows.rejections.settle(folder / "rejected.jsonl")
         write_records(folder, config.resolved_yaml(), data_summary(train_rows, trainer, config))
+        write_json(folder / SOURCES, seen)
         say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
         show_examples(trainer, show)
         go_on(folder, start, resume)
@@ -68,6 +72,26 @@ def train(
     trainer.save_final(folder / "model", about)
     if trainer.is_fsdp_enabled:
         loaded.drop_teacher()  # it is spread over the ranks, of which one alone goes on
+
+
+def check_finished(loaded: Loaded, allow_changed: Collection[str] = ()) -> None:
+    """Refuse a finished run whose rows or models are others now.
+
+    Where no file was touched since it began, nothing is loaded; else rows and models are read and hashed, as for a run.
+    What is named on the hub is not looked at, and neither is a run of a version that did not write down its files.
+
+    Raises:
+        ConfigError: with each difference.
+    """
+    config, args = loaded.config, loaded.args
+    file = args.folder / SOURCES
+    now = from_first(lambda: times_of(config.named_places.values(), args.folder))
+    if from_first(lambda: not file.is_file() or file.read_text(encoding="utf-8") == json_text(now)):
+        return
+    trainer = loaded.make_trainer(*read_rows(config, args, args.folder))
+    trainer.allow_changed = frozenset(allow_changed)
+    trainer.check_claim(args.folder)
+    from_first(lambda: write_json(file, now))  # touched, and the same
 
 
 def default_output(config: RunConfig) -> Path:

@@ -109,6 +109,7 @@ class DudiTrainer(RowTrainer):
 
     _tag_names = ("dudi",)
     args: DudiConfig
+    cold_start_key: str | None = None
 
     def __init__(
         self,
@@ -243,7 +244,8 @@ class DudiTrainer(RowTrainer):
 
     def run_cold_start(self) -> str:
         """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
-        started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start)
+        started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start, self.resumed)
+        self.cold_start_key = started.key
         self.base_changed = started.base_changed
         if started.model is not self.model:
             self.model = self.model_wrapped = started.model
@@ -322,6 +324,10 @@ class DudiTrainer(RowTrainer):
     def needs(self) -> list[Path]:
         """The opponents of SPIN, which their iteration alone could write."""
         return opponents(self.run, self.epoch) if METHODS[self.args.method].iterated else []
+
+    def began_from(self) -> dict[str, str]:
+        """The cold start, whose length is that of the run that made it."""
+        return {} if self.cold_start_key is None else {COLD_START: self.cold_start_key}
 
     def has_extra_tensors(self) -> bool:
         """The moving average and the languages' balance are state of the run."""

@@ -15,7 +15,7 @@ from dudi.errors import EnvironmentFault
 from dudi.stacking.recipe import StackConfig
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first
-from dudi.training.run_folder import go_on, is_finished, starting_point, write_records
+from dudi.training.run_folder import check_output, go_on, is_finished, starting_point, write_records
 from dudi.training.runlog import read_jsonl
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def run_stage(config: StackConfig, *, dry_run: bool = False, resume: str = "auto
     quiet_libraries()
     folder = output if output is not None else default_output(config)
     args = config.stack_arguments(folder)
+    from_first(lambda: check_output(folder, resume, config.named_places))
     if dry_run:
         say(describe(config, args, folder))
         return 0

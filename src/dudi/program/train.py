@@ -11,7 +11,7 @@ from typing import Any
 from dudi.command import say
 from dudi.distill.loading import Loaded
 from dudi.distill.recipe import RunConfig
-from dudi.distill.run import default_output
+from dudi.distill.run import check_finished, default_output
 from dudi.distill.run import train as train_student
 from dudi.environment import quiet_libraries
 from dudi.evaluation.records import FILE, Evaluation
@@ -19,7 +19,7 @@ from dudi.training.interrupts import Interrupts
 from dudi.training.lock import FolderLock
 from dudi.training.publishing import push_run
 from dudi.training.ranks import from_first, on_first
-from dudi.training.run_folder import is_finished, is_reported
+from dudi.training.run_folder import check_output, is_finished, is_reported
 from dudi.training.runlog import read_jsonl
 
 
@@ -52,6 +52,7 @@ def train(
     folder = output if output is not None else default_output(config)
     args = config.dudi_config(folder)
     args.require_teacher(config.main_teacher.model is not None)
+    from_first(lambda: check_output(folder, resume, config.named_places))
     if config.benchmark is not None:
         from dudi.evaluation.of_run import asked_of, probe_notes
 
@@ -66,6 +67,7 @@ def train(
     first, loaded = args.process_index == 0, Loaded(config, args)
     with on_first(FolderLock(folder)), Interrupts() as interrupts:
         if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
+            check_finished(loaded, allow_changed)
             reports = ["report.html", "README.md", *([FILE] if config.benchmark is not None else [])]
             if first and not is_reported(folder, reports):
                 finish(loaded)  # it was stopped between its last step and its report

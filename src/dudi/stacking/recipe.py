@@ -243,6 +243,14 @@ class StackConfig(Recipe):
         """The verb: adapt, align, teach, distill or finetune."""
         return str(self.training.get("stage") or "")
 
+    @property
+    def named_places(self) -> dict[str, str | None]:
+        """What the stage reads, by the recipe's keys: names of models and of rows, which may be paths."""
+        parts = {"encoder": self.encoder, "llm": self.llm, "start": self.start, "teacher": self.teacher}
+        models = {f"{name}.model": part.model for name, part in parts.items()}
+        rows = ("train", "eval", "parallel", "bitext")
+        return models | {f"data.{name}": getattr(self.data, name) for name in rows}
+
     def check_models(self) -> None:
         """Refuse a stage to which a model is missing: before rows are read, and by a dry run.
 

@@ -32,12 +32,14 @@ class LoggedTrainer(SealedTrainer):
     Attributes:
         stage: How metrics name this part of a run.
         interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
+        resumed: The manifest of the checkpoint that `train` goes on from; None for a fresh start.
         epoch_end: The step at which the last epoch ended, and the state of the global generators there.
     """
 
     stage: str
     metrics_log: RunLog
     interrupts: Interrupts | None = None
+    resumed: dict[str, Any] | None = None
 
     def open_log(self, stage: str, folder: Path) -> None:
         """Name this part of a run, and put our bar and our logs in the place of `Trainer`'s."""
@@ -102,9 +104,11 @@ class LoggedTrainer(SealedTrainer):
     def _train(
         self, resume_from_checkpoint: str | bool | None, trial: Any, ignore_keys_for_eval: list[str] | None
     ) -> TrainOutput:
+        self._refuse_no_step()
         self.identity()
         start = self._find_start(resume_from_checkpoint)
-        step = 0 if start is None else int(self.check_resume(start)["step"])
+        self.resumed = None if start is None else self.check_resume(start)
+        step = 0 if self.resumed is None else int(self.resumed["step"])
         self.prepare()
         for log in self.logs():
             log.rewind(self.stage, step)
@@ -117,7 +121,24 @@ class LoggedTrainer(SealedTrainer):
             raise Interrupted(
                 f"{self.interrupts.received} in {self.stage}; {saved} is saved, the same command goes on from it"
             )
+        if not self.state.global_step:
+            raise ConfigError("no step was taken: the rows make no whole batch; nothing was trained")
         return output
+
+    def _refuse_no_step(self) -> None:
+        """Refuse rows that make no whole batch where only whole ones are read: before models work for an hour.
+
+        Raises:
+            ConfigError: with the numbers.
+        """
+        args, rows = self.args, 0 if self.train_dataset is None else len(self.train_dataset)
+        split = getattr(args.accelerator_config, "split_batches", False)  # then a batch is that of all processes
+        batch = args.train_batch_size * (1 if split else args.world_size)
+        if args.dataloader_drop_last and 0 < rows < batch:
+            raise ConfigError(
+                f"dataloader_drop_last: {rows} rows make no whole batch of {batch}, so that 0 steps train nothing; "
+                "take it out, or lower per_device_train_batch_size"
+            )
 
     def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
         """As always, with the lines of its steps on the disk before it: a checkpoint must not outlive them."""

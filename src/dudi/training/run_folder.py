@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,66 @@ from dudi.files import write_json, write_text
 from dudi.training import checkpoints
 from dudi.training.lock import hold_anew
 from dudi.training.runlog import read_jsonl
+
+REPLACED = (
+    *(
+        "model",
+        "checkpoints",
+        "stages",
+        "texts",
+        "vectors",
+        "metrics.jsonl",
+        "samples.jsonl",
+        "eval.jsonl",
+        "bad_numbers.json",
+    ),
+    *("resolved.yaml", "env.json", "data.json", "README.md", "report.html", "evaluation.json", "answers.jsonl"),
+)
+"""What a run writes into its folder, in place of what is there."""
+
+
+def check_output(folder: Path, resume: str, named: Mapping[str, str | None]) -> None:
+    """Refuse a folder in which a run would replace what no run has written, or what it reads itself.
+
+    Args:
+        folder: The run's folder.
+        resume: As in `starting_point`; `never` moves the whole folder aside.
+        named: What the recipe names, by its keys: models and rows; a name that is no path here is passed over.
+
+    Raises:
+        ConfigError: with what lies there, and what to do.
+    """
+    place = folder.resolve()
+    for key, name in named.items():
+        path = Path(name).expanduser().resolve() if name else None
+        if path is None or not path.exists() or not path.is_relative_to(place):
+            continue
+        if path == place:
+            raise ConfigError(f"--output: {folder} is the folder of {key} itself; name another --output")
+        if resume == "never" and folder.exists():
+            raise ConfigError(f"--output: {folder} holds {name} ({key}), which would be moved away; name another")
+        if path.relative_to(place).parts[0] in REPLACED:
+            raise ConfigError(f"--output: a run in {folder} would replace {name} ({key}); name another --output")
+    if resume == "never" or holds_run(folder):
+        return
+    there = [name for name in REPLACED if _is_something(folder / name)]
+    if there:
+        raise ConfigError(
+            f"--output: {folder} holds {', '.join(there)}, and no run of dudi: a run would replace what is there; name "
+            "another --output, or move it away"
+        )
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run has begun in a folder: it says what it is, or has left its records or a checkpoint."""
+    recorded = (folder / "resolved.yaml").is_file() and (folder / "env.json").is_file()
+    checkpoint = next(folder.glob(f"checkpoints/step-*/{checkpoints.MANIFEST}"), None)
+    return (folder / "identity.json").is_file() or recorded or checkpoint is not None
+
+
+def _is_something(path: Path) -> bool:
+    """A file, or a folder with something in it."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | None:

@@ -55,6 +55,10 @@ class SealedTrainer(PublishingTrainer):
         """Sealed folders of the run, outside the checkpoint, without which it cannot be resumed."""
         return []
 
+    def began_from(self) -> dict[str, str]:
+        """Keys of the stages that the method began from, by their names: a resumed run goes on from the same."""
+        return {}
+
     def has_extra_tensors(self) -> bool:
         """Whether a checkpoint holds `extra_tensors`."""
         return False
@@ -116,7 +120,12 @@ class SealedTrainer(PublishingTrainer):
                 f"{run}: the run's folder is gone; step {self.state.global_step} was not saved"
             ) from None
         needs = {path.relative_to(run).as_posix(): checkpoints.read_manifest(path)["sha256"] for path in self.needs()}
-        about = {"step": self.state.global_step, "identity": self.identity(), "needs": needs}
+        about = {
+            "step": self.state.global_step,
+            "identity": self.identity(),
+            "needs": needs,
+            "began_from": self.began_from(),
+        }
         checkpoints.seal(folder, fill, about, parents=False)
         best = self.state.best_global_step
         kept = best is not None and checkpoints.step_folder(self.checkpoint_root, best).is_dir()
@@ -192,12 +201,21 @@ class SealedTrainer(PublishingTrainer):
         Raises:
             ConfigError: with each difference.
         """
+        self.check_claim(folder)
+        own = self.identity()
+        from_first(lambda: write_json(folder / IDENTITY, own))
+
+    def check_claim(self, folder: Path) -> None:
+        """Refuse a folder that is another run's; nothing is written.
+
+        Raises:
+            ConfigError: with each difference.
+        """
         own, file = self.identity(), folder / IDENTITY
 
         def look() -> None:
             if file.is_file():
                 check_identity(_read_identity(file), own, str(folder), self.allow_changed, default_keys(self.args))
-            write_json(file, own)
 
         from_first(look)
 

@@ -8,13 +8,14 @@ import functools
 import gc
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 from transformers import set_seed
 
+from dudi.command import say
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.keys import COLD_STARTS, METHOD_STAGE_KEYS
 from dudi.distill.stages.cache import alone, fetch, hash_of, share, stands, teacher_hash
@@ -41,20 +42,29 @@ class Started:
         model: The student, with its adapters.
         adapter: `merge`: a new adapter on a merged cold start; `continue`: the adapter of before; `none`: no adapter.
         base_changed: Whether the weights under the adapter are others than before.
+        key: Of the cold start that was trained, here or in another run (`cold_start_key`); None where none was.
     """
 
     model: nn.Module
     adapter: Literal["merge", "continue", "none"]
     base_changed: bool = False
+    key: str | None = None
 
 
-def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started:
+def cold_start(
+    run: Run, peft_config: Any, make_trainer: MakeTrainer, resumed: Mapping[str, Any] | None = None
+) -> Started:
     """Bring the student to where stage 2 starts.
 
     Args:
         run: The run; the cold start is taken from its folder or from the cache, where it stands there.
         peft_config: The adapter that the student was given, or None.
         make_trainer: Makes the trainer of a cold start that has to be trained.
+        resumed: The manifest of the checkpoint that the method goes on from: its cold start is taken, whatever this run
+            would train, since the student and its reference have begun there.
+
+    Raises:
+        ConfigError: the cold start that the method began from is gone, and this run would train another.
     """
     wanted, model = run.args.cold_start, run.model()
     if wanted == "none":
@@ -62,15 +72,37 @@ def cold_start(run: Run, peft_config: Any, make_trainer: MakeTrainer) -> Started
     if wanted not in COLD_STARTS:
         return _from_folder(run, peft_config, _existing(Path(wanted)))
     folder = run.args.folder / "stages" / COLD_START
-    key = cold_start_key(run)
+    own = cold_start_key(run)
+    key = own if resumed is None else from_first(functools.partial(_began_from, resumed, folder, own))
+    if key != own and run.args.process_index == 0:
+        say("note: the method goes on from the cold start that it began with, which stays as long as it was")
     with alone(run, COLD_START, key):
         if stands(folder / "model", key) or fetch(run, COLD_START, key, folder):
             _load_student(model, folder / "model")
             _repeat_metrics(run, folder)
+        elif key != own:
+            raise ConfigError(
+                f"{folder}: the cold start that the method began from is gone, and with these settings another would "
+                "be trained; resume with the earlier max_steps and epochs, or use another --output"
+            )
         else:
             _train_cold_start(run, folder, key, make_trainer)
             share(run, COLD_START, key, folder)
-    return _settle_adapter(run, peft_config)
+    return dataclasses.replace(_settle_adapter(run, peft_config), key=key)
+
+
+def _began_from(resumed: Mapping[str, Any], folder: Path, own: str) -> str:
+    """The key of the cold start that a checkpoint's run began from.
+
+    Checkpoints of earlier versions do not name it: it is the one in the run's folder, or what this run would train.
+    """
+    if "began_from" in resumed:
+        return str(resumed["began_from"].get(COLD_START, own))
+    checkpoints.settle(folder / "model")
+    try:
+        return str(checkpoints.read_manifest(folder / "model").get("key", own))
+    except ConfigError:
+        return own
 
 
 def cold_start_key(run: Run) -> str:
