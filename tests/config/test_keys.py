@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from accelerate.state import AcceleratorState
-from transformers import TrainingArguments
+from transformers import HfArgumentParser, TrainingArguments
 
 from dudi import DudiConfig
 from dudi.distill.keys import PARTS, DudiKeys
@@ -22,7 +22,7 @@ from dudi.program.cli import main
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.recipe import STACK
 from dudi.training.arguments import binding_keys
-from dudi.training.keys import INHERITED, Rule, RunKeys, key, rules_of
+from dudi.training.keys import INHERITED, Rule, RunKeys, declared_rule, key, rules_of
 from dudi.training.values import choices, render
 from helpers import ROWS, make_args, make_model, make_tokenizer
 
@@ -55,7 +55,7 @@ def inherited_fields():
 
 def test_every_field_of_training_arguments_is_honoured_or_refused():
     """A field that a new version of transformers brings has to be looked at: does it have an effect here?"""
-    own = {field.name for field in dataclasses.fields(RunKeys) if "rule" in field.metadata}
+    own = {field.name for field in dataclasses.fields(RunKeys) if declared_rule(field)}
     assert inherited_fields() - own == INHERITED.keys()
 
 
@@ -75,7 +75,7 @@ def test_an_own_key_says_its_stage_and_what_a_resume_makes_of_it():
         added = set().union(*(c.__annotations__ for c in kind.__mro__ if c.__module__.startswith("dudi.")))
         for field in dataclasses.fields(kind):
             if field.init and field.name in added and not (field.name in INHERITED and INHERITED[field.name].refused):
-                assert isinstance(field.metadata.get("rule"), Rule), f"{field.name} is declared without key()"
+                assert isinstance(declared_rule(field), Rule), f"{field.name} is declared without key()"
                 assert field.metadata["help"].endswith(".")
 
 
@@ -198,6 +198,30 @@ def test_a_config_can_be_made_anew_from_its_own_values(method, tmp_path):
     first = config(tmp_path, method=method, use_cpu=True)
     kept = {name: value for name, value in first.to_dict().items() if name != "hub_token"}
     assert DudiConfig(**kept) == first == dataclasses.replace(first)
+
+
+@pytest.mark.parametrize("kind", [DudiConfig, StackArguments])
+def test_scripts_read_every_key_from_the_command_line(kind, tmp_path):
+    """As TRL's scripts begin: `TrlParser` is an `HfArgumentParser`."""
+    parser = HfArgumentParser(kind)
+    (parsed,) = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--use_cpu"])
+    assert parsed == kind(output_dir=str(tmp_path), use_cpu=True) and "--max_length" in parser.format_help()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("auto", "auto"), ("0.5", 0.5), ("1", 1.0), ('{"th": 0.2}', {"th": 0.2}), (None, 1.0)]
+)
+def test_a_key_of_several_types_is_read_from_text(text, value, tmp_path):
+    words = ["--output_dir", str(tmp_path), "--use_cpu", "--method", "gkd", "--languages", "id", "th"]
+    words += ["--without", "on_policy", *([] if text is None else ["--teacher_weight", text])]
+    (parsed,) = HfArgumentParser(DudiConfig).parse_args_into_dataclasses(words)
+    assert (parsed.teacher_weight, type(parsed.teacher_weight)) == (value, type(value))
+    assert (parsed.languages, parsed.without) == (["id", "th"], ["on_policy"])
+
+
+def test_text_that_is_no_value_of_a_key_of_several_types_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="teacher_weight: 'atuo' is not one of auto"):
+        config(tmp_path, method="gkd", teacher_weight="atuo")
 
 
 def test_what_decides_is_the_run_as_it_is_put_together(tmp_path):

@@ -208,6 +208,24 @@ def test_words_that_are_no_split(tmp_path, name):
     assert len(load(tmp_path).rows) == 2 and load(tmp_path).notes == ()
 
 
+@pytest.mark.parametrize("name", ["b.csv", "B.TSV", "sub/c.jsonl.gz", "c.parquet.zst", "d.json", "e.arrow", "f.txt"])
+def test_files_of_a_folder_that_may_hold_rows_and_are_not_read_are_said(tmp_path, name):
+    write_lines(tmp_path / "a.jsonl", [record(1)])
+    write_lines(tmp_path / "th.test.jsonl", [record(2)])
+    assert "not read" not in load(tmp_path).notes[0]
+    write_lines(tmp_path / name, [record(3)])
+    loaded = load(tmp_path)
+    assert [row.id for row in loaded.rows] == ["r1"]
+    assert "1 of 3 files are read" in loaded.notes[0] and f"1 of other kinds ({Path(name).name};" in loaded.notes[0]
+
+
+def test_cards_and_texts_of_a_folder_are_no_rows_that_are_left_out(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [record(1)])
+    for name in ("a.card.json", "data_card.json", "a.rejected.jsonl", "README.md", "LICENSE", ".cache/x.json"):
+        write_lines(tmp_path / name, [{}])
+    assert load(tmp_path).notes == ()
+
+
 def test_a_glob_of_one_split_says_which(tmp_path):
     for name in ("en.test.jsonl", "th.test.jsonl", "th.train.jsonl"):
         write_lines(tmp_path / "test" / name, [record(name)])

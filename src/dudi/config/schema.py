@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dudi.training.keys import INHERITED, YAML_NAMES, Rule, default_of, rules_of
-from dudi.training.values import Place, fit
+from dudi.training.keys import INHERITED, YAML_NAMES, Rule, declared_rule, default_of, rules_of
+from dudi.training.values import Place, fit, hints_of
 
 if TYPE_CHECKING:
     from dudi.training.arguments import RunArguments
@@ -150,7 +150,7 @@ def keys_of(arguments: type[RunArguments]) -> Mapping[str, TrainingKey]:
     from transformers import TrainingArguments
 
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
-    hints, rules = typing.get_type_hints(arguments, include_extras=True), rules_of(arguments)
+    hints, rules = hints_of(arguments), rules_of(arguments)
     keys = []
     for field in dataclasses.fields(arguments):
         if field.name in rules and field.name not in REFUSED:
@@ -159,7 +159,7 @@ def keys_of(arguments: type[RunArguments]) -> Mapping[str, TrainingKey]:
             hint = hint if rule.common is None else hint | None
             default = default_of(field)
             default = default.value if isinstance(default, enum.Enum) else default
-            own = "rule" in field.metadata
+            own = declared_rule(field) is not None
             keys.append(TrainingKey(field.name, hint, default, str(field.metadata.get("help", "")), own, rule))
     return {key.yaml_name: key for key in sorted(keys, key=lambda key: (not key.own, key.name in inherited))}
 

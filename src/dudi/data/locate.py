@@ -18,6 +18,11 @@ from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
 FOLDER_SUFFIXES = (*JSON_LINES, ".parquet")
 """What is read from a folder. A `.json` file there is as likely a card or a config."""
+_TABLES = (".json", ".csv", ".tsv", ".txt", ".arrow")
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz")
+LIKELY_SUFFIXES = (*FOLDER_SUFFIXES, *_TABLES, *_PACKED)
+"""What may hold rows: a person is told of the files of a folder that have one of these and are not read."""
+_CARDS = (".card.json", "data_card.json")
 SPLITS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
     "validation": ("validation", "valid", "val", "dev", "devel", "development"),
@@ -72,20 +77,32 @@ class FoundFiles:
     Attributes:
         files: Those of the split, sorted, each with the name it is shown by.
         others: Those of other splits, each with its split.
+        unread: Those of a folder that may hold rows, in a form that is not read from folders.
     """
 
     files: list[tuple[Path, str]]
     others: dict[Path, str]
+    unread: list[Path] = dataclasses.field(default_factory=list)
 
     @property
     def note(self) -> str:
         """What a person should know of the files that are left out; empty where there are none."""
         counts = Counter(self.others.values())
-        parts = ", ".join(f"{count} of '{split}'" for split, count in counts.items())
-        some = ", ".join(path.name for path in list(self.others)[:4])
-        more = ", ..." if len(self.others) > 4 else ""
-        read = f"{len(self.files)} of {len(self.files) + len(self.others)} files are read"
-        return f"{read}: left out by their names are {parts} ({some}{more})" if self.others else ""
+        reasons: list[str] = []
+        if self.others:
+            parts = ", ".join(f"{count} of '{split}'" for split, count in counts.items())
+            reasons.append(f"left out by their names are {parts} ({_some_of(list(self.others))})")
+        if self.unread:
+            reasons.append(
+                f"not read from a folder are {len(self.unread)} of other kinds ({_some_of(self.unread)}; if they hold "
+                "rows, write them as JSONL or Parquet)"
+            )
+        total = len(self.files) + len(self.others) + len(self.unread)
+        return f"{len(self.files)} of {total} files are read: {'; '.join(reasons)}" if reasons else ""
+
+
+def _some_of(files: list[Path]) -> str:
+    return ", ".join(path.name for path in files[:4]) + (", ..." if len(files) > 4 else "")
 
 
 def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FOLDER_SUFFIXES) -> FoundFiles:
@@ -106,10 +123,12 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
     if path.is_file():
         return FoundFiles([(path, str(path))], {})
     if path.is_dir():
-        found = [file for file in sorted(path.rglob("*")) if _holds_rows(file, path, suffixes)]
+        likely = [file for file in sorted(path.rglob("*")) if _holds_rows(file, path)]
+        found = [file for file in likely if file.suffix.lower() in suffixes]
         if not found:
             raise ConfigError(f"{path}: no data files in it (looked for {', '.join(suffixes)})")
-        return _of_split(path, {file: _splits_of(file.relative_to(path)) for file in found}, split)
+        chosen = _of_split(path, {file: _splits_of(file.relative_to(path)) for file in found}, split)
+        return dataclasses.replace(chosen, unread=[file for file in likely if file.suffix.lower() not in suffixes])
     if glob.has_magic(source):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
         if not found:
@@ -121,11 +140,12 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
     raise ConfigError(f"{source}: no such file or folder{_nearest_file(path)}")
 
 
-def _holds_rows(file: Path, folder: Path, suffixes: tuple[str, ...]) -> bool:
-    """Whether something in a folder is a data file: not hidden, and not what `dudi` writes of rejected rows."""
+def _holds_rows(file: Path, folder: Path) -> bool:
+    """Whether something in a folder may be data: not hidden, no card, and not what `dudi` writes of rejected rows."""
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     rejected = file.name == "rejected.jsonl" or file.name.endswith(".rejected.jsonl")
-    return file.suffix.lower() in suffixes and not hidden and not rejected and file.is_file()
+    about = rejected or file.name.endswith(_CARDS)
+    return file.suffix.lower() in LIKELY_SUFFIXES and not hidden and not about and file.is_file()
 
 
 def _of_split(place: Path, splits: dict[Path, tuple[str, str]], split: str) -> FoundFiles:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -41,6 +43,9 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         for key in METHOD_KEYS:
             if getattr(self, key) is None:
                 setattr(self, key, method_default(self.method, key))
+        if isinstance(self.teacher_weight, str):  # HfArgumentParser hands text on, as it does for keys of transformers
+            with contextlib.suppress(ValueError):
+                self.teacher_weight = json.loads(self.teacher_weight)
         super().__post_init__()
         self._check_together()
         if METHODS[self.method].iterated:
@@ -65,9 +70,10 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
             raise ConfigError(f"spin_learning_rates: {len(rates)} values for {self.spin_iterations} iterations")
         if self.share_rollouts and self.verbalizer != "none":
             raise ConfigError("share_rollouts: needs `verbalizer: none`, since y' answers the plain prompt")
-        weights = self.teacher_weight.values() if isinstance(self.teacher_weight, dict) else [self.teacher_weight]
+        given = self.teacher_weight
+        weights = given.values() if isinstance(given, dict) else [given] if isinstance(given, int | float) else []
         for weight in weights:
-            if weight != "auto" and not 0 <= float(weight) <= 1:
+            if not 0 <= weight <= 1:
                 raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
         if isinstance(self.teacher_weight, dict):
             check_codes(self.teacher_weight, load_languages(), "teacher_weight")

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from dudi.errors import ConfigError, did_you_mean, nearest
 from dudi.objective.methods import (
@@ -25,7 +25,7 @@ from dudi.objective.methods import (
     VerbalizerMode,
 )
 from dudi.training.keys import RunKeys, default_of, key, rules_of, unread_message, unread_of
-from dudi.training.values import Place
+from dudi.training.values import Exactly, Place
 
 Values = Mapping[str, Any]
 ColdStart = Literal["none", "sft", "dft", "teacher_sft"]
@@ -112,7 +112,10 @@ class DudiKeys(RunKeys):
     on_policy_divergence: Divergence | None = _method(
         None, "D on what the student writes; null: `divergence`.", read_by="on_policy"
     )
-    teacher_weight: float | dict[str, float] | Literal["auto"] = _method(
+    # The order of report_to's union: HfArgumentParser reads no other.
+    teacher_weight: Annotated[
+        None | str | float | dict[str, float], Exactly(float | dict[str, float] | Literal["auto"])  # noqa: RUF036
+    ] = _method(
         None,
         "Share w of the teacher in w D + (1 - w) gold_loss: a number, {my: 0, ta: 0.2}, or auto: from a probe.",
         common=1.0,
@@ -190,7 +193,9 @@ class DudiKeys(RunKeys):
     )
     languages: list[str] = _method(list(SEA_LANGUAGES), "The training languages; English joins the targets by itself.")
     exclude_targets: list[str] = _method([], "Languages that the verbalizer never asks for.", read_by="on_policy")
-    without: list[SignalName] = _any([], "Signals to leave out; the others keep their weights (Table 4).")
+    without: Annotated[list[str], Exactly(list[SignalName])] = _any(
+        [], "Signals to leave out; the others keep their weights (Table 4)."
+    )
     targets: Literal["gold", "teacher"] = _any(
         None, "gold, or teacher: answers that the teacher writes once before training (SeqKD).", common="gold"
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,9 +21,9 @@ from transformers.utils import is_liger_kernel_available
 
 from dudi.environment import device_type
 from dudi.errors import ConfigError
-from dudi.training.keys import YAML_NAMES, RunKeys, default_of, rules_of
+from dudi.training.keys import YAML_NAMES, RunKeys, declared_rule, default_of, rules_of
 from dudi.training.ranks import close_group_at_exit
-from dudi.training.values import fit
+from dudi.training.values import fit, hints_of
 
 
 @dataclass
@@ -89,12 +87,6 @@ class RunArguments(RunKeys, TrainingArguments):
         return Path(self.output_dir or "trainer_output")
 
 
-@functools.cache
-def hints_of(kind: Any) -> dict[str, Any]:
-    """The types of a class's fields; those of our keys with what is done to a value when it is read."""
-    return typing.get_type_hints(kind, include_extras=True)
-
-
 def check_keys(args: RunArguments) -> None:
     """Hold each value against its key: types of our own keys, every range, and what has no effect.
 
@@ -107,7 +99,7 @@ def check_keys(args: RunArguments) -> None:
         if field.name not in rules:
             continue
         rule, name, value = rules[field.name], YAML_NAMES.get(field.name, field.name), getattr(args, field.name)
-        if "rule" in field.metadata:
+        if declared_rule(field) is not None:
             value = fit(value, hints[field.name], name)
             setattr(args, field.name, value)
         rule.check(value, default_of(field), name)

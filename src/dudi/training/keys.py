@@ -70,16 +70,27 @@ class Rule:
                 raise ConfigError(f"{name}: must be {word} {limit}, got {value}")
 
 
+_DECLARED: dict[dataclasses.Field[Any], Rule] = {}
+"""The rule of each field that `key` has made; in a field's metadata `HfArgumentParser` would hand it to argparse."""
+
+
 def _refused(why: str) -> Rule:
     return Rule("any", "free", refused=why)
 
 
 def key(default: Any, help: str, *, stage: Stage, resume: Resume, read_by: str = "", **more: Any) -> Any:
     """A field with its line of help and its `Rule`; a list or a mapping is made anew for each object."""
-    metadata = {"help": help, "rule": Rule(stage, resume, read_by=tuple(read_by.split()), **more)}
+    made: dict[str, Any] = {"default": default}
     if isinstance(default, list | dict):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        made = {"default_factory": lambda: type(default)(default)}
+    field: dataclasses.Field[Any] = dataclasses.field(**made, metadata={"help": help})
+    _DECLARED[field] = Rule(stage, resume, read_by=tuple(read_by.split()), **more)
+    return field
+
+
+def declared_rule(field: dataclasses.Field[Any]) -> Rule | None:
+    """The rule of a field that is a key of ours (`key`); None for one of `transformers`."""
+    return _DECLARED.get(field)
 
 
 _RULES: tuple[tuple[Rule, str], ...] = (
@@ -207,4 +218,4 @@ def rules_of(kind: type[Any]) -> dict[str, Rule]:
     """
     unknown = Rule("any", "binding")
     fields = [field for field in dataclasses.fields(kind) if field.init]
-    return {field.name: field.metadata.get("rule") or INHERITED.get(field.name, unknown) for field in fields}
+    return {field.name: declared_rule(field) or INHERITED.get(field.name, unknown) for field in fields}

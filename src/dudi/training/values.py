@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -18,6 +19,25 @@ from dudi.errors import ConfigError, did_you_mean
 
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A file or a folder, or a name of something else: a leading `~` is expanded once, when the key is read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exactly:
+    """The type of a key in `Annotated[plain, Exactly(hint)]`: `HfArgumentParser` reads the plain one."""
+
+    hint: Any
+
+
+@functools.cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    """The types of a class's fields, exactly; those of our keys with what is done to a value when it is read."""
+    return {name: _exact(hint) for name, hint in typing.get_type_hints(kind, include_extras=True).items()}
+
+
+def _exact(hint: Any) -> Any:
+    told = [part.hint for part in getattr(hint, "__metadata__", ()) if isinstance(part, Exactly)]
+    return told[0] if told else hint
+
 
 WORDS = {"yes": True, "on": True, "no": False, "off": False}
 _RESERVED = {"y", "n", "true", "false", "null", *WORDS}
