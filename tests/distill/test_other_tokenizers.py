@@ -55,6 +55,20 @@ def test_both_token_signals_train_under_it(method, other, tmp_path, keys):
         assert record["student_entropy"] > 0 and record["teacher_entropy"] > 0
 
 
+def test_what_the_teacher_alone_has_is_in_the_metrics_and_not_in_the_loss(tmp_path):
+    """Its special tokens hold nearly all: forward KL would be about 87, and the student's OTHER is not its specials."""
+    theirs = make_tokenizer(421, [*SPECIALS, "<think>"])
+    trainer = make_trainer(tmp_path, "gkd", theirs, padding=0, divergence="forward_kl", lmbda=0.0, max_steps=1)
+    head = trainer.run.setup.teacher.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(len(theirs)))
+    head.bias.data[theirs.get_vocab()["<think>"]] = 20.0
+    trainer.train()
+    (record,) = records_of(tmp_path, "gkd")
+    assert record["events/other_student"] < 1e-30
+    assert record["events/other_teacher"] > 0.99
+    assert 0 <= record["loss/off_policy"] < 0.1
+
+
 def test_what_it_covers_is_noted_before_training(other, tmp_path):
     notes = make_trainer(tmp_path, "gkd", other).setup.notes
     assert any(note.startswith("student and teacher ") for note in notes)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -114,3 +115,15 @@ def test_the_rates_of_spin_follow_its_iterations(steps, tmp_path, tokenizer):
     assert rates(tmp_path, "spin") == pytest.approx(expected[:count], rel=1e-6)
     pools = sorted(path.name for path in (tmp_path / "stages" / "spin").iterdir())
     assert len(pools) == -(-count // 2)
+
+
+def test_starting_anew_beside_a_checkpoint_is_said(tmp_path, tokenizer):
+    """As a script does that asks `get_last_checkpoint`, which looks for folders of other names."""
+    keys = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*starts anew")
+        make_trainer(tmp_path, tokenizer, **keys).train()
+        make_trainer(tmp_path, tokenizer, **keys).train(resume_from_checkpoint=True)
+        make_trainer(tmp_path, tokenizer, **keys).train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "step-1"))
+    with pytest.warns(UserWarning, match=r"step-2 is there, and this run starts anew beside it: train\(resume_from_ch"):
+        make_trainer(tmp_path, tokenizer, **keys).train(resume_from_checkpoint=None)

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import warnings
 
 import pytest
+import torch
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
@@ -149,3 +151,24 @@ def test_the_same_script_runs_with_both(line, gradient_checkpointing, lora, fold
     assert {"eval_one_loss", "eval_two_loss"} <= set(report["resumed_evaluations"])
     assert json.loads((folder / "out" / "train_results.json").read_text())["train_loss"] == report["train_loss"]
     assert (folder / "out" / "trainer_state.json").is_file()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_whose_trained_weights_are_rounded_is_warned_of(dtype, tmp_path):
+    """transformers 5 loads a model in its files' precision; a name is loaded in float32, and an adapter is made so."""
+    from peft import LoraConfig
+
+    from dudi import DudiTrainer
+    from helpers import ROWS, make_args, make_model, make_tokenizer
+
+    def make(model, **keys):
+        return DudiTrainer(model, None, make_args(tmp_path, "sft"), ROWS[:8], processing_class=make_tokenizer(), **keys)
+
+    with pytest.warns(UserWarning, match=f"its trained weights are {str(dtype)[6:]}, .* dtype=torch.float32"):
+        make(make_model().to(dtype))
+    make_model().to(dtype).save_pretrained(tmp_path / "student")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*trained weights are")
+        make(make_model())
+        make(tmp_path / "student")
+        make(make_model().to(dtype), peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))

@@ -14,7 +14,7 @@ from dudi.objective.event_loss import UNKNOWN, EventLoss
 from dudi.objective.heads import Distance, Head
 from dudi.objective.losses import token_divergence
 from dudi.objective.shared_events import END, Covers, SharedEvents
-from helpers import TEXT, make_tokenizer
+from helpers import SPECIALS, TEXT, make_tokenizer
 from tokenizer_kinds import byte_bpe, sentence_piece
 
 KINDS = ("forward_kl", "reverse_kl", "jsd")
@@ -79,6 +79,58 @@ def test_with_one_tokenizer_it_is_the_divergence_of_tokens(tokenizers, kind, tem
     shares = torch.rand(len(today), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     gradients = [torch.autograd.grad((values * shares).sum(), logits)[0] for values in (ours, today)]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-13)
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """The student's tokenizer under one with two more special tokens, in other ids."""
+    return make_tokenizer(422, [*SPECIALS, "<think>", "<tool_call>"])
+
+
+def shifted(pair, logits, extra):
+    """The student's own logits under the teacher's ids, with some logit for what the teacher alone has."""
+    wide = torch.full((len(logits), pair.sizes[1]), extra, dtype=logits.dtype)
+    for cell in range(len(pair.events.cells)):
+        ours, theirs = (np.flatnonzero(side == cell) for side in (pair.events.student_cells, pair.events.teacher_cells))
+        wide[:, theirs] = logits[:, ours]
+    return wide
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])
+@pytest.mark.parametrize("extra", [-3.0, 2.0, 12.0])
+def test_forward_kl_does_not_charge_what_the_student_cannot_write(tokenizers, taught, temperature, extra):
+    """A teacher that holds what its twin holds, and beside it its own special tokens, is at 0 and pulls nowhere."""
+    pair = Pair(tokenizers["large"], taught, ANSWERS, "forward_kl", temperature=temperature)
+    assert (pair.events.teacher_cells == len(pair.events.cells)).sum() == 2
+    hidden, weight, *_ = pair.states()
+    logits = (hidden @ weight.t() / 4).requires_grad_()
+    values = pair.divergence(logits, shifted(pair, logits.detach(), extra))
+    assert values.abs().max() < 1e-9
+    assert torch.autograd.grad(values.sum(), logits)[0].abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("extra", [-3.0, 2.0])
+def test_forward_kl_of_another_student_is_the_teachers_share_of_what_it_can_write(tokenizers, taught, extra):
+    pair = Pair(tokenizers["large"], taught, ANSWERS, "forward_kl")
+    hidden, weight, *_ = pair.states()
+    logits = (hidden @ weight.t()).requires_grad_()
+    like = logits.detach().flip(0) / 3
+    wide = shifted(pair, like, extra)
+    writable = (wide.softmax(-1) * torch.as_tensor(pair.events.teacher_cells != len(pair.events.cells))).sum(-1)
+    expected = writable * token_divergence(logits, like, "forward_kl")
+    values = pair.divergence(logits, wide)
+    torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-12)
+    gradients = [torch.autograd.grad(one.sum(), logits, retain_graph=True)[0] for one in (values, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_reverse_kl_still_charges_a_student_for_what_its_teacher_cannot_write(tokenizers, taught):
+    pair = Pair(taught, tokenizers["large"], ANSWERS, "reverse_kl")
+    logits = torch.zeros(sum(map(len, pair.student)), pair.sizes[0], dtype=torch.float64)
+    values = pair.divergence(logits, torch.zeros(len(logits), pair.sizes[1], dtype=torch.float64))
+    share = 2 / pair.sizes[0]
+    within = (1 - share) * math.log((1 - share) * pair.sizes[1] / (pair.sizes[0] - 2))
+    torch.testing.assert_close(values, torch.full_like(values, share * (math.log(share) + 87) + within))
 
 
 def test_ends_of_other_names_change_nothing(tokenizers):

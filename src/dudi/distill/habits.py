@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+from torch import nn
 from transformers import TrainingArguments
 
 from dudi.distill.arguments import DudiConfig
@@ -62,6 +65,19 @@ def as_config(args: TrainingArguments | None) -> DudiConfig:
         )
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(args) if field.init}
     return DudiConfig(**{name: value for name, value in values.items() if name not in _MUST_STAY_OFF})
+
+
+def warn_of_rounding(model: nn.Module) -> None:
+    """Warn where trained weights are in 16 bits: a model object comes in its files' precision, a name as float32."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    coarse = {one.dtype for one in trained if one.dtype in (torch.bfloat16, torch.float16)}
+    if coarse:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in coarse))
+        warnings.warn(
+            f"model: its trained weights are {names}, which rounds small steps away; load it with dtype=torch.float32, "
+            "or give its name (student.dtype in a recipe). The key dtype is what 16 bits are computed with",
+            stacklevel=3,
+        )
 
 
 def as_name(model: T | Path) -> T | str:

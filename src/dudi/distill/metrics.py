@@ -150,15 +150,16 @@ class Masses:
     """What two models with different tokenizers hold of the end of the turn, and outside of their common events.
 
     Args:
-        end: Number of the cell of the end of turn; OTHER is the one after the last shared spelling.
+        end: Number of the cell of the end of turn.
+        other: That of OTHER, which is the last, where there is one.
         device: Where the sums are kept.
 
     Attributes:
         sums: (5,) probabilities of the end (student, teacher) and of OTHER (student, teacher), number of positions.
     """
 
-    def __init__(self, end: int, device: torch.device) -> None:
-        self.end = end
+    def __init__(self, end: int, other: int, device: torch.device) -> None:
+        self.end, self.other = end, other
         self.sums = torch.zeros(5, device=device)
 
     def observing(self, then: Observer | None) -> Observer:
@@ -168,7 +169,7 @@ class Masses:
             if isinstance(teacher, TopTokens):
                 raise RuntimeError("across tokenizers a teacher's whole distribution is needed")
             parts = [side[:, self.end].exp().sum() for side in (student, teacher)]
-            parts += [side[:, self.end + 1 :].exp().sum() for side in (student, teacher)]
+            parts += [side[:, self.other :].exp().sum() for side in (student, teacher)]
             self.sums += torch.stack([*parts, parts[0].new_tensor(float(len(student)))]).float()
             if then is not None:
                 then(rows, student, teacher)

@@ -91,7 +91,9 @@ def _score(
         owner = owners(batch, args.on_policy_kind, languages)
         watch = Watch(batch.watched, watched.labels, owner, len(languages), args.overlap_k)
         watched.observer = watch.observe
-    masses = Masses(0 if heads.events is None else heads.events.events.end, heads.student.weight.device)
+    events = None if heads.events is None else heads.events.events
+    end, other = (0, 0) if events is None else (events.end, len(events.cells))
+    masses = Masses(end, other, heads.student.weight.device)
     for own in rows.values():
         if own.events is not None:
             own.observer = masses.observing(own.observer)

@@ -33,7 +33,7 @@ from dudi.distill.by_language import balance
 from dudi.distill.collect import Collector
 from dudi.distill.dataset import MAX_REJECTED_SHARE, Records
 from dudi.distill.engines import student_engine, vllm_engine
-from dudi.distill.habits import as_config, as_name, refuse_habits
+from dudi.distill.habits import as_config, as_name, refuse_habits, warn_of_rounding
 from dudi.distill.passes import judge_all, losses_of
 from dudi.distill.row_trainer import RowTrainer, listed
 from dudi.distill.served import ServedTeacher
@@ -79,7 +79,8 @@ class DudiTrainer(RowTrainer):
         trainer.train()
 
     Args:
-        model: The student: a model, a `PeftModel`, or a name or folder to load.
+        model: The student: a model, a `PeftModel`, or a name or folder to load, in float32. A model's precision is left
+            as it is; trained weights in 16 bits are warned of.
         teacher_model: The teacher, a name or folder, or a `ServedTeacher`; None for methods without one, and where
             `teachers` are given.
         args: The run's keys; plain `TrainingArguments` are converted, as TRL's SFT trainer does.
@@ -88,7 +89,8 @@ class DudiTrainer(RowTrainer):
         eval_dataset: The same, for evaluation during training; several of them as a dict or a `DatasetDict`.
         processing_class: The student's tokenizer, or its processor; loaded from the student's name when None.
         callbacks: As in `Trainer`.
-        peft_config: Train an adapter of this kind.
+        peft_config: Train an adapter of this kind. `save_model` writes it; after a cold start, which is merged into the
+            base, it writes the whole model instead, for nobody else has that base.
         teacher_processing_class: The teacher's tokenizer; loaded from the teacher's name, else the student's. Of
             several teachers by their keys, or one for all.
         teachers: Several teachers instead of `teacher_model`: by language, by the value of a row's `teacher`, and
@@ -167,6 +169,8 @@ class DudiTrainer(RowTrainer):
                 "FSDP and DeepSpeed give one teacher without them"
             )
         check_reference(args, self.model)
+        if stage is None and args.process_index == 0:  # a stage's trainer is given the model of the run's
+            warn_of_rounding(self.model)
         if self.is_fsdp_enabled and not isinstance(parts.teacher, ServedTeacher | None):
             shard_frozen(parts.teacher, self.accelerator)
         self.add_callback(StepHooks(self))

@@ -247,12 +247,32 @@ def _complete(part: _Part, other: Tensor) -> Tensor:
     return completed.index_put(place, part.log_probs[above].to(other.dtype))
 
 
-def _divergence(student: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
-    """Of log-probabilities (C, P), tempered -> (P,)."""
+def _divergence(student: Tensor, teacher: Tensor, distance: Distance, unwritable: int | None = None) -> Tensor:
+    """Of log-probabilities (C, P), tempered -> (P,).
+
+    Forward KL would charge the teacher's mass on an event that the student has no token for at -log 0. There it is that
+    of all other events, P_T(not e) D(P_T | not e, P_S): by the chain rule the whole of it but for that charge, which no
+    student can lower.
+
+    Args:
+        student: The student's log-probabilities.
+        teacher: The teacher's.
+        distance: Which divergence.
+        unwritable: The last event's number, where the student has no token for it.
+    """
+    if unwritable is not None:
+        unheld = student[unwritable] < EMPTY / 2  # a longer token may have promised it all the same
     if distance.temperature != 1.0:
         student = torch.log_softmax(student / distance.temperature, 0)
         teacher = torch.log_softmax(teacher / distance.temperature, 0)
-    return log_prob_divergence(student, teacher, distance.kind, distance.beta, dim=0)
+    if unwritable is None or distance.kind != "forward_kl":
+        return log_prob_divergence(student, teacher, distance.kind, distance.beta, dim=0)
+    others, last = (
+        log_prob_divergence(student[part], teacher[part], distance.kind, distance.beta, dim=0)
+        for part in (slice(unwritable), slice(unwritable, None))
+    )
+    rest = (1 - teacher[unwritable].exp()).clamp_min(0.0)
+    return others + torch.where(unheld, torch.special.entr(rest), last)
 
 
 def _two_events(judged: _Judged, tile: Tile, side: TileRows) -> Tensor:
@@ -263,23 +283,25 @@ def _two_events(judged: _Judged, tile: Tile, side: TileRows) -> Tensor:
     return torch.stack([goes_on, torch.log(-torch.expm1(goes_on))]).to(event.dtype)
 
 
-def _place_divergence(student: _Judged, teacher: _Judged, tile: Tile, distance: Distance) -> Tensor:
+def _place_divergence(
+    student: _Judged, teacher: _Judged, tile: Tile, distance: Distance, unwritable: int | None
+) -> Tensor:
     """(P,) in nats."""
     if not len(tile.student.owners) + len(tile.teacher.owners) + len(tile.split):
-        return _divergence(student.cells, teacher.cells, distance)
+        return _divergence(student.cells, teacher.cells, distance, unwritable)
     values = student.cells.new_zeros(len(tile.places))
     ours, theirs = tile.student, tile.teacher
     both, columns = _common_borders(tile)
-    values = values.index_put(
-        (both,), _divergence(student.cells[:, columns[0]], teacher.cells[:, columns[1]], distance)
-    )
+    shared = _divergence(student.cells[:, columns[0]], teacher.cells[:, columns[1]], distance, unwritable)
+    values = values.index_put((both,), shared)
     if len(theirs.insides):
         other = student.cells[:, torch.searchsorted(ours.borders, theirs.insides)]
         completed = _complete(teacher.part, other.detach())
-        values = values.index_put((theirs.insides,), _divergence(other, completed, distance))
+        values = values.index_put((theirs.insides,), _divergence(other, completed, distance, unwritable))
     if len(ours.insides):
         other = teacher.cells[:, torch.searchsorted(theirs.borders, ours.insides)]
-        values = values.index_put((ours.insides,), _divergence(_complete(student.part, other), other, distance))
+        completed = _complete(student.part, other)
+        values = values.index_put((ours.insides,), _divergence(completed, other, distance, unwritable))
     if len(tile.split):
         chunks = _two_events(student, tile, ours), _two_events(teacher, tile, theirs)
         values = values.index_add(0, tile.split, _divergence(*chunks, distance))
@@ -304,12 +326,15 @@ class EventLoss:
         events: As given.
         student: The student's tokens by cell.
         teacher: The teacher's.
+        unwritable: The number of OTHER, where the teacher alone has tokens in it; else None.
     """
 
     def __init__(self, events: SharedEvents, device: torch.device | str = "cpu") -> None:
         other = len(events.cells)
-        count = other + bool((events.student_cells == other).any() or (events.teacher_cells == other).any())
+        ours, theirs = ((cells == other).any() for cells in (events.student_cells, events.teacher_cells))
+        count = other + bool(ours or theirs)
         self.events = events
+        self.unwritable = other if theirs and not ours else None
         self.student = Cells.of(events.student_cells, count, device)
         self.teacher = Cells.of(events.teacher_cells, count, device)
 
@@ -328,7 +353,7 @@ class EventLoss:
             _, columns = _common_borders(tile)
             rows = tile.student.rows[columns[0]]
             observer(rows, student.cells.detach()[:, columns[0]].t(), teacher.cells.detach()[:, columns[1]].t())
-        return _place_divergence(student, teacher, tile, distance)
+        return _place_divergence(student, teacher, tile, distance, self.unwritable)
 
     def weighted(
         self,

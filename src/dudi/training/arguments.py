@@ -46,7 +46,9 @@ class RunArguments(RunKeys, TrainingArguments):
                 setattr(self, name, os.path.expanduser(given))
                 if not Path(getattr(self, name)).is_file():  # it is read once models are loaded
                     raise ConfigError(f"{name}: there is no file {given}")
-        self.use_cpu = self.use_cpu or (self.bf16 and device_type() == "cpu")  # transformers wants to be told
+        several = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+        # transformers wants to be told; processes that a launcher started would not join, each a run of its own.
+        self.use_cpu = self.use_cpu or ((self.bf16 or several) and device_type() == "cpu")
         if self.use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
             # transformers gives `ddp_timeout` to processes on GPUs alone; those on CPUs would wait half an hour for one
             # that died before they met. It makes the state anew, and the process group stays.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,13 @@ class LoggedTrainer(SealedTrainer):
     ) -> TrainOutput:
         """Find the checkpoint to go on from, prepare, take the steps.
 
+        Args:
+            resume_from_checkpoint: True goes on from the newest whole checkpoint, a path from that one; None starts
+                anew, and says so where there is one. Checkpoints are `checkpoints/step-N` of `output_dir`, which
+                transformers' `get_last_checkpoint` does not find.
+            trial: As in `Trainer`.
+            ignore_keys_for_eval: As in `Trainer`.
+
         Raises:
             ConfigError: the checkpoint is not whole, or belongs to another run; another process works in the folder.
             Interrupted: a signal asked to stop; a checkpoint is saved.
@@ -148,8 +156,17 @@ class LoggedTrainer(SealedTrainer):
 
     def _find_start(self, wanted: str | bool | None) -> Path | None:
         """The checkpoint to go on from; True is the newest whole one."""
+        if not wanted:
+            newest, _ = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
+            if newest is not None and self.args.process_index == 0:
+                warnings.warn(
+                    f"{newest} is there, and this run starts anew beside it: "
+                    "train(resume_from_checkpoint=True) goes on from it",
+                    stacklevel=4,
+                )
+            return None
         if wanted is not True:
-            return Path(wanted) if wanted else None
+            return Path(wanted)
         newest, skipped = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
         if newest is None:
             raise ConfigError(f"{self.checkpoint_root}: no whole checkpoint {'; '.join(skipped)}".rstrip())
