@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,8 @@ class LoggedTrainer(SealedTrainer):
         Raises:
             ConfigError: with the numbers.
         """
-        args, rows = self.args, 0 if self.train_dataset is None else len(self.train_dataset)
+        args, dataset = self.args, self.train_dataset
+        rows = len(dataset) if isinstance(dataset, Sized) else 0
         split = getattr(args.accelerator_config, "split_batches", False)  # then a batch is that of all processes
         batch = args.train_batch_size * (1 if split else args.world_size)
         if args.dataloader_drop_last and 0 < rows < batch:
