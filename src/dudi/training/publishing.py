@@ -138,31 +138,43 @@ class PublishingTrainer(Trainer):
 
     def create_model_card(
         self,
-        model_name: str | None = None,
-        dataset_name: str | None = None,
+        language: str | None = None,
+        license: str | None = None,
         tags: str | list[str] | None = None,
-        **about: Any,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+        *,
+        dataset_name: str | None = None,
     ) -> None:
-        """Write `README.md` of a run in Python: arguments as in TRL's trainers, and what `Trainer`'s takes beside them.
+        """Write `README.md` of a run in Python: arguments as `Trainer`'s, and `dataset_name` as in TRL's trainers.
 
         `dudi train` and `dudi report` write a fuller one, from the recipe.
-
-        Args:
-            model_name: The model's; the folder's name when None.
-            dataset_name: What it was trained on.
-            tags: For the hub, beside our own.
-            about: As in `Trainer`.
         """
         if self.is_world_process_zero():
-            text = self._card(model_name=model_name, dataset_name=dataset_name, tags=tags, **about)
+            text = self._card(
+                dataset_name,
+                tags,
+                language=language,
+                license=license,
+                model_name=model_name,
+                finetuned_from=finetuned_from,
+                tasks=tasks,
+                dataset_tags=dataset_tags,
+                dataset=dataset,
+                dataset_args=dataset_args,
+            )
             write_text(self.args.folder / CARD, text)
 
     def _card(self, dataset_name: str | None = None, tags: str | list[str] | None = None, **about: Any) -> str:
         """`Trainer`'s card, which knows of no method and takes a student from a folder for one made from scratch."""
         given = [tags] if isinstance(tags, str) else list(tags or [])
         about |= {"tags": [*dict.fromkeys((*given, *self._tag_names))]}
-        about.setdefault("dataset", dataset_name)
-        base = Path(self.inner_model().config.name_or_path)
+        about["dataset"] = about.get("dataset") or dataset_name
+        base = Path(self.inner_model().config.name_or_path or "")
         summary = TrainingSummary.from_trainer(self, **about)
         start = f" from {base.name}" if summary.finetuned_from is None and base.name else ""
         text = summary.to_model_card().replace("trained from scratch on", f"trained{start} on", 1)
