@@ -113,3 +113,18 @@ def test_a_run_of_the_command_line_sends_its_recipe_and_its_card(uploads, tmp_pa
     for sent in uploads:
         says_nothing_of_the_rows(sent.folder)
     assert "hub      me/org/name" in capsys.readouterr().out
+
+
+def test_a_card_in_python_takes_what_trl_takes_and_names_the_method(tmp_path, tokenizer):
+    make_model(seed=1).save_pretrained(tmp_path / "small-student")
+    args = make_args(tmp_path / "run", "sft")
+    trainer = DudiTrainer(tmp_path / "small-student", None, args, ROWS[:8], processing_class=tokenizer)
+    trainer.create_model_card(model_name="mine", dataset_name="me/rows", tags="thai")
+    text = (tmp_path / "run" / "README.md").read_text()
+    assert "# mine" in text and "trained from small-student on the me/rows dataset." in text
+    assert "\nIt was trained with dudi's method `sft`.\n\n## Model description" in text
+    assert all(f"- {tag}\n" in text.partition("---\n\n")[0] for tag in ("thai", "dudi"))
+    trainer.create_model_card()
+    text = (tmp_path / "run" / "README.md").read_text()
+    assert "# run" in text and "trained from small-student." in text
+    assert "scratch" not in text and "unknown" not in text

@@ -109,7 +109,6 @@ class DudiTrainer(RowTrainer):
         DataError: no row is left, or too many are bad.
     """
 
-    _tag_names = ("dudi",)
     args: DudiConfig
     cold_start_key: str | None = None
 
@@ -285,6 +284,10 @@ class DudiTrainer(RowTrainer):
     def chat(self) -> ChatFormat:
         """The student's, which says where `generate` has to stop."""
         return self.setup.student_format
+
+    def trained_with(self) -> str:
+        """The method's name."""
+        return f"dudi's method `{self.args.method}`"
 
     def logs(self) -> Sequence[RunLog]:
         """The samples beside the metrics."""

@@ -16,6 +16,7 @@ from transformers.utils.hub import hf_api
 
 from dudi.data.chat import ChatFormat
 from dudi.errors import ConfigError
+from dudi.files import write_text
 from dudi.models.adapters import base_weights, check_adapter, innermost, is_adapted, merged, save_adapter
 from dudi.models.image_text import copy_processor
 from dudi.models.sharding import whole_weights
@@ -36,6 +37,7 @@ class PublishingTrainer(Trainer):
     args: RunArguments
     model: nn.Module
     model_wrapped: nn.Module
+    _tag_names: tuple[str, ...] = ("dudi",)
     base_changed: bool = False
     """Whether this run has changed what lies under the trained adapter: a cold start was merged into it."""
     _base_beside: Path | None = None
@@ -130,6 +132,55 @@ class PublishingTrainer(Trainer):
             tokenizer.save_pretrained(folder)
         copy_processor(self.inner_model(), folder)
 
+    def trained_with(self) -> str:
+        """What the card says of how the model was made."""
+        return "dudi"
+
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+        *,
+        dataset_name: str | None = None,
+    ) -> None:
+        """Write `README.md` of a run in Python: arguments as `Trainer`'s, and `dataset_name` as in TRL's trainers.
+
+        `dudi train` and `dudi report` write a fuller one, from the recipe.
+        """
+        if self.is_world_process_zero():
+            text = self._card(
+                dataset_name,
+                tags,
+                language=language,
+                license=license,
+                model_name=model_name,
+                finetuned_from=finetuned_from,
+                tasks=tasks,
+                dataset_tags=dataset_tags,
+                dataset=dataset,
+                dataset_args=dataset_args,
+            )
+            write_text(self.args.folder / CARD, text)
+
+    def _card(self, dataset_name: str | None = None, tags: str | list[str] | None = None, **about: Any) -> str:
+        """`Trainer`'s card, which knows of no method and takes a student from a folder for one made from scratch."""
+        given = [tags] if isinstance(tags, str) else list(tags or [])
+        about |= {"tags": [*dict.fromkeys((*given, *self._tag_names))]}
+        about["dataset"] = about.get("dataset") or dataset_name
+        base = Path(self.inner_model().config.name_or_path or "")
+        summary = TrainingSummary.from_trainer(self, **about)
+        start = f" from {base.name}" if summary.finetuned_from is None and base.name else ""
+        text = summary.to_model_card().replace("trained from scratch on", f"trained{start} on", 1)
+        text = text.replace(" on an unknown dataset.", ".", 1)
+        return text.replace("\n## ", f"\nIt was trained with {self.trained_with()}.\n\n## ", 1)
+
     # ---- the hub
 
     def push_to_hub(
@@ -197,8 +248,7 @@ class PublishingTrainer(Trainer):
             self._save(str(folder), state_dict=weights)
             stage_beside(self.args.folder, folder, logs=self.args.hub_logs)
             if not (self.args.folder / CARD).is_file():
-                summary = TrainingSummary.from_trainer(self, model_name=about.pop("model_name", None), **about)
-                (folder / CARD).write_text(summary.to_model_card(), encoding="utf-8")
+                (folder / CARD).write_text(self._card(**about), encoding="utf-8")
 
         self.write_once(fill)
         return folder
