@@ -250,7 +250,7 @@ def _load_student(
     model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None
 ) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
     """The student's name, the student and its tokenizer."""
-    name = model if isinstance(model, str) else str(innermost(model).config.name_or_path)
+    name = model if isinstance(model, str) else str(innermost(model).config.name_or_path or "")
     if not name and tokenizer is None:
         raise ConfigError("processing_class: the student is an object without a name to find it by; give its tokenizer")
     name = name or "the student"
