@@ -268,3 +268,8 @@ def test_wrong_usage(tmp_path):
         run(tmp_path, [{"instruction": "a", "output": ""}], language="id", max_rejected_share=1.0)
     with pytest.raises(DataError, match="empty"):
         run(tmp_path, "", name="in.csv", language="id")
+
+
+def test_a_folder_to_convert_is_told_from_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        convert(tmp_path, tmp_path / "out.jsonl")

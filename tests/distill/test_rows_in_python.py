@@ -91,6 +91,19 @@ def test_rows_and_records_keep_their_order(tmp_path, tokenizer):
     assert [example.row.id for example in trainer.setup.train.examples] == ["1", "2", "3"]
 
 
+def test_a_language_without_a_wording_is_trained_where_nothing_is_asked_for_in_words(tmp_path, tokenizer):
+    rows = [row(n, language="sw") for n in range(4)]
+    trainer = make_trainer(tmp_path, tokenizer, rows, "gkd", languages=["sw"])
+    assert {example.row.language for example in trainer.setup.train.examples} == {"sw"}
+    with pytest.raises(ConfigError, match=r"languages: unknown language 'sw'.*\n.*DUDI_LANGUAGES_DIR"):
+        make_trainer(tmp_path / "dudi", tokenizer, rows, "dudi", languages=["sw"])
+
+
+def test_a_student_without_a_name_needs_its_tokenizer(tmp_path):
+    with pytest.raises(ConfigError, match="processing_class: the student is an object without a name"):
+        make_trainer(tmp_path, None)
+
+
 # ---- bad rows
 
 

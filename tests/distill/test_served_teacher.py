@@ -240,7 +240,7 @@ def test_what_vllm_takes_by_default_is_too_little(tmp_path, folder):
         ({"teacher_cache": "kept"}, "teacher_cache: keeps a teacher's states"),
         ({"teacher_top_k": 447}, "teacher_top_k: 447 of the 448 ids"),
         ({"teacher_top_k": 8}, "teacher_top_k: overlap_k needs 16 at least"),
-        ({"teacher_max_length": 5000}, "max_new_tokens after its longest prompt makes some of 5,009"),
+        ({"teacher_max_length": 5000}, r"after a prompt of teacher_max_length \(5,000\) makes some of 5,009"),
     ],
 )
 def test_keys_that_need_more_than_a_server_gives(keys, said, tmp_path, folder, server):

@@ -295,7 +295,7 @@ def test_the_choice_is_the_same_in_another_process():
     ("mode", "languages", "exclude", "message"),
     [
         ("crosslingual", SEA, (), r"verbalizer: 'crosslingual' is not one of .*\(did you mean 'cross_lingual'\?\)"),
-        ("none", ["id", "tha"], (), r"languages: unknown language 'tha' \(did you mean 'th'\?\)"),
+        ("multilingual", ["id", "tha"], (), r"languages: unknown language 'tha' \(did you mean 'th'\?\)"),
         ("none", [], (), "languages: name at least one"),
         ("none", "th", (), r"languages: give a list of codes, such as \[th\]"),
         ("cross_lingual", SEA, ["eng"], r"exclude_targets: unknown language 'eng' \(did you mean 'en'\?\)"),

@@ -13,6 +13,7 @@ import pytest
 
 from dudi.command import Kinds, Parser, Verb, words_of
 from dudi.errors import ConfigError, DataError, EnvironmentFault, NumericError, nearest
+from dudi.languages import registry
 from dudi.program import cli
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,20 @@ def test_help_is_fast_and_without_torch():
     assert min(seconds) < 0.5
     for verb in ("quickstart", "prepare", "train", "plan", "report", "stack", "ls", "env"):
         assert f"  {verb} " in done.stdout
+
+
+def test_languages_of_a_folder_are_listed_and_others_refused_before_rows_are_read(tmp_path, monkeypatch, capsys):
+    own = Path(registry.__file__).with_name("templates") / "id.toml"
+    changed = own.read_text("utf-8").replace('code = "id"', 'code = "jv"')
+    (tmp_path / "jv.toml").write_text(changed.replace("[names]", '[names]\njv = "bahasa Jawa"'), "utf-8")
+    monkeypatch.setenv("DUDI_LANGUAGES_DIR", str(tmp_path))
+    assert cli.main(["ls", "languages"]) == 0
+    assert capsys.readouterr().out.split() == [*registry.BUILT_IN, "jv"]
+    for method in ("sft", "dudi"):
+        words = [f"method={method}", "languages=[sw]", *(["teacher=none"] if method == "dudi" else [])]
+        (tmp_path / "r.yaml").write_text("student: none\ndata: nowhere.jsonl\n", "utf-8")
+        assert cli.main(["train", str(tmp_path / "r.yaml"), "--output", str(tmp_path / method), *words]) == 2
+        assert "unknown language 'sw'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from dudi.training.checkpoints import (
     set_aside_after,
     verify,
 )
+from dudi.training.run_folder import starting_point
 from helpers import make_model
 
 
@@ -384,3 +385,17 @@ class TestHashedOnce:
         os.replace(other, file)
         with pytest.raises(ConfigError, match=r"notes\.txt"):
             verify(old)
+
+
+def test_what_is_named_to_go_on_from_and_is_no_checkpoint_is_said_with_those_that_there_are(tmp_path):
+    step = tmp_path / "run" / "checkpoints" / "step-10"
+    with pytest.raises(ConfigError, match=r"nope: no such folder; the run has none yet"):
+        starting_point(tmp_path / "run", str(tmp_path / "nope"), ["sft"])
+    step.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=f"nope: no such folder; name one: {re.escape(str(step))}"):
+        starting_point(tmp_path / "run", str(tmp_path / "nope"), ["sft"])
+    for folder in (step.parent, step.parent.parent):
+        with pytest.raises(ConfigError, match=f"holds checkpoints and is none; name one: {re.escape(str(step))}"):
+            starting_point(tmp_path / "run", str(folder), ["sft"])
+    with pytest.raises(ConfigError, match="not a whole checkpoint"):
+        starting_point(tmp_path / "run", str(step), ["sft"])

@@ -150,7 +150,8 @@ def keys_of(arguments: type[RunArguments]) -> Mapping[str, TrainingKey]:
     from transformers import TrainingArguments
 
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
-    hints, rules = hints_of(arguments), rules_of(arguments)
+    kind: Any = arguments
+    hints, rules = hints_of(kind), rules_of(arguments)
     keys = []
     for field in dataclasses.fields(arguments):
         if field.name in rules and field.name not in REFUSED:

@@ -90,6 +90,8 @@ def convert(
     """
     if language is not None and detect_language:
         raise ConfigError("language and detect_language: give one of them")
+    if input.is_dir():
+        raise ConfigError(f"{input}: is a folder; name a file in it (`dudi train` reads folders of rows as they are)")
     if not input.is_file():
         raise ConfigError(f"{input}: no such file")
     if output.exists() and output.samefile(input):

@@ -15,7 +15,7 @@ from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.languages.registry import load_languages
+from dudi.languages.registry import check_codes, load_languages
 from dudi.training.arguments import training_dtype
 from dudi.training.interrupts import Interrupts
 
@@ -32,9 +32,14 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
     """The training and the evaluation rows; rejected ones are shown.
 
     Raises:
+        ConfigError: `languages` names one that is not known.
         DataError: too many rows are bad, or none is left.
     """
     data, rejections = config.data, Rejections()
+    try:
+        check_codes(args.languages, load_languages(), "languages")
+    except ConfigError as error:
+        raise ConfigError(config.placed(str(error))) from error
     # Without the key, every language of the data is trained: its default is that of the verbalizer's targets.
     only = None if config.origin("languages") == "default" else args.languages
     options = _row_options(config, args, rejections)

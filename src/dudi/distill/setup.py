@@ -34,7 +34,7 @@ from dudi.distill.teacher_setup import (
 from dudi.distill.teachers import Teacher, Teachers
 from dudi.distill.verbalizer import Verbalizer, pivots_of
 from dudi.errors import ConfigError, DataError
-from dudi.languages.registry import load_languages
+from dudi.languages.registry import check_codes, load_languages
 from dudi.models.adapters import innermost
 from dudi.models.image_text import tokenizer_in
 from dudi.models.limits import check_ids, check_length
@@ -104,6 +104,8 @@ def build_setup(
         DataError: no row is left.
     """
     notes: list[str] = []
+    if args.verbalizer != "none":
+        check_codes(args.languages, load_languages(), "languages")
     given, names = merge_keys(
         teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
     )
@@ -210,11 +212,15 @@ def _check_lengths(
     check_length(student, args.max_length, "the student", "max_length")
     check_length(student, longest + rolled_out, "the student", "max_new_tokens after the longest prompt")
     longest = max((len(example.teacher_prompt) for example in examples), default=0)
-    longest = max(longest, args.teacher_max_length if args.verbalizer != "none" and rolled_out else 0)
+    verbalized = args.teacher_max_length if args.verbalizer != "none" and rolled_out else 0
+    what = "max_new_tokens after its longest prompt"
+    if verbalized > longest:
+        what = f"max_new_tokens ({rolled_out:,}) after a prompt of teacher_max_length ({verbalized:,})"
+    longest = max(longest, verbalized)
     for teacher in teachers:
         check = teacher.check_length if isinstance(teacher, ServedTeacher) else partial(check_length, teacher)
         check(args.max_length, "the teacher", "max_length")
-        check(longest + rolled_out, "the teacher", "max_new_tokens after its longest prompt")
+        check(longest + rolled_out, "the teacher", what)
 
 
 def _read(
@@ -244,7 +250,10 @@ def _load_student(
     model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None
 ) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
     """The student's name, the student and its tokenizer."""
-    name = model if isinstance(model, str) else str(innermost(model).config.name_or_path or "the student")
+    name = model if isinstance(model, str) else str(innermost(model).config.name_or_path or "")
+    if not name and tokenizer is None:
+        raise ConfigError("processing_class: the student is an object without a name to find it by; give its tokenizer")
+    name = name or "the student"
     own = load_tokenizer(name) if tokenizer is None else tokenizer_in(tokenizer)
     return name, load_model(model) if isinstance(model, str) else model, own
 

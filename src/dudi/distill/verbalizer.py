@@ -77,7 +77,8 @@ class Verbalizer:
         self.mode = _mode(mode)
         self.seed = seed
         self.known = load_languages(languages_dir)
-        self.languages = _codes(languages, self.known, "languages")
+        # Without a verbalizer nothing is asked for in words: rows of any language are trained.
+        self.languages = _codes(languages, languages if self.mode == "none" else self.known, "languages")
         if not self.languages:
             raise ConfigError("languages: name at least one training language")
         self.exclude_targets = _codes(exclude_targets, self.known, "exclude_targets")
@@ -227,7 +228,7 @@ def _mode(mode: str) -> Mode:
     raise ConfigError(f"verbalizer: '{mode}' is not one of {', '.join(MODES)}{did_you_mean(mode, MODES)}")
 
 
-def _codes(codes: Sequence[str], known: Mapping[str, Language], key: str) -> tuple[str, ...]:
+def _codes(codes: Sequence[str], known: Iterable[str], key: str) -> tuple[str, ...]:
     """The codes without repeats, in a fixed order."""
     if isinstance(codes, str):
         raise ConfigError(f"{key}: give a list of codes, such as [{codes}], not the text '{codes}'")

@@ -250,9 +250,11 @@ def head_of(model: PreTrainedModel) -> Head:
     """
     layer = model.get_output_embeddings()
     # A wrapper of whole modules or of single tokens shows the weight in force; an adapter's layer its base's.
-    if layer is None or type(layer).__module__.startswith("peft.tuners") or layer.weight.dim() != 2:
+    adapted = type(layer).__module__.startswith("peft.tuners")
+    kind = f"{'an adapter of peft, ' if adapted else ''}{type(layer).__name__}"
+    if layer is None or adapted or layer.weight.dim() != 2:
         raise ConfigError(
-            f"{type(model).__name__}: its output layer is {type(layer).__name__}, and dudi needs a plain linear one; "
+            f"{type(model).__name__}: its output layer is {kind}, and dudi needs a plain linear one; "
             "leave lm_head out of the adapter's target modules"
         )
     return head_on(layer, model.config.get_text_config())

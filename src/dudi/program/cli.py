@@ -259,9 +259,9 @@ def _ls(given: argparse.Namespace) -> int:
 
 
 def _languages() -> Iterable[str]:
-    from dudi.languages.registry import LANGUAGES
+    from dudi.languages.registry import load_languages
 
-    return LANGUAGES
+    return load_languages()
 
 
 def _recipes() -> Iterable[str]:

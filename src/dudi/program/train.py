@@ -99,10 +99,11 @@ def finish(loaded: Loaded) -> None:
     say("  ".join(f"{key.removeprefix('loss/')} {value:.3g}" for key, value in shown.items()))
     say("\n".join(phase_lines(read_run(folder))))
     place = shlex.quote(str(folder))
+    samples = "; rollouts in samples.jsonl" if read_jsonl(folder / "samples.jsonl") else ""
     say(
         f"report   {place}/report.html\n"
         f"model    {place}/model  (transformers chat {place}/model)\n"
-        f"metrics  {place}/metrics.jsonl  (a line per step; rollouts in samples.jsonl)\n"
+        f"metrics  {place}/metrics.jsonl  (a line per step{samples})\n"
         f"card     {place}/README.md"
     )
 

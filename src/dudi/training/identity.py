@@ -74,7 +74,8 @@ def check_identity(
     more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
     raise ConfigError(
         f"{what} belongs to a run with other settings ({'; '.join(shown)}{more}); use another --output, "
-        f"--resume never, or --allow-changed {','.join(differing[:SHOWN])}"
+        f"--resume never, or --allow-changed {','.join(differing[:SHOWN])} (in Python another output_dir, or "
+        "trainer.allow_changed)"
     )
 
 

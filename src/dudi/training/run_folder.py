@@ -85,10 +85,15 @@ def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | No
         own: The stages that the run may have.
 
     Raises:
-        ConfigError: the path holds no whole checkpoint, or the folder holds a run of another method.
+        ConfigError: the path is not there or holds no whole checkpoint, or the folder holds a run of another method.
     """
     if resume not in ("auto", "never"):
         path = Path(resume)
+        inside = [*_steps_in(path), *_steps_in(path / "checkpoints")]
+        if inside or not path.is_dir():
+            what = "holds checkpoints and is none" if inside else "no such folder"
+            there = ", ".join(map(str, inside or _steps_in(folder / "checkpoints")))
+            raise ConfigError(f"--resume: {path}: {what}; {f'name one: {there}' if there else 'the run has none yet'}")
         checkpoints.verify(path)
         return path
     if resume == "never":
@@ -106,6 +111,10 @@ def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | No
             f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
         )
     return newest
+
+
+def _steps_in(root: Path) -> list[Path]:
+    return sorted(root.glob("step-*"), key=lambda step: (len(step.name), step.name))
 
 
 def is_finished(folder: Path, digest: str) -> bool:
