@@ -246,8 +246,12 @@ class StackConfig(Recipe):
     @property
     def named_places(self) -> dict[str, str | None]:
         """What the stage reads, by the recipe's keys: names of models and of rows, which may be paths."""
-        parts = {"encoder": self.encoder, "llm": self.llm, "start": self.start, "teacher": self.teacher}
-        models = {f"{name}.model": part.model for name, part in parts.items()}
+        models = {
+            "encoder.model": self.encoder.model,
+            "llm.model": self.llm.model,
+            "start.model": self.start.model,
+            "teacher.model": self.teacher.model,
+        }
         rows = ("train", "eval", "parallel", "bitext")
         return models | {f"data.{name}": getattr(self.data, name) for name in rows}
 
