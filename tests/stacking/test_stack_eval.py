@@ -179,7 +179,7 @@ def test_scores_stand_on_the_card_of_each_run(place, tmp_path, capsys):
     assert "2 seeds" in capsys.readouterr().out
     assert main(["report", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "Report of one evaluation" in page
+    assert "What dudi has asked" in page
     assert "Accuracy, by language" in page
     assert main([*words[:2], f"{place}/stack-1/model", *words[3:], "--card"]) == 2
     assert "is no run of dudi stack, and has no card" in capsys.readouterr().err

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from dudi.command import output_folder, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, LM_EVAL, check_options, find, takers_of
+from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, check_options, find, takers_of
 from dudi.evaluation.entry import Trained, Wanted
 from dudi.evaluation.records import ANSWERS, FILE
-from dudi.program.lm_eval import AUTO, batch_size, lm_eval_arguments, one_seed
+from dudi.program.lm_eval import AUTO, batch_size, check_batch_size, lm_eval_arguments, one_seed
 from dudi.program.seahelm_options import seahelm_arguments
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _answering_arguments(group: argparse._ArgumentGroup) -> None:
     add("--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: 64; of files 256)")
     add("--seeds", type=whole_number(1), metavar="N", help="the seeds 0 to N - 1")
     add("--seed", type=one_seed, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
-    size = f"questions at a time (default: {batch}; {LM_EVAL.name}: fewer where memory runs out)"
+    size = f"questions at a time (default: {batch}); auto: fewer where memory runs out"
     add("--batch-size", "-b", type=batch_size, metavar="N|auto", help=size)
 
 
@@ -154,9 +154,7 @@ def check_numbers(given: argparse.Namespace) -> None:
     """
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
-    other = next((name for name in benchmarks_of(given) if name != LM_EVAL.name), None)
-    if given.batch_size == AUTO and other is not None:
-        raise ConfigError(f"--batch-size {AUTO}: is for {LM_EVAL.name}; give a number for {other}")
+    check_batch_size(given.batch_size, benchmarks_of(given))
     if given.limit is not None and not any("limit" in find(name).options for name in benchmarks_of(given)):
         if given.limit != int(given.limit):
             raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {takers_of('limit')}")

@@ -158,6 +158,17 @@ def batch_size(text: str) -> int | str:
     return whole_number(1)(text)
 
 
+def check_batch_size(size: int | str, names: Sequence[str]) -> None:
+    """Refuse `AUTO` where another benchmark is asked too.
+
+    Raises:
+        ConfigError: with its name.
+    """
+    other = next((name for name in names if name != LM_EVAL.name), None)
+    if size == AUTO and other is not None:
+        raise ConfigError(f"--batch-size {AUTO}: is for {LM_EVAL.name}; give a number for {other}")
+
+
 def one_seed(text: str) -> int:
     """A seed; also lm_eval's `0,1234,1234,1234`, of Python, NumPy, torch and the examples, of which dudi has one.
 

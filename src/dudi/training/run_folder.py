@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -43,9 +44,9 @@ def check_output(folder: Path, resume: str, named: Mapping[str, str | None]) -> 
     Raises:
         ConfigError: with what lies there, and what to do.
     """
-    place = folder.resolve()
+    place = Path(os.path.realpath(folder))  # which no loop of links stops
     for key, name in named.items():
-        path = Path(name).expanduser().resolve() if name else None
+        path = Path(os.path.realpath(Path(name).expanduser())) if name else None
         if path is None or not path.exists() or not path.is_relative_to(place):
             continue
         if path == place:
