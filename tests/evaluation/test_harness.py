@@ -15,7 +15,7 @@ from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.harness.names import Named, language_of, named_tasks, suffixes, told_apart
 from dudi.evaluation.harness.questions import Options, choose_tasks
 from helpers import CHATML, make_model, make_tokenizer
-from task_sets import NEWS, SIB, write_parquet, write_sets
+from task_sets import NEWS, SIB, write_parquet
 
 pytest.importorskip("lm_eval")
 
@@ -23,11 +23,6 @@ pytest.importorskip("lm_eval")
 @pytest.fixture(scope="module")
 def model():
     return make_model("qwen2", seed=3).eval()
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return write_sets(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from dudi.program.eval import run
 from dudi.program.eval_options import add_arguments
 from dudi.program.lm_eval import _pairs
 from helpers import make_model, make_tokenizer
-from task_sets import write_sets
 
 pytest.importorskip("lm_eval")
 
@@ -34,11 +33,6 @@ def models(tmp_path_factory):
         make_model("qwen2", seed=seed).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return write_sets(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True)

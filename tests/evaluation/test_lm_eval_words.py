@@ -15,7 +15,7 @@ from dudi.evaluation.records import read_evaluations
 from dudi.program.eval import run
 from dudi.program.eval_options import add_arguments
 from helpers import CHATML, make_model, make_tokenizer
-from task_sets import write_parquet, write_sets
+from task_sets import write_parquet
 
 pytest.importorskip("lm_eval")
 
@@ -37,11 +37,6 @@ def models(tmp_path_factory):
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     get_peft_model(base, lora).save_pretrained(folder / "adapter")
     return folder
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    return write_sets(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 OVERALL = "overall"
-MACRO_F1 = "macro_f1"
+ACCURACY, MACRO_F1 = "accuracy", "macro_f1"
 STANDARD_ERROR = "the standard error over questions, of one seed"
 """What `±` is where there is one seed, and a benchmark that knows it."""
 
@@ -56,7 +56,7 @@ METRICS = {
         Metric("token_f1", "Token F1 in %", scale=100, short="token F1, %"),
         Metric("in_language", "Answered in the language in %", scale=100, short="in language, %"),
         Metric("in_language_strict", "Answered in exactly the language in %", scale=100),
-        Metric("accuracy", "Accuracy in %", scale=100, short="accuracy, %"),
+        Metric(ACCURACY, "Accuracy in %", scale=100, short="accuracy, %"),
         Metric(MACRO_F1, "Macro F1 in %", scale=100, short="macro F1, %"),
         Metric("bits_per_byte", "Bits per byte", better=-1, digits=3, short="bits per byte"),
         Metric("perplexity", "Perplexity", better=-1, digits=2),

@@ -18,7 +18,7 @@ from dudi.command import say, words_of
 from dudi.data.locate import note_of
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.evaluation.metrics import METRICS, OVERALL
+from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS, OVERALL
 from dudi.evaluation.records import FILE, Evaluation, keep_evaluations, read_evaluations
 from dudi.evaluation.source import weights_of
 from dudi.models.load import load_tokenizer
@@ -29,7 +29,7 @@ from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import on_device
 from dudi.stacking.reading import first_of_each, read_rows
 from dudi.stacking.rows import StackRow, Task
-from dudi.stacking.scores import ACCURACY, MACRO_F1, same_language, seconds_per_row, transferred
+from dudi.stacking.scores import same_language, seconds_per_row, transferred
 from dudi.stacking.set_card import CARD
 from dudi.stacking.systems import Measured, System
 from dudi.stacking.task_sets import SOURCE_LANGUAGE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import EvalResult
 
-from dudi.evaluation.metrics import METRICS
+from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS
 from dudi.evaluation.records import STUDENT, Evaluation
 from dudi.evaluation.tables import language_name
 from dudi.report.dots import DotRow, Dots
@@ -12,7 +12,6 @@ from dudi.report.results import Result
 from dudi.report.wording import plain_name, said
 from dudi.tables import DASH, Grid, grid_of
 
-ACCURACY, MACRO_F1 = "accuracy", "macro_f1"
 _METRICS = (METRICS[ACCURACY], METRICS[MACRO_F1])
 _TASKS = {"choice": "multiple-choice"}
 """The hub's name for a kind of task; `text-classification` for others."""

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import find
+from dudi.evaluation.metrics import ACCURACY
 from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
 from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
 from dudi.report import accuracy, samples
@@ -143,7 +144,7 @@ def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
 
 def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> Benchmark:
     first = evaluations[0]
-    classified = main_metric(first, "overall").name == accuracy.ACCURACY
+    classified = main_metric(first, "overall").name == ACCURACY
     asked = accuracy.details(first) if classified else described(first.benchmark)
     details = (*asked, *_notes(evaluations))
     meanings = tuple((split, meaning) for split, meaning in find(name).meanings.items() if split in first.keys("split"))

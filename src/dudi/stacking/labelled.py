@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Outcome
+from dudi.evaluation.metrics import ACCURACY
 from dudi.evaluation.records import Run
 from dudi.stacking.evaluation import evaluate, judged
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task, fingerprint
-from dudi.stacking.scores import ACCURACY, by_split, scores_of, transferred
+from dudi.stacking.scores import by_split, scores_of, transferred
 from dudi.stacking.tokens import Source
 from dudi.stacking.translation import Translated
 

@@ -74,8 +74,12 @@ class StagePlan:
     @property
     def memory(self) -> int:
         """Bytes at the peak."""
-        widest = max(one.bytes for one in self.passes)
-        return sum(size for _, size in self.held) + widest
+        return sum(size for _, size in self.held) + self.widest.bytes
+
+    @property
+    def widest(self) -> Pass:
+        """The pass that holds most."""
+        return max(self.passes, key=lambda one: one.bytes)
 
     @property
     def step_flops(self) -> float:
@@ -92,8 +96,7 @@ class StagePlan:
         parts = [(f"  {role}  {name[-44:]}", (f"{count:,}",)) for role, name, count in self.parts]
         parts.append(("  trained", (f"{self.trained:,}",)))
         step = f"  one step {self.rows[0]} rows of {self.rows[1]} tokens on each device"
-        widest = max(self.passes, key=lambda one: one.bytes)
-        held = (*self.held, (f"widest pass: {widest.name}", widest.bytes))
+        held = (*self.held, (f"widest pass: {self.widest.name}", self.widest.bytes))
         memory = [(f"  {name}", (f"{size / 1e9:,.2f}",)) for name, size in held]
         memory.append(("total", (f"{self.memory / 1e9:,.2f}",)))
         work = [(f"  {one.name}", (f"{one.flops / 1e12:,.2f}",)) for one in self.passes]

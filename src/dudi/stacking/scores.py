@@ -6,13 +6,11 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dudi.evaluation.metrics import OVERALL
+from dudi.evaluation.metrics import ACCURACY, MACRO_F1, OVERALL
 from dudi.evaluation.records import Evaluation
 from dudi.stacking.codes import find_language
 from dudi.stacking.evaluation import judged
 from dudi.stacking.rows import StackRow
-
-ACCURACY, MACRO_F1 = "accuracy", "macro_f1"
 
 
 def scores_of(per_language: Mapping[str, Mapping[str, float]], source_language: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dudi.comparison.items import answers_by_run
 from dudi.config.yaml_tree import read_yaml
 from dudi.errors import ConfigError
 from dudi.evaluation.evaluate import Subject, evaluate
+from dudi.evaluation.metrics import ACCURACY
 from dudi.evaluation.records import (
     ANSWERS,
     FILE,
@@ -32,7 +33,7 @@ from dudi.stacking.generating import MTLLMForCausalLM
 from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
-from dudi.stacking.scores import ACCURACY, seconds_per_row
+from dudi.stacking.scores import seconds_per_row
 from dudi.stacking.tokens import Source
 from dudi.training.runlog import read_jsonl
 from dudi.training.values import fit

@@ -13,13 +13,13 @@ from dudi.comparison.render import render
 from dudi.comparison.significance import TAU
 from dudi.comparison.table import Comparison, compare
 from dudi.evaluation.benchmarks import find
-from dudi.evaluation.metrics import METRICS, OVERALL, metric_of
+from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS, OVERALL, metric_of
 from dudi.evaluation.records import Evaluation
 from dudi.study.figures import SIZE, TITLES, curve_name, curves, sizes
 from dudi.study.grid import Study, StudyRow
 from dudi.study.jobs import FLOPS
 from dudi.study.ordering import ordered_pairs
-from dudi.study.results import ACCURACY, MACRO_F1, Results, evaluations, flops_of, overall, references, results_of
+from dudi.study.results import Results, evaluations, flops_of, overall, references, results_of
 from dudi.tables import DASH, grid_of, markdown
 
 _OF_STACKS = (ACCURACY, MACRO_F1)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dudi.comparison.packed import pack
 from dudi.distill.stages.cold_start import COLD_START
-from dudi.evaluation.metrics import METRICS, OVERALL, metric_of
+from dudi.evaluation.metrics import ACCURACY, METRICS, OVERALL, metric_of
 from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
 from dudi.evaluation.records import FILE as SCORES
 from dudi.stacking.scores import seconds_per_row
@@ -23,7 +23,7 @@ from dudi.training.runlog import read_jsonl
 FILE = "study.json"
 SECONDS_FILE = "seconds.json"
 BASE, TEACHER = "base", "teacher"
-METRIC, ACCURACY, MACRO_F1 = "exact_match", "accuracy", "macro_f1"
+METRIC = "exact_match"
 """Of students on a benchmark that has it, and of stacks."""
 Results = Mapping[tuple[str, str], Evaluation]
 """By job id and subject."""
