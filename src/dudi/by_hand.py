@@ -99,7 +99,7 @@ def roll_out(run: Run, prompts: list[Tokens], keys: list[NoiseKey], stops: set[i
     run.student.eval()
     for position in range(run.s.max_new_tokens):
         places = (mask.cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]  # a pad takes no place
-        out = run.student(ids, attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1)
+        out = run.student(ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True)
         logits = out.logits[:, -1, : run.vocabulary].float()  # (B, V)
         ids = (logits / run.s.temperature + noise.at(position)).argmax(-1, keepdim=True)  # (B, 1), the rest is cached
         mask, cache = torch.cat([mask, torch.ones_like(ids)], dim=-1), out.past_key_values

@@ -107,27 +107,27 @@ def poison(value):
         rank = one.args.process_index
         return step == value["step"] and one.stage == value["stage"] and rank == value["rank"]
 
-    if value["where"] == "teacher":
-        honest = passes._teacher_pass
+    if value["where"] in ("teacher", "loss"):
+        now, honest = [False], (trainer.DudiTrainer.compute_loss, trainer.losses_of, passes.teacher_states)
 
-        def teacher_pass(one, *args, **kwargs):
-            states, head = honest(one, *args, **kwargs)
-            if due(one):
-                for rows in states.values():
-                    rows[0, 0] = number
-            return states, head
+        def compute_loss(one, *args, **kwargs):
+            now[0] = due(one)
+            return honest[0](one, *args, **kwargs)
 
-        passes._teacher_pass = teacher_pass
-    if value["where"] == "loss":
-        honest_score = trainer.DudiTrainer.score
-
-        def score(one, *args, **kwargs):
-            out = honest_score(one, *args, **kwargs)
-            if due(one):
+        def losses_of(*args, **kwargs):
+            out = honest[1](*args, **kwargs)
+            if now[0] and value["where"] == "loss":
                 out["sums"] = {name: total * number for name, total in out["sums"].items()}
             return out
 
-        trainer.DudiTrainer.score = score
+        def teacher_states(*args, **kwargs):
+            states, head = honest[2](*args, **kwargs)
+            for rows in states.values() if now[0] and value["where"] == "teacher" else ():
+                rows[0, 0] = number
+            return states, head
+
+        trainer.DudiTrainer.compute_loss = compute_loss
+        trainer.losses_of, passes.teacher_states = losses_of, teacher_states
     if value["where"] == "gradient":
         honest_step = trainer.DudiTrainer.training_step
 
@@ -146,21 +146,21 @@ def poison(value):
 
 def watch_counts(path):
     """Write what each step would be divided by on this rank alone: a line a step, per signal."""
-    from dudi.distill import trainer
+    from dudi.distill import step
 
-    honest = trainer.DudiTrainer.count
+    honest = step.count
 
-    def count(one, signals, batches):
-        total = honest(one, signals, batches)
+    def count(run, signals, batches):
+        total = honest(run, signals, batches)
         own = {
             name: sum(signal.count(batch.summed_weights(), batch.pairs) for batch in batches)
             for name, signal in signals.items()
         }
-        with open(f"{path}.{one.args.process_index}", "a") as file:
+        with open(f"{path}.{run.args.process_index}", "a") as file:
             file.write(json.dumps(own) + "\n")
         return total
 
-    trainer.DudiTrainer.count = count
+    step.count = count
 
 
 def threads(number):

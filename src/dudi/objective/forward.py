@@ -159,7 +159,7 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, dudi_pack: Pack, **more: Any
 ) -> tuple[Tensor, None]:
     """Attention of each sequence to itself: (1, heads, T, width) -> (1, T, heads, width)."""
-    if query.is_cuda and query.dtype in HALF and not more.get("dropout"):
+    if query.is_cuda and query.dtype in HALF:
         return _attend_in_one_call(query, key, value, dudi_pack, more.get("scaling")), None
     sides = (side.split(dudi_pack.lengths, dim=2) for side in (query, key, value))
     parts = [sdpa_attention_forward(module, q, k, v, None, **more)[0] for q, k, v in zip(*sides, strict=True)]
@@ -193,7 +193,8 @@ AttentionMaskInterface.register(PACKED, lambda *args, **kwargs: None)
 def packs(model: PreTrainedModel, longest: int) -> bool:
     """Whether passes of this model are packed: one that is plain, on a CPU, and keeps its activations.
 
-    Under gradient checkpointing layers run again when the attention is the model's own again.
+    Under gradient checkpointing layers run again when the attention is the model's own again. Dropout of attention is
+    drawn for padded batches: packed ones would have other masks, and so other losses than were committed.
 
     Args:
         model: The innermost model.
@@ -204,6 +205,7 @@ def packs(model: PreTrainedModel, longest: int) -> bool:
         model.device.type in PACKING
         and text._attn_implementation == "sdpa"
         and attends_to_all(model.config, longest)
+        and not (model.training and getattr(text, "attention_dropout", 0.0))
         and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     )
 
