@@ -205,7 +205,7 @@ def packs(model: PreTrainedModel, longest: int) -> bool:
         model.device.type in PACKING
         and text._attn_implementation == "sdpa"
         and attends_to_all(model.config, longest)
-        and not (model.training and getattr(text, "attention_dropout", 0.0))
+        and not (model.training and getattr(text, "attention_dropout", None))
         and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     )
 
