@@ -255,6 +255,9 @@ def test_other_weights_in_the_same_folder_are_another_model(model, file, tmp_pat
         (("--benchmark", "none.jsonl"), "no such file of questions"),
         (("--dtype", "float23"), "did you mean 'float32'"),
         (("--chat-template", "none.jinja"), "cannot read none.jinja"),
+        (("--base-url", "http://127.0.0.1:1/v1"), "--base-url: only --benchmark seahelm reads it"),
+        (("--workers", "2"), "--workers: only --benchmark seahelm reads it"),
+        (("--limit", "2"), "only the benchmark lm-eval takes options of this kind"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -348,6 +351,11 @@ def test_a_run_that_is_not_finished(model, tmp_path, capsys):
     shutil.rmtree(made / "model")
     assert dudi(made) == 2
     assert "no final model" in capsys.readouterr().err
+    for step in ("step-8", "step-16"):
+        shutil.copytree(model, made / "checkpoints" / step)
+    for folder in (made, made / "checkpoints"):
+        assert dudi(folder) == 2
+        assert f"name one: {made / 'checkpoints' / 'step-16'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

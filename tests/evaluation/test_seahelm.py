@@ -271,6 +271,9 @@ def test_a_server_that_runs_already_is_used_and_left_alone(place, capsys):
     assert evaluation.benchmark["decoding"]["server"] == "given"
     assert main([*words, own.url, "--temperature", "0.5"]) == 2
     assert "--temperature does nothing here: the server decides" in capsys.readouterr().err
+    for idle in (["--num-fewshot", "2"], ["--batch-size", "4"], ["--server-args=--seed 1"], ["--write-out"]):
+        assert main([*words, own.url, *idle]) == 2
+        assert f"{idle[0].partition('=')[0]} does nothing here: the server decides" in capsys.readouterr().err
     assert Server("http://127.0.0.1:9/v1", "mine", patience=0.0).trouble() is not None
     with pytest.raises(EnvironmentFault, match="does not answer for the model 'mine'"):
         Server(own.url, "mine", patience=2.0).up()

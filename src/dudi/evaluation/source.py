@@ -195,13 +195,15 @@ def source_of(model: str, **options: Any) -> Source:
         options: Further fields of `Source`.
 
     Raises:
-        ConfigError: a run that has no final model, or a recipe of it that cannot be read.
+        ConfigError: a run that has no final model, a folder of checkpoints, or a recipe that cannot be read.
     """
     if model.lower().endswith(GGUF):
         place, _, file = model.rpartition("/")
         return Source(place or ".", Path(file).stem, gguf_file=file, **options)
     folder = Path(model)
     above = _run_above(folder) if folder.is_dir() else None
+    if above is not None and folder.name == "checkpoints":
+        raise ConfigError(f"{model}: holds checkpoints; {_naming_one(folder)}")
     if above is not None:
         inside = folder.resolve().relative_to(above).parts
         name = "-".join([above.name, *(part for part in inside if part not in _FOLDERS)])
@@ -211,8 +213,14 @@ def source_of(model: str, **options: Any) -> Source:
         name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
         return Source(model, name.removeprefix("package:"), **options)
     if not (folder / "model" / "config.json").is_file():
-        raise ConfigError(f"{model}: the run has no final model yet; finish it with `dudi train`")
+        or_one = _naming_one(folder / "checkpoints")
+        raise ConfigError(f"{model}: the run has no final model yet; finish it with `dudi train`, or {or_one}")
     return Source(str(folder / "model"), folder.resolve().name, **_as_trained(folder), **options)
+
+
+def _naming_one(checkpoints: Path) -> str:
+    found = sorted(checkpoints.glob("step-*"), key=lambda one: (len(one.name), one.name))
+    return f"name one: {found[-1]}" if found else "name a checkpoint, of which there is none yet"
 
 
 def _run_above(folder: Path) -> Path | None:

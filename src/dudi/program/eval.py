@@ -14,14 +14,15 @@ from dudi.comparison.same import differences
 from dudi.data.chat import ChatFormat
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import check_name, choose, find
+from dudi.evaluation.benchmarks import SEAHELM, check_name, choose, find
 from dudi.evaluation.entry import Asked, Preview
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
 from dudi.evaluation.tables import evaluation_tables
 from dudi.files import json_text
-from dudi.program.eval_options import FOLDER, benchmarks_of, check_numbers, seeds_of, source_of, wanted_of
+from dudi.program.eval_options import FOLDER, benchmarks_of, check_numbers, seeds_of, source_of, unread, wanted_of
 from dudi.program.lm_eval import listed, settle_model
+from dudi.program.seahelm_options import seahelm_arguments
 
 REJECTED = "rejected.jsonl"
 
@@ -47,6 +48,8 @@ def run(given: argparse.Namespace) -> int:
         if len(names) > 1:
             raise ConfigError(f"--benchmark {served[0]} asks a server: give it a command of its own")
         return seahelm.run(given)
+    if word := unread(given, ("limit",), seahelm_arguments):
+        raise ConfigError(f"{word}: only --benchmark {SEAHELM.name} reads it")
     check_numbers(given)
     quiet_libraries()
     source, seeds = source_of(given), seeds_of(given)

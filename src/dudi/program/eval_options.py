@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,23 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
     add("--chat-template", type=Path, metavar="FILE", help="a jinja file instead of the model's own template")
     add("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
+
+
+def unread(
+    given: argparse.Namespace, read: Collection[str], fill: Callable[[argparse.ArgumentParser], None] = add_arguments
+) -> str | None:
+    """The first option of a command line that says something and that nobody reads.
+
+    Args:
+        given: The command line.
+        read: The options that are read, as attributes of `given`.
+        fill: Adds the options that are looked at to a parser.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    fill(parser)
+    usual = vars(parser.parse_args([]))
+    said = (name for name in usual if name not in read and getattr(given, name) != usual[name])
+    return next((f"--{name.replace('_', '-')}" for name in said), None)
 
 
 def benchmarks_of(given: argparse.Namespace) -> list[str]:

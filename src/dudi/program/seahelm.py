@@ -17,13 +17,16 @@ from dudi.evaluation.seahelm.evaluate import SeaHelm
 from dudi.evaluation.seahelm.server import Server
 from dudi.evaluation.seahelm.table import seahelm_table
 from dudi.evaluation.seahelm.vllm import StartedServer
-from dudi.program.eval_options import FOLDER, check_numbers, seeds_of
+from dudi.program.eval_options import FOLDER, check_numbers, seeds_of, unread
 
-NOT_OURS = (
-    *("part", "per_split", "language", "top_p", "top_k", "max_new_tokens"),
-    *("revision", "device", "chat_template", "trust_remote_code", "write_out", "show_config"),
+READ = (
+    *("model", "backend", "model_args", "benchmark", "name", "output", "force", "dtype", "log_samples"),
+    *("tasks", "languages", "seed", "seeds", "limit"),
+    *("seahelm", "seahelm_python", "skip_tasks", "judges", "count_all", "workers"),
 )
-"""Options of `dudi eval` that a server or SEA-HELM decides."""
+"""Options of `dudi eval` that are read here; the others a server or SEA-HELM decides."""
+STARTED = ("server_python", "server_args", "startup_timeout", "temperature")
+"""Those of a server that is started here."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -38,9 +41,8 @@ def run(given: argparse.Namespace) -> int:
     """
     if given.seahelm is None:
         raise ConfigError("--benchmark seahelm: name a checkout of SEA-HELM with --seahelm DIR (docs/seahelm.md)")
-    served = [*NOT_OURS, *(["temperature", "server_args"] if given.base_url is not None else [])]
-    if idle := [word for word in served if getattr(given, word) not in (None, False, "auto", "")]:
-        raise ConfigError(f"--{idle[0].replace('_', '-')} does nothing here: the server decides (docs/seahelm.md)")
+    if word := unread(given, (*READ, *(STARTED if given.base_url is None else ["base_url"]))):
+        raise ConfigError(f"{word} does nothing here: the server decides (docs/seahelm.md)")
     check_numbers(given)
     if (python := given.seahelm_python or given.seahelm / ".venv/bin/python") and not python.is_file():
         raise ConfigError(f"{python}: no such file; name SEA-HELM's interpreter with --seahelm-python")
