@@ -117,7 +117,7 @@ def test_the_rates_of_spin_follow_its_iterations(steps, tmp_path, tokenizer):
     assert len(pools) == -(-count // 2)
 
 
-def test_starting_anew_beside_a_checkpoint_is_said(tmp_path, tokenizer):
+def test_starting_anew_beside_checkpoints_sets_them_aside(tmp_path, tokenizer):
     """As a script does that asks `get_last_checkpoint`, which looks for folders of other names."""
     keys = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     with warnings.catch_warnings():
@@ -125,5 +125,11 @@ def test_starting_anew_beside_a_checkpoint_is_said(tmp_path, tokenizer):
         make_trainer(tmp_path, tokenizer, **keys).train()
         make_trainer(tmp_path, tokenizer, **keys).train(resume_from_checkpoint=True)
         make_trainer(tmp_path, tokenizer, **keys).train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "step-1"))
-    with pytest.warns(UserWarning, match=r"step-2 is there, and this run starts anew beside it: train\(resume_from_ch"):
-        make_trainer(tmp_path, tokenizer, **keys).train(resume_from_checkpoint=None)
+    shorter = keys | {"max_steps": 1, "save_total_limit": 1, "learning_rate": 1e-4}
+    with pytest.warns(
+        UserWarning, match=r"starts anew: they are now .*old-step-2 .*train\(resume_from_checkpoint=True\)"
+    ):
+        make_trainer(tmp_path, tokenizer, **shorter).train(resume_from_checkpoint=None)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["old-step-1", "old-step-2", "step-1"]
+    make_trainer(tmp_path, tokenizer, **shorter).train(resume_from_checkpoint=True)

@@ -97,8 +97,8 @@ class LoggedTrainer(SealedTrainer):
 
         Args:
             resume_from_checkpoint: True goes on from the newest whole checkpoint, a path from that one; None starts
-                anew, and says so where there is one. Checkpoints are `checkpoints/step-N` of `output_dir`, which
-                transformers' `get_last_checkpoint` does not find.
+                anew, and renames the checkpoints of an earlier run, which would count in `save_total_limit`. They are
+                `checkpoints/step-N` of `output_dir`, which transformers' `get_last_checkpoint` does not find.
             trial: As in `Trainer`.
             ignore_keys_for_eval: As in `Trainer`.
 
@@ -159,10 +159,11 @@ class LoggedTrainer(SealedTrainer):
         """The checkpoint to go on from; True is the newest whole one."""
         if not wanted:
             newest, _ = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
-            if newest is not None and self.args.process_index == 0:
+            if newest is not None:
+                moved = from_first(lambda: checkpoints.set_aside_after(self.checkpoint_root, 0))
                 warnings.warn(
-                    f"{newest} is there, and this run starts anew beside it: "
-                    "train(resume_from_checkpoint=True) goes on from it",
+                    f"a run has left checkpoints, and this one starts anew: they are now {moved[0]} and the like; "
+                    "train(resume_from_checkpoint=True) would have gone on",
                     stacklevel=4,
                 )
             return None
