@@ -50,7 +50,7 @@ def test_sharded_weights_train_as_whole_ones(name, one, two):
     assert len(ours) == len(theirs) >= 4
     assert ours == pytest.approx(theirs, abs=1e-4)
     spread = json.loads((two / name / "spread.json").read_text())
-    assert spread == {"student": True, "teacher": name in ("seqkd", "gkd", "dudi", "tied", "cold")}
+    assert spread == {"student": True, "teacher": name in ("seqkd", "gkd", "dudi", "gated", "tied", "cold")}
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -42,12 +43,12 @@ def test_a_run_outlives_its_terminal(ignored, tmp_path):
     )
     os.close(slave)
     seen, end = b"", time.monotonic() + 120
-    while b"/40" not in seen and time.monotonic() < end:
+    while not re.search(rb"[1-9]/40", seen) and time.monotonic() < end:  # a step is done: there is something to save
         if select.select([master], [], [], 1)[0]:
             seen += os.read(master, 65536)
     os.close(master)
     code = process.wait(240)
-    assert b"/40" in seen, seen[-2000:]
+    assert re.search(rb"[1-9]/40", seen), seen[-2000:]
     if ignored:
         assert code == 0
         assert (tmp_path / "run" / "model" / "model.safetensors").is_file()

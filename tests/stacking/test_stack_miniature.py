@@ -185,15 +185,16 @@ def test_the_recipes_of_the_miniature_run_on_the_rows_that_the_demo_writes(tmp_p
 
     rows = tmp_path / "rows"
     assert main(["stack", "demo", "--rows", str(rows)]) == 0
-    few = ["max_steps=2", "per_device_train_batch_size=2", "start_rows=16", "probe_rows=2", "disable_tqdm=true"]
+    few = ["max_steps=2", "per_device_train_batch_size=2", "disable_tqdm=true"]
+    aligned = [*few, "start_rows=16", "probe_rows=2"]
     given = [f"data.train={rows}/english.jsonl", f"data.parallel={rows}/region-test.jsonl"]
-    assert main(["stack", "align", "stack/mini/align", *given, *few, "--output", str(tmp_path / "align")]) == 0
+    assert main(["stack", "align", "stack/mini/align", *given, *aligned, "--output", str(tmp_path / "align")]) == 0
     found = (tmp_path / "align" / "metrics.jsonl").read_text(encoding="utf-8")
     assert all(f"fvu/{language}" in found for language in LANGUAGES)
     given = [f"data.train={rows}/region-train.jsonl", f"start={tmp_path}/align", *few]
     assert main(["stack", "finetune", "stack/mini/region", *given, "--output", str(tmp_path / "region")]) == 0
     assert main(["stack", "finetune", "stack/mini/region-tokens", *given, "--output", str(tmp_path / "tokens")]) == 0
-    given = [f"data.train={rows}/english.jsonl", "data.parallel=null", *few]
+    given = [f"data.train={rows}/english.jsonl", "data.parallel=null", *few, "start_rows=16"]
     bitext = [*given, f"data.bitext={rows}/bitext.jsonl", "--output", str(tmp_path / "bitext")]
     assert main(["stack", "align", "stack/mini/bitext-align", *bitext]) == 0
     assert main(["stack", "align", "stack/mini/causal-align", *given, "--output", str(tmp_path / "causal")]) == 0
@@ -202,4 +203,4 @@ def test_the_recipes_of_the_miniature_run_on_the_rows_that_the_demo_writes(tmp_p
     asked = [f"{rows}/region-test.jsonl", "--column", "answer=label", "--max-rows", "4", "--max-new-tokens", "4"]
     assert main(["stack", "generate", f"{tmp_path}/write", *asked, "--output", str(tmp_path / "written.jsonl")]) == 0
     lines = (tmp_path / "written.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["prompt"] for line in lines] == ["It is in"] * 4
+    assert [json.loads(line)["prompt"] for line in lines] == ["It is in"] * 4 * len(LANGUAGES)  # of each language
