@@ -37,7 +37,7 @@ def remarks(comparison: Comparison, best: str, second: str, *, std: bool = True)
     lines = [f"{best}: best; {second}: second best"] if any(cell.best for cell in cells) else []
     if std and any(cell.error is not None for cell in cells):
         lines.append(f"±: {STANDARD_ERROR}")
-    if comparison.tests:
+    if comparison.duels:
         nowhere = "" if any(cell.significant for cell in cells) else ", in no column here"
         lines.append(f"{DIAMOND}{nowhere}: {_tested(comparison)}")
     if not comparison.metric.better:
@@ -51,11 +51,11 @@ def remarks(comparison: Comparison, best: str, second: str, *, std: bool = True)
 
 
 def _tested(comparison: Comparison) -> str:
-    tests = f"{comparison.tests} tests" if comparison.tests > 1 else "1 test"
     duels = comparison.duels
+    tests = f"{len(duels)} tests" if len(duels) > 1 else "1 test"
     aso = f"ASO, eps_min < {comparison.tau:g}{_held({duel.drawn for duel in duels})}"
     used = [aso] if any(duel.eps is not None for duel in duels) else []
-    level = (1 - comparison.confidence) / comparison.tests
+    level = (1 - comparison.confidence) / len(duels)
     over_questions = dict.fromkeys(duel.test for duel in duels if duel.test)
     over = {name: "" if name == ITEM_PERMUTATION else " over questions" for name in over_questions}
     used += [f"{name}{units}, p < {level:.2g}" for name, units in over.items()]

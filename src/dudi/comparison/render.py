@@ -44,7 +44,7 @@ def render(
         raise ConfigError(f"format: '{format}' is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     if format == "csv":
         return csv_text(every_cell(comparison))
-    tested = eps_grid(comparison, long=True) if eps and comparison.tests else None
+    tested = eps_grid(comparison, long=True) if eps and comparison.duels else None
     if format == "text":
         return _text(comparison, tested, std, colour, width)
     table = grid(comparison, std=has_std(comparison) if std is None else std, long=True)

@@ -99,8 +99,9 @@ def tokenise(
     seen = too_long = 0
     for row in rows:
         seen += 1
-        found = next((token for chat in formats for token in chat.special_tokens_in(row.messages)), None)
-        if found is not None:
+        texts = [message["content"] for message in row.messages]
+        found = next((token for chat in formats for text in texts for token in chat.special.findall(text)), None)
+        if found is not None:  # the tokenizer would take it for its own
             _reject(rejections, row, "special_token", f"its text holds {found!r}, a special token of the model")
             continue
         try:

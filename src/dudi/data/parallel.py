@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +166,10 @@ class _Reader:
         first = list(itertools.islice((one.value for one in self._records() if one.problem is None), LOOKED_AT))
         if not first:
             raise DataError(f"{file}: has no rows{f' of the split {split}' if split else ''}")
-        self._columns = self._columns_of(first)
-        self._form = self._form_of(first)
+        # CSV keeps fields beyond the header under None.
+        names = list(dict.fromkeys(str(name) for record in first for name in record if name is not None))
+        self._columns = self._columns_of(names, first)
+        self._form = self._form_of(names)
         self._there = Counter(self._texts())
         self.languages = self._chosen(targets)
         self.missing = [code for code in self.languages if code not in self._there]
@@ -217,10 +219,10 @@ class _Reader:
             if self._form == self._long and isinstance(record.get("lang"), str):
                 yield _code_of(record["lang"], self.known) or record["lang"]
 
-    def _columns_of(self, first: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def _columns_of(self, names: Sequence[str], first: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """The column of each language, of those that are named by one."""
         found: dict[str, str] = {}
-        for name in _names(first):
+        for name in names:
             # `id` is Indonesian, and what people call a row's key: a key is one word.
             key = name == "id" and not any(" " in str(record.get("id", "")).strip() for record in first)
             code = _code_of(name, self.known)
@@ -228,8 +230,7 @@ class _Reader:
                 found.setdefault(code, name)
         return found
 
-    def _form_of(self, first: Sequence[Mapping[str, Any]]) -> Callable[[], Iterator[Located]]:
-        names = _names(first)
+    def _form_of(self, names: Sequence[str]) -> Callable[[], Iterator[Located]]:
         if "lang" in names and "text" in names:
             beside = self._columns.get(self.source)
             self._columns = {} if beside is None else {self.source: beside}
@@ -296,11 +297,6 @@ class _Reader:
 def _code_of(name: str, known: Mapping[str, Language]) -> str | None:
     """The language that a column or a `lang` names: `th`, `tha_Thai`, `sentence_tha_Thai` (FLORES on the hub)."""
     return name if name in known else CODES.get(name.removeprefix("sentence_"))
-
-
-def _names(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns that some records have; CSV keeps fields beyond the header under None."""
-    return list(dict.fromkeys(str(name) for record in records for name in record if name is not None))
 
 
 def _unfolded(record: Mapping[str, Any]) -> Mapping[str, Any]:

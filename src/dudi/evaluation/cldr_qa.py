@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import babel
+from babel.core import get_cldr_version
 
 from dudi.data.cldr.benchmark import NAME, TASKS, Question, check_tasks, guess_rate, questions
-from dudi.data.cldr.locales import cldr_version
 from dudi.data.cldr.speaker import LANGUAGES
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Trained, Wanted
@@ -84,6 +84,6 @@ def described(found: Sequence[Question], part: str) -> dict[str, Any]:
         "languages": list(languages),
         "tasks": list(dict.fromkeys(question.task for question in found)),
         "fingerprint": fingerprint(found),
-        "cldr_version": cldr_version(),
+        "cldr_version": get_cldr_version(),
         "babel_version": babel.__version__,
     }

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import babel
+from babel.core import get_cldr_version
 
 from dudi.data.cldr.items import answer_value, row_of
-from dudi.data.cldr.locales import cldr_version
-from dudi.data.cldr.speaker import LANGUAGES, speaker
+from dudi.data.cldr.speaker import LANGUAGES
 from dudi.data.cldr.tasks import OPTION_LETTERS, Fact, facts
+from dudi.data.cldr.wording import wording
 from dudi.data.rows import Row
 from dudi.errors import ConfigError, DataError, did_you_mean
 
@@ -124,7 +125,8 @@ def split_of(fact: Fact, language: str, languages: Sequence[str] = LANGUAGES) ->
     trained = trained_languages(knowledge(fact)) & set(languages)
     if language in trained:
         return "seen"
-    return "transfer" if any(_has_names(fact, other) for other in trained) else "unseen"
+    # CLDR may lack a name, and then there is no row.
+    return "transfer" if any(answer_value(fact, other) is not None for other in trained) else "unseen"
 
 
 def part_of(fact: Fact) -> Part:
@@ -145,7 +147,7 @@ def benchmark_facts(kind: str) -> tuple[Fact, ...]:
 
 def test_wording(fact: Fact, language: str) -> int:
     """Which paraphrase asks a fact in a language; training leaves this one out."""
-    return int(_share(f"wording/{language}", str(fact)) * _wordings(fact.kind, language))
+    return int(_share(f"wording/{language}", str(fact)) * len(wording(language).questions[fact.kind]))
 
 
 @functools.cache
@@ -189,14 +191,14 @@ def training_rows(
     drawn = [_training_rows(language, check_tasks(tasks)) for language in check_languages(languages)]
     fewest = max(known for known, _ in drawn)
     most = min(len(rows) for _, rows in drawn)
-    if rows_per_language is None:
-        return _alternate([rows for _, rows in drawn])
-    if not fewest <= rows_per_language <= most:
+    if rows_per_language is not None and not fewest <= rows_per_language <= most:
         raise DataError(
             f"{NAME}: rows_per_language must lie between {fewest} (each fact once) and {most} for these tasks and "
             f"languages, got {rows_per_language}"
         )
-    return _alternate([rows[:rows_per_language] for _, rows in drawn])
+    streams = [rows[:rows_per_language] for _, rows in drawn]
+    longest = max(map(len, streams))  # the longer ones go on alone
+    return [stream[turn] for turn in range(longest) for stream in streams if turn < len(stream)]
 
 
 def source(
@@ -246,9 +248,9 @@ def questions(
 @functools.cache
 def _check_cldr() -> None:
     """Say once that the installed Babel makes another benchmark under this name; its fingerprint differs too."""
-    if cldr_version() != CLDR:
+    if (version := get_cldr_version()) != CLDR:
         warnings.warn(
-            f"{NAME} is made of CLDR {CLDR}, and the installed babel {babel.__version__} brings CLDR {cldr_version()}: "
+            f"{NAME} is made of CLDR {CLDR}, and the installed babel {babel.__version__} brings CLDR {version}: "
             "questions differ, and results do not compare with those of others. pip install 'babel>=2.18,<2.19'",
             stacklevel=3,
         )
@@ -296,7 +298,7 @@ def _training_rows(language: str, tasks: Sequence[str]) -> tuple[int, list[Row]]
 
 def _other_wordings(fact: Fact, language: str) -> list[Row]:
     """A fact in each wording but the one of the test, beginning with another one for each fact."""
-    total, kept = _wordings(fact.kind, language), test_wording(fact, language)
+    total, kept = len(wording(language).questions[fact.kind]), test_wording(fact, language)
     rows = (row_of(fact, language, (kept + step) % total) for step in range(1, total))
     return [row for row in rows if row is not None]
 
@@ -322,22 +324,6 @@ def _asked(kind: str, task: str, language: str, part: Part, split: Split, traine
         row = row_of(fact, language, test_wording(fact, language))
         if row is not None:
             yield Question(row, fact, task, split)
-
-
-@functools.cache
-def _has_names(fact: Fact, language: str) -> bool:
-    """Whether a fact can be trained in a language: CLDR may lack a name, and then there is no row."""
-    return answer_value(fact, language) is not None
-
-
-def _wordings(kind: str, language: str) -> int:
-    return len(speaker(language).words.questions[kind])
-
-
-def _alternate(streams: Sequence[Sequence[Row]]) -> list[Row]:
-    """One of each in turn; those that are longer go on alone."""
-    longest = max(len(stream) for stream in streams)
-    return [stream[turn] for turn in range(longest) for stream in streams if turn < len(stream)]
 
 
 def _share(what: str, name: str) -> float:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from babel import Locale, dates, languages, lists, numbers, units
-from babel.core import get_cldr_version, get_global
+from babel.core import get_global
 
 AS_OF = datetime.date(2025, 6, 1)
 """The day on which 'the current currency' is read, so that rows do not change with the calendar."""
@@ -25,8 +25,7 @@ _STALE_CURRENCY = frozenset({"BG"})
 _NOT_LANGUAGES = frozenset({"no", "sh", "tl"})
 """Macrolanguages and codes that CLDR keeps for old data only."""
 
-_DIGITS = {"mymr": "၀၁၂၃၄၅၆၇၈၉"}
-_ASCII_DIGITS = "0123456789"
+_DIGITS = {"mymr": str.maketrans("0123456789", "၀၁၂၃၄၅၆၇၈၉")}
 _LATIN = re.compile(r"[A-Za-z]")
 _UNSURE = re.compile(r"[\[\](0-9]")
 
@@ -79,11 +78,6 @@ def language_codes() -> tuple[str, ...]:
     return tuple(sorted(c for c in names if len(c) == 2 and c not in aliases and c not in _NOT_LANGUAGES))
 
 
-def cldr_version() -> str:
-    """The version of CLDR inside the installed `babel`."""
-    return str(get_cldr_version())
-
-
 @dataclasses.dataclass(frozen=True)
 class CldrLocale:
     """What CLDR holds for one locale. A name that it lacks is None: never a code, never an English stand-in.
@@ -93,6 +87,7 @@ class CldrLocale:
     """
 
     identifier: str
+    _currencies: dict[str, str | None] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @functools.cached_property
     def _locale(self) -> Locale:
@@ -101,11 +96,6 @@ class CldrLocale:
     @functools.cached_property
     def _latin(self) -> bool:
         return bool(_LATIN.search(self._locale.get_language_name() or ""))
-
-    @functools.cached_property
-    def _digits(self) -> dict[int, int]:
-        digits = _DIGITS.get(self._locale.default_numbering_system, _ASCII_DIGITS)
-        return str.maketrans(_ASCII_DIGITS, digits)
 
     def _name(self, names: Mapping[str, str], code: str) -> str | None:
         # babel inherits names from CLDR's root, which has none, and never from English: what is missing is missing.
@@ -126,10 +116,6 @@ class CldrLocale:
         if code not in self._currencies:  # multiple choice asks for all names again and again
             self._currencies[code] = self._currency(code)
         return self._currencies[code]
-
-    @functools.cached_property
-    def _currencies(self) -> dict[str, str | None]:
-        return {}
 
     def _currency(self, code: str) -> str | None:
         name = self._name(self._locale.currencies, code)
@@ -159,10 +145,6 @@ class CldrLocale:
     def plural(self, number: int) -> str:
         """CLDR's plural category of a number: `one`, `other`, ..."""
         return str(self._locale.plural_form(number))
-
-    def plain(self, value: int) -> str:
-        """A whole number in the locale's digits, without separators."""
-        return self.shape(str(value))
 
     def percent(self, permille: int) -> str:
         """Thousandths as a percentage, with at most one decimal."""
@@ -203,4 +185,4 @@ class CldrLocale:
 
         babel takes the separators from that system and leaves the digits ASCII; CLDR's default for Burmese is `mymr`.
         """
-        return text.translate(self._digits)
+        return text.translate(_DIGITS.get(self._locale.default_numbering_system, {}))

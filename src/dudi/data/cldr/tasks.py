@@ -123,36 +123,37 @@ def _currency_name(own: Speaker, code: str, target: str) -> Fields | None:
     return _known(currency=own.currency(code), target=own.language(target), name=name)
 
 
-@_kind("country", "currency", lambda: ((code,) for code in locales.country_currencies()))
+@_kind("country", "currency", lambda: product(locales.country_currencies()))
 def _currency(own: Speaker, code: str) -> Fields | None:
     return _known(country=own.country(code), currency=own.currency(locales.country_currencies()[code]))
 
 
-@_kind("code", "currency", lambda: ((code,) for code in locales.currencies()))
+@_kind("code", "currency", lambda: product(locales.currencies()))
 def _currency_code(own: Speaker, code: str) -> Fields | None:
     return _known(code=code, currency=own.currency(code))
 
 
-@_kind("code", "country", lambda: ((code,) for code in locales.countries()))
+@_kind("code", "country", lambda: product(locales.countries()))
 def _country_code(own: Speaker, code: str) -> Fields | None:
     return _known(code=code, country=own.country(code))
 
 
-@_kind("code", "language", lambda: ((code,) for code in locales.language_codes()))
+@_kind("code", "language", lambda: product(locales.language_codes()))
 def _language_code(own: Speaker, code: str) -> Fields | None:
     return _known(code=code, language=own.language(code))
 
 
-def _official(many: bool) -> Iterable[Key]:
-    return ((country,) for country, codes in locales.official_languages().items() if (len(codes) > 1) is many)
+def _official(many: bool) -> list[str]:
+    """The countries with one official language, or those with several."""
+    return [country for country, codes in locales.official_languages().items() if (len(codes) > 1) is many]
 
 
-@_kind("country", "language", lambda: _official(many=False))
+@_kind("country", "language", lambda: product(_official(many=False)))
 def _official_language(own: Speaker, code: str) -> Fields | None:
     return _known(country=own.country(code), language=own.language(locales.official_languages()[code][0]))
 
 
-@_kind("country", "languages", lambda: _official(many=True))
+@_kind("country", "languages", lambda: product(_official(many=True)))
 def _official_languages(own: Speaker, code: str) -> Fields | None:
     names = [own.language(language) for language in locales.official_languages()[code]]
     return _known(country=own.country(code), languages=own.phrase(names))
@@ -200,10 +201,10 @@ def _whole_numbers() -> Iterable[Key]:
 
 @_kind("raw", "number", _whole_numbers)
 def _number(own: Speaker, value: int) -> Fields | None:
-    return {"raw": own.cldr.plain(value), "number": own.cldr.number(value)}
+    return {"raw": own.cldr.shape(str(value)), "number": own.cldr.number(value)}
 
 
-@_kind("ratio", "percent", lambda: ((permille,) for permille in range(1, 1000)))
+@_kind("ratio", "percent", lambda: product(range(1, 1000)))
 def _percent(own: Speaker, permille: int) -> Fields | None:
     return {"ratio": own.cldr.number(permille / 1000), "percent": own.cldr.percent(permille)}
 
@@ -248,10 +249,6 @@ def _list(own: Speaker, *codes: str) -> Fields | None:
     return {"items": "; ".join(name for name in names if name), "phrase": phrase}
 
 
-def _claims(keys: Iterable[Key]) -> Iterable[Key]:
-    return ((*key, true) for key in keys for true in (1, 0))
-
-
 def _others(codes: Iterable[str], name: Callable[[str], str | None], right: str, source: random.Random) -> list[str]:
     """The names of `codes` in an order that `source` draws, each once and none like `right`."""
     shuffled = list(codes)
@@ -277,7 +274,7 @@ def _languages_elsewhere(country: str) -> tuple[str, ...]:
     return tuple(sorted(known - barred))
 
 
-@_kind("country claimed", "verdict currency", lambda: _claims((code,) for code in locales.country_currencies()))
+@_kind("country claimed", "verdict currency", lambda: product(locales.country_currencies(), (1, 0)))
 def _currency_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
     known = _currency(own, code)
     if known is None:
@@ -287,7 +284,7 @@ def _currency_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
     return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
 
 
-@_kind("country claimed", "verdict language", lambda: _claims(_official(many=False)))
+@_kind("country claimed", "verdict language", lambda: product(_official(many=False), (1, 0)))
 def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
     known = _official_language(own, code)
     if known is None:
@@ -297,7 +294,7 @@ def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | No
     return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
 
 
-@_kind("country options", "choice", lambda: ((code,) for code in locales.country_currencies()))
+@_kind("country options", "choice", lambda: product(locales.country_currencies()))
 def _currency_choice(own: Speaker, code: str) -> Fields | None:
     known = _currency(own, code)
     if known is None:
@@ -307,7 +304,7 @@ def _currency_choice(own: Speaker, code: str) -> Fields | None:
     return {"country": known["country"], **_options(right, others, source)}
 
 
-@_kind("country options", "choice", lambda: _official(many=False))
+@_kind("country options", "choice", lambda: product(_official(many=False)))
 def _official_language_choice(own: Speaker, code: str) -> Fields | None:
     known = _official_language(own, code)
     if known is None:
