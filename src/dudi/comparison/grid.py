@@ -24,18 +24,19 @@ def title(comparison: Comparison) -> str:
     return plain(f"{comparison.metric.title}{less}; {seeds}{f'; {where}' if where else ''}")
 
 
-def remarks(comparison: Comparison, best: str, second: str, *, std: bool = True) -> list[str]:
+def remarks(comparison: Comparison, best: str, second: str, below: Grid | None = None) -> list[str]:
     """What stands below a table: what the marks mean, and what a reader must know.
 
     Args:
         comparison: The table.
         best: How the best is marked, such as `bold`.
         second: How the second best is.
-        std: Whether the table shows what stands behind `±`.
+        below: The table below which they stand, which may show nothing behind `±`; None: it shows what there is.
     """
     cells = [cell for row in comparison.rows for cell in row.cells]
     lines = [f"{best}: best; {second}: second best"] if any(cell.best for cell in cells) else []
-    if std and any(cell.error is not None for cell in cells):
+    spread = below is None or any("±" in entry.text for line in below.lines for entry in line.entries)
+    if spread and any(cell.error is not None for cell in cells):
         lines.append(f"±: {STANDARD_ERROR}")
     if comparison.duels:
         nowhere = "" if any(cell.significant for cell in cells) else ", in no column here"

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import babel
@@ -188,7 +188,8 @@ def training_rows(
         DataError: more rows than there are, or so few that a fact would stay out which the benchmark counts as `seen`.
     """
     _check_cldr()
-    drawn = [_training_rows(language, check_tasks(tasks)) for language in check_languages(languages)]
+    asked, chosen = check_names("language", languages), check_names("task", tasks)
+    drawn = [_training_rows(language, chosen) for language in asked]
     fewest = max(known for known, _ in drawn)
     most = min(len(rows) for _, rows in drawn)
     if rows_per_language is not None and not fewest <= rows_per_language <= most:
@@ -234,9 +235,9 @@ def questions(
     if part not in PARTS:
         raise ConfigError(f"{NAME}: no part '{part}'{did_you_mean(part, PARTS)}; there are {', '.join(PARTS)}")
     _check_cldr()
-    asked = check_languages(languages)
-    known = check_languages(trained) if trained is not None else asked
-    chosen = check_tasks(tasks)
+    asked = check_names("language", languages)
+    known = check_names("language", trained) if trained is not None else asked
+    chosen = check_names("task", tasks)
     return [
         question
         for language in asked
@@ -256,26 +257,13 @@ def _check_cldr() -> None:
         )
 
 
-def check_languages(languages: Sequence[str]) -> tuple[str, ...]:
-    """The languages, when the benchmark has them all.
+def check_names(what: Literal["language", "task"], given: Sequence[str]) -> tuple[str, ...]:
+    """The languages or tasks that are given, when the benchmark has them all.
 
     Raises:
-        ConfigError: an unknown language, or none.
+        ConfigError: an unknown one, or none.
     """
-    return _known(languages, LANGUAGES, "language", "questions in")
-
-
-def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks, when the benchmark has them all.
-
-    Raises:
-        ConfigError: an unknown task, or none.
-    """
-    return _known(tasks, TASKS, "task", "task")
-
-
-def _known(given: Sequence[str], known: Iterable[str], what: str, lacking: str) -> tuple[str, ...]:
-    names = tuple(known)
+    names, lacking = (LANGUAGES, "questions in") if what == "language" else (tuple(TASKS), "task")
     for one in given:
         if one not in names:
             raise ConfigError(f"{NAME}: no {lacking} '{one}'{did_you_mean(one, names)}; there are {', '.join(names)}")

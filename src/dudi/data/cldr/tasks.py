@@ -53,23 +53,24 @@ class Kind:
         name: What wording files and row ids call it.
         given: The placeholders that every question of this kind holds.
         answer: The placeholder that every answer holds, then those that it may hold.
-        all_keys: All keys of this kind, in a fixed order.
+        all_keys: All keys of this kind, in a fixed order; a key of one code or number may stand without its tuple.
         fields: What a speaker puts into the placeholders for one key; None where CLDR has no such name.
     """
 
     name: str
     given: tuple[str, ...]
     answer: tuple[str, ...]
-    all_keys: Callable[[], Iterable[Key]]
+    all_keys: Callable[[], Iterable[Key | str | int]]
     fields: Callable[..., Fields | None]
 
 
 KINDS: dict[str, Kind] = {}
 
 _Fields = Callable[..., Fields | None]
+_Keys = Callable[[], Iterable[Key | str | int]]
 
 
-def _kind(given: str, answer: str, keys: Callable[[], Iterable[Key]], name: str = "") -> Callable[[_Fields], _Fields]:
+def _kind(given: str, answer: str, keys: _Keys, name: str = "") -> Callable[[_Fields], _Fields]:
     """Put a function's kind into `KINDS`, under the function's name where it is given none."""
 
     def register(fields: _Fields) -> _Fields:
@@ -123,24 +124,21 @@ def _currency_name(own: Speaker, code: str, target: str) -> Fields | None:
     return _known(currency=own.currency(code), target=own.language(target), name=name)
 
 
-@_kind("country", "currency", lambda: product(locales.country_currencies()))
+@_kind("country", "currency", locales.country_currencies)
 def _currency(own: Speaker, code: str) -> Fields | None:
     return _known(country=own.country(code), currency=own.currency(locales.country_currencies()[code]))
 
 
-@_kind("code", "currency", lambda: product(locales.currencies()))
-def _currency_code(own: Speaker, code: str) -> Fields | None:
-    return _known(code=code, currency=own.currency(code))
+def _of_code(own: Speaker, code: str, what: str, name: Callable[[Speaker, str], str | None]) -> Fields | None:
+    return _known(code=code, **{what: name(own, code)})
 
 
-@_kind("code", "country", lambda: product(locales.countries()))
-def _country_code(own: Speaker, code: str) -> Fields | None:
-    return _known(code=code, country=own.country(code))
-
-
-@_kind("code", "language", lambda: product(locales.language_codes()))
-def _language_code(own: Speaker, code: str) -> Fields | None:
-    return _known(code=code, language=own.language(code))
+for _what, _codes, _name in (
+    ("currency", locales.currencies, Speaker.currency),
+    ("country", locales.countries, Speaker.country),
+    ("language", locales.language_codes, Speaker.language),
+):
+    _kind("code", _what, _codes, f"{_what}_code")(functools.partial(_of_code, what=_what, name=_name))
 
 
 def _official(many: bool) -> list[str]:
@@ -148,12 +146,12 @@ def _official(many: bool) -> list[str]:
     return [country for country, codes in locales.official_languages().items() if (len(codes) > 1) is many]
 
 
-@_kind("country", "language", lambda: product(_official(many=False)))
+@_kind("country", "language", lambda: _official(many=False))
 def _official_language(own: Speaker, code: str) -> Fields | None:
     return _known(country=own.country(code), language=own.language(locales.official_languages()[code][0]))
 
 
-@_kind("country", "languages", lambda: product(_official(many=True)))
+@_kind("country", "languages", lambda: _official(many=True))
 def _official_languages(own: Speaker, code: str) -> Fields | None:
     names = [own.language(language) for language in locales.official_languages()[code]]
     return _known(country=own.country(code), languages=own.phrase(names))
@@ -188,15 +186,15 @@ def _date(own: Speaker, iso: str) -> Fields | None:
     return {"iso": iso, "date": own.cldr.date(datetime.date.fromisoformat(iso))}
 
 
-def _dates(name: str) -> Iterable[Key]:
+def _dates(name: str) -> Iterable[str]:
     first = datetime.date(1950, 1, 1)
     offsets = random.Random(name).sample(range(36500), 2000)
-    return (((first + datetime.timedelta(days=offset)).isoformat(),) for offset in offsets)
+    return ((first + datetime.timedelta(days=offset)).isoformat() for offset in offsets)
 
 
-def _whole_numbers() -> Iterable[Key]:
+def _whole_numbers() -> Iterable[int]:
     source = random.Random("number")
-    return ((source.randrange(10 ** (size - 1), 10**size),) for _ in range(200) for size in range(5, 10))
+    return (source.randrange(10 ** (size - 1), 10**size) for _ in range(200) for size in range(5, 10))
 
 
 @_kind("raw", "number", _whole_numbers)
@@ -204,12 +202,12 @@ def _number(own: Speaker, value: int) -> Fields | None:
     return {"raw": own.cldr.shape(str(value)), "number": own.cldr.number(value)}
 
 
-@_kind("ratio", "percent", lambda: product(range(1, 1000)))
+@_kind("ratio", "percent", lambda: range(1, 1000))
 def _percent(own: Speaker, permille: int) -> Fields | None:
     return {"ratio": own.cldr.number(permille / 1000), "percent": own.cldr.percent(permille)}
 
 
-@_kind("number", "words", lambda: ((tenths * 10**power,) for power in range(3, 9) for tenths in range(11, 100)))
+@_kind("number", "words", lambda: (tenths * 10**power for power in range(3, 9) for tenths in range(11, 100)))
 def _compact(own: Speaker, value: int) -> Fields | None:
     return {"number": own.cldr.number(value), "words": own.cldr.compact(value)}
 
@@ -294,7 +292,7 @@ def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | No
     return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
 
 
-@_kind("country options", "choice", lambda: product(locales.country_currencies()))
+@_kind("country options", "choice", locales.country_currencies)
 def _currency_choice(own: Speaker, code: str) -> Fields | None:
     known = _currency(own, code)
     if known is None:
@@ -304,7 +302,7 @@ def _currency_choice(own: Speaker, code: str) -> Fields | None:
     return {"country": known["country"], **_options(right, others, source)}
 
 
-@_kind("country options", "choice", lambda: product(_official(many=False)))
+@_kind("country options", "choice", lambda: _official(many=False))
 def _official_language_choice(own: Speaker, code: str) -> Fields | None:
     known = _official_language(own, code)
     if known is None:
@@ -323,4 +321,5 @@ def facts(kind: str) -> tuple[Fact, ...]:
     """
     if kind not in KINDS:
         raise ConfigError(f"cldr: no kind '{kind}'{did_you_mean(kind, KINDS)}; there are {', '.join(KINDS)}")
-    return tuple(Fact(kind, key) for key in dict.fromkeys(map(tuple, KINDS[kind].all_keys())))
+    keys = (key if isinstance(key, tuple) else (key,) for key in KINDS[kind].all_keys())
+    return tuple(Fact(kind, key) for key in dict.fromkeys(keys))
