@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,11 +91,6 @@ def prepare_parallel(
         raise ConfigError(f"{file}: no such file")
     reader = _Reader(file, source, targets, split, known)
     benchmark = find_benchmark(not_in, [source, *reader.languages], folder)
-
-    def drafts() -> Iterator[Located]:
-        for located in reader.pairs():
-            yield from _drafts(located, file, source, both, known)
-
     there = [code for code in reader.languages if code not in reader.missing]
     about = {
         "parallel": {"from": source, "to": there, "both_directions": both, "balanced": balance},
@@ -105,29 +101,31 @@ def prepare_parallel(
         "one_side_alone": reader.alone,  # counted by the passes, which come before the card
     }
     quotas = _balanced(source, per_language) if balance else at_most(per_language)
+    drafts = functools.partial(_drafts, reader, both)
     return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed, notes=reader.notes)
 
 
-def _drafts(located: Located, file: Path, source: str, both: bool, known: Mapping[str, Language]) -> Iterator[Located]:
-    """One pair as one or two rows."""
-    if located.problem is not None:
-        yield located
-        return
-    pair: Pair = located.value
-    texts = (pair.source.strip(), pair.target.strip())
-    if not all(texts) or texts[0].casefold() == texts[1].casefold():
-        problem = ("not_translated", "the two texts are the same, or one is empty")
-        yield Located(located.file, located.line, None, problem, f"{texts[0]} | {texts[1]}")
-        return
-    directions = [(source, pair.language, *texts), (pair.language, source, *texts[::-1])]
-    for spoken, wanted, text, translation in directions if both else directions[:1]:
-        record = {
-            "id": f"{file.stem}/{pair.key}/{spoken}-{wanted}",
-            "language": wanted,
-            "prompt": translation_prompt(text, spoken, wanted, known),
-            "completion": translation,
-        }
-        yield Located(located.file, located.line, Draft(record, (wanted, spoken), texts))
+def _drafts(reader: _Reader, both: bool) -> Iterator[Located]:
+    """Each pair as one or two rows."""
+    for located in reader.pairs():
+        if located.problem is not None:
+            yield located
+            continue
+        pair: Pair = located.value
+        texts = (pair.source.strip(), pair.target.strip())
+        if not all(texts) or texts[0].casefold() == texts[1].casefold():
+            problem = ("not_translated", "the two texts are the same, or one is empty")
+            yield Located(located.file, located.line, None, problem, f"{texts[0]} | {texts[1]}")
+            continue
+        directions = [(reader.source, pair.language, *texts), (pair.language, reader.source, *texts[::-1])]
+        for spoken, wanted, text, translation in directions if both else directions[:1]:
+            record = {
+                "id": f"{reader.file.stem}/{pair.key}/{spoken}-{wanted}",
+                "language": wanted,
+                "prompt": translation_prompt(text, spoken, wanted, reader.known),
+                "completion": translation,
+            }
+            yield Located(located.file, located.line, Draft(record, (wanted, spoken), texts))
 
 
 def _balanced(source: str, per_language: int | None) -> Quotas:

@@ -17,6 +17,8 @@ from dudi.errors import ConfigError, did_you_mean
 
 Key = tuple[str | int, ...]
 Fields = dict[str, str]
+_Keys = Callable[[], Iterable[Key | str | int]]
+_Fields = Callable[..., Fields | None]
 
 _UNITS = (
     "length-kilometer length-meter length-centimeter length-millimeter mass-kilogram mass-gram volume-liter "
@@ -60,14 +62,11 @@ class Kind:
     name: str
     given: tuple[str, ...]
     answer: tuple[str, ...]
-    all_keys: Callable[[], Iterable[Key | str | int]]
-    fields: Callable[..., Fields | None]
+    all_keys: _Keys
+    fields: _Fields
 
 
 KINDS: dict[str, Kind] = {}
-
-_Fields = Callable[..., Fields | None]
-_Keys = Callable[[], Iterable[Key | str | int]]
 
 
 def _kind(given: str, answer: str, keys: _Keys, name: str = "") -> Callable[[_Fields], _Fields]:

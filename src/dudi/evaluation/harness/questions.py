@@ -274,7 +274,7 @@ class Questions:
 
         self._check_template(chat)
         runs, lines = [], []
-        sent: dict[str, Any] = {}  # the questions of all would be most of the file, with a few examples in front
+        sent: dict[str, Any] = {}  # each task's first question: with a few examples all would be most of the file
         with quiet():
             lm = LoadedModel(
                 model,
