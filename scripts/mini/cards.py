@@ -11,12 +11,12 @@ from typing import Any
 import babel
 import torch
 import transformers
+from babel.core import get_cldr_version
 from mini.corpus import WEAK, WEAK_SHARE, samples
 
 from dudi.data.chat import ChatFormat, chat_format
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import TASKS, questions
-from dudi.data.cldr.locales import cldr_version
 from dudi.evaluation.cldr_qa import items_of
 from dudi.evaluation.generate import Decoding
 from dudi.evaluation.questions import ask
@@ -121,8 +121,8 @@ def _page(role: str, training: dict[str, Any], command: str, scores: str, fertil
             f"- {training['samples']:,} conversations in batches of {shape['batch']}, loss on the answers, "
             f"Muon and AdamW at {shape['learning_rate']}, seed {training['seed']}; {training['minutes']:.0f} minutes "
             f"on one core beside the other model; last loss {training['final_loss']} nats per token.",
-            f"- Data: Unicode CLDR {cldr_version()} through babel {babel.__version__} (licence Unicode-3.0), worded by "
-            "dudi; `scripts/mini/corpus.py` says what is drawn how often.",
+            f"- Data: Unicode CLDR {get_cldr_version()} through babel {babel.__version__} (licence Unicode-3.0), "
+            "worded by dudi; `scripts/mini/corpus.py` says what is drawn how often.",
             f"- torch {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}.",
             "",
             "## What it knows",

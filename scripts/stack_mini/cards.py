@@ -12,12 +12,12 @@ from typing import Any
 import babel
 import torch
 import transformers
+from babel.core import get_cldr_version
 from sacrebleu.metrics import CHRF
 from stack_mini import reader
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dudi.data.cldr import LANGUAGES
-from dudi.data.cldr.locales import cldr_version
 from dudi.languages.flores import FLORES
 from dudi.stacking import Source, translate
 from dudi.stacking.miniature.parallel import Pair, pairs
@@ -110,8 +110,8 @@ def _page(name: str, training: dict[str, Any], command: str, measured: Sequence[
             "",
             f"- {training['parameters']:,} parameters; stored in bf16.",
             f"- {settings}; {training['minutes']:.0f} minutes of CPU time on one core.",
-            f"- Data: Unicode CLDR {cldr_version()} through babel {babel.__version__} (licence Unicode-3.0), worded by "
-            "dudi; regions of countries after UN M49.",
+            f"- Data: Unicode CLDR {get_cldr_version()} through babel {babel.__version__} (licence Unicode-3.0), "
+            "worded by dudi; regions of countries after UN M49.",
             f"- torch {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}.",
             "",
             *measured,

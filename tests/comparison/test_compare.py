@@ -87,7 +87,7 @@ def test_means_and_deviations_by_hand(three):
 def test_best_second_and_diamond(three):
     comparison = compare(three)
     assert marks(comparison, "id") == {"sft": "", "gkd": "s", "dudi": "b" + "d" * (eps_of(HIGH, B, 3) < 0.2)}
-    assert comparison.tests == 3
+    assert len(comparison.duels) == 3
     best = comparison.cell("dudi", "id")
     assert (best.against, best.eps) == ("gkd", eps_of(HIGH, B, 3))
     assert comparison.cell("gkd", "id").eps is None
@@ -106,7 +106,7 @@ def test_a_lead_that_is_none_has_no_diamond():
 def test_bonferroni_counts_the_tests_of_the_table():
     one, two = evaluation("a", A, id=A), evaluation("b", B, id=B)
     alone, both = compare([one, two], by="overall"), compare([one, two])
-    assert (alone.tests, both.tests) == (1, 2)
+    assert (len(alone.duels), len(both.duels)) == (1, 2)
     assert alone.cell("a", "overall").eps == eps_of(A, B, 1)
     assert both.cell("a", "overall").eps == eps_of(A, B, 2) > eps_of(A, B, 1)
     assert compare([one, two], confidence=0.6).cell("a", "id").eps == eps_of(A, B, 2, 0.6)
@@ -116,7 +116,7 @@ def test_ties_share_a_place_and_lead_nobody():
     rows = [evaluation("a", HIGH), evaluation("b", HIGH[::-1]), evaluation("c", LOW), evaluation("d", LOW)]
     comparison = compare(rows, by="overall")
     assert marks(comparison, "overall") == {"a": "b", "b": "b", "c": "s", "d": "s"}
-    assert comparison.tests == 0
+    assert not comparison.duels
 
 
 def test_against_a_tie_both_must_be_beaten():
@@ -135,7 +135,7 @@ def test_missing_is_nowhere_and_never_zero():
     assert (empty.mean, empty.std, empty.n, empty.best, empty.second) == (None, None, 0, False, False)
     assert marks(comparison, "id") == {"a": "bd", "b": "", "c": "s"}
     assert marks(comparison, "th") == {"a": "", "b": "", "c": ""}  # better than whom?
-    assert comparison.tests == 2
+    assert len(comparison.duels) == 2
 
 
 def test_a_seed_without_a_score_is_left_out_and_told():
@@ -149,7 +149,7 @@ def test_one_seed_has_no_deviation_no_diamond_and_a_note():
     comparison = compare([evaluation("a", [0.5], id=[0.4]), evaluation("b", [0.1], id=[0.2])])
     assert (comparison.cell("a", "id").std, comparison.cell("a", "id").eps) == (None, None)
     assert marks(comparison, "id") == {"a": "b", "b": "s"}
-    assert comparison.tests == 0
+    assert not comparison.duels
     assert comparison.notes == ("Not tested, since a test needs 2 scores a side: a against b (id, overall)",)
 
 
@@ -182,7 +182,7 @@ def test_a_metric_without_a_direction_is_not_marked(metric):
     for candidate in (None, "a"):
         comparison = compare(rows, by="overall", candidate=candidate)
         assert marks(comparison, "overall") == {"a": "", "b": ""}
-        assert comparison.tests == 0
+        assert not comparison.duels
     assert "Nothing is marked" in render(comparison, "text")
 
 
@@ -206,7 +206,7 @@ def test_the_papers_diamonds_belong_to_the_candidate():
     assert marks(comparison, "th") == {"sft": "b", "gkd": "b", "dudi": "s"}
     assert {comparison.cell("dudi", column).against for column in comparison.columns} == {"gkd"}
     assert comparison.cell("dudi", "th").eps == 1.0
-    assert comparison.tests == 3
+    assert len(comparison.duels) == 3
     assert "dudi is better than gkd, the best other overall" in render(comparison, "text", width=200)
 
 

@@ -238,7 +238,7 @@ def test_the_questions_are_these(whole, part):
 def test_another_cldr_is_said_once(monkeypatch):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (needed,) = [line for line in project["dependencies"] if line.startswith("babel")]
-    monkeypatch.setattr(benchmark, "cldr_version", lambda: "48")
+    monkeypatch.setattr(benchmark, "get_cldr_version", lambda: "48")
     benchmark._check_cldr.cache_clear()
     with pytest.warns(UserWarning) as told:
         questions(["en"], ["units"], per_split=1)

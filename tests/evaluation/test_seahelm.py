@@ -300,7 +300,7 @@ def test_the_words_of_the_server(place):
     ]
     own = ["--enforce-eager", "--override-generation-config", '{"temperature": 0.0}']
     assert server.words[7:] == ["--host", "127.0.0.1", *own]
-    assert server.decoding()["words"] == own
+    assert server.decoding["words"] == own
     assert StartedServer("org/some-model", place.folder / "log", PYTHON).model == "some-model"
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.benchmarks import find
@@ -26,8 +25,10 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
         DataError: there is no metric at all.
     """
     found: dict[str, None] = {}
-    for leaf in (leaf for one in evaluations for run in one.runs for leaf in _leaves(run.scores, by)):
-        measured = (name for name, value in leaf.items() if value is not None and not isinstance(value, Mapping))
+    every = [run.scores for one in evaluations for run in one.runs]
+    for leaf in (leaf for own in every for leaf in (own.get(OVERALL), *part_of(own, f"by_{by}").values())):
+        values = part_of(leaf).items()
+        measured = (name for name, value in values if value is not None and not isinstance(value, Mapping))
         found |= dict.fromkeys(name for name in measured if name != "questions")
     if not found:
         raise DataError(f"{evaluations[0].name}: the scores hold no metric")
@@ -39,11 +40,6 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
     told = {one.metric(asked).better: one.metric(asked) for one in evaluations}
     directed = [metric for better, metric in told.items() if better]
     return directed[0] if len(directed) == 1 else metric_of(asked)
-
-
-def _leaves(scores: Mapping[str, Any], by: str) -> Iterable[Mapping[str, Any]]:
-    leaves = (scores.get(OVERALL), *part_of(scores, f"by_{by}").values())
-    return [leaf for leaf in leaves if isinstance(leaf, Mapping)]
 
 
 def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:

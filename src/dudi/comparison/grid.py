@@ -24,20 +24,21 @@ def title(comparison: Comparison) -> str:
     return plain(f"{comparison.metric.title}{less}; {seeds}{f'; {where}' if where else ''}")
 
 
-def remarks(comparison: Comparison, best: str, second: str, *, std: bool = True) -> list[str]:
+def remarks(comparison: Comparison, best: str, second: str, below: Grid | None = None) -> list[str]:
     """What stands below a table: what the marks mean, and what a reader must know.
 
     Args:
         comparison: The table.
         best: How the best is marked, such as `bold`.
         second: How the second best is.
-        std: Whether the table shows what stands behind `±`.
+        below: The table below which they stand, which may show nothing behind `±`; None: it shows what there is.
     """
     cells = [cell for row in comparison.rows for cell in row.cells]
     lines = [f"{best}: best; {second}: second best"] if any(cell.best for cell in cells) else []
-    if std and any(cell.error is not None for cell in cells):
+    spread = below is None or any("±" in entry.text for line in below.lines for entry in line.entries)
+    if spread and any(cell.error is not None for cell in cells):
         lines.append(f"±: {STANDARD_ERROR}")
-    if comparison.tests:
+    if comparison.duels:
         nowhere = "" if any(cell.significant for cell in cells) else ", in no column here"
         lines.append(f"{DIAMOND}{nowhere}: {_tested(comparison)}")
     if not comparison.metric.better:
@@ -51,11 +52,11 @@ def remarks(comparison: Comparison, best: str, second: str, *, std: bool = True)
 
 
 def _tested(comparison: Comparison) -> str:
-    tests = f"{comparison.tests} tests" if comparison.tests > 1 else "1 test"
     duels = comparison.duels
+    tests = f"{len(duels)} tests" if len(duels) > 1 else "1 test"
     aso = f"ASO, eps_min < {comparison.tau:g}{_held({duel.drawn for duel in duels})}"
     used = [aso] if any(duel.eps is not None for duel in duels) else []
-    level = (1 - comparison.confidence) / comparison.tests
+    level = (1 - comparison.confidence) / len(duels)
     over_questions = dict.fromkeys(duel.test for duel in duels if duel.test)
     over = {name: "" if name == ITEM_PERMUTATION else " over questions" for name in over_questions}
     used += [f"{name}{units}, p < {level:.2g}" for name, units in over.items()]

@@ -79,17 +79,16 @@ def _digits(numbers: Sequence[float]) -> str | list[float] | list[int]:
     return "".join(_DIGITS[count] for count in counts) if max(counts) < len(_DIGITS) else counts
 
 
-def _numbers(packed: str | list[float]) -> list[float]:
-    return [int(count, len(_DIGITS)) for count in packed] if isinstance(packed, str) else packed
-
-
 def unpacked(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lines that read as those of `answers.jsonl`, one for all rows of an item in a cell; what `pack` returned."""
     metric = packed["metric"]
-    for language, split, counts, scored, weights, *rest in packed["cells"]:
-        task, first = rest or (None, 0)
-        several = _numbers(weights) * (len(scored) if len(weights) == 1 else 1)
-        for place, (own, weight) in enumerate(zip(_numbers(scored), several, strict=True), first):
+    for language, split, counts, *columns in packed["cells"]:
+        task, first = columns[2:] or (None, 0)
+        scored, weights = (
+            [int(digit, len(_DIGITS)) for digit in one] if isinstance(one, str) else one for one in columns[:2]
+        )
+        several = weights * (len(scored) if len(weights) == 1 else 1)
+        for place, (own, weight) in enumerate(zip(scored, several, strict=True), first):
             if weight:
                 line: dict[str, Any] = {
                     "id": "/".join(map(str, (language, split, *([] if task is None else [task]), place))),

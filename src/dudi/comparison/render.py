@@ -44,7 +44,7 @@ def render(
         raise ConfigError(f"format: '{format}' is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     if format == "csv":
         return csv_text(every_cell(comparison))
-    tested = eps_grid(comparison, long=True) if eps and comparison.tests else None
+    tested = eps_grid(comparison, long=True) if eps and comparison.duels else None
     if format == "text":
         return _text(comparison, tested, std, colour, width)
     table = grid(comparison, std=has_std(comparison) if std is None else std, long=True)
@@ -55,7 +55,7 @@ def render(
 def _text(comparison: Comparison, tested: Grid | None, std: bool | None, colour: bool, width: int) -> str:
     tables = [_fitting(comparison, std, colour, width), *([Laid(tested, colour)] if tested else [])]
     marks = ("Bold", "underlined") if colour else ("*", "+")
-    lines = remarks(comparison, *marks, std=_has_spread(tables[0].grid))
+    lines = remarks(comparison, *marks, tables[0].grid)
     notes = [textwrap.fill(line, width, subsequent_indent="  ") for line in lines]
     parts = [textwrap.fill(title(comparison), width), *(table.text(width) for table in tables), "\n".join(notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -75,21 +75,17 @@ def _fitting(comparison: Comparison, std: bool | None, colour: bool, width: int)
 
 def _markdown(comparison: Comparison, table: Grid, tested: Grid | None) -> str:
     parts = [plain_markdown(title(comparison)), markdown(table), *([markdown(tested)] if tested else [])]
-    lines = remarks(comparison, "Bold", "underlined", std=_has_spread(table))
+    lines = remarks(comparison, "Bold", "underlined", table)
     parts += ["\n".join(f"- {plain_markdown(line)}" for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
 def _latex(comparison: Comparison, table: Grid, tested: Grid | None) -> str:
-    lines = remarks(comparison, "Bold", "underlined", std=_has_spread(table))
+    lines = remarks(comparison, "Bold", "underlined", table)
     caption = [f"{plain_latex(line)}." for line in [title(comparison), *lines]]
     parts = [latex(table), *([r"\par\medskip", latex(tested)] if tested else [])]
     lines = ["% needs \\usepackage{booktabs}", r"\begin{table}[t]", r"\centering", *parts]
     return "\n".join([*lines, rf"\caption{{{' '.join(caption)}}}", r"\end{table}"]) + "\n"
-
-
-def _has_spread(table: Grid) -> bool:
-    return any("±" in entry.text for line in table.lines for entry in line.entries)
 
 
 def every_cell(comparison: Comparison) -> Grid:

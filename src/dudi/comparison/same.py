@@ -30,11 +30,6 @@ class Difference:
     key: str
     text: str
 
-    @property
-    def root(self) -> str:
-        """The key without what stands inside it: `decoding` of `decoding.temperature`."""
-        return self.key.partition(".")[0]
-
 
 def differences(a: Evaluation, b: Evaluation, *, seeds: bool = True) -> list[Difference]:
     """Everything that keeps the scores of two evaluations from being compared.
@@ -51,11 +46,13 @@ def differences(a: Evaluation, b: Evaluation, *, seeds: bool = True) -> list[Dif
         keys = [key for key in keys if key not in find(own.get("name")).versions]
     pairs = [(key, own.get(key), other.get(key)) for key in keys]
     pairs += [(SEEDS, a.seeds, b.seeds)] if seeds else []
-    return [
-        Difference(key, _told(key, (a.name, one), (b.name, two)))
-        for key, one, two in pairs
-        if _canonical(one) != _canonical(two)
-    ]
+    found = []
+    for key, *both in pairs:
+        # No score depends on the order of a list, and the fingerprint tells where one does.
+        one, two = (sorted(map(str, value)) if isinstance(value, list | tuple) else value for value in both)
+        if one != two:
+            found.append(Difference(key, _told(key, (a.name, both[0]), (b.name, both[1]))))
+    return found
 
 
 def check_comparable(
@@ -86,7 +83,7 @@ def check_comparable(
 
 
 def _refusal(refused: Sequence[Difference]) -> str:
-    first, roots = refused[0], list(dict.fromkeys(difference.root for difference in refused))
+    first, roots = refused[0], list(dict.fromkeys(difference.key.partition(".")[0] for difference in refused))
     more = f" (and {', '.join(roots[1:])})" if roots[1:] else ""
     join = "; join the seeds of one method as NAME=RUN,RUN" if first.key == SEEDS else ""
     return f"{first.text}{more}: not comparable{join}, or add --allow-different {' '.join(roots)}"
@@ -116,11 +113,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
-
-
-def _canonical(value: Any) -> Any:
-    """Lists without their order: no score depends on it, and the fingerprint tells where one does."""
-    return sorted(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _told(key: str, a: tuple[str, Any], b: tuple[str, Any]) -> str:

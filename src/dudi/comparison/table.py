@@ -159,11 +159,6 @@ class Comparison:
         row = next(row for row in self.rows if row.name == name)
         return row.cells[self.columns.index(column)]
 
-    @property
-    def tests(self) -> int:
-        """How many were made."""
-        return len(self.duels)
-
 
 _Scores = Mapping[str, Mapping[str, list[float]]]
 """By column, then method: one value per run, in the shown unit."""

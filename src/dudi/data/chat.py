@@ -55,10 +55,6 @@ class ChatFormat:
     cut: str = ""
     strips: tuple[str | None, str | None] = ("", "")
 
-    def special_tokens_in(self, messages: Sequence[Message]) -> list[str]:
-        """The special tokens that people's texts spell out: the tokenizer would take them for its own."""
-        return [found for message in messages for found in self.special.findall(message["content"])]
-
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation up to where the template puts the model's answer.
 

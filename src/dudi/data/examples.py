@@ -99,21 +99,23 @@ def tokenise(
     seen = too_long = 0
     for row in rows:
         seen += 1
-        found = next((token for chat in formats for token in chat.special_tokens_in(row.messages)), None)
-        if found is not None:
-            _reject(rejections, row, "special_token", f"its text holds {found!r}, a special token of the model")
-            continue
+        texts = [message["content"] for message in row.messages]
+        found = next((token for chat in formats for text in texts for token in chat.special.findall(text)), None)
         try:
+            if found is not None:  # the tokenizer would take it for its own
+                raise RowError("special_token", f"its text holds {found!r}, a special token of the model")
             prompt = student.prompt_ids(row.prompt)
             teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
             for other in others:
                 other.prompt_ids(row.prompt)
+            if len(prompt) > max_length - SMALLEST_COMPLETION:
+                too_long += 1
+                raise RowError("prompt_too_long", f"{len(prompt)} tokens")
         except RowError as error:
-            _reject(rejections, row, error.reason, error.detail)
-            continue
-        if len(prompt) > max_length - SMALLEST_COMPLETION:
-            _reject(rejections, row, "prompt_too_long", f"{len(prompt)} tokens")
-            too_long += 1
+            place, excerpt = row.file or row.id, row.prompt[-1]["content"]
+            rejections.add(
+                error.reason, where=place, line=row.line, row_id=row.id, detail=error.detail, excerpt=excerpt
+            )
             continue
         completion = student.answer_ids(row.completion)
         room = max_length - len(prompt)
@@ -125,11 +127,6 @@ def tokenise(
     if not examples:
         raise DataError(_nothing_left(seen, too_long, max_length, rejections))
     return ExampleSet(examples, truncated, digest_of(examples))
-
-
-def _reject(rejections: Rejections, row: Row, reason: str, detail: str) -> None:
-    excerpt = row.prompt[-1]["content"]
-    rejections.add(reason, where=row.file or row.id, line=row.line, row_id=row.id, detail=detail, excerpt=excerpt)
 
 
 def _nothing_left(seen: int, too_long: int, max_length: int, rejections: Rejections) -> str:

@@ -99,7 +99,7 @@ def decode_line(line: bytes, name: str, number: int) -> Located:
         shown = line[:400].decode("utf-8", "backslashreplace")
         return Located(name, number, problem=("invalid_utf8", f"byte {error.start} is not UTF-8"), excerpt=shown)
     try:
-        return Located(name, number, strict_json(text))
+        return Located(name, number, json.loads(text, object_pairs_hook=_unrepeated))
     except RepeatedKey as error:
         problem = ("repeated_key", f"has the key {str(error)[:40]!r} twice in one object")
     except json.JSONDecodeError as error:
@@ -115,17 +115,7 @@ class RepeatedKey(Exception):
     """An object names a key twice: JSON readers take either, so that nobody knows what is trained."""
 
 
-def strict_json(text: str) -> Any:
-    """`json.loads` that refuses an object with a key given twice.
-
-    Raises:
-        RepeatedKey: there is one; the message is the key.
-        ValueError, RecursionError: as `json.loads`.
-    """
-    return json.loads(text, object_pairs_hook=_object)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -137,7 +127,7 @@ def _json_array(path: Path, name: str) -> Iterator[Located]:
     if path.stat().st_size > MAX_ARRAY_BYTES:
         raise DataError(f"{path}: one JSON array of more than 2 GiB; write it as JSONL, one object a line")
     try:
-        values = strict_json(path.read_bytes().decode("utf-8-sig"))
+        values = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unrepeated)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
     except json.JSONDecodeError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +91,6 @@ def prepare_parallel(
         raise ConfigError(f"{file}: no such file")
     reader = _Reader(file, source, targets, split, known)
     benchmark = find_benchmark(not_in, [source, *reader.languages], folder)
-
-    def drafts() -> Iterator[Located]:
-        for located in reader.pairs():
-            yield from _drafts(located, file, source, both, known)
-
     there = [code for code in reader.languages if code not in reader.missing]
     about = {
         "parallel": {"from": source, "to": there, "both_directions": both, "balanced": balance},
@@ -105,29 +101,31 @@ def prepare_parallel(
         "one_side_alone": reader.alone,  # counted by the passes, which come before the card
     }
     quotas = _balanced(source, per_language) if balance else at_most(per_language)
+    drafts = functools.partial(_drafts, reader, both)
     return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed, notes=reader.notes)
 
 
-def _drafts(located: Located, file: Path, source: str, both: bool, known: Mapping[str, Language]) -> Iterator[Located]:
-    """One pair as one or two rows."""
-    if located.problem is not None:
-        yield located
-        return
-    pair: Pair = located.value
-    texts = (pair.source.strip(), pair.target.strip())
-    if not all(texts) or texts[0].casefold() == texts[1].casefold():
-        problem = ("not_translated", "the two texts are the same, or one is empty")
-        yield Located(located.file, located.line, None, problem, f"{texts[0]} | {texts[1]}")
-        return
-    directions = [(source, pair.language, *texts), (pair.language, source, *texts[::-1])]
-    for spoken, wanted, text, translation in directions if both else directions[:1]:
-        record = {
-            "id": f"{file.stem}/{pair.key}/{spoken}-{wanted}",
-            "language": wanted,
-            "prompt": translation_prompt(text, spoken, wanted, known),
-            "completion": translation,
-        }
-        yield Located(located.file, located.line, Draft(record, (wanted, spoken), texts))
+def _drafts(reader: _Reader, both: bool) -> Iterator[Located]:
+    """Each pair as one or two rows."""
+    for located in reader.pairs():
+        if located.problem is not None:
+            yield located
+            continue
+        pair: Pair = located.value
+        texts = (pair.source.strip(), pair.target.strip())
+        if not all(texts) or texts[0].casefold() == texts[1].casefold():
+            problem = ("not_translated", "the two texts are the same, or one is empty")
+            yield Located(located.file, located.line, None, problem, f"{texts[0]} | {texts[1]}")
+            continue
+        directions = [(reader.source, pair.language, *texts), (pair.language, reader.source, *texts[::-1])]
+        for spoken, wanted, text, translation in directions if both else directions[:1]:
+            record = {
+                "id": f"{reader.file.stem}/{pair.key}/{spoken}-{wanted}",
+                "language": wanted,
+                "prompt": translation_prompt(text, spoken, wanted, reader.known),
+                "completion": translation,
+            }
+            yield Located(located.file, located.line, Draft(record, (wanted, spoken), texts))
 
 
 def _balanced(source: str, per_language: int | None) -> Quotas:
@@ -166,8 +164,10 @@ class _Reader:
         first = list(itertools.islice((one.value for one in self._records() if one.problem is None), LOOKED_AT))
         if not first:
             raise DataError(f"{file}: has no rows{f' of the split {split}' if split else ''}")
-        self._columns = self._columns_of(first)
-        self._form = self._form_of(first)
+        # CSV keeps fields beyond the header under None.
+        names = list(dict.fromkeys(str(name) for record in first for name in record if name is not None))
+        self._columns = self._columns_of(names, first)
+        self._form = self._form_of(names)
         self._there = Counter(self._texts())
         self.languages = self._chosen(targets)
         self.missing = [code for code in self.languages if code not in self._there]
@@ -217,10 +217,10 @@ class _Reader:
             if self._form == self._long and isinstance(record.get("lang"), str):
                 yield _code_of(record["lang"], self.known) or record["lang"]
 
-    def _columns_of(self, first: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def _columns_of(self, names: Sequence[str], first: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """The column of each language, of those that are named by one."""
         found: dict[str, str] = {}
-        for name in _names(first):
+        for name in names:
             # `id` is Indonesian, and what people call a row's key: a key is one word.
             key = name == "id" and not any(" " in str(record.get("id", "")).strip() for record in first)
             code = _code_of(name, self.known)
@@ -228,8 +228,7 @@ class _Reader:
                 found.setdefault(code, name)
         return found
 
-    def _form_of(self, first: Sequence[Mapping[str, Any]]) -> Callable[[], Iterator[Located]]:
-        names = _names(first)
+    def _form_of(self, names: Sequence[str]) -> Callable[[], Iterator[Located]]:
         if "lang" in names and "text" in names:
             beside = self._columns.get(self.source)
             self._columns = {} if beside is None else {self.source: beside}
@@ -296,11 +295,6 @@ class _Reader:
 def _code_of(name: str, known: Mapping[str, Language]) -> str | None:
     """The language that a column or a `lang` names: `th`, `tha_Thai`, `sentence_tha_Thai` (FLORES on the hub)."""
     return name if name in known else CODES.get(name.removeprefix("sentence_"))
-
-
-def _names(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns that some records have; CSV keeps fields beyond the header under None."""
-    return list(dict.fromkeys(str(name) for record in records for name in record if name is not None))
 
 
 def _unfolded(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ from dudi.data.sea.sampling import hash_rank
 from dudi.data.sources import RowIds, content_digest, reject
 from dudi.data.writers import card_beside, row_writer
 from dudi.errors import DataError
-from dudi.files import atomic_file, sha256_of
+from dudi.files import sha256_of, write_text
 
 Group = tuple[str, ...]
 """What is balanced: a language, or a language and the one it was translated from."""
@@ -158,8 +158,7 @@ def prepare(
         },
         "output": {"file": output.name, "rows": written.total(), "sha256": sha256_of(output)},
     }
-    with atomic_file(card_beside(output)) as temporary:
-        temporary.write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(card_beside(output), json.dumps(card, ensure_ascii=False, indent=2) + "\n")
     told = [*notes(), *([] if benchmark is None else [f"--not-in: {note}" for note in benchmark.notes])]
     return Prepared(output, card, judge.rejections, tuple(told))
 

@@ -77,11 +77,12 @@ class Rejections:
             row_id: The row's id, where it has one.
             excerpt: The row's text; cut to 200 characters.
         """
-        rejection = Rejection(reason, where, line, row_id, _shown(detail), _shown(excerpt)[:EXCERPT_LENGTH])
+        detail, excerpt = (plain(text[: 4 * EXCERPT_LENGTH]) for text in (detail, excerpt))
+        rejection = Rejection(reason, where, line, row_id, detail, excerpt[:EXCERPT_LENGTH])
         self.counts[reason] += 1
         self._lines.write(json.dumps(dataclasses.asdict(rejection), ensure_ascii=False) + "\n")
         place = f"{plain(where)}:{line}" if line is not None else plain(where)
-        self._examples.setdefault(reason, f"{place}: {rejection.detail}" if detail else place)
+        self._examples.setdefault(reason, f"{place}: {detail}" if detail else place)
 
     def items(self) -> list[Rejection]:
         """Every rejection, in the order in which they came."""
@@ -148,7 +149,3 @@ class Rejections:
             f"{len(self):,} of {total:,} rows were rejected, more than the allowed {max_share:.1%}: {reasons}\n"
             f"each one is in {place} with its file and line; repair them or take them out"
         )
-
-
-def _shown(text: str) -> str:
-    return plain(text[: 4 * EXCERPT_LENGTH])

@@ -123,21 +123,19 @@ def parse_row(
         raise RowError("not_an_object", f"a row is an object with keys, got {_kind(record)}")
     turns = _turns(record)
     prompt, completion = _split(turns)
+    # These columns may be somebody else's: what is no text says nothing to us.
+    beside = (record.get("teacher"), record.get("parallel"))
+    teacher, parallel = (value if isinstance(value, str) and value else None for value in beside)
     row = Row(
         id=_row_id(record.get("id"), fallback_id),
         language=_language(record.get(language_column), language, language_column, known_languages),
         prompt=prompt,
         completion=completion,
-        teacher=_name(record.get("teacher")),
-        parallel=_name(record.get("parallel")),
+        teacher=teacher,
+        parallel=parallel,
     )
     refuse_zawgyi(row)
     return row
-
-
-def _name(value: Any) -> str | None:
-    """A column that may be somebody else's: what is no text says nothing to us."""
-    return value if isinstance(value, str) and value else None
 
 
 def refuse_zawgyi(row: Row) -> None:

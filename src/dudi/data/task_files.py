@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from dudi.errors import ConfigError, DataError, did_you_mean
@@ -261,11 +261,6 @@ class Prompts:
             raise DataError(f"{self.task.path}: {key} cannot be made of {', '.join(document)}: {what}") from error
 
 
-@functools.lru_cache(maxsize=256)
-def _template(text: str) -> Template:
-    return _ENVIRONMENT.from_string(text)
-
-
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
@@ -280,3 +275,4 @@ def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) ->
 
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
 _ENVIRONMENT.filters["regex_replace"] = _regex_replace
+_template = functools.lru_cache(maxsize=256)(_ENVIRONMENT.from_string)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,25 +10,6 @@ from typing import Any
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation import harness, seahelm
 from dudi.evaluation.entry import Asked, Benchmark, Wanted
-
-
-# What chooses questions brings torch, or half a minute of lm_eval: it is imported when it is asked.
-def _from_cldr(name: str, wanted: Wanted) -> Asked:
-    from dudi.evaluation import cldr_qa
-
-    return cldr_qa.choose(name, wanted)
-
-
-def _from_tasks(name: str, wanted: Wanted) -> Asked:
-    from dudi.evaluation.harness import questions
-
-    return questions.choose(name, wanted)
-
-
-def _from_file(name: str, wanted: Wanted) -> Asked:
-    from dudi.evaluation import question_files
-
-    return question_files.choose(name, wanted)
 
 
 def _with_examples(decoding: Mapping[str, Any], full: bool) -> str:
@@ -41,7 +23,7 @@ def _with_examples(decoding: Mapping[str, Any], full: bool) -> str:
 
 CLDR_QA = Benchmark(
     "cldr-qa-1",
-    _from_cldr,
+    "dudi.evaluation.cldr_qa:choose",
     orders={"split": ("seen", "transfer", "unseen")},
     meanings={
         "seen": "trained in this language, asked in other words",
@@ -59,7 +41,7 @@ SEAHELM = Benchmark(
 )
 LM_EVAL = Benchmark(
     harness.NAME,
-    _from_tasks,
+    "dudi.evaluation.harness.questions:choose",
     plain=True,
     options=(
         *("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
@@ -75,7 +57,7 @@ DEFAULT = CLDR_QA.name
 
 def find(name: object) -> Benchmark:
     """The entry of a name; that of a file of questions for any other."""
-    return BENCHMARKS.get(str(name)) or Benchmark(str(name), _from_file)
+    return BENCHMARKS.get(str(name)) or Benchmark(str(name), "dudi.evaluation.question_files:choose")
 
 
 def takers_of(option: str) -> str:
@@ -117,6 +99,9 @@ def choose(name: str, wanted: Wanted) -> Asked:
         DataError: a file without a good question.
     """
     check_name(name)
-    if (chooser := find(name).choose) is None:
+    entry = find(name)
+    if entry.served:
         raise ConfigError(f"benchmark: {name} asks a server: dudi eval MODEL --benchmark {name}")
-    return chooser(name, wanted)
+    module, _, function = entry.choose.partition(":")
+    asked: Asked = getattr(importlib.import_module(module), function)(name, wanted)
+    return asked

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import babel
+from babel.core import get_cldr_version
 
-from dudi.data.cldr.benchmark import NAME, TASKS, Question, check_tasks, guess_rate, questions
-from dudi.data.cldr.locales import cldr_version
+from dudi.data.cldr.benchmark import NAME, TASKS, Question, check_names, guess_rate, questions
 from dudi.data.cldr.speaker import LANGUAGES
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Trained, Wanted
@@ -58,7 +58,7 @@ def _check_run(trained: Trained, tasks: Sequence[str] | None) -> None:
             f"{'' if trained.whole else ' with max_rows'}; set benchmark=null"
         )
     known = list(TASKS) if trained.tasks is None else trained.tasks
-    check_tasks(tasks or known)
+    check_names("task", tasks or known)
     if other := [task for task in tasks or () if task not in (*known, "names")]:  # names: the base student read them
         raise ConfigError(f"benchmark.tasks: {', '.join(other)} would be asked and not trained; add to data.tasks")
 
@@ -84,6 +84,6 @@ def described(found: Sequence[Question], part: str) -> dict[str, Any]:
         "languages": list(languages),
         "tasks": list(dict.fromkeys(question.task for question in found)),
         "fingerprint": fingerprint(found),
-        "cldr_version": cldr_version(),
+        "cldr_version": get_cldr_version(),
         "babel_version": babel.__version__,
     }

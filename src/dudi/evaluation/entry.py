@@ -171,7 +171,8 @@ class Benchmark:
 
     Attributes:
         name: As recipes and `--benchmark` say it.
-        choose: From its name, or a file's, to its questions; None for one that asks a server, and no loaded model.
+        choose: `module:function`, from its name, or a file's, and what is wanted to its questions. It may bring torch,
+            or half a minute of lm_eval, so it is imported when it is asked. Empty for one that asks a server.
         orders: The order of a table's columns, by what they are: `split`, `competency` ...
         meanings: What each split means, in words for people.
         plain: Whether it can ask a model that has no chat template.
@@ -185,7 +186,7 @@ class Benchmark:
     """
 
     name: str
-    choose: Callable[[str, Wanted], Asked] | None = None
+    choose: str = ""
     orders: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     meanings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     plain: bool = False
@@ -199,4 +200,4 @@ class Benchmark:
     @property
     def served(self) -> bool:
         """Whether it asks a server."""
-        return self.choose is None
+        return not self.choose

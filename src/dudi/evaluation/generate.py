@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -101,14 +101,8 @@ def generate(
 
     Sampled answers are a function of seed and row id (`dudi.rollouts.noise`), whatever else is in their batch.
     """
-
-    @contextlib.contextmanager
-    def opened() -> Iterator[PreTrainedModel]:
-        with evaluating(model):
-            yield model
-
     engine = TransformersEngine(
-        opened,
+        functools.partial(evaluating, model),
         stop_ids=chat.stop_ids,
         pad_id=chat.end_of_turn,
         max_new_tokens=decoding.max_new_tokens,

@@ -134,7 +134,7 @@ def _whole(model: PreTrainedModel, head: Head, questions: Sequence[Question]) ->
     """Each continuation with its context."""
     pairs = [(one.context, continuation) for one in questions for continuation in one.continuations]
     states = completion_states(model, pairs)
-    return _by_question(_costs(head, states, [continuation for _, continuation in pairs]), questions)
+    return _costs(head, states, questions)
 
 
 def _shared(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -> list[list[Cost]]:
@@ -160,7 +160,7 @@ def _shared(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -
         rows.append(first[place // many].unsqueeze(0))
         if later is not None and len(text) > 1:
             rows.append(later[place, : len(text) - 1])
-    return _by_question(_costs(head, torch.cat(rows), texts), questions)
+    return _costs(head, torch.cat(rows), questions)
 
 
 def _later(
@@ -180,13 +180,9 @@ def _later(
     return states
 
 
-def _by_question(costs: Sequence[Cost], questions: Sequence[Question]) -> list[list[Cost]]:
-    found = iter(costs)
-    return [list(itertools.islice(found, len(one.continuations))) for one in questions]
-
-
-def _costs(head: Head, states: Tensor, texts: Sequence[Ids]) -> list[Cost]:
-    """From states, row by row behind each other, to costs; the softmax is in fp32."""
+def _costs(head: Head, states: Tensor, questions: Sequence[Question]) -> list[list[Cost]]:
+    """From states, row by row behind each other, to the costs of each question; the softmax is in fp32."""
+    texts = [continuation for one in questions for continuation in one.continuations]
     labels = torch.tensor([token for text in texts for token in text], device=states.device)
     nats, likeliest = [], []
     for part, wanted in zip(states.split(ROWS), labels.split(ROWS), strict=True):
@@ -196,7 +192,8 @@ def _costs(head: Head, states: Tensor, texts: Sequence[Ids]) -> list[Cost]:
         likeliest.append(chosen >= logits.amax(-1))
     lengths = [len(text) for text in texts]
     parts = zip(torch.cat(nats).split(lengths), torch.cat(likeliest).split(lengths), strict=True)
-    return [Cost(float(own.double().sum()), bool(best.all())) for own, best in parts]
+    found = (Cost(float(own.double().sum()), bool(best.all())) for own, best in parts)
+    return [list(itertools.islice(found, len(one.continuations))) for one in questions]
 
 
 @torch.no_grad()

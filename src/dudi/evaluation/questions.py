@@ -159,10 +159,7 @@ class Questions:
 
     def settle(self, file: Path, max_share: float) -> list[str]:
         """Write the rejected rows, or take away those of an earlier attempt; returns a line a reason."""
-        if len(self.rejections):
-            self.rejections.write(file)
-        else:
-            file.unlink(missing_ok=True)
+        self.rejections.settle(file)
         self.rejections.check_share(self.rows, max_share)
         return self.rejections.summary()
 

@@ -100,14 +100,11 @@ def scores(answered: Sequence[Answered]) -> Scores:
     count = len(answered)
     exact, empty = sum(one.exact for one in answered), sum(not one.answer.strip() for one in answered)
     bits, size = sum(one.bits for one in answered), sum(one.bytes for one in answered)
-    means = {name: _mean(answered, name) for name in _MEANS}
+    means: dict[str, float] = {}
+    for name in _MEANS:
+        if measured := [value for one in answered if (value := getattr(one, name)) is not None]:
+            means[name] = sum(measured) / len(measured)
     return Scores(count, exact / count, bits_per_byte=bits / size, empty=empty / count, **means)
-
-
-def _mean(answered: Sequence[Answered], name: str) -> float | None:
-    """Over those that were measured; None when none was."""
-    measured = [value for one in answered if (value := getattr(one, name)) is not None]
-    return sum(measured) / len(measured) if measured else None
 
 
 def floor(answered: Sequence[Answered]) -> Scores:

@@ -66,13 +66,15 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
     for code in sorted(set(candidates)):
         groups[known[code].script].append(code)
     script = _deciding_script({script: _share(letters, script) for script in groups})
-    if script is None:
-        return _classify(cleaned, _labels() - {_model_label(code) for code in candidates})
-    group = groups[script]
-    if len(group) == 1:
+    group = sorted(set(candidates)) if script is None else groups[script]
+    if script is not None and len(group) == 1:
         return group[0]
-    codes = {_model_label(code): code for code in group}
-    return codes.get(_classify(cleaned, codes.keys() & _labels()), UNDETERMINED)
+    bases = {code.partition("-")[0]: code for code in group}
+    codes = {_MODEL_LABELS.get(base, base): code for base, code in bases.items()}
+    labels = frozenset(_model().labels) - {_NO_LANGUAGE}
+    if script is None:
+        return _classify(cleaned, labels - codes.keys())
+    return codes.get(_classify(cleaned, labels & codes.keys()), UNDETERMINED)
 
 
 def same_language(detected: str, wanted: str, merge_malay: bool = False) -> bool:
@@ -105,20 +107,10 @@ def _deciding_script(shares: Mapping[str, float]) -> str | None:
     return max(shares, key=lambda script: shares[script])
 
 
-def _model_label(code: str) -> str:
-    base = code.partition("-")[0]
-    return _MODEL_LABELS.get(base, base)
-
-
 @functools.cache
 def _model() -> LanguageIdentifier:
     """The whole model: half a second to read, about 30 MB."""
     return LanguageIdentifier.from_model_file(MODEL_FILE)
-
-
-@functools.cache
-def _labels() -> frozenset[str]:
-    return frozenset(_model().labels) - {_NO_LANGUAGE}
 
 
 def _classify(text: str, labels: Iterable[str]) -> str:

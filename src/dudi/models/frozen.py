@@ -10,7 +10,7 @@ import contextlib
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from dudi.models.sharding import whole
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Policy(Protocol):
@@ -30,7 +32,7 @@ class Policy(Protocol):
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
+def evaluating(module: M) -> Iterator[M]:
     """Eval mode and no gradients, and the mode it was in afterwards."""
     training = module.training
     module.eval()

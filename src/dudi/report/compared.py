@@ -175,13 +175,13 @@ def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compar
     from dudi.comparison.grid import eps_grid, grid, has_std, remarks, title
 
     contestants = [row for row in comparison.rows if not row.reference]
-    if len(contestants) > 1 and not comparison.tests and not comparison.notes:
+    if len(contestants) > 1 and not comparison.duels and not comparison.notes:
         notes = [*notes, "No diamond: nobody leads alone"]
     return Compared(
         heading,
         title(comparison),
         _measured(grid(comparison, std=has_std(comparison), long=True)),
-        eps_grid(comparison, long=True) if comparison.tests else None,
+        eps_grid(comparison, long=True) if comparison.duels else None,
         (*remarks(comparison, "Bold", "underlined"), *notes),
     )
 

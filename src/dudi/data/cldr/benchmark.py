@@ -13,15 +13,16 @@ import hashlib
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import babel
+from babel.core import get_cldr_version
 
 from dudi.data.cldr.items import answer_value, row_of
-from dudi.data.cldr.locales import cldr_version
-from dudi.data.cldr.speaker import LANGUAGES, speaker
+from dudi.data.cldr.speaker import LANGUAGES
 from dudi.data.cldr.tasks import OPTION_LETTERS, Fact, facts
+from dudi.data.cldr.wording import wording
 from dudi.data.rows import Row
 from dudi.errors import ConfigError, DataError, did_you_mean
 
@@ -124,7 +125,8 @@ def split_of(fact: Fact, language: str, languages: Sequence[str] = LANGUAGES) ->
     trained = trained_languages(knowledge(fact)) & set(languages)
     if language in trained:
         return "seen"
-    return "transfer" if any(_has_names(fact, other) for other in trained) else "unseen"
+    # CLDR may lack a name, and then there is no row.
+    return "transfer" if any(answer_value(fact, other) is not None for other in trained) else "unseen"
 
 
 def part_of(fact: Fact) -> Part:
@@ -145,7 +147,7 @@ def benchmark_facts(kind: str) -> tuple[Fact, ...]:
 
 def test_wording(fact: Fact, language: str) -> int:
     """Which paraphrase asks a fact in a language; training leaves this one out."""
-    return int(_share(f"wording/{language}", str(fact)) * _wordings(fact.kind, language))
+    return int(_share(f"wording/{language}", str(fact)) * len(wording(language).questions[fact.kind]))
 
 
 @functools.cache
@@ -186,17 +188,18 @@ def training_rows(
         DataError: more rows than there are, or so few that a fact would stay out which the benchmark counts as `seen`.
     """
     _check_cldr()
-    drawn = [_training_rows(language, check_tasks(tasks)) for language in check_languages(languages)]
+    asked, chosen = check_names("language", languages), check_names("task", tasks)
+    drawn = [_training_rows(language, chosen) for language in asked]
     fewest = max(known for known, _ in drawn)
     most = min(len(rows) for _, rows in drawn)
-    if rows_per_language is None:
-        return _alternate([rows for _, rows in drawn])
-    if not fewest <= rows_per_language <= most:
+    if rows_per_language is not None and not fewest <= rows_per_language <= most:
         raise DataError(
             f"{NAME}: rows_per_language must lie between {fewest} (each fact once) and {most} for these tasks and "
             f"languages, got {rows_per_language}"
         )
-    return _alternate([rows[:rows_per_language] for _, rows in drawn])
+    streams = [rows[:rows_per_language] for _, rows in drawn]
+    longest = max(map(len, streams))  # the longer ones go on alone
+    return [stream[turn] for turn in range(longest) for stream in streams if turn < len(stream)]
 
 
 def source(
@@ -232,9 +235,9 @@ def questions(
     if part not in PARTS:
         raise ConfigError(f"{NAME}: no part '{part}'{did_you_mean(part, PARTS)}; there are {', '.join(PARTS)}")
     _check_cldr()
-    asked = check_languages(languages)
-    known = check_languages(trained) if trained is not None else asked
-    chosen = check_tasks(tasks)
+    asked = check_names("language", languages)
+    known = check_names("language", trained) if trained is not None else asked
+    chosen = check_names("task", tasks)
     return [
         question
         for language in asked
@@ -246,34 +249,21 @@ def questions(
 @functools.cache
 def _check_cldr() -> None:
     """Say once that the installed Babel makes another benchmark under this name; its fingerprint differs too."""
-    if cldr_version() != CLDR:
+    if (version := get_cldr_version()) != CLDR:
         warnings.warn(
-            f"{NAME} is made of CLDR {CLDR}, and the installed babel {babel.__version__} brings CLDR {cldr_version()}: "
+            f"{NAME} is made of CLDR {CLDR}, and the installed babel {babel.__version__} brings CLDR {version}: "
             "questions differ, and results do not compare with those of others. pip install 'babel>=2.18,<2.19'",
             stacklevel=3,
         )
 
 
-def check_languages(languages: Sequence[str]) -> tuple[str, ...]:
-    """The languages, when the benchmark has them all.
+def check_names(what: Literal["language", "task"], given: Sequence[str]) -> tuple[str, ...]:
+    """The languages or tasks that are given, when the benchmark has them all.
 
     Raises:
-        ConfigError: an unknown language, or none.
+        ConfigError: an unknown one, or none.
     """
-    return _known(languages, LANGUAGES, "language", "questions in")
-
-
-def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks, when the benchmark has them all.
-
-    Raises:
-        ConfigError: an unknown task, or none.
-    """
-    return _known(tasks, TASKS, "task", "task")
-
-
-def _known(given: Sequence[str], known: Iterable[str], what: str, lacking: str) -> tuple[str, ...]:
-    names = tuple(known)
+    names, lacking = (LANGUAGES, "questions in") if what == "language" else (tuple(TASKS), "task")
     for one in given:
         if one not in names:
             raise ConfigError(f"{NAME}: no {lacking} '{one}'{did_you_mean(one, names)}; there are {', '.join(names)}")
@@ -296,7 +286,7 @@ def _training_rows(language: str, tasks: Sequence[str]) -> tuple[int, list[Row]]
 
 def _other_wordings(fact: Fact, language: str) -> list[Row]:
     """A fact in each wording but the one of the test, beginning with another one for each fact."""
-    total, kept = _wordings(fact.kind, language), test_wording(fact, language)
+    total, kept = len(wording(language).questions[fact.kind]), test_wording(fact, language)
     rows = (row_of(fact, language, (kept + step) % total) for step in range(1, total))
     return [row for row in rows if row is not None]
 
@@ -322,22 +312,6 @@ def _asked(kind: str, task: str, language: str, part: Part, split: Split, traine
         row = row_of(fact, language, test_wording(fact, language))
         if row is not None:
             yield Question(row, fact, task, split)
-
-
-@functools.cache
-def _has_names(fact: Fact, language: str) -> bool:
-    """Whether a fact can be trained in a language: CLDR may lack a name, and then there is no row."""
-    return answer_value(fact, language) is not None
-
-
-def _wordings(kind: str, language: str) -> int:
-    return len(speaker(language).words.questions[kind])
-
-
-def _alternate(streams: Sequence[Sequence[Row]]) -> list[Row]:
-    """One of each in turn; those that are longer go on alone."""
-    longest = max(len(stream) for stream in streams)
-    return [stream[turn] for turn in range(longest) for stream in streams if turn < len(stream)]
 
 
 def _share(what: str, name: str) -> float:

@@ -68,10 +68,12 @@ def word(fact: Fact, language: str, paraphrase: int) -> tuple[str, str] | None:
     if fields is None:
         return None
     pairs = own.words.questions[fact.kind]
-    question, answer = pairs[paraphrase % len(pairs)]
-    return _sentence(question.format_map(fields)), _sentence(answer.format_map(fields))
+    worded = (template.format_map(fields) for template in pairs[paraphrase % len(pairs)])
+    question, answer = (text[:1].upper() + text[1:] for text in worded)
+    return question, answer
 
 
+@functools.cache
 def answer_value(fact: Fact, language: str) -> str | None:
     """What every answer to a fact holds, without the sentence around it; None where CLDR lacks a name."""
     kind = KINDS[fact.kind]
@@ -196,8 +198,3 @@ def _check_words(own: Speaker) -> None:
         raise ConfigError(f"{path}: questions.{kind}: {problem}")
     for kind, pairs in own.words.questions.items():
         check_questions(path, kind, pairs, set(KINDS[kind].given), KINDS[kind].answer)
-
-
-def _sentence(text: str) -> str:
-    """The text with a capital first letter, in scripts that have them."""
-    return text[:1].upper() + text[1:]

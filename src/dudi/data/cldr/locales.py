@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from babel import Locale, dates, languages, lists, numbers, units
-from babel.core import get_cldr_version, get_global
+from babel.core import get_global
 
 AS_OF = datetime.date(2025, 6, 1)
 """The day on which 'the current currency' is read, so that rows do not change with the calendar."""
@@ -25,8 +25,7 @@ _STALE_CURRENCY = frozenset({"BG"})
 _NOT_LANGUAGES = frozenset({"no", "sh", "tl"})
 """Macrolanguages and codes that CLDR keeps for old data only."""
 
-_DIGITS = {"mymr": "၀၁၂၃၄၅၆၇၈၉"}
-_ASCII_DIGITS = "0123456789"
+_DIGITS = {"mymr": str.maketrans("0123456789", "၀၁၂၃၄၅၆၇၈၉")}
 _LATIN = re.compile(r"[A-Za-z]")
 _UNSURE = re.compile(r"[\[\](0-9]")
 
@@ -79,33 +78,20 @@ def language_codes() -> tuple[str, ...]:
     return tuple(sorted(c for c in names if len(c) == 2 and c not in aliases and c not in _NOT_LANGUAGES))
 
 
-def cldr_version() -> str:
-    """The version of CLDR inside the installed `babel`."""
-    return str(get_cldr_version())
-
-
 @dataclasses.dataclass(frozen=True)
 class CldrLocale:
     """What CLDR holds for one locale. A name that it lacks is None: never a code, never an English stand-in.
 
     Attributes:
-        identifier: CLDR's own identifier (`fil`, where this package says `tl`).
+        locale: babel's, by CLDR's own identifier (`fil`, where this package says `tl`).
     """
 
-    identifier: str
-
-    @functools.cached_property
-    def _locale(self) -> Locale:
-        return Locale.parse(self.identifier)
+    locale: Locale
+    _currencies: dict[str, str | None] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @functools.cached_property
     def _latin(self) -> bool:
-        return bool(_LATIN.search(self._locale.get_language_name() or ""))
-
-    @functools.cached_property
-    def _digits(self) -> dict[int, int]:
-        digits = _DIGITS.get(self._locale.default_numbering_system, _ASCII_DIGITS)
-        return str.maketrans(_ASCII_DIGITS, digits)
+        return bool(_LATIN.search(self.locale.get_language_name() or ""))
 
     def _name(self, names: Mapping[str, str], code: str) -> str | None:
         # babel inherits names from CLDR's root, which has none, and never from English: what is missing is missing.
@@ -115,10 +101,10 @@ class CldrLocale:
         return name if self._latin or not _LATIN.search(name) else None
 
     def country(self, code: str) -> str | None:
-        return self._name(self._locale.territories, code)
+        return self._name(self.locale.territories, code)
 
     def language(self, code: str) -> str | None:
-        name = self._name(self._locale.languages, code)
+        name = self._name(self.locale.languages, code)
         return None if name is None or _UNSURE.search(name) else name
 
     def currency(self, code: str) -> str | None:
@@ -127,55 +113,33 @@ class CldrLocale:
             self._currencies[code] = self._currency(code)
         return self._currencies[code]
 
-    @functools.cached_property
-    def _currencies(self) -> dict[str, str | None]:
-        return {}
-
     def _currency(self, code: str) -> str | None:
-        name = self._name(self._locale.currencies, code)
+        name = self._name(self.locale.currencies, code)
         if name is None:
             return None
-        inside: str = numbers.get_currency_name(code, count=1, locale=self._locale)
+        inside: str = numbers.get_currency_name(code, count=1, locale=self.locale)
         if _UNSURE.search(inside) or (not self._latin and _LATIN.search(inside)):
             return None
         return inside
 
-    def weekday(self, index: int) -> str:
-        """Name of a day of the week; 0 is Monday."""
-        return str(self._locale.days["stand-alone"]["wide"][index])
-
-    def month(self, number: int) -> str:
-        """Name of a month, 1 to 12, as it stands inside a sentence."""
-        return str(self._locale.months["format"]["wide"][number])
-
     def date(self, day: datetime.date) -> str:
         """The day in the locale's long form."""
-        return self.shape(dates.format_date(day, "long", locale=self._locale))
+        return self.shape(dates.format_date(day, "long", locale=self.locale))
 
     def number(self, value: int | float) -> str:
         """A number with the locale's separators and digits."""
-        return self.shape(numbers.format_decimal(value, locale=self._locale, numbering_system="default"))
-
-    def plural(self, number: int) -> str:
-        """CLDR's plural category of a number: `one`, `other`, ..."""
-        return str(self._locale.plural_form(number))
-
-    def plain(self, value: int) -> str:
-        """A whole number in the locale's digits, without separators."""
-        return self.shape(str(value))
+        return self.shape(numbers.format_decimal(value, locale=self.locale, numbering_system="default"))
 
     def percent(self, permille: int) -> str:
         """Thousandths as a percentage, with at most one decimal."""
         share = permille / 1000
-        text = numbers.format_percent(
-            share, locale=self._locale, decimal_quantization=False, numbering_system="default"
-        )
+        text = numbers.format_percent(share, locale=self.locale, decimal_quantization=False, numbering_system="default")
         return self.shape(text)
 
     def compact(self, value: int) -> str:
         """A number with a number word, such as `1.2 million`; `value` has at most two significant digits."""
         text = numbers.format_compact_decimal(
-            value, format_type="long", locale=self._locale, fraction_digits=1, numbering_system="default"
+            value, format_type="long", locale=self.locale, fraction_digits=1, numbering_system="default"
         )
         return self.shape(text)
 
@@ -184,23 +148,23 @@ class CldrLocale:
         if self.currency(code) is None:
             return None
         text = numbers.format_currency(
-            amount, code, locale=self._locale, format_type="name", currency_digits=False, numbering_system="default"
+            amount, code, locale=self.locale, format_type="name", currency_digits=False, numbering_system="default"
         )
         return self.shape(text)
 
     def unit(self, amount: int, unit: str, length: str) -> str | None:
         """An amount of a unit, `short` or `long`, or None where CLDR has no pattern of that length."""
-        text = units.format_unit(amount, unit, length, locale=self._locale, numbering_system="default")
+        text = units.format_unit(amount, unit, length, locale=self.locale, numbering_system="default")
         # babel falls back to the unit's identifier.
         return None if unit in text else self.shape(text)
 
     def join(self, items: list[str]) -> str:
         """The items as one phrase with the locale's commas and 'and'."""
-        return str(lists.format_list(items, style="standard", locale=self._locale))
+        return str(lists.format_list(items, style="standard", locale=self.locale))
 
     def shape(self, text: str) -> str:
         """`text` in the digits of the locale's default numbering system.
 
         babel takes the separators from that system and leaves the digits ASCII; CLDR's default for Burmese is `mymr`.
         """
-        return text.translate(self._digits)
+        return text.translate(_DIGITS.get(self.locale.default_numbering_system, {}))

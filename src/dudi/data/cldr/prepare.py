@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import babel
+from babel.core import get_cldr_version
 
 from dudi.data.cldr.items import Item, cldr_items
-from dudi.data.cldr.locales import AS_OF, cldr_version
+from dudi.data.cldr.locales import AS_OF
 from dudi.data.writers import card_beside
 from dudi.files import sha256_of, write_json, write_text
 
@@ -62,9 +63,9 @@ def _card(items: list[Item], sha256: str) -> dict[str, Any]:
     of_all = sum(by_language.values(), Counter[str]())
     rows = {language: kinds.total() for language, kinds in by_language.items()}
     return {
-        "source": f"Unicode CLDR {cldr_version()}, read through babel {babel.__version__}",
+        "source": f"Unicode CLDR {get_cldr_version()}, read through babel {babel.__version__}",
         "license": "Unicode-3.0 (names and formats)",
-        "cldr_version": cldr_version(),
+        "cldr_version": get_cldr_version(),
         "babel_version": babel.__version__,
         "as_of": AS_OF.isoformat(),
         "sha256": sha256,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from babel import Locale
+
 from dudi.data.cldr.locales import CldrLocale
 from dudi.data.cldr.wording import Wording, wording
 
@@ -20,7 +22,7 @@ def speaker(code: str) -> Speaker:
         ConfigError: its wording file is malformed.
     """
     words = wording(code)
-    return Speaker(code, words, CldrLocale(words.locale))
+    return Speaker(code, words, CldrLocale(Locale.parse(words.locale)))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,14 +64,14 @@ class Speaker:
 
     def weekday(self, index: int) -> str:
         """A day of the week inside a sentence; 0 is Monday."""
-        return self._form("weekday", self.cldr.weekday(index))
+        return self._form("weekday", self.cldr.locale.days["stand-alone"]["wide"][index])
 
     def month(self, number: int) -> str:
         """A month inside a sentence, 1 to 12."""
-        return self._form("month", self.cldr.month(number))
+        return self._form("month", self.cldr.locale.months["format"]["wide"][number])
 
     def count(self, number: int) -> str:
-        form = self.words.count_forms.get(self.cldr.plural(number), "{name}")
+        form = self.words.count_forms.get(self.cldr.locale.plural_form(number), "{name}")
         return form.format(name=self.cldr.number(number))
 
     def verdict(self, true: bool) -> str:

@@ -17,6 +17,8 @@ from dudi.errors import ConfigError, did_you_mean
 
 Key = tuple[str | int, ...]
 Fields = dict[str, str]
+_Keys = Callable[[], Iterable[Key | str | int]]
+_Fields = Callable[..., Fields | None]
 
 _UNITS = (
     "length-kilometer length-meter length-centimeter length-millimeter mass-kilogram mass-gram volume-liter "
@@ -53,23 +55,21 @@ class Kind:
         name: What wording files and row ids call it.
         given: The placeholders that every question of this kind holds.
         answer: The placeholder that every answer holds, then those that it may hold.
-        all_keys: All keys of this kind, in a fixed order.
+        all_keys: All keys of this kind, in a fixed order; a key of one code or number may stand without its tuple.
         fields: What a speaker puts into the placeholders for one key; None where CLDR has no such name.
     """
 
     name: str
     given: tuple[str, ...]
     answer: tuple[str, ...]
-    all_keys: Callable[[], Iterable[Key]]
-    fields: Callable[..., Fields | None]
+    all_keys: _Keys
+    fields: _Fields
 
 
 KINDS: dict[str, Kind] = {}
 
-_Fields = Callable[..., Fields | None]
 
-
-def _kind(given: str, answer: str, keys: Callable[[], Iterable[Key]], name: str = "") -> Callable[[_Fields], _Fields]:
+def _kind(given: str, answer: str, keys: _Keys, name: str = "") -> Callable[[_Fields], _Fields]:
     """Put a function's kind into `KINDS`, under the function's name where it is given none."""
 
     def register(fields: _Fields) -> _Fields:
@@ -123,28 +123,26 @@ def _currency_name(own: Speaker, code: str, target: str) -> Fields | None:
     return _known(currency=own.currency(code), target=own.language(target), name=name)
 
 
-@_kind("country", "currency", lambda: ((code,) for code in locales.country_currencies()))
+@_kind("country", "currency", locales.country_currencies)
 def _currency(own: Speaker, code: str) -> Fields | None:
     return _known(country=own.country(code), currency=own.currency(locales.country_currencies()[code]))
 
 
-@_kind("code", "currency", lambda: ((code,) for code in locales.currencies()))
-def _currency_code(own: Speaker, code: str) -> Fields | None:
-    return _known(code=code, currency=own.currency(code))
+def _of_code(own: Speaker, code: str, what: str, name: Callable[[Speaker, str], str | None]) -> Fields | None:
+    return _known(code=code, **{what: name(own, code)})
 
 
-@_kind("code", "country", lambda: ((code,) for code in locales.countries()))
-def _country_code(own: Speaker, code: str) -> Fields | None:
-    return _known(code=code, country=own.country(code))
+for _what, _codes, _name in (
+    ("currency", locales.currencies, Speaker.currency),
+    ("country", locales.countries, Speaker.country),
+    ("language", locales.language_codes, Speaker.language),
+):
+    _kind("code", _what, _codes, f"{_what}_code")(functools.partial(_of_code, what=_what, name=_name))
 
 
-@_kind("code", "language", lambda: ((code,) for code in locales.language_codes()))
-def _language_code(own: Speaker, code: str) -> Fields | None:
-    return _known(code=code, language=own.language(code))
-
-
-def _official(many: bool) -> Iterable[Key]:
-    return ((country,) for country, codes in locales.official_languages().items() if (len(codes) > 1) is many)
+def _official(many: bool) -> list[str]:
+    """The countries with one official language, or those with several."""
+    return [country for country, codes in locales.official_languages().items() if (len(codes) > 1) is many]
 
 
 @_kind("country", "language", lambda: _official(many=False))
@@ -187,28 +185,28 @@ def _date(own: Speaker, iso: str) -> Fields | None:
     return {"iso": iso, "date": own.cldr.date(datetime.date.fromisoformat(iso))}
 
 
-def _dates(name: str) -> Iterable[Key]:
+def _dates(name: str) -> Iterable[str]:
     first = datetime.date(1950, 1, 1)
     offsets = random.Random(name).sample(range(36500), 2000)
-    return (((first + datetime.timedelta(days=offset)).isoformat(),) for offset in offsets)
+    return ((first + datetime.timedelta(days=offset)).isoformat() for offset in offsets)
 
 
-def _whole_numbers() -> Iterable[Key]:
+def _whole_numbers() -> Iterable[int]:
     source = random.Random("number")
-    return ((source.randrange(10 ** (size - 1), 10**size),) for _ in range(200) for size in range(5, 10))
+    return (source.randrange(10 ** (size - 1), 10**size) for _ in range(200) for size in range(5, 10))
 
 
 @_kind("raw", "number", _whole_numbers)
 def _number(own: Speaker, value: int) -> Fields | None:
-    return {"raw": own.cldr.plain(value), "number": own.cldr.number(value)}
+    return {"raw": own.cldr.shape(str(value)), "number": own.cldr.number(value)}
 
 
-@_kind("ratio", "percent", lambda: ((permille,) for permille in range(1, 1000)))
+@_kind("ratio", "percent", lambda: range(1, 1000))
 def _percent(own: Speaker, permille: int) -> Fields | None:
     return {"ratio": own.cldr.number(permille / 1000), "percent": own.cldr.percent(permille)}
 
 
-@_kind("number", "words", lambda: ((tenths * 10**power,) for power in range(3, 9) for tenths in range(11, 100)))
+@_kind("number", "words", lambda: (tenths * 10**power for power in range(3, 9) for tenths in range(11, 100)))
 def _compact(own: Speaker, value: int) -> Fields | None:
     return {"number": own.cldr.number(value), "words": own.cldr.compact(value)}
 
@@ -248,10 +246,6 @@ def _list(own: Speaker, *codes: str) -> Fields | None:
     return {"items": "; ".join(name for name in names if name), "phrase": phrase}
 
 
-def _claims(keys: Iterable[Key]) -> Iterable[Key]:
-    return ((*key, true) for key in keys for true in (1, 0))
-
-
 def _others(codes: Iterable[str], name: Callable[[str], str | None], right: str, source: random.Random) -> list[str]:
     """The names of `codes` in an order that `source` draws, each once and none like `right`."""
     shuffled = list(codes)
@@ -277,7 +271,7 @@ def _languages_elsewhere(country: str) -> tuple[str, ...]:
     return tuple(sorted(known - barred))
 
 
-@_kind("country claimed", "verdict currency", lambda: _claims((code,) for code in locales.country_currencies()))
+@_kind("country claimed", "verdict currency", lambda: product(locales.country_currencies(), (1, 0)))
 def _currency_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
     known = _currency(own, code)
     if known is None:
@@ -287,7 +281,7 @@ def _currency_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
     return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
 
 
-@_kind("country claimed", "verdict language", lambda: _claims(_official(many=False)))
+@_kind("country claimed", "verdict language", lambda: product(_official(many=False), (1, 0)))
 def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
     known = _official_language(own, code)
     if known is None:
@@ -297,7 +291,7 @@ def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | No
     return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
 
 
-@_kind("country options", "choice", lambda: ((code,) for code in locales.country_currencies()))
+@_kind("country options", "choice", locales.country_currencies)
 def _currency_choice(own: Speaker, code: str) -> Fields | None:
     known = _currency(own, code)
     if known is None:
@@ -326,4 +320,5 @@ def facts(kind: str) -> tuple[Fact, ...]:
     """
     if kind not in KINDS:
         raise ConfigError(f"cldr: no kind '{kind}'{did_you_mean(kind, KINDS)}; there are {', '.join(KINDS)}")
-    return tuple(Fact(kind, key) for key in dict.fromkeys(map(tuple, KINDS[kind].all_keys())))
+    keys = (key if isinstance(key, tuple) else (key,) for key in KINDS[kind].all_keys())
+    return tuple(Fact(kind, key) for key in dict.fromkeys(keys))

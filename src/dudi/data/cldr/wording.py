@@ -70,11 +70,9 @@ def load_wording(path: Path) -> Wording:
         raise ConfigError(f"{path}: cannot read this wording file: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file in UTF-8: {error}") from error
-    forms = _texts(path, "forms", _table(path, tree, "forms"))
-    counts = _texts(path, "count_forms", _table(path, tree, "count_forms"))
-    skip = _table(path, tree, "skip")
-    verdicts = _texts(path, "verdicts", _table(path, tree, "verdicts"))
-    questions = _table(path, tree, "questions")
+    forms, counts = _texts(path, tree, "forms"), _texts(path, tree, "count_forms")
+    skip, verdicts = _get(path, tree, "skip", dict), _texts(path, tree, "verdicts")
+    questions = _get(path, tree, "questions", dict)
     _same_keys(path, "forms", forms, FORMS)
     _same_keys(path, "skip", skip, SKIPS)
     _same_keys(path, "verdicts", verdicts, VERDICTS)
@@ -85,7 +83,7 @@ def load_wording(path: Path) -> Wording:
         locale=_get(path, tree, "locale", str),
         list_sizes=_sizes(path, _get(path, tree, "list_sizes", list)),
         forms=forms,
-        country_forms=_texts(path, "country_forms", _table(path, tree, "country_forms")),
+        country_forms=_texts(path, tree, "country_forms"),
         count_forms=counts,
         skip={key: frozenset(_get(path, skip, key, list, "skip.")) for key in SKIPS},
         verdicts=verdicts,
@@ -145,13 +143,9 @@ def _get(path: Path, table: Mapping[str, Any], key: str, kind: type, prefix: str
     return table[key]
 
 
-def _table(path: Path, tree: Mapping[str, Any], key: str) -> dict[str, Any]:
-    table: dict[str, Any] = _get(path, tree, key, dict)
-    return table
-
-
-def _texts(path: Path, prefix: str, table: Mapping[str, Any]) -> dict[str, str]:
-    return {key: _get(path, table, key, str, f"{prefix}.") for key in table}
+def _texts(path: Path, tree: Mapping[str, Any], key: str) -> dict[str, str]:
+    table = _get(path, tree, key, dict)
+    return {name: _get(path, table, name, str, f"{key}.") for name in table}
 
 
 def _same_keys(path: Path, prefix: str, table: Mapping[str, Any], wanted: tuple[str, ...]) -> None:

@@ -150,8 +150,8 @@ class LoadedModel(HFLM):
             counts.append(len(windows) - before)
         found: list[float] = []
         while len(found) < len(windows):
-            part = self._fitting(functools.partial(self._nats, windows[len(found) :]))
-            found += part
+            part = self._fitting(lambda size: text_nats(self.model, windows[len(found) : len(found) + size], size))
+            found.extend(part)
             self._done(len(part))
         nats = iter(found)
         return [-sum(itertools.islice(nats, count)) for count in counts]
@@ -165,9 +165,6 @@ class LoadedModel(HFLM):
             written += self._fitting(functools.partial(self._generated, part))
             self._done(len(part))
         return written
-
-    def _nats(self, windows: Sequence[tuple[list[int], list[int]]], size: int) -> list[float]:
-        return text_nats(self.model, windows[:size], size)
 
     def _generated(self, requests: list[Instance], size: int) -> list[str]:  # the size is the model's own
         found: list[str] = super().generate_until(requests, disable_tqdm=True)

@@ -270,11 +270,11 @@ class Questions:
         from transformers import set_seed
 
         from dudi.evaluation.harness.model import LoadedModel
-        from dudi.evaluation.harness.results import directions, first_prompt, question_lines, summed_up
+        from dudi.evaluation.harness.results import directions, question_lines, summed_up
 
         self._check_template(chat)
         runs, lines = [], []
-        sent: dict[str, Any] = {}
+        sent: dict[str, Any] = {}  # each task's first question: with a few examples all would be most of the file
         with quiet():
             lm = LoadedModel(
                 model,
@@ -292,10 +292,14 @@ class Questions:
                     results = self._evaluated(evaluate, lm)
                 runs.append(Run(seed, summed_up(self.tasks, self.groups, results)))
                 lines += question_lines(self.tasks, results, seed)
-                sent = sent or {name: first_prompt(results["samples"][name]) for name in self.tasks}
+                samples = results["samples"]
+                sent = sent or {name: next((one["arguments"] for one in samples[name]), ()) for name in self.tasks}
         told: dict[str, dict[str, Any]] = {}
         for name, (_, task) in self.tasks.items():
-            told[name] = {"version": task.VERSION, **{key: task.get_config(key) for key in _SOURCE}, **sent[name]}
+            told[name] = {"version": task.VERSION, **{key: task.get_config(key) for key in _SOURCE}}
+            # Examples, system turn and chat template are the same in the others; of a text that is read it is the text.
+            if arguments := sent[name]:
+                told[name]["first_prompt"] = str(arguments[0][0])
         about: dict[str, Any] = {"tasks": told}
         better = directions(task for _, task in self.tasks.values())
         about |= {"better": better} if better else {}

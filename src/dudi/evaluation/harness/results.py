@@ -209,15 +209,6 @@ def question_lines(
     return lines
 
 
-def first_prompt(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The first question of a task as it was sent: examples, system turn and chat template are the same in the others.
-
-    Those of all questions would be most of the file with a few examples; of a text that is read it is the text.
-    """
-    arguments = samples[0]["arguments"] if samples else ()
-    return {"first_prompt": str(arguments[0][0])} if arguments else {}
-
-
 def _line(sample: Mapping[str, Any], name: str, one: Named, task: Task, seed: int) -> dict[str, Any]:
     document, target, responses = sample["doc"], sample["target"], sample["filtered_resps"]
     line = {

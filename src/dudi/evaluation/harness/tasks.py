@@ -71,13 +71,13 @@ def build_tasks(
     loader = _Loader(tuple(include), data, num_fewshot, metadata)
     found: dict[str, tuple[Named, Task]] = {}
     groups: dict[str, Group] = {}
+    unsaid = {"metadata": None}  # in which lm_eval notes the file
     for one in named:
         loaded = loader.load(one)
         groups |= loaded.groups
         for name, (own, task) in loaded.tasks.items():
-            if name not in found:
-                found[name] = own, task
-            elif _keys_of(found[name][1]) != _keys_of(task):
+            _, known = found.setdefault(name, (own, task))
+            if known is not task and known.dump_config() | unsaid != task.dump_config() | unsaid:
                 raise ConfigError(f"--tasks: {name} is asked in two ways, one of them in {one.name}; ask one at a time")
     for name, (_, task) in found.items():
         _check_kind(name, task)
@@ -87,11 +87,6 @@ def build_tasks(
         notes.append(f"without examples, as the task has it, whatever --num-fewshot says: {', '.join(fixed)}")
     tasks = {name: (one, task) for one, (name, (_, task)) in zip(apart, found.items(), strict=True)}
     return Built(tasks, groups, notes)
-
-
-def _keys_of(task: Task) -> dict[str, Any]:
-    """A task's keys but its metadata, in which lm_eval notes the file."""
-    return {key: value for key, value in task.dump_config().items() if key != "metadata"}
 
 
 def _check_kind(name: str, task: Task) -> None:

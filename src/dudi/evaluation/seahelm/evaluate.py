@@ -84,7 +84,7 @@ class SeaHelm:
             "tasks": self.chosen,
             "limit": self.limit,
             "counted": counted,
-            "decoding": self.server.decoding(),
+            "decoding": self.server.decoding,
         }
         if lost:  # totals over other tasks do not compare
             benchmark["missing"] = sorted({one for own in lost.values() for one in own})
@@ -108,7 +108,7 @@ class SeaHelm:
         its seed, nor a folder its settings.
         """
         settings: dict[str, Any] = {"model": self.server.model, "code": fingerprint(self.catalogue.checkout)}
-        settings = json.loads(json.dumps({**settings, "limit": self.limit, "decoding": self.server.decoding()}))
+        settings = json.loads(json.dumps({**settings, "limit": self.limit, "decoding": self.server.decoding}))
         file = self.folder / "settings.json"
         known = _read(file) or {"settings": settings, "runs": {}}
         for key, value in settings.items():

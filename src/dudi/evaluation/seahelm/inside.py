@@ -51,15 +51,11 @@ def stand_in() -> list[str]:
     return missing
 
 
-def versions() -> dict[str, str]:
-    """What SEA-HELM runs on."""
-    installed = {str(one.metadata["Name"]).lower(): one.version for one in importlib.metadata.distributions()}
-    return {"python": platform.python_version(), **{name: installed[name] for name in RECORDED if name in installed}}
-
-
 def evaluate(request: dict[str, Any]) -> None:
     """What SEA-HELM's own command line does, with our file of tasks."""
-    facts = {"versions": versions(), "without": stand_in()}
+    installed = {str(one.metadata["Name"]).lower(): one.version for one in importlib.metadata.distributions()}
+    versions = {name: installed[name] for name in RECORDED if name in installed}
+    facts = {"versions": {"python": platform.python_version(), **versions}, "without": stand_in()}
     setup_root_logger = importlib.import_module("src.base_logger").setup_root_logger
     get_serving_class = importlib.import_module("src.serving").get_serving_class
     evaluation = importlib.import_module("src.seahelm_evaluation").SeaHelmEvaluation

@@ -22,15 +22,16 @@ class Server:
         url: Its base URL, with `/v1`.
         model: What it calls the model.
         patience: Seconds that it may stay silent while it works.
+
+    Attributes:
+        decoding: What decides its answers, for the record.
     """
 
     def __init__(self, url: str, model: str, patience: float = 60.0) -> None:
         self.url, self.model, self.patience = url.rstrip("/"), model, patience
+        given = {"server": "given", "sampling": "the server's own", "max_tokens": "of each task"}
+        self.decoding: dict[str, Any] = given
         self._answered, self._next = time.monotonic(), 0.0
-
-    def decoding(self) -> dict[str, Any]:
-        """What decides its answers, for the record."""
-        return {"server": "given", "sampling": "the server's own", "max_tokens": "of each task"}
 
     def up(self) -> str:
         """Put one question of the form that SEA-HELM uses; returns the base URL.

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.seahelm import processes
@@ -54,17 +53,15 @@ class StartedServer(Server):
             raise EnvironmentFault("vllm is not installed here: give --base-url of a server, or --server-python")
         if python is not None and not python.is_file():
             raise ConfigError(f"--server-python {python}: no such file")
-        self.own = [*words]
+        own = [*words]
         if temperature is not None:
-            self.own += ["--override-generation-config", json.dumps({"temperature": temperature})]
+            own += ["--override-generation-config", json.dumps({"temperature": temperature})]
+        # Beside the checkpoint, whose generation config says how it samples.
+        self.decoding = {"server": "vllm", "words": own, "max_tokens": "of each task"}
         start = [str(python or sys.executable), "-m", "vllm.entrypoints.openai.api_server"]  # some builds lack `vllm`
-        self.words = [*start, "--model", place, "--served-model-name", self.model, "--host", HOST, *self.own]
+        self.words = [*start, "--model", place, "--served-model-name", self.model, "--host", HOST, *own]
         self.log, self.timeout = log, timeout
         self.process: subprocess.Popen[bytes] | None = None
-
-    def decoding(self) -> dict[str, Any]:
-        """What decides its answers beside the checkpoint, whose generation config says how it samples."""
-        return {"server": "vllm", "words": self.own, "max_tokens": "of each task"}
 
     def up(self) -> str:
         """Start it if it does not run, wait until it is healthy, and ask it one question."""
