@@ -9,8 +9,8 @@ from dudi.evaluation.records import part_of
 from dudi.report.charts import COLOURS, Chart
 from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, number, overlap_key
-from dudi.report.wording import in_order, percent, shown
-from dudi.tables import DASH, Entry, Grid, Line
+from dudi.report.wording import in_order, shown
+from dudi.tables import Entry, Grid, Line
 
 _SIGNALS = (("off_policy", "Off-policy signal"), ("on_policy", "On-policy signal"))
 _TEACHER, _NAMED = "teacher", "teacher_name"
@@ -71,9 +71,12 @@ def probe_grid(run: RunFolder) -> Grid | None:
         one, scores = found[code], _scores(found[code])
         best = one.get(_NAMED)
         entries = [Entry(shown(number(scores.get(name))), best=len(teachers) > 1 and name == best) for name in teachers]
-        rest = (shown(number(one.get("student"))), shown(number(one.get("error"))), percent(number(one.get("weight"))))
-        rows = number(one.get("rows"))
-        lines.append(Line(code, (Entry(DASH if rows is None else f"{rows:.0f}"), *entries, *map(Entry, rest))))
+        rest = (
+            shown(number(one.get("student"))),
+            shown(number(one.get("error"))),
+            shown(number(one.get("weight")), ".1%"),
+        )
+        lines.append(Line(code, (Entry(shown(number(one.get("rows")), ".0f")), *entries, *map(Entry, rest))))
     heads = ("rows", *columns, "student", "error of the difference", "teacher's share")
     return Grid(heads, tuple(lines), "language")
 
