@@ -363,14 +363,15 @@ def _disk_notes(plan: Plan) -> list[str]:
 
 
 def _reference_stage(plan: Plan) -> Stage | None:
-    each = workload.gold_reference_flops(plan.work)
-    if not each:
+    """Its log-probabilities of the rows' (x, y), which are kept for the run."""
+    work = plan.work
+    if not any("gold" in outcome.reference for outcome in work.outcomes):
         return None
     name = "the reference's pass over the ground truth"
     if plan.rows is None:
         return Stage(name, 0.0, None)
-    reads = (plan.steps or 0) * plan.work.rows * plan.work.accumulation * plan.work.processes
-    flops = each * min(plan.rows, reads) / plan.work.processes
+    reads = (plan.steps or 0) * work.rows * work.accumulation * work.processes
+    flops = workload.row_flops(work, work.student, "gold", "reference") * min(plan.rows, reads) / work.processes
     return Stage(name, flops, _hours(plan, flops))
 
 
