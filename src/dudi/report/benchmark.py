@@ -13,7 +13,7 @@ from dudi.report import accuracy
 from dudi.report.compared import Compared, compared
 from dudi.report.dots import DotRow, Dots
 from dudi.report.groups import Group
-from dudi.report.results import Result, benchmarks_of, described, in_words, result_of
+from dudi.report.results import SUBJECTS, Result, benchmarks_of, described, in_words, result_of
 from dudi.tables import Grid, grid_of
 
 _FURTHER = ("all", "in language", "chrF", "bits per byte")
@@ -87,7 +87,8 @@ def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> Ben
 
 def split_table(result: Result) -> Grid:
     """Everybody who answered, by split and overall."""
-    rows = [(result.title(subject), _split_cells(result, subject)) for subject in result.subjects]
+    subjects = [name for name in dict.fromkeys((*SUBJECTS, *result.evaluations)) if name in result.evaluations]
+    rows = [(result.title(subject), _split_cells(result, subject)) for subject in subjects]
     kinds = {result.title(STUDENT): "strong", result.title(FLOOR): "faint"}
     return grid_of((*_splits(result), *_FURTHER), rows, kinds=kinds)
 

@@ -44,12 +44,6 @@ class Result:
         return str(self.how.get("name") or "")
 
     @property
-    def subjects(self) -> list[str]:
-        """Who answered, in the order of the tables."""
-        known = [name for name in SUBJECTS if name in self.evaluations]
-        return [*known, *(name for name in self.evaluations if name not in SUBJECTS)]
-
-    @property
     def before(self) -> str | None:
         """What the student was before its method."""
         return before_method(self.evaluations)

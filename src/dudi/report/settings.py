@@ -9,7 +9,7 @@ from typing import Any
 _LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$"
 )
-_FILE = re.compile(r"recipe (?P<file>.*):\d+")
+_FILE = re.compile(r"recipe (?P<file>.+):\d+")
 _VERBS = ("train", "plan")
 
 
