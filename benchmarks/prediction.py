@@ -99,7 +99,7 @@ def predict(name: str, size: Size, sequences: Sequences, options: Mapping[str, A
     return Predicted(
         weights=m.student + m.teacher + m.reference,
         held=m.held - m.reserve,
-        rollout=m.rollout_phase,
+        rollout=m.phases["rollouts"],
         scoring=m.scoring,
-        student=m.student_phase,
+        student=m.phases["student"],
     )

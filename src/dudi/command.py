@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import importlib
 import io
 import os
 import select
@@ -67,6 +68,15 @@ class Kinds:
 
     help: str
     kinds: Mapping[str, Verb]
+
+
+def late(module: str, name: str, *more: Any) -> Callable[[Any], Any]:
+    """A function of a module, which is imported when it is called: with what it is given, and with `more` behind."""
+
+    def call(given: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(given, *more)
+
+    return call
 
 
 def output_folder(word: str) -> Path:

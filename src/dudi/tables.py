@@ -139,24 +139,19 @@ class Laid:
         width = max(self.least_width, min(self.width, width))
         table = Table(box=None, pad_edge=False, padding=(0, self.gap, 0, 0), header_style="dim" if self.colour else "")
         table.add_column(Text(plain(self.grid.corner)), width=width - self._beside)
+        columns = []
         for column, wide in zip(self.columns, self.widths, strict=True):
-            table.add_column(self._placed(column[0], wide), no_wrap=True, width=wide)
-        for place, line in enumerate(self.grid.lines, start=1):
-            entries = (
-                self._placed(column[place], wide) for column, wide in zip(self.columns, self.widths, strict=True)
-            )
+            if not self.grid.texts:  # numbers at the right: rich's own alignment drops the room behind marks
+                column = [Text.assemble(" " * (wide - text.cell_len), text) for text in column]
+            table.add_column(column[0], no_wrap=True, width=wide)
+            columns.append(column[1:])
+        for line, *entries in zip(self.grid.lines, *columns, strict=True):
             style = {"strong": "bold", "faint": "dim"}.get(line.kind) if self.colour else None
             table.add_row(Text(plain(line.label)), *entries, style=style)
         console = Console(file=StringIO(), force_terminal=self.colour, width=width, highlight=False)
         with console.capture() as captured:
             console.print(table)
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-    def _placed(self, text: Text, width: int) -> Text:
-        """Numbers at the right: rich's own alignment drops the room behind marks."""
-        from rich.text import Text as Made
-
-        return text if self.grid.texts else Made.assemble(" " * (width - text.cell_len), text)
 
     def _column(self, heading: str, entries: Sequence[Entry]) -> list[Text]:
         """The heading, and the entries with room behind each for the longest marks: digits stand below each other."""

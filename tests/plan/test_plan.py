@@ -419,7 +419,7 @@ def test_advice_lowers_rollouts_when_they_are_the_peak(student, teacher):
         per_device_train_batch_size=1, gradient_accumulation_steps=256, rollout_batch_size=512, max_new_tokens=1000
     )
     planned = of(student, args, teacher, dtype="bfloat16")
-    assert planned.memory.rollout_phase > planned.memory.student_phase
+    assert planned.memory.phases["rollouts"] > planned.memory.phases["student"]
     text = advise_out_of_memory(planned, 25 * 10**9)
     assert "rollout_batch_size=" in text
     assert "per_device_train_batch_size" not in text

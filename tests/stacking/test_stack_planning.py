@@ -1,5 +1,7 @@
 """What a stage will need, held against what torch counts when it runs."""
 
+import dataclasses
+
 import pytest
 import torch
 from stack_helpers import TASK, make_llm, make_llm_tokenizer, make_mt, make_nllb_tokenizer
@@ -102,6 +104,13 @@ def test_a_later_stage_is_planned_from_the_earlier_ones_folder(place, tmp_path):
     assert [count for _, _, count in plan.parts] == [count for _, _, count in planned(place, "finetune").parts]
     with pytest.raises(EnvironmentFault, match="known from its weights alone"):
         planned(place, "align", "llm.gguf_file=model.gguf")
+
+
+def test_a_stage_fits_with_the_room_that_dudi_plan_wants(place):
+    plan = planned(place, "align", gpu="T4")
+    for memory, full in ((plan.memory, True), (round(plan.memory / 0.94), False)):
+        device = dataclasses.replace(plan.gpu, memory=memory)
+        assert ("Does not fit" in dataclasses.replace(plan, gpu=device).text()) == full
 
 
 def test_the_words(place, capsys):

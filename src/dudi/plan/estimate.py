@@ -21,6 +21,7 @@ from dudi.plan.costs import FP32
 from dudi.plan.footprint import Memory
 from dudi.plan.hardware import Gpu, find_gpu
 from dudi.plan.workload import PHASES, Lengths, Phase, Workload
+from dudi.training.arguments import RunArguments
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -204,7 +205,7 @@ def estimate(
         stages=(),
         rows=rows,
         epochs=None if args.max_steps > 0 else float(args.num_train_epochs),
-        steps=_steps(args, rows, gpus),
+        steps=steps_of(args, rows, gpus),
         gpu=device,
         utilisation=utilisation,
         notes=(),
@@ -238,7 +239,8 @@ def _reference_bytes(args: DudiConfig, student: Shape, adapter: int | None) -> i
     return FP32 * adapter if args.cold_start_adapter == "continue" or METHODS[args.method].iterated else 0
 
 
-def _steps(args: DudiConfig, rows: int | None, gpus: int) -> int | None:
+def steps_of(args: RunArguments, rows: int | None, gpus: int) -> int | None:
+    """Optimizer steps of a run; None where neither they nor its rows are known."""
     if args.max_steps > 0:
         return args.max_steps
     if rows is None:
@@ -294,7 +296,7 @@ def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
         return None
     name = f"cold start, {args.cold_start} (cached)"
     stage = args.for_cold_start(str(args.output_dir))
-    steps = _steps(stage, plan.rows, plan.work.processes)
+    steps = steps_of(stage, plan.rows, plan.work.processes)
     if steps is None:
         return Stage(name, 0.0, None)
     work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
@@ -361,14 +363,15 @@ def _disk_notes(plan: Plan) -> list[str]:
 
 
 def _reference_stage(plan: Plan) -> Stage | None:
-    each = workload.gold_reference_flops(plan.work)
-    if not each:
+    """Its log-probabilities of the rows' (x, y), which are kept for the run."""
+    work = plan.work
+    if not any("gold" in outcome.reference for outcome in work.outcomes):
         return None
     name = "the reference's pass over the ground truth"
     if plan.rows is None:
         return Stage(name, 0.0, None)
-    reads = (plan.steps or 0) * plan.work.rows * plan.work.accumulation * plan.work.processes
-    flops = each * min(plan.rows, reads) / plan.work.processes
+    reads = (plan.steps or 0) * work.rows * work.accumulation * work.processes
+    flops = workload.row_flops(work, work.student, "gold", "reference") * min(plan.rows, reads) / work.processes
     return Stage(name, flops, _hours(plan, flops))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 import torch
@@ -68,22 +69,18 @@ class Memory:
         return self.student + self.teacher + self.reference + self.gradients + self.optimizer + self.reserve
 
     @property
-    def rollout_phase(self) -> int:
-        return self.kv_cache + self.sampling
-
-    @property
-    def student_phase(self) -> int:
-        """Bytes at the start of the student's backward pass."""
-        return self.activations + self.head
-
-    @property
     def total(self) -> int:
-        return self.held + max(0, max(self.phases) - self.later)
+        return self.held + max(0, max(self.phases.values()) - self.later)
 
     @property
-    def phases(self) -> tuple[int, ...]:
-        """Bytes of what is there one after the other."""
-        return self.rollout_phase, self.scoring, self.student_phase, self.merging
+    def phases(self) -> dict[str, int]:
+        """Bytes of what is there one after the other; of the student's pass at the start of its backward."""
+        return {
+            "rollouts": self.kv_cache + self.sampling,
+            "scoring": self.scoring,
+            "student": self.activations + self.head,
+            "merging": self.merging,
+        }
 
 
 def memory(work: Workload) -> Memory:
@@ -164,8 +161,10 @@ def _head(work: Workload, outcome: Outcome) -> int:
     vocabulary = work.student.vocabulary
     rows = [work.rows * completion_length(work, kind) for kind in outcome.student]
     copies = (12 if work.jsd else 8) if outcome.divergence else 4
-    dense = [n for n in rows if _dense(work.kernel, n, vocabulary)]
-    chunked = [n for n in rows if not _dense(work.kernel, n, vocabulary)]
+    # Tables of at most so many logits are held dense.
+    most = {"dense": math.inf, "auto": DENSE_LOGITS}.get(work.kernel, 0)
+    dense = [n for n in rows if n * vocabulary <= most]
+    chunked = [n for n in rows if n * vocabulary > most]
     tiles = (
         (2 if outcome.divergence else 1) * min(max(chunked, default=0), TOKEN_TILE) * min(VOCABULARY_TILE, vocabulary)
     )
@@ -191,7 +190,3 @@ def _fused_head(work: Workload, outcome: Outcome) -> int:
     tables = len(judged) + min(1, len(scored)) if work.processes > 1 else int(work.accumulation == 1)
     gradients = 0 if work.adapter else tables * vocabulary * hidden
     return FP32 * (tiles + held + gradients + widened)
-
-
-def _dense(kernel: str, rows: int, vocabulary: int) -> bool:
-    return kernel == "dense" or (kernel == "auto" and rows * vocabulary <= DENSE_LOGITS)

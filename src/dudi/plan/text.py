@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from dudi.plan.estimate import Plan
-from dudi.plan.footprint import Memory, memory
+from dudi.plan.footprint import memory
 from dudi.plan.workload import PHASES, Workload
 from dudi.tables import Grid, grid_of, terminal
 
@@ -20,7 +20,7 @@ _FITS = 0.95
 def render(plan: Plan) -> str:
     """A plain table of at most 80 columns: models, memory, work, time, assumptions."""
     blocks = [_models(plan), terminal(_memory_grid(plan))]
-    if plan.gpu is not None and not fits(plan.memory, plan.gpu.memory):
+    if plan.gpu is not None and not fits(plan.memory.total, plan.gpu.memory):
         verdict = f"Does not fit. {advise_out_of_memory(plan, plan.gpu.memory)}"
         blocks.append(textwrap.fill(verdict, WIDTH, break_on_hyphens=False))
     blocks += [terminal(_work_grid(plan)), terminal(_time_grid(plan))]
@@ -49,7 +49,7 @@ def _models(plan: Plan) -> str:
 
 def _memory_grid(plan: Plan) -> Grid:
     m = plan.memory
-    peak = max(m.phases)
+    peak = max(m.phases.values())
     held = [
         ("  student's weights", m.student),
         ("  gradients", m.gradients),
@@ -60,9 +60,9 @@ def _memory_grid(plan: Plan) -> Grid:
         ("  held throughout", m.held),
     ]
     phases = [
-        (f"rollouts: KV cache {_gb(m.kv_cache)}, sampling {_gb(m.sampling)}", m.rollout_phase),
+        (f"rollouts: KV cache {_gb(m.kv_cache)}, sampling {_gb(m.sampling)}", m.phases["rollouts"]),
         ("passes of teacher and reference", m.scoring),
-        (f"student's pass: activations {_gb(m.activations)}, head {_gb(m.head)}", m.student_phase),
+        (f"student's pass: activations {_gb(m.activations)}, head {_gb(m.head)}", m.phases["student"]),
     ]
     phases += [("at the end: the adapter merged into a copy", m.merging)] if plan.work.adapter else []
     largest = [(f"  {'>' if size == peak and size else ' '} {label}", size) for label, size in phases]
@@ -72,9 +72,9 @@ def _memory_grid(plan: Plan) -> Grid:
     return grid_of(("GB",), rows, corner="Memory on each device")
 
 
-def fits(needed: Memory, device_bytes: int) -> bool:
-    """Whether the estimate leaves a little room on the device."""
-    return needed.total <= _FITS * device_bytes
+def fits(needed: int, device_bytes: int) -> bool:
+    """Whether so many bytes leave a little room on the device."""
+    return needed <= _FITS * device_bytes
 
 
 def _work_grid(plan: Plan) -> Grid:
@@ -118,13 +118,13 @@ def advise_out_of_memory(plan: Plan, device_bytes: int) -> str:
         One or two sentences.
     """
     start = f"{_gb(plan.memory.total)} GB are estimated and the device has {_gb(device_bytes)} GB"
-    if fits(plan.memory, device_bytes):
+    if fits(plan.memory.total, device_bytes):
         halved = _settings(_halved(plan.work), plan.work) or "max_length and max_new_tokens lower"
         return f"{start}: it should fit. If it does not, set {halved}."
     for candidate in _smaller(plan.work):
-        needed = memory(candidate)
+        needed = memory(candidate).total
         if fits(needed, device_bytes):
-            return f"{start}. Set {_settings(candidate, plan.work)}: then about {_gb(needed.total)} GB."
+            return f"{start}. Set {_settings(candidate, plan.work)}: then about {_gb(needed)} GB."
     return (
         f"{start}, and {_gb(plan.memory.held)} GB are held throughout, whatever the batch. "
         "Train adapters (lora: {r: 16}), load the teacher quantised (teacher.quantization: {load_in_4bit: true}), "

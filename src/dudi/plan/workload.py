@@ -190,8 +190,8 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     prompts = (prompt_length(work, kind, "rollout") for kind in outcome.student if kind != "gold")
     rollout = sum(decode_flops(student, prompt, work.lengths.rollout) for prompt in prompts)
     read = [sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers]
-    judged = sum(_row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"})
-    forward = sum(_row_flops(work, student, kind, "student") for kind in outcome.student)
+    judged = sum(row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"})
+    forward = sum(row_flops(work, student, kind, "student") for kind in outcome.student)
     # A backward pass does the forward's work twice: for the inputs and for the weights, which an adapter's base skips.
     passes = (2 if work.adapter else 3) + (1 if work.checkpointing else 0)
     return {
@@ -202,7 +202,8 @@ def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
     }
 
 
-def _row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float:
+def row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float:
+    """A pass over one row, prompt and completion."""
     return sequence_flops(shape, prompt_length(work, kind, reader), completion_length(work, kind))
 
 
@@ -210,19 +211,13 @@ def _teacher_flops(work: Workload, teacher: Shape, kind: Kind) -> float:
     """A teacher's pass over a row; of a target whose states are kept, its head alone."""
     if kind == "gold" and work.keeps_states:
         return forward_flops(teacher, 0, 0, completion_length(work, kind))
-    return _row_flops(work, teacher, kind, "teacher")
+    return row_flops(work, teacher, kind, "teacher")
 
 
 def target_states_flops(work: Workload) -> float:
     """The teacher's pass over one row's (x, y), without its head."""
     length = prompt_length(work, "gold", "teacher") + completion_length(work, "gold")
     return max((forward_flops(shape, length, length * length, 0) for shape in work.readers), default=0.0)
-
-
-def gold_reference_flops(work: Workload) -> float:
-    """The reference's pass over one row's (x, y), which is kept for the run; 0 without a sequence signal."""
-    needed = any("gold" in outcome.reference for outcome in work.outcomes)
-    return _row_flops(work, work.student, "gold", "reference") if needed else 0.0
 
 
 def decode_steps(work: Workload) -> float:

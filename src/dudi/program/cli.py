@@ -6,14 +6,13 @@ Each verb imports what it calls when it is called, so that `dudi --help` and `du
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from dudi.command import Kinds, Verb, dispatch, guarded, output_file, output_folder, say, whole_number, words_of
+from dudi.command import Kinds, Verb, dispatch, guarded, late, output_file, output_folder, say, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
 from dudi.program.stack import STACK, STAGES, stack_verb
@@ -153,14 +152,7 @@ def _plan(given: argparse.Namespace) -> int:
 
 def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run", words: str = "") -> Verb:
     """A verb whose work (and words, unless they stand in another) stand in a module, imported when it is asked for."""
-    return Verb(help, _late(words or module, arguments), _late(module, run))
-
-
-def _late(module: str, name: str) -> Callable[[Any], Any]:
-    def call(given: Any) -> Any:
-        return getattr(importlib.import_module(module), name)(given)
-
-    return call
+    return Verb(help, late(words or module, arguments), late(module, run))
 
 
 # --- data
@@ -283,12 +275,6 @@ def _env(given: argparse.Namespace) -> int:
     return say(json.dumps(environment, indent=2) if given.json else describe_environment(environment))
 
 
-def _study_run(given: argparse.Namespace) -> int:
-    from dudi.program.study import run
-
-    return run(given, stack_verb)
-
-
 LISTS: dict[str, Callable[[], Iterable[str]]] = {
     "methods": lambda: get_args(MethodName),
     "verbalizers": lambda: get_args(VerbalizerMode),
@@ -322,7 +308,9 @@ VERBS: dict[str, Verb | Kinds] = {
     "study": Kinds(
         "grids of runs: the paper's tables in miniature",
         {
-            "run": Verb("run what is missing, and write the page", _late(STUDY, "run_arguments"), _study_run),
+            "run": Verb(
+                "run what is missing, and write the page", late(STUDY, "run_arguments"), late(STUDY, "run", stack_verb)
+            ),
             "report": _verb("write the page from what has been run", STUDY, "report_arguments", "report"),
         },
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dudi.command import Kinds, Verb, dispatch, output_file, output_folder, whole_number
+from dudi.command import Kinds, Verb, dispatch, late, output_file, output_folder, whole_number
 
 RECIPES = {
     "paper": ("connector_start=random", "merge_lora=false"),
@@ -87,12 +87,6 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--card", action="store_true", help="put the scores into each run's evaluation.json, report and model card too")
 
 
-def _eval(given: argparse.Namespace) -> int:
-    from dudi.program.stack_eval import run
-
-    return run(given)
-
-
 def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     """How rows are read by a model that is there already."""
     add = parser.add_argument
@@ -120,12 +114,6 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-new-tokens", type=whole_number(1), default=64, metavar="N", help="longest answer (default: %(default)s)")
     _reading_arguments(parser)
     add("--output", type=output_file, metavar="FILE", help="keep a line of JSON for each row there, and print none")
-
-
-def _generate(given: argparse.Namespace) -> int:
-    from dudi.program.stack_generate import run
-
-    return run(given)
 
 
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,10 +167,9 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rows", type=output_folder, metavar="DIR", help="only write the rows there, for recipes/stack/mini/")
 
 
-def _demo(given: argparse.Namespace) -> int:
-    from dudi.program.stack_demo import run
-
-    return run(given, stack_verb)
+def stack_verb(words: list[str]) -> int:
+    """Run one stage, or ask a stack: what `dudi stack` does with these words; errors as its verbs raise them."""
+    return dispatch(words, "dudi stack", STACK.kinds, STACK.help)
 
 
 STACK: Kinds = Kinds(
@@ -194,13 +181,20 @@ STACK: Kinds = Kinds(
         "teach": _stage("teach", "tune the LLM alone on the English task, and store its vectors"),
         "distill": _stage("distill", "Stage 2: the stack learns the tuned LLM's vectors"),
         "finetune": _stage("finetune", "tune a stack, or an encoder alone, on labels"),
-        "demo": Verb("MT-LLM against its rivals on small models of the package", _demo_arguments, _demo),
-        "eval": Verb("ask a tuned model about rows in any of its languages", _eval_arguments, _eval),
-        "generate": Verb("let a causal stack write about texts in its languages", _generate_arguments, _generate),
+        "demo": Verb(
+            "MT-LLM against its rivals on small models of the package",
+            _demo_arguments,
+            late("dudi.program.stack_demo", "run", stack_verb),
+        ),
+        "eval": Verb(
+            "ask a tuned model about rows in any of its languages",
+            _eval_arguments,
+            late("dudi.program.stack_eval", "run"),
+        ),
+        "generate": Verb(
+            "let a causal stack write about texts in its languages",
+            _generate_arguments,
+            late("dudi.program.stack_generate", "run"),
+        ),
     },
 )
-
-
-def stack_verb(words: list[str]) -> int:
-    """Run one stage, or ask a stack: what `dudi stack` does with these words; errors as its verbs raise them."""
-    return dispatch(words, "dudi stack", STACK.kinds, STACK.help)

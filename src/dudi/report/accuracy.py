@@ -10,7 +10,7 @@ from dudi.evaluation.tables import language_name
 from dudi.report.dots import DotRow, Dots
 from dudi.report.results import Result
 from dudi.report.wording import plain_name, said
-from dudi.tables import DASH, Grid, grid_of
+from dudi.tables import Grid, grid_of
 
 _METRICS = (METRICS[ACCURACY], METRICS[MACRO_F1])
 _TASKS = {"choice": "multiple-choice"}
@@ -29,11 +29,12 @@ def accuracy_in_words(result: Result) -> str:
     learned = _learned(result.evaluations[STUDENT])
     languages = [code for code in result.languages if code != learned]
     where = f"{len(languages)} languages" if len(languages) > 1 else language_name(languages[0])
-    beside = (
-        "" if learned is None else f"; {_shown(result, ACCURACY, 'by_language', learned)}% in {language_name(learned)}"
-    )
-    means = " in mean" if len(languages) > 1 else ""
-    return f"It answers {_shown(result, ACCURACY, 'overall')}% of the rows right{means}, in {where}{beside}."
+    beside = ""
+    if learned is not None:
+        share = result.shown(ACCURACY, STUDENT, "by_language", learned, form=".1f")
+        beside = f"; {share}% in {language_name(learned)}"
+    means, overall = " in mean" if len(languages) > 1 else "", result.shown(ACCURACY, STUDENT, "overall", form=".1f")
+    return f"It answers {overall}% of the rows right{means}, in {where}{beside}."
 
 
 def split_grid(result: Result, splits: list[str]) -> Grid:
@@ -41,7 +42,7 @@ def split_grid(result: Result, splits: list[str]) -> Grid:
     rows = []
     for metric in _METRICS:
         places = [*(("by_split", split) for split in splits), ("overall",)]
-        rows.append((metric.title, [_shown(result, metric.name, *place) for place in places]))
+        rows.append((metric.title, [result.shown(metric.name, STUDENT, *place, form=".1f") for place in places]))
     return grid_of((*splits, "all"), rows)
 
 
@@ -49,9 +50,9 @@ def language_grid(result: Result) -> Grid:
     """Both metrics and the number of rows, by language."""
     rows = []
     for code in result.languages:
-        count = result.value("questions", STUDENT, "by_language", code)
-        cells = [_shown(result, metric.name, "by_language", code) for metric in _METRICS]
-        rows.append((language_name(code), [*cells, DASH if count is None else f"{count:,.0f}"]))
+        cells = [result.shown(metric.name, STUDENT, "by_language", code, form=".1f") for metric in _METRICS]
+        count = result.shown("questions", STUDENT, "by_language", code, form=",.0f", scale=1)
+        rows.append((language_name(code), [*cells, count]))
     return grid_of((*(metric.title for metric in _METRICS), "rows"), rows)
 
 
@@ -104,8 +105,3 @@ def _learned(evaluation: Evaluation) -> str | None:
         return next((code for code in languages if code not in counted), None)
     source = evaluation.benchmark.get("source_language")
     return source if isinstance(source, str) and source in languages and len(languages) > 1 else None
-
-
-def _shown(result: Result, metric: str, *place: str) -> str:
-    value = result.value(metric, STUDENT, *place)
-    return DASH if value is None else f"{100 * value:.1f}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from dudi.evaluation.tables import before_method
 from dudi.report.groups import Group
-from dudi.report.results import SUBJECTS, Result, asks, benchmarks_of, result_of
+from dudi.report.results import SUBJECTS, Result, benchmarks_of, result_of
 from dudi.report.run_folder import RunFolder, text_of
 from dudi.report.wording import in_order
 
@@ -131,7 +131,7 @@ def are_missing(groups: Sequence[Group]) -> bool:
     """Whether the benchmark was asked for, or has scores, and no answers are there at all."""
     runs = [run for group in groups for run in group.runs]
     answered = any(run.answers for run in runs)
-    return not answered and any(asks(run) or result_of(run) is not None for run in runs)
+    return not answered and any(run.value("benchmark") or result_of(run) is not None for run in runs)
 
 
 def _by_id(run: RunFolder) -> dict[str, dict[str, Record]]:
@@ -154,16 +154,16 @@ def _card(
     shown = []
     for name in (subject for subject in SUBJECTS if subject in own):
         if len(methods) == 1 or name in (before, "teacher"):
-            shown.append(Answer(name, result.title(name), text_of(own[name], "answer"), _right(own[name])))
+            shown.append(Answer(name, result.title(name), text_of(own[name], "answer"), own[name].get("exact") is True))
         elif name == "student":
             for group, other in ((group, table[name]) for group, table in methods if name in table):
                 text = text_of(other, "answer")
-                shown.append(Answer(name, group.label, text, _right(other), group.colour))
+                shown.append(Answer(name, group.label, text, other.get("exact") is True, group.colour))
     return Card(
         id=text_of(record, "id"),
         language=text_of(record, "language"),
         split=text_of(record, "split"),
-        change=_CHANGES[_right(own[before]), _right(record)],
+        change=_CHANGES[own[before].get("exact") is True, record.get("exact") is True],
         question=text_of(record, "question"),
         reference=text_of(record, "reference"),
         answers=tuple(shown),
@@ -189,7 +189,3 @@ def _take(chosen: list[Card], cards: Iterable[Card], count: int) -> None:
         splits = [card.split for card in chosen]
         counts = [splits.count(card.split) for card in left]
         chosen.append(left.pop(counts.index(min(counts))))
-
-
-def _right(record: Record) -> bool:
-    return record.get("exact") is True

@@ -10,12 +10,11 @@ from dudi.evaluation.metrics import STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT
 from dudi.evaluation.tables import groups_grid, has_groups, language_name, languages_grid, splits_of, tasks_grid
 from dudi.report import accuracy
-from dudi.report.compared import Compared, compared, runs_without
+from dudi.report.compared import Compared, compared
 from dudi.report.dots import DotRow, Dots
 from dudi.report.groups import Group
-from dudi.report.results import Result, benchmarks_of, described, in_words, result_of
-from dudi.report.wording import whole_percent
-from dudi.tables import DASH, Grid, grid_of
+from dudi.report.results import SUBJECTS, Result, benchmarks_of, described, in_words, result_of
+from dudi.tables import Grid, grid_of
 
 _FURTHER = ("all", "in language", "chrF", "bits per byte")
 
@@ -64,7 +63,7 @@ class Benchmark:
 def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
     """A section for each benchmark; nothing when no run has a result and no recipe asks for one."""
     runs = [run for group in groups for run in group.runs]
-    missing = tuple(run.name for run in runs_without(groups))
+    missing = tuple(run.name for run in runs if result_of(run) is None and run.value("benchmark"))
     sections = []
     names = benchmarks_of(runs)
     for name in names:
@@ -88,28 +87,25 @@ def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> Ben
 
 def split_table(result: Result) -> Grid:
     """Everybody who answered, by split and overall."""
-    rows = [(result.title(subject), _split_cells(result, subject)) for subject in result.subjects]
+    subjects = [name for name in dict.fromkeys((*SUBJECTS, *result.evaluations)) if name in result.evaluations]
+    rows = [(result.title(subject), _split_cells(result, subject)) for subject in subjects]
     kinds = {result.title(STUDENT): "strong", result.title(FLOOR): "faint"}
     return grid_of((*_splits(result), *_FURTHER), rows, kinds=kinds)
 
 
-def language_table(result: Result) -> Grid:
-    """Before and after by language and split, and the teacher over all splits."""
+def language_table(result: Result, sides: Sequence[str]) -> Grid:
+    """Of `sides`, before and after, each language by split, and of the teacher all splits."""
     taught = "teacher" in result.evaluations
     rows = []
     for code in result.languages:
-        cells = [_before_after(result, "by_language_and_split", code, split) for split in _splits(result)]
-        cells.append(_before_after(result, "by_language", code))
+        places = [*(("by_language_and_split", code, split) for split in _splits(result)), ("by_language", code)]
+        cells = []
+        for place in places:
+            cells.append(" → ".join(result.shown("exact_match", who, *place) for who in sides))
         if taught:
-            cells.append(result.exact("teacher", "by_language", code))
+            cells.append(result.shown("exact_match", "teacher", "by_language", code))
         rows.append((language_name(code), cells))
     return grid_of((*_splits(result), "all", *(["teacher (all)"] if taught else [])), rows)
-
-
-def before_after(result: Result) -> str:
-    """What stands in the cells of `language_table`."""
-    after = result.title("student")
-    return after if result.before is None else f"{result.title(result.before)} → {after}"
 
 
 def meanings(results: Sequence[Result]) -> tuple[tuple[str, str], ...]:
@@ -153,6 +149,7 @@ def _single(result: Result) -> Benchmark:
     marks = (("guess", FLOOR), ("before", result.before or ""), ("after", STUDENT), ("teacher", "teacher"))
     shown = {mark: subject for mark, subject in marks if subject in result.evaluations}
     legend = {mark: result.title(subject) for mark, subject in shown.items()}
+    sides = [STUDENT] if result.before is None else [result.before, STUDENT]
     rows = []
     for code in result.languages:
         shares = {mark: result.value("exact_match", who, "by_language", code) for mark, who in shown.items()}
@@ -161,24 +158,18 @@ def _single(result: Result) -> Benchmark:
         words=in_words(result),
         by_split=split_table(result),
         meanings=meanings([result]),
-        by_language=language_table(result),
-        cells=before_after(result),
+        by_language=language_table(result, sides),
+        cells=" → ".join(map(result.title, sides)),
         chart=Dots("Answered exactly, by language", rows, legend),
         details=described(result.how),
     )
 
 
 def _split_cells(result: Result, subject: str) -> tuple[str, ...]:
-    chrf, bits = (result.value(metric, subject, "overall") for metric in ("chrf", "bits_per_byte"))
     return (
-        *(result.exact(subject, "by_split", split) for split in _splits(result)),
-        result.exact(subject, "overall"),
-        whole_percent(result.value("in_language", subject, "overall")),
-        DASH if chrf is None else f"{chrf:.1f}",
-        DASH if bits is None else f"{bits:.2f}",
+        *(result.shown("exact_match", subject, "by_split", split) for split in _splits(result)),
+        result.shown("exact_match", subject, "overall"),
+        result.shown("in_language", subject, "overall"),
+        result.shown("chrf", subject, "overall", form=".1f", scale=1),
+        result.shown("bits_per_byte", subject, "overall", form=".2f", scale=1),
     )
-
-
-def _before_after(result: Result, *place: str) -> str:
-    after = result.exact("student", *place)
-    return after if result.before is None else f"{result.exact(result.before, *place)} → {after}"

@@ -16,8 +16,8 @@ from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, Run
 from dudi.evaluation.tables import CELLS, main_metric
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.groups import Group
-from dudi.report.results import Result, asks, result_of
-from dudi.report.run_folder import RunFolder, number
+from dudi.report.results import Result, result_of
+from dudi.report.run_folder import number
 from dudi.tables import DASH, Entry, Grid, Line
 
 if TYPE_CHECKING:
@@ -245,8 +245,8 @@ def _references(groups: Sequence[Group], taken: set[str], benchmark: str | None)
 
 def _notes(groups: Sequence[Group], benchmark: str | None) -> list[str]:
     """Which runs have no result, and which seeds are there twice."""
-    without = [run for group in groups for run in group.runs if result_of(run, benchmark) is None and not asks(run)]
-    missing = ", ".join(run.name for run in without)
+    without = [run for group in groups for run in group.runs if result_of(run, benchmark) is None]
+    missing = ", ".join(run.name for run in without if not run.value("benchmark"))
     return [*([f"No benchmark was asked for in {missing}"] if missing else []), *_twice(groups)]
 
 
@@ -276,8 +276,3 @@ def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
     exact = comparison.metric.name == "exact_match"
     shown = "Answered exactly" if exact else comparison.metric.title.removesuffix(" in %")
     return Dots(f"{shown}, by language", rows, {mark: row.name for mark, row in own})
-
-
-def runs_without(groups: Sequence[Group]) -> list[RunFolder]:
-    """Runs whose recipe asks for a benchmark and that have no result."""
-    return [run for group in groups for run in group.runs if result_of(run) is None and asks(run)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from dudi.report.bars import Bar
 from dudi.report.groups import Group
-from dudi.report.run_folder import RunFolder, mean, number
+from dudi.report.run_folder import RunFolder, number, numbers
 from dudi.report.scales import short
 from dudi.report.wording import gibibytes, lasted
 from dudi.tables import DASH, Grid, grid_of
@@ -85,7 +85,7 @@ class _Phase:
         seconds, whole = times.get(name), _seconds(records, "step")
         if seconds is None or not whole:
             return None
-        flops = sum(_known(number(record.get(f"flops/{name}")) for record in records))
+        flops = sum(numbers(records, f"flops/{name}"))
         return cls(name, seconds / len(records), seconds / whole, flops / len(records))
 
     @property
@@ -127,9 +127,9 @@ def _cells(group: Group) -> tuple[str, ...]:
     if cells[0] == DASH and any(record.get("cached") for run in group.runs for record in run.stage(cold=True)):
         cells[0] = "cached"
     cells.append(_mean_time([total_seconds(run) for run in group.runs]))
-    speed = _known(mean(run.stage(cold=False), "tokens_per_second") for run in group.runs)
-    peaks = _known(number(record.get("memory/peak")) for run in group.runs for record in run.metrics)
-    cells.append(short(round(statistics.fmean(speed))) if speed else DASH)
+    speeds = [own for run in group.runs if (own := numbers(run.stage(cold=False), "tokens_per_second"))]
+    peaks = [peak for run in group.runs for peak in numbers(run.metrics, "memory/peak")]
+    cells.append(short(round(statistics.fmean(sum(own) / len(own) for own in speeds))) if speeds else DASH)
     return (*cells, gibibytes(max(peaks)) if peaks else DASH)
 
 
@@ -145,17 +145,13 @@ def _times(run: RunFolder) -> dict[str, float | None]:
 
 
 def _seconds(records: Sequence[Mapping[str, Any]], phase: str) -> float | None:
-    known = _known(number(record.get(f"time/{phase}")) for record in records)
+    known = numbers(records, f"time/{phase}")
     return sum(known) if known else None
 
 
 def _mean_time(values: Sequence[float | None]) -> str:
-    known = _known(values)
+    known = [value for value in values if value is not None]
     if not known:
         return DASH
     shown = lasted(statistics.fmean(known))
     return shown if len(known) < 2 or shown == "0 s" else f"{shown} ± {lasted(statistics.stdev(known))}"
-
-
-def _known(values: Any) -> list[float]:
-    return [value for value in values if value is not None]

@@ -25,7 +25,7 @@ SHAPES = {
     "after": '<circle class="dot c0" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}</circle>',
 }
 """Kinds of marks from the back to the front: each stays visible under those in front of it."""
-_METHOD = '<circle class="dot c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}</circle>'
+_METHOD = '<circle class="dot {colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}</circle>'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,10 +84,12 @@ class Dots:
             x = _x(tick, ticks[-1])
             parts.append(rule(x, TOP - 6, x, bottom, "grid" if tick else "axis"))
             parts.append(text(x, bottom + 17, f"{short(tick)}%", anchor="middle"))
+        said = []
         for place, row in enumerate(self.rows):
             parts += self._row(row, TOP + height * (place + 0.5), ticks[-1])
-        said = "; ".join(self._said(row) for row in self.rows)
-        return Drawing(tuple(parts), bottom + 24, f"{self.title}. {said}")
+            shown = [f"{self.names[kind]} {value:.0f}%" for kind, value in row.values.items() if value is not None]
+            said.append(f"{row.name}: {', '.join(shown) or 'not measured'}")
+        return Drawing(tuple(parts), bottom + 24, f"{self.title}. {'; '.join(said)}")
 
     @property
     def _methods(self) -> list[str]:
@@ -119,10 +121,6 @@ class Dots:
         low, high = (_x(min(max(value + side * spread, 0.0), most), most) for side in (-1, 1))
         return [rule(low, y, high, y, f"error {_colour(kind)}"), mark]
 
-    def _said(self, row: DotRow) -> str:
-        shown = ", ".join(f"{self.names[kind]} {value:.0f}%" for kind, value in row.values.items() if value is not None)
-        return f"{row.name}: {shown or 'not measured'}"
-
 
 def _x(value: float, most: float) -> float:
     return LEFT + value / most * (WIDTH - LEFT - RIGHT)
@@ -136,4 +134,4 @@ def _shape(kind: str, x: float, y: float, title: str) -> Markup:
     inside = Markup("<title>{}</title>").format(title) if title else Markup("")
     if kind in SHAPES:
         return Markup(SHAPES[kind]).format(x=x, y=y, high=y - 6.5, low=y + 6.5, title=inside)
-    return Markup(_METHOD).format(colour=_colour(kind)[1:], x=x, y=y, title=inside)
+    return Markup(_METHOD).format(colour=_colour(kind), x=x, y=y, title=inside)

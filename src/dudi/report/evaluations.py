@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import ACCURACY
 from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
 from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
-from dudi.report import accuracy, samples
+from dudi.report import accuracy
 from dudi.report.benchmark import Benchmark
-from dudi.report.charts import inline, key_mark
 from dudi.report.compared import side_by_side
 from dudi.report.dots import DotRow, Dots, method_mark
-from dudi.report.files import resource, template
+from dudi.report.html import render_html
 from dudi.report.results import described
 from dudi.report.run_folder import FILES, number
 from dudi.report.wording import in_order, lasted, said
-from dudi.tables import Entry, Grid, Line, html_table
+from dudi.tables import Entry, Grid, Line
 
 PER_LANGUAGE = 3
 """Questions of each language whose answers are shown, on each benchmark."""
@@ -212,7 +208,7 @@ def _glance(by_benchmark: Mapping[str, Sequence[Evaluation]], colours: Mapping[s
             )
             lines.append(Line(one.name, tuple(map(Entry, cells)), colour=colours[one.name]))
     columns = ("Benchmark", "Score", "Questions", "Seeds", "Weights from", "Precision", "Time")
-    return Grid(columns, tuple(lines), "Model")
+    return Grid(columns, tuple(lines), "Model", texts=True)
 
 
 def _versions(evaluations: Sequence[Evaluation]) -> tuple[tuple[str, str], ...]:
@@ -262,19 +258,6 @@ def render_evaluations(page: Page, figures: str) -> str:
         page: What it holds.
         figures: Name of the folder that holds the charts as files.
     """
-    return str(
-        template("evaluations.html.jinja", autoescape=True).render(
-            page=page,
-            per_language=PER_LANGUAGE,
-            runs=[],
-            result_file=FILE,
-            html_table=lambda grid, kind="": Markup(html_table(grid, kind)),
-            inline=inline,
-            key_mark=key_mark,
-            title_of=samples.language_title,
-            lang=samples.lang,
-            figures=figures,
-            style=Markup(resource("chart.css") + resource("report.css")),
-            written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        )
+    return render_html(
+        "evaluations.html.jinja", title=page.title, figures=figures, page=page, per_language=PER_LANGUAGE, runs=[]
     )

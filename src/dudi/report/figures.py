@@ -66,10 +66,6 @@ class Section:
     def drawn(self) -> list[Figure]:
         return [figure for figure in self.figures if figure.svg is not None]
 
-    @property
-    def not_measured(self) -> list[str]:
-        return [figure.chart.title for figure in self.figures if figure.svg is None]
-
 
 _Metric = tuple[str, str, str, float]
 """Of a chart of lines: its title, the metric, its unit, and what values are multiplied with."""

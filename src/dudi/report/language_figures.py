@@ -9,8 +9,8 @@ from dudi.evaluation.records import part_of
 from dudi.report.charts import COLOURS, Chart
 from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, number, overlap_key
-from dudi.report.wording import in_order, percent, shown
-from dudi.tables import DASH, Entry, Grid, Line
+from dudi.report.wording import in_order, shown
+from dudi.tables import Entry, Grid, Line
 
 _SIGNALS = (("off_policy", "Off-policy signal"), ("on_policy", "On-policy signal"))
 _TEACHER, _NAMED = "teacher", "teacher_name"
@@ -64,21 +64,22 @@ def probe_grid(run: RunFolder) -> Grid | None:
     found = {str(code): one for code, one in run.probe.items() if isinstance(one, Mapping)}
     if not found:
         return None
-    teachers = list(dict.fromkeys(str(name) for one in found.values() for name in _scores(one)))
+    scores: dict[str, Mapping[str, Any]] = {}
+    for code, one in found.items():
+        several = one.get("teachers")
+        scores[code] = several if isinstance(several, Mapping) else {"": one.get(_TEACHER)}  # the only one has no name
+    teachers = list(dict.fromkeys(str(name) for own in scores.values() for name in own))
     columns = [f"teacher {name}" if name else _TEACHER for name in teachers]
     lines = []
     for code in in_order(found):
-        one, scores = found[code], _scores(found[code])
+        one, own = found[code], scores[code]
         best = one.get(_NAMED)
-        entries = [Entry(shown(number(scores.get(name))), best=len(teachers) > 1 and name == best) for name in teachers]
-        rest = (shown(number(one.get("student"))), shown(number(one.get("error"))), percent(number(one.get("weight"))))
-        rows = number(one.get("rows"))
-        lines.append(Line(code, (Entry(DASH if rows is None else f"{rows:.0f}"), *entries, *map(Entry, rest))))
+        entries = [Entry(shown(number(own.get(name))), best=len(teachers) > 1 and name == best) for name in teachers]
+        rest = (
+            shown(number(one.get("student"))),
+            shown(number(one.get("error"))),
+            shown(number(one.get("weight")), ".1%"),
+        )
+        lines.append(Line(code, (Entry(shown(number(one.get("rows")), ".0f")), *entries, *map(Entry, rest))))
     heads = ("rows", *columns, "student", "error of the difference", "teacher's share")
     return Grid(heads, tuple(lines), "language")
-
-
-def _scores(one: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The score of each teacher by name; of the only one, which has no name, by an empty one."""
-    several = one.get("teachers")
-    return several if isinstance(several, Mapping) else {"": one.get(_TEACHER)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,21 +10,21 @@ from pathlib import Path
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
-from dudi.evaluation.records import ANSWERS, FILE
+from dudi.evaluation.records import ANSWERS
 from dudi.files import atomic_file, write_text
 from dudi.report import answers, facts, plots, samples
 from dudi.report.benchmark import Benchmark, benchmark_sections
-from dudi.report.charts import inline, key_mark
 from dudi.report.cost import cost_table, phase_table, total_seconds
 from dudi.report.evaluations import evaluation_folders, read_page, render_evaluations
 from dudi.report.figures import Figure, Section, sections
-from dudi.report.files import resource, template
+from dudi.report.files import resource
 from dudi.report.groups import Group, differing, grouped
+from dudi.report.html import render_html
 from dudi.report.language_figures import probe_grid
 from dudi.report.run_folder import RunFolder, last, overlap_key, read_runs
 from dudi.report.stack_figures import is_stack, stacked
-from dudi.report.wording import gibibytes, in_order, lasted, percent, said, shown
-from dudi.tables import Entry, Grid, Line, html_table
+from dudi.report.wording import gibibytes, in_order, lasted, said, shown
+from dudi.tables import Entry, Grid, Line
 
 FIGURES = "figures"
 
@@ -127,19 +126,17 @@ def render_page(
     probes = [(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None]
     firsts = [group.runs[0] for group in groups]
     script = resource("report.js")
-    return template("report.html.jinja", autoescape=True).render(
+    return render_html(
+        "report.html.jinja",
+        title=title(groups),
+        figures=figures,
         groups=groups,
         runs=runs,
         single=len(runs) == 1,
-        title=title(groups),
         glance=glance(groups),
         benchmarks=benchmarks,
-        html_table=lambda grid, kind="": Markup(html_table(grid, kind)),
         answers=answers.choose(groups),
         answers_missing=ANSWERS if answers.are_missing(groups) else "",
-        result_file=FILE,
-        inline=inline,
-        key_mark=key_mark,
         sections=drawn,
         cost=cost_table(groups),
         phases=phase_table(groups),
@@ -147,15 +144,10 @@ def render_page(
         samples=chosen,
         samples_total=total,
         languages=in_order(sample.language for sample in chosen),
-        title_of=samples.language_title,
-        lang=samples.lang,
         facts=facts,
         differing=differing(firsts),
-        figures=figures,
-        style=Markup(resource("chart.css") + resource("report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
@@ -193,8 +185,8 @@ def summary(run: RunFolder) -> dict[str, str]:
         "Steps": shown(last(records, "step")),
         "Loss": shown(last(records, "loss")),
         "Overlap": shown(None if overlap is None else last(records, overlap)),
-        "Ended": percent(last(records, "rollout/eos_rate")),
-        "Wrong language": percent(last(records, "rollout/wrong_language_rate")),
+        "Ended": shown(last(records, "rollout/eos_rate"), ".1%"),
+        "Wrong language": shown(last(records, "rollout/wrong_language_rate"), ".1%"),
         "Tokens / s": shown(last(records, "tokens_per_second")),
         "Time": lasted(total_seconds(run)),
         "Peak memory": gibibytes(last(records, "memory/peak")),

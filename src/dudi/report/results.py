@@ -11,7 +11,7 @@ from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, part_of
 from dudi.evaluation.tables import CELLS, TITLES, before_method, by_subject, main_metric
 from dudi.objective.methods import METHODS
 from dudi.report.run_folder import RunFolder, number
-from dudi.report.wording import in_order, said, whole_percent
+from dudi.report.wording import in_order, said
 from dudi.tables import DASH
 
 SUBJECTS = (FLOOR, "base", "cold_start", STUDENT, "teacher")
@@ -44,12 +44,6 @@ class Result:
         return str(self.how.get("name") or "")
 
     @property
-    def subjects(self) -> list[str]:
-        """Who answered, in the order of the tables."""
-        known = [name for name in SUBJECTS if name in self.evaluations]
-        return [*known, *(name for name in self.evaluations if name not in SUBJECTS)]
-
-    @property
     def before(self) -> str | None:
         """What the student was before its method."""
         return before_method(self.evaluations)
@@ -68,9 +62,10 @@ class Result:
         """A score, such as `value("exact_match", "student", "by_split", "seen")`; None where it is missing."""
         return number(part_of(self.scores(subject), *place).get(metric))
 
-    def exact(self, subject: str, *place: str) -> str:
-        """Exact match in %, a dash where it is missing."""
-        return whole_percent(self.value("exact_match", subject, *place))
+    def shown(self, metric: str, subject: str, *place: str, form: str = ".0f", scale: int = 100) -> str:
+        """A score times `scale` as text, a dash where it is missing: as it stands here, a share in whole %."""
+        value = self.value(metric, subject, *place)
+        return DASH if value is None else format(scale * value, form)
 
     @property
     def has_cells(self) -> bool:
@@ -101,11 +96,6 @@ def benchmarks_of(runs: Iterable[RunFolder]) -> list[str]:
     """The names of what students were asked, in the order in which they come."""
     students = (one for run in runs for one in run.scores if one.subject == STUDENT)
     return list(dict.fromkeys(str(one.benchmark.get("name") or "") for one in students))
-
-
-def asks(run: RunFolder) -> bool:
-    """Whether the recipe has a section `benchmark`."""
-    return bool(run.value("benchmark"))
 
 
 def in_words(result: Result) -> str:
@@ -152,7 +142,7 @@ def _uses_teacher(run: RunFolder) -> bool:
 
 
 def _answers(result: Result) -> str:
-    exact = {name: result.exact(name, "overall") for name in SUBJECTS}
+    exact = {name: result.shown("exact_match", name, "overall") for name in SUBJECTS}
     shares = {name: f"{share}%" for name, share in exact.items() if share != DASH}
     count = result.value("questions", "student", "overall")
     asked = "the questions" if count is None else f"{count:.0f} questions"

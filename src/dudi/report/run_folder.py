@@ -180,10 +180,9 @@ def last(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return next((found for record in reversed(records) if (found := number(record.get(key))) is not None), None)
 
 
-def mean(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    """The mean of a key over the records that have it."""
-    values = [found for record in records if (found := number(record.get(key))) is not None]
-    return sum(values) / len(values) if values else None
+def numbers(records: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """All finite values of a key."""
+    return [found for record in records if (found := number(record.get(key))) is not None]
 
 
 def points(records: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from typing import Any
 _LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[\w.@-]+):(?P<value>.*?)\s+# (?P<origin>default|method|recipe.*|command line)$"
 )
-_FILE = re.compile(r"recipe (?P<file>.*):\d+")
+_FILE = re.compile(r"recipe (?P<file>.+):\d+")
 _VERBS = ("train", "plan")
 
 
@@ -62,16 +62,12 @@ def read_settings(text: str, command: Any = None) -> list[Setting]:
 
 
 def _with_base(found: list[Setting], command: Any) -> list[Setting]:
-    files = {file for setting in found if (file := _file(setting))}
-    own = {file for file in files if _is_recipe(file, command)}
+    files = [match["file"] if (match := _FILE.fullmatch(setting.origin)) else None for setting in found]
+    own = {file for file in files if file is not None and _is_recipe(file, command)}
     if not own:
         return found
-    return [dataclasses.replace(setting, base=_file(setting) in files - own) for setting in found]
-
-
-def _file(setting: Setting) -> str:
-    match = _FILE.fullmatch(setting.origin)
-    return match["file"] if match else ""
+    pairs = zip(found, files, strict=True)
+    return [dataclasses.replace(setting, base=file is not None and file not in own) for setting, file in pairs]
 
 
 def _is_recipe(file: str, command: Any) -> bool:

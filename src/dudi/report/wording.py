@@ -23,19 +23,11 @@ def plain_name(name: object) -> str:
     return re.sub(r"[^\w .@/:-]", "", " ".join(str(name).split()))[:100]
 
 
-def shown(value: float | None) -> str:
-    """A number; a dash for none."""
-    return DASH if value is None else short(value)
-
-
-def percent(value: float | None) -> str:
-    """A share as a percentage; a dash for none."""
-    return DASH if value is None else f"{value:.1%}"
-
-
-def whole_percent(value: float | None) -> str:
-    """A share as a whole percentage without its sign; a dash for none."""
-    return DASH if value is None else f"{100 * value:.0f}"
+def shown(value: float | None, form: str = "") -> str:
+    """A number in a format (such as `.1%`; empty: as on an axis); a dash for none."""
+    if value is None:
+        return DASH
+    return format(value, form) if form else short(value)
 
 
 def gibibytes(value: float | None) -> str:

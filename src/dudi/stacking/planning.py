@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 import torch
@@ -14,10 +13,11 @@ from dudi.environment import device_type
 from dudi.errors import EnvironmentFault
 from dudi.models.shape import Shape, forward_flops
 from dudi.plan.costs import FP32, activation_bytes, inference_bytes
-from dudi.plan.estimate import UTILISATION
+from dudi.plan.estimate import UTILISATION, steps_of
 from dudi.plan.footprint import CONTEXT, LIBRARIES
 from dudi.plan.hardware import Gpu, find_gpu
 from dudi.plan.models import precision_for
+from dudi.plan.text import fits
 from dudi.stacking import lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.recipe import StackConfig
@@ -106,7 +106,7 @@ class StagePlan:
             f"{terminal(grid_of(('parameters',), parts, corner=self.title))}\n{step}",
             terminal(grid_of(("GB",), memory, corner="Memory on each device")),
         ]
-        if self.gpu is not None and self.memory > self.gpu.memory:
+        if self.gpu is not None and not fits(self.memory, self.gpu.memory):
             blocks.append("Does not fit: lower per_device_train_batch_size, or set gradient_checkpointing=true")
         blocks += [
             terminal(grid_of(("TFLOP",), work, corner="Work of one step on each device")),
@@ -170,7 +170,7 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
         rows=(args.per_device_train_batch_size * args.gradient_accumulation_steps, args.max_length),
         held=tuple((name, size) for name, size in held if size),
         passes=tuple(_passes(config, args, below, on_top, element, joined)),
-        steps=_steps(args, rows, gpus),
+        steps=steps_of(args, rows, gpus),
         gpu=device,
         rate=UTILISATION * (0.0 if device is None else device.single if dtype == "float32" else device.half),
         notes=tuple(notes),
@@ -244,12 +244,3 @@ def _passes(
     yield Pass("what is trained, forward", own, 0)
     times = (1 if config.lora is not None else 2) + checkpointing  # of frozen weights there is no gradient
     yield Pass("what is trained, backward", times * own, kept + logits)
-
-
-def _steps(args: StackArguments, rows: int | None, gpus: int) -> int | None:
-    if args.max_steps > 0:
-        return args.max_steps
-    if rows is None:
-        return None
-    batches = math.ceil(rows / (args.per_device_train_batch_size * gpus))
-    return math.ceil(args.num_train_epochs * max(1, math.ceil(batches / args.gradient_accumulation_steps)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -40,6 +41,15 @@ def train_and_ask(job: StackJob, runs: Path, verbs: StackVerbs, *, keep_models: 
     verbs(job.asking(runs))
 
 
+@contextlib.contextmanager
+def clock() -> Iterator[dict[str, float]]:
+    """Wall time, and processor time: the second hardly changes when other jobs run beside. Known at the end."""
+    spent: dict[str, float] = {}
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield spent
+    spent |= {"wall": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}
+
+
 def _lock_of(stage: Stage, runs: Path) -> Path:
     """Beside the stage's folder: a run that is begun anew moves its folder away."""
     file = runs / f"{stage.id}.lock"
@@ -50,7 +60,6 @@ def _lock_of(stage: Stage, runs: Path) -> Path:
 def _train(stage: Stage, runs: Path, verbs: StackVerbs) -> None:
     command = stage.command(runs)
     say(shlex.join(["dudi", "stack", *command]))
-    wall, cpu = time.perf_counter(), time.process_time()
-    verbs(command)
-    spent = {"wall": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}
+    with clock() as spent:
+        verbs(command)
     write_json(runs / stage.id / SECONDS_FILE, spent)

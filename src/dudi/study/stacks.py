@@ -16,7 +16,7 @@ from dudi.stacking.recipe import StackConfig, load_stack_config, read_words, sta
 from dudi.stacking.set_card import task_words
 from dudi.stacking.stages import task_of
 from dudi.stacking.stored import MODEL
-from dudi.study.grid import WITH_HEAD, Study, StudyRow, StudyStage
+from dudi.study.grid import WITH_HEAD, Study, StudyRow
 from dudi.study.identity import files_of, key_from, weights
 from dudi.training import checkpoints
 
@@ -150,6 +150,8 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
     made: dict[str, Stage] = {}
     for one in row.stages:
         earlier = {key: made[name] for key, name in one.after.items()}
+        beside = study.file.parent / one.recipe
+        recipe = str(beside.resolve()) if beside.is_file() else one.recipe
         try:
             said = read_words(one.verb, one.told)
             task = () if one.task is None else read_words(one.verb, task_words(Path(one.task), (*said, *one.words)))
@@ -158,19 +160,14 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
             told = tuple(
                 PlacedWord(f"{key}={stage.verb}-{stage.key}", one.place("after", key)) for key, stage in earlier.items()
             )
-            key = _key_of(one.verb, _recipe_of(study, one), (*words, *told))
+            key = _key_of(one.verb, recipe, (*words, *told))
         except ConfigError as error:
             if str(error).startswith(f"{study.file}:"):  # a key of the stage, with its line
                 raise
             raise ConfigError(f"{one.place()}: row '{row.name}': stage '{one.called}': {error}") from error
         after = tuple((key, stage.id) for key, stage in earlier.items())
-        made[one.called] = Stage(one.verb, key, seed, _recipe_of(study, one), words, after)
+        made[one.called] = Stage(one.verb, key, seed, recipe, words, after)
     return tuple(made.values())
-
-
-def _recipe_of(study: Study, stage: StudyStage) -> str:
-    beside = study.file.parent / stage.recipe
-    return str(beside.resolve()) if beside.is_file() else stage.recipe
 
 
 _config = functools.cache(load_stack_config)
@@ -191,13 +188,9 @@ def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
     named += tree.get("llm", {}).get("adapters", [])
     # A model, a GGUF file in its folder, or a run.
     tree["weights"] = [weights(one) or weights(one, config.llm.gguf_file) or weights(f"{one}/{MODEL}") for one in named]
-    tree["files"] = {source: files_of(source) for source in _sources(config)}
+    sources = (config.data.train, config.data.eval, config.data.parallel, config.data.bitext)
+    tree["files"] = {str(source): files_of(str(source)) for source in sources if source}
     return key_from([tree, _own_settings(config), config.dtype])
-
-
-def _sources(config: StackConfig) -> list[str]:
-    data = config.data
-    return [str(source) for source in (data.train, data.eval, data.parallel, data.bitext) if source]
 
 
 def _own_settings(config: StackConfig) -> dict[str, Any]:

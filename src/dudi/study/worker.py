@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from dudi.files import write_json
 from dudi.study.counting import counted_flops
 from dudi.study.jobs import CACHE, FLOPS, AnyJob, Job
 from dudi.study.results import SECONDS_FILE, of_stack
-from dudi.study.stack_worker import StackVerbs, train_and_ask
+from dudi.study.stack_worker import StackVerbs, clock, train_and_ask
 from dudi.study.stacks import StackJob
 
 
@@ -63,10 +62,10 @@ def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
     """As `dudi train` does, as far as those go who are asked; with clocks, and without a report."""
     seconds: dict[str, Any] = {}
     if {COLD_START, STUDENT} & {*job.subjects}:
-        with _clock(seconds, COLD_START):  # alone, and reading the models: the other clock is the method's own
+        with clock() as seconds[COLD_START]:  # alone, and reading the models: the other clock is the method's own
             _start(loaded)
     if STUDENT in job.subjects:
-        with _clock(seconds, STUDENT):
+        with clock() as seconds[STUDENT]:
             train(loaded)
     write_json(loaded.args.folder / SECONDS_FILE, seconds)
     return evaluate_run(loaded, job.subjects)
@@ -88,11 +87,3 @@ def _count(job: Job, loaded: Loaded) -> list[Evaluation]:
     found = Evaluation(config.method, config.student.model, {"name": FLOPS}, (Run(job.seed, scores),), about, FLOPS)
     keep_evaluations([found], [], loaded.args.folder)
     return [found]
-
-
-@contextlib.contextmanager
-def _clock(found: dict[str, Any], name: str) -> Iterator[None]:
-    """Wall time, and processor time: the second hardly changes when other jobs run beside."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    yield
-    found[name] = {"wall": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}

@@ -185,7 +185,7 @@ def newest_valid(parent: Path) -> tuple[Path | None, list[str]]:
         if _OWN.fullmatch(name := old.name[1 : -len(".old")]):
             settle(old.with_name(name))
     skipped: list[str] = []
-    for folder in _by_step(parent):
+    for _, folder in _by_step(parent):
         try:
             verify_checkpoint(folder)
         except ConfigError as error:
@@ -210,7 +210,7 @@ def rotate(parent: Path, keep: int | None, safe: Collection[int] = ()) -> None:
             shutil.rmtree(gone, ignore_errors=True)
     if keep is None or keep < 1:
         return
-    others = [folder for folder in _by_step(parent) if _step_of(folder) not in safe]
+    others = [folder for step, folder in _by_step(parent) if step not in safe]
     for folder in others[max(0, keep - len(safe)) :]:
         gone = _beside(folder, "gone")
         os.replace(folder, gone)  # a kill in the middle leaves no half-deleted checkpoint
@@ -220,8 +220,8 @@ def rotate(parent: Path, keep: int | None, safe: Collection[int] = ()) -> None:
 def set_aside_after(parent: Path, step: int) -> list[Path]:
     """Rename the checkpoints after `step`, which somebody has decided to go back to; returns their new places."""
     moved = []
-    for folder in _by_step(parent):
-        if _step_of(folder) > step:
+    for number, folder in _by_step(parent):
+        if number > step:
             moved.append(free_name(folder.with_name(f"old-{folder.name}")))
             os.replace(folder, moved[-1])
     return moved
@@ -241,14 +241,10 @@ def step_folder(parent: Path, step: int) -> Path:
     return parent / f"step-{step}"
 
 
-def _by_step(parent: Path) -> list[Path]:
-    """The `step-N` folders, the newest first; what people keep beside them (`step-3-good`) is theirs."""
+def _by_step(parent: Path) -> list[tuple[int, Path]]:
+    """Each N with its folder `step-N`, the newest first; what people keep beside them (`step-3-good`) is theirs."""
     own = [folder for folder in parent.glob("step-*") if _OWN.fullmatch(folder.name)] if parent.is_dir() else []
-    return sorted(own, key=lambda folder: -_step_of(folder))
-
-
-def _step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
+    return sorted(((int(folder.name.removeprefix("step-")), folder) for folder in own), reverse=True)
 
 
 def _digest_of(manifest: Mapping[str, Any]) -> str:

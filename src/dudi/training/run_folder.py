@@ -57,7 +57,8 @@ def check_output(folder: Path, resume: str, named: Mapping[str, str | None]) -> 
             raise ConfigError(f"--output: a run in {folder} would replace {name} ({key}); name another --output")
     if resume == "never" or holds_run(folder):
         return
-    there = [name for name in REPLACED if _is_something(folder / name)]
+    paths = [folder / name for name in REPLACED]
+    there = [path.name for path in paths if (any(path.iterdir()) if path.is_dir() else path.exists())]
     if there:
         raise ConfigError(
             f"--output: {folder} holds {', '.join(there)}, and no run of dudi: a run would replace what is there; name "
@@ -70,11 +71,6 @@ def holds_run(folder: Path) -> bool:
     recorded = (folder / "resolved.yaml").is_file() and (folder / "env.json").is_file()
     checkpoint = next(folder.glob(f"checkpoints/step-*/{checkpoints.MANIFEST}"), None)
     return (folder / "identity.json").is_file() or recorded or checkpoint is not None
-
-
-def _is_something(path: Path) -> bool:
-    """A file, or a folder with something in it."""
-    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | None:

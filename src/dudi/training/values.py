@@ -31,12 +31,11 @@ class Exactly:
 @functools.cache
 def hints_of(kind: Any) -> dict[str, Any]:
     """The types of a class's fields, exactly; those of our keys with what is done to a value when it is read."""
-    return {name: _exact(hint) for name, hint in typing.get_type_hints(kind, include_extras=True).items()}
-
-
-def _exact(hint: Any) -> Any:
-    told = [part.hint for part in getattr(hint, "__metadata__", ()) if isinstance(part, Exactly)]
-    return told[0] if told else hint
+    found = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        told = [part.hint for part in getattr(hint, "__metadata__", ()) if isinstance(part, Exactly)]
+        found[name] = told[0] if told else hint
+    return found
 
 
 WORDS = {"yes": True, "on": True, "no": False, "off": False}
@@ -83,14 +82,14 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     for convert in (_truth, _text, _whole):
         with contextlib.suppress(ValidationError):
             return _adapter(hint).validate_python(_converted(value, convert))
-    allowed = choices(hint)
-    words = value if isinstance(value, list) and "a list" in describe(hint) else [value]
+    allowed, listed = choices(hint), takes_list(hint)
+    words = value if isinstance(value, list) and listed else [value]
     for word in words if allowed else []:
         if isinstance(word, str) and word not in allowed:
             raise ConfigError(f"{key}: '{word}' is not one of {', '.join(allowed)}{did_you_mean(word, allowed)}")
     given = render(value)
     given = given if len(given) <= 60 else given[:57] + "..."
-    advice = f"; write {key}: [{value}]" if "a list" in describe(hint) and isinstance(value, str) else ""
+    advice = f"; write {key}: [{value}]" if listed and isinstance(value, str) else ""
     kind = "text" if isinstance(value, str) else _NAMES.get(type(value), type(value).__name__)
     raise ConfigError(f"{key}: expected {describe(hint)}, got {given} ({kind}){advice}")
 
