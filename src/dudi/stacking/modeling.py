@@ -142,8 +142,12 @@ class MTLLMPreTrainedModel(PreTrainedModel):
 
     @property
     def reader(self) -> MTLLMModel:
-        """The model without a head."""
-        raise NotImplementedError
+        """The model without a head; of one that has none, itself."""
+        return cast(MTLLMModel, self.base_model)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Those that the input ids go to."""
+        return self.reader.reads.get_input_embeddings()
 
     @contextmanager
     def without_lora(self) -> Iterator[None]:
@@ -184,11 +188,6 @@ class MTLLMModel(MTLLMPreTrainedModel):
         self.post_init()
 
     @property
-    def reader(self) -> MTLLMModel:
-        """Itself."""
-        return self
-
-    @property
     def reads(self) -> PreTrainedModel:
         """The part that reads token ids: the encoder, or an LLM that stands alone."""
         return cast(PreTrainedModel, self.llm if self.encoder is None else self.encoder)
@@ -197,10 +196,6 @@ class MTLLMModel(MTLLMPreTrainedModel):
     def adapted(self) -> PreTrainedModel:
         """The part that learns: the LLM, or an encoder that stands alone."""
         return cast(PreTrainedModel, self.encoder if self.llm is None else self.llm)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Those that the input ids go to."""
-        return self.reads.get_input_embeddings()
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; the frozen encoder under an LLM keeps its dropout off."""
@@ -365,15 +360,6 @@ class _WithHead(MTLLMPreTrainedModel):
         self.stack = MTLLMModel(config)
         self.score = nn.Linear(config.hidden_size, outputs, bias=False)
         self.post_init()
-
-    @property
-    def reader(self) -> MTLLMModel:
-        """The model without the head."""
-        return self.stack
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Those that the input ids go to."""
-        return self.stack.get_input_embeddings()
 
     def fill_head(self, saved: Mapping[str, Tensor], place: str) -> None:
         """Give a head that has no weights yet those that were saved; a new one starts at random."""
