@@ -29,8 +29,20 @@ from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
 
 
+class _Means:
+    """What has means over tokens."""
+
+    pooled: Tensor | None
+    choices: Tensor | None
+
+    @property
+    def vectors(self) -> Tensor:
+        """(B, C, D) of the choices where there are any, else (B, D)."""
+        return cast(Tensor, self.pooled if self.choices is None else self.choices)
+
+
 @dataclasses.dataclass
-class StackOutput(ModelOutput):
+class StackOutput(_Means, ModelOutput):
     """What a reader makes of a batch.
 
     Attributes:
@@ -43,14 +55,9 @@ class StackOutput(ModelOutput):
     pooled: Tensor | None = None
     choices: Tensor | None = None
 
-    @property
-    def vectors(self) -> Tensor:
-        """(B, C, D) of the choices where there are any, else (B, D)."""
-        return cast(Tensor, self.pooled if self.choices is None else self.choices)
-
 
 @dataclasses.dataclass
-class TaskOutput(ModelOutput):
+class TaskOutput(_Means, ModelOutput):
     """A reader's answers.
 
     Attributes:
@@ -64,11 +71,6 @@ class TaskOutput(ModelOutput):
     logits: Tensor | None = None
     pooled: Tensor | None = None
     choices: Tensor | None = None
-
-    @property
-    def vectors(self) -> Tensor:
-        """(B, C, D) of the choices where there are any, else (B, D)."""
-        return cast(Tensor, self.pooled if self.choices is None else self.choices)
 
 
 class MTLLMPreTrainedModel(PreTrainedModel):

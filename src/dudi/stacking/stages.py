@@ -57,11 +57,6 @@ class Job:
         return None if section is None else LoraSettings(**section.model_dump())
 
     @property
-    def task(self) -> Task:
-        """What is asked about a row."""
-        return task_of(self.config)
-
-    @property
     def about(self) -> dict[str, Any]:
         """The parents: what a checkpoint belongs to, beside its keys and rows."""
         names = ("encoder", "llm", "start", "teacher", "lora")
@@ -132,9 +127,10 @@ def align(job: Job) -> Made:
 def teach(job: Job) -> Made:
     """Tune the LLM alone on the English task, and store its vectors of the training rows."""
     reader, source = _built(job, None, job.config.llm.model), _llm_source(job.config)
-    model = building.with_head(reader, job.task, seed=job.args.seed)
+    task = task_of(job.config)
+    model = building.with_head(reader, task, seed=job.args.seed)
     tasks.finetune(
-        model, source, job.rows, job.task, job.args, job.lora,
+        model, source, job.rows, task, job.args, job.lora,
         eval_rows=job.eval_rows, resume=job.start, about=job.about,
     )  # fmt: skip
     if job.args.process_index == 0:
@@ -156,7 +152,7 @@ def distill(job: Job) -> Made:
     model, source, llm_source = open_stack(job)
     llm_tokenizer = None if llm_source is None else llm_source.tokenizer
     headed = tasks.distill(
-        model, source, job.rows, job.task, found, stored.head_of(name), job.args, job.lora,
+        model, source, job.rows, task_of(job.config), found, stored.head_of(name), job.args, job.lora,
         eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
     return Made(headed, source.tokenizer, llm_tokenizer, source.stand_ins)
@@ -166,9 +162,10 @@ def finetune(job: Job) -> Made:
     """The direct route: labels."""
     reader, source, llm_source = open_stack(job)
     llm_tokenizer = None if llm_source is None else llm_source.tokenizer
-    model = building.with_head(reader, job.task, seed=job.args.seed)
+    task = task_of(job.config)
+    model = building.with_head(reader, task, seed=job.args.seed)
     tasks.finetune(
-        model, source, job.rows, job.task, job.args, job.lora,
+        model, source, job.rows, task, job.args, job.lora,
         eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
     return Made(model, source.tokenizer, llm_tokenizer, source.stand_ins)

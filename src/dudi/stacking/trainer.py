@@ -218,10 +218,6 @@ class StackTrainer(LoggedTrainer):
         """Ids of the rows of the current step."""
         return [] if self.step is None else [self._row(place).id for place in self.step.places]
 
-    def bad_numbers(self) -> dict[str, list[str]] | None:
-        """What was noted while the micro-batches were scored."""
-        return None if self.step is None else self.step.bad_numbers
-
     def finished_step(self) -> dict[str, Any] | None:
         """The metrics of the step that has just ended."""
         step = self.step

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from dudi.data.cldr import locales
-from dudi.data.cldr.speaker import LANGUAGES, Speaker, speaker
+from dudi.data.cldr.speaker import LANGUAGES, Speaker
 
 REGIONS = ("002", "019", "142", "150", "009")
 """CLDR's codes of Africa, the Americas, Asia, Europe and Oceania: the classes of the task `region`, in this order."""
@@ -53,11 +53,6 @@ def countries(*, training: bool | None = None, parallel: bool | None = None) -> 
         for code in locales.countries()
         if training in (None, _draw("training", code) < _TRAINED) and parallel in (None, in_parallel(code))
     )
-
-
-def named(code: str, language: str) -> bool:
-    """Whether CLDR has a name for a country in a language."""
-    return speaker(language).country(code) is not None
 
 
 def _draw(split: str, country: str) -> float:
