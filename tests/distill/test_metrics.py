@@ -131,7 +131,7 @@ class TestRolloutHealth:
         assert health.add([*range(10)], True, "เมืองหลวงของไทยคือกรุงเทพมหานคร", "th", codes) == "th"
         assert health.add([*range(20)], False, "தமிழ்நாட்டின் தலைநகரம் சென்னை ஆகும்.", "th", codes) == "ta"
         assert health.add([*range(3)], True, "!?", "th", codes) == "und"
-        assert dataclasses.astuple(health) == [3.0, 33.0, 2.0, 2.0, 1.0, 0.0, 0.0]
+        assert dataclasses.astuple(health) == (3, 33, 2, 2, 1, 0, 0)
         metrics = health_metrics(dataclasses.astuple(health))
         assert metrics == {
             "rollout/mean_length": 11.0,
