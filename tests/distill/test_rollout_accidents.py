@@ -1,5 +1,6 @@
 """Rollouts that are empty, start with their end, never end, loop, or are in another language: counted and told."""
 
+import dataclasses
 import json
 import math
 
@@ -147,6 +148,6 @@ def test_the_rates_of_a_mixture():
     health.add([5], True, "", "id", ["id", "th"])
     health.add([3] * 20, False, "aaaa", "id", ["id", "th"])
     health.add([1, 2, 3], True, "เมืองหลวงของไทย", "id", ["id", "th"])
-    rates = health_metrics(health.as_list())
+    rates = health_metrics(dataclasses.astuple(health))
     assert rates["rollout/empty_rate"] == rates["rollout/repetition_rate"] == pytest.approx(1 / 3)
     assert rates["rollout/eos_rate"] == pytest.approx(2 / 3) and rates["rollout/mean_length"] == 8

@@ -23,7 +23,7 @@ from dudi.stacking import Source, translate
 from dudi.stacking.miniature import english, places
 from dudi.stacking.miniature.parallel import FRAMES, pairs
 from dudi.stacking.miniature.sentences import Frame, fields_of, say
-from dudi.stacking.miniature.tasks import TASKS, asked_rows, training_rows, was_in_parallel
+from dudi.stacking.miniature.tasks import TASKS, asked_rows, country_of, training_rows
 
 MIB = 2**20
 MODELS = Path(str(resources.files("dudi.stacking.miniature"))) / "models"
@@ -66,7 +66,7 @@ def test_asked_rows_say_the_same_in_every_language(task: str) -> None:
     by_id = {row.id: row for row in asked_rows(task, "en")}
     for language in places.OTHERS:
         rows = asked_rows(task, language)
-        assert {was_in_parallel(row) for row in rows} == {True, False}
+        assert {places.in_parallel(country_of(row)) for row in rows} == {True, False}
         for row in rows:
             assert row.english == by_id[row.id].text
             assert row.label == by_id[row.id].label

@@ -291,14 +291,14 @@ def test_the_adapter_touches_the_llm_alone_and_is_off_for_the_teacher(batch):
     model = build_stack(make_mt(), make_llm())
     before = pooled(model, batch)
     moved_adapter(model)
-    assert not adapters.lora_layers(model.encoder)
+    assert not adapters.lora_weights(model.encoder)
     assert not hasattr(model.connector, "lora_A")
     assert float((pooled(model, batch) - before).abs().max()) > 1e-3
     with model.without_lora():
         assert torch.equal(pooled(model, batch), before)
     after = pooled(model, batch)
     merge(model)
-    assert not adapters.lora_layers(model)
+    assert not adapters.lora_weights(model)
     torch.testing.assert_close(pooled(model, batch), after)
 
 

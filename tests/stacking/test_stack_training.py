@@ -44,6 +44,7 @@ from dudi.stacking import (
     vectors,
     with_head,
 )
+from dudi.stacking.alignment import Alignment
 from dudi.stacking.building import merge
 from dudi.stacking.connector import start_connector, word_pairs
 from dudi.stacking.evaluation import macro_f1
@@ -117,18 +118,20 @@ def test_stage_1_moves_connector_and_adapter_alone(aligned):
     assert probed == [3, 6]
 
 
-def test_the_teacher_of_stage_1_is_the_llm_without_its_adapter_and_without_dropout(aligned, llm_source):
-    from dudi.stacking.alignment import teacher_vectors
-
+def test_the_teacher_of_stage_1_is_the_llm_without_its_adapter_and_without_dropout(
+    aligned, source, llm_source, tmp_path
+):
     _, model, _ = aligned
-    batch = llm_source.batch(TEXTS, [""] * len(TEXTS))
     model = copy.deepcopy(model).train()
-    found = teacher_vectors(model, batch["input_ids"], batch["attention_mask"])
+    objective = Alignment(source, llm_source, make_stack_args(tmp_path))
+    _, sums = objective.loss(model, model, objective.collate(english_rows(), range(len(english_rows()))))
     assert model.training
     assert not model.encoder.training
     alone = build_stack(None, make_llm())
     with torch.no_grad():
-        assert torch.equal(found, alone(**batch).pooled)
+        taught = alone(**llm_source.batch([row.text for row in english_rows()], [""] * len(english_rows()))).pooled
+    assert torch.equal(sums["taught"], taught.sum(dim=0))
+    assert torch.equal(sums["squares"], taught.square().sum())
 
 
 def test_a_new_adapter_starts_from_the_seed_alone(aligned, source, llm_source, tmp_path):

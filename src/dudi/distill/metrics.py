@@ -8,7 +8,6 @@ import random
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dudi.languages.detect import detect
@@ -72,11 +71,6 @@ def _top_ids(logits: Tensor, k: int) -> Tensor:
         ids = torch.cat([ids, tail.expand(*ids.shape[:-1], rest)], dim=-1)
     best = logits.gather(-1, ids).topk(k, dim=-1).indices
     return ids.gather(-1, best)
-
-
-def log_softmax(logits: Tensor) -> Tensor:
-    """Log-probabilities in fp32 at least: (..., V) -> (..., V) in nats."""
-    return F.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
 
 
 def watched_positions(total: int, limit: int, seed: int, step: int) -> list[int]:
@@ -209,7 +203,7 @@ def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
     for start in range(0, len(index), MADE_AT_ONCE):
         part = index[start : start + MADE_AT_ONCE]
         student, teacher = heads.student.logits(rows.hidden[part]), heads.teacher.logits(rows.teacher_hidden[part])
-        alone.observe(slice(start, start + len(part)), log_softmax(student), log_softmax(teacher))
+        alone.observe(slice(start, start + len(part)), student.log_softmax(-1), teacher.log_softmax(-1))
     return alone.sums
 
 
@@ -264,10 +258,6 @@ class RolloutHealth:
             self.detected += 1
             self.wrong += found != wanted
         return found
-
-    def as_list(self) -> list[float]:
-        """The counts, to be summed over ranks."""
-        return [float(getattr(self, field.name)) for field in dataclasses.fields(self)]
 
 
 def health_metrics(counts: Sequence[float]) -> dict[str, float]:

@@ -189,15 +189,9 @@ class Account:
 
     def take(self) -> list[float]:
         """The numbers, to be summed over ranks; counted from zero again."""
-        found = [float(getattr(self, field.name)) for field in dataclasses.fields(self)]
+        found = [float(number) for number in dataclasses.astuple(self)]
         self.requests, self.tokens, self.tail, self.places = 0, 0, 0.0, 0
         return found
-
-
-def account_metrics(total: Sequence[float]) -> dict[str, float]:
-    """The `teacher/*` metrics of summed accounts; empty where nothing was asked for."""
-    requests, tokens, tail, places = total
-    return {"teacher/requests": requests, "teacher/tokens": tokens, "teacher/tail": tail / places} if places else {}
 
 
 def _portions(lengths: Sequence[int]) -> Iterator[range]:

@@ -27,7 +27,6 @@ from dudi.distill.teacher_setup import (
     head_size,
     line_up,
     load_teacher,
-    make_scorable,
     teacher_is_read,
     tokenizers_by_name,
 )
@@ -40,6 +39,8 @@ from dudi.models.image_text import tokenizer_in
 from dudi.models.limits import check_ids, check_length
 from dudi.models.load import load_model, load_tokenizer
 from dudi.objective.event_loss import EventLoss
+from dudi.objective.forward import open_forward
+from dudi.objective.heads import check_head
 
 
 @dataclasses.dataclass(slots=True)
@@ -132,7 +133,8 @@ def build_setup(
         one, its_tokenizer = loaded.get(key) or load_teacher(wanted[key], tokenizers.get(key), student_tokenizer)
         lined_up[key] = (one, *line_up(one, its_tokenizer, own, vocabulary, args, notes))
     vocabulary = min([vocabulary, *(head_size(one) for one, _, apart in lined_up.values() if apart is None)])
-    make_scorable(inner)
+    open_forward(inner)
+    check_head(inner)
     check_ids(inner, student_tokenizer, "student")
     for one, chat, _ in lined_up.values():
         if not isinstance(one, ServedTeacher):

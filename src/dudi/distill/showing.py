@@ -10,7 +10,6 @@ from rich.markup import escape
 
 from dudi.data.chat import ChatFormat
 from dudi.data.examples import Example
-from dudi.data.rows import Row
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.verbalizer import Verbalizer
 from dudi.errors import plain
@@ -23,11 +22,6 @@ class Formats:
     student: ChatFormat
     teacher: ChatFormat | None
     others: Mapping[str, ChatFormat] = dataclasses.field(default_factory=dict)
-
-    def reader(self, row: Row, language: str) -> ChatFormat:
-        """That of whoever judges a completion of a row in a language."""
-        own = self.others.get(row.teacher or "") or self.others.get(language)
-        return own or self.teacher or self.student
 
 
 def show_rows(
@@ -54,7 +48,8 @@ def show_rows(
         _gold(console, example, formats)
         if "on_policy" in args.signals:
             said = verbalizer.verbalize(example.row)
-            reader = formats.reader(example.row, said.target_language)
+            own = formats.others.get(example.row.teacher or "") or formats.others.get(said.target_language)
+            reader = own or formats.teacher or formats.student
             console.print(f"[bold]rollout asked of the student, p_z[/] (answer in {said.target_language})")
             console.print(shown(formats.student.render(said.student_messages)) + _marked(console, "<rollout>"))
             console.print("[bold]read by the teacher, z[/]")

@@ -30,7 +30,6 @@ from dudi.distill.by_language import (
 )
 from dudi.distill.collect import Collected
 from dudi.distill.metrics import WATCHED_POSITIONS, RolloutHealth, event_metrics, health_metrics, watched_positions
-from dudi.distill.served import account_metrics
 from dudi.distill.state import Run
 from dudi.distill.work import PHASES, flops_of
 from dudi.environment import peak_memory
@@ -112,10 +111,6 @@ class Step:
         finite = all(bool(torch.isfinite(states).all()) for states in teacher_states.values())
         what = "the loss" if finite else "the teacher's output"
         self.bad_numbers[what] = self.bad_numbers.get(what, []) + row_ids([batch])
-
-    def row_ids(self) -> list[str]:
-        """Ids of all its rows on this rank."""
-        return row_ids(self.collected.batches)
 
     def timings(self, scored: float) -> dict[str, float]:
         """The `time/*` metrics in seconds, and the completion tokens scored per second on all ranks."""
@@ -220,7 +215,7 @@ def rank_sums(step: Step, device: torch.device) -> Tensor:
     return torch.cat(
         [
             torch.stack([value.double() for value in step.sums.values()]),
-            torch.tensor([*step.collected.health.as_list(), step.scored], device=device).double(),
+            torch.tensor([*dataclasses.astuple(step.collected.health), step.scored], device=device).double(),
             torch.tensor(list(step.flops.values()), dtype=torch.float64, device=device),
             torch.tensor(event_counts(step.collected.batches), device=device).double(),
             step.masses.double().to(device),
@@ -282,7 +277,9 @@ def end_step(run: Run, step: Step) -> dict[str, Any]:
         record["teachers"] = teacher_metrics(reduce(own, "sum").cpu(), names, step.signals)
     if teachers.served:
         accounts = torch.tensor([one.account.take() for one in teachers.served], dtype=torch.float64).sum(0)
-        record |= account_metrics(reduce(accounts.to(device), "sum").tolist())
+        requests, tokens, tail, places = reduce(accounts.to(device), "sum").tolist()
+        if places:
+            record |= {"teacher/requests": requests, "teacher/tokens": tokens, "teacher/tail": tail / places}
     return record
 
 

@@ -67,7 +67,8 @@ def line_up(
     _freeze(teacher, args)
     if args.widens_frozen and compute_in_float32(teacher):
         notes.append("the teacher is held in 16 bits and computed with in float32: this CPU has no 16-bit products")
-    make_scorable(teacher)
+    open_forward(teacher)
+    check_head(teacher)
     return theirs, different
 
 
@@ -234,9 +235,3 @@ def head_size(model: PreTrainedModel | ServedTeacher) -> int:
     if isinstance(model, ServedTeacher):
         return model.vocabulary
     return head_of(model).weight.shape[0]
-
-
-def make_scorable(model: PreTrainedModel) -> None:
-    """Let our passes run inside a model's forward, over a head that they know how to apply."""
-    open_forward(model)
-    check_head(model)

@@ -53,7 +53,7 @@ from dudi.distill.stages.reference import (
 )
 from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
-from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step
+from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step, row_ids
 from dudi.distill.teacher_setup import Given, identity_of
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError
@@ -449,11 +449,7 @@ class DudiTrainer(RowTrainer):
 
     def rows_of_step(self) -> list[str]:
         """Ids of the rows of the current step."""
-        return [] if self.step is None else self.step.row_ids()
-
-    def bad_numbers(self) -> dict[str, list[str]] | None:
-        """What was noted while the micro-batches were scored."""
-        return None if self.step is None else self.step.bad_numbers
+        return [] if self.step is None else row_ids(self.step.collected.batches)
 
     def finished_step(self) -> dict[str, Any] | None:
         """The metrics of the step that has just ended; its samples are written here."""
@@ -474,11 +470,7 @@ class DudiTrainer(RowTrainer):
         """2 FLOPs a parameter and token forward, 4 backward, over what the student was scored on."""
         batch: MicroBatch = inputs["batch"]
         tokens = sum(len(s.prompt) + len(s.completion) for part in batch.sequences.values() for s in part)
-        return 6 * tokens * self._parameters
-
-    @functools.cached_property
-    def _parameters(self) -> int:
-        return sum(p.numel() for p in self.inner_model().parameters())
+        return 6 * tokens * sum(p.numel() for p in self.inner_model().parameters())
 
     # ---- evaluation
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -40,13 +39,16 @@ PACKED = "dudi_packed"
 HALF = (torch.float16, torch.bfloat16)
 
 
-@functools.cache
-def _opened_forward(kind: type[PreTrainedModel]) -> Callable[..., Any]:
-    """A forward for this class that also takes `dudi_work`.
+def open_forward(model: PreTrainedModel) -> None:
+    """Let `model(dudi_work=f)` run `f(model)` inside the wrapped module's forward.
 
-    It has the signature of the class's own: `generate` reads there which inputs a model takes (position ids, masks,
-    `logits_to_keep`) and leaves out the others without a word.
+    DDP, FSDP and ZeRO gather parameters and reduce gradients in hooks around the forward of what they wrap; a backbone
+    called from outside would miss them. Every other call reaches the model's own forward. The method is bound to the
+    instance and asks its class: a deep copy of the model is bound to the copy. It has the signature of the class's own:
+    `generate` reads there which inputs a model takes (position ids, masks, `logits_to_keep`) and leaves out the others
+    without a word.
     """
+    kind = type(model)
 
     def forward(
         self: PreTrainedModel, *args: Any, dudi_work: Callable[[PreTrainedModel], Any] | None = None, **kwargs: Any
@@ -54,17 +56,7 @@ def _opened_forward(kind: type[PreTrainedModel]) -> Callable[..., Any]:
         return kind.forward(self, *args, **kwargs) if dudi_work is None else dudi_work(self)
 
     forward.__signature__ = inspect.signature(kind.forward)  # type: ignore[attr-defined]  # inspect looks for it
-    return forward
-
-
-def open_forward(model: PreTrainedModel) -> None:
-    """Let `model(dudi_work=f)` run `f(model)` inside the wrapped module's forward.
-
-    DDP, FSDP and ZeRO gather parameters and reduce gradients in hooks around the forward of what they wrap; a backbone
-    called from outside would miss them. Every other call reaches the model's own forward. The method is bound to the
-    instance and asks its class: a deep copy of the model is bound to the copy.
-    """
-    model.forward = types.MethodType(_opened_forward(type(model)), model)  # type: ignore[arg-type]  # a class is hashable
+    model.forward = types.MethodType(forward, model)
 
 
 def inside(module: nn.Module, work: Callable[[PreTrainedModel], Any]) -> Any:

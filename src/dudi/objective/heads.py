@@ -222,7 +222,6 @@ def divergence(
     Row by row, so that what a row weighs in the loss is not known: `fused` is `auto` here.
     """
     setting = (distance.kind, distance.beta, distance.temperature)
-    setting = (distance.kind, distance.beta, distance.temperature)
     if kernel == "dense" or (kernel != "chunked" and student._small(student_hidden)):
         with torch.no_grad():
             teacher_logits = teacher.logits(teacher_hidden)

@@ -24,12 +24,12 @@ from dudi.evaluation.source import weights_of
 from dudi.models.load import load_tokenizer
 from dudi.report import write_model_card, write_report
 from dudi.stacking import stored, systems
-from dudi.stacking.codes import find_language, nllb_codes
+from dudi.stacking.codes import find_language, nllb_codes, same_language
 from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import on_device
 from dudi.stacking.reading import first_of_each, read_rows
 from dudi.stacking.rows import StackRow, Task
-from dudi.stacking.scores import same_language, seconds_per_row, transferred
+from dudi.stacking.scores import seconds_per_row, transferred
 from dudi.stacking.set_card import CARD
 from dudi.stacking.systems import Measured, System
 from dudi.stacking.task_sets import SOURCE_LANGUAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -40,19 +41,15 @@ FEW = 8
 """Batches below this are decoded to their end as they are: what another call costs would not come back."""
 
 
+@dataclasses.dataclass(eq=False)
 class _NoisyArgmax(LogitsProcessor):
     """logits / T without what top-k and top-p cut, plus counter-based Gumbel noise, so that a greedy pick is a draw."""
 
-    def __init__(
-        self,
-        noise: GumbelNoise,
-        temperature: float,
-        prompt_length: int,
-        vocabulary: int,
-        cuts: Sequence[LogitsProcessor] = (),
-    ) -> None:
-        self.noise, self.temperature, self.cuts = noise, temperature, cuts
-        self.prompt_length, self.vocabulary = prompt_length, vocabulary
+    noise: GumbelNoise
+    temperature: float
+    prompt_length: int
+    vocabulary: int
+    cuts: Sequence[LogitsProcessor] = ()
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(B, V) logits -> (B, V) perturbed; ids beyond the shared vocabulary can never win."""

@@ -69,8 +69,10 @@ class Alignment(Objective):
         return batch | {TAUGHT_IDS: own["input_ids"], TAUGHT_MASK: own["attention_mask"], SHORTENED: shortened}
 
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
-        """Summed over rows, a mean over the vector's width."""
-        taught = teacher_vectors(self.teacher or inner.reader, batch[TAUGHT_IDS], batch[TAUGHT_MASK])
+        """Summed over rows, a mean over the vector's width; the teacher reads with its adapter and its dropout off."""
+        teacher = self.teacher or inner.reader
+        with evaluating(teacher), teacher.without_lora():
+            taught = teacher.read_tokens(batch[TAUGHT_IDS], batch[TAUGHT_MASK]).vectors
         read = model(**read_inputs(batch)).vectors
         residual = (read - taught).square()
         sums = {
@@ -105,12 +107,6 @@ class Alignment(Objective):
         measured = {f"{key}/{code}": values[key] for code, values in found.items() for key in ("fvu", "cosine")}
         shortened = sum(values["shortened"] for values in found.values())
         return measured | ({"parallel/shortened": shortened} if shortened else {})
-
-
-def teacher_vectors(model: MTLLMModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(B, D) what the LLM makes of its own tokens, its adapter and its dropout off."""
-    with evaluating(model), model.without_lora():
-        return model.read_tokens(input_ids, attention_mask).vectors
 
 
 def frozen_llm(model: MTLLMModel) -> MTLLMModel:

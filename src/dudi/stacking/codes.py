@@ -71,6 +71,12 @@ def find_language(name: str) -> Language | None:
     return Language(code, entry.get("as"), entry["why"])
 
 
+def same_language(one: str, other: str) -> bool:
+    """Whether two codes mean one language in one script."""
+    first, second = find_language(one), find_language(other)
+    return one == other or (first is not None and first == second)
+
+
 def _canonical(name: str) -> str | None:
     elsewhere, names = _table()["elsewhere"], _table()["names"]
     if name in nllb_codes() or name in elsewhere:

@@ -62,15 +62,6 @@ class MTLLMForCausalLM(MTLLMPreTrainedModel):
             self.lm_head = nn.Linear(config.hidden_size, size, bias=config.head == BIASED)
         self.post_init()
 
-    @property
-    def reader(self) -> MTLLMModel:
-        """The model without the head."""
-        return self.stack
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Those that the input ids go to."""
-        return self.stack.get_input_embeddings()
-
     def fill_head(self, saved: Mapping[str, Tensor], place: str) -> None:
         """Give a head without weights its parent's; or, of an LLM that was trained whole, those that were saved.
 

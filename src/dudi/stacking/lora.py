@@ -83,11 +83,6 @@ def inject(module: nn.Module, keys: Mapping[str, Any], seed: int = 0) -> None:
         raise ConfigError(f"lora.target_modules: {str(error).splitlines()[0]}") from error
 
 
-def lora_layers(module: nn.Module) -> list[Any]:
-    """The layers of a module that carry an adapter."""
-    return [child for child in module.modules() if "lora_A" in child._modules]
-
-
 def lora_weights(module: nn.Module) -> dict[str, Tensor]:
     """The weights of the adapters inside a module, on the CPU, by their names."""
     found = {name: tensor for name, tensor in module.state_dict().items() if ".lora_" in name}
@@ -97,7 +92,7 @@ def lora_weights(module: nn.Module) -> dict[str, Tensor]:
 @contextlib.contextmanager
 def without_lora(module: nn.Module) -> Iterator[None]:
     """The module as it was before the adapter, for the length of a block."""
-    layers = lora_layers(module)
+    layers: list[Any] = [child for child in module.modules() if "lora_A" in child._modules]
     for layer in layers:
         layer.enable_adapters(False)
     try:

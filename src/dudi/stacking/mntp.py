@@ -75,10 +75,6 @@ class MaskedNextToken(Objective):
         total = nn.functional.cross_entropy(logits, targets, reduction="sum")
         return total, {"loss": total, "right": (logits.argmax(dim=-1) == targets).sum()}
 
-    def metrics(self, sums: Sums, count: float) -> dict[str, float]:
-        """Loss and accuracy, a masked token."""
-        return {"loss": float(sums["loss"]) / max(count, 1), "accuracy": float(sums["right"]) / max(count, 1)}
-
 
 def mask_token(source: Source) -> int:
     """The id that stands for a masked token: the tokenizer's own, else `_`, as LLM2Vec does, else the unknown one."""

@@ -29,8 +29,20 @@ from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
 
 
+class _Means:
+    """What has means over tokens."""
+
+    pooled: Tensor | None
+    choices: Tensor | None
+
+    @property
+    def vectors(self) -> Tensor:
+        """(B, C, D) of the choices where there are any, else (B, D)."""
+        return cast(Tensor, self.pooled if self.choices is None else self.choices)
+
+
 @dataclasses.dataclass
-class StackOutput(ModelOutput):
+class StackOutput(_Means, ModelOutput):
     """What a reader makes of a batch.
 
     Attributes:
@@ -43,14 +55,9 @@ class StackOutput(ModelOutput):
     pooled: Tensor | None = None
     choices: Tensor | None = None
 
-    @property
-    def vectors(self) -> Tensor:
-        """(B, C, D) of the choices where there are any, else (B, D)."""
-        return cast(Tensor, self.pooled if self.choices is None else self.choices)
-
 
 @dataclasses.dataclass
-class TaskOutput(ModelOutput):
+class TaskOutput(_Means, ModelOutput):
     """A reader's answers.
 
     Attributes:
@@ -64,11 +71,6 @@ class TaskOutput(ModelOutput):
     logits: Tensor | None = None
     pooled: Tensor | None = None
     choices: Tensor | None = None
-
-    @property
-    def vectors(self) -> Tensor:
-        """(B, C, D) of the choices where there are any, else (B, D)."""
-        return cast(Tensor, self.pooled if self.choices is None else self.choices)
 
 
 class MTLLMPreTrainedModel(PreTrainedModel):
@@ -142,8 +144,12 @@ class MTLLMPreTrainedModel(PreTrainedModel):
 
     @property
     def reader(self) -> MTLLMModel:
-        """The model without a head."""
-        raise NotImplementedError
+        """The model without a head; of one that has none, itself."""
+        return cast(MTLLMModel, self.base_model)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Those that the input ids go to."""
+        return self.reader.reads.get_input_embeddings()
 
     @contextmanager
     def without_lora(self) -> Iterator[None]:
@@ -184,11 +190,6 @@ class MTLLMModel(MTLLMPreTrainedModel):
         self.post_init()
 
     @property
-    def reader(self) -> MTLLMModel:
-        """Itself."""
-        return self
-
-    @property
     def reads(self) -> PreTrainedModel:
         """The part that reads token ids: the encoder, or an LLM that stands alone."""
         return cast(PreTrainedModel, self.llm if self.encoder is None else self.encoder)
@@ -197,10 +198,6 @@ class MTLLMModel(MTLLMPreTrainedModel):
     def adapted(self) -> PreTrainedModel:
         """The part that learns: the LLM, or an encoder that stands alone."""
         return cast(PreTrainedModel, self.encoder if self.llm is None else self.llm)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Those that the input ids go to."""
-        return self.reads.get_input_embeddings()
 
     def train(self, mode: bool = True) -> Self:
         """As in torch; the frozen encoder under an LLM keeps its dropout off."""
@@ -365,15 +362,6 @@ class _WithHead(MTLLMPreTrainedModel):
         self.stack = MTLLMModel(config)
         self.score = nn.Linear(config.hidden_size, outputs, bias=False)
         self.post_init()
-
-    @property
-    def reader(self) -> MTLLMModel:
-        """The model without the head."""
-        return self.stack
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Those that the input ids go to."""
-        return self.stack.get_input_embeddings()
 
     def fill_head(self, saved: Mapping[str, Tensor], place: str) -> None:
         """Give a head that has no weights yet those that were saved; a new one starts at random."""

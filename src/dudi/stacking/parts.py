@@ -183,27 +183,22 @@ def load_llm(
             name, dtype=dtype, revision=revision, attn_implementation=attn_implementation,
             gguf_file=gguf_file, keep_layers=keep_layers,
         )  # fmt: skip
-        return _digested(_text_part(whole))
+        decoder = _decoder_in(whole)
+        return Part(decoder, decoder.config, digest_of(decoder))
     config = config_of("llm", name, place, revision)
     kind = _class_of("llm", config)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision, "attn_implementation": attn_implementation}
     model, missing = _loaded("llm", name, kind, place, options | _without_pooler(kind) | {"output_loading_info": True})
-    part = _text_part(model)
-    inside = next(path for path, module in model.named_modules() if module is part.model)
+    decoder = _decoder_in(model)
+    inside = next(path for path, module in model.named_modules() if module is decoder)
     check_loaded(name, [key for key in missing if key.startswith(inside)])
-    return _digested(part)
+    return Part(decoder, decoder.config, digest_of(decoder))
 
 
-def _digested(part: Part) -> Part:
-    return dataclasses.replace(part, digest=digest_of(part.model))
-
-
-def _text_part(model: PreTrainedModel) -> Part:
+def _decoder_in(model: PreTrainedModel) -> PreTrainedModel:
     """The decoder inside a causal language model, or inside one that reads images too."""
     inner: Any = model.base_model
-    if inner.config.get_text_config() is not inner.config:
-        inner = inner.get_decoder()
-    return Part(inner, inner.config)
+    return inner if inner.config.get_text_config() is inner.config else inner.get_decoder()
 
 
 def config_of(role: str, name: str, place: str, revision: str | None) -> PreTrainedConfig:
@@ -286,7 +281,7 @@ def bare_encoder(model: PreTrainedModel) -> Part:
 
 def bare_llm(model: PreTrainedModel) -> Part:
     """The decoder inside a causal language model that was built in Python, as a copy."""
-    inner = _text_part(model).model
+    inner = _decoder_in(model)
     config = copy.deepcopy(inner.config)
     return Part(_copied(inner, lambda: empty_llm(copy.deepcopy(config))), config)
 

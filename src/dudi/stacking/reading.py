@@ -14,7 +14,7 @@ from dudi.data.locate import records_of
 from dudi.errors import DataError
 from dudi.stacking.codes import find_language
 from dudi.stacking.recipe import StackConfig
-from dudi.stacking.rows import NamedColumns, Names, Problem, StackRow, Task, column_names, parse
+from dudi.stacking.rows import NamedColumns, Names, Problem, StackRow, Task, parse
 from dudi.stacking.store import write_texts
 from dudi.stacking.task_sets import SOURCE_LANGUAGE
 
@@ -70,7 +70,7 @@ def iterate_rows(
     """
     named = NamedColumns(columns, task, key)
     records = records_of(source, split, streaming=max_rows is not None)
-    found = _parsed(records, task, language, column_names(columns), named, left_out)
+    found = _parsed(records, task, language, named, left_out)
     count = 0
     for row in itertools.islice(found, max_rows):
         count += 1
@@ -83,7 +83,6 @@ def _parsed(
     records: Iterable[Located],
     task: Task | None,
     language: str | None,
-    names: Names,
     named: NamedColumns,
     left_out: Counter[str] | None,
 ) -> Iterator[StackRow]:
@@ -92,12 +91,12 @@ def _parsed(
         if located.problem is not None:
             raise DataError(f"{place}: {': '.join(located.problem)}")
         named.look(located.value)
-        if task is None and _blank(located.value, names):
+        if task is None and _blank(located.value, named.names):
             if left_out is not None:
                 left_out["blank"] += 1
             continue
         try:
-            row = parse(located.value, task, names, language, place)
+            row = parse(located.value, task, named.names, language, place)
         except Problem as error:
             raise DataError(f"{place}: {error}{named.hint(str(error))}") from None
         yield row

@@ -99,6 +99,9 @@ class NamedColumns:
         task: What is asked; None where the text is all that is read.
         key: Where they were named, for messages.
 
+    Attributes:
+        names: Where each of our columns is looked for: under the name that is given, else under any of its own.
+
     Raises:
         ConfigError: a column of ours that does not exist.
     """
@@ -109,6 +112,7 @@ class NamedColumns:
                 raise ConfigError(f"{key}: '{name}' is not one of {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
         read = columns_of(task)
         self.key = key
+        self.names: Names = {**ALIASES, **{ours: (theirs,) for ours, theirs in (columns or {}).items()}}
         self.missing = {ours: theirs for ours, theirs in (columns or {}).items() if ours in read}
         self._there: dict[str, None] = {}
 
@@ -158,14 +162,14 @@ def rows_from_records(
         ConfigError: a column of ours that does not exist, or one of theirs that no record has.
         DataError: naming the record and what is wrong with it.
     """
-    names, named = column_names(columns), NamedColumns(columns, task, "columns")
+    named = NamedColumns(columns, task, "columns")
     rows: list[StackRow] = []
     for number, record in enumerate(records, start=1):
         if max_rows is not None and len(rows) >= max_rows:
             break
         named.look(record)
         try:
-            rows.append(parse(record, task, names, language, f"{source}:{number}"))
+            rows.append(parse(record, task, named.names, language, f"{source}:{number}"))
         except Problem as error:
             raise DataError(f"{source}:{number}: {error}{named.hint(str(error))}") from None
     if not rows:
@@ -177,11 +181,6 @@ def rows_from_records(
 def columns_of(task: Task | None) -> tuple[str, ...]:
     """Our columns that are read for a task; None: where the text is all that is read."""
     return ("id", "language", "text", "english", *(() if task is None else (*_ASKED[task.kind], "split", "item")))
-
-
-def column_names(columns: Mapping[str, str] | None) -> Names:
-    """Where each of our columns is looked for: under the name that is given, else under any of its own."""
-    return {**ALIASES, **{ours: (theirs,) for ours, theirs in (columns or {}).items()}}
 
 
 def parse(

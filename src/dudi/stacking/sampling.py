@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -11,19 +12,23 @@ POOL = 50
 """Batches that are sorted together: of more, the same rows would meet in every epoch."""
 
 
+@dataclasses.dataclass(eq=False)
 class LikeLength(torch.utils.data.Sampler[int]):
     """`train_sampling_strategy: group_by_length`, drawn from the seed and the epoch: a resumed run draws the same.
 
     The batches of a pool come in a random order, while `transformers` sends the long ones first.
 
-    Args:
+    Attributes:
         lengths: Of each row, in any unit.
         batch: Rows of one optimizer step.
         seed: Of the draw.
+        epoch: Of the draw.
     """
 
-    def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:
-        self.lengths, self.batch, self.seed, self.epoch = lengths, batch, seed, 0
+    lengths: Sequence[int]
+    batch: int
+    seed: int
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Draw another order."""
@@ -45,15 +50,15 @@ class LikeLength(torch.utils.data.Sampler[int]):
                 yield from batches[number]
 
 
+@dataclasses.dataclass(eq=False)
 class InTurn(torch.utils.data.Sampler[int]):
     """One set of rows after another, each passed over until it has given as many rows as it is to.
 
-    Args:
+    Attributes:
         parts: Of each set, which has rows, its order, the place of its first row, and how many rows it gives.
     """
 
-    def __init__(self, parts: Sequence[tuple[LikeLength, int, int]]) -> None:
-        self.parts = parts
+    parts: Sequence[tuple[LikeLength, int, int]]
 
     def __len__(self) -> int:
         return sum(count for _, _, count in self.parts)

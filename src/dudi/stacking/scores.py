@@ -8,7 +8,7 @@ from typing import Any
 
 from dudi.evaluation.metrics import ACCURACY, MACRO_F1, OVERALL
 from dudi.evaluation.records import Evaluation
-from dudi.stacking.codes import find_language
+from dudi.stacking.codes import same_language
 from dudi.stacking.evaluation import judged
 from dudi.stacking.rows import StackRow
 
@@ -57,12 +57,6 @@ def transferred(codes: Iterable[str], source_language: str) -> list[str]:
     """The languages that count overall: all but the one that was learned in; that one where it is the only one."""
     every = list(dict.fromkeys(codes))
     return [code for code in every if not same_language(code, source_language)] or every
-
-
-def same_language(one: str, other: str) -> bool:
-    """Whether two codes mean one language in one script."""
-    first, second = find_language(one), find_language(other)
-    return one == other or (first is not None and first == second)
 
 
 def seconds_per_row(evaluation: Evaluation) -> list[Mapping[str, float]]:

@@ -57,11 +57,6 @@ class Job:
         return None if section is None else LoraSettings(**section.model_dump())
 
     @property
-    def task(self) -> Task:
-        """What is asked about a row."""
-        return task_of(self.config)
-
-    @property
     def about(self) -> dict[str, Any]:
         """The parents: what a checkpoint belongs to, beside its keys and rows."""
         names = ("encoder", "llm", "start", "teacher", "lora")
@@ -131,10 +126,11 @@ def align(job: Job) -> Made:
 
 def teach(job: Job) -> Made:
     """Tune the LLM alone on the English task, and store its vectors of the training rows."""
-    reader, source = lone_llm(job)
-    model = building.with_head(reader, job.task, seed=job.args.seed)
+    reader, source = _built(job, None, job.config.llm.model), _llm_source(job.config)
+    task = task_of(job.config)
+    model = building.with_head(reader, task, seed=job.args.seed)
     tasks.finetune(
-        model, source, job.rows, job.task, job.args, job.lora,
+        model, source, job.rows, task, job.args, job.lora,
         eval_rows=job.eval_rows, resume=job.start, about=job.about,
     )  # fmt: skip
     if job.args.process_index == 0:
@@ -154,22 +150,25 @@ def distill(job: Job) -> Made:
         found = tasks.vectors(on_device(teacher, job.args.device), own_source, job.rows, **options)
         del teacher
     model, source, llm_source = open_stack(job)
+    llm_tokenizer = None if llm_source is None else llm_source.tokenizer
     headed = tasks.distill(
-        model, source, job.rows, job.task, found, stored.head_of(name), job.args, job.lora,
-        eval_rows=job.eval_rows, llm_tokenizer=_inner(llm_source), resume=job.start, about=job.about,
+        model, source, job.rows, task_of(job.config), found, stored.head_of(name), job.args, job.lora,
+        eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(headed, source.tokenizer, _inner(llm_source), source.stand_ins)
+    return Made(headed, source.tokenizer, llm_tokenizer, source.stand_ins)
 
 
 def finetune(job: Job) -> Made:
     """The direct route: labels."""
     reader, source, llm_source = open_stack(job)
-    model = building.with_head(reader, job.task, seed=job.args.seed)
+    llm_tokenizer = None if llm_source is None else llm_source.tokenizer
+    task = task_of(job.config)
+    model = building.with_head(reader, task, seed=job.args.seed)
     tasks.finetune(
-        model, source, job.rows, job.task, job.args, job.lora,
-        eval_rows=job.eval_rows, llm_tokenizer=_inner(llm_source), resume=job.start, about=job.about,
+        model, source, job.rows, task, job.args, job.lora,
+        eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(model, source.tokenizer, _inner(llm_source), source.stand_ins)
+    return Made(model, source.tokenizer, llm_tokenizer, source.stand_ins)
 
 
 def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
@@ -186,11 +185,6 @@ def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
     reader.config.codes = dict(config.encoder.codes) or None
     source = Source(load_tokenizer(encoder, revision=config.encoder.revision), config.encoder.codes)
     return reader, source, None if config.llm.model is None else _llm_source(config)
-
-
-def lone_llm(job: Job) -> tuple[MTLLMModel, Source]:
-    """The LLM alone, with its tokenizer."""
-    return _built(job, None, job.config.llm.model), _llm_source(job.config)
 
 
 def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
@@ -212,10 +206,6 @@ def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
 def _llm_source(config: StackConfig) -> Source:
     llm = config.llm
     return Source(load_tokenizer(str(llm.model), revision=llm.revision, gguf_file=llm.gguf_file))
-
-
-def _inner(source: Source | None) -> PreTrainedTokenizerBase | None:
-    return None if source is None else source.tokenizer
 
 
 STAGES: dict[str, Callable[[Job], Made]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,8 @@ def save_vectors(folder: Path, vectors: Sequence[Tensor], rows: str) -> None:
     counts = torch.tensor([1 if vector.dim() == 1 else len(vector) for vector in vectors])
     stacked = torch.cat([vector.reshape(-1, vector.shape[-1]) for vector in vectors])
     single = torch.tensor([vector.dim() == 1 for vector in vectors])
-
-    def fill(partial: Path) -> None:
-        tensors = {"vectors": stacked, "counts": counts, "single": single}
-        checkpoints.save_file(tensors, partial / VECTORS_FILE)
-
-    checkpoints.seal(folder, fill, {"rows": rows, "count": len(vectors)})
+    save = functools.partial(checkpoints.save_file, {"vectors": stacked, "counts": counts, "single": single})
+    checkpoints.seal(folder, lambda partial: save(partial / VECTORS_FILE), {"rows": rows, "count": len(vectors)})
 
 
 def load_vectors(run: Path, rows: str) -> list[Tensor] | None:

@@ -16,14 +16,12 @@ from dudi.models.frozen import evaluating
 from dudi.stacking import assembly, building, lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader, check_reading
-from dudi.stacking.generating import MTLLMForCausalLM
+from dudi.stacking.generating import NO_LABEL, MTLLMForCausalLM
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import Source, read_inputs
 from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
 from dudi.stacking.writing import Answers, check_answered
-
-NO_LABEL = -100
 
 
 class Labels(Objective):
@@ -57,11 +55,7 @@ class Labels(Objective):
         """Summed over rows, in nats."""
         out = model(**read_inputs(batch))
         total = nn.functional.cross_entropy(out.logits, batch["labels"], reduction="sum")
-        return total, {"loss": total, "right": right(out.logits, batch["labels"])}
-
-    def metrics(self, sums: Sums, count: float) -> dict[str, float]:
-        """Loss and accuracy."""
-        return {"loss": float(sums["loss"]) / count, "accuracy": float(sums["right"]) / count}
+        return total, {"loss": total, "right": (out.logits.argmax(dim=-1) == batch["labels"]).sum()}
 
 
 class Vectors(Labels):
@@ -105,12 +99,7 @@ class Vectors(Labels):
             there = (batch["choice_spans"][..., 1] > batch["choice_spans"][..., 0]).float()
             per_vector = (per_vector * there).sum(dim=-1) / there.sum(dim=-1)
         total = per_vector.sum()
-        return total, {"loss": total, "right": right(out.logits, batch["labels"])}
-
-
-def right(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many rows are answered as their label says."""
-    return (logits.argmax(dim=-1) == labels).sum()
+        return total, {"loss": total, "right": (out.logits.argmax(dim=-1) == batch["labels"]).sum()}
 
 
 def finetune(
@@ -165,7 +154,7 @@ def finetune(
     else:
         objective = Labels(stage, source, task, args, llm_tokenizer)
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
-    set_stage(model, "teacher" if alone else "finetuned")
+    model.config.stage = model.reader.config.stage = "teacher" if alone else "finetuned"
     return model
 
 
@@ -240,7 +229,7 @@ def distill(
     _prepare(model, args, lora_settings, None)
     objective = Vectors(source, task, args, stored, llm_tokenizer)
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
-    set_stage(model, "distilled")
+    model.config.stage = model.reader.config.stage = "distilled"
     return model
 
 
@@ -253,11 +242,6 @@ def check_labelled(rows: Sequence[StackRow]) -> None:
     for row in rows:
         if row.label is None:
             raise DataError(f"{row.id}: no label")
-
-
-def set_stage(model: MTLLMPreTrainedModel, stage: str) -> None:
-    """Write down what was done to a model."""
-    model.config.stage = model.reader.config.stage = stage
 
 
 def prepare_reading(

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from dudi.environment import peak_memory
 from dudi.errors import ConfigError, DataError
+from dudi.models.adapters import trained
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.curriculum import Curriculum, lengths_of
 from dudi.stacking.muon import Muon
@@ -55,9 +56,9 @@ class Objective(abc.ABC):
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
         """The summed loss of a micro-batch, and sums for the metrics; `model` is wrapped, `inner` is not."""
 
-    @abc.abstractmethod
     def metrics(self, sums: Sums, count: float) -> dict[str, float]:
-        """Metrics of sums over all micro-batches and ranks."""
+        """Metrics of sums over all micro-batches and ranks: loss and accuracy, unless a stage says otherwise."""
+        return {"loss": float(sums["loss"]) / max(count, 1), "accuracy": float(sums["right"]) / max(count, 1)}
 
     def probe(self, inner: Any, step: int, last: bool) -> dict[str, float]:
         """What is measured now and then, beside the training rows; nothing unless a stage says so."""
@@ -109,9 +110,9 @@ class StackTrainer(LoggedTrainer):
             model=model,
             args=args,
             data_collator=self._collate,
-            train_dataset=Places(range(len(self.rows))),
-            # Negative places are rows for evaluation: one collator serves both.
-            eval_dataset=Places(range(-len(self.eval_rows), 0)) if self.eval_rows else None,
+            # Numbers of rows, which the collator looks up; negative ones are rows for evaluation: one serves both.
+            train_dataset=cast(Any, range(len(self.rows))),
+            eval_dataset=cast(Any, range(-len(self.eval_rows), 0)) if self.eval_rows else None,
             processing_class=objective.source_tokenizer,
         )
         self.open_log(objective.stage, args.folder)
@@ -217,10 +218,6 @@ class StackTrainer(LoggedTrainer):
         """Ids of the rows of the current step."""
         return [] if self.step is None else [self._row(place).id for place in self.step.places]
 
-    def bad_numbers(self) -> dict[str, list[str]] | None:
-        """What was noted while the micro-batches were scored."""
-        return None if self.step is None else self.step.bad_numbers
-
     def finished_step(self) -> dict[str, Any] | None:
         """The metrics of the step that has just ended."""
         step = self.step
@@ -280,11 +277,8 @@ class StackTrainer(LoggedTrainer):
 
     def save_weights(self, folder: Path, weights: dict[str, Any] | None) -> None:
         """What a checkpoint holds of the model: what was trained. The parents' weights do not change."""
-        trained = {name: p.detach().cpu().contiguous() for name, p in self._trained()}
-        checkpoints.save_file(trained, folder / TRAINED)
-
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, p) for name, p in self.inner_model().named_parameters() if p.requires_grad]
+        own = {name: p.detach().cpu().contiguous() for name, p in trained(self.inner_model())}
+        checkpoints.save_file(own, folder / TRAINED)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._load_trained(Path(resume_from_checkpoint))
@@ -294,7 +288,7 @@ class StackTrainer(LoggedTrainer):
             self._load_trained(Path(self.state.best_model_checkpoint))
 
     def _load_trained(self, folder: Path) -> None:
-        saved, own = checkpoints.load_file(folder / TRAINED), dict(self._trained())
+        saved, own = checkpoints.load_file(folder / TRAINED), dict(trained(self.inner_model()))
         if saved.keys() != own.keys():
             odd = sorted(saved.keys() ^ own.keys())[0]
             raise ConfigError(f"{folder}: holds other weights than this run trains ({odd})")
@@ -308,19 +302,6 @@ class StackTrainer(LoggedTrainer):
         own = self.objective.llm_tokenizer
         if own is not None and self.args.should_save:
             own.save_pretrained(Path(output_dir or self.args.folder) / LLM_TOKENIZER)
-
-
-class Places(torch.utils.data.Dataset[int]):
-    """Numbers of rows, which the collator looks up."""
-
-    def __init__(self, places: range) -> None:
-        self.places = places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> int:
-        return self.places[index]
 
 
 def run(trainer: StackTrainer, resume: str | Path | None = None) -> None:

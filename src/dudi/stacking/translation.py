@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.stacking.checks import check_room
-from dudi.stacking.codes import find_language, names_of
+from dudi.stacking.codes import names_of, same_language
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import SHORTENED, Source, of_like_length
 
@@ -182,8 +182,7 @@ def translate_rows(
 def _same(source: Source, language: str, target: str) -> bool:
     if source.languages:
         return source.check(language) == source.check(target)
-    one, two = find_language(language), find_language(target)
-    return language == target or (one is not None and one == two)
+    return same_language(language, target)
 
 
 def _replaced(row: StackRow, texts: list[str], target: str) -> StackRow:

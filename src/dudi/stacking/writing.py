@@ -130,10 +130,6 @@ class Answers(Objective):
         total = nn.functional.cross_entropy(out.logits, out.targets, reduction="sum")
         return total, {"loss": total, "right": (out.logits.argmax(dim=-1) == out.targets).sum()}
 
-    def metrics(self, sums: Sums, count: float) -> dict[str, float]:
-        """Loss and accuracy of a token, given the right ones in front of it."""
-        return {"loss": float(sums["loss"]) / max(count, 1), "accuracy": float(sums["right"]) / max(count, 1)}
-
 
 def check_answered(rows: Sequence[StackRow]) -> None:
     """Refuse rows without an answer.

@@ -34,6 +34,8 @@ class LoggedTrainer(SealedTrainer):
         stage: How metrics name this part of a run.
         interrupts: Tells when a signal has asked to stop; None leaves signals to the caller.
         resumed: The manifest of the checkpoint that `train` goes on from; None for a fresh start.
+        step: The current optimizer step; its `bad_numbers` hold what was not finite in it on this rank, with the ids of
+            its rows. None outside of a step.
         epoch_end: The step at which the last epoch ended, and the state of the global generators there.
     """
 
@@ -41,6 +43,7 @@ class LoggedTrainer(SealedTrainer):
     metrics_log: RunLog
     interrupts: Interrupts | None = None
     resumed: dict[str, Any] | None = None
+    step: Any = None
 
     def open_log(self, stage: str, folder: Path) -> None:
         """Name this part of a run, and put our bar and our logs in the place of `Trainer`'s."""
@@ -75,10 +78,6 @@ class LoggedTrainer(SealedTrainer):
 
     def rows_of_step(self) -> Sequence[str]:
         """Ids of the rows of the current step."""
-        raise NotImplementedError
-
-    def bad_numbers(self) -> dict[str, list[str]] | None:
-        """What was not finite in the current step on this rank, with the ids of its rows; None outside of a step."""
         raise NotImplementedError
 
     def warnings_of(self, record: dict[str, Any]) -> list[str]:
@@ -199,8 +198,8 @@ class LoggedTrainer(SealedTrainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """The gradient's norm, once a step and before the update: where bad numbers stop the run, on every rank."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        bad = self.bad_numbers()
-        if bad is not None:
+        if self.step is not None:
+            bad: dict[str, list[str]] = self.step.bad_numbers
             # With a scaler a gradient that overflows is daily business: it leaves out the step and scales less.
             scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
             if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dudi.data.cldr import Fact, locales, word
 from dudi.data.cldr.speaker import speaker
 from dudi.stacking.miniature.parallel import FRAMES
-from dudi.stacking.miniature.places import REGIONS, countries, region_name, region_of
+from dudi.stacking.miniature.places import countries, region_name, region_of
 from dudi.stacking.miniature.sentences import draw, fields_of, say
 
 _REGION = (
@@ -90,15 +90,10 @@ def _about(country: str, source: random.Random) -> str | None:
     if kind == "region":
         text = source.choice(_REGION).format_map(fields)
     else:
-        near = [code for code in _members(region) if code != country]
+        near = [code for code, other in region_of().items() if other == region and code != country]
         names = [own.country(code) for code in source.sample([country, *source.sample(near, 2)], 3)]
         text = source.choice(_NEIGHBOURS).format(phrase=own.phrase(names), region=fields["region"])
     return text[:1].upper() + text[1:]
-
-
-def _members(region: str) -> list[str]:
-    assert region in REGIONS
-    return [code for code, own in region_of().items() if own == region]
 
 
 def _fact(country: str, source: random.Random) -> str | None:

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from dudi.data.cldr import locales
-from dudi.data.cldr.speaker import LANGUAGES, Speaker, speaker
+from dudi.data.cldr.speaker import LANGUAGES, Speaker
 
 REGIONS = ("002", "019", "142", "150", "009")
 """CLDR's codes of Africa, the Americas, Asia, Europe and Oceania: the classes of the task `region`, in this order."""
@@ -19,6 +19,7 @@ OTHERS = tuple(code for code in LANGUAGES if code != "en")
 
 _HIDDEN_FROM_MT = 0.25
 _TRAINED = 0.5
+"""Share of the countries that the tasks' English training rows are about. Tests are about the others."""
 
 
 @functools.cache
@@ -45,23 +46,13 @@ def in_parallel(country: str) -> bool:
     return _draw("parallel", country) >= _HIDDEN_FROM_MT
 
 
-def in_training(country: str) -> bool:
-    """Whether the tasks' English training rows are about this country: half of them. Tests are about the others."""
-    return _draw("training", country) < _TRAINED
-
-
 def countries(*, training: bool | None = None, parallel: bool | None = None) -> tuple[str, ...]:
     """The countries of a part of the splits; None takes both sides."""
     return tuple(
         code
         for code in locales.countries()
-        if training in (None, in_training(code)) and parallel in (None, in_parallel(code))
+        if training in (None, _draw("training", code) < _TRAINED) and parallel in (None, in_parallel(code))
     )
-
-
-def named(code: str, language: str) -> bool:
-    """Whether CLDR has a name for a country in a language."""
-    return speaker(language).country(code) is not None
 
 
 def _draw(split: str, country: str) -> float:

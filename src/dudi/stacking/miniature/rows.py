@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from dudi.data.cldr.speaker import LANGUAGES
 from dudi.files import write_json_lines
 from dudi.stacking.miniature import english
 from dudi.stacking.miniature.parallel import pairs
-from dudi.stacking.miniature.tasks import TASKS, asked_rows, country_of, training_rows, was_in_parallel
+from dudi.stacking.miniature.places import in_parallel
+from dudi.stacking.miniature.tasks import TASKS, asked_rows, country_of, training_rows
 from dudi.stacking.rows import StackRow
 
 TEXTS = 96_000
@@ -45,13 +45,11 @@ def _asked(task: str) -> Iterator[StackRow]:
     """The test rows in all languages: the parallel text names their country or hides it; a country is one item."""
     for language in LANGUAGES:
         for row in asked_rows(task, language):
-            part = "named" if was_in_parallel(row) else "hidden"
-            yield dataclasses.replace(row, split=part, item=country_of(row))
+            country = country_of(row)
+            yield dataclasses.replace(row, split="named" if in_parallel(country) else "hidden", item=country)
 
 
 def _write(file: Path, rows: Iterable[StackRow]) -> None:
-    write_json_lines(file, map(_content, rows))
-
-
-def _content(row: StackRow) -> Mapping[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(row).items() if value not in (None, (), "")}
+    records = (dataclasses.asdict(row) for row in rows)
+    given = ({key: value for key, value in record.items() if value not in (None, (), "")} for record in records)
+    write_json_lines(file, given)

@@ -89,10 +89,6 @@ def _measure(own: Speaker, code: str) -> str | None:
     return own.unit(int(number), unit, "long")
 
 
-def _claimed(own: Speaker, code: str) -> str | None:
-    return own.currency(code) if code.isupper() else own.language(code)
-
-
 def _option(own: Speaker, code: str) -> str | None:
     name, _, rest = code.partition(" ")
     return _SAID[name](own, rest)
@@ -102,7 +98,7 @@ _SAID: dict[str, Callable[[Speaker, str], str | None]] = {
     "country": lambda own, code: own.country(code),
     "language": lambda own, code: own.language(code),
     "currency": lambda own, code: own.currency(code),
-    "claimed": _claimed,
+    "claimed": lambda own, code: own.currency(code) if code.isupper() else own.language(code),
     "region": region_name,
     "languages": lambda own, codes: own.phrase([own.language(code) for code in codes.split()]),
     "phrase": lambda own, codes: own.phrase([own.bare_country(code) for code in codes.split()]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from dudi.stacking.miniature.places import REGIONS, countries, in_parallel, region_of
+from dudi.stacking.miniature.places import REGIONS, countries, region_of
 from dudi.stacking.miniature.sentences import Frame, say
 from dudi.stacking.rows import StackRow, Task
 
@@ -21,7 +21,7 @@ _PER_COUNTRY = 3
 
 
 def training_rows(task: str, seed: int = 0) -> list[StackRow]:
-    """The English training rows of a task, in an order that the seed draws: of the countries `in_training`."""
+    """The English training rows of a task, in an order that the seed draws: of the countries of training."""
     rows = list(_rows(task, countries(training=True), "en", per_country=2 * _PER_COUNTRY))
     random.Random(seed).shuffle(rows)
     return rows
@@ -34,11 +34,6 @@ def asked_rows(task: str, language: str) -> list[StackRow]:
     """
     asked = (countries(training=False, parallel=named) for named in (True, False))
     return [row for side in asked for row in _rows(task, side, language, per_country=_PER_COUNTRY)]
-
-
-def was_in_parallel(row: StackRow) -> bool:
-    """Whether the MT model has read the name of the country that a row is about."""
-    return in_parallel(country_of(row))
 
 
 def country_of(row: StackRow) -> str:
