@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from dudi.data.cldr import LANGUAGES
 from dudi.languages.flores import FLORES
 from dudi.stacking import Source, translate
-from dudi.stacking.miniature.parallel import Pair, pairs
+from dudi.stacking.miniature.parallel import Paraphrase, pairs
 from dudi.stacking.miniature.places import OTHERS, countries
 
 PER_LANGUAGE = 100
@@ -73,7 +73,7 @@ def _translations(folder: Path) -> list[str]:
     ]
 
 
-def _some(one: str, other: str) -> list[Pair]:
+def _some(one: str, other: str) -> list[Paraphrase]:
     stream = (pair for pair in pairs(9) if (pair.source_language, pair.target_language) == (one, other))
     return list(itertools.islice(stream, PER_LANGUAGE))
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import M2M100Config, M2M100ForConditionalGeneration, NllbTokenizer, PreTrainedModel
 
 from dudi.languages.flores import FLORES
-from dudi.stacking.miniature.parallel import Pair, pairs
+from dudi.stacking.miniature.parallel import Paraphrase, pairs
 
 POOL = 8192
 """Pairs that are sorted by length together, so that a batch holds little padding."""
@@ -79,7 +79,7 @@ def _plain(tokenizer: NllbTokenizer, texts: list[str]) -> list[list[int]]:
 
 
 def _row(
-    pair: Pair, source: list[int], target: list[int], tags: dict[str, int], end: int
+    pair: Paraphrase, source: list[int], target: list[int], tags: dict[str, int], end: int
 ) -> tuple[list[int], list[int]]:
     return [tags[pair.source_language], *source, end], [tags[pair.target_language], *target, end]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dudi.comparison.bootstrap import Answer, lead
+from dudi.comparison.bootstrap import AnswerScore, lead
 from dudi.comparison.significance import aso
 from dudi.errors import ConfigError
 
@@ -11,7 +11,9 @@ from dudi.errors import ConfigError
 def run(values, groups=1, name="all"):
     """A run's answers: values (items,) or (items, groups)."""
     table = np.asarray(values, dtype=float).reshape(len(values), -1)
-    return [Answer(item, group, table[item, group]) for item in range(len(table)) for group in range(table.shape[1])]
+    return [
+        AnswerScore(item, group, table[item, group]) for item in range(len(table)) for group in range(table.shape[1])
+    ]
 
 
 def test_the_difference_is_that_of_the_means_and_the_interval_holds_it():
@@ -84,21 +86,23 @@ def test_an_item_is_drawn_with_all_its_languages():
     together = lead([run(first)], [run(second)])
     alone = lead([run(first[:, :1])], [run(second[:, :1])])
     assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.05)
-    apart = [[Answer((one.item, one.group), one.group, one.value) for one in run(side)] for side in (first, second)]
+    apart = [
+        [AnswerScore((one.item, one.group), one.group, one.value) for one in run(side)] for side in (first, second)
+    ]
     wrong = lead([apart[0]], [apart[1]])
     assert wrong.high - wrong.low < 0.5 * (together.high - together.low)
 
 
 def test_groups_count_alike_whatever_their_sizes():
-    answers = [Answer(n, "en", 1.0) for n in range(90)] + [Answer(n, "my", 0.0) for n in range(10)]
-    other = [Answer(n, "en", 0.0) for n in range(90)] + [Answer(n, "my", 0.0) for n in range(10)]
+    answers = [AnswerScore(n, "en", 1.0) for n in range(90)] + [AnswerScore(n, "my", 0.0) for n in range(10)]
+    other = [AnswerScore(n, "en", 0.0) for n in range(90)] + [AnswerScore(n, "my", 0.0) for n in range(10)]
     assert lead([answers], [other]).difference == pytest.approx(0.5)
 
 
 def test_a_ratio_is_one_of_sums():
     """Bits per byte: long items weigh more."""
-    first = [Answer(0, "all", 10.0, 10.0), Answer(1, "all", 90.0, 30.0)]
-    second = [Answer(0, "all", 20.0, 10.0), Answer(1, "all", 60.0, 30.0)]
+    first = [AnswerScore(0, "all", 10.0, 10.0), AnswerScore(1, "all", 90.0, 30.0)]
+    second = [AnswerScore(0, "all", 20.0, 10.0), AnswerScore(1, "all", 60.0, 30.0)]
     assert lead([first], [second]).difference == pytest.approx(100 / 40 - 80 / 40)
 
 

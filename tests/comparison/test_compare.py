@@ -16,7 +16,7 @@ from dudi.comparison.same import differences
 from dudi.comparison.significance import aso
 from dudi.comparison.table import compare
 from dudi.errors import ConfigError, DataError
-from dudi.evaluation.records import Evaluation, Run, read_evaluations, write_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, read_evaluations, write_evaluations
 from dudi.languages.registry import LANGUAGES
 from dudi.program import compare as verb
 
@@ -40,7 +40,7 @@ def evaluation(name="dudi", overall=LOW, *, metric="exact_match", benchmark=None
     """An evaluation; each language is a list of scores over the seeds, None where one is missing."""
     seeds = list(range(len(overall))) if seeds is None else seeds
     runs = [
-        Run(
+        SeedScores(
             seed,
             {
                 "overall": {"questions": 480, metric: overall[place]},
@@ -188,7 +188,7 @@ def test_a_metric_without_a_direction_is_not_marked(metric):
 
 def test_the_default_metric_is_the_score_then_exact_match():
     def leaf(**values):
-        return Evaluation("a", "a", {}, (Run(0, {"overall": {"questions": 3, **values}}),))
+        return Evaluation("a", "a", {}, (SeedScores(0, {"overall": {"questions": 3, **values}}),))
 
     assert compare([leaf(chrf=1, score=2, exact_match=0.1)], by="overall").metric.name == "score"
     assert compare([leaf(chrf=1, exact_match=0.1)], by="overall").metric.name == "exact_match"
@@ -239,7 +239,9 @@ def test_columns_stand_in_the_papers_order():
     codes = list(LANGUAGES)
     comparison = compare([evaluation("a", [0.1], xx=[0.1], **{code: [0.1] for code in reversed(codes)})])
     assert comparison.columns == (*codes, "xx", "overall")
-    splits = Run(0, {"overall": {"chrf": 1}, "by_split": {key: {"chrf": 1} for key in ("unseen", "seen", "transfer")}})
+    splits = SeedScores(
+        0, {"overall": {"chrf": 1}, "by_split": {key: {"chrf": 1} for key in ("unseen", "seen", "transfer")}}
+    )
     own = Evaluation("a", "a", {"name": "cldr-qa-1"}, (splits,))
     assert compare([own], by="split").columns[:3] == ("seen", "transfer", "unseen")
     somebody_elses = dataclasses.replace(own, benchmark={"name": "questions"})  # as they come
@@ -247,7 +249,7 @@ def test_columns_stand_in_the_papers_order():
 
 
 def test_any_by_of_the_scores():
-    run = Run(0, {"overall": {"score": 1.0}, "by_competency": {"if": {"score": 2.0}, "nlu": {"score": 3.0}}})
+    run = SeedScores(0, {"overall": {"score": 1.0}, "by_competency": {"if": {"score": 2.0}, "nlu": {"score": 3.0}}})
     one = Evaluation("a", "a", {"name": "seahelm"}, (run,))
     assert compare([one], by="competency").columns == ("nlu", "if", "overall")
     with pytest.raises(ConfigError, match=r"by: .* 'by_competence'.*did you mean 'competency'"):
@@ -527,7 +529,7 @@ def test_no_number_is_ever_cut():
 
 def test_many_columns_become_lines():
     tasks = {f"id/task-{n}": {"score": float(n)} for n in range(20)}
-    one = Evaluation("dudi", "m", {}, (Run(0, {"overall": {"score": 1.0}, "by_task": tasks}),))
+    one = Evaluation("dudi", "m", {}, (SeedScores(0, {"overall": {"score": 1.0}, "by_task": tasks}),))
     assert "| id/task-3 | 3.0 |" in render(compare([one], by="task"), "markdown")
     assert re.search(r"^id/task-3 +3\.0$", render(compare([one], by="task"), "text"), re.MULTILINE)
 
@@ -594,7 +596,7 @@ def make_run(tmp_path):
                 method if subject == "student" else subject.replace("_", " "),
                 models.get(subject, subject),
                 BENCHMARK | benchmark,
-                (Run(seed, leaf(score)),),
+                (SeedScores(seed, leaf(score)),),
                 about,
                 subject,
             )

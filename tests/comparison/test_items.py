@@ -13,7 +13,7 @@ from dudi.comparison.render import render
 from dudi.comparison.table import compare
 from dudi.evaluation.metrics import METRICS
 from dudi.evaluation.question_scores import question_scores
-from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, keep_evaluations, read_evaluations
 from dudi.stacking.evaluation import judged
 from dudi.stacking.rows import StackRow
 from dudi.stacking.scores import scores_of
@@ -60,7 +60,7 @@ def kept(folder, name, right_by_seed, seeds):
             stack_line("th", str(n), own, seed) | {"benchmark": "b", "subject": name} for n, own in enumerate(right)
         ]
         accuracy = {"accuracy": sum(right) / len(right)}
-        runs.append(Run(seed, {"overall": accuracy, "by_language": {"th": accuracy}}))
+        runs.append(SeedScores(seed, {"overall": accuracy, "by_language": {"th": accuracy}}))
     keep_evaluations([Evaluation(name, "m", {"name": "b"}, tuple(runs))], lines, folder)
 
 
@@ -105,7 +105,7 @@ def kept_in_languages(folder, name, right):
         for n, own in enumerate(right)
     ]
     accuracy = {"accuracy": sum(right) / len(right)}
-    run = Run(0, {"overall": accuracy, "by_language": dict.fromkeys(LANGUAGES, accuracy)})
+    run = SeedScores(0, {"overall": accuracy, "by_language": dict.fromkeys(LANGUAGES, accuracy)})
     keep_evaluations([Evaluation(name, "m", {"name": "b"}, (run,))], lines, folder)
 
 
@@ -134,7 +134,7 @@ def test_what_cancels_within_an_item_is_no_difference(tmp_path):
             for item in "abc"
         ]
         scores = {"accuracy": sum(line["scores"]["accuracy"] for line in lines) / 6}
-        keep_evaluations([Evaluation(name, "m", {"name": "b"}, (Run(0, {"overall": scores}),))], lines, tmp_path)
+        keep_evaluations([Evaluation(name, "m", {"name": "b"}, (SeedScores(0, {"overall": scores}),))], lines, tmp_path)
     cell = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]), by="overall").cell("own", "overall")
     assert (cell.test, cell.p) == (ITEM_PERMUTATION, 2 / 4)
 
@@ -163,7 +163,7 @@ def test_a_metric_that_answers_do_not_tell_is_not_marked(tmp_path):
     for name, level in (("own", 0.7), ("rival", 0.5)):
         kept(tmp_path, name, [alternating(14, {seed}) for seed in range(4)], range(4))
         (one,) = (each for each in read_evaluations(tmp_path / "evaluation.json") if each.name == name)
-        runs = [Run(run.seed, {"overall": {"score": level + run.seed / 100}}) for run in one.runs]
+        runs = [SeedScores(run.seed, {"overall": {"score": level + run.seed / 100}}) for run in one.runs]
         lines = [line for line in read_jsonl(tmp_path / "answers.jsonl") if line["subject"] == name]
         keep_evaluations([dataclasses.replace(one, runs=tuple(runs))], lines, tmp_path)
     evaluations = load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"])
@@ -196,7 +196,7 @@ def test_macro_f1_is_made_of_labels_and_answers(count, tmp_path):
             own = list(classified(seed, count, wrong))
             rows = [StackRow("x", line["language"], line["label"]) for line in own]
             judgement = judged(rows, [line["answer"] for line in own], 0.0)
-            runs.append(Run(seed, scores_of(judgement.per_language, "eng_Latn")))
+            runs.append(SeedScores(seed, scores_of(judgement.per_language, "eng_Latn")))
             lines += [line | {"benchmark": "b", "subject": name} for line in own]
         shown[name] = sum(run.scores["overall"]["macro_f1"] for run in runs) / 4
         keep_evaluations([Evaluation(name, "m", {"name": "b"}, tuple(runs))], lines, tmp_path)

@@ -9,7 +9,7 @@ from dudi.comparison.load import load_evaluations
 from dudi.comparison.paired import MCNEMAR, PERMUTATION, mcnemar
 from dudi.comparison.render import render
 from dudi.comparison.table import compare
-from dudi.evaluation.records import Evaluation, Run, keep_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, keep_evaluations
 
 BENCHMARK = {"name": "mine", "questions": 40, "fingerprint": "ab"}
 
@@ -45,7 +45,7 @@ def keep(folder, name, right, *, seeds=(0,), **options):
         }
 
     scores = {"overall": leaf(), "by_language": {code: leaf(code) for code in ("id", "th")}}
-    runs = tuple(Run(seed, scores) for seed in seeds)
+    runs = tuple(SeedScores(seed, scores) for seed in seeds)
     keep_evaluations([Evaluation(name, name, BENCHMARK, runs)], lines, folder / name)
     return str(folder / name)
 

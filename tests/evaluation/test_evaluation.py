@@ -21,8 +21,8 @@ from dudi.evaluation.cldr_qa import described, fingerprint, items_of
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.generate import Decoding, Generated, generate, reference_bits
 from dudi.evaluation.metrics import METRICS
-from dudi.evaluation.questions import Answered, Item, Questions, ask
-from dudi.evaluation.records import Evaluation, Run
+from dudi.evaluation.questions import Answered, ChosenQuestions, Item, ask
+from dudi.evaluation.records import Evaluation, SeedScores
 from dudi.evaluation.scores import chrf, exact_match, in_language, normalise, repetition, token_f1, tokens
 from dudi.evaluation.summary import Scores, floor, scores, tabulate
 from dudi.evaluation.tables import benchmark_tables, evaluation_tables
@@ -376,7 +376,7 @@ def test_a_decoding_that_makes_no_sense(fields, said):
 
 def run_all(model, chat, asked, decoding=None, seeds=(0,), batch_size=64):
     how = {"name": "some", "questions": len(asked)}
-    every = Questions(asked, how, decoding or Decoding(6, 0.9), batch_size=batch_size)
+    every = ChosenQuestions(asked, how, decoding or Decoding(6, 0.9), batch_size=batch_size)
     (found,), lines = evaluate([Subject("m", "folder", lambda: (model, chat))], [every], seeds)
     return found, lines
 
@@ -524,7 +524,7 @@ def test_the_floor_guesses_the_same_questions():
 def told(answered, subject, name=None):
     """The evaluation of a subject of a run."""
     guessing = {"guessing": tabulate(answered, floor)}
-    runs = (Run(0, tabulate(answered, scores)),)
+    runs = (SeedScores(0, tabulate(answered, scores)),)
     return Evaluation(name or subject.replace("_", " "), "folder", {"name": "cldr-qa-1"}, runs, guessing, subject)
 
 
@@ -594,7 +594,7 @@ def evaluation(*runs, splits=SPLITS, about=None):
         }
 
     how = {"name": "cldr-qa-1", "part": "test", "questions": 9, "decoding": {"temperature": 0.7, "max_new_tokens": 4}}
-    every = tuple(Run(seed, scored(share)) for seed, share in enumerate(runs))
+    every = tuple(SeedScores(seed, scored(share)) for seed, share in enumerate(runs))
     return Evaluation("mine", "folder", how, every, about or {})
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dudi.evaluation import likelihood
-from dudi.evaluation.likelihood import Question, costs, text_nats
+from dudi.evaluation.likelihood import LikelihoodQuestion, costs, text_nats
 from helpers import make_model
 
 
@@ -26,7 +26,7 @@ def questions(seed=0):
         return torch.randint(3, 400, (count,), generator=draw).tolist()
 
     shapes = [(5, (1, 1)), (17, (3, 1, 4)), (9, (2, 2, 2)), (40, (1,)), (6, (8, 2)), (31, (5, 1, 1)), (1, (2, 3))]
-    return [Question(ids(length), [ids(one) for one in parts]) for length, parts in shapes]
+    return [LikelihoodQuestion(ids(length), [ids(one) for one in parts]) for length, parts in shapes]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
@@ -44,7 +44,9 @@ def test_as_the_models_own_logits_say(kind, positions, monkeypatch):
 
 def test_the_cache_is_used_and_gives_the_same(monkeypatch):
     model, read = make_model(seed=3).eval(), []
-    asked = [Question(5 * list(one.context), one.continuations) for one in 4 * questions()]  # long beside their choices
+    asked = [
+        LikelihoodQuestion(5 * list(one.context), one.continuations) for one in 4 * questions()
+    ]  # long beside their choices
     decoder = model.get_decoder()
     monkeypatch.setattr(
         decoder, "forward", lambda *a, _f=decoder.forward, **k: (read.append(k["input_ids"].numel()), _f(*a, **k))[1]
@@ -81,7 +83,7 @@ def test_the_likeliest_token_is_greedy():
     context = [7, 8, 9]
     with torch.no_grad():
         best = int(model(input_ids=torch.tensor([context])).logits[0, -1].argmax())
-    (own,) = costs(model, [Question(context, [[best], [best + 1], [best, 4]])])
+    (own,) = costs(model, [LikelihoodQuestion(context, [[best], [best + 1], [best, 4]])])
     assert [one.greedy for one in own][:2] == [True, False]
 
 

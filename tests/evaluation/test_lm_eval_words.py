@@ -286,4 +286,4 @@ def test_where_memory_runs_out_batches_are_halved(models, sets, tmp_path, monkey
     for name in ("_shared", "_whole"):
         monkeypatch.setattr(likelihood, name, small(getattr(likelihood, name), lambda *_: 2))
     with pytest.raises(torch.OutOfMemoryError):
-        likelihood.costs(make_model("qwen2", seed=4).eval(), [likelihood.Question([1], [[2, 3], [4, 5]])])
+        likelihood.costs(make_model("qwen2", seed=4).eval(), [likelihood.LikelihoodQuestion([1], [[2, 3], [4, 5]])])

@@ -8,7 +8,7 @@ import pytest
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.records import (
     Evaluation,
-    Run,
+    SeedScores,
     keep_evaluations,
     read_evaluations,
     write_evaluation_lines,
@@ -17,7 +17,9 @@ from dudi.evaluation.records import (
 
 
 def one(name="dudi", benchmark="q", subject="", seeds=(0, 1), **about):
-    runs = tuple(Run(seed, {"overall": {"exact_match": 0.5 + seed}, "by_language": {"th": {}}}) for seed in seeds)
+    runs = tuple(
+        SeedScores(seed, {"overall": {"exact_match": 0.5 + seed}, "by_language": {"th": {}}}) for seed in seeds
+    )
     return Evaluation(name, f"runs/{name}", {"name": benchmark}, runs, about, subject)
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from seahelm_stand_ins import make_checkout
 
-from dudi.evaluation.records import Evaluation, Run
+from dudi.evaluation.records import Evaluation, SeedScores
 from dudi.evaluation.seahelm.catalogue import read_catalogue
-from dudi.evaluation.seahelm.results import NEVER, Result, answer_errors, missing, read_run
+from dudi.evaluation.seahelm.results import NEVER, TaskResult, answer_errors, missing, read_run
 from dudi.evaluation.seahelm.table import cell, seahelm_table
 from dudi.evaluation.seahelm.totals import pragmatics, scores
 
@@ -18,7 +18,7 @@ def catalogue(tmp_path):
 
 
 def measured(**own):
-    return {name.replace("_", "-") if "guard" not in name else name: Result(score) for name, score in own.items()}
+    return {name.replace("_", "-") if "guard" not in name else name: TaskResult(score) for name, score in own.items()}
 
 
 def test_tasks_groups_competencies_languages_total(catalogue):
@@ -40,7 +40,7 @@ def test_tasks_groups_competencies_languages_total(catalogue):
 
 def test_a_group_is_one_among_the_tasks_of_its_competency(catalogue):
     """A group of two beside a task of its own: (mean of the group + task) / 2, not the mean of three."""
-    results = {"id": {**measured(guard_prompt=0.0, guard_response=20.0), "kalahi": Result(70.0)}}
+    results = {"id": {**measured(guard_prompt=0.0, guard_response=20.0), "kalahi": TaskResult(70.0)}}
     grouped = dict(catalogue.tasks)
     kalahi = grouped["kalahi"]
     grouped["kalahi"] = type(kalahi)("kalahi", "safety", kalahi.metric, None, kalahi.languages, None, False)
@@ -50,8 +50,8 @@ def test_a_group_is_one_among_the_tasks_of_its_competency(catalogue):
 
 def test_missing_counts_for_nothing_and_is_flagged(catalogue):
     results = {
-        "id": {"qa": Result(20.0), "sentiment": Result(None, "no data")},
-        "th": {"qa": Result(None, "no data")},
+        "id": {"qa": TaskResult(20.0), "sentiment": TaskResult(None, "no data")},
+        "th": {"qa": TaskResult(None, "no data")},
     }
     table = scores(results, catalogue)
     assert table["by_language"]["id"] == {"score": 20.0, "tasks": 1, "asked": 2}
@@ -62,7 +62,7 @@ def test_missing_counts_for_nothing_and_is_flagged(catalogue):
 
 
 def test_cultural_and_multi_turn_stand_apart_unless_counted(catalogue):
-    results = {"id": {"qa": Result(20.0), "kalahi": Result(80.0), "mt-bench": Result(50.0)}}
+    results = {"id": {"qa": TaskResult(20.0), "kalahi": TaskResult(80.0), "mt-bench": TaskResult(50.0)}}
     table = scores(results, catalogue)
     assert table["overall"] == {"score": 20.0, "tasks": 1, "asked": 1}
     assert table["by_competency"]["cultural"]["score"] == 80.0
@@ -70,9 +70,14 @@ def test_cultural_and_multi_turn_stand_apart_unless_counted(catalogue):
 
 
 def test_linguistic_diagnostics_pools_the_pragmatic_tasks(catalogue):
-    single = Result(None, counts={"scalar_implicatures": (6, 10), "presuppositions": (9, 10)})
-    pair = Result(None, counts={"scalar_implicatures": (12, 20), "presuppositions": (9, 15)})
-    own = {"mp-r": Result(30.0), "pragmatic-single": single, "pragmatic-pair": pair, "syntax-criteria": Result(99.0)}
+    single = TaskResult(None, counts={"scalar_implicatures": (6, 10), "presuppositions": (9, 10)})
+    pair = TaskResult(None, counts={"scalar_implicatures": (12, 20), "presuppositions": (9, 15)})
+    own = {
+        "mp-r": TaskResult(30.0),
+        "pragmatic-single": single,
+        "pragmatic-pair": pair,
+        "syntax-criteria": TaskResult(99.0),
+    }
     # 18 / 30 = 0.6 and 18 / 25 = 0.72; mean 0.66; (0.66 - 0.5) / 0.5 = 0.32
     assert pragmatics(own).score == pytest.approx(32.0)
     table = scores({"id": own}, catalogue)
@@ -83,15 +88,15 @@ def test_linguistic_diagnostics_pools_the_pragmatic_tasks(catalogue):
 
 
 def test_pragmatics_needs_both_tasks_and_both_phenomena(catalogue):
-    single = Result(None, counts={"scalar_implicatures": (6, 10), "presuppositions": (9, 10)})
-    failed = Result(None, "no data")
+    single = TaskResult(None, counts={"scalar_implicatures": (6, 10), "presuppositions": (9, 10)})
+    failed = TaskResult(None, "no data")
     assert pragmatics({"pragmatic-single": single}).score is None
     assert pragmatics({"pragmatic-single": single, "pragmatic-pair": failed}).score is None
-    few = Result(None, counts={"scalar_implicatures": (1, 2)})
+    few = TaskResult(None, counts={"scalar_implicatures": (1, 2)})
     assert pragmatics({"pragmatic-single": few, "pragmatic-pair": few}).score is None
-    worse = Result(None, counts={"scalar_implicatures": (1, 10), "presuppositions": (1, 10)})
+    worse = TaskResult(None, counts={"scalar_implicatures": (1, 10), "presuppositions": (1, 10)})
     assert pragmatics({"pragmatic-single": worse, "pragmatic-pair": worse}).score == 0.0  # below chance is 0
-    table = scores({"id": {"mp-r": Result(30.0), "pragmatic-single": single, "pragmatic-pair": failed}}, catalogue)
+    table = scores({"id": {"mp-r": TaskResult(30.0), "pragmatic-single": single, "pragmatic-pair": failed}}, catalogue)
     assert table["by_competency"]["linguistic-diagnostics"] == {"score": 30.0, "tasks": 1, "asked": 3}
 
 
@@ -124,12 +129,12 @@ def test_a_run_is_read_from_its_newest_file(tmp_path, catalogue):
     )
     chosen = {"id": ["qa", "sentiment", "gated", "half", "pragmatic-single"], "th": ["qa"]}
     results = read_run(folder, catalogue, chosen)
-    assert results["id"]["qa"] == Result(25.0)
-    assert results["id"]["sentiment"] == Result(None, "Failed to run evaluation for task")
-    assert results["id"]["gated"] == Result(None, NEVER)
-    assert results["id"]["half"] == Result(None, "has no normalized_accuracy")
-    assert results["id"]["pragmatic-single"] == Result(None, None, {"presuppositions": (3.0, 4.0)})
-    assert results["th"]["qa"] == Result(None, NEVER)
+    assert results["id"]["qa"] == TaskResult(25.0)
+    assert results["id"]["sentiment"] == TaskResult(None, "Failed to run evaluation for task")
+    assert results["id"]["gated"] == TaskResult(None, NEVER)
+    assert results["id"]["half"] == TaskResult(None, "has no normalized_accuracy")
+    assert results["id"]["pragmatic-single"] == TaskResult(None, None, {"presuppositions": (3.0, 4.0)})
+    assert results["th"]["qa"] == TaskResult(None, NEVER)
     assert NEVER not in missing(read_run(folder, catalogue, {"id": ["qa", "sentiment"]})).values()
 
 
@@ -168,11 +173,11 @@ def test_answers_that_are_errors_are_counted(tmp_path):
 
 
 def test_the_table_has_dashes_stars_and_deviations(catalogue):
-    first = scores({"id": measured(qa=20.0, sentiment=40.0), "th": {"qa": Result(None, "x")}}, catalogue)
-    second = scores({"id": measured(qa=22.0, sentiment=42.0), "th": {"qa": Result(None, "x")}}, catalogue)
+    first = scores({"id": measured(qa=20.0, sentiment=40.0), "th": {"qa": TaskResult(None, "x")}}, catalogue)
+    second = scores({"id": measured(qa=22.0, sentiment=42.0), "th": {"qa": TaskResult(None, "x")}}, catalogue)
     benchmark = {"version": "9.9.9", "limit": None, "counted": ["nlu"]}
     evaluation = Evaluation(
-        "mine", "model", benchmark, (Run(0, first), Run(1, second)), {"missing": {"0": {"th/qa": "x"}}}
+        "mine", "model", benchmark, (SeedScores(0, first), SeedScores(1, second)), {"missing": {"0": {"th/qa": "x"}}}
     )
     assert cell(evaluation, "by_language", "id") == "31.0 ±1.4"
     assert cell(evaluation, "by_language", "th") == "-"

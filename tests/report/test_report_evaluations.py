@@ -7,7 +7,7 @@ import re
 import pytest
 
 from dudi.errors import ConfigError, DudiError
-from dudi.evaluation.records import Evaluation, Run, write_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, write_evaluations
 from dudi.evaluation.tables import benchmark_tables, evaluation_tables
 from dudi.report import write_report
 from report_helpers import build_asked, page_of
@@ -32,7 +32,7 @@ def of_tasks(name, shift, **benchmark):
     }
     how = {"name": "lm-eval", "version": "0.4.13", "tasks": ["sib200 1.0"], "questions": 16, "decoding": {}}
     about = {"seconds": 3.0, "versions": {"torch": "2"}, "subject": {"dtype": "float32"}, "notes": ["x: no task in my"]}
-    return Evaluation(name, f"models/{name}", how | benchmark, (Run(1234, scores),), about)
+    return Evaluation(name, f"models/{name}", how | benchmark, (SeedScores(1234, scores),), about)
 
 
 def of_questions(name, seeds=(0, 1)):
@@ -40,7 +40,7 @@ def of_questions(name, seeds=(0, 1)):
     runs = []
     for seed in seeds:
         own = {"questions": 4, "exact_match": 0.5 + seed / 4, "chrf": 50.0, "bits_per_byte": 1.0}
-        runs.append(Run(seed, {"overall": own, "by_language": {"th": own}, "by_split": {}, "by_task": {}}))
+        runs.append(SeedScores(seed, {"overall": own, "by_language": {"th": own}, "by_split": {}, "by_task": {}}))
     how = {"name": "mine.jsonl", "questions": 4, "fingerprint": "f", "decoding": {"temperature": 0.9}}
     return Evaluation(name, f"models/{name}", how, tuple(runs))
 
@@ -136,7 +136,9 @@ def test_a_file_of_another_is_not_trusted(tmp_path):
     odd = dataclasses.replace(one, about={"notes": 3, "rejected": "x", "versions": [], "subject": "s", "seconds": "x"})
     text = write_report([written(tmp_path / "odd", odd)]).read_text(encoding="utf-8")
     assert "<i>one" not in text and "&lt;i&gt;one" in text and "<b>Q" not in text
-    broken = dataclasses.replace(one, runs=(Run(1, {"overall": {"acc": "much"}, "by_language": {"th": {"acc": []}}}),))
+    broken = dataclasses.replace(
+        one, runs=(SeedScores(1, {"overall": {"acc": "much"}, "by_language": {"th": {"acc": []}}}),)
+    )
     with pytest.raises(DudiError):
         write_report([written(tmp_path / "broken", broken)])
 
@@ -154,7 +156,7 @@ def of_stack(name, value):
         "by_task": {},
     }
     how = {"name": "rows", "split": "test", "questions": 20, "source_language": "eng_Latn", "fingerprint": "f"}
-    return Evaluation(name, f"runs/{name}", how, tuple(Run(seed, scores) for seed in (0, 1)), {"seconds": 3.0})
+    return Evaluation(name, f"runs/{name}", how, tuple(SeedScores(seed, scores) for seed in (0, 1)), {"seconds": 3.0})
 
 
 def test_stacks_of_one_call_stand_side_by_side(tmp_path):

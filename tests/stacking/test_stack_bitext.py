@@ -21,7 +21,7 @@ from stack_helpers import (
 
 from dudi.errors import ConfigError, DataError
 from dudi.stacking import LoraSettings, Source, StackRow, align, build_stack
-from dudi.stacking.alignment import Alignment
+from dudi.stacking.alignment import AlignmentLoss
 from dudi.stacking.curriculum import Curriculum
 from dudi.stacking.store import TextRows, write_texts
 
@@ -43,7 +43,7 @@ def places(folder, share=0.5, strategy="random", texts=None, **keys):
 
 def test_the_encoder_reads_the_text_and_the_llm_its_english(tmp_path):
     source, llm_source = sources()
-    objective = Alignment(source, llm_source, make_stack_args(tmp_path))
+    objective = AlignmentLoss(source, llm_source, make_stack_args(tmp_path))
     rows = [parallel_rows()[0], english_rows()[1]]
     batch = objective.collate(rows, [0, 1])
     read = source.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)

@@ -245,12 +245,12 @@ def test_only_training_is_disturbed(sources):
 
 
 def test_rows_are_grouped_by_the_length_of_all_their_text(tmp_path, sources):
-    from dudi.stacking.alignment import Alignment
+    from dudi.stacking.alignment import AlignmentLoss
     from dudi.stacking.trainer import StackTrainer
 
     rows = [StackRow("x" * n, "eng_Latn", id=str(n)) for n in range(1, 40)]
     args = make_stack_args(tmp_path, **WHOLE)
     stack = build_stack(make_mt(), make_llm())
     stack.requires_grad_(True)
-    trainer = StackTrainer(stack, args, Alignment(*sources, args), rows)
+    trainer = StackTrainer(stack, args, AlignmentLoss(*sources, args), rows)
     assert trainer._get_train_sampler().lengths == list(range(1, 40))

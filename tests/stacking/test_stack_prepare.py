@@ -15,7 +15,7 @@ from dudi.stacking.prepare import prepare
 from dudi.stacking.reading import read_rows, training_rows
 from dudi.stacking.recipe import load_stack_config
 from dudi.stacking.rows import Task
-from dudi.stacking.set_card import Prepared, recipe_part, said, task_words
+from dudi.stacking.set_card import PreparedSet, recipe_part, said, task_words
 from dudi.stacking.set_rows import split_in
 from dudi.stacking.task_sets import NLI, TASK_SETS, TOPICS, Hub
 
@@ -149,7 +149,7 @@ def test_a_language_that_the_files_have_not_is_said(belebele, tmp_path):
 def test_what_is_written_for_a_recipe_reads_back(tmp_path):
     """PyYAML left `1e-5` and `08` without quotes, which are numbers in a recipe."""
     labels = ("no", "1e-5", "08", "a: b # c", "ไม่")
-    done = Prepared(dataclasses.replace(TASK_SETS["sib200"], labels=labels), tmp_path)
+    done = PreparedSet(dataclasses.replace(TASK_SETS["sib200"], labels=labels), tmp_path)
     assert parse_yaml(recipe_part(done), "x").plain() == {"task": done.of.task, "data": {}}
     done.counts["train", "eng_Latn"] = 1
     write(tmp_path / "task.yaml", recipe_part(done))

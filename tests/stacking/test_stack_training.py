@@ -44,7 +44,7 @@ from dudi.stacking import (
     vectors,
     with_head,
 )
-from dudi.stacking.alignment import Alignment
+from dudi.stacking.alignment import AlignmentLoss
 from dudi.stacking.building import merge
 from dudi.stacking.connector import start_connector, word_pairs
 from dudi.stacking.evaluation import macro_f1
@@ -123,7 +123,7 @@ def test_the_teacher_of_stage_1_is_the_llm_without_its_adapter_and_without_dropo
 ):
     _, model, _ = aligned
     model = copy.deepcopy(model).train()
-    objective = Alignment(source, llm_source, make_stack_args(tmp_path))
+    objective = AlignmentLoss(source, llm_source, make_stack_args(tmp_path))
     _, sums = objective.loss(model, model, objective.collate(english_rows(), range(len(english_rows()))))
     assert model.training
     assert not model.encoder.training

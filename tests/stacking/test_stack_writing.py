@@ -38,7 +38,7 @@ from dudi.stacking import (
 )
 from dudi.stacking.generating import NO_LABEL
 from dudi.stacking.head import whole_llm
-from dudi.stacking.writing import Answers, Wording
+from dudi.stacking.writing import AnswerWording, WritingLoss
 from helpers import CHATML
 
 LORA = LoraSettings(r=4)
@@ -83,7 +83,7 @@ def parents(tmp_path):
 
 
 def logits_of(model, rows):
-    objective = Answers(source(), ASKED, make_stack_args("unused"), make_llm_tokenizer())
+    objective = WritingLoss(source(), ASKED, make_stack_args("unused"), make_llm_tokenizer())
     batch = objective.collate(rows, range(len(rows)))
     keys = ("input_ids", "attention_mask", "prompt_ids", "prompt_attention_mask", "labels")
     with torch.no_grad():
@@ -96,7 +96,7 @@ def logits_of(model, rows):
 def test_a_prompt_is_in_the_chat_template_where_there_is_one():
     tokenizer = make_llm_tokenizer()
     assert tokenizer.chat_template == CHATML
-    wording = Wording(tokenizer)
+    wording = AnswerWording(tokenizer)
     batch, long = wording.batch("who?", ["the cat", "a dog runs over"], max_length=64)
     text = tokenizer.decode(batch["prompt_ids"][0][batch["prompt_attention_mask"][0] == 1])
     assert text == "<|im_start|>user\nwho?<|im_end|><|im_start|>assistant\nthe cat<|im_end|>"
@@ -105,7 +105,7 @@ def test_a_prompt_is_in_the_chat_template_where_there_is_one():
     assert long == [False, False]
     assert wording.text([*learned.tolist(), 7, 8]) == "the cat"
     tokenizer.chat_template = None
-    plain = Wording(tokenizer)
+    plain = AnswerWording(tokenizer)
     assert tokenizer.decode(plain.prompt_ids("who?")) == "who?"
     ids = plain.answer_ids("who?", "the cat")
     assert ids[-1] == tokenizer.eos_token_id
@@ -115,7 +115,7 @@ def test_a_prompt_is_in_the_chat_template_where_there_is_one():
 
 
 def test_an_answer_that_is_too_long_is_cut_and_counted():
-    batch, long = Wording(make_llm_tokenizer()).batch("who?", ["the cat sleeps in the house", "it"], max_length=3)
+    batch, long = AnswerWording(make_llm_tokenizer()).batch("who?", ["the cat sleeps in the house", "it"], max_length=3)
     assert long == [True, False]
     assert (batch["labels"][0] != NO_LABEL).sum() == 3
 
@@ -134,7 +134,7 @@ def test_a_batch_with_padding_writes_what_each_row_alone_does(kind, own):
         read_own_tokens(model, seed=2)
     texts = [*TEXTS[:3], TEXTS[1] + " " + TEXTS[4], FOREIGN[0]]
     languages = ["eng_Latn"] * 4 + ["ind_Latn"]
-    asked, _ = Wording(make_llm_tokenizer()).batch("who?", [None], max_length=64)
+    asked, _ = AnswerWording(make_llm_tokenizer()).batch("who?", [None], max_length=64)
     ids = {key: asked[key] for key in ("prompt_ids", "prompt_attention_mask")}
     many = {key: value.repeat(5, 1) for key, value in ids.items()}
     together = model.generate(**reads.batch(texts, languages), **many, max_new_tokens=6, eos_token_id=None)
@@ -150,7 +150,7 @@ def test_what_is_written_is_the_likeliest_token_each_time():
     llm = make_llm()
     model = with_lm_head(build_stack(make_mt(), llm, attention="causal"), llm).eval()
     batch = source().batch(TEXTS[:1], ["eng_Latn"])
-    asked, _ = Wording(make_llm_tokenizer()).batch("who?", [None], max_length=64)
+    asked, _ = AnswerWording(make_llm_tokenizer()).batch("who?", [None], max_length=64)
     with torch.no_grad():
         states = model.stack.connector(model.stack.encode(batch["input_ids"], batch["attention_mask"]))
         embeds = torch.cat([states, llm.model.embed_tokens(asked["prompt_ids"])], dim=1)
@@ -166,7 +166,7 @@ def test_the_forward_is_the_causal_model_s_own():
     llm = make_llm()
     model = with_lm_head(build_stack(make_mt(), llm, attention="causal"), llm).eval()
     rows = answered()[:3]
-    objective = Answers(source(), ASKED, make_stack_args("unused"), make_llm_tokenizer())
+    objective = WritingLoss(source(), ASKED, make_stack_args("unused"), make_llm_tokenizer())
     batch = objective.collate(rows, range(3))
     total, sums = objective.loss(model, model, batch)
     expected, right = 0.0, 0

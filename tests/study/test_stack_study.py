@@ -28,7 +28,7 @@ from dudi.comparison.bootstrap import lead
 from dudi.comparison.items import answers_by_run
 from dudi.comparison.packed import pack, unpacked
 from dudi.errors import ConfigError
-from dudi.evaluation.records import Evaluation, Run, read_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, read_evaluations
 from dudi.program.cli import main
 from dudi.program.stack import stack_verb
 from dudi.stacking.rows import fingerprint
@@ -473,7 +473,7 @@ def test_a_lead_of_few_items_is_none_whatever_the_seeds_say(study_file, tmp_path
         for seed in range(4):
             job = job_of(study, row, seed)
             about = {"job": job.id, "versions": {"torch": "2", "transformers": "5"}, "answers": pack(lines, "accuracy")}
-            runs = (Run(seed, {"overall": scores, "by_language": {"ind_Latn": scores}}),)
+            runs = (SeedScores(seed, {"overall": scores, "by_language": {"ind_Latn": scores}}),)
             found[job.id, "student"] = Evaluation(job.like, "", benchmark, runs, about, "student")
     collected.write(found, tmp_path / "study.json")
     shown = page([study], collected.read(tmp_path / "study.json"), findings="", commands=[])

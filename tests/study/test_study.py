@@ -21,7 +21,7 @@ from dudi.comparison.bootstrap import Lead
 from dudi.comparison.packed import pack
 from dudi.config.recipe_files import list_recipes
 from dudi.errors import ConfigError, DataError
-from dudi.evaluation.records import Evaluation, Run, keep_evaluations, read_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, keep_evaluations, read_evaluations
 from dudi.program.cli import main
 from dudi.program.study import shown
 from dudi.study import results as collected
@@ -353,7 +353,7 @@ def told(study_file):
             results[job.id, row.score] = _result(base + 0.01 * seed, job.id, row.score, seed)
         counted = {"per_step": 2e9, "before": 1e9, "counted_steps": 8}
         job = cost_job(study, row)
-        runs = (Run(0, {"cold_start": counted, "student": counted}),)
+        runs = (SeedScores(0, {"cold_start": counted, "student": counted}),)
         results[job.id, FLOPS] = Evaluation("dudi", "", {"name": "flops"}, runs, {"job": job.id}, FLOPS)
     first = job_of(study, study.rows[0], 0)
     for which, value in (("base", 0.01), ("teacher", 0.9)):
@@ -391,7 +391,7 @@ def _result(value, job, subject="student", seed=0, **about):
         "versions": {"torch": "2.13.0+cpu", "transformers": "5"},
         "parameters": 1000,
     }
-    return Evaluation(subject.replace("_", " "), "", ASKED, (Run(seed, _scores(value)),), told | about, subject)
+    return Evaluation(subject.replace("_", " "), "", ASKED, (SeedScores(seed, _scores(value)),), told | about, subject)
 
 
 def test_words_are_for_every_row_and_a_rows_own_keys_stand_above_them(study_file, tmp_path, capsys):
@@ -473,7 +473,7 @@ class TestCollected:
         file, job = tmp_path / "study.json", job_of(study, study.rows[1], 0)
         collected.write(results, file)
         scores = _scores(0.7) | {"by_language": {"id": {"questions": 5, "exact_match": 0.7, "chrf": 3.0}}}
-        fuller = dataclasses.replace(_result(0.7, "x", curves=None), runs=(Run(0, scores),))
+        fuller = dataclasses.replace(_result(0.7, "x", curves=None), runs=(SeedScores(0, scores),))
         keep_evaluations([fuller], [], tmp_path / job.id)
         lines = [
             {"stage": "cold_start", "step": 1},

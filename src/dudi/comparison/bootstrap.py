@@ -25,7 +25,7 @@ _CELLS = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerScore:
     """What one answer of one run is worth.
 
     Attributes:
@@ -68,8 +68,8 @@ class Lead:
 
 
 def lead(
-    first: Sequence[Iterable[Answer]],
-    second: Sequence[Iterable[Answer]],
+    first: Sequence[Iterable[AnswerScore]],
+    second: Sequence[Iterable[AnswerScore]],
     *,
     confidence: float = 0.95,
     comparisons: int = 1,
@@ -118,7 +118,7 @@ def lead(
     )
 
 
-def _tables(runs: Sequence[Iterable[Answer]]) -> tuple[list[Hashable], _Floats, _Floats, _Floats]:
+def _tables(runs: Sequence[Iterable[AnswerScore]]) -> tuple[list[Hashable], _Floats, _Floats, _Floats]:
     """Items, sums of values and of weights (runs, parts, items), and which part is in which group (parts, groups)."""
     read = [list(run) for run in runs]
     items = list(dict.fromkeys(one.item for run in read for one in run))

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.comparison.bootstrap import Answer, Lead, lead
+from dudi.comparison.bootstrap import AnswerScore, Lead, lead
 from dudi.comparison.packed import unpacked
 from dudi.evaluation.metrics import MACRO_F1, OVERALL, Metric
 from dudi.evaluation.question_scores import QuestionScore, class_scores, in_column, question_score
@@ -19,7 +19,7 @@ from dudi.training.runlog import read_jsonl
 
 def answers_by_run(
     lines: Iterable[Mapping[str, Any]], metric: str, by: str = OVERALL, column: str = OVERALL
-) -> dict[int, list[Answer]]:
+) -> dict[int, list[AnswerScore]]:
     """What each answer of each run is worth in one column of a table.
 
     Args:
@@ -33,10 +33,10 @@ def answers_by_run(
         By seed. An item is a line's `item`, what it has in common with the same question in other languages, else its
         `id`; a group is the cell that the benchmark averages, where it averages cells.
     """
-    runs: dict[int, list[Answer]] = {}
+    runs: dict[int, list[AnswerScore]] = {}
     for line in in_column(lines, by, column):
         for part, score in _parts(line, metric).items():
-            own = Answer(score.item, score.cell, score.value * score.weight, score.weight, part)
+            own = AnswerScore(score.item, score.cell, score.value * score.weight, score.weight, part)
             runs.setdefault(int(line.get("seed") or 0), []).append(own)
     return runs
 
@@ -111,9 +111,9 @@ def _single(evaluation: Evaluation) -> list[Evaluation]:
     return [dataclasses.replace(part, runs=(run,)) for part in parts for run in part.runs]
 
 
-def _answers(evaluation: Evaluation, metric: Metric, by: str, column: str) -> list[list[Answer]]:
+def _answers(evaluation: Evaluation, metric: Metric, by: str, column: str) -> list[list[AnswerScore]]:
     """The answers of each run; nothing where those of one are missing."""
-    found: list[list[Answer]] = []
+    found: list[list[AnswerScore]] = []
     for run in _single(evaluation):
         answers = [own for each in answers_by_run(lines_of(run), metric.name, by, column).values() for own in each]
         found.append([dataclasses.replace(own, value=metric.better * own.value) for own in answers])

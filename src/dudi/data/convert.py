@@ -102,7 +102,7 @@ def convert(
     check_codes([] if language is None else [language], known, "language")
     columns = columns or Columns()
     kind, records, note = open_format(input, format, columns, quoted)
-    read = _Reader(FORMATS[kind], columns, language, detect_language, known)
+    read = _Converter(FORMATS[kind], columns, language, detect_language, known)
     rejections = Rejections()
     total = 0
     written: Counter[str] = Counter()
@@ -131,7 +131,7 @@ def convert(
 
 
 @dataclasses.dataclass
-class _Reader:
+class _Converter:
     """From a located record of another format to a row with a unique id and a language."""
 
     reshape: Callable[[Mapping[str, Any], Columns], dict[str, Any]]

@@ -100,7 +100,7 @@ def _is_quoted(path: Path, delimiter: str, width: int) -> bool:
     joined: tuple[int, int] | None = None
     told_apart = False
     with _opened(path) as handle:
-        lines = _Lines(handle, delimiter, width)
+        lines = _CountedLines(handle, delimiter, width)
         reader = _reader(lines, delimiter, quoted=True)
         start = 1
         try:
@@ -127,7 +127,7 @@ def _is_quoted(path: Path, delimiter: str, width: int) -> bool:
 
 
 @dataclasses.dataclass
-class _Lines:
+class _CountedLines:
     """The lines of a file on their way to the reader, counted as if no cell were quoted."""
 
     handle: TextIO
@@ -147,7 +147,7 @@ def _opened(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _reader(lines: Iterator[str] | TextIO | _Lines, delimiter: str, quoted: bool) -> Any:
+def _reader(lines: Iterator[str] | TextIO | _CountedLines, delimiter: str, quoted: bool) -> Any:
     # The module's own limit of 131,072 characters a field ends a record in the middle of a cell.
     csv.field_size_limit(MAX_LINE_BYTES)
     return csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)

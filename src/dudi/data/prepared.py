@@ -83,7 +83,7 @@ class Prepared:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Benchmark:
+class HeldOutText:
     """What rows must share nothing with.
 
     Attributes:
@@ -105,7 +105,7 @@ def prepare(
     about: Mapping[str, Any],
     *,
     quotas: Quotas = dict,
-    benchmark: Benchmark | None = None,
+    benchmark: HeldOutText | None = None,
     seed: int = 0,
     max_rejected_share: float = 0.05,
     notes: Callable[[], Sequence[str]] = tuple,
@@ -175,7 +175,7 @@ def _limits(ranks: Mapping[Group, array.array[int]], wanted: Mapping[Group, int]
 class _Judge:
     """One pass: which drafts are good rows, and what became of the others."""
 
-    def __init__(self, benchmark: Benchmark | None, seed: int) -> None:
+    def __init__(self, benchmark: HeldOutText | None, seed: int) -> None:
         self.benchmark, self.seed = benchmark, seed
         self.total = 0
         self.read: Counter[str] = Counter()
@@ -204,12 +204,12 @@ class _Judge:
             yield draft.group, row, hash_rank(self.seed, row.id, content_digest(row))
 
 
-def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path | None) -> Benchmark | None:
+def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path | None) -> HeldOutText | None:
     """What rows in some languages must share nothing with; arguments and errors as those of `benchmark_grams`."""
     if not words:
         return None
     grams, tasks, notes = benchmark_grams(words, list(dict.fromkeys(languages)), folder)
-    return Benchmark(grams, list(words), [task.name for task in tasks], notes)
+    return HeldOutText(grams, list(words), [task.name for task in tasks], notes)
 
 
 def at_most(count: int | None) -> Quotas:

@@ -134,7 +134,7 @@ class MicroBatch:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Part:
+class BatchPart:
     """What of a micro-batch is scored together: everything, or the sequences of one teacher.
 
     Attributes:
@@ -150,7 +150,7 @@ class Part:
     places: dict[Kind, Tensor] | None = None
 
 
-def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) -> list[Part]:
+def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) -> list[BatchPart]:
     """A micro-batch cut by teacher; first what reads no teacher.
 
     Args:
@@ -159,7 +159,7 @@ def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) ->
         watched: The kind that `batch.watched` counts tokens of.
     """
     untaught = {name: signal for name, signal in signals.items() if not signal.teacher_reads}
-    parts = [Part(dataclasses.replace(batch, watched=[]), untaught, None)] if untaught else []
+    parts = [BatchPart(dataclasses.replace(batch, watched=[]), untaught, None)] if untaught else []
     read = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
     for name in sorted({scored.teacher for kind in read for scored in batch.sequences[kind]}):
         places: dict[Kind, Tensor] = {}
@@ -181,7 +181,7 @@ def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) ->
         reading = {
             one: signal for one, signal in signals.items() if signal.teacher_reads and signal.teacher_reads <= {*places}
         }
-        parts.append(Part(own_batch, reading, name, places))
+        parts.append(BatchPart(own_batch, reading, name, places))
     return parts
 
 

@@ -92,9 +92,9 @@ def vllm_engine(run: Run) -> VLLMEngine:
     stop_ids = setup.student_format.stop_ids
 
     def opened() -> Backend:
-        from dudi.rollouts.vllm_backends import Colocated, Options, Served, Student
+        from dudi.rollouts.vllm_backends import Colocated, Served, Student, VllmOptions
 
-        options = Options(
+        options = VllmOptions(
             weight_sync=args.vllm_weight_sync,
             server_base_url=args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}",
             server_timeout=args.vllm_server_timeout,

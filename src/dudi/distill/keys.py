@@ -34,7 +34,7 @@ SEA_LANGUAGES: tuple[str, ...] = ("id", "vi", "th", "ta", "tl", "ms", "my")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class KeyGroup:
     """A part of a run that reads keys.
 
     Attributes:
@@ -48,16 +48,16 @@ class Part:
     switches: tuple[str, ...] = ("method",)
 
 
-PARTS: dict[str, Part] = {
-    "sequence": Part("the sequence signal", lambda method, _: "sequence" in method.signals),
-    "off_policy": Part("the off-policy signal", lambda method, _: "off_policy" in method.signals),
-    "on_policy": Part("the on-policy signal", lambda method, _: "on_policy" in method.signals),
-    "tokens": Part("a token signal", lambda method, _: bool(method.signals & {"off_policy", "on_policy"})),
-    "both_tokens": Part("both token signals", lambda method, _: method.signals >= {"off_policy", "on_policy"}),
-    "rollouts": Part("the student's rollouts", lambda method, _: bool(method.signals & {"sequence", "on_policy"})),
-    "both_rollouts": Part("both kinds of rollout", lambda method, _: method.signals >= {"sequence", "on_policy"}),
-    "divergence": Part("a divergence from a teacher", lambda method, _: method.teacher != "none"),
-    "jsd": Part(
+PARTS: dict[str, KeyGroup] = {
+    "sequence": KeyGroup("the sequence signal", lambda method, _: "sequence" in method.signals),
+    "off_policy": KeyGroup("the off-policy signal", lambda method, _: "off_policy" in method.signals),
+    "on_policy": KeyGroup("the on-policy signal", lambda method, _: "on_policy" in method.signals),
+    "tokens": KeyGroup("a token signal", lambda method, _: bool(method.signals & {"off_policy", "on_policy"})),
+    "both_tokens": KeyGroup("both token signals", lambda method, _: method.signals >= {"off_policy", "on_policy"}),
+    "rollouts": KeyGroup("the student's rollouts", lambda method, _: bool(method.signals & {"sequence", "on_policy"})),
+    "both_rollouts": KeyGroup("both kinds of rollout", lambda method, _: method.signals >= {"sequence", "on_policy"}),
+    "divergence": KeyGroup("a divergence from a teacher", lambda method, _: method.teacher != "none"),
+    "jsd": KeyGroup(
         "a divergence that is jsd",
         lambda method, values: (
             method.teacher != "none"
@@ -65,24 +65,24 @@ PARTS: dict[str, Part] = {
         ),
         ("method", "divergence", "off_policy_divergence", "on_policy_divergence"),
     ),
-    "taught_targets": Part(
+    "taught_targets": KeyGroup(
         "a divergence on the targets", lambda method, _: method.teacher != "none" and "off_policy" in method.signals
     ),
-    "hybrid": Part(
+    "hybrid": KeyGroup(
         "a teacher that is not trusted with everything (`teacher_weight`)",
         lambda method, values: method.teacher == "model" and values["teacher_weight"] != 1,
         ("method", "teacher_weight"),
     ),
-    "second_model": Part("a second model as teacher", lambda method, _: method.teacher == "model"),
-    "average": Part("a teacher that is the student's average", lambda method, _: method.teacher == "ema"),
-    "iterations": Part("a method in iterations", lambda method, _: method.iterated),
-    "epochs": Part("methods without iterations: set spin_iterations", lambda method, _: not method.iterated),
-    "written": Part(
+    "second_model": KeyGroup("a second model as teacher", lambda method, _: method.teacher == "model"),
+    "average": KeyGroup("a teacher that is the student's average", lambda method, _: method.teacher == "ema"),
+    "iterations": KeyGroup("a method in iterations", lambda method, _: method.iterated),
+    "epochs": KeyGroup("methods without iterations: set spin_iterations", lambda method, _: not method.iterated),
+    "written": KeyGroup(
         "answers that the teacher writes",
         lambda _, values: values["targets"] == "teacher" or values["cold_start"] == "teacher_sft",
         ("method", "targets", "cold_start"),
     ),
-    "start": Part("a cold start", lambda _, values: values["cold_start"] != "none", ("method", "cold_start")),
+    "start": KeyGroup("a cold start", lambda _, values: values["cold_start"] != "none", ("method", "cold_start")),
 }
 _any = functools.partial(key, stage="any", resume="binding")
 _method = functools.partial(key, stage="method", resume="binding")
@@ -329,7 +329,7 @@ def method_default(method: str, name: str) -> Any:
     return METHODS[method].defaults.get(name, RULES[name].common)
 
 
-def unread(values: Values, given: Iterable[str]) -> dict[str, list[Part]]:
+def unread(values: Values, given: Iterable[str]) -> dict[str, list[KeyGroup]]:
     """The given keys that no part of the run reads, each with the parts that would.
 
     A key that has the value that it would have anyway says nothing, and is not among them.
@@ -349,7 +349,7 @@ def unread(values: Values, given: Iterable[str]) -> dict[str, list[Part]]:
     return found
 
 
-def refusal(name: str, values: Values, parts: Iterable[Part]) -> str:
+def refusal(name: str, values: Values, parts: Iterable[KeyGroup]) -> str:
     """What to tell a person who gave a key that nothing of a method reads."""
     return unread_message(name, f"method {values['method']}", [part.what for part in parts])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dudi.distill.batch import Judged, MicroBatch, Part, Scored, parts_of
+from dudi.distill.batch import BatchPart, Judged, MicroBatch, Scored, parts_of
 from dudi.distill.by_language import loss_table, owners
 from dudi.distill.metrics import Masses, Watch, agreement
 from dudi.distill.served import ServedTeacher
@@ -60,7 +60,7 @@ def losses_of(
 
     def scored(student: PreTrainedModel, head: Head) -> dict[str, Any]:
         rows = student_rows(student, batch, reference)
-        parts, events = [Part(batch, signals, "" if "" in judged else None)], run.setup.events
+        parts, events = [BatchPart(batch, signals, "" if "" in judged else None)], run.setup.events
         if teachers.several:
             parts = parts_of(batch, signals, args.on_policy_kind)
         found: dict[str, Any] = {}
@@ -122,7 +122,7 @@ def _beside(head: Head | None, other: Head) -> Head | None:
 
 
 def _rows_of(
-    part: Part, everything: Mapping[Kind, Rows], states: Mapping[Kind, Tensor] | Mapping[Kind, TopTokens]
+    part: BatchPart, everything: Mapping[Kind, Rows], states: Mapping[Kind, Tensor] | Mapping[Kind, TopTokens]
 ) -> dict[Kind, Rows]:
     """The student's rows of one teacher's sequences, with what the teacher gave for them."""
     rows: dict[Kind, Rows] = {}

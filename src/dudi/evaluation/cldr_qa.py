@@ -15,12 +15,12 @@ from dudi.data.cldr.speaker import LANGUAGES
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Trained, Wanted
 from dudi.evaluation.generate import Decoding
-from dudi.evaluation.questions import Item, Questions
+from dudi.evaluation.questions import ChosenQuestions, Item
 
 MAX_NEW_TOKENS = 64
 
 
-def choose(name: str, wanted: Wanted) -> Questions:
+def choose(name: str, wanted: Wanted) -> ChosenQuestions:
     """The questions that are wanted.
 
     Languages and tasks that nobody names are those that the student was trained in, and so are the splits; of a model
@@ -48,7 +48,7 @@ def choose(name: str, wanted: Wanted) -> Questions:
         raise ConfigError(f"{NAME}: no question is left in the {part} part; name other tasks or languages")
     longest = MAX_NEW_TOKENS if wanted.max_new_tokens is None else wanted.max_new_tokens
     decoding = Decoding(longest, wanted.temperature, wanted.top_p, wanted.top_k)
-    return Questions(items_of(found), described(found, part), decoding, list(LANGUAGES), wanted.batch_size)
+    return ChosenQuestions(items_of(found), described(found, part), decoding, list(LANGUAGES), wanted.batch_size)
 
 
 def _check_run(trained: Trained, tasks: Sequence[str] | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dudi.evaluation.records import Run
+from dudi.evaluation.records import SeedScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,7 +77,7 @@ class Outcome:
         about: Further facts, such as what `guessing` reaches.
     """
 
-    runs: tuple[Run, ...]
+    runs: tuple[SeedScores, ...]
     answers: list[dict[str, Any]]
     about: Mapping[str, Any]
 

@@ -26,7 +26,7 @@ Ids = Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Question:
+class LikelihoodQuestion:
     """A context and its continuations.
 
     Attributes:
@@ -58,7 +58,7 @@ class Cost:
 
 @torch.no_grad()
 def costs(
-    model: PreTrainedModel, questions: Sequence[Question], done: Callable[[int], None] = lambda count: None
+    model: PreTrainedModel, questions: Sequence[LikelihoodQuestion], done: Callable[[int], None] = lambda count: None
 ) -> list[list[Cost]]:
     """The cost of every continuation.
 
@@ -94,7 +94,7 @@ def costs(
     return [found[place] for place in range(len(questions))]
 
 
-def _batches(questions: Sequence[Question], device: torch.device) -> list[list[int]]:
+def _batches(questions: Sequence[LikelihoodQuestion], device: torch.device) -> list[list[int]]:
     """Places of questions of similar length and as many continuations, longest first."""
     room = POSITIONS_CPU if device.type == "cpu" else POSITIONS
     order = sorted(range(len(questions)), key=lambda at: (-len(questions[at].continuations), -questions[at].longest))
@@ -115,7 +115,7 @@ def _batches(questions: Sequence[Question], device: torch.device) -> list[list[i
     return batches
 
 
-def _can_share(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -> bool:
+def _can_share(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQuestion]) -> bool:
     """Whether the cache gives what reading everything anew gives, on the longest question that would use it."""
     candidates = [one for one in questions if len(one.continuations) > 1 and max(map(len, one.continuations)) > 1]
     if not candidates:
@@ -130,14 +130,14 @@ def _can_share(model: PreTrainedModel, head: Head, questions: Sequence[Question]
     return all(abs(one.nats - other.nats) <= bound * max(1.0, other.nats / 10) for one, other in pairs)
 
 
-def _whole(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -> list[list[Cost]]:
+def _whole(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQuestion]) -> list[list[Cost]]:
     """Each continuation with its context."""
     pairs = [(one.context, continuation) for one in questions for continuation in one.continuations]
     states = completion_states(model, pairs)
     return _costs(head, states, questions)
 
 
-def _shared(model: PreTrainedModel, head: Head, questions: Sequence[Question]) -> list[list[Cost]]:
+def _shared(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQuestion]) -> list[list[Cost]]:
     """Contexts once, padded on the left; then all continuations, padded on the right; as many of each question."""
     device, width = model.device, max(len(one.context) for one in questions)
     many = len(questions[0].continuations)
@@ -180,7 +180,7 @@ def _later(
     return states
 
 
-def _costs(head: Head, states: Tensor, questions: Sequence[Question]) -> list[list[Cost]]:
+def _costs(head: Head, states: Tensor, questions: Sequence[LikelihoodQuestion]) -> list[list[Cost]]:
     """From states, row by row behind each other, to the costs of each question; the softmax is in fp32."""
     texts = [continuation for one in questions for continuation in one.continuations]
     labels = torch.tensor([token for text in texts for token in text], device=states.device)

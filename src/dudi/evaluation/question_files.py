@@ -19,7 +19,7 @@ from dudi.data.sources import RowIds, reject
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.entry import Wanted
 from dudi.evaluation.generate import Decoding
-from dudi.evaluation.questions import Item, Questions
+from dudi.evaluation.questions import ChosenQuestions, Item
 from dudi.languages.registry import load_languages
 
 PROMPTS = ("prompt", "question")
@@ -29,7 +29,7 @@ MAX_LABEL = 100
 MAX_NEW_TOKENS = 256
 
 
-def choose(name: str, wanted: Wanted) -> Questions:
+def choose(name: str, wanted: Wanted) -> ChosenQuestions:
     """The questions of a file, or some of them.
 
     Args:
@@ -62,7 +62,7 @@ def choose(name: str, wanted: Wanted) -> Questions:
     }
     longest = MAX_NEW_TOKENS if wanted.max_new_tokens is None else wanted.max_new_tokens
     decoding = Decoding(longest, wanted.temperature, wanted.top_p, wanted.top_k)
-    return Questions(kept, how, decoding, sorted(load_languages()), wanted.batch_size, total, rejections)
+    return ChosenQuestions(kept, how, decoding, sorted(load_languages()), wanted.batch_size, total, rejections)
 
 
 def chosen(

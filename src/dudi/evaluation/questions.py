@@ -14,7 +14,7 @@ from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
 from dudi.evaluation.entry import Outcome, Preview
 from dudi.evaluation.generate import Decoding, Generated, generate, reference_bits
-from dudi.evaluation.records import Run
+from dudi.evaluation.records import SeedScores
 from dudi.evaluation.scores import chrf, exact_match, in_language, repetition, token_f1
 from dudi.evaluation.summary import Answered, floor, scores, tabulate
 from dudi.languages.registry import LANGUAGES
@@ -122,7 +122,7 @@ def judge(item: Item, written: Generated, bits: float, candidates: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Questions:
+class ChosenQuestions:
     """Chosen questions, ready for any model: `dudi.evaluation.entry.Asked`.
 
     Attributes:
@@ -185,7 +185,7 @@ class Questions:
     ) -> Outcome:
         """Ask everything once for each seed, seeds ascending; what references cost is found out once."""
         self.check_seeds(seeds)
-        runs: list[Run] = []
+        runs: list[SeedScores] = []
         every: list[Answered] = []
         bits: dict[str, float] | None = None
         for seed in sorted(seeds):
@@ -201,7 +201,7 @@ class Questions:
                 done=done,
             )
             bits = {one.id: one.bits for one in answered}
-            runs.append(Run(seed, tabulate(answered, scores)))
+            runs.append(SeedScores(seed, tabulate(answered, scores)))
             every += answered
         about: dict[str, Any] = {"rejected": dict(self.rejections.counts)} if len(self.rejections) else {}
         if all(item.guess is not None for item in self.items):

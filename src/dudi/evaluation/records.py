@@ -26,7 +26,7 @@ FLOOR, STUDENT = "floor", "student"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Run:
+class SeedScores:
     """The scores of one seed.
 
     Attributes:
@@ -60,7 +60,7 @@ class Evaluation:
     name: str
     model: str
     benchmark: Mapping[str, Any]
-    runs: tuple[Run, ...]
+    runs: tuple[SeedScores, ...]
     about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     subject: str = ""
     answers: tuple[Path, str] | None = dataclasses.field(default=None, compare=False)
@@ -106,7 +106,9 @@ class Evaluation:
         scores = self.about.get("guessing")
         if not isinstance(scores, Mapping):
             return None
-        return Evaluation(FLOOR, "", self.benchmark, tuple(Run(run.seed, scores) for run in self.runs), {}, FLOOR)
+        return Evaluation(
+            FLOOR, "", self.benchmark, tuple(SeedScores(run.seed, scores) for run in self.runs), {}, FLOOR
+        )
 
 
 def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
@@ -209,7 +211,7 @@ def read_evaluations(file: Path) -> list[Evaluation]:
 def _evaluation(content: Any, file: Path) -> Evaluation:
     """One evaluation whose parts are of the kinds that they should be."""
     try:
-        runs = tuple(sorted((Run(**run) for run in content["runs"]), key=lambda run: run.seed))
+        runs = tuple(sorted((SeedScores(**run) for run in content["runs"]), key=lambda run: run.seed))
         names = [content["name"], content["model"], content.get("subject", "")]
         answers = (file.with_name(ANSWERS), str(names[2] or names[0]))
         one = Evaluation(names[0], names[1], content["benchmark"], runs, content.get("about", {}), names[2], answers)

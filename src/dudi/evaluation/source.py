@@ -36,7 +36,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """Where a model comes from.
 
     Attributes:
@@ -184,7 +184,7 @@ def base_of(model: str) -> str | None:
     return str(base or model)
 
 
-def source_of(model: str, **options: Any) -> Source:
+def source_of(model: str, **options: Any) -> ModelSource:
     """Where the model of a command line comes from: a run folder stands for the model in it.
 
     What a run keeps, such as a checkpoint, is asked as the run is and called after it.
@@ -192,14 +192,14 @@ def source_of(model: str, **options: Any) -> Source:
     Args:
         model: A folder, a hub name, `package:NAME`, or the folder of a finished run; each of the first three may end
             with the name of a GGUF file in it.
-        options: Further fields of `Source`.
+        options: Further fields of `ModelSource`.
 
     Raises:
         ConfigError: a run that has no final model, a folder of checkpoints, or a recipe that cannot be read.
     """
     if model.lower().endswith(GGUF):
         place, _, file = model.rpartition("/")
-        return Source(place or ".", Path(file).stem, gguf_file=file, **options)
+        return ModelSource(place or ".", Path(file).stem, gguf_file=file, **options)
     folder = Path(model)
     above = _run_above(folder) if folder.is_dir() else None
     if above is not None and folder.name == "checkpoints":
@@ -207,15 +207,15 @@ def source_of(model: str, **options: Any) -> Source:
     if above is not None:
         inside = folder.resolve().relative_to(above).parts
         name = "-".join([above.name, *(part for part in inside if part not in _FOLDERS)])
-        return Source(model, name, **_as_trained(above), **options)
+        return ModelSource(model, name, **_as_trained(above), **options)
     if not (folder / RECIPE).is_file():
         parts = [part for part in (folder.resolve().parts if folder.is_dir() else model.split("/")) if part]
         name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
-        return Source(model, name.removeprefix("package:"), **options)
+        return ModelSource(model, name.removeprefix("package:"), **options)
     if not (folder / "model" / "config.json").is_file():
         or_one = _naming_one(folder / "checkpoints")
         raise ConfigError(f"{model}: the run has no final model yet; finish it with `dudi train`, or {or_one}")
-    return Source(str(folder / "model"), folder.resolve().name, **_as_trained(folder), **options)
+    return ModelSource(str(folder / "model"), folder.resolve().name, **_as_trained(folder), **options)
 
 
 def _naming_one(checkpoints: Path) -> str:

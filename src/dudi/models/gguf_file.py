@@ -42,7 +42,7 @@ GEMMA_PERIOD = 6
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Written:
+class GgufContent:
     """What a file holds.
 
     Attributes:
@@ -54,7 +54,7 @@ class Written:
     unquantised: list[str]
 
 
-def write_gguf(model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: str, path: Path) -> Written:
+def write_gguf(model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: str, path: Path) -> GgufContent:
     """Write the file, whole or not at all; one tensor is held beside the model.
 
     Args:
@@ -92,7 +92,7 @@ def write_gguf(model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: 
             writer.write_tensor_data(_stored(old, _as_llama_cpp_has_it(config, old, tensor), kinds[new]))
         writer.close()
     unquantised = [new for new, found in kinds.items() if found != Kind[kind] and tensors[new][1].ndim > 1]
-    return Written(len(tensors), unquantised)
+    return GgufContent(len(tensors), unquantised)
 
 
 def check_architecture(model: PreTrainedModel) -> None:

@@ -70,7 +70,7 @@ class Tile:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Side:
+class _SideTokens:
     """One side of all completions, one after the other, with its covers in the order of their borders."""
 
     rows: np.ndarray
@@ -80,7 +80,7 @@ class _Side:
     first_cover: np.ndarray
 
     @classmethod
-    def of(cls, tracks: Sequence[Track], ids: Sequence[Tokens]) -> _Side:
+    def of(cls, tracks: Sequence[Track], ids: Sequence[Tokens]) -> _SideTokens:
         """Number the rows and borders of completions one after the other."""
         rows = np.cumsum([0, *(track.length for track in tracks)])
         borders = np.cumsum([0, *(len(track.rows) for track in tracks)])
@@ -126,8 +126,8 @@ class EventBatch:
     def __init__(
         self, alignments: Sequence[Alignment], student_ids: Sequence[Tokens], teacher_ids: Sequence[Tokens]
     ) -> None:
-        self._student = _Side.of([alignment.student for alignment in alignments], student_ids)
-        self._teacher = _Side.of([alignment.teacher for alignment in alignments], teacher_ids)
+        self._student = _SideTokens.of([alignment.student for alignment in alignments], student_ids)
+        self._teacher = _SideTokens.of([alignment.teacher for alignment in alignments], teacher_ids)
         before = np.cumsum([0, *(len(alignment.used) for alignment in alignments)])
         ends = [np.where(a.ends < 0, -1, a.ends + first) for a, first in zip(alignments, before, strict=False)]
         self._borders = np.flatnonzero(np.concatenate([a.used for a in alignments]))
@@ -170,7 +170,7 @@ class EventBatch:
 
 
 def _rows_of(
-    side: _Side, borders: np.ndarray, ends: np.ndarray, needed: set[int], device: torch.device | str
+    side: _SideTokens, borders: np.ndarray, ends: np.ndarray, needed: set[int], device: torch.device | str
 ) -> TileRows:
     inside = side.inside[borders]
     own = side.rows[borders]

@@ -109,7 +109,7 @@ class _CellLogProbs(torch.autograd.Function):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Part:
+class _InnerEvents:
     """What is known of some events inside a token: U of them, at I places.
 
     Attributes:
@@ -124,7 +124,7 @@ class _Part:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Judged:
+class _SideView:
     """One side's view of P places.
 
     Attributes:
@@ -134,11 +134,11 @@ class _Judged:
     """
 
     cells: Tensor
-    part: _Part
+    part: _InnerEvents
     chunks: Tensor
 
 
-def _judge(logits: Tensor, side: TileRows, tile: Tile, cells: Cells) -> _Judged:
+def _judge(logits: Tensor, side: TileRows, tile: Tile, cells: Cells) -> _SideView:
     """Logits (V, R) -> log-probabilities of what follows the same bytes."""
     count, split = len(tile.places), len(tile.split)
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -147,7 +147,7 @@ def _judge(logits: Tensor, side: TileRows, tile: Tile, cells: Cells) -> _Judged:
     realised = log_probs.gather(0, side.labels.unsqueeze(0)).squeeze(0)[side.order].double()
     path = torch.cat([realised.new_zeros(1), realised.cumsum(0)])
     chunks = path[side.ends] - path[side.starts[tile.split]]
-    part = _Part(side.insides[:0], side.insides[:0], realised[:0])
+    part = _InnerEvents(side.insides[:0], side.insides[:0], realised[:0])
     if len(side.owners):
         at = torch.cat([side.starts, side.ends])
         beside = path[side.cover_starts] - path[at][side.owners] + log_probs[side.tokens, side.columns].double()
@@ -157,7 +157,7 @@ def _judge(logits: Tensor, side: TileRows, tile: Tile, cells: Cells) -> _Judged:
         chunks = chunks + total[count:] - total[:count][tile.split]
         events = _add_covers(events, beside - total[side.owners], total, side, count)
         part = _known_part(beside - total[side.owners], side, tile, cells.count)
-    return _Judged(_merge(events, side, tile) if tile.merged else events, part, chunks)
+    return _SideView(_merge(events, side, tile) if tile.merged else events, part, chunks)
 
 
 def _logsumexp_by(values: Tensor, owners: Tensor, beside: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ def _add_covers(events: Tensor, values: Tensor, total: Tensor, side: TileRows, c
     return events.index_put(place, torch.logaddexp(events[place], added.to(events.dtype)))
 
 
-def _known_part(values: Tensor, side: TileRows, tile: Tile, count: int) -> _Part:
+def _known_part(values: Tensor, side: TileRows, tile: Tile, count: int) -> _InnerEvents:
     """What longer tokens tell inside a token. Some mass is always left unknown: `UNKNOWN` at least."""
     number = torch.full((len(tile.places) + len(tile.split),), -1, dtype=torch.int64, device=values.device)
     number[side.insides] = torch.arange(len(side.insides), device=values.device)
@@ -199,7 +199,7 @@ def _known_part(values: Tensor, side: TileRows, tile: Tile, count: int) -> _Part
     cells, places, log_probs = _by_pair(cells, number[owners], values[chosen], count)
     known = values.new_zeros(len(side.insides)).index_add(0, places, log_probs.exp())
     scale = (math.log1p(-UNKNOWN) - known.clamp_min(math.exp(EMPTY)).log()).clamp_max(0.0)
-    return _Part(cells, places, log_probs + scale[places])
+    return _InnerEvents(cells, places, log_probs + scale[places])
 
 
 def _merge(events: Tensor, side: TileRows, tile: Tile) -> Tensor:
@@ -214,7 +214,7 @@ def _merge(events: Tensor, side: TileRows, tile: Tile) -> Tensor:
     return events.index_copy(1, merged, chosen)
 
 
-def _complete(part: _Part, other: Tensor) -> Tensor:
+def _complete(part: _InnerEvents, other: Tensor) -> Tensor:
     """The distribution that holds a known part and is nearest to another one.
 
     Of all distributions that are nowhere below the part, max(part, share * other) has the least divergence of any of
@@ -275,7 +275,7 @@ def _divergence(student: Tensor, teacher: Tensor, distance: Distance, unwritable
     return others + torch.where(unheld, torch.special.entr(rest), last)
 
 
-def _two_events(judged: _Judged, tile: Tile, side: TileRows) -> Tensor:
+def _two_events(judged: _SideView, tile: Tile, side: TileRows) -> Tensor:
     """(2, S) log-probabilities that the bytes go on as the chunk does, and that they do not, given its first event."""
     columns = torch.searchsorted(side.borders, tile.split)
     event = judged.cells[tile.first_cell[tile.split], columns]
@@ -284,7 +284,7 @@ def _two_events(judged: _Judged, tile: Tile, side: TileRows) -> Tensor:
 
 
 def _place_divergence(
-    student: _Judged, teacher: _Judged, tile: Tile, distance: Distance, unwritable: int | None
+    student: _SideView, teacher: _SideView, tile: Tile, distance: Distance, unwritable: int | None
 ) -> Tensor:
     """(P,) in nats."""
     if not len(tile.student.owners) + len(tile.teacher.owners) + len(tile.split):

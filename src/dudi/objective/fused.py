@@ -176,7 +176,7 @@ def _block_rows(device: torch.device, vocabulary: int, tile: int) -> int:
     return max(1, CPU_BLOCK // vocabulary) if device.type == "cpu" else tile
 
 
-class _Head:
+class _TiledHead:
     """One head during a call; its products are made in their own precision, whatever that of the weights."""
 
     def __init__(
@@ -232,7 +232,9 @@ class _Head:
 class _Gradient:
     """The gradient of a student's head, gathered tile by tile."""
 
-    def __init__(self, head: _Head, shape: torch.Size, needs: Sequence[bool], gathered: Gathered | None = None) -> None:
+    def __init__(
+        self, head: _TiledHead, shape: torch.Size, needs: Sequence[bool], gathered: Gathered | None = None
+    ) -> None:
         wants_hidden, wants_weight, wants_bias = needs
         device, rows = head.hidden.device, head.hidden.shape[0]
         self.head, self.gathered = head, gathered if wants_weight else None
@@ -278,8 +280,8 @@ class _WeightedDivergence(torch.autograd.Function):
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
         precision = precision_of(hidden)
         with torch.autocast(hidden.device.type, enabled=False):
-            student = _Head(precision, hidden, weight, bias, what.student_scale)
-            teacher = _Head(precision, teacher_hidden, teacher_weight, teacher_bias, what.teacher_scale)
+            student = _TiledHead(precision, hidden, weight, bias, what.student_scale)
+            teacher = _TiledHead(precision, teacher_hidden, teacher_weight, teacher_bias, what.teacher_scale)
             gradient = _Gradient(student, weight.shape, needs, gathered)
             factor = row_weights.to(student.result)
             ours_room, theirs_room = student.table(student.rows), teacher.table(student.rows)
@@ -327,7 +329,7 @@ class WeightedTopDivergence(torch.autograd.Function):
     ) -> Tensor:
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
         with torch.autocast(hidden.device.type, enabled=False):
-            student = _Head(precision_of(hidden), hidden, weight, bias, scale=1.0)
+            student = _TiledHead(precision_of(hidden), hidden, weight, bias, scale=1.0)
             gradient = _Gradient(student, weight.shape, needs, gathered)
             factor, room = row_weights.to(student.result), student.table(student.rows)
             total = torch.zeros((), dtype=student.result, device=hidden.device)
@@ -451,7 +453,7 @@ class _LabelLogProbs(torch.autograd.Function):
         count, vocabulary = hidden.shape[0], weight.shape[0]
         precision, held = precision_of(hidden), any(needs) and count * vocabulary < HELD_LOGITS
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head(precision, hidden, weight, bias, scale)
+            head = _TiledHead(precision, hidden, weight, bias, scale)
             table = head.table(count if held else head.rows)
             values = torch.empty(count, dtype=head.result, device=hidden.device)
             for rows in _slices(count, head.rows):
@@ -466,7 +468,7 @@ class _LabelLogProbs(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, labels, table = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _Head(ctx.precision, hidden, weight, bias, ctx.scale)
+            head = _TiledHead(ctx.precision, hidden, weight, bias, ctx.scale)
             gradient = _Gradient(head, weight.shape, ctx.needs, ctx.gathered)
             factor = upstream.to(head.result) * ctx.scale
             room = head.table(head.rows) if table is None else None
@@ -480,7 +482,7 @@ class _LabelLogProbs(torch.autograd.Function):
         return (*(None if g is None else g.to(d) for g, d in zip(found, dtypes, strict=True)), *(None,) * 4)
 
 
-def _log_probs(head: _Head, rows: slice, room: Tensor) -> Tensor:
+def _log_probs(head: _TiledHead, rows: slice, room: Tensor) -> Tensor:
     """(R, V) log-probabilities of all labels, written into the first rows of some room."""
     logits = head.logits(rows, room)
     scratch = head.table(_block_rows(logits.device, logits.shape[1], head.rows))

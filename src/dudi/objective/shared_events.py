@@ -127,7 +127,7 @@ class _Path:
         return max(0, bisect.bisect_right(self.starts, place) - 1)
 
 
-class _Vocabulary:
+class _CellVocabulary:
     """One side's tokens as cells."""
 
     def __init__(self, tokens: TokenBytes, specials: dict[int, str]) -> None:
@@ -173,7 +173,7 @@ class SharedEvents:
         ours, theirs = token_bytes(student, student_size, "student"), token_bytes(teacher, teacher_size, "teacher")
         stops = [_stops(student, student_stops), _stops(teacher, teacher_stops)]
         pairs = _paired_specials(ours, theirs, stops)
-        self._sides = {"student": _Vocabulary(ours, pairs[0]), "teacher": _Vocabulary(theirs, pairs[1])}
+        self._sides = {"student": _CellVocabulary(ours, pairs[0]), "teacher": _CellVocabulary(theirs, pairs[1])}
         spelled = [set(filter(None, side.tokens.spellings)) for side in self._sides.values()]
         self.cells = sorted(spelled[0] & spelled[1])
         self._numbers = {spelling: number for number, spelling in enumerate(self.cells)}

@@ -36,7 +36,7 @@ SECONDS_PER_LAYER = 0.6e-3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Stage:
+class StageEstimate:
     """Work before the method's own steps.
 
     Attributes:
@@ -76,7 +76,7 @@ class Plan:
     memory: Memory
     flops: Mapping[Phase, float]
     seconds: Mapping[Phase, float] | None
-    stages: tuple[Stage, ...]
+    stages: tuple[StageEstimate, ...]
     rows: int | None
     epochs: float | None
     steps: int | None
@@ -278,37 +278,37 @@ def _hours(plan: Plan, flops: float, tokens: int = 0, writer: Shape | None = Non
     return max(passes, written) / 3600
 
 
-def _answers_stage(args: DudiConfig, plan: Plan) -> Stage | None:
+def _answers_stage(args: DudiConfig, plan: Plan) -> StageEstimate | None:
     work, teacher = plan.work, plan.work.teacher
     if teacher is None or work.served or not (args.targets == "teacher" or args.cold_start == "teacher_sft"):
         return None
     name = "the teacher's answers (cached)"
     if plan.rows is None:
-        return Stage(name, 0.0, None)
+        return StageEstimate(name, 0.0, None)
     rows = plan.rows / work.processes
     flops = rows * decode_flops(teacher, work.lengths.prompt, work.lengths.rollout)
     tokens = math.ceil(rows / work.rollout_batch) * work.lengths.rollout
-    return Stage(name, flops, _hours(plan, flops, tokens, teacher))
+    return StageEstimate(name, flops, _hours(plan, flops, tokens, teacher))
 
 
-def _cold_start_stage(args: DudiConfig, plan: Plan) -> Stage | None:
+def _cold_start_stage(args: DudiConfig, plan: Plan) -> StageEstimate | None:
     if args.cold_start not in ("sft", "dft", "teacher_sft"):
         return None
     name = f"cold start, {args.cold_start} (cached)"
     stage = args.for_cold_start(str(args.output_dir))
     steps = steps_of(stage, plan.rows, plan.work.processes)
     if steps is None:
-        return Stage(name, 0.0, None)
+        return StageEstimate(name, 0.0, None)
     work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
     flops = workload.step_flops(work)
     total = sum(flops.values()) * steps
     if plan.gpu is None:
-        return Stage(name, total, None)
+        return StageEstimate(name, total, None)
     seconds = sum(_step_seconds(work, flops, plan.gpu, plan.utilisation).values())
-    return Stage(name, total, seconds * steps / 3600)
+    return StageEstimate(name, total, seconds * steps / 3600)
 
 
-def _probe_stage(args: DudiConfig, plan: Plan, probed: int | None) -> Stage | None:
+def _probe_stage(args: DudiConfig, plan: Plan, probed: int | None) -> StageEstimate | None:
     """Teacher and student answer held-out rows; with `teacher_route: auto` every teacher all of them."""
     work = plan.work
     if work.teacher is None or args.teacher_weight != "auto" or METHODS[args.method].teacher != "model":
@@ -325,7 +325,7 @@ def _probe_stage(args: DudiConfig, plan: Plan, probed: int | None) -> Stage | No
     tokens = math.ceil(rows / work.rollout_batch) * answer
     hours = [_hours(plan, one, tokens, shape) for shape, one in flops]
     whole = None if plan.gpu is None else sum(one for one in hours if one is not None)
-    return Stage(name, sum(one for _, one in flops), whole)
+    return StageEstimate(name, sum(one for _, one in flops), whole)
 
 
 def most_probed(args: DudiConfig, rows: int | None) -> int:
@@ -334,15 +334,15 @@ def most_probed(args: DudiConfig, rows: int | None) -> int:
     return asked if rows is None else min(asked, rows // 2)
 
 
-def _states_stage(plan: Plan) -> Stage | None:
+def _states_stage(plan: Plan) -> StageEstimate | None:
     """The teacher's pass over the targets, where its states are kept."""
     if not plan.work.keeps_states or plan.work.teacher is None:
         return None
     name = "the teacher's states on the targets (kept)"
     if plan.rows is None:
-        return Stage(name, 0.0, None)
+        return StageEstimate(name, 0.0, None)
     flops = workload.target_states_flops(plan.work) * plan.rows / plan.work.processes
-    return Stage(name, flops, _hours(plan, flops))
+    return StageEstimate(name, flops, _hours(plan, flops))
 
 
 def _disk_notes(plan: Plan) -> list[str]:
@@ -362,17 +362,17 @@ def _disk_notes(plan: Plan) -> list[str]:
     ]
 
 
-def _reference_stage(plan: Plan) -> Stage | None:
+def _reference_stage(plan: Plan) -> StageEstimate | None:
     """Its log-probabilities of the rows' (x, y), which are kept for the run."""
     work = plan.work
     if not any("gold" in outcome.reference for outcome in work.outcomes):
         return None
     name = "the reference's pass over the ground truth"
     if plan.rows is None:
-        return Stage(name, 0.0, None)
+        return StageEstimate(name, 0.0, None)
     reads = (plan.steps or 0) * work.rows * work.accumulation * work.processes
     flops = workload.row_flops(work, work.student, "gold", "reference") * min(plan.rows, reads) / work.processes
-    return Stage(name, flops, _hours(plan, flops))
+    return StageEstimate(name, flops, _hours(plan, flops))
 
 
 def _length_notes(plan: Plan) -> list[str]:

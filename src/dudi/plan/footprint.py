@@ -15,7 +15,7 @@ from dudi.objective.losses import VOCABULARY_TILE
 from dudi.objective.signals import Kind
 from dudi.plan import costs
 from dudi.plan.costs import FP32
-from dudi.plan.workload import Outcome, Phase, Workload, completion_length, prompt_length
+from dudi.plan.workload import Phase, StepKind, Workload, completion_length, prompt_length
 
 CONTEXT = 2**30
 LIBRARIES = 900_000_000
@@ -143,14 +143,14 @@ def _scoring(work: Workload) -> int:
     return max(passes)
 
 
-def _activations(work: Workload, outcome: Outcome) -> int:
+def _activations(work: Workload, outcome: StepKind) -> int:
     tokens = _padded(work, outcome.student, "student")
     held = costs.activation_bytes(work.student, tokens, mixed=work.mixed, checkpointing=work.checkpointing)
     copied = work.mixed and work.frozen_element == FP32
     return held + (work.element * work.student.linear if copied else 0)
 
 
-def _head(work: Workload, outcome: Outcome) -> int:
+def _head(work: Workload, outcome: StepKind) -> int:
     """The head's widest moment in one micro-batch.
 
     Held dense, a divergence keeps 8 tables of (rows, vocabulary) in fp32 at the peak of its backward pass (JSD 12) and
@@ -172,7 +172,7 @@ def _head(work: Workload, outcome: Outcome) -> int:
     return FP32 * (copies * sum(dense) * vocabulary + tiles) + gradient
 
 
-def _fused_head(work: Workload, outcome: Outcome) -> int:
+def _fused_head(work: Workload, outcome: StepKind) -> int:
     """As `_head`: in one process the gradient is where it stays, from the first divergence's forward pass on.
 
     Among several each divergence keeps one of its own until its backward pass. Log-probabilities keep their logits if

@@ -45,7 +45,7 @@ def longest(args: DudiConfig) -> Lengths:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class StepKind:
     """One way a step can go: `mixing: sample` draws which token signal runs."""
 
     probability: float
@@ -92,7 +92,7 @@ class Workload:
 
     student: Shape
     teacher: Shape | None
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[StepKind, ...]
     lengths: Lengths
     verbalized: bool
     rows: int
@@ -135,7 +135,7 @@ class Workload:
         return self.rows * self.accumulation * max(written(outcome.student) for outcome in self.outcomes)
 
 
-def outcomes_of(args: DudiConfig) -> tuple[Outcome, ...]:
+def outcomes_of(args: DudiConfig) -> tuple[StepKind, ...]:
     """What an optimizer step of this config can be."""
     signals = build_signals(args)
     if args.mixing != "sample" or not {"off_policy", "on_policy"} <= signals.keys():
@@ -146,7 +146,7 @@ def outcomes_of(args: DudiConfig) -> tuple[Outcome, ...]:
     return _outcome(1.0 - probability, off_policy), _outcome(probability, on_policy)
 
 
-def _outcome(probability: float, signals: Iterable[Signal]) -> Outcome:
+def _outcome(probability: float, signals: Iterable[Signal]) -> StepKind:
     student: set[Kind] = set()
     teacher: set[Kind] = set()
     reference: set[Kind] = set()
@@ -154,7 +154,7 @@ def _outcome(probability: float, signals: Iterable[Signal]) -> Outcome:
         student.update(signal.reads)
         teacher.update(signal.teacher_reads)
         reference.update(signal.reference_reads)
-    return Outcome(probability, frozenset(student), frozenset(teacher), frozenset(reference), divergence=bool(teacher))
+    return StepKind(probability, frozenset(student), frozenset(teacher), frozenset(reference), divergence=bool(teacher))
 
 
 def written(kinds: Iterable[Kind]) -> int:
@@ -185,7 +185,7 @@ def step_flops(work: Workload) -> dict[Phase, float]:
     return total
 
 
-def _outcome_flops(work: Workload, outcome: Outcome) -> Mapping[Phase, float]:
+def _outcome_flops(work: Workload, outcome: StepKind) -> Mapping[Phase, float]:
     student = work.student
     prompts = (prompt_length(work, kind, "rollout") for kind in outcome.student if kind != "gold")
     rollout = sum(decode_flops(student, prompt, work.lengths.rollout) for prompt in prompts)

@@ -17,7 +17,7 @@ from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import SEAHELM, check_name, choose, find
 from dudi.evaluation.entry import Asked, Preview
 from dudi.evaluation.evaluate import Subject, evaluate
-from dudi.evaluation.records import ANSWERS, FILE, Evaluation, Run, keep_evaluations, place_of, read_evaluations
+from dudi.evaluation.records import ANSWERS, FILE, Evaluation, SeedScores, keep_evaluations, place_of, read_evaluations
 from dudi.evaluation.tables import evaluation_tables
 from dudi.files import json_text
 from dudi.program.eval_options import FOLDER, benchmarks_of, check_numbers, seeds_of, source_of, unread, wanted_of
@@ -66,7 +66,7 @@ def run(given: argparse.Namespace) -> int:
         asked.check_seeds(seeds)
         everything.append(asked)
         planned = Evaluation(
-            source.name, subject.model, asked.benchmark, tuple(Run(seed, {}) for seed in seeds), subject.about
+            source.name, subject.model, asked.benchmark, tuple(SeedScores(seed, {}) for seed in seeds), subject.about
         )
         if place_of(planned) in shown:
             raise ConfigError(f"--benchmark {name}: two of them are called '{place_of(planned)[0]}'; rename a file")

@@ -17,7 +17,7 @@ from dudi.program.lm_eval import AUTO, batch_size, check_batch_size, lm_eval_arg
 from dudi.program.seahelm_options import seahelm_arguments
 
 if TYPE_CHECKING:
-    from dudi.evaluation.source import Source
+    from dudi.evaluation.source import ModelSource
 
 FOLDER = Path("evals")
 
@@ -140,7 +140,7 @@ def _batch_size(given: argparse.Namespace) -> int:
     return min(size, most or size)
 
 
-def source_of(given: argparse.Namespace) -> Source:
+def source_of(given: argparse.Namespace) -> ModelSource:
     """The model, with the options that say how it is loaded.
 
     Raises:

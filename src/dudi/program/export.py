@@ -13,7 +13,7 @@ from dudi.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from dudi.evaluation.source import Source
+    from dudi.evaluation.source import ModelSource
 
 KINDS = ("Q8_0", "F16", "BF16", "F32")
 
@@ -94,7 +94,7 @@ def _ends(model: PreTrainedModel, chat: Any) -> list[int]:
     return list(dict.fromkeys([*chat.stop_ids, *more]))
 
 
-def whole_model(source: Source) -> PreTrainedModel:
+def whole_model(source: ModelSource) -> PreTrainedModel:
     """The model in the precision that it is stored in; an adapter is merged into its base, in fp32.
 
     Raises:

@@ -53,7 +53,7 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError(f"two systems are called '{min(twice)}'; call one NAME=RUN")
     if given.card:
         check_cards(contestants, given.translate)
-    asked = _Asked(given)
+    asked = _Asking(given)
     for system in contestants:
         asked.measure(system)
     whole = systems.read_measured(asked.output, asked.benchmark)
@@ -111,7 +111,7 @@ def system_of(word: str, translate: str | None) -> System:
     return System(own if name.strip() or translate is None else f"{own}, translated", tuple(runs))
 
 
-class _Asked:
+class _Asking:
     """The rows of one call, read once for each task, and translated once.
 
     Args:

@@ -71,7 +71,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
     from dudi.data.locate import note_of
     from dudi.stacking import stored
     from dudi.stacking.reading import bitext_rows, parallel_rows
-    from dudi.stacking.stages import STAGES, Job
+    from dudi.stacking.stages import STAGES, StageJob
 
     rows, eval_rows, data = _read(config, folder)
     parallel, bitext = (parallel_rows(config), bitext_rows(config)) if config.stage == "align" else ([], [])
@@ -86,7 +86,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         if note := note_of(str(config.data.train), config.data.split):
             say(f"note: {note}")
         go_on(folder, start, resume)
-    made = STAGES[config.stage](Job(config, args, rows, eval_rows, parallel, start, bitext))
+    made = STAGES[config.stage](StageJob(config, args, rows, eval_rows, parallel, start, bitext))
     if first:
         stored.save_model(
             folder / stored.MODEL,

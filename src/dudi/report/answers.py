@@ -67,7 +67,7 @@ class Card:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answers:
+class AnswersSection:
     """The section of the page.
 
     Attributes:
@@ -91,7 +91,7 @@ class Answers:
     turned: int = QUOTA[LEARNED]
 
 
-def choose(groups: Sequence[Group]) -> Answers | None:
+def choose(groups: Sequence[Group]) -> AnswersSection | None:
     """The section; None when nobody recorded answers of a student before and after."""
     sources = []
     for group in groups:
@@ -116,7 +116,7 @@ def choose(groups: Sequence[Group]) -> Answers | None:
     chosen: list[Card] = []
     for code in languages:
         chosen += _of_language([card for card in cards if card.language == code])
-    return Answers(
+    return AnswersSection(
         cards=tuple(chosen),
         languages=tuple(languages),
         first="en" if "en" in languages else languages[0],

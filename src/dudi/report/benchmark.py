@@ -20,7 +20,7 @@ _FURTHER = ("all", "in language", "chrF", "bits per byte")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Benchmark:
+class QuestionsSection:
     """The section of the page.
 
     Attributes:
@@ -60,7 +60,7 @@ class Benchmark:
     note: str = ""
 
 
-def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
+def benchmark_sections(groups: Sequence[Group]) -> list[QuestionsSection]:
     """A section for each benchmark; nothing when no run has a result and no recipe asks for one."""
     runs = [run for group in groups for run in group.runs]
     missing = tuple(run.name for run in runs if result_of(run) is None and run.value("benchmark"))
@@ -71,13 +71,13 @@ def benchmark_sections(groups: Sequence[Group]) -> list[Benchmark]:
         if known:
             section = _single(known[0]) if len(runs) == 1 else _several(groups, known, name)
             sections.append(dataclasses.replace(section, name=name if len(names) > 1 else "", missing=missing))
-    return sections or ([Benchmark(missing=missing)] if missing else [])
+    return sections or ([QuestionsSection(missing=missing)] if missing else [])
 
 
-def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> Benchmark:
+def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> QuestionsSection:
     first = known[0]
     details = accuracy.details(first.evaluations[STUDENT]) if accuracy.has_accuracy(first) else described(first.how)
-    section, found = Benchmark(meanings=meanings(known), details=details), compared(groups, name)
+    section, found = QuestionsSection(meanings=meanings(known), details=details), compared(groups, name)
     if found is None:
         return section
     return dataclasses.replace(
@@ -120,12 +120,12 @@ def _splits(result: Result) -> list[str]:
     return splits_of(*result.evaluations.values())
 
 
-def _single(result: Result) -> Benchmark:
+def _single(result: Result) -> QuestionsSection:
     if result.has_cells:
         by_task, by_language = tasks_grid(result.evaluations), languages_grid(result.evaluations)
         lines = (*by_task.lines, *by_language.lines)
         has_errors = any("±" in entry.text for line in lines for entry in line.entries)
-        return Benchmark(
+        return QuestionsSection(
             words=in_words(result),
             by_split=by_task,
             by_language=by_language,
@@ -136,7 +136,7 @@ def _single(result: Result) -> Benchmark:
             note="Tasks of lm-evaluation-harness; bits per byte and perplexities: less is better.",
         )
     if accuracy.has_accuracy(result):
-        return Benchmark(
+        return QuestionsSection(
             words=accuracy.accuracy_in_words(result),
             by_split=accuracy.split_grid(result, _splits(result)),
             by_language=accuracy.language_grid(result),
@@ -154,7 +154,7 @@ def _single(result: Result) -> Benchmark:
     for code in result.languages:
         shares = {mark: result.value("exact_match", who, "by_language", code) for mark, who in shown.items()}
         rows.append(DotRow(language_name(code), {mark: share and 100 * share for mark, share in shares.items()}))
-    return Benchmark(
+    return QuestionsSection(
         words=in_words(result),
         by_split=split_table(result),
         meanings=meanings([result]),

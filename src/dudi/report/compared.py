@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dudi.errors import DudiError
 from dudi.evaluation.metrics import METRICS, STANDARD_ERROR
-from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, Run
+from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, SeedScores
 from dudi.evaluation.tables import CELLS, main_metric
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.groups import Group
@@ -88,7 +88,7 @@ def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | No
     results = _by_seed(group, benchmark)
     if not results:
         return None
-    runs = tuple(Run(seed, _finite(result.scores(STUDENT))) for seed, result in results.items())
+    runs = tuple(SeedScores(seed, _finite(result.scores(STUDENT))) for seed, result in results.items())
     first = next(iter(results.values()))
     about = {key: value for key, value in first.evaluations[STUDENT].about.items() if key == "better"}
     return Evaluation(group.label, str(first.run.path), first.how, runs, about)
@@ -229,7 +229,9 @@ def _references(groups: Sequence[Group], taken: set[str], benchmark: str | None)
         seen: set[str] = set()
         for group in groups:
             results = _by_seed(group, benchmark)
-            scores = [Run(seed, own) for seed, result in results.items() if (own := _finite(result.scores(subject)))]
+            scores = [
+                SeedScores(seed, own) for seed, result in results.items() if (own := _finite(result.scores(subject)))
+            ]
             kept = scores if subject == "cold_start" else scores[:1]
             text = json.dumps([run.scores for run in kept], sort_keys=True)
             if not kept or text in seen:

@@ -14,7 +14,7 @@ from dudi.evaluation.metrics import ACCURACY
 from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
 from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
 from dudi.report import accuracy
-from dudi.report.benchmark import Benchmark
+from dudi.report.benchmark import QuestionsSection
 from dudi.report.compared import side_by_side
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.html import render_html
@@ -60,7 +60,7 @@ class Page:
 
     title: str
     glance: Grid
-    benchmarks: tuple[Benchmark, ...]
+    benchmarks: tuple[QuestionsSection, ...]
     answers: Mapping[str, Sequence[Shown]]
     versions: tuple[tuple[str, str], ...]
 
@@ -138,7 +138,7 @@ def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
     return list(found.values())
 
 
-def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> Benchmark:
+def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> QuestionsSection:
     first = evaluations[0]
     classified = main_metric(first, "overall").name == ACCURACY
     asked = accuracy.details(first) if classified else described(first.benchmark)
@@ -152,10 +152,14 @@ def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str,
         cells: dict[str, Grid] = {}
         for one in evaluations:
             cells |= {f"{one.name}: {title}": made(True) for title, made in cells_grids(one).items()}
-        section = Benchmark(name, found.words, compared=found.tables, colours=own, chart=found.chart, tables=cells)
+        section = QuestionsSection(
+            name, found.words, compared=found.tables, colours=own, chart=found.chart, tables=cells
+        )
         return dataclasses.replace(section, details=details, meanings=meanings)
     grids = {title: made(True) for title, made in evaluation_grids(first).items()}
-    return Benchmark(name, tables=grids, chart=_chart(first, colours[first.name]), details=details, meanings=meanings)
+    return QuestionsSection(
+        name, tables=grids, chart=_chart(first, colours[first.name]), details=details, meanings=meanings
+    )
 
 
 def _chart(evaluation: Evaluation, colour: int) -> Dots | None:

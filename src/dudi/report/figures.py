@@ -49,7 +49,7 @@ class Figure:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Section:
+class FigureSection:
     """Figures under one heading.
 
     Attributes:
@@ -113,7 +113,7 @@ _OPTIMISER: _Metrics = (
 _method: Callable[[RunFolder], Records] = functools.partial(RunFolder.stage, cold=False)
 
 
-def sections(groups: Sequence[Group]) -> list[Section]:
+def sections(groups: Sequence[Group]) -> list[FigureSection]:
     """Every section with charts, in the order of the page."""
     if is_stack(groups[0].runs[0]):
         return [*_stack(groups), _cost(groups), _section(groups, *_OPTIMISER)]
@@ -136,8 +136,8 @@ def _section(
     lead: str,
     metrics: Sequence[_Metric],
     stage: Callable[[RunFolder], Records] = _method,
-) -> Section:
-    return Section(title, lead, tuple(_lines(groups, *metric, stage=stage) for metric in metrics))
+) -> FigureSection:
+    return FigureSection(title, lead, tuple(_lines(groups, *metric, stage=stage) for metric in metrics))
 
 
 def lines_of(groups: Sequence[Group], select: Select) -> list[Series]:
@@ -198,8 +198,8 @@ def _averaged(series: Sequence[Series]) -> str:
     return f"Each point is the mean of up to {group} steps." if group > 1 else ""
 
 
-def _agreement(groups: Sequence[Group]) -> Section:
-    return Section(
+def _agreement(groups: Sequence[Group]) -> FigureSection:
+    return FigureSection(
         "Student and teacher",
         "Measured where the student wrote. The overlap is the share of the teacher's likeliest tokens that are among "
         "the student's (Figure 5 of the paper); entropies say how sure each of them is.",
@@ -228,7 +228,7 @@ def _entropies(groups: Sequence[Group]) -> tuple[Figure, ...]:
     return (Figure(Lines("Entropies", series, y="nats"), _averaged(series), own_legend=True),)
 
 
-def _languages(groups: Sequence[Group]) -> list[Section]:
+def _languages(groups: Sequence[Group]) -> list[FigureSection]:
     """Nothing where no run was measured by language: runs of former versions, and of one language."""
     run = next((run for group in groups for run in group.runs if measured_by_language(run)), None)
     if run is None:
@@ -240,10 +240,10 @@ def _languages(groups: Sequence[Group]) -> list[Section]:
         "are of a signal's weight." + (f" Shown is the run {run.name}." if several else "")
     )
     drawn = tuple(figure for figure in figures if figure.svg is not None)
-    return [Section("Languages", lead, drawn)]
+    return [FigureSection("Languages", lead, drawn)]
 
 
-def _stack(groups: Sequence[Group]) -> list[Section]:
+def _stack(groups: Sequence[Group]) -> list[FigureSection]:
     learning = _section(
         groups,
         "Learning",
@@ -251,7 +251,7 @@ def _stack(groups: Sequence[Group]) -> list[Section]:
         "unexplained of 0 is perfect, of 1 no better than the mean.",
         [(*metric, 1.0) for metric in LEARNING],
     )
-    languages = Section(
+    languages = FigureSection(
         "Languages",
         "On parallel text: the stack's vector of a text against the LLM's vector of its English. No label is used.",
         tuple(Figure(chart, own_legend=True) for chart in language_charts(groups)),
@@ -259,9 +259,9 @@ def _stack(groups: Sequence[Group]) -> list[Section]:
     return [learning, languages]
 
 
-def _cost(groups: Sequence[Group]) -> Section:
+def _cost(groups: Sequence[Group]) -> FigureSection:
     bars = Bars("Time by phase", phase_bars(groups), "seconds a step", PHASES)
-    return Section(
+    return FigureSection(
         "Cost",
         "What the runs took. Seconds a step are means over a run's steps, and over the runs of a method.",
         (

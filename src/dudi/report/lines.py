@@ -82,7 +82,7 @@ class Lines:
         drawn = [(line, rows) for line in self.series if (rows := line.triples())]
         if not drawn:
             return None
-        frame = _Frame.around([row for _, rows in drawn for row in rows], self.scale)
+        frame = _Axes.around([row for _, rows in drawn for row in rows], self.scale)
         parts = [*_grid(frame), text(WIDTH - RIGHT, HEIGHT - 6, self.x, "name", "end"), text(2, 10, self.y, "name")]
         for line, rows in drawn:
             parts += _line(frame, line, rows, self)
@@ -91,7 +91,7 @@ class Lines:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Frame:
+class _Axes:
     """From values to places in the drawing."""
 
     x_ticks: Sequence[float]
@@ -101,7 +101,7 @@ class _Frame:
     logarithmic: bool
 
     @classmethod
-    def around(cls, rows: Sequence[Triple], scale: XScale) -> _Frame:
+    def around(cls, rows: Sequence[Triple], scale: XScale) -> _Axes:
         """A frame that holds every point with its spread."""
         xs = [x for x, _, _ in rows]
         spreads = [s if math.isfinite(s) else 0.0 for _, _, s in rows]
@@ -125,7 +125,7 @@ class _Frame:
         return HEIGHT - BOTTOM - (value - low) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
 
 
-def _grid(frame: _Frame) -> list[Markup]:
+def _grid(frame: _Axes) -> list[Markup]:
     parts: list[Markup] = []
     for tick in frame.y_ticks:
         parts.append(rule(LEFT, frame.y(tick), WIDTH - RIGHT, frame.y(tick)))
@@ -135,7 +135,7 @@ def _grid(frame: _Frame) -> list[Markup]:
     return [*parts, rule(LEFT, base, WIDTH - RIGHT, base, "axis")]
 
 
-def _line(frame: _Frame, line: Series, rows: Sequence[Triple], chart: Lines) -> list[Markup]:
+def _line(frame: _Axes, line: Series, rows: Sequence[Triple], chart: Lines) -> list[Markup]:
     colour = f"c{line.colour % COLOURS}"
     places = [(frame.x(x), frame.y(y)) for x, y, _ in rows]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
@@ -165,7 +165,7 @@ def _dots(line: Series, rows: Sequence[Triple], places: Sequence[tuple[float, fl
     return drawn
 
 
-def _band(frame: _Frame, rows: Sequence[Triple], colour: str) -> list[Markup]:
+def _band(frame: _Axes, rows: Sequence[Triple], colour: str) -> list[Markup]:
     known = [(x, y, s) for x, y, s in rows if math.isfinite(s)]
     if len(known) < 2:
         return _error_bars(frame, rows, colour)
@@ -174,7 +174,7 @@ def _band(frame: _Frame, rows: Sequence[Triple], colour: str) -> list[Markup]:
     return [Markup('<polygon class="band {}" points="{}"/>').format(colour, path)]
 
 
-def _error_bars(frame: _Frame, rows: Sequence[Triple], colour: str) -> list[Markup]:
+def _error_bars(frame: _Axes, rows: Sequence[Triple], colour: str) -> list[Markup]:
     parts: list[Markup] = []
     for x, y, s in rows:
         if math.isfinite(s):

@@ -13,10 +13,10 @@ from dudi.errors import EnvironmentFault
 from dudi.evaluation.records import ANSWERS
 from dudi.files import atomic_file, write_text
 from dudi.report import answers, facts, plots, samples
-from dudi.report.benchmark import Benchmark, benchmark_sections
+from dudi.report.benchmark import QuestionsSection, benchmark_sections
 from dudi.report.cost import cost_table, phase_table, total_seconds
 from dudi.report.evaluations import evaluation_folders, read_page, render_evaluations
-from dudi.report.figures import Figure, Section, sections
+from dudi.report.figures import Figure, FigureSection, sections
 from dudi.report.files import resource
 from dudi.report.groups import Group, differing, grouped
 from dudi.report.html import render_html
@@ -70,7 +70,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
     return target
 
 
-def _figures(drawn: Sequence[Section], benchmarks: Sequence[Benchmark]) -> Iterator[Figure]:
+def _figures(drawn: Sequence[FigureSection], benchmarks: Sequence[QuestionsSection]) -> Iterator[Figure]:
     for benchmark in benchmarks:
         if benchmark.chart is not None:
             yield Figure(benchmark.chart)
@@ -111,7 +111,10 @@ def _remove(svg: Path) -> None:
 
 
 def render_page(
-    groups: Sequence[Group], drawn: Sequence[Section], benchmarks: Sequence[Benchmark], figures: str = FIGURES
+    groups: Sequence[Group],
+    drawn: Sequence[FigureSection],
+    benchmarks: Sequence[QuestionsSection],
+    figures: str = FIGURES,
 ) -> str:
     """The page as text.
 

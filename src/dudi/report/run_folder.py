@@ -12,7 +12,7 @@ from typing import Any
 from dudi.config.yaml_tree import parse_yaml
 from dudi.errors import ConfigError, DudiError
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, part_of, read_evaluations
-from dudi.report.settings import Setting, read_settings
+from dudi.report.settings import SettingLine, read_settings
 from dudi.training.runlog import read_jsonl
 
 COLD_START = "cold_start"
@@ -43,7 +43,7 @@ class RunFolder:
 
     name: str
     path: Path
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingLine, ...]
     values: Mapping[str, Any]
     environment: Mapping[str, Any]
     data: Mapping[str, Any]

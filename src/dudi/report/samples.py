@@ -17,7 +17,7 @@ _KINDS = {"plain": "plain prompt", "verbalized": "verbalized prompt"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
+class ShownRollout:
     """One rollout as the page shows it; an empty text was not recorded.
 
     Attributes:
@@ -61,14 +61,14 @@ def lang(code: str) -> str:
     return code if _CODE.fullmatch(code) else "und"
 
 
-def choose(groups: Sequence[Group]) -> tuple[list[Sample], int]:
+def choose(groups: Sequence[Group]) -> tuple[list[ShownRollout], int]:
     """The newest samples of each method and language, and how many there are in all.
 
     Each method shows its first run that has any; the more methods there are, the fewer samples of each.
     """
     sources = [run for group in groups if (run := next((run for run in group.runs if run.samples), None))]
     most = max(PER_LANGUAGE // max(len(sources), 1), 1)
-    chosen: list[Sample] = []
+    chosen: list[ShownRollout] = []
     for run in sources:
         taken: dict[str, int] = {}
         for record in reversed(run.samples):
@@ -79,10 +79,10 @@ def choose(groups: Sequence[Group]) -> tuple[list[Sample], int]:
     return chosen, sum(len(run.samples) for group in groups for run in group.runs)
 
 
-def _sample(run: RunFolder, record: Mapping[str, Any]) -> Sample:
+def _sample(run: RunFolder, record: Mapping[str, Any]) -> ShownRollout:
     kind = text_of(record, "kind")
     places = [text_of(record, "stage"), f"step {text_of(record, 'step')}", text_of(record, "id")]
-    return Sample(
+    return ShownRollout(
         run=run.name,
         where=", ".join(place for place in places if place.strip() not in ("", "step")),
         kind=_KINDS.get(kind, kind),

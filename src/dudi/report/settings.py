@@ -14,7 +14,7 @@ _VERBS = ("train", "plan")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
+class SettingLine:
     """One line of `resolved.yaml`.
 
     Attributes:
@@ -40,14 +40,14 @@ class Setting:
         return self.origin.replace("recipe", "base file", 1) if self.base else self.origin
 
 
-def read_settings(text: str, command: Any = None) -> list[Setting]:
+def read_settings(text: str, command: Any = None) -> list[SettingLine]:
     """The lines of `resolved.yaml` with the comment that says where each value came from.
 
     Args:
         text: The file.
         command: The run's command as `env.json` has it: its recipe tells base files from the recipe itself.
     """
-    found: list[Setting] = []
+    found: list[SettingLine] = []
     section, inner = "", ""
     for line in text.splitlines():
         match = _LINE.match(line)
@@ -57,11 +57,11 @@ def read_settings(text: str, command: Any = None) -> list[Setting]:
             continue
         places = [section, inner][: len(match["indent"]) // 2]
         key = ".".join([*(place for place in places if place), match["key"]])
-        found.append(Setting(key, match["value"].strip(), match["origin"].strip()))
+        found.append(SettingLine(key, match["value"].strip(), match["origin"].strip()))
     return _with_base(found, command)
 
 
-def _with_base(found: list[Setting], command: Any) -> list[Setting]:
+def _with_base(found: list[SettingLine], command: Any) -> list[SettingLine]:
     files = [match["file"] if (match := _FILE.fullmatch(setting.origin)) else None for setting in found]
     own = {file for file in files if file is not None and _is_recipe(file, command)}
     if not own:

@@ -87,7 +87,7 @@ def true_mask(mask: Tensor, room: int) -> Tensor:
     return whole
 
 
-class Decoding:
+class DecodingBatch:
     """A batch that is being decoded.
 
     Args:
@@ -139,7 +139,7 @@ class Decoding:
         self.cache.keep(rows)
 
 
-class Written:
+class DrawnTokens:
     """What each row has drawn, and which of them have ended."""
 
     def __init__(self, rows: int, longest: int, stop_ids: tuple[int, ...], device: torch.device) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from dudi.rollouts.decoding import Decoding, RoomyCache, RoomyLayer
+from dudi.rollouts.decoding import DecodingBatch, RoomyCache, RoomyLayer
 
 WARM_UP = 3
 """Steps on a stream of their own before one is captured, in which libraries choose and allocate."""
@@ -56,7 +56,7 @@ class StillCache(RoomyCache):
         self.layers = [StillLayer(room, place) for _ in self.layers]
 
 
-class StillDecoding(Decoding):
+class StillDecoding(DecodingBatch):
     """`Decoding` of a batch whose shapes stay: on a GPU its step is captured once and replayed.
 
     Raises:

@@ -28,7 +28,7 @@ from dudi.models.attention import attends_to_all
 from dudi.models.caches import cache_in, cache_name
 from dudi.models.few_rows import few_rows
 from dudi.models.limits import check_length
-from dudi.rollouts.decoding import Decoding, Written
+from dudi.rollouts.decoding import DecodingBatch, DrawnTokens
 from dudi.rollouts.engine import Request, Rollout
 from dudi.rollouts.noise import GumbelNoise
 from dudi.rollouts.still import StillDecoding
@@ -178,10 +178,10 @@ class TransformersEngine:
     def _decode_plainly(self, model: PreTrainedModel, requests: Sequence[Request]) -> list[Rollout]:
         """One batch, with our own loop."""
         ids, mask = self._padded(requests, max(len(request.prompt) for request in requests), model.device)
-        kind = StillDecoding if self.still else Decoding
+        kind = StillDecoding if self.still else DecodingBatch
         decoding = kind(model, mask, self.max_new_tokens, self.vocabulary)
         noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
-        written = Written(len(requests), self.max_new_tokens, self.stop_ids, model.device)
+        written = DrawnTokens(len(requests), self.max_new_tokens, self.stop_ids, model.device)
         logits = decoding.begin(ids)
         while True:
             tokens = self._draw(logits, noise, written.length)

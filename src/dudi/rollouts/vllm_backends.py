@@ -39,7 +39,7 @@ TOKENS_A_PASS = 4096
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Options:
+class VllmOptions:
     """Where vLLM runs and how it is reached; the keys `vllm_*` of a run, docs/vllm.md.
 
     Attributes:
@@ -96,7 +96,7 @@ class Colocated(VLLMGeneration):
 
     processed = True
 
-    def __init__(self, student: Student, options: Options) -> None:
+    def __init__(self, student: Student, options: VllmOptions) -> None:
         self.student, self.options = student, options
         self.forgets = options.enable_sleep_mode
         limit = student.inner.config.get_text_config().to_dict().get("max_position_embeddings")
@@ -176,7 +176,7 @@ class Served(VLLMGeneration):
 
     forgets = False
 
-    def __init__(self, student: Student, options: Options) -> None:
+    def __init__(self, student: Student, options: VllmOptions) -> None:
         self.student, self.options = student, options
         self.by_disk = _by_disk(options, student.accelerator)
         super().__init__(
@@ -247,7 +247,7 @@ def _plain(prompt: Tokens) -> list[int]:
     return [int(token) for token in prompt]
 
 
-def _by_disk(options: Options, accelerator: Accelerator) -> bool:
+def _by_disk(options: VllmOptions, accelerator: Accelerator) -> bool:
     on_cuda = accelerator.device.type == "cuda"
     if options.weight_sync == "nccl" and not on_cuda:
         raise ConfigError(f"vllm_weight_sync: nccl needs CUDA, and this run is on {accelerator.device.type}; use disk")

@@ -31,7 +31,7 @@ TAUGHT_IDS, TAUGHT_MASK = "taught_input_ids", "taught_attention_mask"
 """What the LLM alone reads of a text: the teacher of Stage 1."""
 
 
-class Alignment(Objective):
+class AlignmentLoss(Objective):
     """Mean squared error between the stack's pooled vector and the LLM's own, as it was before Stage 1.
 
     Args:
@@ -197,7 +197,7 @@ def align(
             model.llm.get_input_embeddings().requires_grad_(False)  # the stack reads no tokens
     learned = Curriculum(bitext, rows, args) if bitext else rows
     model.disturbance = Disturbance(args.state_shuffle, args.state_repeat, args.state_drop)
-    objective = Alignment(source, llm_source, args, parallel, teacher)
+    objective = AlignmentLoss(source, llm_source, args, parallel, teacher)
     run(StackTrainer(model, args, objective, learned, about=about), resume)
     model.disturbance = Disturbance()
     if args.merge_lora and model.config.lora is not None:

@@ -19,7 +19,7 @@ _WRITTEN = re.compile(r"([a-z]{2,3})[_-]([A-Z][a-z]{3})")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Language:
+class LanguageCodes:
     """What the table knows of a language.
 
     Attributes:
@@ -53,7 +53,7 @@ def _by_beginning() -> Mapping[str, list[str]]:
     return found
 
 
-def find_language(name: str) -> Language | None:
+def find_language(name: str) -> LanguageCodes | None:
     """The language that a code of a data set or of a tokenizer means.
 
     Args:
@@ -66,9 +66,9 @@ def find_language(name: str) -> Language | None:
     if code is None:
         return None
     if code in nllb_codes():
-        return Language(code, code)
+        return LanguageCodes(code, code)
     entry = _table()["elsewhere"][code]
-    return Language(code, entry.get("as"), entry["why"])
+    return LanguageCodes(code, entry.get("as"), entry["why"])
 
 
 def same_language(one: str, other: str) -> bool:
@@ -93,7 +93,7 @@ def _canonical(name: str) -> str | None:
     return begun[0] if len(begun) == 1 else None
 
 
-def languages_of(name: str) -> dict[str, Language]:
+def languages_of(name: str) -> dict[str, LanguageCodes]:
     """The languages of a data set of `dudi stack prepare`, by the set's own codes.
 
     Args:
@@ -103,7 +103,7 @@ def languages_of(name: str) -> dict[str, Language]:
     if not isinstance(listed, str):
         kept = set(_table()[listed["like"]].split()) - set(listed["without"].split())
         listed = " ".join(sorted(kept | set(listed["and"].split())))
-    found: dict[str, Language] = {}
+    found: dict[str, LanguageCodes] = {}
     for word in listed.split():
         code, _, meant = word.partition("=")
         language = find_language(meant or code)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Outcome
 from dudi.evaluation.metrics import ACCURACY
-from dudi.evaluation.records import Run
+from dudi.evaluation.records import SeedScores
 from dudi.stacking.evaluation import evaluate, judged
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task, fingerprint
@@ -97,7 +97,7 @@ class LabelledRows:
                 "translating": 0.0 if self.translated is None else self.translated.seconds,
             },
         }
-        return Outcome((Run(seed, scores),), self.lines(seed, found.predictions), about)
+        return Outcome((SeedScores(seed, scores),), self.lines(seed, found.predictions), about)
 
     def lines(self, seed: int, predictions: Sequence[int]) -> list[dict[str, Any]]:
         """A line of `answers.jsonl` for each row: what was right, what was answered, and what was read instead.

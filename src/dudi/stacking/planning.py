@@ -132,7 +132,7 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
     dtype, device = precision_for(config.dtype, gpu), None if gpu is None else find_gpu(gpu)
     # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
     args = config.model_copy(update={"dtype": "float32"}).stack_arguments("plan")
-    below, above = (None if one is None else _Part(one) for one in configs_of(config))
+    below, above = (None if one is None else _EmptyPart(one) for one in configs_of(config))
     on_top = above or below
     if on_top is None:
         raise EnvironmentFault("no part of this stage has a config that can be read from here")
@@ -177,7 +177,7 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
     )
 
 
-class _Part:
+class _EmptyPart:
     """A part without storage.
 
     Args:
@@ -214,14 +214,14 @@ def shape_of_part(model: PreTrainedModel, name: str) -> Shape:
     )
 
 
-def _adapter(part: _Part, settings: lora.LoraSettings) -> int:
+def _adapter(part: _EmptyPart, settings: lora.LoraSettings) -> int:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         lora.add_lora(part.model, settings)
     return sum(weight.numel() for weight in part.model.parameters() if weight.requires_grad)
 
 
 def _passes(
-    config: StackConfig, args: StackArguments, below: _Part | None, on_top: _Part, element: int, joined: bool
+    config: StackConfig, args: StackArguments, below: _EmptyPart | None, on_top: _EmptyPart, element: int, joined: bool
 ) -> Iterator[Pass]:
     """The encoder, the teacher of Stage 1, what is trained forward, and what is trained backward."""
     rows, tokens = args.per_device_train_batch_size, args.max_length

@@ -14,8 +14,8 @@ from babel import Locale
 
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.files import atomic_file, sha256_of, write_json, write_text
-from dudi.stacking.codes import Language, find_language, languages_of
-from dudi.stacking.set_card import CARD, RECIPE, REJECTED, Prepared, card, readme, recipe_part
+from dudi.stacking.codes import LanguageCodes, find_language, languages_of
+from dudi.stacking.set_card import CARD, RECIPE, REJECTED, PreparedSet, card, readme, recipe_part
 from dudi.stacking.set_rows import Found, Refused, file_rows, hub_rows, id_of, row_of
 from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet, find_set
 
@@ -33,7 +33,7 @@ def prepare(
     languages: Sequence[str] = (),
     max_train: int | None = None,
     revision: str | None = None,
-) -> Prepared:
+) -> PreparedSet:
     """Write `train/eng_Latn.jsonl`, `dev/LANGUAGE.jsonl`, `test/LANGUAGE.jsonl`, a recipe's part and a card.
 
     Args:
@@ -56,7 +56,7 @@ def prepare(
     of = find_set(name)
     if output.exists() and {path.name for path in output.iterdir()} - OURS:
         raise ConfigError(f"{output}: holds other files; name a new folder")
-    done = Prepared(of, output)
+    done = PreparedSet(of, output)
     wanted = _wanted(of, languages)
     if place is None:
         evaluation = _hub_evaluation(done, wanted, revision)
@@ -86,12 +86,12 @@ def prepare(
     return done
 
 
-def _wanted(of: TaskSet, languages: Sequence[str]) -> dict[str, Language]:
+def _wanted(of: TaskSet, languages: Sequence[str]) -> dict[str, LanguageCodes]:
     """The languages that are asked for, by the set's own codes; of all, those that NLLB can read."""
     known = languages_of(of.name)
     if not languages:
         return {code: language for code, language in known.items() if language.nllb is not None}
-    chosen: dict[str, Language] = {}
+    chosen: dict[str, LanguageCodes] = {}
     for word in languages:
         meant = known.get(word) or find_language(word)
         if meant is None:
@@ -100,7 +100,7 @@ def _wanted(of: TaskSet, languages: Sequence[str]) -> dict[str, Language]:
     return chosen
 
 
-def _meant(of: TaskSet, word: str, known: Mapping[str, Language]) -> str:
+def _meant(of: TaskSet, word: str, known: Mapping[str, LanguageCodes]) -> str:
     """The set's code for what somebody called by its English name; else the nearest code."""
     names = {name.lower(): code for code, name in Locale("en").languages.items()} | dict(of.folders)
     named = names.get(word.lower(), "")
@@ -109,7 +109,7 @@ def _meant(of: TaskSet, word: str, known: Mapping[str, Language]) -> str:
     return did_you_mean(word, known) if found is None else f" (did you mean '{found}'?)"
 
 
-def _hub_evaluation(done: Prepared, wanted: Mapping[str, Language], revision: str | None) -> Iterator[Found]:
+def _hub_evaluation(done: PreparedSet, wanted: Mapping[str, LanguageCodes], revision: str | None) -> Iterator[Found]:
     of = done.of
     if of.hub is None:
         raise ConfigError(f"{of.name}: is not on the hub; clone github.com/{of.github} and name its folder with --from")
@@ -136,7 +136,7 @@ def _hub_training(of: TaskSet, revision: str | None) -> Iterator[Found]:
             yield from hub_rows(of, of.train, english, source, split, own)
 
 
-def _english(done: Prepared, found: Iterator[Found]) -> Iterator[Found]:
+def _english(done: PreparedSet, found: Iterator[Found]) -> Iterator[Found]:
     """Training rows of a file: English and for training, where they do not say otherwise; no test of theirs."""
     source = find_language(SOURCE_LANGUAGE)
     for one in found:
@@ -146,7 +146,7 @@ def _english(done: Prepared, found: Iterator[Found]) -> Iterator[Found]:
             yield dataclasses.replace(one, split=one.split or "train", language=one.language or source)
 
 
-def _write(done: Prepared, found: Iterator[Found], only: set[str] | None, max_train: int | None) -> None:
+def _write(done: PreparedSet, found: Iterator[Found], only: set[str] | None, max_train: int | None) -> None:
     """Write each row to the file of its split and language; the files appear when all are whole."""
     total, seen, others = 0, set[tuple[str, str, str]](), set[str]()
     opened: dict[tuple[str, str], TextIO] = {}
@@ -191,7 +191,7 @@ def _write(done: Prepared, found: Iterator[Found], only: set[str] | None, max_tr
     _settle(done)
 
 
-def _settle(done: Prepared) -> None:
+def _settle(done: PreparedSet) -> None:
     """Hash the new files, and remove those of an earlier call that are no part of this one."""
     new = {done.folder / split / f"{language}.jsonl" for split, language in done.counts}
     for split in ("train", "dev", "test"):

@@ -12,7 +12,7 @@ from typing import Any
 from dudi.config.yaml_tree import read_yaml
 from dudi.data.rejections import Rejections
 from dudi.errors import ConfigError, DudiError
-from dudi.stacking.codes import Language
+from dudi.stacking.codes import LanguageCodes
 from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet
 from dudi.tables import grid_of, markdown
 from dudi.training.values import render
@@ -21,7 +21,7 @@ CARD, RECIPE, REJECTED = "data_card.json", "task.yaml", "rejected.jsonl"
 
 
 @dataclasses.dataclass(slots=True)
-class Prepared:
+class PreparedSet:
     """What was written, and what was not.
 
     Attributes:
@@ -42,7 +42,7 @@ class Prepared:
     left_out: Counter[str] = dataclasses.field(default_factory=Counter)
     rejections: Rejections = dataclasses.field(default_factory=Rejections)
     files: dict[str, str] = dataclasses.field(default_factory=dict)
-    languages: dict[str, Language] = dataclasses.field(default_factory=dict)
+    languages: dict[str, LanguageCodes] = dataclasses.field(default_factory=dict)
 
     @property
     def trained(self) -> int:
@@ -50,7 +50,7 @@ class Prepared:
         return sum(count for (split, _), count in self.counts.items() if split == "train")
 
 
-def recipe_part(done: Prepared) -> str:
+def recipe_part(done: PreparedSet) -> str:
     """The sections `task` and `data` of a recipe, for `--task` or `extends`."""
     data: dict[str, Any] = {}
     for key, place in (("train", ("train", SOURCE_LANGUAGE)), ("eval", ("dev", SOURCE_LANGUAGE))):
@@ -94,7 +94,7 @@ def task_words(folder: Path, given: Sequence[str] = ()) -> list[str]:
     return [*words, *(f"data.{key}={json.dumps(value)}" for key, value in (others | rows).items())]
 
 
-def card(done: Prepared, origin: Mapping[str, Any]) -> dict[str, Any]:
+def card(done: PreparedSet, origin: Mapping[str, Any]) -> dict[str, Any]:
     """What `data_card.json` holds."""
     rows: dict[str, dict[str, int]] = {}
     for (split, language), count in sorted(done.counts.items()):
@@ -118,7 +118,7 @@ def card(done: Prepared, origin: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def readme(done: Prepared, origin: Mapping[str, Any]) -> str:
+def readme(done: PreparedSet, origin: Mapping[str, Any]) -> str:
     """The card for people."""
     of, counts = done.of, done.counts
     codes = sorted({language for _, language in counts})
@@ -153,7 +153,7 @@ def readme(done: Prepared, origin: Mapping[str, Any]) -> str:
     )
 
 
-def said(done: Prepared) -> str:
+def said(done: PreparedSet) -> str:
     """What the command says when it is done."""
     totals: Counter[str] = Counter()
     for (split, _), count in done.counts.items():

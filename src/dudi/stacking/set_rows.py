@@ -12,7 +12,7 @@ from dudi.data.csv_files import CSV_SUFFIXES, open_csv
 from dudi.data.files import DATA_SUFFIXES, Located, read_records
 from dudi.data.locate import dataset_records, open_dataset
 from dudi.errors import ConfigError
-from dudi.stacking.codes import Language, find_language, languages_of
+from dudi.stacking.codes import LanguageCodes, find_language, languages_of
 from dudi.stacking.task_sets import Hub, TaskSet
 
 SPLITS = {
@@ -36,14 +36,16 @@ class Found:
 
     located: Located
     split: str | None
-    language: Language | None
+    language: LanguageCodes | None
 
 
 class Refused(ValueError):
     """Why a record gives no row."""
 
 
-def hub_rows(of: TaskSet, hub: Hub, code: str, language: Language, split: str, revision: str | None) -> Iterator[Found]:
+def hub_rows(
+    of: TaskSet, hub: Hub, code: str, language: LanguageCodes, split: str, revision: str | None
+) -> Iterator[Found]:
     """The rows of one language and split on the hub.
 
     Args:
@@ -113,7 +115,7 @@ def split_in(name: str) -> str | None:
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
-def language_in(name: str, of: TaskSet, known: Mapping[str, Language]) -> Language | None:
+def language_in(name: str, of: TaskSet, known: Mapping[str, LanguageCodes]) -> LanguageCodes | None:
     """The language that the name of a file says, from its last folder up, in the set's own codes or names."""
     for word in reversed(_APART.split(name)):
         code = of.folders.get(word.lower(), word)
@@ -126,7 +128,7 @@ def language_in(name: str, of: TaskSet, known: Mapping[str, Language]) -> Langua
     return None
 
 
-def _language_of(record: Mapping[str, Any], known: Mapping[str, Language]) -> Language | None:
+def _language_of(record: Mapping[str, Any], known: Mapping[str, LanguageCodes]) -> LanguageCodes | None:
     for column in LANGUAGE_COLUMNS:
         value = record.get(column)
         if isinstance(value, str) and value:

@@ -23,7 +23,7 @@ from dudi.training.arguments import training_dtype
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Job:
+class StageJob:
     """One stage, ready to run.
 
     Attributes:
@@ -94,7 +94,7 @@ def task_of(config: StackConfig) -> Task:
     return Task(section.kind, tuple(section.labels), section.separator, section.prompt)
 
 
-def adapt(job: Job) -> Made:
+def adapt(job: StageJob) -> Made:
     """MNTP on a causal language model."""
     name = str(job.config.llm.model)
     dtype = getattr(torch, training_dtype(job.args))
@@ -112,7 +112,7 @@ def adapt(job: Job) -> Made:
     return Made(model, source.tokenizer)
 
 
-def align(job: Job) -> Made:
+def align(job: StageJob) -> Made:
     """Stage 1."""
     model, source, llm_source = open_stack(job)
     if llm_source is None:
@@ -124,7 +124,7 @@ def align(job: Job) -> Made:
     return Made(model, source.tokenizer, llm_source.tokenizer, source.stand_ins)
 
 
-def teach(job: Job) -> Made:
+def teach(job: StageJob) -> Made:
     """Tune the LLM alone on the English task, and store its vectors of the training rows."""
     reader, source = _built(job, None, job.config.llm.model), _llm_source(job.config)
     task = task_of(job.config)
@@ -140,7 +140,7 @@ def teach(job: Job) -> Made:
     return Made(model, source.tokenizer)
 
 
-def distill(job: Job) -> Made:
+def distill(job: StageJob) -> Made:
     """Stage 2 from a teacher's vectors."""
     name = str(job.config.teacher.model)
     found = stored.load_vectors(Path(name).expanduser(), fingerprint(job.rows))
@@ -158,7 +158,7 @@ def distill(job: Job) -> Made:
     return Made(headed, source.tokenizer, llm_tokenizer, source.stand_ins)
 
 
-def finetune(job: Job) -> Made:
+def finetune(job: StageJob) -> Made:
     """The direct route: labels."""
     reader, source, llm_source = open_stack(job)
     llm_tokenizer = None if llm_source is None else llm_source.tokenizer
@@ -171,7 +171,7 @@ def finetune(job: Job) -> Made:
     return Made(model, source.tokenizer, llm_tokenizer, source.stand_ins)
 
 
-def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
+def open_stack(job: StageJob) -> tuple[MTLLMModel, Source, Source | None]:
     """The reader to train: an earlier stage's, or a new one of the recipe's parents; with its tokenizers."""
     config = job.config
     if config.start.model is not None:
@@ -187,7 +187,7 @@ def open_stack(job: Job) -> tuple[MTLLMModel, Source, Source | None]:
     return reader, source, None if config.llm.model is None else _llm_source(config)
 
 
-def _built(job: Job, encoder: str | None, llm: str | None) -> MTLLMModel:
+def _built(job: StageJob, encoder: str | None, llm: str | None) -> MTLLMModel:
     config = job.config
     return building.build_stack(
         encoder,
@@ -208,7 +208,7 @@ def _llm_source(config: StackConfig) -> Source:
     return Source(load_tokenizer(str(llm.model), revision=llm.revision, gguf_file=llm.gguf_file))
 
 
-STAGES: dict[str, Callable[[Job], Made]] = {
+STAGES: dict[str, Callable[[StageJob], Made]] = {
     "adapt": adapt,
     "align": align,
     "teach": teach,

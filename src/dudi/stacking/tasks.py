@@ -21,7 +21,7 @@ from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import Source, read_inputs
 from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
-from dudi.stacking.writing import Answers, check_answered
+from dudi.stacking.writing import WritingLoss, check_answered
 
 
 class Labels(Objective):
@@ -145,11 +145,11 @@ def finetune(
     source.check_rows([*rows, *eval_rows])
     prepare_reading(model, source, task, args, llm_tokenizer)
     _prepare(model, args, lora_settings, None if written else model.get_submodule("score"))
-    objective: Answers | Labels
+    objective: WritingLoss | Labels
     if written:
         if llm_tokenizer is None:
             raise ConfigError("generation: the LLM's tokenizer is missing; give llm_tokenizer")
-        objective = Answers(source, task, args, llm_tokenizer)
+        objective = WritingLoss(source, task, args, llm_tokenizer)
         check_reader(cast(PreTrainedModel, model.reader.llm), Source(llm_tokenizer), objective.longest)
     else:
         objective = Labels(stage, source, task, args, llm_tokenizer)

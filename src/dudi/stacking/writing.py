@@ -26,7 +26,7 @@ PROMPT = ("prompt_ids", "prompt_attention_mask", "labels")
 """What a stack that writes reads of a batch, beside what every stack reads."""
 
 
-class Wording:
+class AnswerWording:
     """How an LLM is asked, and where its answers end: in its chat template where it has one, else as plain text.
 
     Args:
@@ -87,7 +87,7 @@ class Wording:
         return self.format.text(ids[:stop]).strip()
 
 
-class Answers(Objective):
+class WritingLoss(Objective):
     """Cross-entropy of written answers, each token of which counts alike.
 
     Args:
@@ -105,7 +105,7 @@ class Answers(Objective):
         self.source, self.task, self.args = source, task, args
         self.source_tokenizer = source.tokenizer
         self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_tokenizer
-        self.wording = Wording(llm_tokenizer)
+        self.wording = AnswerWording(llm_tokenizer)
 
     @property
     def longest(self) -> int:
@@ -175,7 +175,7 @@ def write(
     """
     source.check_rows(rows)
     check_reading(model.reader, source, max_length)
-    wording, llm = Wording(llm_tokenizer), cast(PreTrainedModel, model.reader.llm)
+    wording, llm = AnswerWording(llm_tokenizer), cast(PreTrainedModel, model.reader.llm)
     encoded = source.encode_rows(rows, max_length=max_length)
     if shortened is not None:
         shortened.update(row.language for row, ids in zip(rows, encoded, strict=True) if SHORTENED in ids)

@@ -24,7 +24,7 @@ WITH_HEAD = ("teach", "distill", "finetune")
 """The stages that can be asked."""
 
 
-class _Part(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     _file: str = PrivateAttr(default="")
@@ -41,7 +41,7 @@ class _Part(BaseModel):
         return self._told
 
 
-class _Keyed(_Part):
+class _Keyed(_Strict):
     keys: dict[str, Any] = Field(default_factory=dict, description="What it sets over its recipe.")
 
     @property
@@ -70,7 +70,7 @@ class StudyStage(_Keyed):
         return self.name or self.verb
 
 
-class Asked(_Part):
+class AskedRows(_Strict):
     """What a study of stacks asks: the rows of `dudi stack eval`, and its options where they are not its defaults."""
 
     rows: str = Field(description="Labelled rows: a folder of `dudi stack prepare`, a file, a pattern, or a hub name.")
@@ -125,7 +125,7 @@ def _written(value: Any) -> str:
     return str(value) if isinstance(value, Word) else json.dumps(value, ensure_ascii=False)
 
 
-class Study(_Part):
+class Study(_Strict):
     """One table."""
 
     name: str
@@ -133,7 +133,7 @@ class Study(_Part):
     title: str
     about: str = ""
     recipe: str = Field(default="", description="The recipe that every row starts from, relative to the study's file.")
-    asked: Asked | None = Field(
+    asked: AskedRows | None = Field(
         default=None, description="Of a study of stacks, in the place of `recipe`: the rows that they are asked about."
     )
     seeds: int = Field(ge=1, description="How many, from 0 on.")
@@ -231,7 +231,7 @@ def _place(file: str, root: Node, keys: Sequence[str | int]) -> str:
 
 
 def _remember_lines(study: Study, root: Node) -> None:
-    parts: list[tuple[_Part, Node]] = [(study, root)]
+    parts: list[tuple[_Strict, Node]] = [(study, root)]
     for row, node in zip(study.rows, root.value["rows"].value, strict=True):
         parts.append((row, node))
         if row.stages:
@@ -245,7 +245,7 @@ def _first_problem(error: ValidationError, file: str, root: Node) -> str:
     problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     loc, hint = problem["loc"], ""
     if problem["type"] == "extra_forbidden":
-        kinds: dict[str | int, type[_Part]] = {"rows": StudyRow, "stages": StudyStage, "asked": Asked}
+        kinds: dict[str | int, type[_Strict]] = {"rows": StudyRow, "stages": StudyStage, "asked": AskedRows}
         inside = next((kinds[part] for part in reversed(loc[:-1]) if part in kinds), Study)
         own = _OF_THE_FILE if inside is Study else ()
         hint = did_you_mean(str(loc[-1]), [name for name in inside.model_fields if name not in own])

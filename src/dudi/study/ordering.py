@@ -15,7 +15,7 @@ LeadOf = Callable[[str, str, int], Lead | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
+class RowPair:
     """Two rows of which the paper has one above the other.
 
     Attributes:
@@ -43,7 +43,7 @@ class Pair:
 
 def ordered_pairs(
     rows: Sequence[StudyRow], scores: Mapping[str, Sequence[float]], lead_of: LeadOf = lambda ahead, behind, count: None
-) -> list[Pair]:
+) -> list[RowPair]:
     """Every pair of rows that the paper scores differently and that has two runs or more a side here.
 
     Args:
@@ -59,10 +59,10 @@ def ordered_pairs(
 
 def _tested(
     pair: tuple[StudyRow, StudyRow], scores: Mapping[str, Sequence[float]], lead_of: LeadOf, tests: int
-) -> Pair:
+) -> RowPair:
     higher, lower = (row.name for row in sorted(pair, key=lambda row: -(row.paper or 0)))
     difference = statistics.fmean(scores[higher]) - statistics.fmean(scores[lower])
     ahead, behind, verdict = (higher, lower, "holds") if difference > 0 else (lower, higher, "reversed")
     eps, lead = aso(scores[ahead], scores[behind], comparisons=tests), lead_of(ahead, behind, tests)
     carried = None if lead is None else lead.carried
-    return Pair(higher, lower, "open" if eps >= TAU or carried is False else verdict, difference, eps, carried)
+    return RowPair(higher, lower, "open" if eps >= TAU or carried is False else verdict, difference, eps, carried)

@@ -12,7 +12,7 @@ from typing import Any
 from dudi.comparison.packed import pack
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.evaluation.metrics import ACCURACY, METRICS, OVERALL, metric_of
-from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, Run, read_evaluations, write_evaluation_lines
+from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, SeedScores, read_evaluations, write_evaluation_lines
 from dudi.evaluation.records import FILE as SCORES
 from dudi.stacking.scores import seconds_per_row
 from dudi.study.grid import Study, StudyRow
@@ -93,7 +93,7 @@ def of_run(job: Job, folder: Path) -> dict[str, Evaluation]:
                 values = [record.get(name) for record in stage]
                 if set(values) - {None}:
                     about["curves"][name] = _shortened(values)
-        runs = tuple(Run(run.seed, _kept(run.scores, METRIC)) for run in one.runs)
+        runs = tuple(SeedScores(run.seed, _kept(run.scores, METRIC)) for run in one.runs)
         about["answers"] = _packed([line for line in answers if line.get("subject") == one.subject], one)
         model = "" if Path(one.model).is_relative_to(folder) else one.model  # a path of this machine, and not kept
         found[one.subject] = dataclasses.replace(one, model=model, runs=runs, about=about)
@@ -125,7 +125,7 @@ def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
         "training": {kind: round(sum(clock[kind] for clock in clocks), 2) for kind in clocks[0]} if clocks else None,
         "answers": pack(read_jsonl(folder / ANSWERS), ACCURACY),
     }
-    kept = tuple(Run(run.seed, _kept(run.scores, ACCURACY)) for run in one.runs)
+    kept = tuple(SeedScores(run.seed, _kept(run.scores, ACCURACY)) for run in one.runs)
     # No model: it is a path of this machine.
     return {STUDENT: Evaluation(job.like, "", one.benchmark, kept, about, STUDENT)}
 

@@ -13,7 +13,7 @@ from dudi.distill.run import train
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.environment import package_version, quiet_libraries
 from dudi.evaluation.of_run import evaluate_run
-from dudi.evaluation.records import STUDENT, Evaluation, Run, keep_evaluations
+from dudi.evaluation.records import STUDENT, Evaluation, SeedScores, keep_evaluations
 from dudi.files import write_json
 from dudi.study.counting import counted_flops
 from dudi.study.jobs import CACHE, FLOPS, AnyJob, Job
@@ -84,6 +84,8 @@ def _count(job: Job, loaded: Loaded) -> list[Evaluation]:
     _start(loaded)  # so that its FLOPs are in nobody else's
     scores[STUDENT] = counted_flops(loaded, cold_start=False)
     about = {"job": job.id, "versions": {name: package_version(name) for name in ("torch", "transformers")}}
-    found = Evaluation(config.method, config.student.model, {"name": FLOPS}, (Run(job.seed, scores),), about, FLOPS)
+    found = Evaluation(
+        config.method, config.student.model, {"name": FLOPS}, (SeedScores(job.seed, scores),), about, FLOPS
+    )
     keep_evaluations([found], [], loaded.args.folder)
     return [found]

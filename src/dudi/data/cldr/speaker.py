@@ -8,7 +8,7 @@ import functools
 from babel import Locale
 
 from dudi.data.cldr.locales import CldrLocale
-from dudi.data.cldr.wording import Wording, wording
+from dudi.data.cldr.wording import WordingFile, wording
 
 LANGUAGES = ("id", "vi", "th", "ta", "tl", "ms", "my", "en")
 """The languages that have a wording file, in the order of `dudi ls languages`."""
@@ -36,7 +36,7 @@ class Speaker:
     """
 
     code: str
-    words: Wording
+    words: WordingFile
     cldr: CldrLocale
 
     def bare_country(self, code: str) -> str | None:

@@ -24,7 +24,7 @@ Paraphrase = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Wording:
+class WordingFile:
     """One wording file.
 
     Attributes:
@@ -49,7 +49,7 @@ class Wording:
 
 
 @functools.cache
-def wording(language: str) -> Wording:
+def wording(language: str) -> WordingFile:
     """The wording of a built-in language, read once.
 
     Raises:
@@ -58,7 +58,7 @@ def wording(language: str) -> Wording:
     return load_wording(WORDING_DIR / f"{language}.toml")
 
 
-def load_wording(path: Path) -> Wording:
+def load_wording(path: Path) -> WordingFile:
     """Read a wording file.
 
     Raises:
@@ -79,7 +79,7 @@ def load_wording(path: Path) -> Wording:
     _check_forms(path, "forms", forms)
     _check_forms(path, "count_forms", counts)
     paraphrases = {kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()}
-    return Wording(
+    return WordingFile(
         locale=_get(path, tree, "locale", str),
         list_sizes=_sizes(path, _get(path, tree, "list_sizes", list)),
         forms=forms,

@@ -11,7 +11,7 @@ from typing import Any
 from dudi.data.rejections import Rejections
 from dudi.data.sea.filter import MIX_COLUMNS
 from dudi.data.sea.inputs import HUB_NAME, SeaFile
-from dudi.data.sea.sampling import Cell, Sample, total_variation
+from dudi.data.sea.sampling import Cell, LanguageSample, total_variation
 from dudi.files import sha256_of
 
 LICENCE = (
@@ -45,7 +45,7 @@ def build_card(
     target: Path,
     files: Sequence[SeaFile],
     tally: Tally,
-    samples: Mapping[str, Sample],
+    samples: Mapping[str, LanguageSample],
     rejections: Rejections,
     per_language: int,
     seed: int,
@@ -81,7 +81,7 @@ def build_card(
     }
 
 
-def _language_card(sample: Sample, asked: int) -> dict[str, Any]:
+def _language_card(sample: LanguageSample, asked: int) -> dict[str, Any]:
     good, taken = sample.before.total(), len(sample.places)
     card: dict[str, Any] = {"asked": asked, "good": good, "taken": taken, "cells": len(sample.before)}
     if taken < asked:

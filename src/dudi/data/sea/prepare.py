@@ -17,7 +17,7 @@ from dudi.data.rows import RowError
 from dudi.data.sea.card import Tally, build_card, mix_text
 from dudi.data.sea.filter import DEFAULT_EXCLUDED_SOURCES, METADATA, MIX_COLUMNS, Candidate, LeftOut, SeaFilter
 from dudi.data.sea.inputs import HUB_NAME, SeaFile, columns_of, find_sea_files, read_file
-from dudi.data.sea.sampling import Candidates, Sample, hash_rank
+from dudi.data.sea.sampling import Candidates, LanguageSample, hash_rank
 from dudi.data.sources import RowIds, content_digest, reject
 from dudi.data.writers import card_beside, row_writer
 from dudi.errors import ConfigError, DataError
@@ -114,7 +114,7 @@ def _note(
             candidates.add(row.language, rank, candidate.cell, index, located.line)
 
 
-def _write(target: Path, files: Sequence[SeaFile], judge: SeaFilter, samples: dict[str, Sample]) -> None:
+def _write(target: Path, files: Sequence[SeaFile], judge: SeaFilter, samples: dict[str, LanguageSample]) -> None:
     """Write the chosen rows, language after language, in the random order."""
     ids = RowIds()
     with row_writer(target, EXTRA_COLUMNS) as write:

@@ -16,7 +16,7 @@ Name = TypeVar("Name", str, Cell)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Sample:
+class LanguageSample:
     """The sample of one language.
 
     Attributes:
@@ -48,7 +48,7 @@ class Candidates:
         for column, value in zip(self._columns[language], values, strict=True):
             column.append(value)
 
-    def choose(self, language: str, total: int) -> Sample:
+    def choose(self, language: str, total: int) -> LanguageSample:
         """A sample that keeps the mix of cells: quotas by largest remainder, the smallest ranks within a cell.
 
         Args:
@@ -70,7 +70,7 @@ class Candidates:
         quota = np.zeros(len(names), dtype=np.int64)
         quota[[self._cells[name] for name in quotas]] = list(quotas.values())
         chosen = order[np.sort(within[place < quota[numbers[within]]])]
-        return Sample(
+        return LanguageSample(
             list(zip(files[chosen].tolist(), lines[chosen].tolist(), strict=True)), before, Counter(quotas), duplicates
         )
 

@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from dudi.evaluation.likelihood import Question, costs, text_nats
+from dudi.evaluation.likelihood import LikelihoodQuestion, costs, text_nats
 from dudi.models.frozen import evaluating
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class LoadedModel(HFLM):
         cut = [continuation[-self.max_length :] for _, _, continuation in requests]
         questions = []
         for before, places in grouped.items():
-            questions.append(Question(before, [cut[place] for place in places]))
+            questions.append(LikelihoodQuestion(before, [cut[place] for place in places]))
         found: dict[int, tuple[float, bool]] = {}
         for places, own in zip(grouped.values(), costs(self.model, questions, self._done), strict=True):
             found |= {place: (-cost.nats, cost.greedy) for place, cost in zip(places, own, strict=True)}

@@ -20,7 +20,7 @@ from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.entry import Outcome, Preview, Wanted
 from dudi.evaluation.harness import NAME
 from dudi.evaluation.harness.names import Named, named_tasks, with_groups
-from dudi.evaluation.records import Run
+from dudi.evaluation.records import SeedScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,7 +119,7 @@ class Options:
         }
 
 
-class Questions:
+class ChosenTasks:
     """Chosen tasks with their data.
 
     Args:
@@ -290,7 +290,7 @@ class Questions:
                     task.set_fewshot_seed(seed=seed)
                 with lm.opened():
                     results = self._evaluated(evaluate, lm)
-                runs.append(Run(seed, summed_up(self.tasks, self.groups, results)))
+                runs.append(SeedScores(seed, summed_up(self.tasks, self.groups, results)))
                 lines += question_lines(self.tasks, results, seed)
                 samples = results["samples"]
                 sent = sent or {name: next((one["arguments"] for one in samples[name]), ()) for name in self.tasks}
@@ -322,7 +322,7 @@ class Questions:
         return found
 
 
-def choose(name: str, wanted: Wanted) -> Questions:
+def choose(name: str, wanted: Wanted) -> ChosenTasks:
     """What is wanted of this benchmark, as `dudi.evaluation.benchmarks.choose` hands it over.
 
     Temperature, `top_p`, `top_k` and `max_new_tokens` go to the tasks in which something is written; languages that
@@ -353,7 +353,7 @@ def choose(name: str, wanted: Wanted) -> Questions:
 
 def choose_tasks(
     words: Sequence[str] | None, languages: Sequence[str] | None, options: Options, trained: Sequence[str] | None = None
-) -> Questions:
+) -> ChosenTasks:
     """The tasks that are wanted, their data loaded.
 
     Args:
@@ -381,7 +381,7 @@ def choose_tasks(
 
     with quiet():
         built = build_tasks(named, include, options.data, options.num_fewshot, options.metadata)
-        return Questions(built, options, notes)
+        return ChosenTasks(built, options, notes)
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def build_tasks(
             dudi does not ask.
         EnvironmentFault: the hub cannot be reached.
     """
-    loader = _Loader(tuple(include), data, num_fewshot, metadata)
+    loader = _TaskLoader(tuple(include), data, num_fewshot, metadata)
     found: dict[str, tuple[Named, Task]] = {}
     groups: dict[str, Group] = {}
     unsaid = {"metadata": None}  # in which lm_eval notes the file
@@ -108,7 +108,7 @@ def _set_fewshot(task: Task, num_fewshot: int | None) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Loader:
+class _TaskLoader:
     """From names to tasks with their data.
 
     Attributes:

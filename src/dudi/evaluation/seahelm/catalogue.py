@@ -23,7 +23,7 @@ _REFERENCE = re.compile(r"\$\{([^.}]+)\.([^.}]+)\}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Task:
+class SeaHelmTask:
     """A task of SEA-HELM.
 
     Attributes:
@@ -51,7 +51,7 @@ class Catalogue:
 
     checkout: Path
     version: str
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, SeaHelmTask]
     sets: Mapping[str, Mapping[str, Sequence[str]]]
 
     def members(self, name: str) -> list[str]:
@@ -152,7 +152,7 @@ def fingerprint(checkout: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _task(name: str, configs: Mapping[str, Any]) -> Task:
+def _task(name: str, configs: Mapping[str, Any]) -> SeaHelmTask:
     def resolved(value: Any) -> Any:
         """`${sentiment.languages}`: what that other task says."""
         while isinstance(value, str) and (found := _REFERENCE.fullmatch(value)):
@@ -162,7 +162,7 @@ def _task(name: str, configs: Mapping[str, Any]) -> Task:
     own = {key: resolved(value) for key, value in configs[name].items()}
     judge = (own.get("judge") or {}).get("judge_model_type", "unnamed")
     judge = judge[0] if isinstance(judge, list) else judge
-    return Task(
+    return SeaHelmTask(
         name=name,
         competency=str(own.get("competency")),
         metric=str(own.get("metric")),

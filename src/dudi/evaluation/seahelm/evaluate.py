@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.evaluation.records import Evaluation, Run, keep_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, keep_evaluations
 from dudi.evaluation.seahelm import NAME, processes
 from dudi.evaluation.seahelm.catalogue import Catalogue, fingerprint
 from dudi.evaluation.seahelm.results import NEVER, Results, answer_errors, missing, read_run
@@ -89,7 +89,7 @@ class SeaHelm:
         if lost:  # totals over other tasks do not compare
             benchmark["missing"] = sorted({one for own in lost.values() for one in own})
         about = {**_read(self.folder / "facts.json"), "missing": lost, "answer_errors": wrong}
-        runs = tuple(Run(seed, scores(results, self.catalogue, counted)) for seed, results in by_seed.items())
+        runs = tuple(SeedScores(seed, scores(results, self.catalogue, counted)) for seed, results in by_seed.items())
         evaluation = Evaluation(name, self.server.model, benchmark, runs, about)
         keep_evaluations([evaluation], [], self.output)
         return evaluation

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.evaluation.seahelm.catalogue import Catalogue, Task
+from dudi.evaluation.seahelm.catalogue import Catalogue, SeaHelmTask
 from dudi.training.runlog import read_jsonl
 
 NEVER = "SEA-HELM has not written it"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Result:
+class TaskResult:
     """One task in one language.
 
     Attributes:
@@ -31,19 +31,19 @@ class Result:
     counts: Mapping[str, tuple[float, float]] | None = None
 
 
-Results = Mapping[str, Mapping[str, Result]]
+Results = Mapping[str, Mapping[str, TaskResult]]
 """By language, then task."""
 
 
 def read_run(folder: Path, catalogue: Catalogue, chosen: Mapping[str, Sequence[str]]) -> Results:
-    """A `Result` for each task that was asked for, by language, of SEA-HELM's `run_N`, which need not be there."""
+    """A `TaskResult` for each task that was asked for, by language, of SEA-HELM's `run_N`, which need not be there."""
     # The newest by the time in its name; one that was being written when SEA-HELM was stopped holds nothing.
     files = sorted((folder / "results").glob("*_seahelm_results_*.json"), key=lambda file: file.stem.rpartition("_")[2])
     try:
         content = json.loads(files[-1].read_text(encoding="utf-8")) if files else {}
     except (OSError, ValueError):
         content = {}
-    found: dict[str, dict[str, Result]] = {}
+    found: dict[str, dict[str, TaskResult]] = {}
     for language, tasks in chosen.items():
         found[language] = {name: _result(content, catalogue.tasks[name], language, folder) for name in tasks}
     return found
@@ -61,21 +61,23 @@ def answer_errors(folder: Path) -> int:
     return sum(record.get("errors") is not None for file in files for record in read_jsonl(file))
 
 
-def _result(content: Mapping[str, Any], task: Task, language: str, folder: Path) -> Result:
+def _result(content: Mapping[str, Any], task: SeaHelmTask, language: str, folder: Path) -> TaskResult:
     entry = content.get(language, {}).get(task.competency, {}).get(task.name)
     if not isinstance(entry, Mapping):
-        return Result(None, NEVER)
+        return TaskResult(None, NEVER)
     if "error" in entry:  # written with a score of 0
-        return Result(None, _reason(folder, task, language) or str(entry["error"]))
+        return TaskResult(None, _reason(folder, task, language) or str(entry["error"]))
     parts, score = entry.get("subcategories"), entry.get(task.metric)
     if score is None and isinstance(parts, Mapping):
-        return Result(None, None, {name: (float(right), float(total)) for name, (right, total) in parts.items()})
+        return TaskResult(None, None, {name: (float(right), float(total)) for name, (right, total) in parts.items()})
     if not isinstance(score, int | float) or math.isnan(score):
-        return Result(None, NEVER if set(entry) <= {"inference_time_taken", "is_cached"} else f"has no {task.metric}")
-    return Result(float(score))
+        return TaskResult(
+            None, NEVER if set(entry) <= {"inference_time_taken", "is_cached"} else f"has no {task.metric}"
+        )
+    return TaskResult(float(score))
 
 
-def _reason(folder: Path, task: Task, language: str) -> str | None:
+def _reason(folder: Path, task: SeaHelmTask, language: str) -> str | None:
     """What the newest log says of a task that failed: the first error is the cause, later ones follow from it."""
     logs = sorted((folder / "logs").glob("logfile_*.log"))
     text = logs[-1].read_text(encoding="utf-8", errors="replace") if logs else ""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dudi.evaluation.seahelm.catalogue import Catalogue
-from dudi.evaluation.seahelm.results import Result, Results
+from dudi.evaluation.seahelm.results import Results, TaskResult
 
 COMPETENCIES: dict[str, str] = {
     "nlu": "NLU",
@@ -41,7 +41,7 @@ class Total:
 
 
 def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tuple(COMPETENCIES)) -> dict[str, Any]:
-    """One run's scores in the form of `dudi.evaluation.records.Run.scores`.
+    """One run's scores in the form of `dudi.evaluation.records.SeedScores.scores`.
 
     Args:
         results: Of `read_run`.
@@ -76,7 +76,7 @@ def _leaves(totals: Mapping[str, Total]) -> dict[str, Any]:
     return {name: dataclasses.asdict(total) for name, total in totals.items() if total.asked}
 
 
-def pragmatics(results: Mapping[str, Result]) -> Total:
+def pragmatics(results: Mapping[str, TaskResult]) -> Total:
     """The pragmatic tasks of one language as SEA-HELM scores them: counts pooled per phenomenon, then their mean.
 
     Chance is half: 50% right is 0, all right is 100. Both tasks are needed, and both phenomena.
@@ -93,7 +93,7 @@ def pragmatics(results: Mapping[str, Result]) -> Total:
     return Total(100 * max(above, 0.0), len(own), len(own))
 
 
-def _competencies(results: Mapping[str, Result], catalogue: Catalogue) -> dict[str, Total]:
+def _competencies(results: Mapping[str, TaskResult], catalogue: Catalogue) -> dict[str, Total]:
     units: dict[str, dict[str, list[Total]]] = {}
     for name, total in _tasks(results).items():
         task = catalogue.tasks.get(name)  # none for the pragmatics, which two tasks make
@@ -104,7 +104,7 @@ def _competencies(results: Mapping[str, Result], catalogue: Catalogue) -> dict[s
     return {competency: _mean(map(_mean, own.values())) for competency, own in units.items()}
 
 
-def _tasks(results: Mapping[str, Result]) -> dict[str, Total]:
+def _tasks(results: Mapping[str, TaskResult]) -> dict[str, Total]:
     """Single tasks, and `pragmatics` for the two that are scored together."""
     single = {name: result for name, result in results.items() if name not in _PRAGMATIC_TASKS}
     totals = {name: Total(result.score, int(result.score is not None), 1) for name, result in single.items()}

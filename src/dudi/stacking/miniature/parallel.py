@@ -48,7 +48,7 @@ DIRECTIONS = {"to English": 0.5, "from English": 0.3, "neither": 0.2}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
+class Paraphrase:
     """The same said twice."""
 
     source_language: str
@@ -57,7 +57,7 @@ class Pair:
     target: str
 
 
-def pairs(seed: int) -> Iterator[Pair]:
+def pairs(seed: int) -> Iterator[Paraphrase]:
     """An endless stream of parallel text.
 
     What a sentence is filled with is drawn independently (`people in Peru use the Thai baht`), so that a translator
@@ -87,14 +87,14 @@ def _direction(source: random.Random) -> tuple[str, str]:
     return one, other
 
 
-def _said(frame: Frame, one: str, other: str, source: random.Random, known: tuple[str, ...]) -> Pair | None:
+def _said(frame: Frame, one: str, other: str, source: random.Random, known: tuple[str, ...]) -> Paraphrase | None:
     """The frame filled and said in both languages; None where the two would not say the same."""
     templates = [frame.template(speaker(language)) for language in (one, other)]
     if None in templates or fields_of(str(templates[0])) != fields_of(str(templates[1])):
         return None
     fill = {name: draw(name, frame.kind, source, known) for name in sorted(fields_of(str(templates[0])))}
     texts = [say(frame, fill, language) for language in (one, other)]
-    return None if None in texts else Pair(one, other, str(texts[0]), str(texts[1]))
+    return None if None in texts else Paraphrase(one, other, str(texts[0]), str(texts[1]))
 
 
 def texts(seed: int, count: int) -> Iterator[str]:
