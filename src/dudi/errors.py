@@ -6,7 +6,7 @@ prints it without a traceback and leaves with `exit_code`; from Python the same 
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 INTERRUPTED = 130
 """The exit code after SIGINT or SIGTERM."""
@@ -75,6 +75,12 @@ def nearest(word: str, valid: Iterable[str]) -> str | None:
     names = {name.lower(): name for name in valid if len(asked) > 2 or name[:1].lower() == asked[:1]}
     found = difflib.get_close_matches(asked, names, n=1, cutoff=0.6 if len(asked) > 2 else 0.5)
     return names[found[0]] if found else None
+
+
+def first_of(names: Sequence[str], most: int, joint: str = ", ") -> str:
+    """At most so many names, joined, and how many there are beside them: `a, b and 4 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{joint.join(names[:most])}{more}"
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

@@ -33,7 +33,7 @@ from dudi.distill.metrics import WATCHED_POSITIONS, RolloutHealth, event_metrics
 from dudi.distill.state import Run
 from dudi.distill.work import PHASES, flops_of
 from dudi.environment import peak_memory
-from dudi.errors import DataError
+from dudi.errors import DataError, first_of
 from dudi.objective.signals import Kind, Signal
 from dudi.rollouts import VLLMEngine
 
@@ -155,7 +155,7 @@ def begin_step(run: Run, micro_batches: Sequence[Sequence[Example]], epoch: int)
     step.counts = count(run, step.signals, batches)
     if not any(step.counts.values()):
         ids = [example.row.id for examples in micro_batches for example in examples]
-        raise DataError(f"step {number}: no token is left to train on; rows {', '.join(ids[:8])}")
+        raise DataError(f"step {number}: no token is left to train on; rows {first_of(ids, 8)}")
     step.flops = flops_of(run, list(step.signals.values()), batches)
     _attach(run, step)
     return step

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, first_of
 from dudi.models.image_text import freeze_sight
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ def check_adapter(model: nn.Module) -> None:
     lost = [name for name, p in trained(model) if p.untyped_storage().data_ptr() not in places]
     if lost:
         raise ConfigError(
-            f"model: {lost[0]}{f' and {len(lost) - 1} more' if len(lost) > 1 else ''} would be trained beside the "
-            f"adapter '{active}' and not be saved with it; freeze it, or name its module in modules_to_save"
+            f"model: {first_of(lost, 1)} would be trained beside the adapter '{active}' and not be saved with it; "
+            "freeze it, or name its module in modules_to_save"
         )
 
 

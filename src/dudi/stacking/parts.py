@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
 
-from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.errors import ConfigError, DataError, EnvironmentFault, first_of
 from dudi.models.load import load_model, locate
 
 # Keys of a translation model, as the encoder alone calls them. `M2M100Encoder.from_pretrained` without them leaves
@@ -260,10 +260,7 @@ def check_loaded(name: str, missing: Sequence[str]) -> None:
         DataError: naming the first ones.
     """
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(
-            f"{name}: weights are missing in the checkpoint and would be random: {', '.join(missing[:3])}{more}"
-        )
+        raise DataError(f"{name}: weights are missing in the checkpoint and would be random: {first_of(missing, 3)}")
 
 
 # ---- from a model in memory

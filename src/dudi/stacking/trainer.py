@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalLoopOutput
 
 from dudi.environment import peak_memory
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError, DataError, first_of
 from dudi.models.adapters import trained
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.curriculum import Curriculum, lengths_of
@@ -179,9 +179,7 @@ class StackTrainer(LoggedTrainer):
         places = [int(place) for batch in batches for place in batch["place"]]
         self.step = StackStep(self.state.global_step + 1, count, tokens, shortened, places)
         if not count:
-            raise DataError(
-                f"step {self.step.number}: nothing to learn from; rows {', '.join(self.rows_of_step()[:8])}"
-            )
+            raise DataError(f"step {self.step.number}: nothing to learn from; rows {first_of(self.rows_of_step(), 8)}")
         return batches, 1
 
     def compute_loss(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from dudi.errors import ConfigError, NumericError, did_you_mean
+from dudi.errors import ConfigError, NumericError, did_you_mean, first_of
 from dudi.files import sha256_of_json
 from dudi.training.checkpoints import hash_parameters
 
@@ -70,10 +70,9 @@ def check_identity(
     differing = [name for name in now if before.get(name) != now[name] and name not in allowed]
     if not differing:
         return
-    shown = [f"{name}: {_short(before.get(name))} -> {_short(now[name])}" for name in differing[:SHOWN]]
-    more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+    shown = [f"{name}: {_short(before.get(name))} -> {_short(now[name])}" for name in differing]
     raise ConfigError(
-        f"{what} belongs to a run with other settings ({'; '.join(shown)}{more}); use another --output, "
+        f"{what} belongs to a run with other settings ({first_of(shown, SHOWN, '; ')}); use another --output, "
         f"--resume never, or --allow-changed {','.join(differing[:SHOWN])} (in Python another output_dir, or "
         "trainer.allow_changed)"
     )

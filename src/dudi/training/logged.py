@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
-from dudi.errors import ConfigError, EnvironmentFault, Interrupted, NumericError
+from dudi.errors import ConfigError, EnvironmentFault, Interrupted, NumericError, first_of
 from dudi.files import write_json
 from dudi.training import checkpoints
 from dudi.training.interrupts import Interrupts
@@ -295,7 +295,5 @@ def stop_on_bad_numbers(trainer: LoggedTrainer, own: Mapping[str, list[str]]) ->
     report = trainer.metrics_log.path.with_name(REPORT)
     if trainer.args.process_index == 0:
         write_json(report, {"stage": trainer.stage, "step": number, "what": what, "rows": rows})
-    more = f" and {len(rows) - SHOWN} more in {report}" if len(rows) > SHOWN else ""
-    raise NumericError(
-        f"step {number}: {what} is not finite; no update was made. Rows: {', '.join(rows[:SHOWN])}{more}"
-    )
+    where = f" in {report}" if len(rows) > SHOWN else ""
+    raise NumericError(f"step {number}: {what} is not finite; no update was made. Rows: {first_of(rows, SHOWN)}{where}")

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers.trainer_callback import ExportableState
 
-from dudi.errors import ConfigError, EnvironmentFault, NumericError
+from dudi.errors import ConfigError, EnvironmentFault, NumericError, first_of
 from dudi.files import write_json, write_json_inside
 from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
@@ -141,7 +141,7 @@ class SealedTrainer(PublishingTrainer):
         bad = [name for name, p in self.model.named_parameters() if p.requires_grad and not torch.isfinite(p).all()]
         found = self.accelerator.reduce(torch.tensor([float(len(bad))], device=self.args.device), "sum")
         if float(found):
-            where = f" ({', '.join(bad[:3])})" if bad else ""
+            where = f" ({first_of(bad, 3)})" if bad else ""
             raise NumericError(f"step {self.state.global_step}: the weights are not finite{where}; nothing was saved")
 
     def save_weights(self, folder: Path, weights: dict[str, Any] | None) -> None:

@@ -12,6 +12,7 @@ from dudi.data.rejections import Rejections
 from dudi.data.sea.filter import MIX_COLUMNS
 from dudi.data.sea.inputs import HUB_NAME, SeaFile
 from dudi.data.sea.sampling import Cell, LanguageSample, total_variation
+from dudi.errors import first_of
 from dudi.files import sha256_of
 
 LICENCE = (
@@ -116,8 +117,7 @@ def mix_text(card: dict[str, Any], rejections: Rejections | None = None) -> str:
         good, taken = language["good"], language["taken"]
         for name, values in language["mix"].items() if taken else ():
             shares = [f"{value} {b / good:.1%} → {a / taken:.1%}" for value, (b, a) in values.items()]
-            rest = f", and {len(shares) - SHOWN_VALUES} more" if len(shares) > SHOWN_VALUES else ""
-            lines.append(f"  {name}: {', '.join(shares[:SHOWN_VALUES])}{rest}")
+            lines.append(f"  {name}: {first_of(shares, SHOWN_VALUES)}")
     for code, reasons in card["left_out"].items():
         lines.append(f"left out, {code}: " + ", ".join(f"{reason} {count:,}" for reason, count in reasons.items()))
     if card["missing_columns"]:

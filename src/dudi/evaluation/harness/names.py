@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.task_files import TaskFile, find_tasks, of_family, read_config, read_task, shipped_tasks
-from dudi.errors import ConfigError, did_you_mean
+from dudi.errors import ConfigError, did_you_mean, first_of
 from dudi.languages.flores import FLORES
 
 _WORDS = {
@@ -186,12 +186,12 @@ def _in_languages(
             stay.append(one)
     if len(stay) < len(named):
         left = [one.name for one in named if one not in stay]
-        notes.append(f"{word}: not asked, in other languages: {_some(left)}")
+        notes.append(f"{word}: not asked, in other languages: {first_of(left, _SHOWN)}")
         configs = [index[name].cfg or {} for name in exact]
         if any(config.get("aggregate_metric_list") for config in configs):
             notes.append(f"{word}: without its own score, which is one of all its tasks")
     if unknown := [one.name for one in stay if not one.language]:
-        notes.append(f"{word}: asked, and nobody knows in which language: {_some(unknown)}")
+        notes.append(f"{word}: asked, and nobody knows in which language: {first_of(unknown, _SHOWN)}")
     return whole if stay == named else stay
 
 
@@ -205,11 +205,6 @@ def _members(name: str, index: Mapping[str, Any]) -> list[str]:
     if not isinstance(inside, list) or not inside or any(one == name or not isinstance(one, str) for one in inside):
         return [name]
     return [task for one in inside for task in _members(one, index)]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 def told_apart(named: Iterable[Named]) -> tuple[list[Named], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dudi.errors import first_of
 from dudi.evaluation.metrics import METRICS
 from dudi.evaluation.records import Evaluation
 from dudi.evaluation.seahelm.totals import COMPETENCIES
@@ -40,8 +41,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
         notes.append(f"Only {limit} examples per task: a trial, no result.")
     if lost := evaluation.about.get("missing"):
         tasks = sorted({name for own in lost.values() for name in own})
-        more = f" and {len(tasks) - 6} more" if len(tasks) > 6 else ""
-        notes.append(f"Missing ({PARTIAL}): {', '.join(tasks[:6])}{more}; the reasons are in evaluation.json.")
+        notes.append(f"Missing ({PARTIAL}): {first_of(tasks, 6)}; the reasons are in evaluation.json.")
     if wrong := sum(evaluation.about.get("answer_errors", {}).values()):
         notes.append(f"{wrong} answers are errors of the server, which SEA-HELM counts as wrong.")
     apart = [name for name in evaluation.keys("competency") if name not in evaluation.benchmark["counted"]]
