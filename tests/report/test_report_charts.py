@@ -142,6 +142,13 @@ def test_a_single_line_has_no_legend():
     assert "dudi" not in [one.text for one in root.iter(f"{SVG}text")]
 
 
+def test_the_legend_has_the_dashes_of_the_lines():
+    chart = Lines("t", [Series(str(place), [(0, place), (1, place)], place, dash=place == 9) for place in range(10)])
+    strokes = [f"c{place} d0" for place in range(8)] + ["c0 d1", "c1 d2"]
+    assert re.findall(r'<polyline class="line (c\d d\d)', inline(chart)) == strokes
+    assert [re.search(r"c\d d\d", key_mark(key)).group() for key in chart.keys] == strokes
+
+
 def test_a_long_legend_takes_several_lines_and_moves_the_drawing_down():
     few, many = (
         ET.fromstring(line_chart([Series(f"method number {i}", [(1, i)], i) for i in range(count)], title="x"))

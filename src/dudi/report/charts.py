@@ -72,15 +72,18 @@ def inline(chart: Chart) -> Markup | None:
     )
 
 
+def stroke(colour: int, dash: int) -> str:
+    """A line's classes; from the second round of colours on, a dash tells it from its namesake."""
+    return f"c{colour % COLOURS} d{(dash + colour // COLOURS) % DASHES}"
+
+
 def sample(key: Key) -> Markup:
     """A key's line, square or mark, within 16 x 16."""
     if key.mark is not None:
         return key.mark
     if key.dash is None:
         return Markup('<rect class="c{}" x="1" y="2" width="12" height="12" rx="3"/>').format(key.colour % COLOURS)
-    return Markup('<line class="line c{} d{}" x1="0" x2="16" y1="8" y2="8"/>').format(
-        key.colour % COLOURS, key.dash % DASHES
-    )
+    return Markup('<line class="line {}" x1="0" x2="16" y1="8" y2="8"/>').format(stroke(key.colour, key.dash))
 
 
 def key_mark(key: Key) -> Markup:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from dudi.report.charts import COLOURS, DASHES, WIDTH, Drawing, Key, rule, text
+from dudi.report.charts import COLOURS, WIDTH, Drawing, Key, rule, stroke, text
 from dudi.report.scales import log_ticks, nice_ticks, short, thinned, whole_ticks
 
 HEIGHT = 230
@@ -139,13 +139,11 @@ def _line(frame: _Axes, line: Series, rows: Sequence[Triple], chart: Lines) -> l
     colour = f"c{line.colour % COLOURS}"
     places = [(frame.x(x), frame.y(y)) for x, y, _ in rows]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    # From the second round of colours on, a dash tells a line from its namesake.
-    dash = line.dash if line.colour < COLOURS else line.dash + line.colour // COLOURS
-    shape = Markup('<polyline class="line {} d{} {}" points="{}"><title>{}</title></polyline>')
+    shape = Markup('<polyline class="line {} {}" points="{}"><title>{}</title></polyline>')
     spread = _band if chart.spread == "band" else _error_bars
     return [
         *spread(frame, rows, colour),
-        shape.format(colour, dash % DASHES, line.weight, path, line.label),
+        shape.format(stroke(line.colour, line.dash), line.weight, path, line.label),
         *_dots(line, rows, places, chart.x),
     ]
 
