@@ -470,7 +470,11 @@ class DudiTrainer(RowTrainer):
         """2 FLOPs a parameter and token forward, 4 backward, over what the student was scored on."""
         batch: MicroBatch = inputs["batch"]
         tokens = sum(len(s.prompt) + len(s.completion) for part in batch.sequences.values() for s in part)
-        return 6 * tokens * sum(p.numel() for p in self.inner_model().parameters())
+        return 6 * tokens * self._parameters
+
+    @functools.cached_property
+    def _parameters(self) -> int:
+        return sum(p.numel() for p in self.inner_model().parameters())
 
     # ---- evaluation
 

@@ -21,6 +21,7 @@ from dudi.files import sha256_of_files
 from dudi.models.limits import check_ids
 from dudi.models.load import load_model, load_tokenizer, locate, move
 from dudi.objective.heads import check_head
+from dudi.training.checkpoints import steps_in
 
 if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig
@@ -219,7 +220,7 @@ def source_of(model: str, **options: Any) -> ModelSource:
 
 
 def _naming_one(checkpoints: Path) -> str:
-    found = sorted(checkpoints.glob("step-*"), key=lambda one: (len(one.name), one.name))
+    found = steps_in(checkpoints)
     return f"name one: {found[-1]}" if found else "name a checkpoint, of which there is none yet"
 
 

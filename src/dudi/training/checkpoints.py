@@ -241,6 +241,11 @@ def step_folder(parent: Path, step: int) -> Path:
     return parent / f"step-{step}"
 
 
+def steps_in(parent: Path) -> list[Path]:
+    """What lies in a folder under a checkpoint's name, whole or not, the newest last: to be named to people."""
+    return sorted(parent.glob("step-*"), key=lambda step: (len(step.name), step.name))
+
+
 def _by_step(parent: Path) -> list[tuple[int, Path]]:
     """Each N with its folder `step-N`, the newest first; what people keep beside them (`step-3-good`) is theirs."""
     own = [folder for folder in parent.glob("step-*") if _OWN.fullmatch(folder.name)] if parent.is_dir() else []

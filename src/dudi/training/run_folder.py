@@ -86,10 +86,10 @@ def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | No
     """
     if resume not in ("auto", "never"):
         path = Path(resume)
-        inside = [*_steps_in(path), *_steps_in(path / "checkpoints")]
+        inside = [*checkpoints.steps_in(path), *checkpoints.steps_in(path / "checkpoints")]
         if inside or not path.is_dir():
             what = "holds checkpoints and is none" if inside else "no such folder"
-            there = ", ".join(map(str, inside or _steps_in(folder / "checkpoints")))
+            there = ", ".join(map(str, inside or checkpoints.steps_in(folder / "checkpoints")))
             raise ConfigError(f"--resume: {path}: {what}; {f'name one: {there}' if there else 'the run has none yet'}")
         checkpoints.verify(path)
         return path
@@ -108,10 +108,6 @@ def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | No
             f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
         )
     return newest
-
-
-def _steps_in(root: Path) -> list[Path]:
-    return sorted(root.glob("step-*"), key=lambda step: (len(step.name), step.name))
 
 
 def is_finished(folder: Path, digest: str) -> bool:
