@@ -1,6 +1,7 @@
 """What the tests share: a small real tokenizer, tiny models of the recipes' architectures, rows in eight languages."""
 
 import gc
+import itertools
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -45,10 +46,17 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory):
+    root = tmp_path_factory.mktemp("caches")
+    return (root / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory, monkeypatch):
-    """No test reads the cold starts of another, or of the person who runs it."""
-    monkeypatch.setenv("DUDI_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _private_cache(_caches, monkeypatch):
+    """No test reads the cold starts of another, or of the person who runs it. A folder each by `mktemp` took pytest
+    longer with every one that was there."""
+    monkeypatch.setenv("DUDI_CACHE", str(next(_caches)))
 
 
 @pytest.fixture(scope="session")

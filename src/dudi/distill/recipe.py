@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr
 
 from dudi.config.layers import Origin
 from dudi.config.recipe import Recipe
+from dudi.config.recipe_files import refuse_other_verbs
 from dudi.config.schema import LoraSection, ModelSection, Schema, Section, TrainingKey, keys_of
 from dudi.data.built_in import SOURCES
 from dudi.distill.keys import COLD_STARTS, METHOD_KEYS, DudiKeys, check_cold_start, method_default, refusal, unread
@@ -331,3 +332,19 @@ class RunConfig(Recipe):
 
 load_run_config = RunConfig.load
 """Reads a recipe of `dudi train`."""
+
+
+def load_named(name: str, overrides: Sequence[str]) -> RunConfig:
+    """The recipe that a person names behind a verb, with the keys that they say.
+
+    Args:
+        name: A file, or the name of a shipped recipe.
+        overrides: `key=value` words.
+
+    Raises:
+        ConfigError: as `load_run_config`; it is one of `dudi stack`, or a file would let a model run its own code.
+    """
+    refuse_other_verbs(name, stacks=False)
+    config = load_run_config(name, overrides)
+    config.refuse_untold_code()
+    return config

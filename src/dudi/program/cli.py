@@ -10,15 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from dudi.command import Kinds, Verb, dispatch, guarded, late, output_file, output_folder, say, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
 from dudi.program.stack import STACK, STAGES, stack_verb
-
-if TYPE_CHECKING:
-    from dudi.distill.recipe import RunConfig
 
 PROGRAM = "dudi"
 ABOUT = "Distil a large multilingual language model into a small one."
@@ -88,31 +85,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=output_folder, metavar="DIR", help="the run's folder")
 
 
-def _train(given: argparse.Namespace) -> int:
-    config = _load(given)
-    from dudi.plan.out_of_memory import explained_out_of_memory
-    from dudi.program import train as run
-
-    with explained_out_of_memory(config):
-        return run.train(
-            config,
-            dry_run=given.dry_run,
-            resume=given.resume,
-            output=given.output,
-            allow_changed=words_of(given.allow_changed) or (),
-        )
-
-
-def _load(given: argparse.Namespace) -> RunConfig:
-    from dudi.config.recipe_files import refuse_other_verbs
-    from dudi.distill.recipe import load_run_config
-
-    refuse_other_verbs(given.recipe, stacks=False)
-    config = load_run_config(given.recipe, given.overrides)
-    config.refuse_untold_code()
-    return config
-
-
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", help="which method follows the cold start (default: dudi)")
     _override_argument(parser)
@@ -143,11 +115,11 @@ def _plan(given: argparse.Namespace) -> int:
         quiet_libraries()
         stage = load_stack_config(given.recipe, given.stage, given.overrides)
         return say(plan_stage(stage, gpu=given.gpu, gpus=given.gpus).text())
-    config = _load(given)
+    from dudi.distill.recipe import load_named
     from dudi.plan import plan_run, render
 
     quiet_libraries()
-    return say(render(plan_run(config, gpu=given.gpu, gpus=given.gpus)))
+    return say(render(plan_run(load_named(given.recipe, given.overrides), gpu=given.gpu, gpus=given.gpus)))
 
 
 def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "run", words: str = "") -> Verb:
@@ -295,7 +267,7 @@ VERBS: dict[str, Verb | Kinds] = {
             "parallel": _verb("translation rows from parallel text", PREPARE, "parallel_arguments", "parallel"),
         },
     ),
-    "train": Verb("train a student as a recipe says", _train_arguments, _train),
+    "train": Verb("train a student as a recipe says", _train_arguments, late("dudi.program.train", "run")),
     "plan": Verb("memory, FLOPs and hours of a recipe, from the models' configs alone", _plan_arguments, _plan),
     "eval": _verb(
         "ask a model a benchmark's questions, over one or several seeds",

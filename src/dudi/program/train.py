@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.command import say
+from dudi.command import say, words_of
 from dudi.distill.loading import Loaded
-from dudi.distill.recipe import RunConfig
+from dudi.distill.recipe import RunConfig, load_named
 from dudi.distill.run import check_finished, default_output
 from dudi.distill.run import train as train_student
 from dudi.environment import quiet_libraries
 from dudi.evaluation.records import FILE, Evaluation
+from dudi.plan.out_of_memory import explained_out_of_memory
 from dudi.training.interrupts import Interrupts
 from dudi.training.lock import FolderLock
 from dudi.training.publishing import push_run
 from dudi.training.ranks import from_first, on_first
 from dudi.training.run_folder import check_output, is_finished, is_reported
 from dudi.training.runlog import read_jsonl
+
+
+def run(given: argparse.Namespace) -> int:
+    """`dudi train`, with the words of `dudi.program.cli`."""
+    config = load_named(given.recipe, given.overrides)
+    with explained_out_of_memory(config):
+        return train(
+            config,
+            dry_run=given.dry_run,
+            resume=given.resume,
+            output=given.output,
+            allow_changed=words_of(given.allow_changed) or (),
+        )
 
 
 def train(
