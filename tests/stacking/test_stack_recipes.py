@@ -171,6 +171,28 @@ def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, c
     assert "learning_rate" in capsys.readouterr().err
 
 
+def test_a_finished_stage_whose_rows_or_earlier_stage_are_others_is_refused(place, tmp_path, capsys):
+    aligned, folder, rows = tmp_path / "align", tmp_path / "run", tmp_path / "rows.jsonl"
+    align = words("align", "stack/nllb-qwen3-0.6b/align", place, aligned)
+    assert main(align) == 0
+    command = words("finetune", "stack/nllb-qwen3-0.6b/nusax", place, folder, f"start={aligned}")
+    source = next(word for word in command if word.startswith("data.train=")).partition("=")[2]
+    shutil.copy(source, rows)
+    command = [*command, f"data.train={rows}", "encoder.codes={id: ind_Latn}"]
+    assert main(command) == 0
+    rows.write_bytes(rows.read_bytes())  # touched, and the same
+    assert main([*align, "--resume", "never"]) == 0  # the same bits once more
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "holds this run, finished" in capsys.readouterr().out
+    assert main([*align, "learning_rate=1e-3", "--resume", "never"]) == 0
+    assert main(command) == 2
+    assert "is another now: start.model. --resume never" in capsys.readouterr().err
+    rows.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    assert main(command) == 2
+    assert "is another now: start.model, data.train." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "said"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from collections import Counter
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
 from dudi.environment import choose_precision, quiet_libraries
-from dudi.errors import EnvironmentFault
+from dudi.errors import ConfigError, EnvironmentFault
+from dudi.files import json_text, write_json
 from dudi.stacking.recipe import StackConfig
+from dudi.training.checkpoints import read_manifest
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first
 from dudi.training.run_folder import check_output, go_on, is_finished, starting_point, write_records
 from dudi.training.runlog import read_jsonl
+from dudi.training.sources import SOURCES, times_of
 
 if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
@@ -26,6 +30,11 @@ LOOKED_AT = 1000
 """Texts that a dry run reads at most."""
 TEXTS = "texts"
 """The folder, inside a run's, of the texts that it is trained on; gone when the run is finished."""
+
+ALONE = ("adapt", "teach")
+"""Stages that have no encoder."""
+EARLIER = "earlier"
+"""What a model's manifest calls the digests of the models of earlier stages."""
 
 NEXT = {
     "adapt": "dudi stack align RECIPE llm={place}/model",
@@ -66,21 +75,22 @@ def run_stage(config: StackConfig, *, dry_run: bool = False, resume: str = "auto
 def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -> int:
     first = args.process_index == 0
     if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
+        from_first(lambda: check_finished(config, folder))
         say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
         return 0
     from dudi.data.locate import note_of
     from dudi.stacking import stored
-    from dudi.stacking.reading import bitext_rows, parallel_rows
+    from dudi.stacking.reading import parallel_rows
     from dudi.stacking.stages import STAGES, StageJob
 
-    rows, eval_rows, data = _read(config, folder)
-    parallel, bitext = (parallel_rows(config), bitext_rows(config)) if config.stage == "align" else ([], [])
-    if bitext:
-        data["bitext"] = _described(config.data.bitext, bitext)
+    seen = times_of(config.named_places.values(), folder) if first else {}  # before any of it is read
+    rows, eval_rows, bitext, data = _read(config, folder)
+    parallel = parallel_rows(config) if config.stage == "align" else []
     start = from_first(lambda: starting_point(folder, resume, {config.stage}))
     if first:
         say(f"{config.stage} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
         write_records(folder, config.resolved_yaml(), data)
+        write_json(folder / SOURCES, seen)
         for line in _said(data):
             say(line)
         if note := note_of(str(config.data.train), config.data.split):
@@ -93,7 +103,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
             made.model,
             made.tokenizer,
             made.llm_tokenizer,
-            {"stage": config.stage, "config": config.digest()},
+            {"stage": config.stage, "config": config.digest(), EARLIER: _digests(config)},
             whole=args.save_parents,
         )
         shutil.rmtree(folder / TEXTS, ignore_errors=True)
@@ -103,23 +113,70 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
     return 0
 
 
-def _read(config: StackConfig, folder: Path) -> tuple[Sequence[StackRow], list[StackRow], dict[str, Any]]:
-    """The rows to train on, those for evaluation during training, and what `data.json` says of them.
+def check_finished(config: StackConfig, folder: Path) -> None:
+    """Refuse a finished run whose rows or earlier stages are others now; what they stand on is held when it is loaded.
+
+    Where no file was touched since it began, nothing is read; and a run of a version that did not write down its files
+    is not looked at.
+
+    Raises:
+        ConfigError: with each difference.
+    """
+    file = folder / SOURCES
+    now = times_of(config.named_places.values(), folder)
+    if not file.is_file() or file.read_text(encoding="utf-8") == json_text(now):
+        return
+    told = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    found = _read(config, folder)[-1]
+    shutil.rmtree(folder / TEXTS, ignore_errors=True)
+    before = read_manifest(folder / "model")[EARLIER]
+    changed = [f"{key}.model" for key, digest in _digests(config).items() if digest != before[key]]
+    if told["fingerprint"] != found["fingerprint"]:
+        changed.append("data.train")
+    if told.get("bitext", {}).get("fingerprint") != found.get("bitext", {}).get("fingerprint"):
+        changed.append("data.bitext")
+    if changed:
+        raise ConfigError(
+            f"{folder} holds this run, finished, and what it was made of is another now: {', '.join(changed)}. "
+            "--resume never runs it again, --output makes another"
+        )
+    write_json(file, now)  # touched, and the same
+
+
+def _earlier(config: StackConfig) -> dict[str, str]:
+    """The models of earlier stages that this one reads, by their sections' names."""
+    read = {"start": config.stage not in ALONE, "teacher": config.stage == "distill"}
+    named = {"start": config.start.model, "teacher": config.teacher.model}
+    return {key: name for key, name in named.items() if read[key] and name is not None}
+
+
+def _digests(config: StackConfig) -> dict[str, str]:
+    from dudi.stacking import stored
+
+    return {key: stored.digest_of(name) for key, name in _earlier(config).items()}
+
+
+def _read(
+    config: StackConfig, folder: Path
+) -> tuple[Sequence[StackRow], list[StackRow], list[StackRow], dict[str, Any]]:
+    """The rows to train on, those for evaluation during training, bitext, and what `data.json` says of them.
 
     Labelled rows are held in memory. Texts, of which there are millions, are written once, by the first process, to a
     file in the run's folder, which every process maps.
     """
-    from dudi.stacking.reading import store_texts, training_rows
+    from dudi.stacking.reading import bitext_rows, store_texts, training_rows
     from dudi.stacking.stages import WITH_TASK, task_of
     from dudi.stacking.store import TextRows
 
     if config.stage in WITH_TASK:
         rows, eval_rows = training_rows(config, task_of(config))
-        return rows, eval_rows, _described(config.data.train, rows) | {"rejected": {}}
+        return rows, eval_rows, [], _described(config.data.train, rows) | {"rejected": {}}
     left_out = from_first(lambda: store_texts(config, folder / TEXTS))
     texts = TextRows(folder / TEXTS)
+    bitext = bitext_rows(config) if config.stage == "align" else []
+    also = {"bitext": _described(config.data.bitext, bitext)} if bitext else {}
     about = {"source": config.data.train, "fingerprint": texts.digest, "rows": texts.counts, "rejected": left_out}
-    return texts, [], about
+    return texts, [], bitext, about | also
 
 
 def _described(source: str | None, rows: Sequence[StackRow]) -> dict[str, Any]:
@@ -175,12 +232,10 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     from dudi.stacking.unloaded import check_unloaded
 
     config.check_models()
-    alone = config.stage in ("adapt", "teach")
-    earlier = {"start": None if alone else config.start.model}
-    earlier |= {"teacher": config.teacher.model if config.stage == "distill" else None}
-    parts = {"encoder": None if alone else config.encoder, "llm": config.llm}
-    lines = [f"{role:<9}{stored.model_folder(name)}" for role, name in earlier.items() if name is not None]
-    for role, part in parts.items() if earlier["start"] is None else ():
+    earlier = _earlier(config)
+    parts = {"encoder": None if config.stage in ALONE else config.encoder, "llm": config.llm}
+    lines = [f"{role:<9}{stored.model_folder(name)}" for role, name in earlier.items()]
+    for role, part in parts.items() if "start" not in earlier else ():
         if part is not None and part.model is not None:
             find_model(part.model, revision=part.revision)
             lines.append(f"{role:<9}{part.model}")
