@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -66,6 +67,9 @@ def _pool(at_once: int, threads: int) -> ProcessPoolExecutor:
 
 
 def _begin(threads: int) -> None:
+    # Ctrl-C reaches all processes of a terminal: the first one says that it has stopped. A training that has begun
+    # (`Interrupts`) saves its step before it ends.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     import torch
 
     torch.set_num_threads(threads)
