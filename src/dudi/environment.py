@@ -128,16 +128,20 @@ def product_rate(dtype: PrecisionName, device: str) -> float:
     return 2.0 * width**3 / min(seconds)
 
 
-def collect_environment(folder: Path | None = None) -> dict[str, Any]:
+def collect_environment(
+    folder: Path | None = None, *, requested: str = "auto", use_cpu: bool = False
+) -> dict[str, Any]:
     """What `env.json` holds: versions, device, precision, commit, cores, FLOPs a second, memory and free disk in bytes.
 
     Args:
         folder: The folder whose free disk space counts; None: the working directory.
+        requested: The precision, as in `choose_precision`.
+        use_cpu: Leave the accelerator alone.
 
     Returns:
-        Values that JSON can hold; sizes in bytes, and what a matrix product reaches in the precision of `auto`.
+        Values that JSON can hold; sizes in bytes, and what a matrix product reaches in that precision.
     """
-    precision, device = choose_precision(), device_type()
+    precision, device = choose_precision(requested, use_cpu), device_type(use_cpu)
     place = (folder or Path.cwd()).resolve()
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {

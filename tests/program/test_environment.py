@@ -9,6 +9,7 @@ import torch
 
 from dudi.environment import choose_precision, collect_environment, describe_environment, device_type, git_commit
 from dudi.errors import ConfigError
+from dudi.training.run_folder import write_records
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,13 @@ def test_the_environment_is_json_and_true(tmp_path):
     assert found["memory"] > 2**28
     assert found["free_disk"] > 0
     assert found["precision"]["dtype"] in {"float32", "bfloat16", "float16"}
+
+
+def test_a_run_writes_down_the_precision_that_it_asked_for(tmp_path):
+    write_records(tmp_path, "method: dudi\n", {}, dtype="bfloat16", use_cpu=True)
+    found = json.loads((tmp_path / "env.json").read_text(encoding="utf-8"))
+    assert found["precision"] == {"dtype": "bfloat16", "reason": "asked for"}
+    assert found["device"]["type"] == "cpu"
 
 
 def test_the_text_names_everything():

@@ -62,7 +62,8 @@ def train(
         trainer.check_resume(start)
     if first:
         train_rows.rejections.settle(folder / "rejected.jsonl")
-        write_records(folder, config.resolved_yaml(), data_summary(train_rows, trainer, config))
+        data = data_summary(train_rows, trainer, config)
+        write_records(folder, config.resolved_yaml(), data, dtype=config.dtype, use_cpu=args.use_cpu)
         write_json(folder / SOURCES, seen)
         say("\n".join(f"note: {note}" for note in trainer.setup.notes + data_notes(train_rows, trainer)))
         show_examples(trainer, show)

@@ -89,7 +89,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
     start = from_first(lambda: starting_point(folder, resume, {config.stage}))
     if first:
         say(f"{config.stage} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
-        write_records(folder, config.resolved_yaml(), data)
+        write_records(folder, config.resolved_yaml(), data, dtype=config.dtype, use_cpu=args.use_cpu)
         write_json(folder / SOURCES, seen)
         for line in _said(data):
             say(line)

@@ -158,9 +158,18 @@ def go_on(folder: Path, start: Path | None, resume: str) -> None:
             say(f"a later checkpoint is now in {moved}")
 
 
-def write_records(folder: Path, resolved: str, data: dict[str, Any]) -> None:
-    """Write down what a run is before it begins: `resolved.yaml` (its text), `env.json` and `data.json`."""
+def write_records(folder: Path, resolved: str, data: dict[str, Any], *, dtype: str, use_cpu: bool) -> None:
+    """Write down what a run is before it begins: `resolved.yaml` (its text), `env.json` and `data.json`.
+
+    Args:
+        folder: The run's.
+        resolved: The recipe with its overrides.
+        data: What it is trained on.
+        dtype: The precision that the recipe asks for, as in `choose_precision`.
+        use_cpu: Whether it leaves the accelerator alone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "resolved.yaml", resolved)
-    write_json(folder / "env.json", collect_environment(folder) | {"command": ["dudi", *sys.argv[1:]]})
+    found = collect_environment(folder, requested=dtype, use_cpu=use_cpu)
+    write_json(folder / "env.json", found | {"command": ["dudi", *sys.argv[1:]]})
     write_json(folder / "data.json", data)
