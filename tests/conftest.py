@@ -9,6 +9,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 
+os.fsync = lambda descriptor: None
+"""No test waits for the disk. That files come to it, and in which order, test_files.py and trust/test_torn.py look at."""
+
 # torch is imported where it is needed: the process that hands out the tests waits for it else, before any test begins.
 
 TOGETHER = (
