@@ -10,7 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 
 os.fsync = lambda descriptor: None
-"""No test waits for the disk. That files come to it, and in which order, test_files.py and trust/test_torn.py look at."""
+"""No test waits for the disk. That files come to it, and in which order, test_files.py and test_torn.py look at."""
 
 # torch is imported where it is needed: the process that hands out the tests waits for it else, before any test begins.
 
