@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_trainer import make_trainer, metrics_of
 
+from dudi import DudiConfig
 from dudi.data.examples import ExampleSet
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.by_language import balance, language_shares, token_table
@@ -16,7 +17,7 @@ from dudi.distill.setup import rows_for_probe
 from dudi.distill.stages import probe as stage
 from dudi.distill.stages.probe import FILE, PROBE, _with_examples, score, weigh
 from dudi.distill.verbalizer import Verbalizer
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DataError
 from dudi.evaluation.of_run import asked_of, probe_notes
 from dudi.objective.heads import Distance, Head
 from dudi.objective.losses import token_divergence, token_log_probs
@@ -186,8 +187,6 @@ class TestTheProbe:
     def test_more_examples_than_there_can_be_are_refused(self, tmp_path):
         with pytest.raises(ConfigError, match="probe_examples: 4 other rows of a language need more than 4"):
             make_args(tmp_path, "gated", probe_rows=4, probe_examples=4)
-        with pytest.raises(ConfigError, match="probe_examples: needs the probe"):
-            make_args(tmp_path, "dudi", teacher_weight={"th": 0.0}, probe_examples=2)
 
     def test_a_systems_turn_stays_in_front(self):
         def row(name, system):
@@ -209,9 +208,25 @@ class TestTheProbe:
         again = make_trainer(tmp_path, "gated", tokenizer=tokenizer, probe_rows=2)
         again.prepare()
         assert file.read_bytes() == before and file.stat().st_mtime_ns == modified
-        assert again.run.trust == first.run.trust and set(first.run.trust) == {
-            one.row.language for one in first.setup.probe.examples
-        }
+        assert again.run.trust == first.run.trust
+        assert set(first.run.trust.by_language) == {one.row.language for one in first.setup.probe.examples}
+
+    def test_a_language_that_was_not_asked_counts_half(self, tmp_path, tokenizer, capsys):
+        """As in the formula where nothing is known: sigmoid(0). It is said, and asked for no oftener than others."""
+        rows = [row for row in ROWS if row["language"] != "en"]
+        one = next(row for row in ROWS if row["language"] == "en")
+        trainer = make_trainer(tmp_path, "gated", tokenizer=tokenizer, probe_rows=2, rows=[*rows, one])
+        trainer.prepare()
+        trust = trainer.run.trust
+        assert "en" not in trust.by_language and trust.of("en") == 0.5
+        assert trainer.setup.verbalizer.target_weights["en"] == 0.5
+        assert "  en: no row was asked -> 0.50" in capsys.readouterr().err
+        assert any(note.startswith("teacher_weight: auto: ") for note in trainer.setup.notes)
+
+    def test_without_a_row_to_ask_it_is_refused(self, tmp_path, tokenizer):
+        rows = [next(row for row in ROWS if row["language"] == code) for code in ("id", "my")]
+        with pytest.raises(DataError, match="no row can be asked"):
+            make_trainer(tmp_path, "gated", tokenizer=tokenizer, rows=rows)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, tokenizer):
@@ -260,12 +275,67 @@ def test_each_signal_may_have_its_divergence(tmp_path, tokenizer):
     [
         ({"teacher_weight": 1.5}, "teacher_weight: must"),
         ({"teacher_weight": {"my": -0.1}}, "teacher_weight: must lie between 0 and 1, got -0.1"),
-        ({"verbalizer": "none"}, "verbalizer_targets: needs"),
+        ({"verbalizer": "none", "verbalizer_targets": "teacher"}, "verbalizer_targets: needs"),
+        ({"targets": "teacher"}, "teacher_weight: what is not the teacher's share is learned from the ground truth"),
+        (
+            {"teacher_weight": 0.0, "without": ["off_policy", "sequence"]},
+            "teacher_weight: 0 leaves nothing to train on",
+        ),
+        ({"teacher_weight": 0.5, "off_policy_loss": "dft", "lmbda": 0.0}, "no divergence from a second model is read"),
+        ({"teacher_route": "auto"}, "teacher_route: auto chooses among several"),
     ],
 )
 def test_what_is_refused(tmp_path, tokenizer, keys, words):
     with pytest.raises(ConfigError, match=words):
         make_trainer(tmp_path, "gated", tokenizer=tokenizer, **keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "belongs"),
+    [
+        ({"teacher_weight": 0.5, "probe_rows": 10}, "a probe: set `teacher_weight: auto`"),
+        ({"teacher_weight": {"th": 0.0}, "probe_examples": 2}, "a probe: set `teacher_weight: auto`"),
+        ({"teacher_weight": 0.5, "teacher_route": "auto"}, "a probe: set `teacher_weight: auto`"),
+        ({"gold_loss": "sft"}, "a divergence on the targets with a share below 1: set `teacher_weight`"),
+        ({"teacher_weight": 0.5, "off_policy_loss": "dft", "gold_loss": "sft"}, "a divergence on the targets"),
+    ],
+)
+def test_keys_of_a_probe_and_of_a_share_are_not_passed_over(tmp_path, keys, belongs):
+    with pytest.raises(ConfigError, match=f"does not read it: it belongs to {belongs}"):
+        DudiConfig(output_dir=str(tmp_path), **keys)
+
+
+def test_gated_without_a_verbalizer_chooses_no_language(tmp_path):
+    assert make_args(tmp_path, "gated", verbalizer="none").verbalizer_targets == "uniform"
+
+
+def test_a_number_counts_in_every_language(tmp_path, tokenizer):
+    """Also in one that dudi does not know, and where a row has none."""
+    losses = {}
+    for weight in (0.0, 1.0):
+        rows = [{**row, "language": "fr"} for row in ROWS[:8]]
+        trainer = make_trainer(
+            tmp_path / str(weight), "gkd", tokenizer=tokenizer, rows=rows, teacher_weight=weight, max_steps=1
+        )
+        trainer.train()
+        losses[weight] = metrics_of(tmp_path / str(weight), "gkd")[0]
+    assert losses[0.0]["loss/on_policy"] == 0 < losses[1.0]["loss/on_policy"]
+
+
+def test_the_rollouts_of_each_language_are_weighed_in_its_metrics(tmp_path, tokenizer):
+    codes = sorted({row["language"] for row in ROWS})
+    weights = {code: place / len(codes) for place, code in enumerate(codes)}
+    found = {}
+    for name, weight in (("whole", 1.0), ("shares", weights)):
+        keys = {"teacher_weight": weight, "verbalizer_targets": "uniform", "language_balance": False}
+        make_trainer(tmp_path / name, "gated", tokenizer=tokenizer, max_steps=1, **keys).train()
+        (record,) = metrics_of(tmp_path / name, "gated")
+        parts = {code: one for code, one in record["languages"].items() if "loss/on_policy" in one}
+        whole = sum(one["share/on_policy"] * one["loss/on_policy"] for one in parts.values())
+        assert whole == pytest.approx(record["loss/on_policy"], rel=1e-5)
+        found[name] = {code: one["loss/on_policy"] for code, one in parts.items()}
+    expected = {code: weights[code] * loss for code, loss in found["whole"].items()}
+    assert found["shares"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_an_unknown_language_is_refused_before_anything_is_trained(tmp_path):

@@ -15,6 +15,7 @@ from dudi.distill.passes import judge_all
 from dudi.distill.recipe import RunConfig
 from dudi.distill.stages.probe import FILE, PROBE, best_of
 from dudi.distill.step import Step
+from dudi.distill.trust import found_trust
 from dudi.errors import ConfigError
 from dudi.models.frozen import OffloadedModel
 from dudi.plan import estimate
@@ -250,6 +251,9 @@ class TestTheProbe:
         assert found["id"]["teacher_name"] == "a"  # as good as b, and before it
         assert found["my"]["teacher_name"] == "b" and found["my"]["teacher"] == 0.9
         assert found["my"]["teachers"] == {"a": 0.1, "b": 0.9, "c": 0.2}
+        trust = found_trust(found)
+        assert trust.of("my") == trust.of("my", "b") == found["my"]["weight"] > 0.5
+        assert trust.of("my", "a") < 0.5  # a row that names its own teacher has that one's share
 
     def test_routes_each_language_and_is_read_again(self, tmp_path, tokenizer):
         teachers = {"one": first_teacher(), "two": second_teacher()}
@@ -270,6 +274,7 @@ class TestTheProbe:
             trainer.prepare()
             found[name] = json.loads((tmp_path / name / "stages" / PROBE / FILE).read_text())
         for language, one in found["both"].items():
+            assert one.pop("teacher_name") == ("my" if language == "my" else "default")
             assert one == found["b" if language == "my" else "a"][language]
 
 
@@ -278,13 +283,26 @@ class TestTheProbe:
     [
         ({}, ("my", "default", "mm"), "teachers: 'mm' is neither a language"),
         ({}, ("my", "th"), "teachers: there is none for en, id"),
-        ({"teacher_route": "auto", "teacher_weight": 0.5}, ("default", "my"), "teacher_route: auto needs the probe"),
     ],
 )
 def test_what_is_refused(tmp_path, tokenizer, keys, teachers, words):
     models = {key: make_model(seed=place, layers=1) for place, key in enumerate(teachers)}
     with pytest.raises(ConfigError, match=words):
         make_trainer(tmp_path, models, "dudi", tokenizer, **keys)
+
+
+@pytest.mark.parametrize(
+    ("teachers", "words"),
+    [
+        (lambda student: [first_teacher()], "teachers: got a list; give models by their keys"),
+        (lambda student: {"default": None}, "teachers: there is no model at 'default'"),
+        (lambda student: {"default": first_teacher(), "my": student}, "one is the student itself"),
+    ],
+)
+def test_what_is_no_teacher_is_refused_in_python(tmp_path, tokenizer, teachers, words):
+    student = make_model(seed=1)
+    with pytest.raises(ConfigError, match=words):
+        DudiTrainer(student, None, make_args(tmp_path), ROWS, processing_class=tokenizer, teachers=teachers(student))
 
 
 def test_both_ways_at_once_are_refused(tmp_path, tokenizer):
@@ -458,3 +476,11 @@ def test_a_dry_run_refuses_what_training_refuses(capsys, words, message):
     assert main(["train", "mini/gkd", *said, "--dry-run"]) == 2
     told = capsys.readouterr()
     assert message in told.err and "nothing was trained" not in told.out
+
+
+def test_a_name_that_is_no_key_is_said(tmp_path, tokenizer):
+    rows = [{**row, "teacher": "ghost"} if row["language"] == "my" else row for row in ROWS]
+    teachers = {"default": first_teacher(), "my": second_teacher()}
+    for given in (teachers, first_teacher()):
+        notes = make_trainer(tmp_path, given, "gkd", tokenizer, rows=rows).setup.notes
+        assert "rows that name a teacher who is no key of `teachers` have their language's: 'ghost' 4" in notes

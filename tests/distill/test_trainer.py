@@ -466,3 +466,8 @@ def test_the_cold_start_can_have_epochs_of_its_own(tmp_path):
     assert same.for_cold_start("x").num_train_epochs == 2
     with pytest.raises(ConfigError, match="cold_start_epochs"):
         make_args(tmp_path, "dudi", cold_start_epochs=0)
+
+
+def test_sharding_in_one_process_is_refused(tmp_path, tokenizer):
+    with pytest.raises(ConfigError, match="fsdp: spreads a model over several processes, and this is one"):
+        make_trainer(tmp_path, tokenizer=tokenizer, fsdp="full_shard")

@@ -17,11 +17,14 @@ from dudi.environment import multiplies_bfloat16
 from dudi.errors import ConfigError, did_you_mean
 from dudi.languages.registry import check_codes, load_languages
 from dudi.objective.heads import Distance
-from dudi.objective.methods import METHODS, SIGNALS, MethodName
+from dudi.objective.methods import METHODS, SIGNALS, MethodName, VerbalizerMode
 from dudi.objective.signals import OffPolicySignal, OnPolicySignal, SequenceSignal, Signal
 from dudi.training.arguments import RunArguments
 from dudi.training.keys import YAML_NAMES
 from dudi.training.values import fit
+
+CHOOSING: tuple[VerbalizerMode, ...] = ("cross_lingual", "mix")
+"""Verbalizers that choose the language to answer in."""
 
 
 @dataclass
@@ -40,9 +43,11 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
 
     def __post_init__(self) -> None:
         self.method = fit(self.method, MethodName, "method")
-        for key in METHOD_KEYS:
-            if getattr(self, key) is None:
-                setattr(self, key, method_default(self.method, key))
+        given = {key for key in METHOD_KEYS if getattr(self, key) is not None}
+        for key in METHOD_KEYS - given:
+            setattr(self, key, method_default(self.method, key))
+        if self.verbalizer not in CHOOSING and "verbalizer_targets" not in given:
+            self.verbalizer_targets = "uniform"  # `gated` without a verbalizer has no language to choose
         if isinstance(self.teacher_weight, str):  # HfArgumentParser hands text on, as it does for keys of transformers
             with contextlib.suppress(ValueError):
                 self.teacher_weight = json.loads(self.teacher_weight)
@@ -77,21 +82,29 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
                 raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
         if isinstance(self.teacher_weight, dict):
             check_codes(self.teacher_weight, load_languages(), "teacher_weight")
-        if self.teacher_route == "auto" and self.teacher_weight != "auto":
-            raise ConfigError("teacher_route: auto needs the probe of `teacher_weight: auto`")
+        if given != 1 and self.targets == "teacher":
+            raise ConfigError(
+                "teacher_weight: what is not the teacher's share is learned from the ground truth, which `targets: "
+                "teacher` replaces by what the teacher writes; take one of them out"
+            )
+        if given != 1 and not self.reads_teacher_tokens:
+            raise ConfigError("teacher_weight: no divergence from a second model is read; take it out")
+        if self._trusts_nobody and self.signals.keys() == {"on_policy"}:
+            raise ConfigError(
+                "teacher_weight: 0 leaves nothing to train on: the rollouts are the teacher's affair alone, and the "
+                "signals that read the ground truth are out"
+            )
         if self.teacher_route == "auto" and self.cold_start == "teacher_sft":
             raise ConfigError(
                 "teacher_route: auto is found out after the cold start, which would need it; take another cold_start "
                 "than teacher_sft"
             )
-        if self.probe_examples and self.teacher_weight != "auto":
-            raise ConfigError("probe_examples: needs the probe of `teacher_weight: auto`")
         if self.probe_examples >= self.probe_rows:
             raise ConfigError(
                 f"probe_examples: {self.probe_examples} other rows of a language need more than {self.probe_rows} "
                 "(`probe_rows`)"
             )
-        if self.verbalizer_targets == "teacher" and self.verbalizer not in ("cross_lingual", "mix"):
+        if self.verbalizer_targets == "teacher" and self.verbalizer not in CHOOSING:
             raise ConfigError("verbalizer_targets: needs `verbalizer: cross_lingual` or `mix`, which choose a language")
         if self.teacher_cache is not None and (not self.reads_teacher_tokens or "off_policy" not in self.signals):
             raise ConfigError("teacher_cache: no divergence from a second model is read on the targets; take it out")
@@ -119,6 +132,18 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
     def widens_frozen(self) -> bool:
         """Whether frozen weights in 16 bits are computed with in fp32: on a CPU that has no 16-bit products."""
         return self.device.type == "cpu" and not (self.bf16 or self.fp16) and not multiplies_bfloat16()
+
+    @property
+    def chooses_target(self) -> bool:
+        """Whether rollouts are asked for in languages that the verbalizer chooses."""
+        return self.verbalizer in CHOOSING and "on_policy" in self.signals
+
+    @property
+    def _trusts_nobody(self) -> bool:
+        """Whether no language has a share of the teacher."""
+        weight = self.teacher_weight
+        written = {*self.languages, *(["en"] if self.chooses_target else [])} - {*self.exclude_targets}
+        return not any(weight.get(code, 1) for code in written) if isinstance(weight, dict) else weight == 0
 
     @property
     def on_policy_kind(self) -> Literal["plain", "verbalized"]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example
+from dudi.distill.trust import Trust
 from dudi.objective.heads import Head
 from dudi.objective.shared_events import Alignment
 from dudi.objective.signals import Kind, Signal
@@ -89,7 +90,7 @@ class MicroBatch:
         gold_reference: (B,) stored log-probabilities of the ground truth under the reference; None: not stored.
         watched: Places (kind's row numbers) at which overlap and entropies are measured.
         shares: What each token of a kind and a language counts in its signal's mean; 1 where nothing is said.
-        trust: Share of the teacher in each language; 1 where nothing is said.
+        trust: Share of the teacher in each language.
         balance: Factor on each language's divergence on rollouts; 1 where nothing is said.
         judged: What the teachers gave, by their names, where they have read all micro-batches of a step beforehand.
     """
@@ -99,7 +100,7 @@ class MicroBatch:
     gold_reference: Tensor | None = None
     watched: list[int] = dataclasses.field(default_factory=list)
     shares: Mapping[tuple[Kind, str], float] = dataclasses.field(default_factory=dict)
-    trust: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    trust: Trust = dataclasses.field(default_factory=Trust)
     balance: Mapping[str, float] = dataclasses.field(default_factory=dict)
     judged: dict[str, Judged] | None = None
 
@@ -120,7 +121,8 @@ class MicroBatch:
     def trusted(self, kind: Kind) -> Tensor | None:
         """(N,) share of the teacher in each completion token, on rollouts times the balance; None: 1 everywhere."""
         factors = [
-            self.trust.get(scored.language, 1.0) * (1.0 if kind == "gold" else self.balance.get(scored.language, 1.0))
+            self.trust.of(scored.language, scored.teacher)
+            * (1.0 if kind == "gold" else self.balance.get(scored.language, 1.0))
             for scored in self.sequences[kind]
         ]
         if all(factor == 1.0 for factor in factors):

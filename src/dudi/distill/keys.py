@@ -69,8 +69,15 @@ PARTS: dict[str, KeyGroup] = {
         "a divergence on the targets", lambda method, _: method.teacher != "none" and "off_policy" in method.signals
     ),
     "hybrid": KeyGroup(
-        "a teacher that is not trusted with everything (`teacher_weight`)",
-        lambda method, values: method.teacher == "model" and values["teacher_weight"] != 1,
+        "a divergence on the targets with a share below 1: set `teacher_weight`",
+        lambda method, values: (
+            method.teacher == "model" and values["teacher_weight"] != 1 and values["off_policy_loss"] == "divergence"
+        ),
+        ("method", "teacher_weight", "off_policy_loss"),
+    ),
+    "probe": KeyGroup(
+        "a probe: set `teacher_weight: auto`",
+        lambda method, values: method.teacher == "model" and values["teacher_weight"] == "auto",
         ("method", "teacher_weight"),
     ),
     "second_model": KeyGroup("a second model as teacher", lambda method, _: method.teacher == "model"),
@@ -125,20 +132,20 @@ class DudiKeys(RunKeys):
         None, "The loss on the targets for the share 1 - w of `teacher_weight`.", common="dft", read_by="hybrid"
     )
     probe_rows: int = _method(
-        48, "Rows of each language for the probe, held out where none are for evaluation.", read_by="hybrid", at_least=2
+        48, "Rows of each language for the probe, held out where none are for evaluation.", read_by="probe", at_least=2
     )
     probe_examples: int = _method(
         0,
         "Other rows of the probe in the same language that the teacher reads, with their answers, before each of its "
         "questions: it then knows the form that the student has learnt.",
-        read_by="hybrid",
+        read_by="probe",
         at_least=0,
     )
     teacher_route: Literal["given", "auto"] = _method(
         "given",
         "Who of several `teachers` judges a language: the one given for it, or the best of a probe "
         "(`teacher_weight: auto`).",
-        read_by="hybrid",
+        read_by="probe",
     )
     teacher_offload: Literal["none", "cpu"] = key(
         "none",

@@ -122,11 +122,12 @@ def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
 
 def data_summary(rows: RowSet, trainer: DudiTrainer, config: RunConfig) -> dict[str, Any]:
     """What the run is trained on, for `data.json` and the model card: the rows left when prompts were tokens."""
-    kept = trainer.run.rows
+    kept, probe = trainer.run.rows, trainer.setup.probe
     return {
         "source": config.data.train,
         "fingerprint": rows.fingerprint,
         "rows": dict(Counter(example.row.language for example in kept.examples)),
+        "probe": dict(Counter(example.row.language for example in probe.examples)) if probe is not None else {},
         "rejected": dict(rows.rejections.counts),
         "left_out": rows.left_out,
         "truncated": kept.truncated,

@@ -124,13 +124,15 @@ def build_setup(
         notes.append(
             f"{name}: its template asks with {own.cut.strip()!r}, which its answers lack; trained and saved without it"
         )
-    if wanted and loaded[first][0] is inner:
-        raise ConfigError("teacher_model: is the student itself, and would be frozen with it; load it a second time")
     check_choice(args, len(wanted))
     vocabulary = head_size(inner)
     lined_up: dict[str, tuple[PreTrainedModel | ServedTeacher, ChatFormat, str | None]] = {}
     for key in wanted:
         one, its_tokenizer = loaded.get(key) or load_teacher(wanted[key], tokenizers.get(key), student_tokenizer)
+        if one is inner:
+            raise ConfigError(
+                "teacher_model, teachers: one is the student itself, and would be frozen with it; load it a second time"
+            )
         lined_up[key] = (one, *line_up(one, its_tokenizer, own, vocabulary, args, notes))
     vocabulary = min([vocabulary, *(head_size(one) for one, _, apart in lined_up.values() if apart is None)])
     open_forward(inner)
@@ -163,7 +165,8 @@ def build_setup(
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
     verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
     sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
-    check_routes(teachers, args, verbalizer, [one for one in sets if one is not None])
+    if args.needs_teacher:
+        check_routes(teachers, args, verbalizer, [one for one in sets if one is not None], notes)
     return Setup(
         model=student,
         tokenizer=student_tokenizer,
@@ -184,7 +187,9 @@ def build_setup(
     )
 
 
-def check_routes(teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet]) -> None:
+def check_routes(
+    teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet], notes: list[str]
+) -> None:
     """Hold the keys that teachers are given under against everything that they will judge.
 
     Args:
@@ -192,14 +197,18 @@ def check_routes(teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, s
         args: The run's keys.
         verbalizer: Knows the languages that rollouts are asked for.
         sets: All rows: of training, of the probe, of evaluation.
+        notes: Gets the names in the rows' column `teacher` that are no key.
 
     Raises:
         ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
     """
-    chooses = args.verbalizer in ("cross_lingual", "mix") and "on_policy" in args.signals
     rows = [example for one in sets for example in one.examples]
-    targets = verbalizer.targets if chooses else ()
+    targets = verbalizer.targets if args.chooses_target else ()
     teachers.check(rows, targets, tuple(load_languages()), routed=args.teacher_route == "given")
+    named = Counter(example.row.teacher for example in rows if example.row.teacher not in (None, *teachers.routes))
+    if named:
+        listed = ", ".join(f"{name!r} {count:,}" for name, count in sorted(named.items()))
+        notes.append(f"rows that name a teacher who is no key of `teachers` have their language's: {listed}")
 
 
 def _check_lengths(
@@ -274,6 +283,8 @@ def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Ve
     others = [row for row in rows if row.language != pivot]
     count = sum(verbalizer.pivot_of(row) is not None for row in others)
     if not count:
+        if not any(row.language == pivot for row in rows):
+            raise DataError(f"pivot: no training row is in '{pivot}'; are there any, and is it among `languages`?")
         raise DataError(f"pivot: no row has a parallel one in '{pivot}' (the column `parallel`, docs/data.md)")
     notes.append(f"pivot: {count:,} of {len(others):,} rows in other languages have a parallel one in {pivot}")
     return verbalizer
@@ -316,6 +327,8 @@ def rows_for_probe(
         seed: Of the run.
         notes: Gets what was left out.
 
+    Raises:
+        DataError: no row can be asked.
     """
     sets = evaluation.values() if isinstance(evaluation, Mapping) else [] if evaluation is None else [evaluation]
     given = [example for one in sets for example in one.examples]
@@ -332,5 +345,11 @@ def rows_for_probe(
     probe = [example for example in source if example.row.id in chosen]
     if apart:
         return train, ExampleSet(probe, {}, digest_of(probe))
+    if not probe:
+        raise DataError(
+            "teacher_weight: auto: no row can be asked, since of one row a language none is held out; give rows with "
+            "data.eval (eval_dataset in Python), or the weights by hand"
+        )
+    notes.append(f"teacher_weight: auto: {len(probe):,} rows are held out of training for its probe")
     kept = [example for example in train.examples if example.row.id not in chosen]
     return ExampleSet(kept, train.truncated, digest_of(kept)), ExampleSet(probe, {}, digest_of(probe))

@@ -17,6 +17,7 @@ from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import Scored
 from dudi.distill.collect import Collector
 from dudi.distill.setup import Setup
+from dudi.distill.trust import Trust
 from dudi.errors import ConfigError
 from dudi.models.adapters import innermost
 from dudi.models.frozen import Policy
@@ -43,7 +44,7 @@ class Run:
         policies: The second models by their names (`Teachers.members`).
         reference: The frozen policy of the sequence signal, or None.
         gold_reference: log pi_ref(y | x) of each training row, by row id.
-        trust: Share of the teacher in each language (`teacher_weight`); 1 where nothing is said.
+        trust: Share of the teacher in each language (`teacher_weight`).
         balance: Factor on each language's divergence on rollouts (`language_balance`); 1 where nothing is said.
         ratios: (L, 3) what the balance is made of, summed over the first steps (`by_language.balance`).
         kept_states: A target's states where they are kept (`teacher_cache`), None for any other sequence; or None.
@@ -63,7 +64,7 @@ class Run:
     policies: dict[str, Policy] = dataclasses.field(default_factory=dict)
     reference: Policy | None = None
     gold_reference: dict[str, float] = dataclasses.field(default_factory=dict)
-    trust: dict[str, float] = dataclasses.field(default_factory=dict)
+    trust: Trust = dataclasses.field(default_factory=Trust)
     balance: dict[str, float] = dataclasses.field(default_factory=dict)
     ratios: Tensor | None = None
     kept_states: Callable[[Scored], Tensor | None] | None = None

@@ -208,11 +208,13 @@ def is_its_own_teacher(args: DudiConfig) -> bool:
 
 
 def check_choice(args: DudiConfig, teachers: int) -> None:
-    """Refuse several teachers of a method whose divergence is from the student's own average.
+    """Refuse several teachers of a method whose divergence is from the student's own average, and a choice of one.
 
     Raises:
-        ConfigError: they would only write its cold start's targets.
+        ConfigError: they would only write its cold start's targets, or there is nothing to choose.
     """
+    if teachers == 1 and args.teacher_route == "auto":
+        raise ConfigError("teacher_route: auto chooses among several; name them in `teachers`, or take it out")
     if teachers > 1 and is_its_own_teacher(args):
         raise ConfigError(f"teachers: method {args.method} is its own teacher; give one teacher for its cold start")
 

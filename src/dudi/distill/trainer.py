@@ -55,11 +55,12 @@ from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
 from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step, row_ids
 from dudi.distill.teacher_setup import Given, identity_of
+from dudi.distill.trust import Trust, found_trust, given_trust
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
 from dudi.models.frozen import FrozenModel, MovingAverage, OffloadedModel
-from dudi.models.sharding import check_deepspeed, check_sharding, shard_frozen
+from dudi.models.sharding import check_launch, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
 from dudi.training.identity import hash_of_model, hash_of_tokenizer
 from dudi.training.interrupts import Interrupts
@@ -135,7 +136,7 @@ class DudiTrainer(RowTrainer):
     ) -> None:
         refuse_habits(unknown)
         args = as_config(args)
-        check_deepspeed(args)
+        check_launch(args)
         parts = build_setup(
             as_name(model),
             _given_teachers(teacher_model, teachers),
@@ -215,7 +216,8 @@ class DudiTrainer(RowTrainer):
         adapter = self.run_cold_start()
         run.trust = self._trust()
         if args.verbalizer_targets == "teacher":
-            self.setup.verbalizer.target_weights = run.trust
+            verbalizer = self.setup.verbalizer
+            verbalizer.target_weights = run.trust.of_each(verbalizer.targets)
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
         if (kept := keep_states(run)) is not None:
@@ -229,21 +231,21 @@ class DudiTrainer(RowTrainer):
         # A cached stage draws nothing from the global generators: without this, dropout would depend on the cache.
         set_seed(args.seed)
 
-    def _trust(self) -> dict[str, float]:
+    def _trust(self) -> Trust:
         """The share of the teacher in each language: given, or found by the probe."""
-        weight, probe = self.args.teacher_weight, self.setup.probe
-        if isinstance(weight, dict):
-            return dict(weight)
-        if isinstance(weight, float):
-            return {} if weight == 1 else dict.fromkeys(self.setup.languages, weight)
+        weight, probe, setup = self.args.teacher_weight, self.setup.probe, self.setup
+        if not isinstance(weight, str):
+            return given_trust(1.0 if weight is None else weight)
         if probe is None:
-            return {}
+            return Trust()
         found = probe_teacher(self.run, probe)
         if self.args.process_index == 0:
-            self.progress.say(describe_probe(found))
+            rows = {example.row.language for example in self.run.rows.examples}
+            written = setup.verbalizer.targets if self.args.chooses_target else ()
+            self.progress.say(describe_probe(found, sorted({*rows, *written} - {*found})))
         if self.args.teacher_route == "auto":
-            self.setup.teachers.chosen = {language: one["teacher_name"] for language, one in found.items()}
-        return {language: float(one["weight"]) for language, one in found.items()}
+            setup.teachers.chosen = {language: one["teacher_name"] for language, one in found.items()}
+        return found_trust(found)
 
     def run_cold_start(self) -> str:
         """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
@@ -499,14 +501,20 @@ def _given_teachers(one: Teaching | None, several: Mapping[str, Teaching] | None
     """The one teacher, or several by their keys.
 
     Raises:
-        ConfigError: both, or an empty mapping.
+        ConfigError: both, no mapping, an empty one, or a key without a model.
     """
     if several is None:
         return as_name(one)
     if one is not None:
         raise ConfigError("teachers: there is a teacher_model too; make it teachers['default'], or take one out")
+    if not isinstance(several, Mapping):
+        kind = type(several).__name__
+        raise ConfigError(f"teachers: got a {kind}; give models by their keys, {{'default': MODEL, 'my': OTHER}}")
     if not several:
         raise ConfigError("teachers: it is empty; name a 'default'")
+    for key, model in several.items():
+        if model is None:
+            raise ConfigError(f"teachers: there is no model at {key!r}")
     return {key: as_name(model) for key, model in several.items()}
 
 

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.training_args import ParallelMode
 
 from dudi.errors import ConfigError
 from dudi.models.adapters import innermost
@@ -27,12 +28,17 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def check_deepspeed(args: TrainingArguments) -> None:
-    """Refuse what cannot be done under DeepSpeed; asked before a model is touched.
+def check_launch(args: TrainingArguments) -> None:
+    """Refuse what cannot be done as a run was launched; asked before a model is touched.
 
     Raises:
-        ConfigError: ZeRO-3, or checkpoints.
+        ConfigError: `fsdp` in one process; under DeepSpeed ZeRO-3, or checkpoints.
     """
+    if args.fsdp and args.parallel_mode != ParallelMode.DISTRIBUTED:
+        raise ConfigError(
+            "fsdp: spreads a model over several processes, and this is one; start the run with accelerate launch or "
+            "torchrun, or take it out"
+        )
     plugin = args.deepspeed_plugin
     if plugin is None:
         return

@@ -103,7 +103,7 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             name="gated",
-            title="dudi with a teacher that each language trusts as far as a probe allows",
+            title="dudi with a share of the teacher in each language (`teacher_weight`)",
             source="docs/method.md, When the teacher is weak",
             signals=frozenset({"sequence", "off_policy", "on_policy"}),
             teacher="model",

@@ -36,8 +36,8 @@ class Rows:
             same bytes in its own tokens; of a served teacher its `TopTokens` (N).
         reference: (S,) summed log-probabilities under the reference, or None.
         trust: (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1 everywhere.
-        values: Filled by the signals, by their names: the loss of each token (N,), or of each pair (S,), unweighted and
-            without a gradient; not across tokenizers, where a loss belongs to bytes.
+        values: Filled by the signals, by their names: the loss of each token (N,), with `trust`, or of each pair (S,),
+            unweighted and without a gradient; not across tokenizers, where a loss belongs to bytes.
         observer: Wants to see both models' logits, or None; told nothing where they are never made row by row. Across
             tokenizers it is shown the cells of the shared events instead.
         events: The completions in both models' tokens, or None where one tokenizer is enough.
@@ -249,4 +249,8 @@ class OnPolicySignal:
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y~."""
-        return _total(self.name, self.distance, rows[self.kind], heads)
+        written = rows[self.kind]
+        total = _total(self.name, self.distance, written, heads)
+        if written.trust is not None and self.name in written.values:
+            written.values[self.name] = written.values[self.name] * written.trust
+        return total

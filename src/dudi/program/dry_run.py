@@ -67,10 +67,10 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
             _tokenizers(console, args, examples, formats.student, chat, served=section.server is not None)
         _ask_servers(loaded, formats.student, chats, notes)
     verbalizer = verbalizer_of(args, [example.row for example in examples.examples], notes)
-    if args.needs_teacher and config.teachers:
+    if args.needs_teacher:
         check_choice(args, len(config.named_teachers))
         sets = [one for one in (examples, probe, asked) if one is not None]
-        check_routes(Teachers({}, merge_keys(config.teachers)[1]), args, verbalizer, sets)
+        check_routes(Teachers({}, merge_keys(config.teachers)[1]), args, verbalizer, sets, notes)
     console.print("\n".join(shown(note) for note in notes), end="\n" if notes else "")
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
     show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -93,7 +94,7 @@ def content(run: RunFolder) -> dict[str, Any]:
     rows = part_of(run.data, "rows")
     named = {code: f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)}
     languages = [f"{name}: {rows[code]} rows" if code in rows else name for code, name in named.items()]
-    total = sum(count for count in rows.values() if isinstance(count, int))
+    total, held_out = (_total(part) for part in (rows, part_of(run.data, "probe")))
     steps = last(run.stage(cold=False), "step")
     return {
         "method": method,
@@ -104,6 +105,7 @@ def content(run: RunFolder) -> dict[str, Any]:
             *_chosen(run, method),
             ("source of the rows", said(run.data.get("source"))),
             ("rows", total if rows else DASH),
+            *([("rows held out for the probe", held_out)] if held_out else []),
             ("fingerprint of the rows (SHA-256)", said(run.data.get("fingerprint"))),
         ],
         "languages": languages,
@@ -115,6 +117,10 @@ def content(run: RunFolder) -> dict[str, Any]:
         "benchmarks": benchmark_sections(grouped([run])),
         "result_file": FILE,
     }
+
+
+def _total(counts: Mapping[str, Any]) -> int:
+    return sum(count for count in counts.values() if isinstance(count, int))
 
 
 def _codes(run: RunFolder) -> list[str]:
@@ -130,6 +136,10 @@ def _chosen(run: RunFolder, method: Method | None) -> list[tuple[str, str]]:
     if {"off_policy", "on_policy"} & signals and method is not None and method.teacher != "none":
         wanted = [("weight of the on-policy signal, lambda", "lambda"), ("divergence", "divergence"), *wanted]
         wanted.insert(2, ("verbalizer", "verbalizer"))
+    if run.value("teacher_weight") not in (None, 1):
+        wanted += [("the teacher's share, w", "teacher_weight"), ("loss of the share 1 - w", "gold_loss")]
+    if run.value("loss_average") not in (None, "token"):
+        wanted.append(("the loss is a mean over each", "loss_average"))
     if "sequence" in signals:
         wanted = [("weight of the sequence signal, alpha", "alpha"), *wanted]
     return [(wording, said(value)) for wording, key in wanted if (value := run.value(key)) is not None]

@@ -24,6 +24,7 @@ from dudi.data.rows import Message
 from dudi.distill.engines import student_engine, teacher_engine
 from dudi.distill.stages.cache import hash_of, seal_stage, stands, teacher_hash
 from dudi.distill.state import Run
+from dudi.distill.trust import NOT_ASKED
 from dudi.files import write_json_inside
 from dudi.rollouts import Engine, NoiseKey, Request
 from dudi.training import checkpoints
@@ -41,7 +42,7 @@ def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
 
     Returns:
         For each language of the rows: `rows`, `teacher` and `student` (mean scores between 0 and 1), `error` (the
-        standard error of their difference), and `weight`.
+        standard error of their difference), and `weight`; of several teachers `teacher_name`, who was asked.
     """
     about = {
         "rows": held_out.digest,
@@ -83,7 +84,11 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
         scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}
     if run.args.teacher_route != "auto":
         joined = {place: found for of_one in scores.values() for place, found in of_one.items()}
-        return weigh(languages, [joined[place] for place in range(len(rows))], student)
+        weighed = weigh(languages, [joined[place] for place in range(len(rows))], student)
+        for language, result in weighed.items() if teachers.several else ():
+            judges = {one.name for one, code in zip(given, languages, strict=True) if one and code == language}
+            result["teacher_name"] = ", ".join(sorted(judges))
+        return weighed
     return best_of(languages, {name: list(of_one.values()) for name, of_one in scores.items()}, student)
 
 
@@ -111,14 +116,16 @@ def best_of(
         student: The student's.
 
     Returns:
-        As `weigh`, and of each language `teacher_name`, and `teachers`: the mean score of each.
+        As `weigh`, and of each language `teacher_name`; and the mean score and the share of each, `teachers` and
+        `weights`.
     """
     weighed = {name: weigh(languages, scores, student) for name, scores in teachers.items()}
     found = {}
     for language in sorted(set(languages)):
         means = {name: own[language]["teacher"] for name, own in weighed.items()}
         best = max(means, key=lambda name: means[name])
-        found[language] = {**weighed[best][language], "teacher_name": best, "teachers": means}
+        shares = {name: own[language]["weight"] for name, own in weighed.items()}
+        found[language] = {**weighed[best][language], "teacher_name": best, "teachers": means, "weights": shares}
     return found
 
 
@@ -168,20 +175,26 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
     return found
 
 
-def describe_probe(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """The probe as lines for a person."""
+def describe_probe(found: Mapping[str, Mapping[str, Any]], not_asked: Sequence[str]) -> str:
+    """The probe as lines for a person.
+
+    Args:
+        found: As of `probe_teacher`.
+        not_asked: Languages of the run in which it had no row.
+    """
     lines = ["teacher_weight: auto, from held-out rows (exact match and chrF, their mean):"]
     lines += [
         f"  {language}: {_named(one)}, student {one['student']:.3f} (error of the difference "
         f"{one['error']:.3f}, {one['rows']} rows) -> {one['weight']:.2f}"
         for language, one in found.items()
     ]
+    if not_asked:
+        lines.append(f"  {', '.join(not_asked)}: no row was asked -> {NOT_ASKED:.2f}")
     return "\n".join(lines)
 
 
 def _named(one: Mapping[str, Any]) -> str:
-    """The teacher's score; of several, the best one's name and score, and what the others reached."""
-    if "teachers" not in one:
-        return f"teacher {one['teacher']:.3f}"
-    others = [f"{name} {mean:.3f}" for name, mean in one["teachers"].items() if name != one["teacher_name"]]
-    return f"teacher {one['teacher_name']} {one['teacher']:.3f} ({', '.join(others)})"
+    """The teacher's score, of several with its name; where all were asked what the others reached, too."""
+    name = f"{one['teacher_name']} " if "teacher_name" in one else ""
+    others = [f"{other} {mean:.3f}" for other, mean in one.get("teachers", {}).items() if other != one["teacher_name"]]
+    return f"teacher {name}{one['teacher']:.3f}" + (f" ({', '.join(others)})" if others else "")

@@ -1,0 +1,53 @@
+"""How far a teacher is trusted in a language: the share w of `teacher_weight`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+NOT_ASKED = 0.5
+"""The share in a language that no row of a probe is in: sigmoid(q / tau) where nothing is known, q = 0."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trust:
+    """The share of the teacher in each language.
+
+    Attributes:
+        by_language: Where it was given or found.
+        elsewhere: In the other languages, and in rows without one.
+        by_teacher: By language, that of each of several teachers, where a probe has asked all of them.
+    """
+
+    by_language: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    elsewhere: float = 1.0
+    by_teacher: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    def of(self, language: str, teacher: str | None = None) -> float:
+        """The share in a completion.
+
+        Args:
+            language: That it should be in.
+            teacher: The name of who judges it; None: whoever judges the language.
+        """
+        own = self.by_teacher.get(language, {}).get(teacher or "")
+        return self.by_language.get(language, self.elsewhere) if own is None else own
+
+    def of_each(self, languages: Iterable[str]) -> dict[str, float]:
+        """The share in each of some languages."""
+        return {language: self.of(language) for language in languages}
+
+
+def given_trust(weight: float | Mapping[str, float]) -> Trust:
+    """What the key says: a number is for every row, languages that a mapping does not name count 1."""
+    return Trust(dict(weight)) if isinstance(weight, Mapping) else Trust(elsewhere=weight)
+
+
+def found_trust(found: Mapping[str, Mapping[str, Any]]) -> Trust:
+    """What a probe found (`probe.weigh`, `probe.best_of`)."""
+    return Trust(
+        {language: float(one["weight"]) for language, one in found.items()},
+        NOT_ASKED,
+        {language: one["weights"] for language, one in found.items() if "weights" in one},
+    )
