@@ -229,6 +229,11 @@ def test_dudi_config_places_its_errors(recipe):
         ("languages: [1]", "languages: expected a list of text, got [1] (a list)"),
         ("share_rollouts: 1", "share_rollouts: expected true or false, got 1 (a whole number)"),
         ("chat_template_kwargs: 3", "chat_template_kwargs: expected a mapping, got 3 (a whole number)"),
+        ("teacher_weight: {my: no}", "teacher_weight: expected a number or a mapping to numbers or one of auto"),
+        (
+            "teacher_weight.my: 0",
+            "unknown key 'teacher_weight.my'; teacher_weight is one value: teacher_weight={my: ...}",
+        ),
         ("dtype: half", "recipe.yaml:3: dtype: 'half' is not one of auto, float32, bfloat16, float16"),
         ("student: {dtype: int8}", "student.dtype: 'int8' is not one of auto"),
         ("student: [a]", "recipe.yaml:3: student: expected a mapping, or text for student.model"),

@@ -303,6 +303,8 @@ def test_cldr_is_built_in():
     assert loaded.rows == cldr_rows(CODES, 3, 1)
     assert loaded.total == len(loaded.rows) and {row.language for row in loaded.rows} == set(CODES)
     assert load("cldr", rows_per_language=3, max_rows=2).total == 2
+    with pytest.raises(ConfigError, match="cldr: comes with training rows alone, and has no split 'validation'"):
+        load("cldr", split="validation")
 
 
 def test_paths_that_do_not_exist(tmp_path, monkeypatch):

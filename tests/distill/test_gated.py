@@ -341,3 +341,10 @@ def test_the_rollouts_of_each_language_are_weighed_in_its_metrics(tmp_path, toke
 def test_an_unknown_language_is_refused_before_anything_is_trained(tmp_path):
     with pytest.raises(ConfigError, match="teacher_weight: unknown language 'mm'"):
         make_args(tmp_path, "gated", teacher_weight={"mm": 0.0})
+
+
+def test_a_share_of_a_language_that_nothing_is_in_is_said(tmp_path, tokenizer):
+    rows = [row for row in ROWS if row["language"] in ("id", "th")]
+    keys = {"languages": ["id", "th"], "teacher_weight": {"vi": 0.0, "en": 0.5, "id": 0.2}}
+    notes = make_trainer(tmp_path, "dudi", tokenizer=tokenizer, rows=rows, **keys).setup.notes
+    assert "teacher_weight: no row is in vi, and no answer is asked for in it" in notes

@@ -18,7 +18,7 @@ from dudi.config.schema import REFUSED, Schema
 from dudi.config.yaml_tree import Node, parse_yaml, read_yaml
 from dudi.errors import ConfigError, nearest
 from dudi.training.keys import YAML_NAMES
-from dudi.training.values import takes_list, takes_text_alone
+from dudi.training.values import describe, takes_list, takes_text_alone
 
 EXTENDS = "extends"
 COMMAND_LINE: Final = "command line"
@@ -216,6 +216,10 @@ def _check_key(layer: _Layer, key: str, section: str, node: Node) -> None:
         raise ConfigError(f"{place}: {key}: not a key of a recipe: {REFUSED[key]}")
     if key == EXTENDS and not section:
         raise ConfigError(f"{place}: {EXTENDS} belongs inside a recipe file")
+    whole = full.partition(".")[0]
+    if whole != full and schema.knows(whole) and "a mapping" in describe(schema.hint(whole)):
+        name = full.removeprefix(f"{whole}.")
+        raise ConfigError(f"{place}: unknown key '{full}'; {whole} is one value: {whole}={{{name}: ...}}")
     found = suggest_key(key, section, schema)
     raise ConfigError(f"{place}: unknown key '{full}'" + (f" (did you mean '{found}'?)" if found else ""))
 

@@ -83,6 +83,8 @@ def load_rows(
     """
     rejections = rejections if rejections is not None else Rejections()
     if source in SOURCES:
+        if split != "train":
+            raise ConfigError(f"{source}: comes with training rows alone, and has no split '{split}'; take it out")
         made = SOURCES[source].rows(list(languages), tasks, rows_per_language, seed)[:max_rows]
         return RowSet(made, len(made), fingerprint(made), rejections)
     rows = collect(

@@ -190,14 +190,14 @@ def build_setup(
 def check_routes(
     teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet], notes: list[str]
 ) -> None:
-    """Hold the keys that teachers are given under against everything that they will judge.
+    """Hold the keys that teachers, and shares of them, are given under against everything that they will judge.
 
     Args:
         teachers: Their routes are read, no model.
         args: The run's keys.
         verbalizer: Knows the languages that rollouts are asked for.
         sets: All rows: of training, of the probe, of evaluation.
-        notes: Gets the names in the rows' column `teacher` that are no key.
+        notes: Gets the names in the rows' column `teacher` that are no key, and languages of shares that nothing is in.
 
     Raises:
         ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
@@ -209,6 +209,9 @@ def check_routes(
     if named:
         listed = ", ".join(f"{name!r} {count:,}" for name, count in sorted(named.items()))
         notes.append(f"rows that name a teacher who is no key of `teachers` have their language's: {listed}")
+    shares = args.teacher_weight if isinstance(args.teacher_weight, dict) else {}
+    if idle := sorted({*shares} - {*targets, *(example.row.language for example in rows)}):
+        notes.append(f"teacher_weight: no row is in {', '.join(idle)}, and no answer is asked for in it")
 
 
 def _check_lengths(

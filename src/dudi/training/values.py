@@ -143,6 +143,8 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(map(render, arguments))
     if origin is list:
         return "a list of " + (", ".join(choices(hint)) or _PLURALS.get(describe(arguments[0]), "values"))
+    if origin is dict and (of := _PLURALS.get(describe(arguments[1]))):
+        return f"a mapping to {of}"
     return _NAMES.get(origin or hint, "an object of Python")
 
 
