@@ -42,8 +42,7 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
         raise ConfigError(config.placed(str(error))) from error
     # Without the key, every language of the data is trained: its default is that of the verbalizer's targets.
     only = None if config.origin("languages") == "default" else args.languages
-    options = _row_options(config, args, rejections)
-    rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args), only=only, **options)
+    rows = load_rows(data.train, split=data.split, only=only, **_row_options(config, args, data.train, rejections))
     evaluation = read_evaluation(config, args, rejections)
     total = rows.total + (evaluation.total if evaluation else 0)
     notes = dict.fromkeys((*rows.notes, *(evaluation.notes if evaluation else ())))
@@ -65,12 +64,13 @@ def read_evaluation(config: RunConfig, args: DudiConfig, rejections: Rejections)
     if data.eval is None and data.eval_split is None:
         return None
     source, split = data.eval or data.train, data.eval_split or "train"
-    return load_rows(source, split=split, languages=_asked(source, args), **_row_options(config, args, rejections))
+    return load_rows(source, split=split, **_row_options(config, args, source, rejections))
 
 
-def _row_options(config: RunConfig, args: DudiConfig, rejections: Rejections) -> dict[str, Any]:
+def _row_options(config: RunConfig, args: DudiConfig, source: str, rejections: Rejections) -> dict[str, Any]:
     data = config.data
     return {
+        "languages": list(args.languages) if source in SOURCES else sorted(load_languages()),
         "language": data.language,
         "language_column": data.language_column,
         "rejections": rejections,
@@ -92,10 +92,6 @@ def show_rejections(rejections: Rejections, total: int, config: RunConfig, args:
         if len(rejections) > config.data.max_rejected_share * total:
             rejections.write(folder / "rejected.jsonl")
     rejections.check_share(total, config.data.max_rejected_share)
-
-
-def _asked(source: str, args: DudiConfig) -> list[str]:
-    return list(args.languages) if source in SOURCES else sorted(load_languages())
 
 
 @dataclasses.dataclass(eq=False, repr=False)

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet
-from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.distill.arguments import DudiConfig
 from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, DudiError
@@ -89,7 +89,7 @@ def events_of(
     """
     if different is None:
         return None
-    if is_its_own_teacher(args):
+    if args.teaches_itself:
         raise ConfigError(
             f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
             "teacher_sft, or a teacher with the student's tokenizer"
@@ -202,18 +202,13 @@ def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
         )
 
 
-def is_its_own_teacher(args: DudiConfig) -> bool:
-    """Whether the divergences of a method are from the student's own average, and a second model writes alone."""
-    return not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values())
-
-
 def check_choice(args: DudiConfig, teachers: int) -> None:
     """Refuse several teachers of a method whose divergence is from the student's own average.
 
     Raises:
         ConfigError: they would only write its cold start's targets.
     """
-    if teachers > 1 and is_its_own_teacher(args):
+    if teachers > 1 and args.teaches_itself:
         raise ConfigError(f"teachers: method {args.method} is its own teacher; give one teacher for its cold start")
 
 

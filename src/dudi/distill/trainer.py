@@ -46,7 +46,6 @@ from dudi.distill.stages.reference import (
     check_reference,
     make_moving_average,
     make_reference,
-    moving_average_needed,
     reads_rows_once,
     store_gold_reference,
 )
@@ -147,7 +146,7 @@ class DudiTrainer(RowTrainer):
         self.setup, self.max_rejected_share = parts, max_rejected_share
         self.chat = parts.student_format
         self.trained_with = f"dudi's method `{args.method}`"
-        self.has_extra_tensors = moving_average_needed(args) or args.language_balance
+        self.has_extra_tensors = args.teaches_itself or args.language_balance
         self.peft_config = peft_config
         self.signals = build_signals(args)
         super().__init__(
@@ -225,7 +224,7 @@ class DudiTrainer(RowTrainer):
             run.reference = make_reference(run, on_new_adapter=adapter != "continue")
             if not METHODS[args.method].iterated and not reads_rows_once(args, len(run.rows.examples)):
                 run.gold_reference = store_gold_reference(run)
-        if moving_average_needed(args):
+        if args.teaches_itself:
             run.teacher = make_moving_average(run)
         # A cached stage draws nothing from the global generators: without this, dropout would depend on the cache.
         set_seed(args.seed)
@@ -320,7 +319,7 @@ class DudiTrainer(RowTrainer):
 
     def needs(self) -> list[Path]:
         """The opponents of SPIN, which their iteration alone could write."""
-        return opponents(self.run, self.epoch) if METHODS[self.args.method].iterated else []
+        return opponents(self.run, self.epoch)
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """The moving average's weights, and what the balance is made of."""

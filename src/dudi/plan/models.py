@@ -179,18 +179,18 @@ def _counted(config: RunConfig, args: DudiConfig) -> Counted:
         return Counted(rows)
     if config.data.eval is None and config.data.eval_split is None:
         if source in SOURCES:
-            asked = sum(min(args.probe_rows, own // 2) for own in _languages(_built_in(config)).values())
+            counts = Counter(row.language for row in _built_in(config).rows)
+            asked = sum(min(args.probe_rows, count // 2) for count in counts.values())
         else:
             asked = most_probed(args, rows)
         return Counted(None if rows is None else rows - asked, asked)
     if source not in SOURCES and not Path(source).exists():  # the hub: nothing is downloaded for a plan
         return Counted(rows)
     found = read_evaluation(config, args, Rejections())
-    return Counted(rows, None if found is None else sum(min(args.probe_rows, n) for n in _languages(found).values()))
-
-
-def _languages(rows: RowSet) -> Counter[str]:
-    return Counter(row.language for row in rows.rows)
+    if found is None:
+        return Counted(rows)
+    counts = Counter(row.language for row in found.rows)
+    return Counted(rows, sum(min(args.probe_rows, count) for count in counts.values()))
 
 
 def _rows_of(path: Path) -> int | None:

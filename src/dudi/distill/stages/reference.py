@@ -48,11 +48,6 @@ def check_reference(args: DudiConfig, model: nn.Module) -> None:
         )
 
 
-def moving_average_needed(args: DudiConfig) -> bool:
-    """Whether the teacher is the student's moving average."""
-    return METHODS[args.method].teacher == "ema" and "on_policy" in args.signals
-
-
 def make_reference(run: Run, on_new_adapter: bool) -> FrozenModel | AdapterOff | OtherAdapter:
     """The policy that stage 2 starts from, frozen: a copy, the student without its adapter, or a copied adapter."""
     model = run.model()
