@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dudi.command import say
 from dudi.data.built_in import SOURCES
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig, TeacherSection
     from dudi.distill.served import ServedTeacher
     from dudi.distill.trainer import DudiTrainer
+
+T = TypeVar("T")
 
 
 def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet, RowSet | None]:
@@ -113,20 +115,14 @@ class Loaded:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The student's, with the chat template that the recipe asks for."""
         tokenizer = _tokenizer_of(self.config.student, "student")
-        if self.lends_template:
-            borrow_template(tokenizer, self.teacher_tokenizer)
+        borrow_template(tokenizer, self.lender)
         return tokenizer
 
-    @functools.cached_property
-    def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The teacher's; None where the recipe names no teacher."""
-        return None if self.config.main_teacher.model is None else _tokenizer_of(self.config.main_teacher, "teacher")
-
     @property
-    def lends_template(self) -> bool:
-        """Whether training reads the teacher's tokenizer: with the teacher, or for its chat template alone."""
+    def lender(self) -> PreTrainedTokenizerBase | None:
+        """The main teacher's tokenizer, where training reads it: with the teacher, or for its chat template alone."""
         wanted = self.args.needs_teacher or self.config.student.chat_template == "teacher"
-        return wanted and self.config.main_teacher.model is not None
+        return next(iter(self.teacher_tokenizers.values()), None) if wanted else None
 
     @functools.cached_property
     def student_format(self) -> ChatFormat:
@@ -138,63 +134,37 @@ class Loaded:
         kwargs = template_kwargs(self.args.chat_template_kwargs, "student")
         return chat_format(self.tokenizer, kwargs, self.config.student.model)
 
-    @functools.cached_property
-    def teacher_format(self) -> ChatFormat | None:
-        """How the teacher reads a conversation, in the student's template where it has none; None without a teacher.
-
-        Raises:
-            ConfigError: as `student_format`.
-        """
-        tokenizer = self.teacher_tokenizer
-        if tokenizer is None:
-            return None
-        borrow_template(tokenizer, self.tokenizer)
-        return chat_format(
-            tokenizer, template_kwargs(self.args.chat_template_kwargs, "teacher"), str(self.config.main_teacher.model)
-        )
-
     def read_student(self) -> PreTrainedModel:
         """The student, untrained."""
         return _model_of(self.config.student, "float32")
 
     @functools.cached_property
-    def teacher(self) -> PreTrainedModel | ServedTeacher | None:
-        """The teacher; None where the recipe names none."""
-        section = self.config.main_teacher
-        return None if section.model is None else _teacher_of(section, training_dtype(self.args))
+    def teachers(self) -> dict[str, PreTrainedModel | ServedTeacher]:
+        """The teachers by name, the main one in front (`RunConfig.named_teachers`)."""
+        dtype = training_dtype(self.args)
+        return {name: _teacher_of(section, dtype) for name, section in self.config.named_teachers.items()}
 
-    @property
-    def _others(self) -> dict[str, TeacherSection]:
-        """The sections of the teachers beside the main one, by name (`RunConfig.named_teachers`)."""
-        return dict(list(self.config.named_teachers.items())[1:])
-
-    @functools.cached_property
-    def other_teachers(self) -> dict[str, PreTrainedModel | ServedTeacher]:
-        """The teachers beside the main one, by name."""
-        return {name: _teacher_of(section, training_dtype(self.args)) for name, section in self._others.items()}
-
-    @functools.cached_property
-    def other_tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
-        """Their tokenizers."""
-        return {name: _tokenizer_of(section, "teacher") for name, section in self._others.items()}
-
-    @functools.cached_property
-    def other_formats(self) -> dict[str, ChatFormat]:
-        """How they read a conversation, as `teacher_format`."""
-        kwargs = template_kwargs(self.args.chat_template_kwargs, "teacher")
-        for tokenizer in self.other_tokenizers.values():
-            borrow_template(tokenizer, self.tokenizer)
-        return {name: chat_format(tokenizer, kwargs, name) for name, tokenizer in self.other_tokenizers.items()}
-
-    @functools.cached_property
-    def other_configs(self) -> dict[str, PretrainedConfig]:
-        """Their configs, as `teacher_config`."""
-        return {name: _config_of(section, f"teachers.{name}") for name, section in self._others.items()}
-
-    def drop_teacher(self) -> None:
+    def drop_teachers(self) -> None:
         """Forget the teachers: they are read anew when they are asked for again."""
-        for name in ("teacher", "other_teachers"):
-            vars(self).pop(name, None)
+        vars(self).pop("teachers", None)
+
+    @functools.cached_property
+    def teacher_tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
+        """Their tokenizers."""
+        return {name: _tokenizer_of(section, "teacher") for name, section in self.config.named_teachers.items()}
+
+    @functools.cached_property
+    def teacher_formats(self) -> dict[str, ChatFormat]:
+        """How they read a conversation, in the student's template where one has none.
+
+        Raises:
+            ConfigError: as `student_format`.
+        """
+        kwargs, found = template_kwargs(self.args.chat_template_kwargs, "teacher"), {}
+        for name, tokenizer in self.teacher_tokenizers.items():
+            borrow_template(tokenizer, self.tokenizer)
+            found[name] = chat_format(tokenizer, kwargs, str(self.config.named_teachers[name].model))
+        return found
 
     @functools.cached_property
     def student_config(self) -> PretrainedConfig:
@@ -207,9 +177,10 @@ class Loaded:
         return _config_of(self.config.student, "student")
 
     @functools.cached_property
-    def teacher_config(self) -> PretrainedConfig | None:
-        """The teacher's, likewise; None where the recipe names none."""
-        return None if self.config.main_teacher.model is None else _config_of(self.config.main_teacher, "teacher")
+    def teacher_configs(self) -> dict[str, PretrainedConfig]:
+        """The teachers', likewise, by name."""
+        sections, several = self.config.named_teachers, bool(self.config.teachers)
+        return {name: _config_of(one, f"teachers.{name}" if several else "teacher") for name, one in sections.items()}
 
     def find_models(self) -> None:
         """Look for the models that will be trained and read, without loading them.
@@ -248,28 +219,26 @@ class Loaded:
 
         args = self.args if args is None else args
         tokenizer = self.tokenizer  # before the weights: what is wrong with it is said at once
-        several = bool(self.config.teachers) and args.needs_teacher
-        theirs: Any = self.teacher_tokenizer if self.lends_template else None
-        if several and theirs is not None:
-            theirs = self._by_key(theirs, self.other_tokenizers)
+        lent: Any = self._by_key(self.teacher_tokenizers) if args.needs_teacher else self.lender
+        student = self.read_student()
+        teachers = self._by_key(self.teachers) if args.needs_teacher else {}
         return DudiTrainer(
-            self.read_student(),
-            self.teacher if args.needs_teacher and not several else None,
+            student,
+            None,
             args,
             rows.rows,
             None if evaluation is None else evaluation.rows,
             tokenizer,
             peft_config=None if self.config.lora is None else lora_config(self.config.lora),
-            teacher_processing_class=theirs,
-            teachers=self._by_key(self.teacher, self.other_teachers) if several else None,
+            teacher_processing_class=lent,
+            teachers=teachers or None,
             rejections=rows.rejections,
             interrupts=interrupts,
         )
 
-    def _by_key(self, main: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+    def _by_key(self, found: Mapping[str, T]) -> dict[str, T]:
         """What belongs to the teachers, by the recipe's keys."""
-        names = [*self.config.named_teachers]
-        return {key: others.get(name, main) for name in names for key in name.split("+")}
+        return {key: one for name, one in found.items() for key in name.split("+")}
 
 
 def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:

@@ -70,10 +70,10 @@ def plan_run(
     args = config.model_copy(update={"dtype": "float32"}).dudi_config("plan")
     loaded = Loaded(config, args) if loaded is None else loaded
     counted = _counted(config, args) if counted is None else counted
-    student, teacher = loaded.student_config, loaded.teacher_config if args.needs_teacher else None
-    others: list[tuple[PretrainedConfig, float | None]] = []
-    for name, other in loaded.other_configs.items() if teacher is not None else ():
-        others.append((other, _teacher_bytes(config.named_teachers[name], other, dtype)))
+    student, teachers = loaded.student_config, []
+    for name, own in loaded.teacher_configs.items() if args.needs_teacher else ():
+        teachers.append((own, _teacher_bytes(config.named_teachers[name], own, dtype)))
+    teacher, teacher_bytes = teachers[0] if teachers else (None, None)
     return estimate(
         student,
         teacher,
@@ -85,8 +85,8 @@ def plan_run(
         gpu=gpu,
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
         student_bytes_per_parameter=4 if config.student.dtype in ("auto", "float32") else 2,
-        teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.main_teacher, teacher, dtype),
-        other_teachers=others,
+        teacher_bytes_per_parameter=teacher_bytes,
+        other_teachers=teachers[1:],
         served=bool(config.named_teachers) and all(one.server for one in config.named_teachers.values()),
         cpu=gpu is None and device_type(bool(args.use_cpu)) == "cpu",
     )

@@ -41,14 +41,13 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     rows, evaluation = read_rows(config, args, args.folder)
     loaded = Loaded(config, args)
     loaded.find_models()
-    others = loaded.other_formats if args.needs_teacher else {}
-    by_key = {key: chat for name, chat in others.items() for key in name.split("+")}
-    formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None, by_key)
-    rejections = Rejections()
+    by_name = loaded.teacher_formats if args.needs_teacher else {}
+    by_key = {key: chat for name, chat in by_name.items() for key in name.split("+")}
+    chats, rejections = list(by_name.values()), Rejections()
+    formats = Formats(loaded.student_format, chats[0] if chats else None, by_key)
 
     def tokenised(found: RowSet) -> ExampleSet:
-        chats = formats.student, formats.teacher
-        return tokenise(found.rows, *chats, args.max_length, rejections, [*others.values()])
+        return tokenise(found.rows, formats.student, formats.teacher, args.max_length, rejections, chats[1:])
 
     examples, asked = tokenised(rows), None if evaluation is None else tokenised(evaluation)
     notes: list[str] = []
@@ -62,7 +61,6 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
     if formats.teacher is not None:
-        chats = [formats.teacher, *others.values()]
         for section, chat in zip(config.named_teachers.values(), chats, strict=True):
             _tokenizers(console, args, examples, formats.student, chat, served=section.server is not None)
         _ask_servers(loaded, formats.student, chats, notes)
@@ -75,10 +73,11 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
     show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)
     try:
-        if args.teacher_cache is not None and loaded.teacher_config is not None:
+        if args.teacher_cache is not None and chats:
             tokens = sum(len(example.completion) for example in examples.examples)
             element = 4 if training_dtype(args) == "float32" else 2
-            size = tokens * loaded.teacher_config.get_text_config().hidden_size * element / 1e6
+            width = next(iter(loaded.teacher_configs.values())).get_text_config().hidden_size
+            size = tokens * width * element / 1e6
             console.print(shown(f"teacher_cache: {tokens:,} tokens of targets, {size:,.1f} MB in {args.teacher_cache}"))
         counted = Counted(len(examples.examples), None if probe is None else len(probe.examples))
         console.print(shown(render(plan_run(config, loaded=loaded, counted=counted))))
