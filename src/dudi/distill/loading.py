@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from dudi.command import say
 from dudi.data.built_in import SOURCES
@@ -14,6 +13,7 @@ from dudi.data.chat import ChatFormat, borrow_template, chat_format, read_templa
 from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
+from dudi.distill.teacher_keys import by_key
 from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.languages.registry import check_codes, load_languages
 from dudi.training.arguments import training_dtype
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig, TeacherSection
     from dudi.distill.served import ServedTeacher
     from dudi.distill.trainer import DudiTrainer
-
-T = TypeVar("T")
 
 
 def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet, RowSet | None]:
@@ -219,9 +217,9 @@ class Loaded:
 
         args = self.args if args is None else args
         tokenizer = self.tokenizer  # before the weights: what is wrong with it is said at once
-        lent: Any = self._by_key(self.teacher_tokenizers) if args.needs_teacher else self.lender
+        lent: Any = by_key(self.teacher_tokenizers) if args.needs_teacher else self.lender
         student = self.read_student()
-        teachers = self._by_key(self.teachers) if args.needs_teacher else {}
+        teachers = by_key(self.teachers) if args.needs_teacher else {}
         return DudiTrainer(
             student,
             None,
@@ -235,10 +233,6 @@ class Loaded:
             rejections=rows.rejections,
             interrupts=interrupts,
         )
-
-    def _by_key(self, found: Mapping[str, T]) -> dict[str, T]:
-        """What belongs to the teachers, by the recipe's keys."""
-        return {key: one for name, one in found.items() for key in name.split("+")}
 
 
 def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:

@@ -15,7 +15,7 @@ from dudi.data.rows import Row
 from dudi.data.sources import RowSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
-from dudi.distill.teacher_keys import merge_keys
+from dudi.distill.teacher_keys import by_key, merge_keys
 from dudi.distill.teachers import Teachers
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
@@ -42,9 +42,8 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     loaded = Loaded(config, args)
     loaded.find_models()
     by_name = loaded.teacher_formats if args.needs_teacher else {}
-    by_key = {key: chat for name, chat in by_name.items() for key in name.split("+")}
     chats, rejections = list(by_name.values()), Rejections()
-    formats = Formats(loaded.student_format, chats[0] if chats else None, by_key)
+    formats = Formats(loaded.student_format, chats[0] if chats else None, by_key(by_name))
 
     def tokenised(found: RowSet) -> ExampleSet:
         return tokenise(found.rows, formats.student, formats.teacher, args.max_length, rejections, chats[1:])
@@ -113,8 +112,7 @@ def _tokenizers(
     Raises:
         ConfigError: too little of it.
     """
-    from dudi.distill.teacher_setup import completions_by_language, shared_events
-    from dudi.objective.coverage import measure_coverage
+    from dudi.distill.teacher_setup import shared_events
 
     sizes = len(student.tokenizer), len(teacher.tokenizer)
     different = vocabulary_difference(student.tokenizer, teacher.tokenizer, *sizes)
@@ -122,8 +120,7 @@ def _tokenizers(
         return
     console.print(shown(different))
     if args.reads_teacher_tokens and not served:
-        coverage = measure_coverage(shared_events(student, teacher, sizes), completions_by_language(examples.examples))
-        coverage.check(args.min_shared_bytes)
+        _, coverage = shared_events(student, teacher, sizes, examples.examples, args)
         console.print(shown(coverage.table()))
 
 
