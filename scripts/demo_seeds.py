@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dudi.comparison.significance import aso
 from dudi.evaluation.benchmarks import find
-from dudi.evaluation.records import FILE, FLOOR, STUDENT, Evaluation, read_evaluations, write_evaluation_lines
+from dudi.evaluation.records import FILE, FLOOR, STUDENT, Evaluation, read_evaluations, write_evaluations
 from dudi.evaluation.tables import by_subject, language_name, splits_of
 from dudi.files import write_text
 from dudi.tables import grid_of, markdown
@@ -165,7 +165,7 @@ def main() -> None:
     folders = {arm: [folder for (own, _), folder in zip(jobs, done, strict=True) if own == arm] for arm in arms}
     found = collected(folders)
     command = f"python scripts/demo_seeds.py --seeds {asked.seeds} --jobs {asked.jobs} --arms {' '.join(arms)}"
-    write_evaluation_lines(found, asked.output / "demo.json")
+    write_evaluations(found, asked.output / "demo.json", a_line_each=True)
     write_text(asked.output / "demo.md", page(found, command, asked.threads))
 
 

@@ -13,9 +13,10 @@ import dataclasses
 from pathlib import Path
 
 from dudi.command import say
+from dudi.evaluation.records import write_evaluations
 from dudi.study.grid import read_studies
 from dudi.study.jobs import cost_job, job_of
-from dudi.study.results import FILE, read, write_evaluation_lines
+from dudi.study.results import FILE, read
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / FILE
 
@@ -35,7 +36,7 @@ def main() -> None:
             kept.append(dataclasses.replace(one, about={**about, "job": ids[place]}))
         else:
             lost.append(place)
-    write_evaluation_lines(kept, RESULTS)
+    write_evaluations(kept, RESULTS, a_line_each=True)
     say(f"{len(kept)} kept; of no run: {lost or 'none'}")
 
 

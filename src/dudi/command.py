@@ -72,11 +72,7 @@ class Kinds:
 
 def late(module: str, name: str, *more: Any) -> Callable[[Any], Any]:
     """A function of a module, which is imported when it is called: with what it is given, and with `more` behind."""
-
-    def call(given: Any) -> Any:
-        return getattr(importlib.import_module(module), name)(given, *more)
-
-    return call
+    return lambda given: getattr(importlib.import_module(module), name)(given, *more)
 
 
 def output_folder(word: str) -> Path:
@@ -158,12 +154,14 @@ def dispatch(words: list[str], program: str, verbs: Mapping[str, Verb | Kinds], 
     verb.arguments(parser)
     given = parser.parse_intermixed_args(parser.dashed(words[1:]))
     for option, value in vars(given).items():  # a shell leaves `--output=~/run` as it is
-        setattr(given, option, [_at_home(part) for part in value] if isinstance(value, list) else _at_home(value))
+        setattr(given, option, _at_home(value))
     return verb.run(given)
 
 
 def _at_home(value: Any) -> Any:
-    """A file's name without its `~`; a user whom this machine does not know stays in it."""
+    """Files' names without their `~`; a user whom this machine does not know stays in them."""
+    if isinstance(value, list):
+        return [_at_home(part) for part in value]
     return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
 
 

@@ -78,10 +78,10 @@ def test_stages_of_one_recipe_share_a_teacher(tmp_path, read):
     loaded = Loaded(config, config.dudi_config(tmp_path))
     rows = load_rows("cldr-qa-1", languages=["id", "my"], tasks=["currency"])
     first, second = loaded.make_trainer(rows, None), loaded.make_trainer(rows, None)
-    assert first.setup.teacher is second.setup.teacher is loaded.teacher
+    assert first.setup.teacher is second.setup.teacher is loaded.teachers["default"]
     assert first.model is not second.model
     stage = loaded.args.for_cold_start(str(tmp_path / "stage"))
     assert loaded.make_trainer(rows, None, args=stage).setup.teacher is None
-    loaded.drop_teacher()
-    assert loaded.teacher is not first.setup.teacher
+    loaded.drop_teachers()
+    assert loaded.teachers["default"] is not first.setup.teacher
     assert read["load_model", "teacher"] == 2

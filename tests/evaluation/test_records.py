@@ -11,7 +11,6 @@ from dudi.evaluation.records import (
     SeedScores,
     keep_evaluations,
     read_evaluations,
-    write_evaluation_lines,
     write_evaluations,
 )
 
@@ -26,7 +25,7 @@ def one(name="dudi", benchmark="q", subject="", seeds=(0, 1), **about):
 def test_what_is_written_is_what_is_read(tmp_path):
     some = [one(), one("teacher", subject="teacher", parameters=3)]
     assert read_evaluations(write_evaluations(some, tmp_path / "deep" / "e.json")) == some
-    file = write_evaluation_lines(some, tmp_path / "lines.json")
+    file = write_evaluations(some, tmp_path / "lines.json", a_line_each=True)
     assert read_evaluations(file) == some
     assert len(file.read_text(encoding="utf-8").splitlines()) == 4
 

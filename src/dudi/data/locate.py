@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.files import DATA_SUFFIXES, JSON_LINES, Located, read_records, table_records
-from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
+from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean, first_of
 
 FOLDER_SUFFIXES = (*JSON_LINES, ".parquet")
 """What is read from a folder. A `.json` file there is as likely a card or a config."""
@@ -91,18 +91,16 @@ class FoundFiles:
         reasons: list[str] = []
         if self.others:
             parts = ", ".join(f"{count} of '{split}'" for split, count in counts.items())
-            reasons.append(f"left out by their names are {parts} ({_some_of(list(self.others))})")
+            shown = first_of([path.name for path in self.others], 4)
+            reasons.append(f"left out by their names are {parts} ({shown})")
         if self.unread:
+            shown = first_of([path.name for path in self.unread], 4)
             reasons.append(
-                f"not read from a folder are {len(self.unread)} of other kinds ({_some_of(self.unread)}; if they hold "
-                "rows, write them as JSONL or Parquet)"
+                f"not read from a folder are {len(self.unread)} of other kinds ({shown}; if they hold rows, write them "
+                "as JSONL or Parquet)"
             )
         total = len(self.files) + len(self.others) + len(self.unread)
         return f"{len(self.files)} of {total} files are read: {'; '.join(reasons)}" if reasons else ""
-
-
-def _some_of(files: list[Path]) -> str:
-    return ", ".join(path.name for path in files[:4]) + (", ..." if len(files) > 4 else "")
 
 
 def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FOLDER_SUFFIXES) -> FoundFiles:

@@ -158,8 +158,7 @@ def _turns(record: Mapping[str, Any]) -> list[Message]:
     if "messages" in record and not pair:
         raise RowError("null", "`messages` is null")
     for key in ("prompt", "completion"):
-        if key not in record:
-            raise RowError("missing_key", _missing(key, record))
+        _refuse_missing(key, record)
         if record[key] is None:
             raise RowError("null", f"`{key}` is null")
     return [*_prompt_turns(record["prompt"]), _completion_turn(record["completion"])]
@@ -203,8 +202,7 @@ def _message(turn: Any, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise RowError("wrong_type", f"{where} must be an object with role and content, got {_kind(turn)}")
     for key in ("role", "content"):
-        if key not in turn:
-            raise RowError("missing_key", f"{where}: {_missing(key, turn)}")
+        _refuse_missing(key, turn, f"{where}: ")
     role = turn["role"]
     if not isinstance(role, str):
         raise RowError("wrong_type", f"{where}.role must be text, got {_kind(role)}")
@@ -313,9 +311,11 @@ def _language(value: Any, fixed: str | None, column: str, known: Collection[str]
     return value
 
 
-def _missing(key: str, record: Mapping[Any, Any]) -> str:
-    present = [str(name)[:30] for name in list(record)[:8] if isinstance(name, str)]
-    return f"no `{key}`{did_you_mean(key, present)}; it has {', '.join(present) or 'no keys'}"
+def _refuse_missing(key: str, record: Mapping[Any, Any], where: str = "") -> None:
+    if key not in record:
+        present = [str(name)[:30] for name in list(record)[:8] if isinstance(name, str)]
+        there = ", ".join(present) or "no keys"
+        raise RowError("missing_key", f"{where}no `{key}`{did_you_mean(key, present)}; it has {there}")
 
 
 def _kind(value: Any) -> str:

@@ -175,6 +175,11 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         """Whether a second model's probabilities are read: not where it only writes targets."""
         return METHODS[self.method].teacher == "model" and any(s.teacher_reads for s in build_signals(self).values())
 
+    @property
+    def teaches_itself(self) -> bool:
+        """Whether divergences are from the student's own moving average: a second model only writes targets."""
+        return METHODS[self.method].teacher == "ema" and any(s.teacher_reads for s in build_signals(self).values())
+
     def for_cold_start(self, output_dir: str) -> DudiConfig:
         """The config of the cold-start stage: the same keys, with SFT or DFT as the method.
 

@@ -64,12 +64,10 @@ class RowReader:
         given = _listed(dataset, name)
         rows = self._rows(given, name, rejections)
         rows = self._trained(rows, name)
-        if not rows:
-            raise DataError(_nothing_left(name, len(given), rejections))
+        _check_left(rows, name, len(given), rejections)
         examples = tokenise(rows, self.student, self.teacher, self.args.max_length, rejections, self.others)
         kept = [example for example in examples.examples if self._is_judged(example, rejections)]
-        if not kept:
-            raise DataError(_nothing_left(name, len(given), rejections))
+        _check_left(kept, name, len(given), rejections)
         if len(kept) < len(examples.examples):
             cut = Counter(example.row.language for example in kept if not example.ended)
             examples = ExampleSet(kept, dict(cut), digest_of(kept))
@@ -147,9 +145,15 @@ def _listed(dataset: Records, name: str) -> Sequence[Any]:
     return given
 
 
-def _nothing_left(name: str, total: int, rejections: Rejections) -> str:
-    reasons = "; ".join(line.strip() for line in rejections.summary()[:3]) or "none is in a language that is trained"
-    return f"{name}: no row is left of {total}: {reasons}"
+def _check_left(rows: Sequence[Any], name: str, total: int, rejections: Rejections) -> None:
+    """Say why no row is left, where none is.
+
+    Raises:
+        DataError: with the most frequent reasons.
+    """
+    if not rows:
+        reasons = "; ".join(line.strip() for line in rejections.summary()[:3])
+        raise DataError(f"{name}: no row is left of {total}: {reasons or 'none is in a language that is trained'}")
 
 
 def tell_rejections(

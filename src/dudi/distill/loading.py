@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from dudi.data.chat import ChatFormat, borrow_template, chat_format, read_templa
 from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
+from dudi.distill.teacher_keys import by_key
 from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.languages.registry import check_codes, load_languages
 from dudi.training.arguments import training_dtype
@@ -42,8 +42,7 @@ def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet
         raise ConfigError(config.placed(str(error))) from error
     # Without the key, every language of the data is trained: its default is that of the verbalizer's targets.
     only = None if config.origin("languages") == "default" else args.languages
-    options = _row_options(config, args, rejections)
-    rows = load_rows(data.train, split=data.split, languages=_asked(data.train, args), only=only, **options)
+    rows = load_rows(data.train, split=data.split, only=only, **_row_options(config, args, data.train, rejections))
     evaluation = read_evaluation(config, args, rejections)
     total = rows.total + (evaluation.total if evaluation else 0)
     notes = dict.fromkeys((*rows.notes, *(evaluation.notes if evaluation else ())))
@@ -65,12 +64,13 @@ def read_evaluation(config: RunConfig, args: DudiConfig, rejections: Rejections)
     if data.eval is None and data.eval_split is None:
         return None
     source, split = data.eval or data.train, data.eval_split or "train"
-    return load_rows(source, split=split, languages=_asked(source, args), **_row_options(config, args, rejections))
+    return load_rows(source, split=split, **_row_options(config, args, source, rejections))
 
 
-def _row_options(config: RunConfig, args: DudiConfig, rejections: Rejections) -> dict[str, Any]:
+def _row_options(config: RunConfig, args: DudiConfig, source: str, rejections: Rejections) -> dict[str, Any]:
     data = config.data
     return {
+        "languages": list(args.languages) if source in SOURCES else sorted(load_languages()),
         "language": data.language,
         "language_column": data.language_column,
         "rejections": rejections,
@@ -94,10 +94,6 @@ def show_rejections(rejections: Rejections, total: int, config: RunConfig, args:
     rejections.check_share(total, config.data.max_rejected_share)
 
 
-def _asked(source: str, args: DudiConfig) -> list[str]:
-    return list(args.languages) if source in SOURCES else sorted(load_languages())
-
-
 @dataclasses.dataclass(eq=False, repr=False)
 class Loaded:
     """The models, tokenizers and chat formats that a recipe names, handed on to whoever needs one of them.
@@ -117,20 +113,14 @@ class Loaded:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The student's, with the chat template that the recipe asks for."""
         tokenizer = _tokenizer_of(self.config.student, "student")
-        if self.lends_template:
-            borrow_template(tokenizer, self.teacher_tokenizer)
+        borrow_template(tokenizer, self.lender)
         return tokenizer
 
-    @functools.cached_property
-    def teacher_tokenizer(self) -> PreTrainedTokenizerBase | None:
-        """The teacher's; None where the recipe names no teacher."""
-        return None if self.config.main_teacher.model is None else _tokenizer_of(self.config.main_teacher, "teacher")
-
     @property
-    def lends_template(self) -> bool:
-        """Whether training reads the teacher's tokenizer: with the teacher, or for its chat template alone."""
+    def lender(self) -> PreTrainedTokenizerBase | None:
+        """The main teacher's tokenizer, where training reads it: with the teacher, or for its chat template alone."""
         wanted = self.args.needs_teacher or self.config.student.chat_template == "teacher"
-        return wanted and self.config.main_teacher.model is not None
+        return next(iter(self.teacher_tokenizers.values()), None) if wanted else None
 
     @functools.cached_property
     def student_format(self) -> ChatFormat:
@@ -142,63 +132,37 @@ class Loaded:
         kwargs = template_kwargs(self.args.chat_template_kwargs, "student")
         return chat_format(self.tokenizer, kwargs, self.config.student.model)
 
-    @functools.cached_property
-    def teacher_format(self) -> ChatFormat | None:
-        """How the teacher reads a conversation, in the student's template where it has none; None without a teacher.
-
-        Raises:
-            ConfigError: as `student_format`.
-        """
-        tokenizer = self.teacher_tokenizer
-        if tokenizer is None:
-            return None
-        borrow_template(tokenizer, self.tokenizer)
-        return chat_format(
-            tokenizer, template_kwargs(self.args.chat_template_kwargs, "teacher"), str(self.config.main_teacher.model)
-        )
-
     def read_student(self) -> PreTrainedModel:
         """The student, untrained."""
         return _model_of(self.config.student, "float32")
 
     @functools.cached_property
-    def teacher(self) -> PreTrainedModel | ServedTeacher | None:
-        """The teacher; None where the recipe names none."""
-        section = self.config.main_teacher
-        return None if section.model is None else _teacher_of(section, training_dtype(self.args))
+    def teachers(self) -> dict[str, PreTrainedModel | ServedTeacher]:
+        """The teachers by name, the main one in front (`RunConfig.named_teachers`)."""
+        dtype = training_dtype(self.args)
+        return {name: _teacher_of(section, dtype) for name, section in self.config.named_teachers.items()}
 
-    @property
-    def _others(self) -> dict[str, TeacherSection]:
-        """The sections of the teachers beside the main one, by name (`RunConfig.named_teachers`)."""
-        return dict(list(self.config.named_teachers.items())[1:])
-
-    @functools.cached_property
-    def other_teachers(self) -> dict[str, PreTrainedModel | ServedTeacher]:
-        """The teachers beside the main one, by name."""
-        return {name: _teacher_of(section, training_dtype(self.args)) for name, section in self._others.items()}
-
-    @functools.cached_property
-    def other_tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
-        """Their tokenizers."""
-        return {name: _tokenizer_of(section, "teacher") for name, section in self._others.items()}
-
-    @functools.cached_property
-    def other_formats(self) -> dict[str, ChatFormat]:
-        """How they read a conversation, as `teacher_format`."""
-        kwargs = template_kwargs(self.args.chat_template_kwargs, "teacher")
-        for tokenizer in self.other_tokenizers.values():
-            borrow_template(tokenizer, self.tokenizer)
-        return {name: chat_format(tokenizer, kwargs, name) for name, tokenizer in self.other_tokenizers.items()}
-
-    @functools.cached_property
-    def other_configs(self) -> dict[str, PretrainedConfig]:
-        """Their configs, as `teacher_config`."""
-        return {name: _config_of(section, f"teachers.{name}") for name, section in self._others.items()}
-
-    def drop_teacher(self) -> None:
+    def drop_teachers(self) -> None:
         """Forget the teachers: they are read anew when they are asked for again."""
-        for name in ("teacher", "other_teachers"):
-            vars(self).pop(name, None)
+        vars(self).pop("teachers", None)
+
+    @functools.cached_property
+    def teacher_tokenizers(self) -> dict[str, PreTrainedTokenizerBase]:
+        """Their tokenizers."""
+        return {name: _tokenizer_of(section, "teacher") for name, section in self.config.named_teachers.items()}
+
+    @functools.cached_property
+    def teacher_formats(self) -> dict[str, ChatFormat]:
+        """How they read a conversation, in the student's template where one has none.
+
+        Raises:
+            ConfigError: as `student_format`.
+        """
+        kwargs, found = template_kwargs(self.args.chat_template_kwargs, "teacher"), {}
+        for name, tokenizer in self.teacher_tokenizers.items():
+            borrow_template(tokenizer, self.tokenizer)
+            found[name] = chat_format(tokenizer, kwargs, str(self.config.named_teachers[name].model))
+        return found
 
     @functools.cached_property
     def student_config(self) -> PretrainedConfig:
@@ -211,9 +175,10 @@ class Loaded:
         return _config_of(self.config.student, "student")
 
     @functools.cached_property
-    def teacher_config(self) -> PretrainedConfig | None:
-        """The teacher's, likewise; None where the recipe names none."""
-        return None if self.config.main_teacher.model is None else _config_of(self.config.main_teacher, "teacher")
+    def teacher_configs(self) -> dict[str, PretrainedConfig]:
+        """The teachers', likewise, by name."""
+        sections, several = self.config.named_teachers, bool(self.config.teachers)
+        return {name: _config_of(one, f"teachers.{name}" if several else "teacher") for name, one in sections.items()}
 
     def find_models(self) -> None:
         """Look for the models that will be trained and read, without loading them.
@@ -252,28 +217,22 @@ class Loaded:
 
         args = self.args if args is None else args
         tokenizer = self.tokenizer  # before the weights: what is wrong with it is said at once
-        several = bool(self.config.teachers) and args.needs_teacher
-        theirs: Any = self.teacher_tokenizer if self.lends_template else None
-        if several and theirs is not None:
-            theirs = self._by_key(theirs, self.other_tokenizers)
+        lent: Any = by_key(self.teacher_tokenizers) if args.needs_teacher else self.lender
+        student = self.read_student()
+        teachers = by_key(self.teachers) if args.needs_teacher else {}
         return DudiTrainer(
-            self.read_student(),
-            self.teacher if args.needs_teacher and not several else None,
+            student,
+            None,
             args,
             rows.rows,
             None if evaluation is None else evaluation.rows,
             tokenizer,
             peft_config=None if self.config.lora is None else lora_config(self.config.lora),
-            teacher_processing_class=theirs,
-            teachers=self._by_key(self.teacher, self.other_teachers) if several else None,
+            teacher_processing_class=lent,
+            teachers=teachers or None,
             rejections=rows.rejections,
             interrupts=interrupts,
         )
-
-    def _by_key(self, main: Any, others: Mapping[str, Any]) -> dict[str, Any]:
-        """What belongs to the teachers, by the recipe's keys."""
-        names = [*self.config.named_teachers]
-        return {key: others.get(name, main) for name in names for key in name.split("+")}
 
 
 def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:

@@ -157,13 +157,9 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
     for batch in batches:
         batch.judged = {}
     if kinds and (served := _served(run)):
-
-        def ask() -> None:
-            for name, teacher in served.items():
-                _ask(run, name, teacher, batches, kinds)
-
+        # A rank without sequences waits for the others, and hears of what went wrong.
         with step.clock("teacher"):
-            together(ask)  # a rank without sequences waits for the others, and hears of what went wrong
+            together(lambda: _ask(run, served, batches, kinds))
     for name, policy in policies.items() if kinds else ():
         own = [(batch, sequences) for batch in batches if (sequences := _read_by(name, batch, kinds))]
         if not own:
@@ -192,17 +188,18 @@ def _served(run: Run) -> dict[str, ServedTeacher]:
     return {name: one.model for name, one in teachers.members.items() if isinstance(one.model, ServedTeacher)}
 
 
-def _ask(run: Run, name: str, teacher: ServedTeacher, batches: Sequence[MicroBatch], kinds: Sequence[Kind]) -> None:
-    """Let a server read a teacher's sequences of all micro-batches at once."""
-    own = [(batch, kind, found) for batch in batches for kind, found in _read_by(name, batch, kinds).items()]
-    pairs = [(scored.teacher_prompt, scored.completion) for _, _, found in own for scored in found]
-    named = iter(teacher.read(pairs, run.args.teacher_top_k, run.setup.vocabulary))
-    given: dict[int, dict[Kind, TopTokens]] = {}
-    for batch, kind, found in own:
-        given.setdefault(id(batch), {})[kind] = TopTokens.joined(list(itertools.islice(named, len(found))))
-    for batch in batches:
-        if id(batch) in given:
-            batch.judged = {**(batch.judged or {}), name: Judged(given[id(batch)], None)}
+def _ask(run: Run, served: Mapping[str, ServedTeacher], batches: Sequence[MicroBatch], kinds: Sequence[Kind]) -> None:
+    """Let servers read their teachers' sequences, each those of all micro-batches at once."""
+    for name, teacher in served.items():
+        own = [(batch, kind, found) for batch in batches for kind, found in _read_by(name, batch, kinds).items()]
+        pairs = [(scored.teacher_prompt, scored.completion) for _, _, found in own for scored in found]
+        named = iter(teacher.read(pairs, run.args.teacher_top_k, run.setup.vocabulary))
+        given: dict[int, dict[Kind, TopTokens]] = {}
+        for batch, kind, found in own:
+            given.setdefault(id(batch), {})[kind] = TopTokens.joined(list(itertools.islice(named, len(found))))
+        for batch in batches:
+            if id(batch) in given:
+                batch.judged = {**(batch.judged or {}), name: Judged(given[id(batch)], None)}
 
 
 def _kept(run: Run, sequences: Mapping[Kind, Sequence[Scored]]) -> dict[Kind, Tensor]:

@@ -72,7 +72,7 @@ def train(
     about = {"step": trainer.state.global_step, "identity": trainer.identity(), "config": config.digest()}
     trainer.save_final(folder / "model", about)
     if trainer.is_fsdp_enabled:
-        loaded.drop_teacher()  # it is spread over the ranks, of which one alone goes on
+        loaded.drop_teachers()  # they are spread over the ranks, of which one alone goes on
 
 
 def check_finished(loaded: Loaded, allow_changed: Collection[str] = ()) -> None:
@@ -113,9 +113,9 @@ def show_examples(trainer: DudiTrainer, languages: Sequence[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     setup = trainer.setup
     teacher = setup.teacher_format if setup.teacher is not None else None
-    others = {key: setup.teachers.members[name].chat for key, name in setup.teachers.routes.items()}
+    by_key = {key: setup.teachers.members[name].chat for key, name in setup.teachers.routes.items()}
     chosen = first_of_each(trainer.run.rows.examples, languages)
-    formats = Formats(setup.student_format, teacher, others)
+    formats = Formats(setup.student_format, teacher, by_key)
     show_rows(console, trainer.args, chosen, formats, setup.verbalizer)
     console.rule()
 

@@ -17,11 +17,11 @@ from dudi.errors import plain
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Formats:
-    """The chat formats of student and teacher, and of further teachers by the keys that they are given for."""
+    """The chat formats of student and main teacher, and of all teachers by the keys that they are given for."""
 
     student: ChatFormat
     teacher: ChatFormat | None
-    others: Mapping[str, ChatFormat] = dataclasses.field(default_factory=dict)
+    by_key: Mapping[str, ChatFormat] = dataclasses.field(default_factory=dict)
 
 
 def show_rows(
@@ -48,7 +48,7 @@ def show_rows(
         _gold(console, example, formats)
         if "on_policy" in args.signals:
             said = verbalizer.verbalize(example.row)
-            own = formats.others.get(example.row.teacher or "") or formats.others.get(said.target_language)
+            own = formats.by_key.get(example.row.teacher or "") or formats.by_key.get(said.target_language)
             reader = own or formats.teacher or formats.student
             console.print(f"[bold]rollout asked of the student, p_z[/] (answer in {said.target_language})")
             console.print(shown(formats.student.render(said.student_messages)) + _marked(console, "<rollout>"))

@@ -33,3 +33,8 @@ def merge_keys(given: Mapping[str, M]) -> tuple[dict[str, M], dict[str, str]]:
     keys = keys_together(given, sorted(given, key=lambda key: key != DEFAULT))
     names = {key: "+".join(own) for own in keys for key in own}
     return {names[own[0]]: given[own[0]] for own in keys}, names
+
+
+def by_key(merged: Mapping[str, M]) -> dict[str, M]:
+    """What stands under the names of `merge_keys` by their keys: `my+ta` is `my` and `ta`."""
+    return {key: one for name, one in merged.items() for key in name.split("+")}

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
 from dudi.data.examples import Example, ExampleSet
-from dudi.distill.arguments import DudiConfig, build_signals
+from dudi.distill.arguments import DudiConfig
 from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, DudiError
@@ -16,7 +16,7 @@ from dudi.models.image_text import tokenizer_in
 from dudi.models.load import load_model, load_tokenizer, move
 from dudi.models.vocabulary import vocabulary_difference
 from dudi.models.widening import compute_in_float32
-from dudi.objective.coverage import measure_coverage
+from dudi.objective.coverage import Coverage, measure_coverage
 from dudi.objective.event_loss import EventLoss
 from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head, head_of
@@ -89,7 +89,7 @@ def events_of(
     """
     if different is None:
         return None
-    if is_its_own_teacher(args):
+    if args.teaches_itself:
         raise ConfigError(
             f"{different}; method {args.method} is its own teacher after the cold start. Take a cold start other than "
             "teacher_sft, or a teacher with the student's tokenizer"
@@ -97,9 +97,7 @@ def events_of(
     notes.append(different)
     if not args.reads_teacher_tokens:
         return None
-    events = shared_events(student, teacher, sizes)
-    coverage = measure_coverage(events, completions_by_language([] if train is None else train.examples))
-    coverage.check(args.min_shared_bytes)
+    events, coverage = shared_events(student, teacher, sizes, [] if train is None else train.examples, args)
     notes.append(f"their shared events are compared:\n{coverage.table()}")
     return EventLoss(events, args.device)
 
@@ -202,11 +200,6 @@ def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
         )
 
 
-def is_its_own_teacher(args: DudiConfig) -> bool:
-    """Whether the divergences of a method are from the student's own average, and a second model writes alone."""
-    return not args.reads_teacher_tokens and any(signal.teacher_reads for signal in build_signals(args).values())
-
-
 def check_choice(args: DudiConfig, teachers: int) -> None:
     """Refuse several teachers of a method whose divergence is from the student's own average, and a choice of one.
 
@@ -215,21 +208,32 @@ def check_choice(args: DudiConfig, teachers: int) -> None:
     """
     if teachers == 1 and args.teacher_route == "auto":
         raise ConfigError("teacher_route: auto chooses among several; name them in `teachers`, or take it out")
-    if teachers > 1 and is_its_own_teacher(args):
+    if teachers > 1 and args.teaches_itself:
         raise ConfigError(f"teachers: method {args.method} is its own teacher; give one teacher for its cold start")
 
 
-def shared_events(student: ChatFormat, teacher: ChatFormat, sizes: tuple[int | None, int | None]) -> SharedEvents:
-    """The common events of two chat formats, for heads of so many rows."""
-    return SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
+def shared_events(
+    student: ChatFormat, teacher: ChatFormat, sizes: tuple[int, int], examples: Sequence[Example], args: DudiConfig
+) -> tuple[SharedEvents, Coverage]:
+    """The common events of two chat formats, and how much of each language's targets they cover.
 
+    Args:
+        student: The student's.
+        teacher: The teacher's.
+        sizes: Rows of the student's head and of the teacher's.
+        examples: The rows.
+        args: Say how much has to be covered.
 
-def completions_by_language(examples: Sequence[Example]) -> dict[str, list[Tokens]]:
-    """The targets of each language."""
-    found: dict[str, list[Tokens]] = {}
+    Raises:
+        ConfigError: less of a language is.
+    """
+    events = SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
+    completions: dict[str, list[Tokens]] = {}
     for example in examples:
-        found.setdefault(example.row.language, []).append(example.completion)
-    return found
+        completions.setdefault(example.row.language, []).append(example.completion)
+    coverage = measure_coverage(events, completions)
+    coverage.check(args.min_shared_bytes)
+    return events, coverage
 
 
 def head_size(model: PreTrainedModel | ServedTeacher) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput
 
-from dudi.data.chat import ChatFormat
 from dudi.data.examples import Example, ExampleSet
 from dudi.data.rejections import Rejections
 from dudi.data.sources import fingerprint
@@ -47,7 +46,6 @@ from dudi.distill.stages.reference import (
     check_reference,
     make_moving_average,
     make_reference,
-    moving_average_needed,
     reads_rows_once,
     store_gold_reference,
 )
@@ -64,7 +62,6 @@ from dudi.models.sharding import check_launch, check_sharding, shard_frozen
 from dudi.objective.methods import METHODS
 from dudi.training.identity import hash_of_model, hash_of_tokenizer
 from dudi.training.interrupts import Interrupts
-from dudi.training.runlog import RunLog
 
 RATIOS = "language_ratios"
 Teaching = PreTrainedModel | ServedTeacher | str | Path
@@ -111,7 +108,6 @@ class DudiTrainer(RowTrainer):
     """
 
     args: DudiConfig
-    cold_start_key: str | None = None
 
     def __init__(
         self,
@@ -149,6 +145,9 @@ class DudiTrainer(RowTrainer):
             max_rejected_share,
         )
         self.setup, self.max_rejected_share = parts, max_rejected_share
+        self.chat = parts.student_format
+        self.trained_with = f"dudi's method `{args.method}`"
+        self.has_extra_tensors = args.teaches_itself or args.language_balance
         self.peft_config = peft_config
         self.signals = build_signals(args)
         super().__init__(
@@ -178,6 +177,7 @@ class DudiTrainer(RowTrainer):
         folder = args.folder if log_dir is None else log_dir
         self.open_log(stage or args.method, folder)
         self.samples_log = self.run_log(folder / "samples.jsonl")
+        self.logs.append(self.samples_log)
         frozen = functools.partial(OffloadedModel, device=args.device) if args.teacher_offload == "cpu" else FrozenModel
         self.run = Run(
             args,
@@ -226,7 +226,7 @@ class DudiTrainer(RowTrainer):
             run.reference = make_reference(run, on_new_adapter=adapter != "continue")
             if not METHODS[args.method].iterated and not reads_rows_once(args, len(run.rows.examples)):
                 run.gold_reference = store_gold_reference(run)
-        if moving_average_needed(args):
+        if args.teaches_itself:
             run.teacher = make_moving_average(run)
         # A cached stage draws nothing from the global generators: without this, dropout would depend on the cache.
         set_seed(args.seed)
@@ -250,7 +250,8 @@ class DudiTrainer(RowTrainer):
     def run_cold_start(self) -> str:
         """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
         started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start, self.resumed)
-        self.cold_start_key = started.key
+        # Its length is that of the run that made it.
+        self.began_from = {} if started.key is None else {COLD_START: started.key}
         self.base_changed = started.base_changed
         if started.model is not self.model:
             self.model = self.model_wrapped = started.model
@@ -282,18 +283,6 @@ class DudiTrainer(RowTrainer):
         if not resumed:
             optimizer, _ = self.built_optimizer()
             optimizer.state.clear()
-
-    def chat(self) -> ChatFormat:
-        """The student's, which says where `generate` has to stop."""
-        return self.setup.student_format
-
-    def trained_with(self) -> str:
-        """The method's name."""
-        return f"dudi's method `{self.args.method}`"
-
-    def logs(self) -> Sequence[RunLog]:
-        """The samples beside the metrics."""
-        return (*super().logs(), self.samples_log)
 
     def describe(self) -> dict[str, Any]:
         """A run is its keys, its rows, its tokenizers and templates, its models and its world size."""
@@ -332,15 +321,7 @@ class DudiTrainer(RowTrainer):
 
     def needs(self) -> list[Path]:
         """The opponents of SPIN, which their iteration alone could write."""
-        return opponents(self.run, self.epoch) if METHODS[self.args.method].iterated else []
-
-    def began_from(self) -> dict[str, str]:
-        """The cold start, whose length is that of the run that made it."""
-        return {} if self.cold_start_key is None else {COLD_START: self.cold_start_key}
-
-    def has_extra_tensors(self) -> bool:
-        """The moving average and the languages' balance are state of the run."""
-        return moving_average_needed(self.args) or self.run.ratios is not None
+        return opponents(self.run, self.epoch)
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """The moving average's weights, and what the balance is made of."""

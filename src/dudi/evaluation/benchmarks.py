@@ -53,6 +53,8 @@ LM_EVAL = Benchmark(
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in (CLDR_QA, SEAHELM, LM_EVAL)}
 DEFAULT = CLDR_QA.name
+SERVED = ", ".join(name for name, benchmark in BENCHMARKS.items() if benchmark.served)
+"""Those that ask a server, joined."""
 
 
 def find(name: object) -> Benchmark:

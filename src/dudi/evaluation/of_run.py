@@ -136,15 +136,9 @@ def subjects_of(loaded: Loaded) -> Iterator[Subject[ChatFormat]]:
 
 def _teacher(loaded: Loaded, name: str) -> tuple[PreTrainedModel, ChatFormat]:
     """A teacher and its chat format, by its name among them."""
-    if name == next(iter(loaded.config.named_teachers)):
-        model, chat = loaded.teacher, loaded.teacher_format
-    else:
-        model, chat = loaded.other_teachers[name], loaded.other_formats[name]
-    if not isinstance(model, PreTrainedModel) or chat is None:
-        raise ConfigError("teacher.model: the recipe names none")
+    local = {key: model for key, model in loaded.teachers.items() if isinstance(model, PreTrainedModel)}
     if loaded.args.teacher_offload == "cpu":  # there may be room for one of them
-        for other in (loaded.teacher, *loaded.other_teachers.values()):
-            if isinstance(other, PreTrainedModel):
-                move(other, "cpu")
-    move(model, loaded.args.device)
-    return model, chat
+        for other in local.values():
+            move(other, "cpu")
+    move(local[name], loaded.args.device)
+    return local[name], loaded.teacher_formats[name]

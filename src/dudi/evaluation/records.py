@@ -131,24 +131,25 @@ def joined(parts: Sequence[Evaluation], name: str | None = None) -> Evaluation:
     return dataclasses.replace(whole, runs=tuple(runs), parts=tuple(parts))
 
 
-def write_evaluations(evaluations: Iterable[Evaluation], file: Path) -> Path:
+def write_evaluations(evaluations: Iterable[Evaluation], file: Path, *, a_line_each: bool = False) -> Path:
     """Write an `evaluation.json` whole or not at all; returns its path.
+
+    Args:
+        evaluations: The evaluations.
+        file: Where they go.
+        a_line_each: Write a line for each: in a repository a difference then shows which.
 
     Raises:
         EnvironmentFault: it cannot be written.
     """
-    return write_text(file, json_text({"format": FORMAT, "evaluations": list(map(_content, evaluations))}))
-
-
-def _content(evaluation: Evaluation) -> dict[str, Any]:
-    content = dataclasses.asdict(evaluation)
-    del content["answers"], content["parts"]
-    return content
-
-
-def write_evaluation_lines(evaluations: Iterable[Evaluation], file: Path) -> Path:
-    """The same with a line for each evaluation: in a repository a difference then shows which; else as above."""
-    lines = ",\n".join(json.dumps(_content(one), ensure_ascii=False) for one in evaluations)
+    contents = []
+    for one in evaluations:
+        content = dataclasses.asdict(one)
+        del content["answers"], content["parts"]
+        contents.append(content)
+    if not a_line_each:
+        return write_text(file, json_text({"format": FORMAT, "evaluations": contents}))
+    lines = ",\n".join(json.dumps(content, ensure_ascii=False) for content in contents)
     return write_text(file, f'{{"format": "{FORMAT}", "evaluations": [\n{lines}\n]}}\n')
 
 

@@ -68,9 +68,8 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
     by_role = by_subject(evaluations)
     if any(one.keys(CELLS) for one in by_role.values()):
         made = {"By task": tasks_grid, "By group": groups_grid, "By language": languages_grid}
-        made = {title: grid for title, grid in made.items() if grid is not groups_grid or has_groups(by_role)}
         grids = {title: fitting(functools.partial(grid, by_role)) for title, grid in made.items()}
-        tables = [terminal(table, title=title, colour=colour) for title, table in grids.items()]
+        tables = [terminal(table, title=title, colour=colour) for title, table in grids.items() if table.lines]
         return "\n\n".join([*tables, *([f"±: {STANDARD_ERROR}"] if any("±" in table for table in tables) else [])])
     splits, meanings = splits_of(*evaluations), find(evaluations[0].benchmark.get("name")).meanings
     parts = [_subjects_table(by_role, splits, colour)]
@@ -239,13 +238,11 @@ def tasks_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
     return grid_of([title(one) for one in by_role.values()], rows)
 
 
-def has_groups(by_role: Mapping[str, Evaluation]) -> bool:
-    """Whether there are groups of tasks with a score of their own."""
-    return any(one.keys(GROUP) for one in by_role.values())
-
-
 def groups_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
-    """Groups of tasks down, each in every metric that it says, everybody in a run across, with standard errors."""
+    """Groups of tasks down, each in every metric that it says, everybody in a run across, with standard errors.
+
+    Without lines, where no group has a score of its own.
+    """
     rows = []
     for group in dict.fromkeys(group for one in by_role.values() for group in one.keys(GROUP)):
         for metric in _metrics_of_groups(by_role.values(), [group]):

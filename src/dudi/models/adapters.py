@@ -128,9 +128,11 @@ def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def lies_in_adapter(peft_model: PeftModel) -> bool:
+def lies_in_adapter(model: nn.Module) -> TypeGuard[PeftModel]:
     """Whether all that is trained belongs to the active adapter; biases of LoRA are the base's own."""
-    return all(in_adapter(name, peft_model.active_adapter) for name, _ in trained(peft_model))
+    if not is_adapted(model):
+        return False
+    return all(in_adapter(name, model.active_adapter) for name, _ in trained(model))
 
 
 def adapter_settings(model: nn.Module) -> dict[str, Any] | None:

@@ -225,7 +225,7 @@ def estimate(
 def _teacher_bytes(args: DudiConfig, student: Shape, teacher: Shape | None, adapter: int | None, element: float) -> int:
     """A second model in the passes' precision; a moving average in fp32, or its updates of 1% would round away."""
     own = 0 if teacher is None else int(teacher.parameters * element)
-    if not workload.is_moving_average(args):
+    if not args.teaches_itself:
         return own
     return own + FP32 * (student.parameters if adapter is None else adapter)
 
@@ -393,7 +393,7 @@ def _memory_notes(args: DudiConfig, plan: Plan) -> list[str]:
         notes.append(f"{work.processes} devices hold a whole copy each, and DDP's buckets hold the gradients again.")
     if args.fsdp or args.deepspeed:
         notes.append("FSDP and DeepSpeed spread weights over the devices; that is not counted here.")
-    if workload.is_moving_average(args):
+    if args.teaches_itself:
         notes.append("The moving average is fp32: in 16 bits its small updates would round away.")
     if work.other_teachers:
         notes.append(

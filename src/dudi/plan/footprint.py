@@ -105,22 +105,23 @@ def memory(work: Workload) -> Memory:
     )
 
 
-def _decoded_prompt(work: Workload) -> int:
-    kinds = {kind for outcome in work.outcomes for kind in outcome.student if kind != "gold"}
-    return max((prompt_length(work, kind, "rollout") for kind in kinds), default=0)
+def _decoded(work: Workload) -> tuple[int, int]:
+    """How many rollouts are decoded together, and the longest prompt of one."""
+    kinds = {kind for outcome in work.outcomes for kind in outcome.student - {"gold"}}
+    prompt = max((prompt_length(work, kind, "rollout") for kind in kinds), default=0)
+    return min(work.rollout_batch, work.rollouts), prompt
 
 
 def _kv_cache(work: Workload) -> int:
-    together = min(work.rollout_batch, work.rollouts)
-    tokens = together * (_decoded_prompt(work) + work.lengths.rollout)
-    return costs.cache_bytes(work.student, tokens, work.element)
+    together, prompt = _decoded(work)
+    return costs.cache_bytes(work.student, together * (prompt + work.lengths.rollout), work.element)
 
 
 def _sampling(work: Workload) -> int:
     """Five fp32 tables of (rollouts, vocabulary) - logits, scaled, noise and its bits - or the prompts' pass."""
-    together = min(work.rollout_batch, work.rollouts)
+    together, prompt = _decoded(work)
     logits = 5 * FP32 * together * work.student.vocabulary
-    prefill = costs.inference_bytes(work.student, together * _decoded_prompt(work), work.element)
+    prefill = costs.inference_bytes(work.student, together * prompt, work.element)
     return max(logits, prefill)
 
 

@@ -70,10 +70,10 @@ def plan_run(
     args = config.model_copy(update={"dtype": "float32"}).dudi_config("plan")
     loaded = Loaded(config, args) if loaded is None else loaded
     counted = _counted(config, args) if counted is None else counted
-    student, teacher = loaded.student_config, loaded.teacher_config if args.needs_teacher else None
-    others: list[tuple[PretrainedConfig, float | None]] = []
-    for name, other in loaded.other_configs.items() if teacher is not None else ():
-        others.append((other, _teacher_bytes(config.named_teachers[name], other, dtype)))
+    student, teachers = loaded.student_config, []
+    for name, own in loaded.teacher_configs.items() if args.needs_teacher else ():
+        teachers.append((own, _teacher_bytes(config.named_teachers[name], own, dtype)))
+    teacher, teacher_bytes = teachers[0] if teachers else (None, None)
     return estimate(
         student,
         teacher,
@@ -85,8 +85,8 @@ def plan_run(
         gpu=gpu,
         lora_parameters=None if config.lora is None else count_lora_parameters(student, config.lora),
         student_bytes_per_parameter=4 if config.student.dtype in ("auto", "float32") else 2,
-        teacher_bytes_per_parameter=None if teacher is None else _teacher_bytes(config.main_teacher, teacher, dtype),
-        other_teachers=others,
+        teacher_bytes_per_parameter=teacher_bytes,
+        other_teachers=teachers[1:],
         served=bool(config.named_teachers) and all(one.server for one in config.named_teachers.values()),
         cpu=gpu is None and device_type(bool(args.use_cpu)) == "cpu",
     )
@@ -179,18 +179,18 @@ def _counted(config: RunConfig, args: DudiConfig) -> Counted:
         return Counted(rows)
     if config.data.eval is None and config.data.eval_split is None:
         if source in SOURCES:
-            asked = sum(min(args.probe_rows, own // 2) for own in _languages(_built_in(config)).values())
+            counts = Counter(row.language for row in _built_in(config).rows)
+            asked = sum(min(args.probe_rows, count // 2) for count in counts.values())
         else:
             asked = most_probed(args, rows)
         return Counted(None if rows is None else rows - asked, asked)
     if source not in SOURCES and not Path(source).exists():  # the hub: nothing is downloaded for a plan
         return Counted(rows)
     found = read_evaluation(config, args, Rejections())
-    return Counted(rows, None if found is None else sum(min(args.probe_rows, n) for n in _languages(found).values()))
-
-
-def _languages(rows: RowSet) -> Counter[str]:
-    return Counter(row.language for row in rows.rows)
+    if found is None:
+        return Counted(rows)
+    counts = Counter(row.language for row in found.rows)
+    return Counted(rows, sum(min(args.probe_rows, count) for count in counts.values()))
 
 
 def _rows_of(path: Path) -> int | None:

@@ -10,7 +10,6 @@ from typing import Literal
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.models.shape import Shape, decode_flops, forward_flops, sequence_flops
 from dudi.objective.fused import DEVICE_TILE
-from dudi.objective.methods import METHODS
 from dudi.objective.signals import Kind, Signal
 from dudi.plan.costs import FP32
 
@@ -132,7 +131,7 @@ class Workload:
     @property
     def rollouts(self) -> int:
         """Most rollouts of an optimizer step."""
-        return self.rows * self.accumulation * max(written(outcome.student) for outcome in self.outcomes)
+        return self.rows * self.accumulation * max(len(outcome.student - {"gold"}) for outcome in self.outcomes)
 
 
 def outcomes_of(args: DudiConfig) -> tuple[StepKind, ...]:
@@ -155,11 +154,6 @@ def _outcome(probability: float, signals: Iterable[Signal]) -> StepKind:
         teacher.update(signal.teacher_reads)
         reference.update(signal.reference_reads)
     return StepKind(probability, frozenset(student), frozenset(teacher), frozenset(reference), divergence=bool(teacher))
-
-
-def written(kinds: Iterable[Kind]) -> int:
-    """How many of these kinds are rollouts."""
-    return sum(kind != "gold" for kind in kinds)
 
 
 def prompt_length(work: Workload, kind: Kind, reader: Phase) -> int:
@@ -224,11 +218,6 @@ def decode_steps(work: Workload) -> float:
     """Tokens that are decoded one after the other in an optimizer step on one device (an expectation)."""
     steps = 0.0
     for outcome in work.outcomes:
-        rollouts = work.rows * work.accumulation * written(outcome.student)
+        rollouts = work.rows * work.accumulation * len(outcome.student - {"gold"})
         steps += outcome.probability * math.ceil(rollouts / work.rollout_batch) * work.lengths.rollout
     return steps
-
-
-def is_moving_average(args: DudiConfig) -> bool:
-    """Whether the teacher is the student's own average."""
-    return METHODS[args.method].teacher == "ema" and "on_policy" in args.signals

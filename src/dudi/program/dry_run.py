@@ -15,7 +15,7 @@ from dudi.data.rows import Row
 from dudi.data.sources import RowSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
-from dudi.distill.teacher_keys import merge_keys
+from dudi.distill.teacher_keys import by_key, merge_keys
 from dudi.distill.teachers import Teachers
 from dudi.errors import EnvironmentFault
 from dudi.models.vocabulary import vocabulary_difference
@@ -41,14 +41,12 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     rows, evaluation = read_rows(config, args, args.folder)
     loaded = Loaded(config, args)
     loaded.find_models()
-    others = loaded.other_formats if args.needs_teacher else {}
-    by_key = {key: chat for name, chat in others.items() for key in name.split("+")}
-    formats = Formats(loaded.student_format, loaded.teacher_format if args.needs_teacher else None, by_key)
-    rejections = Rejections()
+    by_name = loaded.teacher_formats if args.needs_teacher else {}
+    chats, rejections = list(by_name.values()), Rejections()
+    formats = Formats(loaded.student_format, chats[0] if chats else None, by_key(by_name))
 
     def tokenised(found: RowSet) -> ExampleSet:
-        chats = formats.student, formats.teacher
-        return tokenise(found.rows, *chats, args.max_length, rejections, [*others.values()])
+        return tokenise(found.rows, formats.student, formats.teacher, args.max_length, rejections, chats[1:])
 
     examples, asked = tokenised(rows), None if evaluation is None else tokenised(evaluation)
     notes: list[str] = []
@@ -62,7 +60,6 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
     if formats.teacher is not None:
-        chats = [formats.teacher, *others.values()]
         for section, chat in zip(config.named_teachers.values(), chats, strict=True):
             _tokenizers(console, args, examples, formats.student, chat, served=section.server is not None)
         _ask_servers(loaded, formats.student, chats, notes)
@@ -75,10 +72,11 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     with_pivot_first = sorted(examples.examples, key=lambda one: verbalizer.pivot_of(one.row) is None)
     show_rows(console, args, first_of_each(with_pivot_first if args.pivot else examples.examples), formats, verbalizer)
     try:
-        if args.teacher_cache is not None and loaded.teacher_config is not None:
+        if args.teacher_cache is not None and chats:
             tokens = sum(len(example.completion) for example in examples.examples)
             element = 4 if training_dtype(args) == "float32" else 2
-            size = tokens * loaded.teacher_config.get_text_config().hidden_size * element / 1e6
+            width = next(iter(loaded.teacher_configs.values())).get_text_config().hidden_size
+            size = tokens * width * element / 1e6
             console.print(shown(f"teacher_cache: {tokens:,} tokens of targets, {size:,.1f} MB in {args.teacher_cache}"))
         counted = Counted(len(examples.examples), None if probe is None else len(probe.examples))
         console.print(shown(render(plan_run(config, loaded=loaded, counted=counted))))
@@ -114,8 +112,7 @@ def _tokenizers(
     Raises:
         ConfigError: too little of it.
     """
-    from dudi.distill.teacher_setup import completions_by_language, shared_events
-    from dudi.objective.coverage import measure_coverage
+    from dudi.distill.teacher_setup import shared_events
 
     sizes = len(student.tokenizer), len(teacher.tokenizer)
     different = vocabulary_difference(student.tokenizer, teacher.tokenizer, *sizes)
@@ -123,8 +120,7 @@ def _tokenizers(
         return
     console.print(shown(different))
     if args.reads_teacher_tokens and not served:
-        coverage = measure_coverage(shared_events(student, teacher, sizes), completions_by_language(examples.examples))
-        coverage.check(args.min_shared_bytes)
+        _, coverage = shared_events(student, teacher, sizes, examples.examples, args)
         console.print(shown(coverage.table()))
 
 

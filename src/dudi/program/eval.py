@@ -14,7 +14,7 @@ from dudi.comparison.same import differences
 from dudi.data.chat import ChatFormat
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
-from dudi.evaluation.benchmarks import BENCHMARKS, check_name, choose, find
+from dudi.evaluation.benchmarks import SERVED, check_name, choose, find
 from dudi.evaluation.entry import Asked, Preview
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, SeedScores, keep_evaluations, place_of, read_evaluations
@@ -49,8 +49,7 @@ def run(given: argparse.Namespace) -> int:
             raise ConfigError(f"--benchmark {served[0]} asks a server: give it a command of its own")
         return seahelm.run(given)
     if word := unread(given, ("limit",), seahelm_arguments):
-        readers = ", ".join(one.name for one in BENCHMARKS.values() if one.served)
-        raise ConfigError(f"{word}: only --benchmark {readers} reads it")
+        raise ConfigError(f"{word}: only --benchmark {SERVED} reads it")
     check_numbers(given)
     quiet_libraries()
     source, seeds = source_of(given), seeds_of(given)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dudi.command import output_folder, whole_number, words_of
 from dudi.errors import ConfigError, did_you_mean
-from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, check_options, find, takers_of
+from dudi.evaluation.benchmarks import BENCHMARKS, DEFAULT, SERVED, check_options, find, takers_of
 from dudi.evaluation.entry import Trained, Wanted
 from dudi.evaluation.records import ANSWERS, FILE
 from dudi.program.lm_eval import AUTO, batch_size, check_batch_size, lm_eval_arguments, one_seed
@@ -63,9 +63,8 @@ def _asked_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _answering_arguments(group: argparse._ArgumentGroup) -> None:
     add, batch = group.add_argument, Wanted().batch_size
-    served = ", ".join(one.name for one in BENCHMARKS.values() if one.served)
     seeds = "; ".join(["0", *(f"{one.name}: {one.seed}" for one in BENCHMARKS.values() if one.seed)])
-    add("--temperature", type=float, metavar="T", help=f"of sampling (default: 0, greedy; {served}: the model's own)")
+    add("--temperature", type=float, metavar="T", help=f"of sampling (default: 0, greedy; {SERVED}: the model's own)")
     add("--top-p", type=float, metavar="P", help="sample among the likeliest tokens of this probability")
     add("--top-k", type=whole_number(1), metavar="K", help="sample among the K likeliest tokens")
     add("--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: 64; of files 256)")

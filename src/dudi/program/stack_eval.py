@@ -16,6 +16,7 @@ import torch
 
 from dudi.command import say, words_of
 from dudi.data.locate import note_of
+from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS, OVERALL
@@ -179,7 +180,7 @@ class _Asking:
                 self.notes.append(f"note: {note}")
             rows = _chosen(rows, words_of(given.languages))
             if unlabelled := Counter(row.language for row in rows if row.label is None):
-                self.notes.append(f"note: {given.rows}: rows without a label were left out: {counted(unlabelled)}")
+                self.notes.append(f"note: {given.rows}: rows without a label were left out: {by_language(unlabelled)}")
             rows = first_of_each((row for row in rows if row.label is not None), given.max_rows)
             if not rows:
                 raise DataError(f"{given.rows}: no row has a label")
@@ -237,16 +238,16 @@ class _Asking:
         """What was shortened, cut, or read as another language: said once a system."""
         notes = []
         if shortened := about["shortened"]:
-            length = about["max_length"]
-            notes.append(f"note: {system.name}: rows longer than {length} tokens were shortened: {counted(shortened)}")
+            longer = f"rows longer than {about['max_length']} tokens"
+            notes.append(f"note: {system.name}: {longer} were shortened: {by_language(shortened)}")
         if translated is not None and translated.cut:
-            most = self.given.translate_length
-            notes.append(f"note: texts longer than {most} tokens were cut for translation: {counted(translated.cut)}")
+            longer = f"texts longer than {self.given.translate_length} tokens"
+            notes.append(f"note: {longer} were cut for translation: {by_language(translated.cut)}")
         if translated is not None and translated.unfinished:
             most = self.given.max_new_tokens
             notes.append(
                 f"note: translations that had not ended after {most} tokens were cut (--max-new-tokens): "
-                f"{counted(translated.unfinished)}"
+                f"{by_language(translated.unfinished)}"
             )
         notes += [f"note: {code} is read as {how}" for code, how in about["stand_ins"].items()]
         self.notes += [note for note in notes if note not in self.notes]
@@ -264,11 +265,6 @@ def _chosen(rows: list[StackRow], languages: Sequence[str] | None) -> list[Stack
             raise ConfigError(f"--languages: no row is in '{code}'{did_you_mean(code, there)}")
         wanted.update(found)
     return [row for row in rows if row.language in wanted]
-
-
-def counted(rows: Mapping[str, int]) -> str:
-    """Counts by language, for a note."""
-    return ", ".join(f"{code} {count:,}" for code, count in rows.items())
 
 
 def _name_of(rows: str) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from dudi.command import say
+from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, plain
 from dudi.files import write_json_lines
-from dudi.program.stack_eval import counted, device_of, pairs_of
+from dudi.program.stack_eval import device_of, pairs_of
 from dudi.stacking import stored, systems
 from dudi.stacking.generating import MTLLMForCausalLM, check_writes, with_lm_head
 from dudi.stacking.labelled import LENGTH
@@ -61,7 +62,7 @@ def run(given: argparse.Namespace) -> int:
             say(shown if given.text is not None else f"{line['language']}  {line['id']}  {shown}")
     else:
         write_json_lines(given.output, lines)
-    cut = [f"note: rows longer than {length} tokens were shortened: {counted(shortened)}"] if shortened else []
+    cut = [f"note: rows longer than {length} tokens were shortened: {by_language(shortened)}"] if shortened else []
     for note in [*told(lines), *cut, *(f"note: {code} is read as {how}" for code, how in source.stand_ins.items())]:
         say(note)
     if given.output is not None:

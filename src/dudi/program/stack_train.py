@@ -188,12 +188,13 @@ def _described(source: str | None, rows: Sequence[StackRow]) -> dict[str, Any]:
 
 
 def _said(data: dict[str, Any]) -> list[str]:
+    from dudi.data.sources import by_language
+
     lines = []
     for what, own in (("rows", data), ("rows of bitext, which come first", data.get("bitext"))):
         if own is not None:
             counts = own["rows"]
-            listed = ", ".join(f"{code} {count:,}" for code, count in counts.items())
-            lines.append(f"note: {sum(counts.values()):,} {what}: {listed}")
+            lines.append(f"note: {sum(counts.values()):,} {what}: {by_language(counts)}")
     if data["rejected"]:
         lines.append(f"note: {data['rejected']['blank']:,} rows without text were left out")
     return lines

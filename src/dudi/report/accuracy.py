@@ -6,9 +6,9 @@ from huggingface_hub import EvalResult
 
 from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS
 from dudi.evaluation.records import STUDENT, Evaluation
-from dudi.evaluation.tables import language_name
+from dudi.evaluation.tables import language_name, main_metric
 from dudi.report.dots import DotRow, Dots
-from dudi.report.results import Result
+from dudi.report.results import Result, described
 from dudi.report.wording import plain_name, said
 from dudi.tables import Grid, grid_of
 
@@ -19,9 +19,9 @@ _AFTER = "after"
 """Of the shapes of a chart, the one of what was trained."""
 
 
-def has_accuracy(result: Result) -> bool:
+def is_chosen(evaluation: Evaluation) -> bool:
     """Whether the model chose among classes or answers, and wrote none."""
-    return result.value(ACCURACY, STUDENT, "overall") is not None
+    return main_metric(evaluation, "overall").name == ACCURACY
 
 
 def accuracy_in_words(result: Result) -> str:
@@ -65,8 +65,10 @@ def language_chart(result: Result) -> Dots:
     return Dots("Answered right, by language", rows, {_AFTER: "this model"})
 
 
-def details(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
-    """(name, value): what was asked, and what stands for all languages."""
+def asked(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
+    """(name, value): what was asked, and how, or what stands for all languages."""
+    if not is_chosen(evaluation):
+        return described(evaluation.benchmark)
     how, learned = evaluation.benchmark, _learned(evaluation)
     without = "" if learned is None else f" without {learned}, which was learned in"
     return (

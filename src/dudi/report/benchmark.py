@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import STANDARD_ERROR
 from dudi.evaluation.records import FLOOR, STUDENT
-from dudi.evaluation.tables import groups_grid, has_groups, language_name, languages_grid, splits_of, tasks_grid
+from dudi.evaluation.tables import groups_grid, language_name, languages_grid, splits_of, tasks_grid
 from dudi.report import accuracy
 from dudi.report.compared import Compared, compared
 from dudi.report.dots import DotRow, Dots
@@ -76,7 +76,7 @@ def benchmark_sections(groups: Sequence[Group]) -> list[QuestionsSection]:
 
 def _several(groups: Sequence[Group], known: Sequence[Result], name: str) -> QuestionsSection:
     first = known[0]
-    details = accuracy.details(first.evaluations[STUDENT]) if accuracy.has_accuracy(first) else described(first.how)
+    details = accuracy.asked(first.evaluations[STUDENT])
     section, found = QuestionsSection(meanings=meanings(known), details=details), compared(groups, name)
     if found is None:
         return section
@@ -123,25 +123,26 @@ def _splits(result: Result) -> list[str]:
 def _single(result: Result) -> QuestionsSection:
     if result.has_cells:
         by_task, by_language = tasks_grid(result.evaluations), languages_grid(result.evaluations)
+        by_group = groups_grid(result.evaluations)
         lines = (*by_task.lines, *by_language.lines)
         has_errors = any("±" in entry.text for line in lines for entry in line.entries)
         return QuestionsSection(
             words=in_words(result),
             by_split=by_task,
             by_language=by_language,
-            by_group=groups_grid(result.evaluations) if has_groups(result.evaluations) else None,
+            by_group=by_group if by_group.lines else None,
             details=(*described(result.how), *((("±", STANDARD_ERROR),) if has_errors else ())),
             heading="By task",
             exact=False,
             note="Tasks of lm-evaluation-harness; bits per byte and perplexities: less is better.",
         )
-    if accuracy.has_accuracy(result):
+    if accuracy.is_chosen(result.evaluations[STUDENT]):
         return QuestionsSection(
             words=accuracy.accuracy_in_words(result),
             by_split=accuracy.split_grid(result, _splits(result)),
             by_language=accuracy.language_grid(result),
             chart=accuracy.language_chart(result),
-            details=accuracy.details(result.evaluations[STUDENT]),
+            details=accuracy.asked(result.evaluations[STUDENT]),
             heading="Answered right",
             exact=False,
             note="Each row has one right answer.",

@@ -10,7 +10,6 @@ from typing import Any
 
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import find
-from dudi.evaluation.metrics import ACCURACY
 from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
 from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
 from dudi.report import accuracy
@@ -18,7 +17,6 @@ from dudi.report.benchmark import QuestionsSection
 from dudi.report.compared import side_by_side
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.html import render_html
-from dudi.report.results import described
 from dudi.report.run_folder import FILES, number
 from dudi.report.wording import in_order, lasted, said
 from dudi.tables import Entry, Grid, Line
@@ -140,9 +138,7 @@ def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
 
 def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> QuestionsSection:
     first = evaluations[0]
-    classified = main_metric(first, "overall").name == ACCURACY
-    asked = accuracy.details(first) if classified else described(first.benchmark)
-    details = (*asked, *_notes(evaluations))
+    details = (*accuracy.asked(first), *_notes(evaluations))
     meanings = tuple((split, meaning) for split, meaning in find(name).meanings.items() if split in first.keys("split"))
     if len(evaluations) > 1:
         guessing = first.guessing()

@@ -63,10 +63,14 @@ class MTLLMConfig(PreTrainedConfig):
     prompt: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.encoder_config = _rebuilt(self.encoder_config)
-        self.llm_config = _rebuilt(self.llm_config)
-        _check("attention", self.attention, ATTENTIONS)
-        _check("stage", self.stage, STAGES)
+        if isinstance(self.encoder_config, dict):  # as `config.json` holds it
+            self.encoder_config = AutoConfig.for_model(**self.encoder_config)
+        if isinstance(self.llm_config, dict):
+            self.llm_config = AutoConfig.for_model(**self.llm_config)
+        for name, value, allowed in (("attention", self.attention, ATTENTIONS), ("stage", self.stage, STAGES)):
+            if value not in allowed:
+                hint = did_you_mean(value, allowed)
+                raise ConfigError(f"{name}: '{value}' is not one of {', '.join(allowed)}{hint}")
         if self.llm_config is not None:
             self.llm_config.is_causal = self.attention == "causal"
             self.llm_config.use_cache = False  # whoever writes asks for it
@@ -107,13 +111,3 @@ def width_of(config: PreTrainedConfig) -> int:
     if isinstance(values.get("encoder"), dict) and "hidden_size" in values["encoder"]:  # T5Gemma
         return int(values["encoder"]["hidden_size"])
     return int(config.hidden_size)
-
-
-def _rebuilt(config: Any) -> PreTrainedConfig | None:
-    """A nested mapping, as `config.json` holds it, as the config that it was."""
-    return AutoConfig.for_model(**config) if isinstance(config, dict) else config
-
-
-def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}: '{value}' is not one of {', '.join(allowed)}{did_you_mean(value, allowed)}")

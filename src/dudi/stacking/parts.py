@@ -150,7 +150,7 @@ def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) 
     whole, missing = _loaded("encoder", name, kind, place, options | _without_pooler(kind))
     encoder = _encoder_in(whole)
     inside = next(path for path, module in whole.named_modules() if module is encoder)
-    check_loaded(name, [key for key in missing if key.startswith(inside)])
+    check_loaded(name, missing, inside)
     return Part(encoder, config, digest_of(encoder))
 
 
@@ -191,7 +191,7 @@ def load_llm(
     model, missing = _loaded("llm", name, kind, place, options | _without_pooler(kind) | {"output_loading_info": True})
     decoder = _decoder_in(model)
     inside = next(path for path, module in model.named_modules() if module is decoder)
-    check_loaded(name, [key for key in missing if key.startswith(inside)])
+    check_loaded(name, missing, inside)
     return Part(decoder, decoder.config, digest_of(decoder))
 
 
@@ -253,14 +253,20 @@ def digest_of(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_loaded(name: str, missing: Sequence[str]) -> None:
+def check_loaded(name: str, missing: Sequence[str], inside: str = "") -> None:
     """Refuse a model of which weights stayed random.
+
+    Args:
+        name: As it was named.
+        missing: The weights.
+        inside: What they begin with in the part that is kept of the model; others do not matter.
 
     Raises:
         DataError: naming the first ones.
     """
-    if missing:
-        raise DataError(f"{name}: weights are missing in the checkpoint and would be random: {first_of(missing, 3)}")
+    own = [key for key in missing if key.startswith(inside)]
+    if own:
+        raise DataError(f"{name}: weights are missing in the checkpoint and would be random: {first_of(own, 3)}")
 
 
 # ---- from a model in memory

@@ -59,11 +59,12 @@ def probe(
         texts = source.encode_rows(alone, max_length=max_length)
         cut = [SHORTENED in own or SHORTENED in given for own, given in zip(english, texts, strict=True)]
         shortened.update(row.language for row, one in zip(part, cut, strict=True) if one)
-        own, given = llm_source.pad(english), read_inputs(source.collate(texts))
+        own = {key: value.to(reference.device) for key, value in llm_source.pad(english).items()}
+        given = {key: value.to(model.device) for key, value in read_inputs(source.collate(texts)).items()}
         with evaluating(reference), reference.without_lora():
-            taught.append(reference.read_tokens(**_on(reference, own)).vectors.cpu())
+            taught.append(reference.read_tokens(**own).vectors.cpu())
         with evaluating(model):
-            read.append(model(**_on(model, given)).vectors.cpu())
+            read.append(model(**given).vectors.cpu())
     found = by_language([row.language for row in rows], torch.cat(read), torch.cat(taught))
     return {code: values | {"shortened": float(shortened[code])} for code, values in found.items()}
 
@@ -81,7 +82,3 @@ def by_language(languages: Sequence[str], read: Tensor, taught: Tensor) -> dict[
             "cosine": float(nn.functional.cosine_similarity(mine, goal, dim=-1).mean()),
         }
     return found
-
-
-def _on(model: MTLLMModel, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.to(model.device) for key, value in batch.items()}

@@ -197,39 +197,35 @@ def parse(
     """
     if not isinstance(record, Mapping):
         raise Problem("is no mapping of names to values")
-    asked = columns_of(task)
+    asked, called = columns_of(task), {}
     values: dict[str, Any] = dict.fromkeys(names)
     for name in asked:
-        values[name] = _value(record, names[name])
+        called[name], values[name] = _value(record, names[name])
     code = values["language"] or language
     if not isinstance(code, str) or not code:
-        raise Problem(f"no language: name the source language in '{names['language'][0]}', or set data.language")
-    choices = _choices(values["choices"], names["choices"][0]) if "choices" in asked else ()
+        raise Problem(f"no language: name the source language in '{called['language']}', or set data.language")
+    choices = _choices(values["choices"], called["choices"]) if "choices" in asked else ()
     english = values["english"]
     return StackRow(
-        text=_text(values["text"], _named(record, names["text"])),
+        text=_text(values["text"], called["text"]),
         language=code,
         label=None if task is None or values["label"] is None else _label(values["label"], task, choices),
         answer=None if task is None or values["answer"] is None else _answer(values["answer"], task),
-        pair=None if values["pair"] is None else _text(values["pair"], _named(record, names["pair"])),
+        pair=None if values["pair"] is None else _text(values["pair"], called["pair"]),
         choices=choices,
-        english=_text(english, names["english"][0]) if english is not None else None,
+        english=_text(english, called["english"]) if english is not None else None,
         id=str(values["id"] if values["id"] is not None else place),
         split=None if values["split"] is None else str(values["split"]),
         item=None if values["item"] is None else str(values["item"]),
     )
 
 
-def _value(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+def _value(record: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
+    """What the record calls a column, and what it has there."""
     found = [name for name in names if record.get(name) is not None]
     if len(found) > 1:
         raise Problem(f"has both '{found[0]}' and '{found[1]}': name the one to read in data.columns")
-    return record[found[0]] if found else None
-
-
-def _named(record: Mapping[str, Any], names: Sequence[str]) -> str:
-    """What the record calls a column, for messages."""
-    return next((name for name in names if record.get(name) is not None), names[0])
+    return (found[0], record[found[0]]) if found else (names[0], None)
 
 
 def _text(value: Any, column: str) -> str:

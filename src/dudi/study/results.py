@@ -12,7 +12,7 @@ from typing import Any
 from dudi.comparison.packed import pack
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.evaluation.metrics import ACCURACY, METRICS, OVERALL, metric_of
-from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, SeedScores, read_evaluations, write_evaluation_lines
+from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, SeedScores, read_evaluations, write_evaluations
 from dudi.evaluation.records import FILE as SCORES
 from dudi.stacking.scores import seconds_per_row
 from dudi.study.grid import Study, StudyRow
@@ -55,7 +55,7 @@ def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[tuple[str,
 
 def write(results: Results, file: Path) -> None:
     """Write `study.json`: a line per result, so that a difference shows which. Results of other studies stay in it."""
-    write_evaluation_lines((read(file) | dict(results)).values(), file)
+    write_evaluations((read(file) | dict(results)).values(), file, a_line_each=True)
 
 
 def read(file: Path) -> dict[tuple[str, str], Evaluation]:

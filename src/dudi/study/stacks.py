@@ -85,7 +85,7 @@ class StackJob:
         seed: The seed of every stage.
         stages: In order.
         asked: What follows the system in `dudi stack eval`: rows and options.
-        translate: The MT model of translate-test.
+        translate: The words of translate-test, which name its MT model; else none.
         subjects: Who is asked.
     """
 
@@ -95,7 +95,7 @@ class StackJob:
     seed: int
     stages: tuple[Stage, ...]
     asked: tuple[str, ...]
-    translate: str | None = None
+    translate: tuple[str, ...] = ()
     subjects: tuple[str, ...] = (STUDENT,)
 
     @property
@@ -116,16 +116,12 @@ class StackJob:
     @property
     def words(self) -> tuple[str, ...]:
         """What tells it from others, for a person: all stages, the words of the last one, and whether it translates."""
-        return (self.like, *self.stages[-1].words, *self._translation)
-
-    @property
-    def _translation(self) -> tuple[str, ...]:
-        return () if self.translate is None else ("--translate", self.translate)
+        return (self.like, *self.stages[-1].words, *self.translate)
 
     def asking(self, runs: Path) -> list[str]:
         """What follows `dudi stack` to ask it."""
         system = f"{STUDENT}={runs / self.stages[-1].id}"
-        return ["eval", system, *self.asked, *self._translation, "--output", str(runs / self.id)]
+        return ["eval", system, *self.asked, *self.translate, "--output", str(runs / self.id)]
 
     def commands(self, runs: Path) -> list[str]:
         """The same as lines for a shell, in this order, without stages that are trained already."""
@@ -143,7 +139,8 @@ def stack_job(study: Study, row: StudyRow, seed: int) -> StackJob:
     stages = _stages(study, row, seed)
     translator = None if row.translate is None else (row.translate, weights(row.translate))
     key = key_from([stages[-1].key, study.asked.words, files_of(study.asked.rows), translator])
-    return StackJob(key, seed, stages, study.asked.words, row.translate)
+    words = () if row.translate is None else ("--translate", row.translate)
+    return StackJob(key, seed, stages, study.asked.words, words)
 
 
 def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:

@@ -36,6 +36,7 @@ class LoggedTrainer(SealedTrainer):
         resumed: The manifest of the checkpoint that `train` goes on from; None for a fresh start.
         step: The current optimizer step; its `bad_numbers` hold what was not finite in it on this rank, with the ids of
             its rows. None outside of a step.
+        logs: What is written step by step: a resumed run takes back what a killed process wrote after its checkpoint.
         epoch_end: The step at which the last epoch ended, and the state of the global generators there.
     """
 
@@ -55,6 +56,7 @@ class LoggedTrainer(SealedTrainer):
         self.add_callback(SignalHooks(self))
         self.metrics_log = self.run_log(folder / "metrics.jsonl")
         self.eval_log = self.run_log(folder / "eval.jsonl")
+        self.logs = [self.metrics_log, self.eval_log]
         self.epoch_end: tuple[int, dict[str, Any]] = (0, {})
         self.loss_is_scaled_for_ga = True  # by the counts of the whole optimizer step
         self._pending: dict[str, float] = {}
@@ -62,10 +64,6 @@ class LoggedTrainer(SealedTrainer):
     def run_log(self, path: Path) -> RunLog:
         """A log that the first process writes."""
         return RunLog(path, self.args.should_save and self.args.process_index == 0)
-
-    def logs(self) -> Sequence[RunLog]:
-        """What is written step by step: a resumed run takes back what a killed process wrote after its checkpoint."""
-        return (self.metrics_log, self.eval_log)
 
     # ---- what a subclass tells
 
@@ -117,7 +115,7 @@ class LoggedTrainer(SealedTrainer):
         self.resumed = None if start is None else self.check_resume(start)
         step = 0 if self.resumed is None else int(self.resumed["step"])
         self.prepare()
-        for log in self.logs():
+        for log in self.logs:
             log.rewind(self.stage, step)
         for record in read_jsonl(self.metrics_log.path):  # a warning may look at several steps, and comes once
             if record.get("stage") == self.stage:
@@ -150,7 +148,7 @@ class LoggedTrainer(SealedTrainer):
 
     def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
         """As always, with the lines of its steps on the disk before it: a checkpoint must not outlive them."""
-        for log in self.logs():
+        for log in self.logs:
             log.sync()
         super()._seal_checkpoint(folder, fill)
 

@@ -37,6 +37,10 @@ class PublishingTrainer(Trainer):
     args: RunArguments
     model: nn.Module
     model_wrapped: nn.Module
+    chat: ChatFormat | None = None
+    """How the trained model reads a conversation and ends its turn, if it is one that talks."""
+    trained_with: str = "dudi"
+    """What the card says of how the model was made."""
     _tag_names: tuple[str, ...] = ("dudi",)
     base_changed: bool = False
     """Whether this run has changed what lies under the trained adapter: a cold start was merged into it."""
@@ -51,12 +55,8 @@ class PublishingTrainer(Trainer):
         # `Trainer` switches the cache off in what will be published; passes that want none say so themselves.
         vars(config).pop("use_cache", None)
         vars(config).update(before)
-        if (chat := self.chat()) is not None:
-            stop_at(innermost(model), chat.stop_ids)
-
-    def chat(self) -> ChatFormat | None:
-        """How the trained model reads a conversation and ends its turn, if it is one that talks."""
-        return None
+        if self.chat is not None:
+            stop_at(innermost(model), self.chat.stop_ids)
 
     def write_once(self, call: Callable[[], None]) -> None:
         """Let the rank that saves write, and all ranks wait; if it cannot, all stop with its message."""
@@ -95,8 +95,8 @@ class PublishingTrainer(Trainer):
     def _stopping_model(self) -> Any:
         """The model with its adapters, which `generate` stops where training did, whatever has changed it since."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        if (chat := self.chat()) is not None:
-            stop_at(innermost(model), chat.stop_ids)
+        if self.chat is not None:
+            stop_at(innermost(model), self.chat.stop_ids)
         return model
 
     def lost_base(self) -> bool:
@@ -124,17 +124,13 @@ class PublishingTrainer(Trainer):
 
     def _save_beside(self, folder: str | Path) -> None:
         """What goes with the weights: the tokenizer, with the template of training, and where `generate` stops."""
-        chat, tokenizer = self.chat(), self.processing_class
-        if chat is not None:
-            tokenizer = published_tokenizer(chat)
+        tokenizer = self.processing_class
+        if self.chat is not None:
+            tokenizer = published_tokenizer(self.chat)
             self.inner_model().generation_config.save_pretrained(folder)  # an adapter would bring none
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         copy_processor(self.inner_model(), folder)
-
-    def trained_with(self) -> str:
-        """What the card says of how the model was made."""
-        return "dudi"
 
     def create_model_card(
         self,
@@ -179,7 +175,7 @@ class PublishingTrainer(Trainer):
         start = f" from {base.name}" if summary.finetuned_from is None and base.name else ""
         text = summary.to_model_card().replace("trained from scratch on", f"trained{start} on", 1)
         text = text.replace(" on an unknown dataset.", ".", 1)
-        return text.replace("\n## ", f"\nIt was trained with {self.trained_with()}.\n\n## ", 1)
+        return text.replace("\n## ", f"\nIt was trained with {self.trained_with}.\n\n## ", 1)
 
     # ---- the hub
 

@@ -34,6 +34,10 @@ class SealedTrainer(PublishingTrainer):
     """One of them holds a checkpoint's weights."""
     allow_changed: frozenset[str] = frozenset()
     """Names of an identity that a resumed run may change (`--allow-changed`)."""
+    has_extra_tensors: bool = False
+    """Whether a checkpoint holds `extra_tensors`."""
+    began_from: Mapping[str, str] = {}
+    """Keys of the stages that the method began from, by their names: a resumed run goes on from the same."""
     _identity: dict[str, Any] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -54,14 +58,6 @@ class SealedTrainer(PublishingTrainer):
     def needs(self) -> list[Path]:
         """Sealed folders of the run, outside the checkpoint, without which it cannot be resumed."""
         return []
-
-    def began_from(self) -> dict[str, str]:
-        """Keys of the stages that the method began from, by their names: a resumed run goes on from the same."""
-        return {}
-
-    def has_extra_tensors(self) -> bool:
-        """Whether a checkpoint holds `extra_tensors`."""
-        return False
 
     def extra_tensors(self) -> dict[str, Tensor]:
         """State of the run beside the student and its optimizer."""
@@ -101,7 +97,7 @@ class SealedTrainer(PublishingTrainer):
             write_json_inside(partial / "scheduler.json", schedule.state_dict())
             if self.accelerator.scaler is not None:
                 write_json_inside(partial / "scaler.json", self.accelerator.scaler.state_dict())
-            if self.has_extra_tensors():
+            if self.has_extra_tensors:
                 extra = {name: tensor.cpu().contiguous() for name, tensor in self.extra_tensors().items()}
                 checkpoints.save_file(extra, partial / "extra.safetensors")
             self._export_callbacks()
@@ -124,7 +120,7 @@ class SealedTrainer(PublishingTrainer):
             "step": self.state.global_step,
             "identity": self.identity(),
             "needs": needs,
-            "began_from": self.began_from(),
+            "began_from": self.began_from,
         }
         checkpoints.seal(folder, fill, about, parents=False)
         best = self.state.best_global_step
@@ -193,7 +189,7 @@ class SealedTrainer(PublishingTrainer):
         """The files of a checkpoint, beside the student's weights."""
         names = ["optimizer.json", "optimizer.safetensors", "scheduler.json", "random.json", "trainer_state.json"]
         names += ["scaler.json"] if self.accelerator.scaler is not None else []
-        return names + (["extra.safetensors"] if self.has_extra_tensors() else [])
+        return names + (["extra.safetensors"] if self.has_extra_tensors else [])
 
     def claim(self, folder: Path) -> None:
         """Make a folder this run's: refuse it to another run, also where there is no checkpoint yet.
@@ -262,7 +258,7 @@ class SealedTrainer(PublishingTrainer):
         optimizer.load_state_dict(spread_optimizer_state(moments, optimizer) if self.is_fsdp_enabled else moments)
         schedule.load_state_dict(checkpoints.read_json(folder / "scheduler.json"))
         follow_schedule(optimizer, schedule, bases)
-        if self.has_extra_tensors():
+        if self.has_extra_tensors:
             self.load_extra_tensors(checkpoints.load_file(folder / "extra.safetensors"))
 
     def _load_scaler(self, checkpoint: str | None) -> None:

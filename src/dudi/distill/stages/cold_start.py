@@ -146,7 +146,8 @@ def _train_cold_start(run: Run, folder: Path, key: str, make_trainer: MakeTraine
     newest = from_first(functools.partial(_checkpoint_of, nested))
     nested.train(resume_from_checkpoint=None if newest is None else str(newest))
     nested.save_sealed(folder / "model", {"key": key})
-    RunLog(folder / "metrics.jsonl", run.args.should_save).replace(_curve(nested.metrics_log))
+    curve = [record for record in read_jsonl(nested.metrics_log.path) if record.get("stage") == COLD_START]
+    RunLog(folder / "metrics.jsonl", run.args.should_save).replace(curve)
     nested.accelerator.unwrap_model(nested.model_wrapped, keep_fp32_wrapper=False)
     nested.accelerator.free_memory()
     del nested
@@ -170,16 +171,11 @@ def _checkpoint_of(nested: LoggedTrainer) -> Path | None:
     return newest
 
 
-def _curve(log: RunLog) -> list[dict[str, Any]]:
-    """The cold start's lines of the run's metrics."""
-    return [record for record in read_jsonl(log.path) if record.get("stage") == COLD_START]
-
-
 def _repeat_metrics(run: Run, folder: Path) -> None:
     """A cold start that was not run here still belongs to this run's curves."""
-    kept, own = read_jsonl(folder / "metrics.jsonl"), _curve(run.log)
-    if run.args.process_index == 0 and len(own) < len(kept):
-        others = [record for record in read_jsonl(run.log.path) if record.get("stage") != COLD_START]
+    kept, there = read_jsonl(folder / "metrics.jsonl"), read_jsonl(run.log.path)
+    others = [record for record in there if record.get("stage") != COLD_START]
+    if run.args.process_index == 0 and len(there) - len(others) < len(kept):
         run.log.path.parent.mkdir(parents=True, exist_ok=True)
         run.log.replace([*({**record, "cached": True} for record in kept), *others])
 

@@ -14,6 +14,7 @@ from dudi.distill.stages.answers import read_answers, write_answers
 from dudi.distill.stages.cache import hash_of
 from dudi.distill.stages.reference import copy_into_reference, load_reference, save_reference
 from dudi.distill.state import Run
+from dudi.objective.methods import METHODS
 from dudi.rollouts import Rollout
 
 
@@ -56,7 +57,9 @@ def _pools(run: Run, iteration: int) -> list[Path]:
 
 
 def opponents(run: Run, iteration: int) -> list[Path]:
-    """The sealed folders without which an iteration cannot go on."""
+    """The sealed folders without which an iteration cannot go on; none of a method without iterations."""
+    if not METHODS[run.args.method].iterated:
+        return []
     pools = _pools(run, iteration)
     return [*pools, pools[-1] / "reference"]
 

@@ -41,22 +41,17 @@ def check_reference(args: DudiConfig, model: nn.Module) -> None:
     Raises:
         ConfigError: the reference is the student without its adapter, or with another one.
     """
-    if args.reference_dtype != "float32" and is_adapted(model) and lies_in_adapter(model):
+    if args.reference_dtype != "float32" and lies_in_adapter(model):
         raise ConfigError(
             f"reference_dtype: {args.reference_dtype} has no effect on an adapter, whose reference is the student's "
             "own weights and no copy of them; take it out"
         )
 
 
-def moving_average_needed(args: DudiConfig) -> bool:
-    """Whether the teacher is the student's moving average."""
-    return METHODS[args.method].teacher == "ema" and "on_policy" in args.signals
-
-
 def make_reference(run: Run, on_new_adapter: bool) -> FrozenModel | AdapterOff | OtherAdapter:
     """The policy that stage 2 starts from, frozen: a copy, the student without its adapter, or a copied adapter."""
     model = run.model()
-    if not is_adapted(model) or not lies_in_adapter(model):
+    if not lies_in_adapter(model):
         copied = frozen_copy(model if is_adapted(model) else innermost(model), getattr(torch, run.args.reference_dtype))
         if run.args.widens_frozen:
             compute_in_float32(copied.module)
@@ -70,7 +65,7 @@ def make_reference(run: Run, on_new_adapter: bool) -> FrozenModel | AdapterOff |
 def make_moving_average(run: Run) -> MovingAverage:
     """The teacher of SDFT, equal to the student at first."""
     model = run.model()
-    if is_adapted(model) and lies_in_adapter(model):
+    if lies_in_adapter(model):
         adapter = OtherAdapter(run.wrapped, lambda: run.peft_model, copy_adapter(model, TEACHER_ADAPTER))
         return MovingAverage(adapter, run.args.ema_rate, lambda: _pairs_with(run, adapter))
     twin = frozen_copy(model if is_adapted(model) else innermost(model))

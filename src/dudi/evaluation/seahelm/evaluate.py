@@ -66,15 +66,17 @@ class SeaHelm:
             EnvironmentFault: the server or SEA-HELM ended early; with the last lines. Nothing is left running.
         """
         numbers = self._numbers(seeds)
+        place = self.folder / "runs" / self.server.model.rpartition("/")[2]  # as SEA-HELM names it
+        folders = {seed: place / f"run_{numbers[seed]}" for seed in sorted(seeds)}
         try:
             for seed in seeds:
-                if missing(self._results(numbers[seed])):
-                    self._drive(numbers[seed], seed)
+                if missing(self._results(folders[seed])):
+                    self._drive(numbers[seed], seed, folders[seed])
         finally:
             self.server.stop()
-        by_seed = {seed: self._results(numbers[seed]) for seed in sorted(seeds)}
+        by_seed = {seed: self._results(folder) for seed, folder in folders.items()}
         lost = {str(seed): found for seed, results in by_seed.items() if (found := missing(results))}
-        wrong = {str(seed): count for seed in by_seed if (count := answer_errors(self._run_folder(numbers[seed])))}
+        wrong = {str(seed): count for seed, folder in folders.items() if (count := answer_errors(folder))}
         competencies = (self.catalogue.tasks[task].competency for own in self.chosen.values() for task in own)
         counted = list(dict.fromkeys(competencies if self.count_all else COMPETENCIES))
         benchmark = {
@@ -94,12 +96,8 @@ class SeaHelm:
         keep_evaluations([evaluation], [], self.output)
         return evaluation
 
-    def _run_folder(self, run: int) -> Path:
-        """Where SEA-HELM keeps a run: under the last part of the model's name."""
-        return self.folder / "runs" / self.server.model.rpartition("/")[2] / f"run_{run}"
-
-    def _results(self, run: int) -> Results:
-        return read_run(self._run_folder(run), self.catalogue, self.chosen)
+    def _results(self, folder: Path) -> Results:
+        return read_run(folder, self.catalogue, self.chosen)
 
     def _numbers(self, seeds: Sequence[int]) -> dict[int, int]:
         """SEA-HELM's number of run for each seed; a new seed gets the next free number, an old one keeps its own.
@@ -123,7 +121,7 @@ class SeaHelm:
         write_json(file, {"settings": settings, "runs": {str(seed): run for seed, run in runs.items()}})
         return runs
 
-    def _drive(self, run: int, seed: int) -> None:
+    def _drive(self, run: int, seed: int, folder: Path) -> None:
         """One run, ended at once when the server dies: alone SEA-HELM would retry for hours and write zeros."""
         log, place = self.folder / "logs" / f"run_{run}.log", self.folder / "requests"
         log.unlink(missing_ok=True)
@@ -149,7 +147,7 @@ class SeaHelm:
                 time.sleep(POLL)
         finally:
             processes.stop(process)
-        if process.returncode != 0 and NEVER in missing(self._results(run)).values():
+        if process.returncode != 0 and NEVER in missing(self._results(folder)).values():
             raise EnvironmentFault(
                 f"SEA-HELM ended with {processes.ending(process.returncode)} before it was through (docs/seahelm.md "
                 f"says what it needs); {log} ends:\n{processes.last_lines(log)}"
