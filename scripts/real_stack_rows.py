@@ -6,13 +6,16 @@
 None of them shares sentences with FLORES, of which SIB-200 and Belebele are made. `parallel.jsonl`: 100 lines of NTREX
 in each language with their English, which Stage 1 does not read; there FVU and cosine are measured. `sentiment/`: one
 task of four sets, positive or negative, learned in NusaX's English and asked in five languages (the neutral rows of
-three of the sets mean different things).
+three of the sets mean different things). `operators/`: which operation a word problem of MSVAMP asks for, in English
+and Thai; problems that vary one story stay on one side.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +39,11 @@ SENTIMENT = {
 LABELS = ("negative", "positive")
 ASKED = 150
 """Rows of sentiment a language, the first of each set."""
+OPERATORS = {"+": "addition", "-": "subtraction", "*": "multiplication", "/": "division"}
+SAME_STORY = 0.35
+"""Share of two problems' words, one after the other in the set, from which on they vary one story."""
+LEARNED, HELD_BACK = 60, 6
+"""Stories of `operators/train` and of `operators/dev`; the others are asked."""
 
 
 def records(folder: Path, name: str) -> Iterator[dict[str, str]]:
@@ -103,6 +111,37 @@ def write_sentiment(folder: Path, output: Path) -> int:
     return asked
 
 
+def stories(folder: Path) -> dict[str, int]:
+    """The story of each problem, by its row, from the English."""
+    found: dict[str, int] = {}
+    before: set[str] = set()
+    number = -1
+    for row in records(folder, "msvamp"):
+        if row["lang"] == "en":
+            words = set(re.findall("[a-z]+", row["question"].lower()))
+            number += not before or len(words & before) / len(words | before) < SAME_STORY
+            before, found[row["row"]] = words, number
+    return found
+
+
+def write_operators(folder: Path, output: Path) -> int:
+    """Write the problems with one operation; how many are asked."""
+    story = stories(folder)
+    count = max(story.values()) + 1
+    sides = ["train"] * LEARNED + ["dev"] * HELD_BACK + ["test"] * (count - LEARNED - HELD_BACK)
+    side = dict(zip(random.Random(0).sample(range(count), count), sides, strict=True))
+    rows: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in records(folder, "msvamp"):
+        operators = re.findall(r"(?<!\S)[-+*/](?!\S)", row["equation"])
+        name, language = side[story[row["row"]]], FLORES[row["lang"]]
+        if len(operators) == 1 and (name == "test" or row["lang"] == "en"):
+            own = {"language": language, "text": row["question"], "label": OPERATORS[operators[0]]}
+            rows.setdefault((name, language), []).append({"id": f"msvamp/{row['row']}", **own})
+    for (name, language), own_rows in rows.items():
+        write_json_lines(output / name / f"{language}.jsonl", own_rows)
+    return sum(len(own_rows) for (name, _), own_rows in rows.items() if name == "test")
+
+
 def main() -> None:
     """Write all files, and say how many rows they have."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,7 +153,11 @@ def main() -> None:
     write_json_lines(asked.output / "english.jsonl", ({"language": "en", "text": text} for text in texts))
     write_json_lines(asked.output / "parallel.jsonl", pairs)
     count = write_sentiment(asked.folder, asked.output / "sentiment")
-    say(f"{asked.output}: {len(texts)} English sentences; {len(pairs)} pairs; {count} rows of sentiment to ask")
+    problems = write_operators(asked.folder, asked.output / "operators")
+    say(
+        f"{asked.output}: {len(texts)} English sentences; {len(pairs)} pairs; {count} rows of sentiment and {problems} "
+        "of operators to ask"
+    )
 
 
 if __name__ == "__main__":
