@@ -139,6 +139,7 @@ def collect_environment(folder: Path | None = None) -> dict[str, Any]:
     """
     precision, device = choose_precision(), device_type()
     place = (folder or Path.cwd()).resolve()
+    there = next(path for path in (place, *place.parents) if path.exists())
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
@@ -158,7 +159,7 @@ def collect_environment(folder: Path | None = None) -> dict[str, Any]:
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "product_flops": product_rate(precision.dtype, device),
         "memory": psutil.virtual_memory().total,
-        "free_disk": psutil.disk_usage(str(next(path for path in (place, *place.parents) if path.exists()))).free,
+        "free_disk": psutil.disk_usage(str(there)).free,
     }
 
 
