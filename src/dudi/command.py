@@ -237,16 +237,13 @@ class OutlivesTerminal:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """As the stream's."""
         return self._outlive(lambda: self._stream.write(text))
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """As the stream's."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """As the stream's."""
         self._outlive(self._stream.flush)
 
     def _outlive(self, call: Callable[[], T]) -> T:

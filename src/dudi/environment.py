@@ -143,6 +143,7 @@ def collect_environment(
     """
     precision, device = choose_precision(requested, use_cpu), device_type(use_cpu)
     place = (folder or Path.cwd()).resolve()
+    there = next(path for path in (place, *place.parents) if path.exists())
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
@@ -162,7 +163,7 @@ def collect_environment(
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "product_flops": product_rate(precision.dtype, device),
         "memory": psutil.virtual_memory().total,
-        "free_disk": psutil.disk_usage(str(next(path for path in (place, *place.parents) if path.exists()))).free,
+        "free_disk": psutil.disk_usage(str(there)).free,
     }
 
 

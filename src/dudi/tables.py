@@ -124,7 +124,8 @@ class Laid:
         for place, heading in enumerate(grid.columns):
             self.columns.append(self._column(heading, [line.entries[place] for line in grid.lines]))
         self.widths = [max((text.cell_len for text in column), default=0) for column in self.columns]
-        labels = [plain(label) for label in (grid.corner, *(line.label for line in grid.lines))]
+        lines = [line.label for line in grid.lines]
+        labels = [plain(label) for label in (grid.corner, *lines)]
         words = [word for label in labels for word in label.split()]
         self._beside = sum(self.widths) + gap * len(self.widths)
         self.width = self._beside + max(map(cell_len, labels))

@@ -435,13 +435,16 @@ def test_the_report_and_the_card_name_each_once(tmp_path, tokenizer):
     assert keys["teachers.my.model"] == "B" and keys["teachers.default.dtype"] == "auto" and keys["method"] == "gkd"
 
 
-def test_a_dry_run_shows_z_in_the_template_of_who_reads_it(tmp_path, tokenizer, capsys, monkeypatch):
+@pytest.mark.parametrize(("named", "read_by_b"), [(None, 1), ("default", 0)])
+def test_a_dry_run_shows_z_in_the_template_of_who_reads_it(named, read_by_b, tmp_path, tokenizer, capsys, monkeypatch):
+    """A row that names the default teacher was shown in the template of its language's."""
     monkeypatch.chdir(tmp_path)
+    rows = [{**row, "teacher": named} if named else row for row in ROWS]
     other = make_tokenizer(template=CHATML.replace("{{ m['role'] }}\n", "{{ m['role'] }}: "))
     for name, own in (("s", tokenizer), ("a", tokenizer), ("b", other)):
         make_model(seed=1).save_pretrained(tmp_path / name)
         own.save_pretrained(tmp_path / name)
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS))
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     words = [
         "student=./s",
         "teachers={default: ./a, my: ./b}",
@@ -452,8 +455,8 @@ def test_a_dry_run_shows_z_in_the_template_of_who_reads_it(tmp_path, tokenizer, 
     (tmp_path / "run.yaml").write_text("method: dudi\nlanguages: [id, vi, th, ta, tl, ms, my, en]\n")
     assert main(["train", "run.yaml", *words, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "<|im_start|>user: " in said.partition("my-0")[2].partition("──")[2].partition("en-0")[0]
-    assert said.count("<|im_start|>user: ") == 1
+    burmese = said.partition("my-0")[2].partition("──")[2].partition("en-0")[0]
+    assert said.count("<|im_start|>user: ") == burmese.count("<|im_start|>user: ") == read_by_b
     assert "  teacher  ./a" in said and "  teacher  ./b" in said  # in the plan
 
 

@@ -177,7 +177,6 @@ class ChosenQuestions:
 
     @property
     def configuration(self) -> Mapping[str, Any]:
-        """The same as `benchmark`."""
         return self.benchmark
 
     def ask(

@@ -98,8 +98,10 @@ _MEANS = ("chrf", "in_language", "in_language_strict", "token_f1", "repetition",
 def scores(answered: Sequence[Answered]) -> Scores:
     """The scores of some answers; at least one."""
     count = len(answered)
-    exact, empty = sum(one.exact for one in answered), sum(not one.answer.strip() for one in answered)
-    bits, size = sum(one.bits for one in answered), sum(one.bytes for one in answered)
+    exact = sum(one.exact for one in answered)
+    empty = sum(not one.answer.strip() for one in answered)
+    bits = sum(one.bits for one in answered)
+    size = sum(one.bytes for one in answered)
     means: dict[str, float] = {}
     for name in _MEANS:
         if measured := [value for one in answered if (value := getattr(one, name)) is not None]:

@@ -183,7 +183,9 @@ def _outcome_flops(work: Workload, outcome: StepKind) -> Mapping[Phase, float]:
     student = work.student
     prompts = (prompt_length(work, kind, "rollout") for kind in outcome.student if kind != "gold")
     rollout = sum(decode_flops(student, prompt, work.lengths.rollout) for prompt in prompts)
-    read = [sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher) for teacher in work.readers]
+    read = []
+    for teacher in work.readers:
+        read.append(sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher))
     judged = sum(row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"})
     forward = sum(row_flops(work, student, kind, "student") for kind in outcome.student)
     # A backward pass does the forward's work twice: for the inputs and for the weights, which an adapter's base skips.

@@ -22,8 +22,7 @@ from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, overlap_key, points
 from dudi.report.scales import MOST_POINTS
 from dudi.report.stack_figures import LEARNING, is_stack, language_charts
-
-_GIB = 2**30
+from dudi.report.wording import GIB
 
 Records = Sequence[Mapping[str, Any]]
 Select = Callable[[RunFolder], list[tuple[float, float]]]
@@ -160,7 +159,8 @@ def _mean(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, f
 
     Runs whose metric comes at other steps than their neighbours' (a coin decides with `mixing: sample`) have one too.
     """
-    low, high = max(line[0][0] for line in lines), min(line[-1][0] for line in lines)
+    low = max(line[0][0] for line in lines)
+    high = min(line[-1][0] for line in lines)
     places = sorted({x for line in lines for x, _ in line if low <= x <= high})
     heights = []
     for line in lines:
@@ -268,6 +268,6 @@ def _cost(groups: Sequence[Group]) -> FigureSection:
             Figure(bars, own_legend=True),
             _lines(groups, "Time of a step", "time/step", "seconds"),
             _lines(groups, "Throughput", "tokens_per_second", "tokens / s"),
-            _lines(groups, "Peak memory", "memory/peak", "GiB", scale=1 / _GIB),
+            _lines(groups, "Peak memory", "memory/peak", "GiB", scale=1 / GIB),
         ),
     )

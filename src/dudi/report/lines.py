@@ -167,8 +167,9 @@ def _band(frame: _Axes, rows: Sequence[Triple], colour: str) -> list[Markup]:
     known = [(x, y, s) for x, y, s in rows if math.isfinite(s)]
     if len(known) < 2:
         return _error_bars(frame, rows, colour)
-    edge = [(x, y + s) for x, y, s in known] + [(x, y - s) for x, y, s in reversed(known)]
-    path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in edge)
+    above = [(x, y + s) for x, y, s in known]
+    below = [(x, y - s) for x, y, s in reversed(known)]
+    path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in above + below)
     return [Markup('<polygon class="band {}" points="{}"/>').format(colour, path)]
 
 

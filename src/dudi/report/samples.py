@@ -66,7 +66,9 @@ def choose(groups: Sequence[Group]) -> tuple[list[ShownRollout], int]:
 
     Each method shows its first run that has any; the more methods there are, the fewer samples of each.
     """
-    sources = [run for group in groups if (run := next((run for run in group.runs if run.samples), None))]
+    sources: list[RunFolder] = []
+    for group in groups:
+        sources += [run for run in group.runs if run.samples][:1]
     most = max(PER_LANGUAGE // max(len(sources), 1), 1)
     chosen: list[ShownRollout] = []
     for run in sources:

@@ -51,10 +51,9 @@ def content(run: RunFolder) -> dict[str, Any]:
     what, how = STAGES.get("generation" if writes else stage, ("Model of dudi stack", "the stage was not recorded"))
     counts, steps = run.data.get("rows"), last(run.metrics, "step")
     rows = dict(counts) if isinstance(counts, Mapping) else {}
-    measured = [
-        (code, [shown(last(run.metrics, f"{key}/{code}")) for key in ("fvu", "cosine")])
-        for code in languages_measured(run)
-    ]
+    measured = []
+    for code in languages_measured(run):
+        measured.append((code, [shown(last(run.metrics, f"{key}/{code}")) for key in ("fvu", "cosine")]))
     return {
         "what": what,
         "how": how,

@@ -10,7 +10,7 @@ from dudi.languages.registry import LANGUAGES
 from dudi.report.scales import short
 from dudi.tables import DASH
 
-_GIB = 2**30
+GIB = 2**30
 
 
 def said(value: Any) -> str:
@@ -32,7 +32,7 @@ def shown(value: float | None, form: str = "") -> str:
 
 def gibibytes(value: float | None) -> str:
     """Bytes in GiB; a dash for none."""
-    return DASH if value is None else f"{value / _GIB:.2f} GiB"
+    return DASH if value is None else f"{value / GIB:.2f} GiB"
 
 
 def lasted(seconds: float | None) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dudi.config.recipe import Recipe
 from dudi.evaluation.source import weights_of
 from dudi.files import sha256_of, sha256_of_json
 
@@ -22,6 +24,24 @@ def files_of(source: str) -> list[str]:
         return [sha256_of(place)]
     files = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
     return [sha256_of(file) for file in sorted(files) if file.is_file()]
+
+
+def own_settings(
+    config: Recipe, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What differs from the defaults: a key that a later version adds leaves finished runs what they are.
+
+    Args:
+        config: The recipe.
+        values: Its training keys, by their Python names.
+        defaults: Those of keys whose default is not the one that they declare.
+    """
+    own = {}
+    for key in config.schema_.training().values():
+        value, default = values[key.name], (defaults or {}).get(key.name, key.default)
+        if key.name != "seed" and key.rule.resume != "free" and value != default:
+            own[key.name] = value
+    return own
 
 
 def key_from(parts: Any) -> str:

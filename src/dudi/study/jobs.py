@@ -7,14 +7,14 @@ import functools
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dudi.distill.keys import METHOD_KEYS, method_default
-from dudi.distill.recipe import RunConfig, load_run_config, training_keys
+from dudi.distill.recipe import RunConfig, load_run_config
 from dudi.errors import ConfigError
 from dudi.evaluation.records import FILE, read_evaluations
 from dudi.study.grid import Study, StudyRow
-from dudi.study.identity import files_of, key_from, weights
+from dudi.study.identity import files_of, key_from, own_settings, weights
 from dudi.study.stacks import StackJob, stack_job
 
 FLOPS = "flops"
@@ -155,18 +155,9 @@ def key_of(recipe: str, words: tuple[str, ...]) -> str:
         tree["files"] = own
     for section in tree.get("teachers", {}).values():
         section["weights"] = weights(str(section["model"]))
-    return key_from([config.method, tree, _own_settings(config), config.dtype])
-
-
-def _own_settings(config: RunConfig) -> dict[str, Any]:
-    """What differs from the method's defaults: a key that a later version adds leaves finished runs what they are."""
-    own = {}
-    for key in training_keys().values():
-        default = method_default(config.method, key.name) if key.name in METHOD_KEYS else key.default
-        value = config.dropped.get(key.name, config.value(key))  # ids of finished runs name what a base gave in vain
-        if key.name != "seed" and key.rule.resume != "free" and value != default:
-            own[key.name] = value
-    return own
+    values = config.settings | config.dropped  # ids of finished runs name what a base gave in vain
+    defaults = {name: method_default(config.method, name) for name in METHOD_KEYS}
+    return key_from([config.method, tree, own_settings(config, values, defaults), config.dtype])
 
 
 def missing(jobs: Sequence[AnyJob], runs: Path, known: Collection[tuple[str, str]] = ()) -> list[AnyJob]:

@@ -6,18 +6,18 @@ import dataclasses
 import functools
 import shlex
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from dudi.config.layers import PlacedWord
 from dudi.data.locate import records_of
 from dudi.errors import ConfigError
 from dudi.evaluation.records import STUDENT
-from dudi.stacking.recipe import StackConfig, load_stack_config, read_words, stack_keys
+from dudi.stacking.recipe import load_stack_config, read_words
 from dudi.stacking.set_card import task_words
 from dudi.stacking.stages import task_of
 from dudi.stacking.stored import MODEL
 from dudi.study.grid import WITH_HEAD, Study, StudyRow
-from dudi.study.identity import files_of, key_from, weights
+from dudi.study.identity import files_of, key_from, own_settings, weights
 from dudi.training import checkpoints
 
 _READS = {
@@ -187,17 +187,7 @@ def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
     tree["weights"] = [weights(one) or weights(one, config.llm.gguf_file) or weights(f"{one}/{MODEL}") for one in named]
     sources = (config.data.train, config.data.eval, config.data.parallel, config.data.bitext)
     tree["files"] = {str(source): files_of(str(source)) for source in sources if source}
-    return key_from([tree, _own_settings(config), config.dtype])
-
-
-def _own_settings(config: StackConfig) -> dict[str, Any]:
-    """What differs from the defaults: a key that a later version adds leaves finished stages what they are."""
-    values = {key.name: (config.value(key), key) for key in stack_keys().values()}
-    return {
-        name: value
-        for name, (value, key) in values.items()
-        if name != "seed" and key.rule.resume != "free" and value != key.default
-    }
+    return key_from([tree, own_settings(config, config.settings), config.dtype])
 
 
 def check_stages(study: Study) -> None:

@@ -31,7 +31,6 @@ class RunProgress(TrainerCallback):
         self.started, self.first_step, self.printed = 0.0, 0, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar."""
         self.started, self.first_step = time.perf_counter(), state.global_step
         console = Console(stderr=True)
         if self.quiet or not state.is_world_process_zero or not console.is_terminal:
@@ -48,7 +47,6 @@ class RunProgress(TrainerCallback):
         self.task = self.bar.add_task(self.stage, total=state.max_steps, completed=state.global_step, note="")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Move the bar."""
         if self.bar is not None:
             self.bar.update(self.task, completed=state.global_step)
 
@@ -82,7 +80,6 @@ class RunProgress(TrainerCallback):
         sys.stderr.flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -293,7 +293,8 @@ class ChosenTasks:
                 runs.append(SeedScores(seed, summed_up(self.tasks, self.groups, results)))
                 lines += question_lines(self.tasks, results, seed)
                 samples = results["samples"]
-                sent = sent or {name: next((one["arguments"] for one in samples[name]), ()) for name in self.tasks}
+                for name in self.tasks:  # of the first seed
+                    sent.setdefault(name, next((one["arguments"] for one in samples[name]), ()))
         told: dict[str, dict[str, Any]] = {}
         for name, (_, task) in self.tasks.items():
             told[name] = {"version": task.VERSION, **{key: task.get_config(key) for key in _SOURCE}}

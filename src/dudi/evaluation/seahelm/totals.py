@@ -86,7 +86,9 @@ def pragmatics(results: Mapping[str, TaskResult]) -> Total:
     sums = []
     for phenomenon in _PHENOMENA:
         pairs = [one.get(phenomenon, (0, 0)) for one in counts]
-        sums.append((sum(right for right, _ in pairs), sum(total for _, total in pairs)))
+        right = sum(count for count, _ in pairs)
+        total = sum(count for _, count in pairs)
+        sums.append((right, total))
     if len(counts) < len(_PRAGMATIC_TASKS) or not all(total for _, total in sums):
         return Total(None, 0, len(own))
     above = 2 * statistics.fmean(right / total for right, total in sums) - 1
