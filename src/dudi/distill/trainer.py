@@ -53,7 +53,7 @@ from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
 from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step, row_ids
 from dudi.distill.teacher_setup import Given, identity_of
-from dudi.distill.trust import Trust, found_trust, given_trust
+from dudi.distill.trust import Trust, found_trust
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
@@ -217,7 +217,7 @@ class DudiTrainer(RowTrainer):
         run.trust = self._trust()
         if args.verbalizer_targets == "teacher":
             verbalizer = self.setup.verbalizer
-            verbalizer.target_weights = run.trust.of_each(verbalizer.targets)
+            verbalizer.target_weights = {code: run.trust.of(code) for code in verbalizer.targets}
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
         if (kept := keep_states(run)) is not None:
@@ -234,8 +234,10 @@ class DudiTrainer(RowTrainer):
     def _trust(self) -> Trust:
         """The share of the teacher in each language: given, or found by the probe."""
         weight, probe, setup = self.args.teacher_weight, self.setup.probe, self.setup
+        if isinstance(weight, dict):
+            return Trust(weight)
         if not isinstance(weight, str):
-            return given_trust(1.0 if weight is None else weight)
+            return Trust(elsewhere=1.0 if weight is None else weight)
         if probe is None:
             return Trust()
         found = probe_teacher(self.run, probe)

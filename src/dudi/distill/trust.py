@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 NOT_ASKED = 0.5
@@ -33,15 +33,6 @@ class Trust:
         """
         own = self.by_teacher.get(language, {}).get(teacher or "")
         return self.by_language.get(language, self.elsewhere) if own is None else own
-
-    def of_each(self, languages: Iterable[str]) -> dict[str, float]:
-        """The share in each of some languages."""
-        return {language: self.of(language) for language in languages}
-
-
-def given_trust(weight: float | Mapping[str, float]) -> Trust:
-    """What the key says: a number is for every row, languages that a mapping does not name count 1."""
-    return Trust(dict(weight)) if isinstance(weight, Mapping) else Trust(elsewhere=weight)
 
 
 def found_trust(found: Mapping[str, Mapping[str, Any]]) -> Trust:
