@@ -306,7 +306,14 @@ def test_keys_of_a_probe_and_of_a_share_are_not_passed_over(tmp_path, keys, belo
 
 
 def test_gated_without_a_verbalizer_chooses_no_language(tmp_path):
+    """In Python, in a recipe, and when the run's own recipe is read again."""
     assert make_args(tmp_path, "gated", verbalizer="none").verbalizer_targets == "uniform"
+    config = RunConfig.load("mini/gated", ["verbalizer=none"])
+    assert config.settings["verbalizer_targets"] == "uniform"
+    (tmp_path / "resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
+    again = RunConfig.load(tmp_path / "resolved.yaml")
+    assert again.dudi_config(tmp_path / "run").verbalizer_targets == "uniform"
+    assert RunConfig.load("mini/gated").settings["verbalizer_targets"] == "teacher"
 
 
 def test_a_number_counts_in_every_language(tmp_path, tokenizer):

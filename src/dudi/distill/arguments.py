@@ -17,14 +17,11 @@ from dudi.environment import multiplies_bfloat16
 from dudi.errors import ConfigError, did_you_mean
 from dudi.languages.registry import check_codes, load_languages
 from dudi.objective.heads import Distance
-from dudi.objective.methods import METHODS, SIGNALS, MethodName, VerbalizerMode
+from dudi.objective.methods import CHOOSING, METHODS, SIGNALS, MethodName
 from dudi.objective.signals import OffPolicySignal, OnPolicySignal, SequenceSignal, Signal
 from dudi.training.arguments import RunArguments
 from dudi.training.keys import YAML_NAMES
 from dudi.training.values import fit
-
-CHOOSING: tuple[VerbalizerMode, ...] = ("cross_lingual", "mix")
-"""Verbalizers that choose the language to answer in."""
 
 
 @dataclass
@@ -43,11 +40,9 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
 
     def __post_init__(self) -> None:
         self.method = fit(self.method, MethodName, "method")
-        given = {key for key in METHOD_KEYS if getattr(self, key) is not None}
-        for key in METHOD_KEYS - given:
-            setattr(self, key, method_default(self.method, key))
-        if self.verbalizer not in CHOOSING and "verbalizer_targets" not in given:
-            self.verbalizer_targets = "uniform"  # `gated` without a verbalizer has no language to choose
+        for key in METHOD_KEYS:
+            if getattr(self, key) is None:
+                setattr(self, key, method_default(self.method, key, vars(self)))
         if isinstance(self.teacher_weight, str):  # HfArgumentParser hands text on, as it does for keys of transformers
             with contextlib.suppress(ValueError):
                 self.teacher_weight = json.loads(self.teacher_weight)

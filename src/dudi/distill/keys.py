@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from dudi.errors import ConfigError, did_you_mean, nearest
 from dudi.objective.methods import (
+    CHOOSING,
     METHODS,
     Divergence,
     Kernel,
@@ -331,8 +332,18 @@ METHOD_STAGE_KEYS: frozenset[str] = frozenset(name for name, rule in RULES.items
 _DEFAULTS: dict[str, Any] = {field.name: default_of(field) for field in dataclasses.fields(DudiKeys)}
 
 
-def method_default(method: str, name: str) -> Any:
-    """The value that a method gives to a key of `METHOD_KEYS` when the user does not."""
+def method_default(method: str, name: str, given: Values | None = None) -> Any:
+    """The value that a method gives to a key of `METHOD_KEYS` when the user does not.
+
+    Args:
+        method: Its name.
+        name: The key's.
+        given: What the user gave: without a verbalizer that chooses, no method has a language to weigh.
+    """
+    if name == "verbalizer_targets":
+        verbalizer = (given or {}).get("verbalizer") or method_default(method, "verbalizer")
+        if verbalizer not in CHOOSING:
+            return RULES[name].common
     return METHODS[method].defaults.get(name, RULES[name].common)
 
 

@@ -189,7 +189,7 @@ class RunConfig(Recipe):
             return float(self.training.get("spin_iterations", training_keys()["spin_iterations"].default))
         value = self.training.get(key.name)
         if value is None and key.name in METHOD_KEYS:
-            return method_default(self.method, key.name)
+            return method_default(self.method, key.name, self.training)
         return self.training.get(key.name, key.default)
 
     def origin(self, key: str) -> Origin:

@@ -19,13 +19,13 @@ from typing import Any, get_args
 from dudi.data.rows import Message, Row, RowError, parse_row
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.languages.registry import Language, check_codes, load_languages
+from dudi.objective.methods import CHOOSING
 from dudi.objective.methods import VerbalizerMode as Mode
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 _ENGLISH = "en"
 _NO_ID = ""
-_CHOOSES_TARGET = ("cross_lingual", "mix")
 _SLOT = re.compile(r"\{(question|answer|language)\}")
 
 
@@ -88,7 +88,7 @@ class Verbalizer:
         self.pivots: Mapping[str, Row] = {}
         self.target_weights: Mapping[str, float] = {}
         """How often each language is asked for (`verbalizer_targets: teacher`); empty: all alike."""
-        if self.mode in _CHOOSES_TARGET:
+        if self.mode in CHOOSING:
             for language in self.languages:
                 self._options(language)
 

@@ -16,6 +16,8 @@ TeacherKind = Literal["none", "model", "ema"]
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 OffPolicyLoss = Literal["divergence", "cross_entropy", "dft"]
 VerbalizerMode = Literal["none", "english", "multilingual", "cross_lingual", "mix"]
+CHOOSING: tuple[VerbalizerMode, ...] = ("cross_lingual", "mix")
+"""Verbalizers that choose the language to answer in."""
 Kernel = Literal["auto", "dense", "chunked", "fused"]
 """How a head is applied (`objective/heads.py`)."""
 
