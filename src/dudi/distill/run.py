@@ -11,11 +11,11 @@ from dudi.command import say
 from dudi.data.sources import RowSet
 from dudi.distill.loading import Loaded, read_rows, show_rejections
 from dudi.environment import choose_precision
-from dudi.files import json_text, write_json
+from dudi.files import write_json
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first
 from dudi.training.run_folder import go_on, starting_point, write_records
-from dudi.training.sources import SOURCES, times_of
+from dudi.training.sources import SOURCES, times_of, touched
 
 if TYPE_CHECKING:
     from dudi.distill.recipe import RunConfig
@@ -85,14 +85,13 @@ def check_finished(loaded: Loaded, allow_changed: Collection[str] = ()) -> None:
         ConfigError: with each difference.
     """
     config, args = loaded.config, loaded.args
-    file = args.folder / SOURCES
-    now = from_first(lambda: times_of(config.named_places.values(), args.folder))
-    if from_first(lambda: not file.is_file() or file.read_text(encoding="utf-8") == json_text(now)):
+    now = from_first(lambda: touched(config.named_places.values(), args.folder))
+    if now is None:
         return
     trainer = loaded.make_trainer(*read_rows(config, args, args.folder))
     trainer.allow_changed = frozenset(allow_changed)
     trainer.check_claim(args.folder)
-    from_first(lambda: write_json(file, now))  # touched, and the same
+    from_first(lambda: write_json(args.folder / SOURCES, now))  # touched, and the same
 
 
 def default_output(config: RunConfig) -> Path:

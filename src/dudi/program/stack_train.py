@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from dudi.command import say
 from dudi.environment import choose_precision, quiet_libraries
 from dudi.errors import ConfigError, EnvironmentFault
-from dudi.files import json_text, write_json
+from dudi.files import write_json
 from dudi.stacking.recipe import StackConfig
 from dudi.training.checkpoints import read_manifest
 from dudi.training.interrupts import Interrupts
-from dudi.training.ranks import from_first
+from dudi.training.ranks import from_first, together
 from dudi.training.run_folder import check_output, go_on, is_finished, starting_point, write_records
 from dudi.training.runlog import read_jsonl
-from dudi.training.sources import SOURCES, times_of
+from dudi.training.sources import SOURCES, times_of, touched
 
 if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
@@ -75,7 +75,7 @@ def run_stage(config: StackConfig, *, dry_run: bool = False, resume: str = "auto
 def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -> int:
     first = args.process_index == 0
     if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
-        from_first(lambda: check_finished(config, folder))
+        check_finished(config, folder)
         say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
         return 0
     from dudi.data.locate import note_of
@@ -122,13 +122,19 @@ def check_finished(config: StackConfig, folder: Path) -> None:
     Raises:
         ConfigError: with each difference.
     """
-    file = folder / SOURCES
-    now = times_of(config.named_places.values(), folder)
-    if not file.is_file() or file.read_text(encoding="utf-8") == json_text(now):
+    now = from_first(lambda: touched(config.named_places.values(), folder))
+    if now is None:
         return
-    told = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     found = _read(config, folder)[-1]
-    shutil.rmtree(folder / TEXTS, ignore_errors=True)
+    together(lambda: None)  # all processes have opened the texts
+    from_first(lambda: shutil.rmtree(folder / TEXTS, ignore_errors=True))
+    from_first(lambda: _hold_against(config, folder, found))
+    from_first(lambda: write_json(folder / SOURCES, now))  # touched, and the same
+
+
+def _hold_against(config: StackConfig, folder: Path, found: dict[str, Any]) -> None:
+    """Refuse a finished run that was made of other rows than those that were `found`, or of other earlier stages."""
+    told = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     before = read_manifest(folder / "model")[EARLIER]
     changed = [f"{key}.model" for key, digest in _digests(config).items() if digest != before[key]]
     if told["fingerprint"] != found["fingerprint"]:
@@ -140,7 +146,6 @@ def check_finished(config: StackConfig, folder: Path) -> None:
             f"{folder} holds this run, finished, and what it was made of is another now: {', '.join(changed)}. "
             "--resume never runs it again, --output makes another"
         )
-    write_json(file, now)  # touched, and the same
 
 
 def _earlier(config: StackConfig) -> dict[str, str]:

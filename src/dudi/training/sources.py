@@ -6,6 +6,8 @@ import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from dudi.files import json_text
+
 SOURCES = "sources.json"
 Times = dict[str, list[int]]
 """Size and times of each file, by its path."""
@@ -22,6 +24,17 @@ def times_of(names: Iterable[str | None], run: Path) -> Times:
     files = {file for name in names if name for file in _files_of(name) if not file.is_relative_to(own)}
     found = {str(file): file.stat() for file in sorted(files)}
     return {name: [one.st_size, one.st_mtime_ns, one.st_ctime_ns] for name, one in found.items()}
+
+
+def touched(names: Iterable[str | None], run: Path) -> Times | None:
+    """What the files at these names are now, where it is not what a run wrote down of them (`SOURCES`).
+
+    Returns:
+        `times_of`; None where no file was touched since, and for a run of a version that wrote nothing down.
+    """
+    file = run / SOURCES
+    now = times_of(names, run)
+    return now if file.is_file() and file.read_text(encoding="utf-8") != json_text(now) else None
 
 
 def _files_of(name: str) -> Iterator[Path]:
