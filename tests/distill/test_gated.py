@@ -1,5 +1,6 @@
 """A teacher that each language trusts as far as it deserves: the hybrid, the shares, the balance, the probe."""
 
+import contextlib
 import json
 import math
 from types import SimpleNamespace
@@ -288,6 +289,25 @@ def test_each_signal_may_have_its_divergence(tmp_path, tokenizer):
 def test_what_is_refused(tmp_path, tokenizer, keys, words):
     with pytest.raises(ConfigError, match=words):
         make_trainer(tmp_path, "gated", tokenizer=tokenizer, **keys)
+
+
+@pytest.mark.parametrize(("weight", "left"), [({"id": 0.0, "th": 0.0, "en": 0.0}, 0), ({"id": 0.0, "th": 0.0}, 1)])
+def test_shares_of_zero_are_held_against_the_languages_that_are_there(tmp_path, tokenizer, weight, left):
+    """English is only asked for; where it has a share there is something to learn."""
+    rows = [row for row in ROWS if row["language"] in ("id", "th")]
+    keys = {"languages": ["id", "th"], "teacher_weight": weight, "without": ["off_policy", "sequence"]}
+    refused = contextlib.nullcontext() if left else pytest.raises(ConfigError, match="0 leaves nothing to train on")
+    with refused:
+        make_trainer(tmp_path, "dudi", tokenizer=tokenizer, rows=rows, **keys)
+
+
+def test_a_language_that_is_never_drawn_may_still_be_trained(tmp_path, tokenizer):
+    """`multilingual` asks for each row's own language, whatever `exclude_targets` says."""
+    keys = {"languages": ["id", "th"], "verbalizer": "multilingual", "exclude_targets": ["th"]}
+    weight = {"teacher_weight": {"id": 0.0}, "without": ["off_policy", "sequence"]}
+    make_trainer(
+        tmp_path, "dudi", tokenizer=tokenizer, rows=[r for r in ROWS if r["language"] == "th"], **keys, **weight
+    )
 
 
 @pytest.mark.parametrize(

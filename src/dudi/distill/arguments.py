@@ -84,11 +84,8 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
             )
         if given != 1 and not self.reads_teacher_tokens:
             raise ConfigError("teacher_weight: no divergence from a second model is read; take it out")
-        if self._trusts_nobody and self.signals.keys() == {"on_policy"}:
-            raise ConfigError(
-                "teacher_weight: 0 leaves nothing to train on: the rollouts are the teacher's affair alone, and the "
-                "signals that read the ground truth are out"
-            )
+        if given == 0:
+            self.refuse_no_share()
         if self.teacher_route == "auto" and self.cold_start == "teacher_sft":
             raise ConfigError(
                 "teacher_route: auto is found out after the cold start, which would need it; take another cold_start "
@@ -134,13 +131,6 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         return self.verbalizer in CHOOSING and "on_policy" in self.signals
 
     @property
-    def _trusts_nobody(self) -> bool:
-        """Whether no language has a share of the teacher."""
-        weight = self.teacher_weight
-        written = {*self.languages, *(["en"] if self.chooses_target else [])} - {*self.exclude_targets}
-        return not any(weight.get(code, 1) for code in written) if isinstance(weight, dict) else weight == 0
-
-    @property
     def on_policy_kind(self) -> Literal["plain", "verbalized"]:
         """The rollouts that the on-policy signal reads: its own, or the sequence signal's when they are shared."""
         return "plain" if self.share_rollouts else "verbalized"
@@ -154,6 +144,18 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         if self.needs_teacher and not given:
             raise ConfigError(
                 f"method {self.method} needs a teacher: set teacher (teacher_model in Python) to a larger model"
+            )
+
+    def refuse_no_share(self) -> None:
+        """Hold a teacher without a share in any completion against what else is trained.
+
+        Raises:
+            ConfigError: nothing is.
+        """
+        if self.signals.keys() == {"on_policy"}:
+            raise ConfigError(
+                "teacher_weight: 0 leaves nothing to train on: the rollouts are the teacher's affair alone, and the "
+                "signals that read the ground truth are out"
             )
 
     @property

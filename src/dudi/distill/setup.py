@@ -200,7 +200,8 @@ def check_routes(
         notes: Gets the names in the rows' column `teacher` that are no key, and languages of shares that nothing is in.
 
     Raises:
-        ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
+        ConfigError: a key that is neither a language nor in any row, a language without a teacher, or shares of 0 in
+            all languages where nothing else is trained.
     """
     rows = [example for one in sets for example in one.examples]
     targets = verbalizer.targets if args.chooses_target else ()
@@ -210,7 +211,10 @@ def check_routes(
         listed = ", ".join(f"{name!r} {count:,}" for name, count in sorted(named.items()))
         notes.append(f"rows that name a teacher who is no key of `teachers` have their language's: {listed}")
     shares = args.teacher_weight if isinstance(args.teacher_weight, dict) else {}
-    if idle := sorted({*shares} - {*targets, *(example.row.language for example in rows)}):
+    languages = {*targets, *(example.row.language for example in rows)}
+    if shares and not any(shares.get(code, 1.0) for code in languages):
+        args.refuse_no_share()
+    if idle := sorted({*shares} - languages):
         notes.append(f"teacher_weight: no row is in {', '.join(idle)}, and no answer is asked for in it")
 
 
