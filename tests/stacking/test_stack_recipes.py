@@ -111,6 +111,24 @@ def test_a_task_is_taught_and_distilled(place, tmp_path):
     run_stages("stack/nllb-llm2vec/mnli", ["teach", "distill"], place, tmp_path)
 
 
+def test_the_run_that_a_recipe_names_as_its_teacher_can_be_made_again(place, tmp_path, capsys):
+    """The recipe is for several stages: to `teach` it names its own folder."""
+    command = words("teach", "stack/nllb-llm2vec/nusax", place, tmp_path / "run", f"teacher={tmp_path}/run")
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "holds this run, finished" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert main(command) == 0
+    assert "going on from" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    distil = words(
+        "distill", "stack/nllb-llm2vec/nusax", place, tmp_path / "run", f"teacher={tmp_path}/run", "start=null"
+    )
+    assert main(distil) == 2
+    assert "is the folder of teacher.model itself" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_stage_of_a_recipe_runs_two_steps(name, place, tmp_path):

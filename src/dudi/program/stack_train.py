@@ -14,7 +14,7 @@ from dudi.command import say
 from dudi.environment import choose_precision, quiet_libraries
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.files import write_json
-from dudi.stacking.recipe import StackConfig
+from dudi.stacking.recipe import ALONE, StackConfig
 from dudi.training.checkpoints import read_manifest
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first, together
@@ -31,8 +31,6 @@ LOOKED_AT = 1000
 TEXTS = "texts"
 """The folder, inside a run's, of the texts that it is trained on; gone when the run is finished."""
 
-ALONE = ("adapt", "teach")
-"""Stages that have no encoder."""
 EARLIER = "earlier"
 """What a model's manifest calls the digests of the models of earlier stages."""
 
@@ -148,17 +146,10 @@ def _hold_against(config: StackConfig, folder: Path, found: dict[str, Any]) -> N
         )
 
 
-def _earlier(config: StackConfig) -> dict[str, str]:
-    """The models of earlier stages that this one reads, by their sections' names."""
-    read = {"start": config.stage not in ALONE, "teacher": config.stage == "distill"}
-    named = {"start": config.start.model, "teacher": config.teacher.model}
-    return {key: name for key, name in named.items() if read[key] and name is not None}
-
-
 def _digests(config: StackConfig) -> dict[str, str]:
     from dudi.stacking import stored
 
-    return {key: stored.digest_of(name) for key, name in _earlier(config).items()}
+    return {key: stored.digest_of(name) for key, name in config.earlier.items()}
 
 
 def _read(
@@ -238,7 +229,7 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     from dudi.stacking.unloaded import check_unloaded
 
     config.check_models()
-    earlier = _earlier(config)
+    earlier = config.earlier
     parts = {"encoder": None if config.stage in ALONE else config.encoder, "llm": config.llm}
     lines = [f"{role:<9}{stored.model_folder(name)}" for role, name in earlier.items()]
     for role, part in parts.items() if "start" not in earlier else ():

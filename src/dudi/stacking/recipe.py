@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
 
 
+ALONE = ("adapt", "teach")
+"""Stages that have no encoder."""
+
 # For a key of a section that not every stage reads.
 _ALIGN: dict[str, Any] = {"read_by": ("align",)}
 _TASKS: dict[str, Any] = {"read_by": ("teach", "distill", "finetune")}
@@ -250,10 +253,18 @@ class StackConfig(Recipe):
             "encoder.model": self.encoder.model,
             "llm.model": self.llm.model,
             "start.model": self.start.model,
-            "teacher.model": self.teacher.model,
+            # A recipe for several stages names the run that `teach` itself makes.
+            "teacher.model": None if self.stage == "teach" else self.teacher.model,
         }
         rows = ("train", "eval", "parallel", "bitext")
         return models | {f"data.{name}": getattr(self.data, name) for name in rows}
+
+    @property
+    def earlier(self) -> dict[str, str]:
+        """The models of earlier stages that this one reads, by their sections' names."""
+        read = {"start": self.stage not in ALONE, "teacher": self.stage == "distill"}
+        named = {"start": self.start.model, "teacher": self.teacher.model}
+        return {key: name for key, name in named.items() if read[key] and name is not None}
 
     def check_models(self) -> None:
         """Refuse a stage to which a model is missing: before rows are read, and by a dry run.
@@ -261,7 +272,7 @@ class StackConfig(Recipe):
         Raises:
             ConfigError: naming the key.
         """
-        alone, earlier = self.stage in ("adapt", "teach"), self.start.model is not None
+        alone, earlier = self.stage in ALONE, self.start.model is not None
         if self.llm.model is None and (alone or (self.stage == "align" and not earlier)):
             raise ConfigError(
                 "llm.model: name the language model" + ("" if alone else ", or an earlier stage with start")
