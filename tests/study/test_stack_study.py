@@ -233,6 +233,32 @@ def test_words_are_for_every_stage_that_reads_them(study_file):
         job_of(wrong, wrong.rows[0], 0)
 
 
+def test_a_word_for_one_verb_stands_above_one_for_all_wherever_it_is_written(study_file):
+    file = study_file()
+    for words in (
+        ["learning_rate=1e-3", "align.learning_rate=1e-4"],
+        ["align.learning_rate=1e-4", "learning_rate=1e-3"],
+    ):
+        (told,) = read_studies([file], words)
+        by_verb = {stage.verb: stage.words for row in told.rows for stage in job_of(told, row, 0).stages}
+        assert by_verb["align"] == ("learning_rate=1e-3", "learning_rate=1e-4", "start=null")
+        assert by_verb["teach"] == by_verb["distill"] == ("learning_rate=1e-3",)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("mask_share=0.5", "command line: mask_share: no row of these studies reads it: it belongs to adapt"),
+        ("adapt.max_steps=1", "command line: adapt.max_steps: no row of these studies reads it"),
+        ("align.mask_share=0.5", "mask_share: align does not read it: it belongs to adapt"),
+    ],
+)
+def test_words_that_nobody_reads_are_refused(study_file, capsys, word, told):
+    """They used to stand in the page's command, as if the numbers were theirs."""
+    assert main(["study", "run", str(study_file()), word, "--dry-run"]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_table_for_a_pair_of_ones_own_takes_it_as_words(tmp_path, monkeypatch, capsys):
     """Of the three commands of recipes/study/stack/own/table.yaml the second; the page's command has the words."""
     monkeypatch.chdir(tmp_path)
@@ -458,7 +484,7 @@ def run(root, job, by, column, packed):
     return answers
 
 
-@pytest.mark.parametrize(("items", "marked"), [(4, False), (400, True)])
+@pytest.mark.parametrize(("items", "marked"), [(4, False), (12, False), (400, True)])
 def test_a_lead_of_few_items_is_none_whatever_the_seeds_say(study_file, tmp_path, items, marked):
     """All four seeds of one row lie above all of the other, always by the same questions."""
     text = STUDY.format(root=tmp_path, asked="rows.jsonl").replace("seeds: 2", "seeds: 4")
@@ -479,7 +505,8 @@ def test_a_lead_of_few_items_is_none_whatever_the_seeds_say(study_file, tmp_path
     shown = page([study], collected.read(tmp_path / "study.json"), findings="", commands=[])
     row = next(line for line in shown.splitlines() if line.startswith("| LLM"))
     assert "75.0 ± 0.0" in row and ("◇" in row) is marked
-    assert ("other questions could turn LLM against MT-LLM" in shown) is not marked
+    assert ("other questions could turn LLM against MT-LLM" in shown) is (items == 12)
+    assert ("fewer than 10 items carry none: LLM against MT-LLM" in shown) is (items == 4)
     assert "By split" not in shown  # these rows have no parts
 
 

@@ -309,7 +309,7 @@ class TestOrder:
 
         def lead_of(*told):
             asked.append(told)
-            return None if low is None else Lead(8.0, low, 9.0, 3, (4, 4))
+            return None if low is None else Lead(8.0, low, 9.0, 30, (4, 4))
 
         (pair,) = ordered_pairs(self.ROWS, scores, lead_of)
         assert (pair.verdict, pair.lost, pair.carried) == (verdict, lost, None if low is None else low > 0)

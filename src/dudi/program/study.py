@@ -65,7 +65,12 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
 def _read(given: argparse.Namespace) -> list[Study]:
     """The studies that are named, under the words that are given."""
     words = [word for word in given.studies if "=" in word and not Path(word).exists()]
-    return read_studies([Path(word) for word in given.studies if word not in words], words)
+    studies = read_studies([Path(word) for word in given.studies if word not in words], words)
+    if words:
+        from dudi.study.stacks import check_words
+
+        check_words(studies, words)
+    return studies
 
 
 def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb: StackVerbs) -> int:

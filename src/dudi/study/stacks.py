@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from dudi.config.layers import PlacedWord
+from dudi.config.layers import COMMAND_LINE, PlacedWord
 from dudi.data.locate import records_of
 from dudi.errors import ConfigError
 from dudi.evaluation.records import STUDENT
-from dudi.stacking.recipe import load_stack_config, read_words
+from dudi.stacking.recipe import load_stack_config, read_words, readers_of
 from dudi.stacking.set_card import task_words
 from dudi.stacking.stages import task_of
 from dudi.stacking.stored import MODEL
-from dudi.study.grid import WITH_HEAD, Study, StudyRow
+from dudi.study.grid import WITH_HEAD, Study, StudyRow, verb_of
 from dudi.study.identity import files_of, key_from, own_settings, weights
 from dudi.training import checkpoints
 
@@ -150,7 +151,7 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
         beside = study.file.parent / one.recipe
         recipe = str(beside.resolve()) if beside.is_file() else one.recipe
         try:
-            said = read_words(one.verb, one.told)
+            said = (*read_words(one.verb, one.told), *one.told_alone)
             task = () if one.task is None else read_words(one.verb, task_words(Path(one.task), (*said, *one.words)))
             words = (*said, *(PlacedWord(word, one.place("task")) for word in task), *one.words)
             # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
@@ -188,6 +189,29 @@ def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
     sources = (config.data.train, config.data.eval, config.data.parallel, config.data.bitext)
     tree["files"] = {str(source): files_of(str(source)) for source in sources if source}
     return key_from([tree, own_settings(config, config.settings), config.dtype])
+
+
+def check_words(studies: Sequence[Study], words: Sequence[str]) -> None:
+    """Refuse words of the command line that no row of some studies reads: the page would name them all the same.
+
+    Args:
+        studies: The tables that the words are for.
+        words: `key=value`, or `align.key=value`.
+
+    Raises:
+        ConfigError: naming the word, and who would read it. A key that there is not is the recipe's to refuse.
+    """
+    if any(study.asked is None for study in studies):
+        return  # rows of students read every word, and refuse what they do not know
+    verbs = dict.fromkeys(stage.verb for study in studies for row in study.rows for stage in row.stages)
+    for word in words:
+        verb, key = verb_of(word), word.partition("=")[0]
+        readers = readers_of(key) if verb is None else (verb,)
+        if readers and not set(readers) & set(verbs):
+            raise ConfigError(
+                f"{COMMAND_LINE}: {key}: no row of these studies reads it: it belongs to {' or '.join(readers)}; take "
+                "it out"
+            )
 
 
 def check_stages(study: Study) -> None:
