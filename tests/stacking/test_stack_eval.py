@@ -202,6 +202,7 @@ def test_scores_stand_on_the_card_of_each_run(place, tmp_path, capsys):
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "What dudi has asked" in page
     assert "Accuracy, by language" in page
+    assert "not recorded" not in page and any(text in page for text in FOREIGN)
     assert main([*words[:2], f"{place}/stack-1/model", *words[3:], "--card"]) == 2
     assert "is no run of dudi stack, and has no card" in capsys.readouterr().err
     assert main([*words, "--card", "--translate", f"{place}/mt"]) == 2

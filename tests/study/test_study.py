@@ -394,6 +394,18 @@ def _result(value, job, subject="student", seed=0, **about):
     return Evaluation(subject.replace("_", " "), "", ASKED, (SeedScores(seed, _scores(value)),), told | about, subject)
 
 
+def test_shipped_studies_are_found_from_anywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("study/1-methods", "recipes/study/1-methods.yaml"):
+        (study,) = read_studies([Path(name)])
+        assert study.shown_file == "recipes/study/1-methods.yaml"
+    (tmp_path / "study").mkdir()
+    assert main(["study", "run", "study/1-method", "--dry-run"]) == 2
+    assert "study/1-method: no such study (did you mean 'study/1-methods'?)" in capsys.readouterr().err
+    assert main(["study", "run", "mine.yaml", "--dry-run"]) == 2
+    assert "mine.yaml: no such file" in capsys.readouterr().err
+
+
 def test_words_are_for_every_row_and_a_rows_own_keys_stand_above_them(study_file, tmp_path, capsys):
     file = study_file("rows:\n  - {name: A, keys: {method: sft, seed: 3}}\n  - {name: B, keys: {method: gkd}}\n")
     (study,) = read_studies([file], ["max_steps=2", "method=dft"])

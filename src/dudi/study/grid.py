@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from dudi.config.layers import COMMAND_LINE, PlacedWord
-from dudi.config.recipe_files import STUDIES, recipes_folder
+from dudi.config.recipe_files import STUDIES, find_study, recipes_folder
 from dudi.config.yaml_tree import Node, read_yaml
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.metrics import METRICS
@@ -328,14 +328,14 @@ def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study
     """Read study files; the shipped ones, in their order, when none is named.
 
     Args:
-        files: The files.
+        files: The files, or names of shipped ones (`study/1-methods`).
         words: `key=value` for every row, or every stage of stacks that reads the key; `align.key=value` for the
             stages of one verb alone, which stands above the other wherever it is written.
 
     Raises:
         ConfigError: as `read_study`.
     """
-    studies = [read_study(file) for file in files or shipped_studies()]
+    studies = [read_study(find_study(file)) for file in files or shipped_studies()]
     for study in studies if words else ():
         study._told = tuple(words)
         for row in study.rows:
