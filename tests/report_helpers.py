@@ -115,7 +115,7 @@ SHARES = {"floor": 0.09, "base": 0.0, "cold_start": 0.18, "student": 0.31, "teac
 ASKED = {
     "name": "cldr-qa-1",
     "part": "test",
-    "questions": 18,
+    "questions": 36,
     "languages": ["id", "my"],
     "tasks": ["currency"],
     "fingerprint": "0123456789abcdef" * 4,
@@ -125,15 +125,15 @@ ASKED = {
 }
 
 
-def leaf(share, subject, questions=18):
+def leaf(share, subject, questions=36):
     """Guessing has no more than a share."""
     rest = {"chrf": 100 * share, "in_language": 0.5, "bits_per_byte": 1 - share}
     return {"questions": questions, "exact_match": share} | (dict.fromkeys(rest) if subject == "floor" else rest)
 
 
 def scores_of(subject, share):
-    by_split = {split: leaf(max(share - place / 100, 0.0), subject, 6) for place, split in enumerate(SPLITS)}
-    by_language = {"my": leaf(share / 2, subject, 9), "id": leaf(share, subject, 9)}
+    by_split = {split: leaf(max(share - place / 100, 0.0), subject, 12) for place, split in enumerate(SPLITS)}
+    by_language = {"my": leaf(share / 2, subject, 18), "id": leaf(share, subject, 18)}
     return {
         "overall": leaf(share, subject),
         "by_split": by_split,

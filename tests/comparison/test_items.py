@@ -94,6 +94,38 @@ def test_dudi_compare_gives_a_diamond_to_what_they_do(tmp_path):
     assert not table.notes
 
 
+@pytest.mark.parametrize(("count", "marked"), [(2, False), (9, False), (10, True)])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_table_calls_a_lead_one_over_few_items(seeds, count, marked, tmp_path):
+    """All items are won by every seed: over nine that is no lead, by no test, and the note says why."""
+    for name, right in (("own", True), ("rival", False)):
+        runs = [[right] * count for seed in range(seeds)]
+        if seeds > 1:
+            runs[0][0] = True  # the rival's seeds vary, and all own ones lie above
+        kept(tmp_path, name, runs, range(seeds))
+    table = compare(load_evaluations([f"{tmp_path}:own", f"{tmp_path}:rival"]), by="overall")
+    assert table.cell("own", "overall").significant is marked
+    said = "eps_min" if seeds > 1 else "p"
+    note = f"No lead, though {said} says so: fewer than 10 items carry none: own against rival (overall)"
+    told = (note in table.notes) or (seeds == 1 and count == 2)  # p is 0.5 there, and says nothing
+    assert told is not marked
+    assert "◇, in no column here" in render(table, "text") or marked
+
+
+def test_scores_without_answers_say_how_many_questions_there_were():
+    evaluations = []
+    for name, level in (("own", 0.8), ("rival", 0.4)):
+        runs = []
+        for seed in range(4):
+            leaves = {count: {"accuracy": level + seed / 100, "questions": count} for count in (9, 10)}
+            runs.append(SeedScores(seed, {"overall": leaves[10], "by_task": {"few": leaves[9], "more": leaves[10]}}))
+        evaluations.append(Evaluation(name, "m", {"name": "b"}, tuple(runs)))
+    table = compare(evaluations, by="task")
+    marked = {column: table.cell("own", column).significant for column in table.columns}
+    assert marked == {"few": False, "more": True, "overall": True}
+    assert any("fewer than 10 items" in note and "(few)" in note for note in table.notes)
+
+
 LANGUAGES = ("th", "vi", "id", "ms", "tl", "ta", "my", "en")
 
 

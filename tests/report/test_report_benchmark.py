@@ -25,7 +25,7 @@ def broken(**scores):
 def test_the_benchmark_in_words(make_asked):
     text = page_of(make_asked()).text
     assert (
-        "The student learned from the teacher in 2 languages. In this one run it answers 31% of 18 questions exactly; "
+        "The student learned from the teacher in 2 languages. In this one run it answers 31% of 36 questions exactly; "
         "before (cold start) it answered 18%, guessing gives 9%, the teacher 70%." in text
     )
     assert text.index("At a glance") < text.index("Benchmark") < text.index("Answers before") < text.index("Losses")
@@ -38,7 +38,7 @@ def test_the_benchmark_in_words(make_asked):
         ("sft", ("base", "student"), "before (base) it answered 0%."),
         ("sft", ("student", "teacher"), "the teacher, which this method does not use, answers 70%."),
         ("sdft", ("student",), "learned from its own moving average in 2 languages. In this one run it answers 31% of"),
-        ("mine", ("student",), "was trained in 2 languages. In this one run it answers 31% of 18 questions exactly."),
+        ("mine", ("student",), "was trained in 2 languages. In this one run it answers 31% of 36 questions exactly."),
     ],
 )
 def test_the_words_claim_nothing_that_the_run_did_not_do(make_asked, method, subjects, words):
@@ -67,13 +67,13 @@ def test_the_tables_of_a_single_run(make_asked):
         ("Burmese", ("18 → 31", "17 → 30", "16 → 29", "9 → 16", "35")),
     ]
     assert section.cells == "cold start → dudi student"
-    assert section.meanings[1] == ("transfer", "trained in other languages only (6 questions)")
+    assert section.meanings[1] == ("transfer", "trained in other languages only (12 questions)")
 
 
 def test_the_page_explains_splits_and_names_what_was_asked(make_asked):
     page = page_of(make_asked())
     for words in (
-        "seen : trained in this language, asked in other words (6 questions)",
+        "seen : trained in this language, asked in other words (12 questions)",
         "fingerprint (SHA-256, short): 0123456789ab;",
         "greedy, at most 40 new tokens",
         "CLDR 47, Babel 2.18.0",
@@ -110,7 +110,7 @@ def test_each_half_of_the_benchmark_stands_alone(make_asked, missing):
     text = page_of(make_asked(without=(missing,))).text
     assert f"{missing} is missing" in text
     assert ("question id-1-0" in text) == (missing == "evaluation.json")
-    assert ("31% of 18 questions" in text) == (missing == "answers.jsonl")
+    assert ("31% of 36 questions" in text) == (missing == "answers.jsonl")
 
 
 @pytest.mark.parametrize(

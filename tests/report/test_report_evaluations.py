@@ -7,7 +7,7 @@ import re
 import pytest
 
 from dudi.errors import ConfigError, DudiError
-from dudi.evaluation.records import Evaluation, SeedScores, write_evaluations
+from dudi.evaluation.records import Evaluation, SeedScores, keep_evaluations, write_evaluations
 from dudi.evaluation.tables import benchmark_tables, evaluation_tables
 from dudi.report import write_report
 from report_helpers import build_asked, page_of
@@ -157,6 +157,18 @@ def of_stack(name, value):
     }
     how = {"name": "rows", "split": "test", "questions": 20, "source_language": "eng_Latn", "fingerprint": "f"}
     return Evaluation(name, f"runs/{name}", how, tuple(SeedScores(seed, scores) for seed in (0, 1)), {"seconds": 3.0})
+
+
+def test_answers_of_stacks_show_what_was_asked_and_right(tmp_path):
+    """It used to say "not recorded" of both; lines of earlier versions have a row's name and label."""
+    line = {"benchmark": "rows", "subject": "MT-LLM", "seed": 0, "language": "ind_Latn", "task": "classification"}
+    line |= {"id": "ind_Latn/1", "label": "animal", "answer": "animal", "right": True}
+    new = line | {"id": "ind_Latn/2", "question": "kucing <tidur>", "label": "thing", "right": False}
+    keep_evaluations([of_stack("MT-LLM", 0.8)], [line, new], tmp_path)
+    page = " ".join(write_report([tmp_path]).read_text(encoding="utf-8").split())
+    assert "not recorded" not in page
+    for text in (">ind_Latn/1</dd>", ">kucing &lt;tidur&gt;</dd>", ">animal</dd>", ">thing</dd>", "✓ right", "✗ wrong"):
+        assert text in page
 
 
 def test_stacks_of_one_call_stand_side_by_side(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shlex
 import shutil
 
 import pytest
@@ -88,6 +89,7 @@ def test_systems_seeds_and_languages_in_one_table(place, tmp_path, capsys):
     assert [line.split()[0] for line in shown.splitlines()[:4]] == ["accuracy", "eng_Latn", "ind_Latn", "tha_Thai"]
     assert "mean of 2 without eng_Latn" in shown
     assert "95 % over 8 items and" in shown  # the same id in two languages is one item
+    assert ": no lead, since fewer than 10 items carry none (95 %" in shown
     evaluation = kept(out, "MT-LLM")
     assert evaluation.seeds == [1, 2]
     assert evaluation.benchmark["questions"] == 24
@@ -122,6 +124,25 @@ def test_results_stay_beside_each_other_and_compare_reads_them(place, tmp_path, 
     # Other rows are another benchmark: they do not mix.
     assert main(["stack", "eval", f"two={place}/stack-1", f"{place}/rows", *out, "--languages", "id"]) == 0
     assert "teach-1" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_command_that_is_told_next_works(place, tmp_path, capsys):
+    """Systems may have other seeds, names that a shell or a place would split, and a folder other rows."""
+    out = ["--output", str(tmp_path / "out")]
+    rows = place / "rows" / "test" / "ind_Latn.jsonl"
+    asked = [
+        [f"a: b={place}/stack-1", str(place / "rows")],
+        [f"two, seeds={place}/stack-*", f"LLM={place}/teach-1", str(place / "rows")],
+        [f"other={place}/stack-1", str(rows)],
+    ]
+    for words in asked:
+        assert main(["stack", "eval", *words, *out]) == 0
+        (told,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next ")]
+        _, program, *command = shlex.split(told)
+        assert program == "dudi"
+        assert main(command) == 0
+        assert "Accuracy in %" in capsys.readouterr().out
+    assert command[-2:] == ["--benchmark", "ind_Latn"]
 
 
 def test_what_is_answered_is_not_asked_again(place, tmp_path, capsys):
@@ -181,6 +202,7 @@ def test_scores_stand_on_the_card_of_each_run(place, tmp_path, capsys):
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "What dudi has asked" in page
     assert "Accuracy, by language" in page
+    assert "not recorded" not in page and any(text in page for text in FOREIGN)
     assert main([*words[:2], f"{place}/stack-1/model", *words[3:], "--card"]) == 2
     assert "is no run of dudi stack, and has no card" in capsys.readouterr().err
     assert main([*words, "--card", "--translate", f"{place}/mt"]) == 2

@@ -158,7 +158,13 @@ def test_stage_1_measures_each_language_and_says_what_it_is(runs):
     assert "MT-LLM after Stage 1" in card
     assert "| ind\\_Latn |" in card
     assert "fvu-by-language.svg" in [path.name for path in (runs / "align" / "figures").iterdir()]
-    assert "FVU by language" in (runs / "align" / "report.html").read_text(encoding="utf-8")
+    page = (runs / "align" / "report.html").read_text(encoding="utf-8")
+    assert "FVU by language" in page
+    # What a stage of a stack cannot have is not missing there.
+    found = page.partition("At a glance")[2].partition("What was run")[0]
+    for word in ("Overlap", "Ended", "Wrong language", "ollout", "cold start", "Time by phase", "ccuracy in training"):
+        assert word not in found
+    assert "Fraction of variance unexplained" in page and "Teacher</dt>" not in page
 
 
 def test_a_language_that_is_read_as_another_is_said_by_a_stage(place, tmp_path, capsys):

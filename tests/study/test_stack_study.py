@@ -31,6 +31,7 @@ from dudi.errors import ConfigError
 from dudi.evaluation.records import Evaluation, SeedScores, read_evaluations
 from dudi.program.cli import main
 from dudi.program.stack import stack_verb
+from dudi.stacking.planning import plan_stage
 from dudi.stacking.rows import fingerprint
 from dudi.study import results as collected
 from dudi.study import scheduler
@@ -40,6 +41,7 @@ from dudi.study.jobs import every_job, job_of
 from dudi.study.page import page
 from dudi.study.stack_worker import train_and_ask
 
+VERBS = ("align", "teach", "distill")
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "recipes" / "study" / "stack" / "1-miniature.yaml"
 RECIPE = """
@@ -192,6 +194,57 @@ def test_a_dry_run_finds_what_a_stage_would_not(study_file, tmp_path, capsys, st
     assert told in error and str(file) in error and len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (
+            "translate: {root}/mt",
+            "translate: {root}/gone",
+            ":11: row 'translate-test': translate: {root}/gone: no such",
+        ),
+        (
+            "recipe: own.yaml}}]",
+            "recipe: own.yaml, keys: {{llm: {root}/gone}}}}]",
+            "stage 'teach': llm.model: {root}/gone",
+        ),
+        ("{{start: null}}", "{{start: {root}/gone}}", "row 'MT-LLM': stage 'align': start.model: {root}/gone: no such"),
+    ],
+)
+def test_a_dry_run_looks_for_every_model(study_file, parents, tmp_path, capsys, before, after, told):
+    """A translator that is not there was found when everything was trained."""
+    assert before in STUDY
+    text = STUDY.replace(before, after).format(root=parents, asked=f"{parents}/test.jsonl")
+    words = ["study", "run", str(study_file(text)), "--dry-run", "--runs", str(tmp_path / "r")]
+    assert main([*words, "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert told.format(root=parents) in error and f"{tmp_path}/stacks.yaml:" in error
+
+
+def test_a_model_on_the_hub_that_cannot_be_looked_for_is_said(study_file, parents, tmp_path, capsys):
+    """Dry runs work without a network."""
+    text = STUDY.replace("translate: {root}/mt", "translate: nobody/nowhere")
+    file = study_file(text.format(root=parents, asked=f"{parents}/test.jsonl"))
+    words = ["study", "run", str(file), "--runs", str(tmp_path / "r"), "--output", str(tmp_path / "o")]
+    assert main([*words, "--dry-run"]) == 0
+    assert "note: nobody/nowhere: " in capsys.readouterr().out
+
+
+def test_a_dry_run_says_what_each_stage_takes(study_file, tmp_path, capsys):
+    """Of a stage that goes on from another one too, whose model is not there yet."""
+    file = study_file()
+    assert main(["study", "run", str(file), "--dry-run", "--runs", str(tmp_path), "--output", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    lines = {line.split(":")[0]: line.split() for line in shown.splitlines() if line.split(":")[0] in VERBS}
+    assert [line[-4:-1] for line in lines.values()] == [["2", "2", "8"]] * 3  # seeds, steps and rows
+    assert float(lines["align"][-1]) > 0
+    assert "teach: LLM and 2 more" in shown and "distill: MT-LLM " in shown
+    for verb, line in lines.items():
+        (stage,) = {one for job in every_job([read_study(file)], 1) for one in job.stages if one.verb == verb}
+        if verb != "distill":
+            plan = plan_stage(stage.config(), rows=8)
+            assert float(line[-1]) == pytest.approx(2 * plan.step_flops / 1e12, rel=0.05)
+
+
 # ---- what is trained once
 
 
@@ -233,6 +286,32 @@ def test_words_are_for_every_stage_that_reads_them(study_file):
         job_of(wrong, wrong.rows[0], 0)
 
 
+def test_a_word_for_one_verb_stands_above_one_for_all_wherever_it_is_written(study_file):
+    file = study_file()
+    for words in (
+        ["learning_rate=1e-3", "align.learning_rate=1e-4"],
+        ["align.learning_rate=1e-4", "learning_rate=1e-3"],
+    ):
+        (told,) = read_studies([file], words)
+        by_verb = {stage.verb: stage.words for row in told.rows for stage in job_of(told, row, 0).stages}
+        assert by_verb["align"] == ("learning_rate=1e-3", "learning_rate=1e-4", "start=null")
+        assert by_verb["teach"] == by_verb["distill"] == ("learning_rate=1e-3",)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("mask_share=0.5", "command line: mask_share: no row of these studies reads it: it belongs to adapt"),
+        ("adapt.max_steps=1", "command line: adapt.max_steps: no row of these studies reads it"),
+        ("align.mask_share=0.5", "mask_share: align does not read it: it belongs to adapt"),
+    ],
+)
+def test_words_that_nobody_reads_are_refused(study_file, capsys, word, told):
+    """They used to stand in the page's command, as if the numbers were theirs."""
+    assert main(["study", "run", str(study_file()), word, "--dry-run"]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_the_table_for_a_pair_of_ones_own_takes_it_as_words(tmp_path, monkeypatch, capsys):
     """Of the three commands of recipes/study/stack/own/table.yaml the second; the page's command has the words."""
     monkeypatch.chdir(tmp_path)
@@ -246,12 +325,15 @@ def test_the_table_for_a_pair_of_ones_own_takes_it_as_words(tmp_path, monkeypatc
     rows = "{train: data/task/train/*.jsonl, eval: data/task/dev/eng_Latn.jsonl}"
     recipe = f"task: {{kind: classification, labels: [animal, thing]}}\ndata: {rows}\n"
     (tmp_path / "data" / "task" / "task.yaml").write_text(recipe, encoding="utf-8")
-    table = str(ROOT / "recipes" / "study" / "stack" / "own" / "table.yaml")
+    table = "recipes/study/stack/own/table.yaml"  # as a shipped recipe's, wherever one is
     models = "package:dudi/stacking/miniature/models"
     write(tmp_path / "english.jsonl", [{"text": "The sun is warm."}])
     words = [f"encoder={models}/translator", f"llm={models}/reader", "align.data.train=english.jsonl"]
     assert main(["study", "run", table, *words, "--seeds", "1", "--dry-run"]) == 0
-    assert "7 scores from 7 jobs" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "7 scores from 7 jobs" in shown
+    assert "align: Stage 1, then fine-tuned and 1 more" in shown
+    assert "note: facebook/nllb-200-distilled-600M: " in shown  # not here, and no network
     # A key that a stage needs and nobody gives was found by the runs, one after the other.
     for missing, told in (
         (words[1:], "row 'encoder alone': stage 'finetune': encoder.model: name the encoder"),
@@ -458,7 +540,7 @@ def run(root, job, by, column, packed):
     return answers
 
 
-@pytest.mark.parametrize(("items", "marked"), [(4, False), (400, True)])
+@pytest.mark.parametrize(("items", "marked"), [(4, False), (12, False), (400, True)])
 def test_a_lead_of_few_items_is_none_whatever_the_seeds_say(study_file, tmp_path, items, marked):
     """All four seeds of one row lie above all of the other, always by the same questions."""
     text = STUDY.format(root=tmp_path, asked="rows.jsonl").replace("seeds: 2", "seeds: 4")
@@ -479,7 +561,8 @@ def test_a_lead_of_few_items_is_none_whatever_the_seeds_say(study_file, tmp_path
     shown = page([study], collected.read(tmp_path / "study.json"), findings="", commands=[])
     row = next(line for line in shown.splitlines() if line.startswith("| LLM"))
     assert "75.0 ± 0.0" in row and ("◇" in row) is marked
-    assert ("other questions could turn LLM against MT-LLM" in shown) is not marked
+    assert ("other questions could turn LLM against MT-LLM" in shown) is (items == 12)
+    assert ("fewer than 10 items carry none: LLM against MT-LLM" in shown) is (items == 4)
     assert "By split" not in shown  # these rows have no parts
 
 

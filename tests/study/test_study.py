@@ -309,7 +309,7 @@ class TestOrder:
 
         def lead_of(*told):
             asked.append(told)
-            return None if low is None else Lead(8.0, low, 9.0, 3, (4, 4))
+            return None if low is None else Lead(8.0, low, 9.0, 30, (4, 4))
 
         (pair,) = ordered_pairs(self.ROWS, scores, lead_of)
         assert (pair.verdict, pair.lost, pair.carried) == (verdict, lost, None if low is None else low > 0)
@@ -392,6 +392,18 @@ def _result(value, job, subject="student", seed=0, **about):
         "parameters": 1000,
     }
     return Evaluation(subject.replace("_", " "), "", ASKED, (SeedScores(seed, _scores(value)),), told | about, subject)
+
+
+def test_shipped_studies_are_found_from_anywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("study/1-methods", "recipes/study/1-methods.yaml"):
+        (study,) = read_studies([Path(name)])
+        assert study.shown_file == "recipes/study/1-methods.yaml"
+    (tmp_path / "study").mkdir()
+    assert main(["study", "run", "study/1-method", "--dry-run"]) == 2
+    assert "study/1-method: no such study (did you mean 'study/1-methods'?)" in capsys.readouterr().err
+    assert main(["study", "run", "mine.yaml", "--dry-run"]) == 2
+    assert "mine.yaml: no such file" in capsys.readouterr().err
 
 
 def test_words_are_for_every_row_and_a_rows_own_keys_stand_above_them(study_file, tmp_path, capsys):

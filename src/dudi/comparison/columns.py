@@ -90,6 +90,15 @@ def column_scores(evaluations: Sequence[Evaluation], by: str, column: str, metri
     return found
 
 
+def column_questions(evaluation: Evaluation, by: str, column: str) -> float | None:
+    """How many questions a column's scores say that they are of, of several runs the fewest; None where none says."""
+    keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)
+    try:
+        return min(evaluation.values("questions", *keys), default=None)
+    except (TypeError, ValueError):  # a count that is no number tells nothing
+        return None
+
+
 def column_errors(evaluations: Sequence[Evaluation], by: str, column: str, metric: Metric) -> dict[str, float]:
     """The standard errors over questions in one column, of evaluations of one run that bring them."""
     keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)

@@ -95,10 +95,13 @@ def _places(text: str) -> list[Place] | None:
 
 
 def _matches(text: str) -> list[Place]:
-    path, colon, subject = text.rpartition(":")
     if paths := _paths(text):
         return [Place(one) for one in paths]
-    return [Place(one, subject) for one in _paths(path)] if colon and path else []
+    path = text
+    while path := path.rpartition(":")[0]:  # a subject may have a colon in its name, and so may a folder
+        if paths := _paths(path):
+            return [Place(one, text[len(path) + 1 :]) for one in paths]
+    return []
 
 
 def _paths(text: str) -> list[Path]:

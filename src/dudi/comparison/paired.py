@@ -41,12 +41,14 @@ class Paired:
         test: Which test: `MCNEMAR`, `PERMUTATION`, or `ITEM_PERMUTATION` where questions share items.
         questions: How many both answered.
         difference: Weighted mean of A's scores less B's.
+        items: Of how many items the questions are; those that share none are one each.
     """
 
     p: float
     test: str
     questions: int
     difference: float
+    items: int
 
 
 def paired_test(
@@ -75,11 +77,12 @@ def paired_test(
     if not len(a) or not len(a) == len(b) == len(w) == len(a if items is None else items):
         raise ConfigError(f"a paired test needs the same questions on both sides, got {len(a)} and {len(b)}")
     difference = float((w * (a - b)).sum() / w.sum())
-    if items is not None and len(set(items)) < len(items):
-        return Paired(paired_permutation(_by_item(w * (a - b), items), seed), ITEM_PERMUTATION, len(a), difference)
+    if items is not None and (count := len(set(items))) < len(items):
+        p = paired_permutation(_by_item(w * (a - b), items), seed)
+        return Paired(p, ITEM_PERMUTATION, len(a), difference, count)
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all() and np.ptp(w) <= 1e-12 * w.max():
-        return Paired(mcnemar(int((a > b).sum()), int((a < b).sum())), MCNEMAR, len(a), difference)
-    return Paired(paired_permutation(w * (a - b), seed), PERMUTATION, len(a), difference)
+        return Paired(mcnemar(int((a > b).sum()), int((a < b).sum())), MCNEMAR, len(a), difference, len(a))
+    return Paired(paired_permutation(w * (a - b), seed), PERMUTATION, len(a), difference, len(a))
 
 
 def _by_item(differences: NDArray[np.float64], items: Sequence[Hashable]) -> NDArray[np.float64]:

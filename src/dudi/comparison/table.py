@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dudi.comparison.columns import column_errors, column_scores, find_columns, find_metric
+from dudi.comparison.bootstrap import FEWEST_ITEMS
+from dudi.comparison.columns import column_errors, column_questions, column_scores, find_columns, find_metric
 from dudi.comparison.items import has_answers, resampled
 from dudi.comparison.paired import Paired
 from dudi.comparison.same import check_comparable
@@ -60,12 +62,14 @@ class Cell:
 
 
 class Drawn(enum.Enum):
-    """What drawing the items again says of a lead that the seeds' scores show."""
+    """What the items say of a lead that the seeds' scores show, or of single models a test over questions."""
 
     CARRIED = "carried"
     LOST = "lost"
     NOT_DRAWN = "not drawn"
     """Answers are kept, and do not tell the metric of the same questions: the lead does not count."""
+    FEW = "few"
+    """They are fewer than `FEWEST_ITEMS`: the lead does not count, and would not by any test."""
     NO_ANSWERS = "no answers"
     """None are kept: the lead rests on the seeds alone."""
 
@@ -84,8 +88,10 @@ class Duel:
         p: Of the test over questions of single models, two-sided; None over seeds.
         test: Which one, as in a cell; None over seeds.
         significant: Whether eps is below tau and, where answers are kept, a bootstrap over items carries the lead; or
-            whether p is below what the tests of the table together leave each, in the favour of who is tested.
-        drawn: What that bootstrap says; None where eps is not below tau, and for single models.
+            whether p is below what the tests of the table together leave each, in the favour of who is tested. Over
+            fewer than `FEWEST_ITEMS` items none is.
+        drawn: What that bootstrap says; None where eps is not below tau. Of single models `FEW` where p is below its
+            bound over too few items, else None.
     """
 
     column: str
@@ -230,7 +236,7 @@ def compare(
     rows = [_row(one, scores, errors, ranks, duels, one.name in references) for one in evaluations]
     untested = _pairs([test for test in planned if test not in made])
     notes = [
-        *_of_luck(drawn, chosen),
+        *_of_luck(dict(zip(made, duels, strict=True)), chosen),
         *(f"Not tested, since a test needs 2 scores a side: {pair}" for pair in untested),
         *_fewer(evaluations, scores),
     ]
@@ -344,11 +350,19 @@ def _drawn(
     column, name, rivals = test
     keys: dict[str, Any] = {"confidence": confidence, "comparisons": tests}
     leads = [resampled(by_name[name], by_name[rival], metric, by, column, **keys) for rival in rivals]
+    if any(found.few if found is not None else _few_questions(by_name[name], by, column) for found in leads):
+        return Drawn.FEW
     if any(found is not None and not found.carried for found in leads):
         return Drawn.LOST
     if None not in leads:
         return Drawn.CARRIED
     return Drawn.NOT_DRAWN if all(has_answers(by_name[one]) for one in (name, *rivals)) else Drawn.NO_ANSWERS
+
+
+def _few_questions(evaluation: Evaluation, by: str, column: str) -> bool:
+    """Whether the scores alone tell that there are too few items: no more than there are questions."""
+    count = column_questions(evaluation, by, column)
+    return count is not None and count < FEWEST_ITEMS
 
 
 def _duel(
@@ -362,8 +376,9 @@ def _duel(
     if paired is None:
         significant = drawn in (Drawn.CARRIED, Drawn.NO_ANSWERS)
         return dataclasses.replace(duel, eps=eps, significant=significant, drawn=drawn)
-    significant = paired.p < level and paired.difference > 0
-    return dataclasses.replace(duel, p=paired.p, test=paired.test, significant=significant)
+    ahead, few = paired.p < level and paired.difference > 0, paired.items < FEWEST_ITEMS
+    drawn = Drawn.FEW if ahead and few else None
+    return dataclasses.replace(duel, p=paired.p, test=paired.test, significant=ahead and not few, drawn=drawn)
 
 
 def _row(
@@ -412,13 +427,19 @@ def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | N
     return dataclasses.replace(row, delta=delta, percent=100 * delta / base if base else None)
 
 
-def _of_luck(drawn: Mapping[_Test, Drawn], metric: Metric) -> list[str]:
-    """One line for each pair whose seeds show a lead that the items do not carry, or could not be asked to."""
-    unknown = f"not held against other items, since the answers do not tell {metric.name} of the same questions:"
+def _of_luck(duels: Mapping[_Test, Duel], metric: Metric) -> list[str]:
+    """One line for each pair whose test shows a lead that the items do not carry, or could not be asked to."""
+    why = {
+        Drawn.LOST: "other questions could turn",
+        Drawn.NOT_DRAWN: f"not held against other items, since the answers do not tell {metric.name} of the same "
+        "questions:",
+        Drawn.FEW: f"fewer than {FEWEST_ITEMS} items carry none:",
+    }
     lines = []
-    for verdict, why in ((Drawn.LOST, "other questions could turn"), (Drawn.NOT_DRAWN, unknown)):
-        pairs = _pairs(sorted(test for test, found in drawn.items() if found is verdict))
-        lines += [f"No lead, though eps_min says so: {why} {pair}" for pair in pairs]
+    for (verdict, told), measure in itertools.product(why.items(), ("eps_min", "p")):
+        own = [test for test, duel in duels.items() if duel.drawn is verdict and (duel.p is None) == (measure != "p")]
+        pairs = _pairs(sorted(own))
+        lines += [f"No lead, though {measure} says so: {told} {pair}" for pair in pairs]
     return lines
 
 

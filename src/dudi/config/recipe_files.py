@@ -63,6 +63,33 @@ def find_recipe(name: str | Path) -> Path:
     raise ConfigError(f"{name}: no such recipe{hint}")
 
 
+def find_study(name: str | Path) -> Path:
+    """The file of a study.
+
+    Args:
+        name: A file's path, or the name of a shipped study (`study/stack/own/table`;
+            `recipes/study/stack/own/table.yaml` works anywhere).
+
+    Returns:
+        The file; where there is neither, the path as it was given: whoever reads it says so.
+
+    Raises:
+        ConfigError: no such file, and a shipped study has nearly the name.
+    """
+    path = Path(name)
+    if path.exists() or path.is_absolute():
+        return path
+    folder = recipes_folder()
+    shipped = path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
+    files = (folder / STUDIES).rglob("*.yaml")
+    names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
+    if shipped in names:
+        return folder / f"{shipped}.yaml"
+    if hint := did_you_mean(shipped, names):
+        raise ConfigError(f"{name}: no such study{hint}")
+    return path
+
+
 def refuse_other_verbs(name: str, *, stacks: bool) -> None:
     """Refuse what is written where a recipe's name should be, and a shipped recipe of the other system.
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from dudi.command import say, words_of
+from dudi.comparison.bootstrap import FEWEST_ITEMS
+from dudi.comparison.same import SEEDS
 from dudi.data.locate import note_of
 from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
@@ -63,9 +65,8 @@ def run(given: argparse.Namespace) -> int:
     say(table(whole, given.source_language))
     for line in [*asked.notes, *told_leads(whole)]:
         say(line)
-    places = " ".join(shlex.quote(f"{asked.output}:{one.evaluation.name}") for one in whole)
     say(f"scores   {asked.output}/evaluation.json\nanswers  {asked.output}/answers.jsonl")
-    say(f"next     dudi compare {places}")
+    say(f"next     {shlex.join(comparing(asked.output, [one.evaluation for one in whole]))}")
     return 0
 
 
@@ -319,12 +320,28 @@ def told_leads(measured: Sequence[Measured]) -> list[str]:
     for name, found in systems.leads(measured, best).items():
         seeds = f" and {' and '.join(map(str, found.runs))} seeds" if max(found.runs) > 1 else ", one seed a side"
         verdict = "" if found.carried else ": no lead"
+        verdict += f", since fewer than {FEWEST_ITEMS} items carry none" if found.few else ""
         low, high = 100 * found.low, 100 * found.high
         lines.append(
             f"{best} against {name}: {100 * found.difference:+.1f} [{low:+.1f}, {high:+.1f}]{verdict} "
             f"(95 % over {found.items:,} items{seeds})"
         )
     return lines
+
+
+def comparing(output: Path, evaluations: Sequence[Evaluation]) -> list[str]:
+    """The command that puts systems of a folder side by side, with the permissions that `dudi compare` asks for.
+
+    Args:
+        output: The folder.
+        evaluations: Those in it that were asked the same rows.
+    """
+    words = ["dudi", "compare", *(f"{output}:{one.name}" for one in evaluations)]
+    if len({str(one.benchmark["name"]) for one in read_evaluations(output / FILE)}) > 1:
+        words += ["--benchmark", str(evaluations[0].benchmark["name"])]
+    if any(one.seeds != evaluations[0].seeds for one in evaluations):
+        words += ["--allow-different", SEEDS]
+    return words
 
 
 def device_of(name: str) -> torch.device:

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dudi.evaluation.metrics import OVERALL, metric_of
 from dudi.files import write_text
 from dudi.study.grid import Study, read_studies, shipped_studies
 from dudi.study.stack_worker import StackVerbs
+from dudi.tables import terminal
 from dudi.training.lock import FolderLock
 
 RUNS, OUTPUT = Path("runs/study"), Path("docs/results")
@@ -65,7 +66,12 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
 def _read(given: argparse.Namespace) -> list[Study]:
     """The studies that are named, under the words that are given."""
     words = [word for word in given.studies if "=" in word and not Path(word).exists()]
-    return read_studies([Path(word) for word in given.studies if word not in words], words)
+    studies = read_studies([Path(word) for word in given.studies if word not in words], words)
+    if words:
+        from dudi.study.stacks import check_words
+
+        check_words(studies, words)
+    return studies
 
 
 def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb: StackVerbs) -> int:
@@ -92,8 +98,15 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
     left = missing(jobs, given.runs, known)
     if given.print:
         return say("\n".join(dict.fromkeys(line for job in left for line in job.commands(given.runs))))
+    unknown: dict[str, str] = {}
     for study in studies if left else ():
-        (check_teachers if study.asked is None else stacks.check_stages)(study)
+        if study.asked is None:
+            check_teachers(study)
+        else:
+            unknown |= stacks.check_stages(study)
+    for why in unknown.values():
+        say(f"note: {why}")
+    rows = _rows_by_job(studies)
     minutes = expected_seconds(left, collect(studies, given.runs, given.output / FILE)) / 60
     scores = sum(min(given.seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
     takes = f": about {minutes:.0f} minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"
@@ -106,7 +119,12 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
         trained = sum(stage.is_trained(given.runs) for stage in stages)
         say(f"stacks: {len(stages)} stages, each trained once; {trained} are done")
     if given.dry_run:
-        return 0
+        if stages:
+            from dudi.study.stack_costs import stages_grid
+
+            stacked = [job for job in left if isinstance(job, stacks.StackJob)]
+            say(f"\n{terminal(stages_grid(stacked, rows))}")
+        return say("dry run: nothing was run")
     failed = []
     with FolderLock(given.runs):  # two of them would write the same results over each other
         for study in studies:
@@ -120,7 +138,7 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
                 at_once=at_once,
                 threads=given.threads,
                 keep_models=given.keep_models,
-                told=_teller(len(own), study.shown[0]),
+                told=_teller(len(own), study.shown[0], rows),
                 verbs=stack_verb,
             )
             write_report(shown(studies), given.runs, given.output)
@@ -184,8 +202,27 @@ def write_report(studies: Sequence[Study], runs: Path, output: Path, *, keep_oth
     return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 
 
-def _teller(total: int, metric: str) -> Callable[[Any, Any], None]:
-    """Says a line for each job that ends, and how long the rest will take at this pace."""
+def _rows_by_job(studies: Sequence[Study]) -> dict[str, list[str]]:
+    """What the tables call each job: the rows that it gives a score, or whose FLOPs it counts."""
+    from dudi.study.jobs import cost_job, job_of
+
+    found: dict[str, dict[str, None]] = {}
+    for study in studies:
+        for row in study.rows:
+            jobs = [job_of(study, row, seed) for seed in range(study.seeds)]
+            for job in [*jobs, *([cost_job(study, row)] if study.cost else [])]:
+                found.setdefault(job.id, {})[row.name] = None
+    return {name: list(rows) for name, rows in found.items()}
+
+
+def _teller(total: int, metric: str, rows: Mapping[str, Sequence[str]]) -> Callable[[Any, Any], None]:
+    """Says a line for each job that ends, and how long the rest will take at this pace.
+
+    Args:
+        total: How many there are.
+        metric: What is told of a score.
+        rows: By a job's id what tables call it.
+    """
     started, done = time.perf_counter(), itertools.count(1)
 
     def told(job: Any, found: Any) -> None:
@@ -193,7 +230,7 @@ def _teller(total: int, metric: str) -> Callable[[Any, Any], None]:
         left = (time.perf_counter() - started) / count * (total - count) / 60
         failed = isinstance(found, BaseException)
         what = f"failed: {found}" if failed else ", ".join(_scored(one, metric) for one in found)
-        say(f"[{count}/{total}] {job.kind} seed {job.seed}  {' '.join(job.words)}  {what}  ({left:.0f} min left)")
+        say(f"[{count}/{total}] {', '.join(rows[job.id])}, seed {job.seed}: {what}  ({left:.0f} min left)")
 
     return told
 
@@ -205,4 +242,4 @@ def _scored(one: Any, metric: str) -> str:
         return f"{one.values('per_step', 'student')[0] / 1e9:.1f} GFLOP a step"
     shown = metric_of(metric)
     mean, _ = shown.shown(one.values(metric, OVERALL))
-    return f"{one.name} {mean} {shown.unit or shown.title}"
+    return f"{one.subject} {mean} {shown.unit or shown.title}"

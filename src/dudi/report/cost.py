@@ -11,6 +11,7 @@ from dudi.report.bars import Bar
 from dudi.report.groups import Group
 from dudi.report.run_folder import RunFolder, number, numbers
 from dudi.report.scales import short
+from dudi.report.stack_figures import is_stack
 from dudi.report.wording import gibibytes, lasted
 from dudi.tables import DASH, Grid, grid_of
 
@@ -36,15 +37,20 @@ def cost_table(groups: Sequence[Group]) -> Grid | None:
 
     Several runs of a group are shown as mean +- standard deviation (n - 1). The rest is what a step took beside its
     phases: data, the optimizer, logging. Time between steps (loading, checkpoints, the benchmark) is in none of them.
+    A stage of a stack has neither a cold start nor phases: where there is nothing else, their columns are left out.
     """
     rows = [(group.described, _cells(group)) for group in groups]
     if all(cell == DASH for _, cells in rows for cell in cells):
         return None
-    return grid_of(("cold start", *PHASES, "total", "tokens / s", "peak memory"), rows)
+    columns = ("cold start", *PHASES, "total", "tokens / s", "peak memory")
+    if not _stacks(groups):
+        return grid_of(columns, rows)
+    first = columns.index("total")
+    return grid_of(columns[first:], [(name, cells[first:]) for name, cells in rows])
 
 
 def phase_table(groups: Sequence[Group]) -> Grid | None:
-    """Where a step goes: a row for each group and phase; None when nobody measured it.
+    """Where a step goes: a row for each group and phase; None when nobody measured it, and of stacks, which have none.
 
     Seconds and GFLOP are means over the steps, and over the runs of a group. GFLOP are counted from the sequences,
     without padding; the last column is their rate over what a matrix product reached on this machine before the run.
@@ -56,7 +62,11 @@ def phase_table(groups: Sequence[Group]) -> Grid | None:
         if (cells := _phase_cells(group, phase)) is not None
     ]
     columns = ("seconds a step", "share", "GFLOP a step", "GFLOP / s", "of the machine's products")
-    return grid_of(columns, rows) if rows else None
+    return grid_of(columns, rows) if rows and not _stacks(groups) else None
+
+
+def _stacks(groups: Sequence[Group]) -> bool:
+    return all(is_stack(run) for group in groups for run in group.runs)
 
 
 def phase_lines(run: RunFolder) -> list[str]:

@@ -17,7 +17,7 @@ from dudi.report.benchmark import QuestionsSection
 from dudi.report.compared import side_by_side
 from dudi.report.dots import DotRow, Dots, method_mark
 from dudi.report.html import render_html
-from dudi.report.run_folder import FILES, number
+from dudi.report.run_folder import FILES, number, text_of
 from dudi.report.wording import in_order, lasted, said
 from dudi.tables import Entry, Grid, Line
 
@@ -32,7 +32,7 @@ class Shown:
     Attributes:
         language: Its code.
         task: What it belongs to.
-        question: Its words.
+        question: Its words, or its name where these were not kept.
         reference: What is right.
         answers: (name, answer, whether it is right or None where nobody knows, colour).
     """
@@ -244,10 +244,11 @@ def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> l
             answers = []
             for one, table in zip(evaluations, tables, strict=True):
                 own = table[name]
-                answers.append((one.name, str(own.get("answer")), own.get("exact"), colours[one.name]))
-            found.append(
-                Shown(code, task, str(line.get("question", "")), str(line.get("reference", "")), tuple(answers))
-            )
+                right = own.get("exact", own.get("right"))  # a stack's answer is a class
+                answers.append((one.name, str(own.get("answer")), right, colours[one.name]))
+            question = text_of(line, "question") or name  # stacks of earlier versions kept the row's name alone
+            reference = text_of(line, "reference") or text_of(line, "label")
+            found.append(Shown(code, task, question, reference, tuple(answers)))
     return found
 
 

@@ -21,7 +21,7 @@ from dudi.report.language_figures import teacher_charts
 from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, overlap_key, points
 from dudi.report.scales import MOST_POINTS
-from dudi.report.stack_figures import LEARNING, is_stack, language_charts
+from dudi.report.stack_figures import is_stack, language_charts, learning
 from dudi.report.wording import GIB
 
 Records = Sequence[Mapping[str, Any]]
@@ -244,28 +244,29 @@ def _languages(groups: Sequence[Group]) -> list[FigureSection]:
 
 
 def _stack(groups: Sequence[Group]) -> list[FigureSection]:
-    learning = _section(
+    learned = _section(
         groups,
         "Learning",
         "The loss of this stage, and how near its vectors come to the teacher's within a batch: a fraction of variance "
         "unexplained of 0 is perfect, of 1 no better than the mean.",
-        [(*metric, 1.0) for metric in LEARNING],
+        [(*metric, 1.0) for metric in learning([run for group in groups for run in group.runs])],
     )
     languages = FigureSection(
         "Languages",
         "On parallel text: the stack's vector of a text against the LLM's vector of its English. No label is used.",
         tuple(Figure(chart, own_legend=True) for chart in language_charts(groups)),
     )
-    return [learning, languages]
+    return [learned, *([languages] if languages.drawn else [])]
 
 
 def _cost(groups: Sequence[Group]) -> FigureSection:
-    bars = Bars("Time by phase", phase_bars(groups), "seconds a step", PHASES)
+    bars = Figure(Bars("Time by phase", phase_bars(groups), "seconds a step", PHASES), own_legend=True)
+    phases = () if is_stack(groups[0].runs[0]) else (bars,)  # a step of a stack has none
     return FigureSection(
         "Cost",
         "What the runs took. Seconds a step are means over a run's steps, and over the runs of a method.",
         (
-            Figure(bars, own_legend=True),
+            *phases,
             _lines(groups, "Time of a step", "time/step", "seconds"),
             _lines(groups, "Throughput", "tokens_per_second", "tokens / s"),
             _lines(groups, "Peak memory", "memory/peak", "GiB", scale=1 / GIB),

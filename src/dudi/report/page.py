@@ -22,9 +22,9 @@ from dudi.report.groups import Group, differing, grouped
 from dudi.report.html import render_html
 from dudi.report.language_figures import probe_grid
 from dudi.report.run_folder import RunFolder, last, overlap_key, read_runs
-from dudi.report.stack_figures import is_stack, stacked
+from dudi.report.stack_figures import is_stack, learning, stacked
 from dudi.report.wording import gibibytes, in_order, lasted, said, shown
-from dudi.tables import Entry, Grid, Line
+from dudi.tables import DASH, Entry, Grid, Line
 
 FIGURES = "figures"
 
@@ -133,6 +133,7 @@ def render_page(
         "report.html.jinja",
         title=title(groups),
         figures=figures,
+        stacks=all(map(is_stack, runs)),
         groups=groups,
         runs=runs,
         single=len(runs) == 1,
@@ -166,30 +167,42 @@ def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Grid]:
     rows = [(group, run, summary(run)) for group in groups for run in group.runs]
     common: list[tuple[str, str]] = []
     telling: list[str] = []
-    for name, value in rows[0][2].items():
-        if all(cells[name] == value for _, _, cells in rows):
-            common.append((name, value))
+    for name in dict.fromkeys(name for _, _, cells in rows for name in cells):
+        values = {cells.get(name, DASH) for _, _, cells in rows}
+        if len(values) == 1:
+            common.append((name, *values))
         else:
             telling.append(name)
     lines = []
     for group, run, cells in rows:
-        lines.append(Line(run.name, tuple(Entry(cells[name]) for name in telling), colour=group.colour))
+        lines.append(Line(run.name, tuple(Entry(cells.get(name, DASH)) for name in telling), colour=group.colour))
     return common, Grid(tuple(telling), tuple(lines), "Run", texts=True)
 
 
 def summary(run: RunFolder) -> dict[str, str]:
-    """The run in its last values, by what they are called; a dash for what was not measured."""
+    """The run in its last values, by what they are called; a dash for what was not measured.
+
+    Of a stage of a stack what its kind of stage measures: it has no rollouts, and most have no teacher.
+    """
     records = run.stage(cold=False)
-    overlap = overlap_key(records)
-    return {
-        "Method": said(run.value("stage") if is_stack(run) else run.value("method")),
-        "Student": stacked(run) if is_stack(run) else facts.model_name(run.value("student")),
-        "Teacher": facts.teacher_names(run),
-        "Steps": shown(last(records, "step")),
-        "Loss": shown(last(records, "loss")),
-        "Overlap": shown(None if overlap is None else last(records, overlap)),
-        "Ended": shown(last(records, "rollout/eos_rate"), ".1%"),
-        "Wrong language": shown(last(records, "rollout/wrong_language_rate"), ".1%"),
+    steps = {"Steps": shown(last(records, "step"))}
+    if is_stack(run):
+        teacher = {"Teacher": facts.teacher_names(run)} if run.value("stage") == "distill" else {}
+        learned = {title: shown(last(records, key)) for title, key, _ in learning([run])}
+        about = {"Stage": said(run.value("stage")), "Models": stacked(run), **teacher, **steps, **learned}
+    else:
+        overlap = overlap_key(records)
+        about = {
+            "Method": said(run.value("method")),
+            "Student": facts.model_name(run.value("student")),
+            "Teacher": facts.teacher_names(run),
+            **steps,
+            "Loss": shown(last(records, "loss")),
+            "Overlap": shown(None if overlap is None else last(records, overlap)),
+            "Ended": shown(last(records, "rollout/eos_rate"), ".1%"),
+            "Wrong language": shown(last(records, "rollout/wrong_language_rate"), ".1%"),
+        }
+    return about | {
         "Tokens / s": shown(last(records, "tokens_per_second")),
         "Time": lasted(total_seconds(run)),
         "Peak memory": gibibytes(last(records, "memory/peak")),

@@ -19,7 +19,7 @@ LEARNING: tuple[Metric, ...] = (
     ("Cosine to the teacher", "cosine", ""),
     ("Accuracy in training", "accuracy", "share"),
 )
-"""(title, key, unit) of what every stage measures, as far as it has it."""
+"""(title, key, unit) of what stages measure, each as far as it has it."""
 
 
 def is_stack(run: RunFolder) -> bool:
@@ -32,6 +32,11 @@ def stacked(run: RunFolder) -> str:
     start = model_name(run.value("start"))
     names = [model_name(run.value(key)) for key in KEYS if run.value(f"{key}.model")]
     return start if run.value("start.model") else " + ".join(names)
+
+
+def learning(runs: Sequence[RunFolder]) -> list[Metric]:
+    """Of `LEARNING` the loss, and what any of some runs has measured: a stage without labels has no accuracy."""
+    return [one for one in LEARNING if one[1] == "loss" or any(points(run.metrics, one[1]) for run in runs)]
 
 
 def languages_measured(run: RunFolder) -> list[str]:

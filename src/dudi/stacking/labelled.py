@@ -100,7 +100,7 @@ class LabelledRows:
         return Outcome((SeedScores(seed, scores),), self.lines(seed, found.predictions), about)
 
     def lines(self, seed: int, predictions: Sequence[int]) -> list[dict[str, Any]]:
-        """A line of `answers.jsonl` for each row: what was right, what was answered, and what was read instead.
+        """A line of `answers.jsonl` for each row: what was asked, right and answered, and what was read instead.
 
         Args:
             seed: Of the model's training.
@@ -117,6 +117,7 @@ class LabelledRows:
                 "item": row.id if row.item is None else row.item,
                 "language": row.language,
                 "task": self.task.kind,
+                "question": "\n".join(_texts(row)),
                 "label": None if row.label is None else names[row.label],
                 "answer": names[answer],
                 "right": row.label == answer,
@@ -127,6 +128,11 @@ class LabelledRows:
             if row.language not in others:
                 line["overall"] = False
             if seen is not row:
-                line["read"] = [text for text in (seen.text, seen.pair, *seen.choices) if text is not None]
+                line["read"] = _texts(seen)
             lines.append(line)
         return lines
+
+
+def _texts(row: StackRow) -> list[str]:
+    """What a row asks: its text, the second of a pair, its choices."""
+    return [text for text in (row.text, row.pair, *row.choices) if text is not None]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from dudi.config.layers import COMMAND_LINE, PlacedWord
-from dudi.config.recipe_files import STUDIES, recipes_folder
+from dudi.config.recipe_files import STUDIES, find_study, recipes_folder
 from dudi.config.yaml_tree import Node, read_yaml
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.metrics import METRICS
@@ -64,10 +64,17 @@ class StudyStage(_Keyed):
         description="Keys that are an earlier stage of the row, by its name: {start: align, teacher: teach}.",
     )
 
+    _told_alone: tuple[str, ...] = PrivateAttr(default=())
+
     @property
     def called(self) -> str:
         """Its name in the row."""
         return self.name or self.verb
+
+    @property
+    def told_alone(self) -> tuple[str, ...]:
+        """`key=value` words of the command line for the stages of its verb alone; they stand above those for all."""
+        return self._told_alone
 
 
 class AskedRows(_Strict):
@@ -321,31 +328,29 @@ def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study
     """Read study files; the shipped ones, in their order, when none is named.
 
     Args:
-        files: The files.
+        files: The files, or names of shipped ones (`study/1-methods`).
         words: `key=value` for every row, or every stage of stacks that reads the key; `align.key=value` for the
-            stages of one verb alone.
+            stages of one verb alone, which stands above the other wherever it is written.
 
     Raises:
         ConfigError: as `read_study`.
     """
-    studies = [read_study(file) for file in files or shipped_studies()]
+    studies = [read_study(find_study(file)) for file in files or shipped_studies()]
     for study in studies if words else ():
         study._told = tuple(words)
         for row in study.rows:
             row._told = () if row.stages else tuple(words)
             for stage in row.stages:
-                stage._told = tuple(_for_stage(words, stage.verb))
+                stage._told = tuple(word for word in words if verb_of(word) is None)
+                alone = [word for word in words if verb_of(word) == stage.verb]
+                stage._told_alone = tuple(word.partition(".")[2] for word in alone)
     return studies
 
 
-def _for_stage(words: Sequence[str], verb: str) -> Iterator[str]:
-    """What words say to a stage: nothing where they name the stages of another verb."""
-    for word in words:
-        first, _, rest = word.partition(".")
-        if first not in get_args(StackVerb):
-            yield word
-        elif first == verb:
-            yield rest
+def verb_of(word: str) -> str | None:
+    """The verb whose stages alone a `key=value` word is for; None: it is for all."""
+    first, dot, _ = word.partition("=")[0].partition(".")
+    return first if dot and first in get_args(StackVerb) else None
 
 
 def shipped_studies() -> list[Path]:

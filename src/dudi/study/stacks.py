@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from dudi.config.layers import PlacedWord
+from dudi.config.layers import COMMAND_LINE, PlacedWord
 from dudi.data.locate import records_of
-from dudi.errors import ConfigError
+from dudi.errors import ConfigError, DudiError, EnvironmentFault
 from dudi.evaluation.records import STUDENT
-from dudi.stacking.recipe import load_stack_config, read_words
+from dudi.models.load import find_model, locate
+from dudi.stacking.recipe import StackConfig, load_stack_config, read_words, readers_of
 from dudi.stacking.set_card import task_words
 from dudi.stacking.stages import task_of
-from dudi.stacking.stored import MODEL
-from dudi.study.grid import WITH_HEAD, Study, StudyRow
+from dudi.stacking.stored import MODEL, model_folder
+from dudi.study.grid import WITH_HEAD, Study, StudyRow, verb_of
 from dudi.study.identity import files_of, key_from, own_settings, weights
 from dudi.training import checkpoints
 
@@ -56,6 +58,10 @@ class Stage:
     def id(self) -> str:
         """Its name, and that of its folder, which is a run's folder."""
         return f"{self.verb}-{self.key}/seed-{self.seed}"
+
+    def config(self) -> StackConfig:
+        """Its recipe; an earlier stage is named by its `id`, which is no folder yet."""
+        return _config(self.recipe, self.verb, (*self.words, *(f"{key}={stage}" for key, stage in self.after)))
 
     def command(self, runs: Path) -> list[str]:
         """What follows `dudi stack`."""
@@ -150,7 +156,7 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
         beside = study.file.parent / one.recipe
         recipe = str(beside.resolve()) if beside.is_file() else one.recipe
         try:
-            said = read_words(one.verb, one.told)
+            said = (*read_words(one.verb, one.told), *one.told_alone)
             task = () if one.task is None else read_words(one.verb, task_words(Path(one.task), (*said, *one.words)))
             words = (*said, *(PlacedWord(word, one.place("task")) for word in task), *one.words)
             # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
@@ -190,18 +196,47 @@ def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
     return key_from([tree, own_settings(config, config.settings), config.dtype])
 
 
-def check_stages(study: Study) -> None:
+def check_words(studies: Sequence[Study], words: Sequence[str]) -> None:
+    """Refuse words of the command line that no row of some studies reads: the page would name them all the same.
+
+    Args:
+        studies: The tables that the words are for.
+        words: `key=value`, or `align.key=value`.
+
+    Raises:
+        ConfigError: naming the word, and who would read it. A key that there is not is the recipe's to refuse.
+    """
+    if any(study.asked is None for study in studies):
+        return  # rows of students read every word, and refuse what they do not know
+    verbs = dict.fromkeys(stage.verb for study in studies for row in study.rows for stage in row.stages)
+    for word in words:
+        verb, key = verb_of(word), word.partition("=")[0]
+        readers = readers_of(key) if verb is None else (verb,)
+        if readers and not set(readers) & set(verbs):
+            raise ConfigError(
+                f"{COMMAND_LINE}: {key}: no row of these studies reads it: it belongs to {' or '.join(readers)}; take "
+                "it out"
+            )
+
+
+def check_stages(study: Study) -> dict[str, str]:
     """Look for what a study of stacks needs before its first stage, not after its last: models, labels and rows.
+
+    Returns:
+        Models on the hub that cannot be looked for from here, each with why.
 
     Raises:
         ConfigError: a stage names no model or no labels, or there is no such file or folder; with the study's file.
+        DataError: a file of a model is damaged or hostile.
     """
     assert study.asked is not None
+    unknown: dict[str, str] = {}
     for row in study.rows:
+        where = f"{row.place()}: row '{row.name}'"
+        if row.translate is not None:
+            unknown |= _look_for_translator(f"{row.place('translate')}: row '{row.name}'", row.translate)
         for stage, own in zip(_stages(study, row, 0), row.stages, strict=True):
-            told = tuple(f"{key}={earlier}" for key, earlier in stage.after)
-            config = _config(stage.recipe, stage.verb, (*stage.words, *told))
-            where = f"{row.place()}: row '{row.name}'"
+            config = stage.config()
             try:
                 config.check_models()
                 if stage.verb in WITH_HEAD:
@@ -212,8 +247,69 @@ def check_stages(study: Study) -> None:
                     f"{where}: stage '{own.called}': {error}. Set it in the stage's `keys`, or for every row on the "
                     f"command line: {key}=..."
                 ) from error
+            try:
+                unknown |= _look_for_models(stage, config)
+            except DudiError as error:
+                raise type(error)(f"{where}: stage '{own.called}': {error}") from error
             _look_for(f"{where}: data.train", str(config.data.train), config.data.split)
     _look_for(f"{study.place('asked', 'rows')}: asked", study.asked.rows, study.asked.split or "test")
+    return unknown
+
+
+def _look_for_models(stage: Stage, config: StackConfig) -> dict[str, str]:
+    """Look for the models that a stage reads and no stage before it makes; what cannot be looked for, and why.
+
+    Raises:
+        ConfigError, DataError: as in `check_stages`; with the key.
+    """
+    read, unknown = set(_READS[stage.verb]), {}
+    if "start" in read and config.start.model is not None:  # in the place of the two
+        read -= {"encoder", "llm"}
+    read -= {key.partition(".")[0] for key, _ in stage.after}
+    for name in sorted(read):
+        section = getattr(config, name)
+        if section.model is not None:
+            gguf_file = section.gguf_file if name == "llm" else None
+            revision = None if name in _RUNS else section.revision
+            if why := _why_unknown(section.model, revision, gguf_file, f"{name}.model", name in _RUNS):
+                unknown[section.model] = why
+    return unknown
+
+
+@functools.cache
+def _why_unknown(name: str, revision: str | None, gguf_file: str | None, key: str, run: bool) -> str:
+    """Why a model cannot be looked for from here; empty where it is there.
+
+    Raises:
+        ConfigError: there is none; with the key.
+        DataError: a file of it is damaged or hostile.
+    """
+    try:
+        if run:
+            model_folder(name)
+        else:
+            find_model(name, revision=revision, gguf_file=gguf_file)
+    except EnvironmentFault as error:
+        return str(error)
+    except DudiError as error:
+        raise type(error)(f"{key}: {error}") from error
+    return ""
+
+
+def _look_for_translator(where: str, name: str) -> dict[str, str]:
+    """The same for the MT model of translate-test, whose weights may be of any kind that `transformers` reads.
+
+    Raises:
+        ConfigError: there is none; with `where`.
+    """
+    try:
+        if not (Path(locate(name)) / "config.json").is_file():
+            find_model(name)
+    except EnvironmentFault as error:
+        return {name: str(error)}
+    except DudiError as error:
+        raise type(error)(f"{where}: translate: {error}") from error
+    return {}
 
 
 def _look_for(where: str, source: str, split: str) -> None:
