@@ -83,8 +83,9 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
     from dudi.stacking.reading import parallel_rows
     from dudi.stacking.stages import STAGES, WITH_TASK, StageJob, task_of
 
+    task = task_of(config) if config.stage in WITH_TASK else None
     config.check_models()
-    check_earlier(config, task_of(config) if config.stage in WITH_TASK else None)
+    check_earlier(config, task)
     seen = times_of(_places(config), folder) if first else {}  # before any of it is read
     rows, eval_rows, bitext, data = _read(config, folder)
     parallel = parallel_rows(config) if config.stage == "align" else []
@@ -275,8 +276,9 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     from dudi.stacking.stages import WITH_TASK, task_of
     from dudi.stacking.unloaded import check_unloaded
 
+    task = task_of(config) if config.stage in WITH_TASK else None
     config.check_models()
-    check_earlier(config, task_of(config) if config.stage in WITH_TASK else None)
+    check_earlier(config, task)
     earlier = config.earlier
     parts = {"encoder": None if config.stage in ALONE else config.encoder, "llm": config.llm}
     lines = [f"{role:<9}{stored.model_folder(name)}" for role, name in earlier.items()]
