@@ -38,6 +38,7 @@ from dudi.stacking import (
     with_head,
 )
 from dudi.stacking import lora as adapters
+from dudi.stacking.assembly import save_trained
 from dudi.stacking.parts import load_encoder
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gpt2")
@@ -342,6 +343,12 @@ def test_llm2vec_checkpoints_load_as_base_and_adapters(headless, more, batch, tm
     for found in (chained, short):
         torch.testing.assert_close(found(ids).pooled, expected(ids).pooled)
     assert float((build_stack(None, base)(ids).pooled - expected(ids).pooled).abs().max()) > 1e-3
+    (tmp_path / "saved").mkdir()
+    save_trained(with_head(chained, TASK), tmp_path / "saved")
+    assert torch.equal(load_stack(tmp_path / "saved")(ids).pooled, chained(ids).pooled)
+    shutil.copy(tmp_path / "mntp" / "adapter_model.safetensors", tmp_path / "simcse")
+    with pytest.raises(DataError, match="base is another llm than the one that this was trained on"):
+        load_stack(tmp_path / "saved")
 
 
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Which parents load: every encoder that `get_encoder()` gives or that stands alone; every decoder that reads text."""
 
+import contextlib
 import importlib.util
 
 import pytest
@@ -15,10 +16,18 @@ from stack_helpers import (
     make_stack_args,
     make_xlmr,
 )
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMaskedLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+)
+from transformers.utils import logging
 
 from dudi.errors import ConfigError, DataError
 from dudi.stacking import Source, align, build_stack, load_stack
+from dudi.stacking.generating import check_writes
 from dudi.stacking.parts import bare_encoder, bare_llm, digest_of, load_encoder, load_llm
 
 SEQ2SEQ = {
@@ -134,6 +143,29 @@ def test_the_encoder_of_a_model_with_a_decoder(kind, tmp_path):
         assert torch.equal(again(**ids()).pooled, stack(**ids()).pooled)
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "saved"),
+    [
+        ("marian", config_of(WITH_DECODER, "marian"), AutoModelForSeq2SeqLM),
+        ("pegasus", config_of(WITH_DECODER, "pegasus"), AutoModelForSeq2SeqLM),
+        ("m2m_100", config_of(WITH_DECODER, "m2m_100"), AutoModelForSeq2SeqLM),
+        ("nllb-moe", config_of(WITH_DECODER, "nllb-moe"), AutoModelForSeq2SeqLM),
+        ("roformer", transformers.RoFormerConfig(**BERT), AutoModelForMaskedLM),
+    ],
+)
+def test_positions_that_are_computed_are_not_missing(kind, config, saved, tmp_path):
+    """`save_pretrained` leaves them out of the whole model, which is what people have of Marian."""
+    whole = saved.from_config(config).eval()
+    whole.save_pretrained(tmp_path / "whole")
+    inner = whole.base_model if kind == "roformer" else whole.get_encoder()
+    expected = read(inner)
+    assert torch.equal(read(load_encoder(str(tmp_path / "whole"), dtype=torch.float32).model), expected)
+    stack = build_stack(str(tmp_path / "whole"), make_llm())
+    stack.save_pretrained(tmp_path / "stack")
+    with torch.no_grad():
+        assert torch.equal(load_stack(tmp_path / "stack")(**ids()).pooled, stack(**ids()).pooled)
+
+
 @pytest.mark.parametrize("kind", ALONE)
 def test_an_encoder_that_stands_alone_needs_no_pooler(kind, tmp_path):
     """A masked language model is saved without one; the layer is never read."""
@@ -147,6 +179,21 @@ def test_an_encoder_that_stands_alone_needs_no_pooler(kind, tmp_path):
     stack.save_pretrained(tmp_path / "stack")
     with torch.no_grad():
         assert torch.equal(load_stack(tmp_path / "stack")(**ids()).pooled, stack(**ids()).pooled)
+
+
+def test_what_is_left_out_of_a_model_is_not_reported(tmp_path, caplog):
+    """`transformers` said of each weight of a decoder that it was UNEXPECTED, at every load of a stack."""
+    make_mt().save_pretrained(tmp_path)
+    before = logging.get_verbosity()
+    logging.set_verbosity_warning()
+    logging.enable_propagation()
+    try:
+        load_encoder(str(tmp_path), dtype=torch.float32)
+        assert logging.get_verbosity() == logging.WARNING
+    finally:
+        logging.disable_propagation()
+        logging.set_verbosity(before)
+    assert "UNEXPECTED" not in caplog.text
 
 
 def test_an_encoder_with_a_hole_is_refused_and_one_with_a_hole_in_its_decoder_is_not(tmp_path):
@@ -232,6 +279,10 @@ def test_of_an_llm_that_reads_images_the_part_that_reads_text_is_taken(kind, att
     assert stack.llm.config.model_type != whole.config.model_type
     inner = whole.model.get_decoder().state_dict()
     assert all(torch.equal(value, inner[name]) for name, value in stack.llm.state_dict().items())
+    if attention == "causal":  # said before anything is trained: of Qwen2.5-VL's part alone nothing can be generated
+        told = pytest.raises(ConfigError, match="no model of the kind 'qwen2_5_vl_text' that writes")
+        with told if kind == "qwen2_5_vl" else contextlib.nullcontext():
+            check_writes(stack.config)
     stack.save_pretrained(tmp_path / "stack")
     with torch.no_grad():
         assert torch.equal(load_stack(tmp_path / "stack")(**ids()).pooled, stack(**ids()).pooled)

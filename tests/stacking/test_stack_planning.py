@@ -120,6 +120,8 @@ def test_the_words(place, capsys):
     for text in ("align on 1 x H100", "encoder", "teacher: the LLM on its own tokens", "100 steps"):
         assert text in shown
     assert max(map(len, shown.splitlines())) <= 80
+    long = dataclasses.replace(plan_stage(load_stack_config(recipe, "align")), parts=(("LLM", "a/folder/" * 9, 7),))
+    assert "...der/a/folder/" in long.text()  # a name that is cut says so
     assert main(["plan", "stack/mini/align"]) == 2
     assert "dudi plan --stage" in capsys.readouterr().err
     (place / "rows.jsonl").write_text('{"text": "a", "language": "eng_Latn"}\n' * 3, encoding="utf-8")

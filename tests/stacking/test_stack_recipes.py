@@ -16,12 +16,13 @@ from stack_helpers import (
 )
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
-from dudi.config.recipe_files import list_recipes
+from dudi.config.recipe_files import STACK_SECTIONS, STUDENT_SECTIONS, list_recipes
+from dudi.distill.recipe import SECTIONS
 from dudi.errors import ConfigError
 from dudi.program.cli import main
 from dudi.program.stack_train import default_output
 from dudi.stacking import StackArguments
-from dudi.stacking.recipe import load_stack_config, read_words
+from dudi.stacking.recipe import STACK, load_stack_config, read_words
 
 RECIPES = [name for name in list_recipes(stacks=True) if not name.startswith("stack/mini")]
 # A word of the LLM's name, and the architecture that stands for it; Gemma's own is in test_stack_parts.py.
@@ -115,6 +116,9 @@ def test_the_run_that_a_recipe_names_as_its_teacher_can_be_made_again(place, tmp
     """The recipe is for several stages: to `teach` it names its own folder."""
     command = words("teach", "stack/nllb-llm2vec/nusax", place, tmp_path / "run", f"teacher={tmp_path}/run")
     assert main(command) == 0
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert f"| LLM | {place}/llama |" in card
+    assert not any(f"| {role} |" in card for role in ("encoder", "earlier stage", "tuned teacher"))  # which it read not
     capsys.readouterr()
     assert main(command) == 0
     assert "holds this run, finished" in capsys.readouterr().out
@@ -192,7 +196,9 @@ def test_a_stopped_stage_goes_on_and_a_finished_one_is_left_alone(runs, place, c
     again = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["loss"] for line in again] == [json.loads(line)["loss"] for line in lines]
     assert main([*command, "learning_rate=1e-3"]) == 2
-    assert "learning_rate" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "learning_rate" in error
+    assert "use another --output, or --resume never (in Python another output_dir)" in error  # there is no other way
 
 
 def test_a_finished_stage_whose_rows_or_earlier_stage_are_others_is_refused(place, tmp_path, capsys):
@@ -215,6 +221,41 @@ def test_a_finished_stage_whose_rows_or_earlier_stage_are_others_is_refused(plac
     rows.write_text("".join(rows.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
     assert main(command) == 2
     assert "is another now: start.model, data.train." in capsys.readouterr().err
+
+
+def test_a_parent_that_changed_under_its_name_makes_another_run(place, tmp_path, capsys):
+    """The finished run was shown as this one's, and a stopped one went on with another LLM."""
+    for name in ("encoder", "qwen3"):
+        shutil.copytree(place / name, tmp_path / name)
+    own = [f"encoder={tmp_path}/encoder", f"llm.model={tmp_path}/qwen3"]
+    align = [*words("align", "stack/nllb-qwen3-0.6b/align", place, tmp_path / "align"), *own]
+    assert main(align) == 0
+    task = words("finetune", "stack/nllb-qwen3-0.6b/nusax", place, tmp_path / "task", f"start={tmp_path}/align")
+    task = [*task, "encoder.codes={id: ind_Latn}", "llm.attention=bidirectional", *own]
+    assert main([*task, "encoder=null"]) == 2
+    check_error(capsys, f"command line: encoder: null, and {tmp_path}/align has {tmp_path}/encoder, with which")
+    assert main(task) == 0
+    card = (tmp_path / "task" / "README.md").read_text(encoding="utf-8").replace("\\_", "_")
+    assert f"| encoder | {tmp_path}/encoder |" in card and f"| earlier stage | {tmp_path}/align |" in card
+    assert "tuned teacher" not in card
+    settings = tmp_path / "qwen3" / "config.json"
+    before = settings.read_bytes()
+    settings.write_bytes(before)  # touched, and the same
+    capsys.readouterr()
+    assert (main(align), main(task)) == (0, 0)
+    assert capsys.readouterr().out.count("holds this run, finished") == 2
+    settings.write_text(json.dumps(json.loads(before) | {"rms_norm_eps": 1e-3}), encoding="utf-8")
+    for command in (align, task):
+        assert main(command) == 2
+        check_error(capsys, "is another now: llm.model. --resume never")
+    settings.write_bytes(before)
+    make_mt(seed=5).save_pretrained(tmp_path / "encoder")
+    for command in (align, task):
+        assert main(command) == 2
+        check_error(capsys, "is another now: encoder.model. --resume never")
+    shutil.rmtree(tmp_path / "align" / "model")
+    assert main(align) == 2
+    check_error(capsys, "belongs to a run that began with other models under the same names: encoder.model")
 
 
 @pytest.mark.parametrize(
@@ -256,13 +297,28 @@ def test_a_wrong_task_is_one_line_and_an_exit_code(stage, extra, code, said, pla
     check_error(capsys, said)
 
 
-def test_a_stage_without_a_head_and_a_recipe_of_another_verb_are_refused(runs, place, capsys):
+def test_a_stage_without_a_head_and_a_recipe_of_another_verb_are_refused(runs, place, tmp_path, capsys):
     assert main(["stack", "eval", str(runs / "align"), f"{place}/labelled.jsonl"]) == 2
     check_error(capsys, "at the stage 'aligned' and has no head")
     assert main(["train", "stack/nllb-llm2vec/mnli"]) == 2
     check_error(capsys, "is a recipe of `dudi stack`")
     assert main(["stack", "align", "mini/dudi"]) == 2
     check_error(capsys, "mini/dudi: is a recipe of `dudi train`")
+    own = tmp_path / "own.yaml"
+    for text, command, theirs in (
+        (
+            "encoder: a\nllm: b\ndata: c\n",
+            ["plan", str(own)],
+            "`dudi stack` (adapt, align, teach, distill, finetune; dudi",
+        ),
+        ("llm.model: b\ndata: c\n", ["train", str(own)], "`dudi stack`"),
+        ("student: b\ndata: c\n", ["stack", "align", str(own)], "`dudi train`"),
+    ):
+        own.write_text(text, encoding="utf-8")
+        assert main(command) == 2
+        check_error(capsys, f"own.yaml: is a recipe of {theirs}")
+    assert set(STACK_SECTIONS) <= STACK.sections.keys() - SECTIONS.keys()
+    assert not {*STUDENT_SECTIONS} & STACK.sections.keys()
 
 
 def check_error(capsys, said):
@@ -305,6 +361,8 @@ def test_a_dry_run_looks_for_what_is_named(stage, name, wrong, said, place, tmp_
         ("finetune", ["data.language=xx_Xxxx"], 3, "'xx_Xxxx' is no source language of this encoder's tokenizer"),
         ("align", ["llm.adapters=[{}/qwen3]"], 2, "qwen3 has no adapter_config.json"),
         ("align", ["encoder={}/short", "max_length=30"], 0, ""),
+        ("finetune", ["task.kind=generation", "data.columns={answer: label}"], 2, "both directions (llm.attention:"),
+        ("finetune", ["task.kind=generation", "data.columns={answer: label}", "llm.attention=causal"], 0, ""),
     ],
 )
 def test_a_dry_run_holds_configs_against_keys_and_rows(stage, extra, code, said, place, tmp_path, capsys):
@@ -439,6 +497,8 @@ def test_dry_run_and_the_flavours_of_stage_1(place, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "connector_start: random" in shown
     assert "recipes/stack/base/stage1.yaml:" in shown
+    assert main(["stack", "distill", "stack/nllb-llm2vec/mnli", "--recipe", "improved"]) == 2
+    check_error(capsys, "--recipe: belongs to dudi stack align")
     assert main([*command, "--recipe", "improved"]) == 0
     shown = capsys.readouterr().out
     assert "connector_start: least_squares" in shown

@@ -339,6 +339,70 @@ def test_vectors_of_other_rows_or_another_head_are_refused(stack, taught, source
         )
 
 
+@pytest.mark.parametrize(
+    ("model", "task", "rows", "error", "said"),
+    [
+        ("headed", TASK, [], DataError, "finetune: there are no rows to train on"),
+        ("headed", TASK, TEXTS, ConfigError, "finetune: rows have to be StackRow, got str; see rows_from_records"),
+        ("headed", TASK, [StackRow("a cat", "eng_Latn")], DataError, 'the row "a cat": no label'),
+        (
+            "headed",
+            TASK,
+            [StackRow("a cat", "eng_Latn", 3)],
+            DataError,
+            'the row "a cat": label 3 is not a number from',
+        ),
+        (
+            "headed",
+            TASK,
+            [StackRow("a cat", "eng_Latn", -1, id="7")],
+            DataError,
+            "7: label -1 is not a number from 0 to 2",
+        ),
+        ("headed", CHOICE, choice_rows(), ConfigError, "choice needs a MTLLMForMultipleChoice, not a MTLLMForSeq"),
+        (
+            "headed",
+            Task("classification", ("a", "b")),
+            english_rows(),
+            ConfigError,
+            "the model's head has other classes",
+        ),
+        ("headed", Task("classification", TASK.labels[::-1]), english_rows(), ConfigError, "in another order"),
+        ("unnamed", TASK, english_rows(), ConfigError, "task.labels: 3 classes, and the model's head has 2"),
+        (
+            "bare",
+            TASK,
+            english_rows(),
+            ConfigError,
+            r"not a MTLLMModel: put the task's head on with dudi.stacking.with",
+        ),
+    ],
+)
+def test_a_task_that_is_not_the_model_s_is_refused_before_anything_is_trained(
+    model, task, rows, error, said, source, tmp_path
+):
+    """In Python these ended in an IndexError or an AttributeError, or trained another head than was meant."""
+    bare = build_stack(make_mt(), make_llm())
+    own = {"headed": TASK, "unnamed": Task("classification")}
+    with pytest.raises(error, match=said):
+        finetune(
+            bare if model == "bare" else with_head(bare, own[model]), source, rows, task, make_stack_args(tmp_path)
+        )
+
+
+def test_other_stages_do_not_train_on_nothing_either(stack, source, llm_source, tmp_path):
+    args = make_stack_args(tmp_path)
+    with pytest.raises(DataError, match="align: there are no rows"):
+        align(stack, source, llm_source, [], args)
+    with pytest.raises(DataError, match="adapt: there are no rows"):
+        adapt(make_llm(), llm_source, [], args)
+    with pytest.raises(DataError, match="distill: there are no rows"):
+        distill(stack, source, [], TASK, [], torch.zeros(3, 32), args)
+    wrong = [StackRow("a cat", "eng_Latn", 5)]
+    with pytest.raises(DataError, match="label 5 is not a number from 0 to 2"):
+        distill(stack, source, wrong, TASK, [torch.zeros(32)], torch.zeros(3, 32), args)
+
+
 def test_choices_are_read_over_their_own_tokens(source):
     rows = choice_rows()
     for row, ids in zip(rows, source.encode_rows(rows), strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args
@@ -141,10 +141,13 @@ class Recipe(BaseModel):
         values = [self.model_dump(mode="json", exclude={"training"}), self.settings]
         return sha256_of_json(values)
 
-    def resolved_yaml(self) -> str:
+    def resolved_yaml(self, leave_out: Collection[str] = ()) -> str:
         """Every value of the run, defaults included, each with a comment on where it came from.
 
         The text is a recipe: `load` reads an equal one from it.
+
+        Args:
+            leave_out: Keys that say nothing of the run where they have their default.
         """
         lines = [
             "# Every value of this run and where it came from. "
@@ -155,8 +158,9 @@ class Recipe(BaseModel):
             if given is None:
                 lines.append(self._line(name, None, name))
                 continue
-            lines.append(f"{name}:")
-            lines += ["  " + self._line(key, given[key], f"{name}.{key}") for key in section.model_fields]
+            keys = [key for key in section.model_fields if self._tells(f"{name}.{key}", leave_out)]
+            lines.append(f"{name}:" if keys else f"{name}: {{}}")
+            lines += ["  " + self._line(key, given[key], f"{name}.{key}") for key in keys]
         for family, sections in self.model_dump(include=set(self.schema_.families)).items():
             lines.append(f"{family}:" if sections else self._line(family, None, family))
             for name, given in sections.items():
@@ -164,10 +168,15 @@ class Recipe(BaseModel):
                 lines += [f"    {self._line(key, value, f'{family}.{name}.{key}')}" for key, value in given.items()]
         lines += ["", self._line("dtype", self.dtype, "dtype"), "", "# The method and its training"]
         for own in (True, False):
-            keys = [key for key in self.schema_.training().values() if key.own is own]
-            lines += [self._line(key.yaml_name, self.value(key), key.yaml_name) for key in keys]
+            own_keys = [key for key in self.schema_.training().values() if key.own is own]
+            own_keys = [key for key in own_keys if self._tells(key.yaml_name, leave_out)]
+            lines += [self._line(key.yaml_name, self.value(key), key.yaml_name) for key in own_keys]
             lines += ["", "# transformers.TrainingArguments"] if own else []
         return "\n".join(lines) + "\n"
+
+    def _tells(self, key: str, leave_out: Collection[str]) -> bool:
+        """Whether a key has a line in `resolved_yaml`."""
+        return key not in leave_out or self.origin(key) != "default"
 
     def _line(self, name: str, value: Any, key: str) -> str:
         origin = self.origin(key)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dudi.errors import ConfigError, did_you_mean
+from dudi.config.yaml_tree import read_yaml
+from dudi.errors import ConfigError, DudiError, did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 BASES = "base"
@@ -90,8 +91,13 @@ def find_study(name: str | Path) -> Path:
     return path
 
 
+STACK_SECTIONS = ("encoder", "llm", "start")
+STUDENT_SECTIONS = ("student", "teachers", "benchmark")
+"""Sections that recipes of the one system have, and those of the other have not."""
+
+
 def refuse_other_verbs(name: str, *, stacks: bool) -> None:
-    """Refuse what is written where a recipe's name should be, and a shipped recipe of the other system.
+    """Refuse what is written where a recipe's name should be, and a recipe of the other system.
 
     Args:
         name: What stands behind the verb.
@@ -103,8 +109,21 @@ def refuse_other_verbs(name: str, *, stacks: bool) -> None:
     if "=" in name and not Path(name).exists():
         raise ConfigError(f"'{name}' is a key, not a recipe; name the recipe before it")
     file, shipped = find_recipe(name).resolve(), recipes_folder().resolve()
-    if file.is_relative_to(shipped) and file.is_relative_to(shipped / STACKS) is not stacks:
+    if file.is_relative_to(shipped):
+        other = file.is_relative_to(shipped / STACKS) is not stacks
+    else:
+        other = _has_section(file, STUDENT_SECTIONS if stacks else STACK_SECTIONS)
+    if other:
         theirs = (
             "`dudi train`" if stacks else "`dudi stack` (adapt, align, teach, distill, finetune; dudi plan --stage)"
         )
         raise ConfigError(f"{name}: is a recipe of {theirs}")
+
+
+def _has_section(file: Path, sections: tuple[str, ...]) -> bool:
+    """Whether a file has one of these sections itself; what cannot be read is said by whoever reads it."""
+    try:
+        root = read_yaml(file).value
+    except DudiError:
+        return False
+    return isinstance(root, dict) and any(key.partition(".")[0] in sections for key in root)

@@ -38,13 +38,17 @@ def _models(plan: Plan) -> str:
     models = [("student", work.student), *(("teacher", shape) for shape in (*teachers, *work.other_teachers))]
     rows = []
     for role, shape in models:
-        name = shape.name if len(shape.name) < 44 else f"...{shape.name[-40:]}"
-        rows.append((f"  {role}  {name}", (f"{shape.parameters:,}",)))
+        rows.append((f"  {role}  {shortened(shape.name)}", (f"{shape.parameters:,}",)))
     rows += [("  adapters", (f"{work.trainable:,}",))] if work.adapter else []
     heading = f"{plan.method} on {work.processes} x {device}, {plan.dtype}"
     batch = work.rows * work.accumulation * work.processes
     step = f"  one step {batch} rows = {work.rows} x {work.accumulation} x {work.processes} devices"
     return f"{terminal(grid_of(('parameters',), rows, corner=heading))}\n{step}"
+
+
+def shortened(name: str) -> str:
+    """A model's name for a table of at most 80 columns: of a long one the end, which tells most, behind dots."""
+    return name if len(name) < 44 else f"...{name[-40:]}"
 
 
 def _memory_grid(plan: Plan) -> Grid:

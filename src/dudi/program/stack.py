@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from dudi.command import Kinds, Verb, dispatch, late, output_file, output_folder, whole_number
+from dudi.errors import ConfigError
 
 RECIPES = {
     "paper": ("connector_start=random", "merge_lora=false"),
@@ -33,6 +34,11 @@ def _align_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _later_arguments(parser: argparse.ArgumentParser) -> None:
+    _stage_arguments(parser)
+    parser.add_argument("--recipe", dest="flavour", help=argparse.SUPPRESS)  # to say whose it is
+
+
 def _stage(name: str, help: str) -> Verb:
     def run(given: argparse.Namespace) -> int:
         from dudi.config.recipe_files import refuse_other_verbs
@@ -40,14 +46,19 @@ def _stage(name: str, help: str) -> Verb:
         from dudi.stacking.set_card import task_words
 
         refuse_other_verbs(given.recipe, stacks=True)
-        flavour = RECIPES[given.flavour] if name == "align" and given.flavour else ()
+        if name != "align" and given.flavour is not None:
+            raise ConfigError(
+                "--recipe: belongs to dudi stack align, whose Stage 1 it makes; what goes on from there differs in "
+                "train_connector alone: true after 'improved', false after 'paper'"
+            )
+        flavour = RECIPES[given.flavour] if given.flavour else ()
         task = read_words(name, task_words(given.task, given.overrides)) if given.task is not None else ()
         config = load_stack_config(given.recipe, name, [*flavour, *task, *given.overrides])
         from dudi.program.stack_train import run_stage
 
         return run_stage(config, dry_run=given.dry_run, resume=given.resume, output=given.output)
 
-    return Verb(help, _align_arguments if name == "align" else _stage_arguments, run)
+    return Verb(help, _align_arguments if name == "align" else _later_arguments, run)
 
 
 def _eval_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,10 @@ LOOKED_AT = 1000
 """Texts that a dry run reads at most."""
 TEXTS = "texts"
 """The folder, inside a run's, of the texts that it is trained on; gone when the run is finished."""
-
+MODELS = "models"
+"""What `data.json` calls the digests of the models that a run is made of, by the keys that name them."""
 EARLIER = "earlier"
-"""What a model's manifest calls the digests of the models of earlier stages."""
+"""Where a version before `MODELS` had those of earlier stages: in the manifest of the model."""
 
 NEXT = {
     "adapt": "dudi stack align RECIPE llm={place}/model",
@@ -78,16 +79,24 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         return 0
     from dudi.data.locate import note_of
     from dudi.stacking import stored
+    from dudi.stacking.earlier import check_earlier, held_by_start
     from dudi.stacking.reading import parallel_rows
-    from dudi.stacking.stages import STAGES, StageJob
+    from dudi.stacking.stages import STAGES, WITH_TASK, StageJob, task_of
 
-    seen = times_of(config.named_places.values(), folder) if first else {}  # before any of it is read
+    task = task_of(config) if config.stage in WITH_TASK else None
+    config.check_models()
+    check_earlier(config, task)
+    seen = times_of(_places(config), folder) if first else {}  # before any of it is read
     rows, eval_rows, bitext, data = _read(config, folder)
     parallel = parallel_rows(config) if config.stage == "align" else []
     start = from_first(lambda: starting_point(folder, resume, {config.stage}))
+    models = from_first(lambda: models_of(config))
+    if start is not None:
+        from_first(lambda: _hold_models(folder, start, models))
     if first:
         say(f"{config.stage} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
-        write_records(folder, config.resolved_yaml(), data, dtype=config.dtype, use_cpu=args.use_cpu)
+        resolved = config.resolved_yaml(held_by_start(config))
+        write_records(folder, resolved, data | {MODELS: models}, dtype=config.dtype, use_cpu=args.use_cpu)
         write_json(folder / SOURCES, seen)
         for line in _said(data):
             say(line)
@@ -101,7 +110,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
             made.model,
             made.tokenizer,
             made.llm_tokenizer,
-            {"stage": config.stage, "config": config.digest(), EARLIER: _digests(config)},
+            {"stage": config.stage, "config": config.digest()},
             whole=args.save_parents,
         )
         shutil.rmtree(folder / TEXTS, ignore_errors=True)
@@ -112,7 +121,7 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
 
 
 def check_finished(config: StackConfig, folder: Path) -> None:
-    """Refuse a finished run whose rows or earlier stages are others now; what they stand on is held when it is loaded.
+    """Refuse a finished run whose rows or models, parents and earlier stages, are others now under the same names.
 
     Where no file was touched since it began, nothing is read; and a run of a version that did not write down its files
     is not looked at.
@@ -120,7 +129,9 @@ def check_finished(config: StackConfig, folder: Path) -> None:
     Raises:
         ConfigError: with each difference.
     """
-    now = from_first(lambda: touched(config.named_places.values(), folder))
+    if not from_first(lambda: (folder / SOURCES).is_file()):
+        return
+    now = from_first(lambda: touched(_places(config), folder))
     if now is None:
         return
     found = _read(config, folder)[-1]
@@ -131,10 +142,10 @@ def check_finished(config: StackConfig, folder: Path) -> None:
 
 
 def _hold_against(config: StackConfig, folder: Path, found: dict[str, Any]) -> None:
-    """Refuse a finished run that was made of other rows than those that were `found`, or of other earlier stages."""
-    told = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    before = read_manifest(folder / "model")[EARLIER]
-    changed = [f"{key}.model" for key, digest in _digests(config).items() if digest != before[key]]
+    """Refuse a finished run that was made of other rows than those that were `found`, or of other models."""
+    told, now = _told(folder), models_of(config)
+    earlier = {f"{key}.model": digest for key, digest in read_manifest(folder / "model").get(EARLIER, {}).items()}
+    changed = _changed(told.get(MODELS, earlier), now)
     if told["fingerprint"] != found["fingerprint"]:
         changed.append("data.train")
     if told.get("bitext", {}).get("fingerprint") != found.get("bitext", {}).get("fingerprint"):
@@ -146,10 +157,46 @@ def _hold_against(config: StackConfig, folder: Path, found: dict[str, Any]) -> N
         )
 
 
-def _digests(config: StackConfig) -> dict[str, str]:
-    from dudi.stacking import stored
+def _hold_models(folder: Path, start: Path, models: Mapping[str, str]) -> None:
+    """Refuse to go on with other models than those that a run began with; its rows stand in the checkpoint."""
+    if changed := _changed(_told(folder).get(MODELS, {}), models):
+        raise ConfigError(
+            f"{start} belongs to a run that began with other models under the same names: {', '.join(changed)}. "
+            "--resume never runs it again, --output makes another"
+        )
 
-    return {key: stored.digest_of(name) for key, name in config.earlier.items()}
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The keys whose model is another now; what a run did not write down is passed over."""
+    return [key for key, digest in now.items() if before.get(key, digest) != digest]
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """What a run wrote down of its data; nothing where it did not come so far."""
+    file = folder / "data.json"
+    told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return told
+
+
+def models_of(config: StackConfig) -> dict[str, str]:
+    """Digests of the models that a stage is made of, by the keys that name them; of those that lie on this disk.
+
+    Raises:
+        ConfigError: an earlier stage is not there.
+    """
+    from dudi.stacking import stored
+    from dudi.stacking.earlier import parents_of
+
+    found = {f"{key}.model": stored.digest_of(name) for key, name in config.earlier.items()}
+    parents = {key: stored.digest_of_parent(name) for key, name in parents_of(config).items()}
+    return found | {key: digest for key, digest in parents.items() if digest is not None}
+
+
+def _places(config: StackConfig) -> list[str | None]:
+    """The names of all that a stage reads, what its `start` stands on included."""
+    from dudi.stacking.earlier import parents_of
+
+    return [*config.named_places.values(), *parents_of(config).values()]
 
 
 def _read(
@@ -223,12 +270,15 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     """The models and rows that a stage would read, each looked for."""
     from dudi.models.load import find_model
     from dudi.stacking import stored
+    from dudi.stacking.earlier import check_earlier
     from dudi.stacking.planning import plan_stage
     from dudi.stacking.reading import bitext_rows, first_texts, parallel_rows, training_rows
     from dudi.stacking.stages import WITH_TASK, task_of
     from dudi.stacking.unloaded import check_unloaded
 
+    task = task_of(config) if config.stage in WITH_TASK else None
     config.check_models()
+    check_earlier(config, task)
     earlier = config.earlier
     parts = {"encoder": None if config.stage in ALONE else config.encoder, "llm": config.llm}
     lines = [f"{role:<9}{stored.model_folder(name)}" for role, name in earlier.items()]

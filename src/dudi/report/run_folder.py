@@ -98,7 +98,7 @@ def read_run(folder: Path) -> RunFolder:
     missing: list[str] = []
     text = _text(folder, "resolved.yaml", missing)
     values = _mapping(text, "resolved.yaml", lambda whole: parse_yaml(whole, "resolved.yaml").plain(), missing)
-    environment, data = _json(folder, "env.json", missing), _json(folder, "data.json", missing)
+    environment, data = read_object(folder, "env.json", missing), read_object(folder, "data.json", missing)
     logs = {name: _lines(folder, name, missing) for name in ("metrics.jsonl", "samples.jsonl")}
     if len(missing) == len(FILES):
         raise ConfigError(f"{folder}: holds none of {', '.join(FILES)}; is it a run directory?")
@@ -115,7 +115,7 @@ def read_run(folder: Path) -> RunFolder:
         scores=_scores(folder),
         answers=_lines(folder, ANSWERS, []),
         evaluations=_lines(folder, EVALUATIONS, []),
-        probe=_json(folder, PROBE, []),
+        probe=read_object(folder, PROBE, []),
     )
 
 
@@ -147,7 +147,8 @@ def _mapping(text: str, name: str, parse: Callable[[str], Any], missing: list[st
     return {}
 
 
-def _json(folder: Path, name: str, missing: list[str]) -> Mapping[str, Any]:
+def read_object(folder: Path, name: str, missing: list[str]) -> Mapping[str, Any]:
+    """The JSON object that a file of a run holds; empty, and its name among `missing`, where there is none."""
     return _mapping(_text(folder, name, missing), name, json.loads, missing)
 
 

@@ -7,17 +7,21 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from dudi.evaluation.records import FILE
+from dudi.evaluation.records import FILE, part_of
 from dudi.report.accuracy import eval_results
 from dudi.report.benchmark import benchmark_sections
 from dudi.report.groups import grouped
 from dudi.report.licences import is_hub
 from dudi.report.results import benchmarks_of, result_of
-from dudi.report.run_folder import RunFolder, last
+from dudi.report.run_folder import RunFolder, last, read_object
 from dudi.report.stack_figures import languages_measured
 from dudi.report.wording import plain_name, said, shown
 from dudi.tables import DASH, grid_of
 
+ALONE = ("adapt", "teach")
+"""Stages that have no encoder, and go on from no other one."""
+MODEL_TYPE = "mt_llm"
+"""Of a stack's config; what `adapt` leaves is another model."""
 STAGES = {
     "adapt": ("LLM that reads in both directions", "masked next-token prediction on plain text, its adapter merged"),
     "align": ("MT-LLM after Stage 1", "self-distillation to its own LLM on text in one language, without labels"),
@@ -73,13 +77,27 @@ def content(run: RunFolder) -> dict[str, Any]:
 
 
 def _parts(run: RunFolder) -> list[tuple[str, str]]:
-    """(role, name) of everything that the weights came from."""
-    adapters = run.value("llm.adapters")
+    """(role, name) of everything that the weights came from: of what the recipe names, that which the stage read.
+
+    Of a stage that went on from another one the model itself says what it stands on.
+    """
+    alone = run.value("stage") in ALONE
+    config = read_object(run.path / "model", "config.json", [])
+    encoder, llm = ({} if role == "encoder" and alone else _part(run, config, role) for role in ("encoder", "llm"))
+    adapters = llm.get("adapters")
     named: list[tuple[str, Any]] = [
-        ("earlier stage", run.value("start.model")),
-        ("encoder", run.value("encoder.model")),
-        ("LLM", run.value("llm.model")),
+        ("earlier stage", None if alone else run.value("start.model")),
+        ("encoder", encoder.get("model")),
+        ("LLM", llm.get("model")),
         *(("adapter of the LLM", name) for name in (adapters if isinstance(adapters, list) else [])),
-        ("tuned teacher", run.value("teacher.model")),
+        ("tuned teacher", run.value("teacher.model") if run.value("stage") == "distill" else None),
     ]
     return [(role, said(name)) for role, name in named if name]
+
+
+def _part(run: RunFolder, config: Mapping[str, Any], role: str) -> Mapping[str, Any]:
+    """The section of a part, as the model's config names its parent, else as the recipe does; empty without it."""
+    if config.get("model_type") == MODEL_TYPE and not config.get(f"{role}_config"):
+        return {}
+    parent = part_of(part_of(config, "parents"), role)
+    return {**parent, "model": parent["name"]} if parent.get("name") else part_of(run.values, role)

@@ -25,7 +25,7 @@ from dudi.stacking.probing import probe
 from dudi.stacking.rows import StackRow
 from dudi.stacking.store import TextRows
 from dudi.stacking.tokens import SHORTENED, Source, read_inputs
-from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, check_there, run, trainable, trainable_lora
 
 TAUGHT_IDS, TAUGHT_MASK = "taught_input_ids", "taught_attention_mask"
 """What the LLM alone reads of a text: the teacher of Stage 1."""
@@ -158,13 +158,15 @@ def align(
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: a part is missing; Stage 1 does not read a key that was given; or there is bitext, and `max_steps`
-            does not say how long Stage 1 is.
-        DataError: a language code is unknown, or a row of the bitext has no English.
+        ConfigError: a part is missing; the model has another adapter than was given; Stage 1 does not read a key that
+            was given; or there is bitext, and `max_steps` does not say how long Stage 1 is.
+        DataError: there are no rows, a language code is unknown, or a row of the bitext has no English.
     """
     args.begin("align")
     if model.config.parts != "stack" or model.connector is None or model.llm is None:
         raise ConfigError("align: needs an encoder and an LLM")
+    check_there("align", rows)
+    lora.check_goes_on(lora_settings, model.config.lora)
     source.check_rows(rows.first_of_each() if isinstance(rows, TextRows) else rows)
     source.check_rows([*parallel, *bitext])
     if args.llm_tokens:

@@ -19,6 +19,9 @@ from dudi.stacking import llm2vec, lora, parts
 TRAINED = "trained.safetensors"
 LOCAL = "local"
 """Of a parent in `config.json`: whether it was a folder with a relative name, and no name on the hub."""
+ADAPTERS = "adapters_digest"
+"""Of a parent in `config.json`: the hash of the adapters that were merged into it; versions before wrote none."""
+_ABOUT = ("name", "adapters", "digest", LOCAL, ADAPTERS)
 _MERGED, HEADS = "merged.", ("score.", "lm_head.")
 
 
@@ -154,7 +157,7 @@ def _part(place: str, role: str, config: Any, dtype: torch.dtype) -> PreTrainedM
     if parent is None:
         empty = parts.empty_encoder(own) if role == "encoder" else parts.empty_llm(own)
         return empty.to(dtype)  # type: ignore[arg-type]
-    keys = {key: value for key, value in parent.items() if key not in ("name", "adapters", "digest", LOCAL)}
+    keys = {key: value for key, value in parent.items() if key not in _ABOUT}
     try:
         if role == "encoder":
             part = parts.load_encoder(parent["name"], dtype=dtype, **keys)
@@ -162,7 +165,7 @@ def _part(place: str, role: str, config: Any, dtype: torch.dtype) -> PreTrainedM
             part = llm2vec.load_adapted_llm(parent["name"], parent["adapters"], dtype=dtype, **keys)
     except DudiError as error:
         raise ConfigError(f"{place}: holds what was trained, and its {role} cannot be had: {error}") from error
-    if part.digest != parent["digest"]:
+    if part.digest != parent["digest"] or part.adapters != parent.get(ADAPTERS, part.adapters):
         raise DataError(f"{place}: {parent['name']} is another {role} than the one that this was trained on")
     return part.model
 

@@ -102,6 +102,8 @@ def build_stack(
             # A relative folder's name looks like one on the hub elsewhere.
             local = {assembly.LOCAL: True} if not place.is_absolute() and place.is_dir() else {}
             named[role] = {**own, "digest": "" if part is None else part.digest, **local}
+            if part is not None and part.adapters:
+                named[role][assembly.ADAPTERS] = part.adapters
         model.config.parents = named
     return model
 

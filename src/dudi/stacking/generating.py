@@ -16,7 +16,7 @@ from dudi.errors import ConfigError
 from dudi.objective.heads import head_on
 from dudi.stacking import assembly
 from dudi.stacking.configuration import MTLLMConfig, part
-from dudi.stacking.head import BIASED, LINEAR, TIED, head_in, head_of_parent, whole_llm
+from dudi.stacking.head import BIASED, LINEAR, TIED, causal_class, head_in, head_of_parent, whole_llm
 from dudi.stacking.joining import pack
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
@@ -179,7 +179,7 @@ def check_writes(config: MTLLMConfig) -> None:
     """Refuse a stack that cannot write.
 
     Raises:
-        ConfigError: a part is missing, or its LLM reads in both directions.
+        ConfigError: a part is missing, its LLM reads in both directions, or `transformers` lets none of its kind write.
     """
     if config.parts != "stack":
         raise ConfigError("generation: needs an encoder and an LLM")
@@ -188,6 +188,7 @@ def check_writes(config: MTLLMConfig) -> None:
             "generation: this LLM reads in both directions (llm.attention: bidirectional) and cannot write; build the "
             "stack, and align it, with llm.attention=causal"
         )
+    causal_class(part(config.llm_config))
 
 
 def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Task = TO_WRITE) -> MTLLMForCausalLM:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from dudi.errors import ConfigError
@@ -47,6 +47,20 @@ def head_of_parent(parent: dict[str, Any], dtype: torch.dtype) -> nn.Linear | No
     return head_in(whole)
 
 
+def causal_class(config: PreTrainedConfig) -> Any:
+    """The class of `transformers` that writes with a decoder, by the decoder's config.
+
+    Raises:
+        ConfigError: there is none: the decoder is a part of a larger model (Qwen2.5-VL's).
+    """
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if kind is None:
+        raise ConfigError(
+            f"generation: transformers has no model of the kind '{config.model_type}' that writes; take another LLM"
+        )
+    return kind
+
+
 def whole_llm(llm: PreTrainedModel, head: nn.Linear | None) -> Any:
     """The causal language model of `transformers` that a decoder and a head make (no copy): it can `generate`.
 
@@ -57,9 +71,7 @@ def whole_llm(llm: PreTrainedModel, head: nn.Linear | None) -> Any:
     Raises:
         ConfigError: `transformers` has no such model, or it has more parts than these.
     """
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(llm.config), None)
-    if kind is None:
-        raise ConfigError(f"generation: transformers has no model of the kind '{llm.config.model_type}' that writes")
+    kind = causal_class(llm.config)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         whole = kind._from_config(llm.config)
         layer = nn.Linear(1, 1, bias=False) if head is None else head

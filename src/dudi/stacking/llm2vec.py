@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from dudi.errors import ConfigError, DataError, EnvironmentFault
+from dudi.files import sha256_of, sha256_of_json
 from dudi.models.load import locate
 from dudi.stacking import lora, parts
 
@@ -58,7 +60,7 @@ def load_adapted_llm(
         keep_layers=keep_layers,
     )
     merge_adapters(part.model, chain)
-    return part
+    return dataclasses.replace(part, adapters=digest_of_adapters(chain))
 
 
 def base_and_adapters(name: str) -> tuple[str, list[str]]:
@@ -85,6 +87,15 @@ def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> PreTraine
         _add(model, name)
         lora.merge_lora(model)
     return model
+
+
+def digest_of_adapters(names: Sequence[str]) -> str:
+    """A hash of adapters, wherever their base lies: of their weights and their settings; empty without any."""
+    if not names:
+        return ""
+    settings = [check_adapter(name) for name in names]
+    weights = [sha256_of(_need(locate(name), WEIGHTS, name)) for name in names]
+    return sha256_of_json([weights, [{**own, "base_model_name_or_path": None} for own in settings]])
 
 
 def check_adapter(name: str) -> dict[str, Any]:

@@ -34,6 +34,23 @@ AUTHORS = LoraSettings()
 """The authors' adapter: r 16 and alpha 32 on all linear layers."""
 
 
+def check_goes_on(settings: LoraSettings | None, held: Mapping[str, Any] | None) -> None:
+    """Refuse settings of a new adapter for a model that brings one along, with which it goes on.
+
+    Args:
+        settings: What was asked for; the authors' is also what nobody asked for.
+        held: `config.lora` of the model.
+
+    Raises:
+        ConfigError: the two differ.
+    """
+    if held is not None and settings not in (None, AUTHORS) and dataclasses.asdict(settings) != dict(held):
+        raise ConfigError(
+            f"lora: the model goes on with the adapter that it has ({dict(held)}), and {settings} was given: merge it "
+            "first (dudi.stacking.merge), or leave the settings out"
+        )
+
+
 def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
     """Put an adapter into the linear layers of a module, in place; only the adapter is left trainable.
 

@@ -22,7 +22,7 @@ from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
-from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, check_there, run, trainable, trainable_lora
 
 IGNORED = -100
 
@@ -111,8 +111,10 @@ def adapt(
 
     Raises:
         ConfigError: a key was given that MNTP does not read, or the tokenizer or the longest text is not the model's.
+        DataError: there are no rows.
     """
     args.begin("adapt")
+    check_there("adapt", rows)
     check_reader(model, source, args.max_length)
     model.config.is_causal = False
     lora.add_lora(model.base_model, lora_settings, args.seed)

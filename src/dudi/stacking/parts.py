@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Encoder
+from transformers.utils import logging
 
 from dudi.errors import ConfigError, DataError, EnvironmentFault, first_of
 from dudi.models.load import load_model, locate
@@ -42,11 +43,13 @@ class Part:
         model: The part alone.
         config: Of the whole model where the part is the encoder of one; else the part's own.
         digest: Of its weights as they were loaded, by `digest_of`; empty of a part that was built in Python.
+        adapters: Of the adapters that were merged into it after that (`llm2vec.digest_of_adapters`); empty without any.
     """
 
     model: PreTrainedModel
     config: PreTrainedConfig
     digest: str = ""
+    adapters: str = ""
 
 
 # ---- the classes
@@ -222,11 +225,25 @@ def config_of(role: str, name: str, place: str, revision: str | None) -> PreTrai
 
 def _loaded(role: str, name: str, kind: Any, place: str, options: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
     """A model, and the names of weights that were not in its checkpoint."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # it reports each weight of a decoder that is left out; what is missing we say
     try:
         model, info = kind.from_pretrained(place, **options)
     except (OSError, ValueError) as error:
         raise _unreachable(role, name, error) from error
-    return model, [key for key in info["missing_keys"] if not key.endswith(_IGNORED)]
+    finally:
+        logging.set_verbosity(before)
+    missing = [key for key in info["missing_keys"] if not key.endswith(_IGNORED)]
+    return model, [key for key in missing if not _is_computed(model, key)]
+
+
+def _is_computed(model: PreTrainedModel, key: str) -> bool:
+    """Whether a weight is positions that its layer computes and has: `save_pretrained` leaves them out.
+
+    Marian's, Pegasus' and RoFormer's are parameters all the same; M2M100's, NLLB's and XGLM's are not saved either way.
+    """
+    layer: Any = model.get_submodule(key.rpartition(".")[0])
+    return hasattr(layer, "create_weight") and torch.equal(layer.weight, layer.create_weight())
 
 
 def _unreachable(role: str, name: str, error: Exception) -> ConfigError | EnvironmentFault:

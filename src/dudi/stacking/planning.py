@@ -17,7 +17,7 @@ from dudi.plan.estimate import UTILISATION, steps_of
 from dudi.plan.footprint import CONTEXT, LIBRARIES
 from dudi.plan.hardware import Gpu, find_gpu
 from dudi.plan.models import precision_for
-from dudi.plan.text import fits
+from dudi.plan.text import fits, shortened
 from dudi.stacking import lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.recipe import StackConfig
@@ -93,7 +93,7 @@ class StagePlan:
 
     def text(self) -> str:
         """A plain table of at most 80 columns: models, memory, work, time, assumptions."""
-        parts = [(f"  {role}  {name[-44:]}", (f"{count:,}",)) for role, name, count in self.parts]
+        parts = [(f"  {role}  {shortened(name)}", (f"{count:,}",)) for role, name, count in self.parts]
         parts.append(("  trained", (f"{self.trained:,}",)))
         step = f"  one step {self.rows[0]} rows of {self.rows[1]} tokens on each device"
         held = (*self.held, (f"widest pass: {self.widest.name}", self.widest.bytes))

@@ -241,6 +241,22 @@ class StackConfig(Recipe):
         given = getattr(self, key.partition(".")[0])
         return bool(getattr(given, name) != section.model_fields[name].get_default(call_default_factory=True))
 
+    def says(self, key: str) -> bool:
+        """Whether somebody gave a key a value; null and an empty list in a file say nothing, as words they do."""
+        if self.origin(key) == "default":
+            return False
+        section, name = STACK.section_of(key)
+        own = key.partition(".")[0]
+        value = self.value(stack_keys()[key]) if section is None else getattr(getattr(self, own), name)
+        return self.origin(key) == COMMAND_LINE or value not in (None, [])
+
+    def emptied(self, section: str) -> str | None:
+        """The key by which somebody said that there is no `encoder`, or no `llm`; None where nobody did."""
+        if section in self._sources and self._sources[section].value is None:
+            return section
+        model = f"{section}.model"
+        return model if getattr(self, section).model is None and self.says(model) else None
+
     @property
     def stage(self) -> str:
         """The verb: adapt, align, teach, distill or finetune."""

@@ -84,6 +84,11 @@ class StackRow:
     split: str | None = None
     item: str | None = None
 
+    @property
+    def called(self) -> str:
+        """What messages call it: its name, else how its text begins."""
+        return self.id or f"the row {_shown(self.text)}"
+
 
 class Problem(ValueError):
     """Why a record is no row."""

@@ -15,7 +15,7 @@ from dudi.models.load import load_model, load_tokenizer
 from dudi.stacking import alignment, building, mntp, stored, tasks
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.lora import LoraSettings
-from dudi.stacking.modeling import MTLLMModel, on_device
+from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.recipe import StackConfig
 from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.tokens import Source
@@ -55,6 +55,10 @@ class StageJob:
         """The adapter that the recipe asks for."""
         section = self.config.lora
         return None if section is None else LoraSettings(**section.model_dump())
+
+    def adapter_of(self, model: MTLLMPreTrainedModel) -> LoraSettings | None:
+        """The adapter that is trained: the one that a model of an earlier stage brings along, else the recipe's."""
+        return self.lora if model.config.lora is None else LoraSettings(**model.config.lora)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -118,7 +122,7 @@ def align(job: StageJob) -> Made:
     if llm_source is None:
         raise ConfigError("align: needs an encoder and an LLM")
     alignment.align(
-        model, source, llm_source, job.rows, job.args, job.lora, job.parallel,
+        model, source, llm_source, job.rows, job.args, job.adapter_of(model), job.parallel,
         bitext=job.bitext, resume=job.start, about=job.about,
     )  # fmt: skip
     return Made(model, source.tokenizer, llm_source.tokenizer, source.stand_ins)
@@ -151,9 +155,10 @@ def distill(job: StageJob) -> Made:
         del teacher
     model, source, llm_source = open_stack(job)
     llm_tokenizer = None if llm_source is None else llm_source.tokenizer
+    taught = tasks.labels_of(building.read_config(stored.model_folder(name))[1])
     headed = tasks.distill(
-        model, source, job.rows, task_of(job.config), found, stored.head_of(name), job.args, job.lora,
-        eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
+        model, source, job.rows, task_of(job.config), found, stored.head_of(name), job.args, job.adapter_of(model),
+        head_labels=taught, eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
     return Made(headed, source.tokenizer, llm_tokenizer, source.stand_ins)
 
@@ -165,7 +170,7 @@ def finetune(job: StageJob) -> Made:
     task = task_of(job.config)
     model = building.with_head(reader, task, seed=job.args.seed)
     tasks.finetune(
-        model, source, job.rows, task, job.args, job.lora,
+        model, source, job.rows, task, job.args, job.adapter_of(model),
         eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
     return Made(model, source.tokenizer, llm_tokenizer, source.stand_ins)

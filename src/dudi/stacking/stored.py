@@ -24,6 +24,8 @@ from dudi.training import checkpoints
 
 MODEL, VECTORS, VECTORS_FILE = "model", "vectors", "vectors.safetensors"
 
+_OF_A_MODEL = (".safetensors", ".gguf", ".json", ".model", ".txt", ".jinja")
+
 
 def model_folder(name: str) -> Path:
     """The model's folder of a run's folder, or the folder itself.
@@ -49,6 +51,17 @@ def digest_of(name: str) -> str:
     """
     files = (file for file in model_folder(name).rglob("*") if file.is_file())
     return sha256_of_files(sorted(file for file in files if file.name != "README.md"))  # a card gets scores later
+
+
+def digest_of_parent(name: str) -> str | None:
+    """SHA-256 over the weights, the config and the tokenizer of a model, whoever made it; None where it lies elsewhere.
+
+    Args:
+        name: As a recipe names it: a folder, `package:NAME`, or a name on the hub.
+    """
+    place = Path(locate(name)).expanduser()
+    files = sorted(file for file in place.glob("*") if file.suffix in _OF_A_MODEL and file.is_file())
+    return sha256_of_files(files) if files else None
 
 
 def save_model(

@@ -9,18 +9,24 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
 from dudi.models.frozen import evaluating
 from dudi.stacking import assembly, building, lora
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader, check_reading
+from dudi.stacking.configuration import MTLLMConfig
 from dudi.stacking.generating import NO_LABEL, MTLLMForCausalLM
-from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
+from dudi.stacking.modeling import (
+    MTLLMForMultipleChoice,
+    MTLLMForSequenceClassification,
+    MTLLMModel,
+    MTLLMPreTrainedModel,
+)
 from dudi.stacking.rows import StackRow, Task
 from dudi.stacking.tokens import Source, read_inputs
-from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
+from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, check_there, run, trainable, trainable_lora
 from dudi.stacking.writing import WritingLoss, check_answered
 
 
@@ -134,14 +140,20 @@ def finetune(
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: the LLM is to read its own tokens, and a part or its tokenizer is missing; or a key was given that
-            is not read: of the LLM alone as by `teach`.
-        DataError: a row has no label or no answer, or a language code is unknown.
+        ConfigError: the model has no head, or one for another task; the LLM is to read its own tokens, and a part or
+            its tokenizer is missing; or a key was given that is not read: of the LLM alone as by `teach`.
+        DataError: there are no rows; a row has no label or no answer, or a label that is none of the task's; or a
+            language code is unknown.
     """
     written, alone = task.kind == "generation", model.config.parts == "llm"
     stage = "teach" if alone else "finetune"
     args.begin(stage)
-    (check_answered if written else check_labelled)([*rows, *eval_rows])
+    check_own_head(model, task)
+    check_there(stage, rows)
+    if written:
+        check_answered([*rows, *eval_rows])
+    else:
+        check_labelled([*rows, *eval_rows], task.kind, cast(nn.Linear, model.get_submodule("score")).out_features)
     source.check_rows([*rows, *eval_rows])
     prepare_reading(model, source, task, args, llm_tokenizer)
     _prepare(model, args, lora_settings, None if written else model.get_submodule("score"))
@@ -187,6 +199,7 @@ def distill(
     args: StackArguments,
     lora_settings: lora.LoraSettings | None = lora.AUTHORS,
     *,
+    head_labels: Sequence[str] = (),
     eval_rows: Sequence[StackRow] = (),
     llm_tokenizer: PreTrainedTokenizerBase | None = None,
     resume: str | Path | None = None,
@@ -204,19 +217,28 @@ def distill(
         args: The keys.
         lora_settings: Of a new adapter; the one that Stage 1 left goes on as it is. None: without one all of the LLM is
             trained.
+        head_labels: The classes that the head tells apart, in its order (`labels_of` the teacher's config), which are
+            held against the task's; none where nobody named them.
         eval_rows: Labelled rows for evaluation during training.
         llm_tokenizer: Saved beside the stack.
         resume: A checkpoint of the same run.
         about: More of what identifies the run.
 
     Raises:
-        ConfigError: the answers are written; the head has another shape; Stage 2 does not read a key that was given; or
-            the LLM is to read its own tokens, and a part or its tokenizer is missing.
-        DataError: there are not as many vectors as rows, or a language code is unknown.
+        ConfigError: there is no encoder; the answers are written; the head has another shape or other classes; Stage 2
+            does not read a key that was given; or the LLM is to read its own tokens, and a part or its tokenizer is
+            missing.
+        DataError: there are no rows, or not as many vectors; a label is none of the task's; or a language code is
+            unknown.
     """
     args.begin("distill")
     if task.kind == "generation":
         raise ConfigError("distill: a written answer has no vector; learn to write with finetune")
+    if stack.config.parts == "llm":
+        raise ConfigError("distill: an LLM alone has no encoder; Stage 2 needs one under it")
+    check_labels(head_labels, task, "the teacher's head")
+    check_there("distill", rows)
+    check_labelled([*rows, *eval_rows], task.kind, len(head), all_of_them=False)
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])
@@ -233,15 +255,92 @@ def distill(
     return model
 
 
-def check_labelled(rows: Sequence[StackRow]) -> None:
-    """Refuse rows without a label.
+def check_teacher(kind: Any, config: MTLLMConfig, task: Task, name: str) -> None:
+    """Refuse a teacher whose head is not one for this task; its config says all of it.
+
+    Args:
+        kind: Its class.
+        config: Its config.
+        task: What is asked.
+        name: How messages call it.
+
+    Raises:
+        ConfigError: it has no head, writes, or tells other classes apart, or the same in another order.
+    """
+    if kind is MTLLMModel:
+        raise ConfigError(f"teacher.model: {name} has no head; name the run of `dudi stack teach`")
+    if config.task not in (None, task.kind):
+        raise ConfigError(f"task.kind: {task.kind}, and the teacher {name} was tuned on {config.task}")
+    check_labels(labels_of(config), task, f"the teacher {name}")
+
+
+def labels_of(config: PreTrainedConfig) -> tuple[str, ...]:
+    """The names of the classes that a head tells apart, in its order; none where nobody named them."""
+    named = {int(number): str(label) for number, label in (config.id2label or {}).items()}
+    names = tuple(named[number] for number in sorted(named))
+    return () if all(name.startswith("LABEL_") for name in names) else names  # transformers' own names
+
+
+def check_labels(head: Sequence[str], task: Task, who: str) -> None:
+    """Refuse a head that is taken over where its classes are not the task's, in the task's order.
+
+    Args:
+        head: The names of its classes; none where they are not known.
+        task: What is asked.
+        who: Whose it is, for the message.
+
+    Raises:
+        ConfigError: with both lists.
+    """
+    if task.kind != "choice" and head and task.labels and tuple(head) != task.labels:
+        order = "the same classes in another order" if sorted(head) == sorted(task.labels) else "other classes"
+        raise ConfigError(
+            f"task.labels: {who} has {order}: {', '.join(head)}; the task's are {', '.join(task.labels)}. The head is "
+            "taken over as it is: name its classes, in its order"
+        )
+
+
+def check_own_head(model: MTLLMPreTrainedModel, task: Task) -> None:
+    """Refuse a model whose head is not one for this task.
+
+    Raises:
+        ConfigError: it has none, or one of another kind, or for other classes.
+    """
+    wanted = {
+        "classification": MTLLMForSequenceClassification,
+        "choice": MTLLMForMultipleChoice,
+        "generation": MTLLMForCausalLM,
+    }[task.kind]
+    if not isinstance(model, wanted):
+        raise ConfigError(
+            f"finetune: {task.kind} needs a {wanted.__name__}, not a {type(model).__name__}: put the task's head "
+            "on with dudi.stacking.with_head(model, task)"
+        )
+    if task.kind == "classification":
+        check_labels(labels_of(model.config), task, "the model's head")
+        classes = cast(nn.Linear, model.get_submodule("score")).out_features
+        if task.labels and classes != len(task.labels):
+            raise ConfigError(f"task.labels: {len(task.labels)} classes, and the model's head has {classes}")
+
+
+def check_labelled(rows: Sequence[StackRow], kind: str, classes: int, *, all_of_them: bool = True) -> None:
+    """Refuse labels that are none of the task's, and rows without one.
+
+    Args:
+        rows: The rows.
+        kind: Of the task.
+        classes: How many it has, where the rows do not bring their choices along.
+        all_of_them: Whether each row needs a label.
 
     Raises:
         DataError: naming the first one.
     """
     for row in rows:
-        if row.label is None:
-            raise DataError(f"{row.id}: no label")
+        count = len(row.choices) if kind == "choice" else classes
+        if row.label is None and all_of_them:
+            raise DataError(f"{row.called}: no label")
+        if row.label is not None and row.label not in range(count):
+            raise DataError(f"{row.called}: label {row.label!r} is not a number from 0 to {count - 1}")
 
 
 def prepare_reading(
@@ -279,6 +378,7 @@ def _prepare(
 ) -> None:
     """Choose what is trained: an adapter where there is one, else the whole LLM; the connector; the head."""
     reader = model.reader
+    lora.check_goes_on(settings, reader.config.lora)
     model.config.max_row_length = reader.config.max_row_length = args.max_length
     if settings is not None and reader.config.lora is None:
         lora.add_lora(reader.adapted, settings, args.seed)

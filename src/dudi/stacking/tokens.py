@@ -105,7 +105,7 @@ class Source:
             try:
                 self.check(language)
             except ConfigError as error:
-                raise DataError(f"{row.id}: {error}") from None
+                raise DataError(f"{row.called}: {error}") from None
 
     @functools.cached_property
     def glues(self) -> bool:

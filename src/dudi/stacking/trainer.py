@@ -94,6 +94,7 @@ class StackTrainer(LoggedTrainer):
     args: StackArguments
     objective: Objective
     weight_files = (TRAINED,)
+    allows_changes = False
 
     def __init__(
         self,
@@ -300,6 +301,19 @@ class StackTrainer(LoggedTrainer):
         own = self.objective.llm_tokenizer
         if own is not None and self.args.should_save:
             own.save_pretrained(Path(output_dir or self.args.folder) / LLM_TOKENIZER)
+
+
+def check_there(stage: str, rows: Sequence[StackRow]) -> None:
+    """Refuse to train on nothing.
+
+    Raises:
+        ConfigError: something else is given than rows.
+        DataError: there are no rows.
+    """
+    if not len(rows):
+        raise DataError(f"{stage}: there are no rows to train on")
+    if not isinstance(rows[0], StackRow):
+        raise ConfigError(f"{stage}: rows have to be StackRow, got {type(rows[0]).__name__}; see rows_from_records")
 
 
 def run(trainer: StackTrainer, resume: str | Path | None = None) -> None:

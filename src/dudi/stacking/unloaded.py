@@ -16,6 +16,9 @@ from dudi.models.load import load_tokenizer, locate
 from dudi.stacking import llm2vec, parts, stored
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader
+from dudi.stacking.configuration import MTLLMConfig
+from dudi.stacking.earlier import started_from
+from dudi.stacking.generating import check_writes
 from dudi.stacking.recipe import StackConfig
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
@@ -44,8 +47,8 @@ def check_unloaded(config: StackConfig, args: StackArguments, rows: Sequence[Sta
         rows: What it would read, or the beginning of it.
 
     Raises:
-        ConfigError: a decoder is named as the encoder, an adapter is none, or a model has fewer positions than
-            `max_length` or fewer embeddings than its tokenizer has tokens.
+        ConfigError: a decoder is named as the encoder, an adapter is none, a model has fewer positions than
+            `max_length` or fewer embeddings than its tokenizer has tokens; or answers are to be written by what cannot.
         DataError: a row's language is none of the tokenizer's.
         EnvironmentFault: a config or a tokenizer cannot be had.
     """
@@ -54,6 +57,8 @@ def check_unloaded(config: StackConfig, args: StackArguments, rows: Sequence[Sta
         below, above, both = _earlier(config.start.model, config)
     else:
         below, above, both = *_named(config), False
+    if config.stage == "finetune" and config.task.kind == "generation":
+        _check_writing(config, below, above)
     reader = above if below is None else below
     if reader is None:
         return  # what is missing is said where the parts are built
@@ -103,6 +108,16 @@ def _earlier(start: str, config: StackConfig) -> tuple[_Unloaded | None, _Unload
         return None, None if above is None else _Unloaded(above, source), False
     llm = _Unloaded(above, Source(load_tokenizer(str(inside)))) if above is not None and inside.is_dir() else None
     return _Unloaded(below, source), llm, bool(made.llm_tokens)
+
+
+def _check_writing(config: StackConfig, below: _Unloaded | None, above: _Unloaded | None) -> None:
+    """Refuse to learn to write with what cannot, where the configs of the parts are at hand."""
+    made, there = started_from(config), [part for part in (below, above) if part is not None]
+    if made is None and all(part.config is not None for part in there):
+        encoder, llm = (None if part is None else copy.deepcopy(part.config) for part in (below, above))
+        made = MTLLMConfig(encoder_config=encoder, llm_config=llm, attention=config.llm.attention)
+    if made is not None:
+        check_writes(made)
 
 
 def _check(role: str, part: _Unloaded, max_length: int) -> None:

@@ -139,7 +139,7 @@ def check_answered(rows: Sequence[StackRow]) -> None:
     """
     for row in rows:
         if row.answer is None:
-            raise DataError(f"{row.id}: no answer")
+            raise DataError(f"{row.called}: no answer")
 
 
 def write(

@@ -47,7 +47,13 @@ def hash_of_model(model: nn.Module, name: str, leave_out: Callable[[str], bool] 
 
 
 def check_identity(
-    saved: Mapping[str, Any], own: Mapping[str, Any], what: str, allowed: Collection[str], defaults: Mapping[str, Any]
+    saved: Mapping[str, Any],
+    own: Mapping[str, Any],
+    what: str,
+    allowed: Collection[str],
+    defaults: Mapping[str, Any],
+    *,
+    allows: bool = True,
 ) -> None:
     """Refuse to go on with what belongs to another run.
 
@@ -59,6 +65,7 @@ def check_identity(
         what: The file or folder, for the message.
         allowed: Names that may differ (`--allow-changed`).
         defaults: What the keys are where nothing was set.
+        allows: Whether the verb has `--allow-changed`, which the message then offers.
 
     Raises:
         ConfigError: with each difference, or a name in `allowed` that does not exist.
@@ -71,11 +78,12 @@ def check_identity(
     if not differing:
         return
     shown = [f"{name}: {_short(before.get(name))} -> {_short(now[name])}" for name in differing]
-    raise ConfigError(
-        f"{what} belongs to a run with other settings ({first_of(shown, SHOWN, '; ')}); use another --output, "
-        f"--resume never, or --allow-changed {','.join(differing[:SHOWN])} (in Python another output_dir, or "
-        "trainer.allow_changed)"
-    )
+    ways = "another --output, or --resume never (in Python another output_dir)"
+    if allows:
+        names = ",".join(differing[:SHOWN])
+        ways = f"another --output, --resume never, or --allow-changed {names} (in Python another output_dir, or "
+        ways += "trainer.allow_changed)"
+    raise ConfigError(f"{what} belongs to a run with other settings ({first_of(shown, SHOWN, '; ')}); use {ways}")
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class SealedTrainer(PublishingTrainer):
     """One of them holds a checkpoint's weights."""
     allow_changed: frozenset[str] = frozenset()
     """Names of an identity that a resumed run may change (`--allow-changed`)."""
+    allows_changes: bool = True
+    """Whether the verb that trains has `--allow-changed`."""
     has_extra_tensors: bool = False
     """Whether a checkpoint holds `extra_tensors`."""
     began_from: Mapping[str, str] = {}
@@ -182,8 +184,12 @@ class SealedTrainer(PublishingTrainer):
             missing.append(self.weight_files[0])
         if missing:
             raise ConfigError(f"{folder}: lacks {', '.join(missing)}; a run cannot be resumed from a part of its state")
-        check_identity(manifest["identity"], self.identity(), str(folder), self.allow_changed, default_keys(self.args))
+        self._check_identity(manifest["identity"], self.identity(), folder)
         return manifest
+
+    def _check_identity(self, saved: Mapping[str, Any], own: Mapping[str, Any], folder: Path) -> None:
+        defaults = default_keys(self.args)
+        check_identity(saved, own, str(folder), self.allow_changed, defaults, allows=self.allows_changes)
 
     def _state_files(self) -> list[str]:
         """The files of a checkpoint, beside the student's weights."""
@@ -211,7 +217,7 @@ class SealedTrainer(PublishingTrainer):
 
         def look() -> None:
             if file.is_file():
-                check_identity(_read_identity(file), own, str(folder), self.allow_changed, default_keys(self.args))
+                self._check_identity(_read_identity(file), own, folder)
 
         from_first(look)
 
