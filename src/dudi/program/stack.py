@@ -124,7 +124,13 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("output", type=output_folder, metavar="DIR", help="the folder to write")
     add("--from", dest="place", type=Path, metavar="PATH", help="file or folder that holds the set (default: the hub)")
     add("--train", metavar="PATH|hub", help="English training rows, where --from has none")
-    add("--languages", nargs="+", default=[], metavar="CODE", help="only these, in the set's codes or NLLB's")
+    add(
+        "--languages",
+        nargs="+",
+        default=[],
+        metavar="CODE",
+        help="only these, in the set's codes or NLLB's; all: what NLLB cannot read, too",
+    )
     add("--max-train", type=whole_number(0), metavar="N", help="at most so many training rows")
     add("--revision", metavar="REV", help="commit, tag or branch of the set on the hub")
 
