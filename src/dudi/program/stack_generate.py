@@ -12,7 +12,7 @@ from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, plain
 from dudi.files import write_json_lines
-from dudi.program.stack_eval import device_of, pairs_of
+from dudi.program.stack_eval import device_of, pairs_of, split_of
 from dudi.stacking import stored, systems
 from dudi.stacking.generating import MTLLMForCausalLM, check_writes, with_lm_head
 from dudi.stacking.labelled import LENGTH
@@ -34,6 +34,8 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError("dudi stack generate: give ROWS, or --text and --language")
     if given.text is not None and (not given.text.strip() or given.language is None):
         raise ConfigError("--text: give a text, and its language with --language, as --language ind_Latn")
+    if given.text is not None and (given.split is not None or given.column or given.max_rows is not None):
+        raise ConfigError("--text: is one text; --split, --column and --max-rows are of ROWS")
     model, source, llm_source = stored.open_model(given.model, codes=pairs_of(given.code, "--code"))
     writer = writer_of(given.model, model)
     if llm_source is None:
@@ -80,7 +82,7 @@ def rows_of(given: argparse.Namespace, task: Task) -> list[StackRow]:
     if given.text is not None:
         return [StackRow(given.text, given.language, id="text")]
     rows = read_rows(
-        given.rows, task, split=given.split, language=given.language,
+        given.rows, task, split=split_of(given.rows, given.split), language=given.language,
         columns=pairs_of(given.column, "--column"), key="--column",
     )  # fmt: skip
     return first_of_each(rows, given.max_rows)

@@ -18,10 +18,10 @@ from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader, check_reading
 from dudi.stacking.generating import NO_LABEL, MTLLMForCausalLM
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel
-from dudi.stacking.rows import StackRow, Task
+from dudi.stacking.rows import StackRow, Task, check_taught
 from dudi.stacking.tokens import Source, read_inputs
 from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, run, trainable, trainable_lora
-from dudi.stacking.writing import WritingLoss, check_answered
+from dudi.stacking.writing import WritingLoss
 
 
 class Labels(Objective):
@@ -136,12 +136,12 @@ def finetune(
     Raises:
         ConfigError: the LLM is to read its own tokens, and a part or its tokenizer is missing; or a key was given that
             is not read: of the LLM alone as by `teach`.
-        DataError: a row has no label or no answer, or a language code is unknown.
+        DataError: a row has no label or no answer, its label stands for nothing, or a language code is unknown.
     """
     written, alone = task.kind == "generation", model.config.parts == "llm"
     stage = "teach" if alone else "finetune"
     args.begin(stage)
-    (check_answered if written else check_labelled)([*rows, *eval_rows])
+    check_taught([*rows, *eval_rows], task)
     source.check_rows([*rows, *eval_rows])
     prepare_reading(model, source, task, args, llm_tokenizer)
     _prepare(model, args, lora_settings, None if written else model.get_submodule("score"))
@@ -231,17 +231,6 @@ def distill(
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
     model.config.stage = model.reader.config.stage = "distilled"
     return model
-
-
-def check_labelled(rows: Sequence[StackRow]) -> None:
-    """Refuse rows without a label.
-
-    Raises:
-        DataError: naming the first one.
-    """
-    for row in rows:
-        if row.label is None:
-            raise DataError(f"{row.id}: no label")
 
 
 def prepare_reading(
