@@ -294,7 +294,7 @@ def test_what_is_left_out_or_cut_is_said(place, tmp_path, capsys):
         (
             ["{0}/stack-1", "{0}/rows/test/eng_Latn.jsonl", "--split", "dev"],
             2,
-            "--split dev: {0}/rows/test/eng_Latn.js",
+            "split dev: {0}/rows/test/eng_Latn.js",
         ),
         (["{0}/stack-1", "{0}/rows/test", "--split", "dev"], 2, "belongs to the split 'dev', by their names (test)"),
         (["{0}/llm", "{0}/rows"], 2, "holds a LlamaForCausalLM, not a model of dudi stack"),

@@ -31,12 +31,13 @@ from dudi.errors import ConfigError
 from dudi.evaluation.records import Evaluation, SeedScores, read_evaluations
 from dudi.program.cli import main
 from dudi.program.stack import stack_verb
+from dudi.program.study import _teller
 from dudi.stacking.rows import fingerprint
 from dudi.study import results as collected
 from dudi.study import scheduler
-from dudi.study.grid import read_studies, read_study
+from dudi.study.grid import AskedRows, read_studies, read_study
 from dudi.study.identity import files_of
-from dudi.study.jobs import every_job, job_of
+from dudi.study.jobs import every_job, job_of, rows_of_jobs
 from dudi.study.page import page
 from dudi.study.stack_worker import train_and_ask
 
@@ -115,6 +116,31 @@ def study_file(parents, tmp_path):
         return file
 
     return make
+
+
+def test_how_a_translation_is_made_is_told_to_rows_that_read_one(study_file):
+    """`dudi stack eval` refuses the options of a translation where there is none."""
+    study = read_study(study_file())
+    for row in study.rows:
+        asked = job_of(study, row, 0).asking(Path("runs"))
+        assert ("--beams" in asked) == ("--max-new-tokens" in asked) == ("--translate" in asked)
+        assert ("--translate" in asked) == (row.translate is not None)
+    whole = AskedRows(rows="x", beams=2, target="eng_Latn", max_length=5, languages=("id", "th"))
+    assert whole.untranslated == ("x", "--languages", "id", "th", "--max-length", "5")
+
+
+def test_the_progress_says_which_rows_a_job_is_of(study_file, capsys):
+    """Both recipes of Stage 1 were `align, teach, distill`."""
+    study = read_study(study_file())
+    jobs = every_job([study])
+    rows = rows_of_jobs(study)
+    assert [rows[job.id] for job in jobs] == [[row.name] for row in study.rows] * study.seeds
+    _teller(len(jobs), "accuracy", rows)(jobs[0], ValueError("no"))
+    _teller(2, "accuracy", {})(jobs[0], ValueError("no"))
+    named, unnamed = capsys.readouterr().out.splitlines()
+    words = " ".join(jobs[0].words)
+    assert named.startswith(f"[1/{len(jobs)}] stack seed 0  {study.rows[0].name} ({words})  failed: no  (")
+    assert unnamed.startswith(f"[1/2] stack seed 0  {words}  failed: no  (")
 
 
 # ---- the file

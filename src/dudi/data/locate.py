@@ -146,6 +146,17 @@ def own_split(source: str) -> str | None:
     return told[1] if told and path.is_dir() else None
 
 
+def asked_split(rows: str, named: str | None) -> str:
+    """The split of the rows that are asked: the one that is named, else that of the folder's own name, else `test`.
+
+    Raises:
+        ConfigError: one is named, and the rows are one file.
+    """
+    if named is not None and Path(rows).expanduser().is_file():
+        raise ConfigError(f"split {named}: {rows} is one file, and is read whole; leave it out")
+    return named or own_split(rows) or "test"
+
+
 def held_out(train: str, rows: str | None, split: str | None) -> tuple[str, str] | None:
     """Source and split of the rows for evaluation, as `data.train`, `data.eval` and `data.eval_split` name them.
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dudi.command import say, words_of
-from dudi.data.locate import note_of, own_split
+from dudi.data.locate import asked_split, note_of
 from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
@@ -84,17 +84,6 @@ def complete(given: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')}: is of a translation; name a model with --translate")
 
 
-def split_of(rows: str, named: str | None) -> str:
-    """The split of the rows that are asked: the one that is named, else that of the folder's own name, else `test`.
-
-    Raises:
-        ConfigError: one is named, and the rows are one file.
-    """
-    if named is not None and Path(rows).expanduser().is_file():
-        raise ConfigError(f"--split {named}: {rows} is one file, and is read whole; leave it out")
-    return named or own_split(rows) or "test"
-
-
 def check_cards(contestants: Sequence[System], translate: str | None) -> None:
     """Refuse `--card` where there is no card to put scores on.
 
@@ -151,7 +140,7 @@ class _Asking:
         self.columns = pairs_of(given.column, "--column")
         self.device = device_of(given.device)
         self.name = _name_of(given.rows)
-        self.split = split_of(given.rows, given.split)
+        self.split = asked_split(given.rows, given.split)
         self.output: Path = given.output or Path("runs") / f"eval-{self.name}"
         self.benchmark: Mapping[str, Any] = {}
         self.notes: list[str] = []

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from dudi.command import say
+from dudi.data.locate import asked_split
 from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, plain
 from dudi.files import write_json_lines
-from dudi.program.stack_eval import device_of, pairs_of, split_of
+from dudi.program.stack_eval import device_of, pairs_of
 from dudi.stacking import stored, systems
 from dudi.stacking.generating import MTLLMForCausalLM, check_writes, with_lm_head
 from dudi.stacking.labelled import LENGTH
@@ -82,7 +83,7 @@ def rows_of(given: argparse.Namespace, task: Task) -> list[StackRow]:
     if given.text is not None:
         return [StackRow(given.text, given.language, id="text")]
     rows = read_rows(
-        given.rows, task, split=split_of(given.rows, given.split), language=given.language,
+        given.rows, task, split=asked_split(given.rows, given.split), language=given.language,
         columns=pairs_of(given.column, "--column"), key="--column",
     )  # fmt: skip
     return first_of_each(rows, given.max_rows)

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
         EnvironmentFault: some runs failed; the others are done.
     """
     from dudi.study import stacks
-    from dudi.study.jobs import check_teachers, every_job, missing
+    from dudi.study.jobs import check_teachers, every_job, missing, rows_of_jobs
     from dudi.study.results import FILE, collect, expected_seconds, read
     from dudi.study.scheduler import run_jobs
 
@@ -120,7 +120,7 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
                 at_once=at_once,
                 threads=given.threads,
                 keep_models=given.keep_models,
-                told=_teller(len(own), study.shown[0]),
+                told=_teller(len(own), study.shown[0], rows_of_jobs(study, given.seeds)),
                 verbs=stack_verb,
             )
             write_report(shown(studies), given.runs, given.output)
@@ -184,8 +184,8 @@ def write_report(studies: Sequence[Study], runs: Path, output: Path, *, keep_oth
     return write_text(output / "study.md", page(studies, results, findings=text, commands=commands))
 
 
-def _teller(total: int, metric: str) -> Callable[[Any, Any], None]:
-    """Says a line for each job that ends, and how long the rest will take at this pace."""
+def _teller(total: int, metric: str, rows: Mapping[str, Sequence[str]]) -> Callable[[Any, Any], None]:
+    """Says a line for each job that ends: of which rows it is, and how long the rest will take at this pace."""
     started, done = time.perf_counter(), itertools.count(1)
 
     def told(job: Any, found: Any) -> None:
@@ -193,7 +193,8 @@ def _teller(total: int, metric: str) -> Callable[[Any, Any], None]:
         left = (time.perf_counter() - started) / count * (total - count) / 60
         failed = isinstance(found, BaseException)
         what = f"failed: {found}" if failed else ", ".join(_scored(one, metric) for one in found)
-        say(f"[{count}/{total}] {job.kind} seed {job.seed}  {' '.join(job.words)}  {what}  ({left:.0f} min left)")
+        which = f"{', '.join(rows[job.id])} ({' '.join(job.words)})" if job.id in rows else " ".join(job.words)
+        say(f"[{count}/{total}] {job.kind} seed {job.seed}  {which}  {what}  ({left:.0f} min left)")
 
     return told
 

@@ -114,6 +114,15 @@ def _in_order(study: Study, seeds: int) -> Iterator[AnyJob]:
         yield from (cost_job(study, row) for row in study.rows)
 
 
+def rows_of_jobs(study: Study, seeds: int | None = None) -> dict[str, list[str]]:
+    """The names of the rows that get a score of each job, by the job's `id`; those that share it are several."""
+    found: dict[str, list[str]] = {}
+    for seed in range(study.seeds if seeds is None else min(seeds, study.seeds)):
+        for row in study.rows:
+            found.setdefault(job_of(study, row, seed).id, []).append(row.name)
+    return found
+
+
 def check_teachers(study: Study) -> None:
     """Refuse rows of students whose method needs a teacher that nobody names, before the first of them runs.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from dudi.config.layers import PlacedWord
-from dudi.data.locate import records_of
+from dudi.data.locate import asked_split, records_of
 from dudi.errors import ConfigError
 from dudi.evaluation.records import STUDENT
 from dudi.stacking.recipe import load_stack_config, read_words
@@ -139,8 +139,9 @@ def stack_job(study: Study, row: StudyRow, seed: int) -> StackJob:
     stages = _stages(study, row, seed)
     translator = None if row.translate is None else (row.translate, weights(row.translate))
     key = key_from([stages[-1].key, study.asked.words, files_of(study.asked.rows), translator])
-    words = () if row.translate is None else ("--translate", row.translate)
-    return StackJob(key, seed, stages, study.asked.words, words)
+    if row.translate is None:
+        return StackJob(key, seed, stages, study.asked.untranslated)
+    return StackJob(key, seed, stages, study.asked.words, ("--translate", row.translate))
 
 
 def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
@@ -213,7 +214,8 @@ def check_stages(study: Study) -> None:
                     f"command line: {key}=..."
                 ) from error
             _look_for(f"{where}: data.train", str(config.data.train), config.data.split)
-    _look_for(f"{study.place('asked', 'rows')}: asked", study.asked.rows, study.asked.split or "test")
+    rows = study.asked.rows
+    _look_for(f"{study.place('asked', 'rows')}: asked", rows, asked_split(rows, study.asked.split))
 
 
 def _look_for(where: str, source: str, split: str) -> None:
