@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dudi.data.cldr import cldr_rows
+from dudi.data.locate import held_out, own_split
 from dudi.data.rows import Rejections
 from dudi.data.sources import fingerprint, load_rows, rows_from_records
 from dudi.errors import ConfigError, DataError, EnvironmentFault
@@ -231,6 +232,38 @@ def test_a_glob_of_one_split_says_which(tmp_path):
         write_lines(tmp_path / "test" / name, [record(name)])
     assert len(load(tmp_path / "test" / "*.test.jsonl").rows) == 2
     assert len(load(tmp_path / "test").rows) == 1  # the folder that is named does not make its files a split
+
+
+def test_a_folder_that_is_named_by_a_split_holds_that_split_alone(tmp_path):
+    """`data.train=data/test` trained on the test, and `dudi stack eval RUN data/test` found no test in it."""
+    for name in ("train/a.jsonl", "dev/a.jsonl", "test/a.jsonl", "other/a.jsonl"):
+        write_lines(tmp_path / name, [record(name)])
+    assert len(load(tmp_path / "test", split="test").rows) == len(load(tmp_path / "dev", split="validation").rows) == 1
+    with pytest.raises(
+        ConfigError, match=r"none of its 1 data files belongs to the split 'train', by their names .test"
+    ):
+        load(tmp_path / "test")
+    assert [len(load(tmp_path / name).rows) for name in ("train", "other", "test/*.jsonl", "test/a.jsonl")] == [1] * 4
+    assert [own_split(str(tmp_path / name)) for name in ("test", "dev/", "other", "test/a.jsonl")] == [
+        "test", "dev", None, None,
+    ]  # fmt: skip
+
+
+def test_rows_for_evaluation_are_no_rows_to_train_on(tmp_path):
+    """`data.eval` of a folder with all splits read its rows to train on; so did `data.eval_split` of one file."""
+    for name in ("train/a.jsonl", "dev/a.jsonl", "other/a.jsonl"):
+        write_lines(tmp_path / name, [record(name)])
+    folder, file = str(tmp_path), str(tmp_path / "train" / "a.jsonl")
+    assert held_out(file, None, None) is None
+    assert held_out(file, f"{folder}/dev", None) == (f"{folder}/dev", "validation")
+    assert held_out(file, f"{folder}/other", None) == (f"{folder}/other", "train")
+    assert held_out(file, file, None) == (file, "train")
+    assert held_out(folder, None, "dev") == (folder, "dev")
+    assert held_out("org/name", None, "validation") == ("org/name", "validation")
+    with pytest.raises(ConfigError, match=r"holds the splits train, validation; name one with data.eval_split"):
+        held_out(file, folder, None)
+    with pytest.raises(ConfigError, match=r"data.eval_split: .*a.jsonl is one file, and has no split 'validation'"):
+        held_out(file, None, "validation")
 
 
 def test_rows_in_other_languages_are_left_out_and_counted(tmp_path):

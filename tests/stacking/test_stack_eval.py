@@ -30,7 +30,7 @@ from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
 from dudi.stacking import LoraSettings, Source, StackRow, build_stack, finetune, stored, translate, with_head
 from dudi.stacking.evaluation import macro_f1
-from dudi.stacking.labelled import LabelledRows
+from dudi.stacking.labelled import LabelledRows, items_of
 from dudi.stacking.scores import by_split, scores_of
 from dudi.stacking.systems import seed_of
 from dudi.stacking.translation import translate_rows
@@ -105,6 +105,36 @@ def test_systems_seeds_and_languages_in_one_table(place, tmp_path, capsys):
             assert all(line["right"] == (line["label"] == line["answer"]) for line in own)
         others = [run.scores["by_language"][code]["accuracy"] for code in ("ind_Latn", "tha_Thai")]
         assert run.scores["overall"]["accuracy"] == pytest.approx(sum(others) / 2)
+
+
+def test_rows_without_an_id_are_items_by_their_place_in_each_language(place, tmp_path, capsys):
+    """Parallel rows of eight languages counted as eight independent items each, and intervals were too narrow."""
+    for code in ("eng_Latn", "ind_Latn", "tha_Thai"):
+        lines = (place / "rows" / "test" / f"{code}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [{key: value for key, value in json.loads(line).items() if key != "id"} for line in lines]
+        write(tmp_path / f"{code}.test.jsonl", rows)
+    words = [f"MT-LLM={place}/stack-*", f"LLM={place}/teach-1", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main(["stack", "eval", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "rows have no id: the n-th row of each language counts as one item" in shown
+    assert "95 % over 8 items and" in shown
+    lines = answers_in(tmp_path / "out", "LLM")
+    assert [line["item"] for line in lines] == [f"row {n}" for n in range(1, 9)] * 3
+    assert lines[8]["id"] == f"ind_Latn/{tmp_path}/ind_Latn.test.jsonl:1"  # as before
+
+
+def test_items_of_rows():
+    rows = [StackRow("a", "en"), StackRow("b", "id"), StackRow("c", "id", id="x"), StackRow("d", "id", item="y")]
+    rows += [StackRow("e", "id", id="f.jsonl:4", place="f.jsonl:4"), StackRow("f", "en", id="7", place="f.jsonl:5")]
+    assert items_of(rows) == ["row 1", "row 1", "x", "y", "row 4", "7"]
+
+
+def test_a_folder_of_one_split_is_asked_as_it_is(place, tmp_path):
+    """`data/test` was said to hold no test."""
+    words = [f"one={place}/stack-1", f"{place}/rows/test", "--output", str(tmp_path), "--max-rows", "2"]
+    assert main(["stack", "eval", *words]) == 0
+    benchmark = kept(tmp_path, "one").benchmark
+    assert (benchmark["split"], benchmark["questions"]) == ("test", 6)
 
 
 def test_results_stay_beside_each_other_and_compare_reads_them(place, tmp_path, capsys):
@@ -281,6 +311,14 @@ def test_what_is_left_out_or_cut_is_said(place, tmp_path, capsys):
         (["{0}/stack-1", "{0}/rows", "--device", "cuda:99"], 2, "--device: 'cuda:99' is not here"),
         (["{0}/stack-1", "{0}/rows", "--max-length", "1"], 2, "max_length: 1 has no place for a word"),
         (["{0}/stack-1", "{0}/rows", "--source-language", "xx_Zzzz"], 2, "--source-language: no row is in 'xx_Zzzz'"),
+        (["{0}/stack-1", "{0}/rows", "--beams", "5"], 2, "--beams: is of a translation; name a model with --translate"),
+        (["{0}/stack-1", "{0}/rows", "--max-new-tokens", "9"], 2, "--max-new-tokens: is of a translation"),
+        (
+            ["{0}/stack-1", "{0}/rows/test/eng_Latn.jsonl", "--split", "dev"],
+            2,
+            "split dev: {0}/rows/test/eng_Latn.js",
+        ),
+        (["{0}/stack-1", "{0}/rows/test", "--split", "dev"], 2, "belongs to the split 'dev', by their names (test)"),
         (["{0}/llm", "{0}/rows"], 2, "holds a LlamaForCausalLM, not a model of dudi stack"),
     ],
 )
@@ -288,7 +326,7 @@ def test_wrong_words_are_one_line(words, code, told, place, tmp_path, capsys):
     given = [word.format(place) for word in words]
     assert main(["stack", "eval", *given, "--output", str(tmp_path)]) == code
     error = capsys.readouterr().err
-    assert told in error
+    assert told.format(place) in error
     assert "Traceback" not in error
 
 

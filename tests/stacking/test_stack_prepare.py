@@ -65,16 +65,26 @@ def test_a_tree_of_tsv_files_becomes_a_file_a_split_and_language(sib, tmp_path):
         {"id": "8", "language": "mya_Mymr", "text": "mya_Mymr test 1", "label": "travel"},
     ]
     assert [path.name for path in (tmp_path / "out/train").iterdir()] == ["eng_Latn.jsonl"]
-    assert done.counts[("dev", "nqo_Nkoo")] == 1
-    assert sum(done.left_out.values()) == 6  # training rows in two other languages
+    assert done.left_out == {
+        "training rows in other languages than English: the task is learned in English alone": 3,
+        "nqo_Nkoo: NLLB cannot read it (--languages nqo_Nkoo takes it all the same)": 6,
+    }
     card = json.loads((tmp_path / "out/data_card.json").read_text(encoding="utf-8"))
     assert card["rows"]["train"] == {"eng_Latn": 3}
-    assert card["labels"]["test"] == {"science/technology": 3, "travel": 3}
+    assert card["labels"]["test"] == {"science/technology": 2, "travel": 2}
     assert set(card["files"]) == {path.relative_to(tmp_path / "out").as_posix() for path in done.folder.glob("*/*")}
     shown = said(done)
-    assert "3 train, 3 dev, 6 test; 3 languages" in shown
-    assert "nqo_Nkoo (N'Ko) is read by no code of NLLB" in shown
+    assert "3 train, 2 dev, 4 test; 2 languages" in shown
+    assert "left out: nqo_Nkoo: NLLB cannot read it" in shown
     assert "(6 rows)" in shown
+
+
+@pytest.mark.parametrize("words", [["all"], ["eng_Latn", "mya_Mymr", "nqo_Nkoo"]])
+def test_what_nllb_cannot_read_is_taken_from_files_where_it_is_asked_for(sib, tmp_path, words):
+    """It was always taken from files, against the documentation, and `eval` stopped at it."""
+    done = prepare("sib200", tmp_path / "out", place=sib, languages=words)
+    assert (done.counts["dev", "nqo_Nkoo"], done.counts["test", "nqo_Nkoo"]) == (1, 2)
+    assert "nqo_Nkoo (N'Ko) is read by no code of NLLB" in said(done)
 
 
 def test_the_folder_is_read_as_it_is_by_recipes_and_by_eval(sib, tmp_path, monkeypatch):
@@ -82,7 +92,7 @@ def test_the_folder_is_read_as_it_is_by_recipes_and_by_eval(sib, tmp_path, monke
     assert main(["stack", "prepare", "sib200", "data/sib", "--from", str(sib)]) == 0
     task = Task("classification", TOPICS)
     assert [row.id for row in read_rows("data/sib", task, split="train")] == ["7", "8", "9"]
-    assert len(read_rows("data/sib", task, split="test")) == 6
+    assert len(read_rows("data/sib", task, split="test")) == 4
     part = (tmp_path / "data/sib/task.yaml").read_text(encoding="utf-8")
     assert "train: data/sib/train/eng_Latn.jsonl" in part
     assert "eval: data/sib/dev/eng_Latn.jsonl" in part
@@ -278,9 +288,12 @@ def test_bad_records_are_kept_with_their_place_and_too_many_stop_it(sib, tmp_pat
     kept = rows_in(tmp_path / "out/rejected.jsonl")[0]
     assert kept["line"] == 105
     assert "'category' is 'cooking'" in kept["detail"]
+    assert json.loads((tmp_path / "out/data_card.json").read_text())["rejected"] == {"unknown_label": 1}
+    assert "records that give no row: 1 (unknown_label 1)" in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert f"1 unknown_label (as in {file}:105: 'category' is 'cooking'" in said(done)
     before = (tmp_path / "out/train/eng_Latn.jsonl").read_bytes()
     write(file, good + "300\tcooking\tx\n" * 5)
-    with pytest.raises(DataError, match="5 of 23 rows were rejected"):
+    with pytest.raises(DataError, match=r"5 of 17 rows were rejected.*: unknown_label 5"):
         prepare("sib200", tmp_path / "out", place=sib)
     assert (tmp_path / "out/train/eng_Latn.jsonl").read_bytes() == before
     write(file, good)
@@ -313,11 +326,41 @@ def test_a_folder_with_other_files_is_left_alone(sib, tmp_path):
 
 def test_rows_without_a_split_or_without_a_test_are_refused(tmp_path):
     write(tmp_path / "eng_Latn.jsonl", '{"text": "a", "label": "travel"}\n')
-    with pytest.raises(DataError, match="no_row 1"):
+    with pytest.raises(DataError, match="no_split 1"):
         prepare("sib200", tmp_path / "out", place=tmp_path / "eng_Latn.jsonl")
     write(tmp_path / "eng_Latn.jsonl", '{"text": "a", "label": "travel", "split": "train"}\n')
     with pytest.raises(DataError, match="no row of a test"):
         prepare("sib200", tmp_path / "out", place=tmp_path / "eng_Latn.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason", "told"),
+    [
+        ({"lang": "klingon"}, "unknown_language", "'lang' is 'klingon'"),
+        ({"language": "eng_Latm"}, "unknown_language", "(did you mean 'eng_Latn'?)"),
+        ({"dialect": 5}, "unknown_language", "'dialect' is '5'"),
+        ({"split": "tset"}, "unknown_split", "(did you mean 'test'?)"),
+        ({"split": 1}, "unknown_split", "none of train, training, dev"),
+    ],
+)
+def test_a_column_that_nobody_knows_is_not_passed_over_for_the_file_s_name(columns, reason, told, tmp_path):
+    """A row in Klingon was English, and a row of a `tset` was of the test."""
+    good = {"text": "a", "label": "travel", "lang": None, "split": ""}
+    lines = [json.dumps(good)] * 99 + [json.dumps(good | columns)]
+    write(tmp_path / "in" / "test" / "eng_Latn.jsonl", "\n".join(lines) + "\n")
+    done = prepare("sib200", tmp_path / "out", place=tmp_path / "in")
+    assert dict(done.counts) == {("test", "eng_Latn"): 99}
+    assert done.rejections.counts == {reason: 1}
+    kept = rows_in(tmp_path / "out/rejected.jsonl")[0]
+    assert kept["line"] == 100
+    assert told in kept["detail"]
+
+
+def test_the_columns_win_over_the_names_of_files_and_folders(tmp_path):
+    row = {"text": "a", "label": "positive", "lang": "Indonesian", "split": "valid"}
+    write(tmp_path / "in" / "test" / "eng.jsonl", json.dumps(row) + "\n" + '{"text": "b", "label": "neutral"}\n')
+    done = prepare("nusax", tmp_path / "out", place=tmp_path / "in")
+    assert dict(done.counts) == {("dev", "ind_Latn"): 1, ("test", "eng_Latn"): 1}
 
 
 @pytest.mark.parametrize(

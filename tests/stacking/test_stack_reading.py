@@ -23,7 +23,9 @@ from transformers import MBart50Tokenizer
 from dudi.errors import ConfigError, DataError
 from dudi.stacking import Source, StackRow, Task, build_stack, evaluate, finetune, rows_from_records, with_head
 from dudi.stacking.probing import probe
-from dudi.stacking.reading import read_rows
+from dudi.stacking.reading import read_rows, training_rows
+from dudi.stacking.recipe import load_stack_config
+from dudi.stacking.rows import fingerprint
 from dudi.stacking.tokens import SHORTENED
 from dudi.training.runlog import read_jsonl
 
@@ -81,10 +83,90 @@ def test_a_column_that_was_named_and_that_no_row_has_is_an_error(tmp_path):
         with pytest.raises(DataError, match=r"'premisse' has to be text.*did you mean 'premise'"):
             read({"text": "premisse"})
         assert read({"pair": "hypothesis"})[0].pair == "c"
-    # Single rows may lack it, and a column for another task than this one is not looked for.
-    found = rows_from_records([nli, {"premise": "d", "label": 0}], TASK, language="en", columns={"pair": "hypothesis"})
+    # Single rows may have none, and a column for another task than this one is not looked for.
+    single = {"premise": "d", "hypothesis": None, "label": 0}
+    found = rows_from_records([nli, single], TASK, language="en", columns={"pair": "hypothesis"})
     assert [row.pair for row in found] == ["c", None]
     assert rows_from_records([nli], columns={"pair": "nonsense"})[0].pair is None
+
+
+def test_a_column_may_be_named_by_any_of_its_names():
+    """The documentation calls them premise and hypothesis, and `data.columns` knew `text` and `pair` alone."""
+    record = {"s1": "a", "s2": "b", "y": 2, "code": "ind_Latn", "answer": "c"}
+    columns = {"premise": "s1", "hypothesis": "s2", "label": "y", "lang": "code"}
+    row = rows_from_records([record], TASK, columns=columns)[0]
+    assert (row.text, row.pair, row.label, row.language) == ("a", "b", 2, "ind_Latn")
+    written = rows_from_records([record], Task("generation"), columns={"passage": "s1", "answer": "s2", "lang": "code"})
+    assert written[0].answer == "b"
+    with pytest.raises(ConfigError, match="'premise' is another name of 'text', which is named, too"):
+        rows_from_records([record], TASK, columns={"text": "s1", "premise": "s2"})
+    with pytest.raises(ConfigError, match="did you mean 'hypothesis'"):
+        rows_from_records([record], TASK, columns={"hypotesis": "s1"})
+
+
+def write_rows(path, *records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return str(path)
+
+
+NLI = {"id": "1", "premise": "a", "hypothesis": "b", "label": "thing", "lang": "eng_Latn"}
+WITHOUT_LABEL = {key: value for key, value in NLI.items() if key != "label"}
+WITHOUT_PAIR = {key: value for key, value in NLI.items() if key != "hypothesis"}
+
+
+def test_a_second_text_that_other_rows_have_is_missed(tmp_path):
+    """NLI was learned from premises alone where a row had no hypothesis."""
+    file = write_rows(tmp_path / "rows.jsonl", NLI, WITHOUT_PAIR)
+    with pytest.raises(DataError, match=f"{file}:2: no 'hypothesis', which {file}:1 has"):
+        read_rows(file, TASK)
+    with pytest.raises(DataError, match="rows:2: has a 'hypothesis', which rows:1 has not"):
+        rows_from_records([WITHOUT_PAIR, NLI], TASK)
+    for rows in ([WITHOUT_PAIR] * 2, [NLI, NLI | {"hypothesis": None}]):
+        assert [row.pair for row in rows_from_records(rows, TASK)][1] is None
+    assert [row.text for row in rows_from_records([NLI, WITHOUT_PAIR])] == ["a", "a"]  # texts alone
+
+
+@pytest.mark.parametrize(("kind", "column"), [("classification", "label"), ("generation", "answer")])
+def test_a_number_beside_choices_is_not_taken_for_a_class(kind, column):
+    """Rows of multiple choice were classified, each by the number of its choice."""
+    task = Task(kind, ("yes", "no"))
+    record = {"passage": "a", "question": "b", "choices": ["no", "yes"], "language": "eng_Latn"}
+    with pytest.raises(DataError, match="rows:1: has 'choices', and a number may be that of a choice"):
+        rows_from_records([record | {column: 0}], task)
+    row = rows_from_records([record | {column: "no"}], task)[0]
+    assert (row.label, row.answer) == ((1, None) if kind == "classification" else (None, "no"))
+
+
+def test_rows_to_learn_from_are_refused_where_they_are_read(tmp_path):
+    """A dry run passed, and the error named an id and no file."""
+    file = write_rows(tmp_path / "rows.jsonl", NLI, WITHOUT_LABEL)
+    good = write_rows(tmp_path / "good.jsonl", NLI, NLI)
+    words = ["task.labels=[animal, thing, person]", "llm=none", "encoder=none"]
+    for stage, rows, held_out in (("teach", file, good), ("finetune", good, file), ("distill", good, file)):
+        config = load_stack_config("stack/mini/region", stage, [*words, f"data.train={rows}", f"data.eval={held_out}"])
+        with pytest.raises(DataError, match=f"{file}:2: no label"):
+            training_rows(config, TASK)
+    # Stage 2 learns vectors: its rows to train on need no label; nor do rows that are asked.
+    config = load_stack_config("stack/mini/region", "distill", [*words, f"data.train={file}"])
+    assert [row.label for row in training_rows(config, TASK)[0]] == [1, None]
+    assert [row.label for row in read_rows(file, TASK)] == [1, None]
+
+
+@pytest.mark.parametrize("label", [-1, 3, None])
+def test_a_label_that_is_none_is_refused_in_python_too(source, tmp_path, label):
+    rows = [StackRow("a", "eng_Latn", 0, id="one"), StackRow("b", "eng_Latn", label, id="two")]
+    said = "two: no label" if label is None else f"two: label {label} is not a number from 0 to 2"
+    with pytest.raises(DataError, match=said):
+        finetune(with_head(build_stack(make_mt(), make_llm()), TASK), source, rows, TASK, make_stack_args(tmp_path))
+
+
+def test_a_row_s_place_is_no_part_of_what_it_is(tmp_path):
+    """Rows that have been moved are the same rows: their fingerprint is what runs are held against."""
+    first, second = (read_rows(write_rows(tmp_path / name, NLI), TASK)[0] for name in ("a.jsonl", "b.jsonl"))
+    assert first == second == StackRow("a", "eng_Latn", 1, "b", id="1")
+    assert (first.name, second.name) == (f"{tmp_path}/a.jsonl:1", f"{tmp_path}/b.jsonl:1")
+    assert fingerprint([first]) == fingerprint([second]) == fingerprint([StackRow("a", "eng_Latn", 1, "b", id="1")])
+    assert fingerprint([first]) == "7e9ab83db668121d9abee7734b5a7f99b7ce2b8ec58191a96745bbf93021d449"
 
 
 def test_the_question_of_a_choice_is_read_by_every_source(source, llm_source):
@@ -185,6 +267,27 @@ def test_what_stands_in_for_a_language_is_noted(source):
         source.check("nah")
     with pytest.raises(ConfigError, match="'el' is no source language"):
         source.check("el")
+
+
+def test_a_language_that_is_known_and_not_read_gets_no_hint_by_its_letters(source):
+    """For `fr` the nearest code was `mya_Mymr`."""
+    with pytest.raises(
+        ConfigError, match=r"'fr' is no source language .* which has no fra_Latn: it has eng_Latn, ind_Latn"
+    ):
+        source.check("fr")
+    with pytest.raises(ConfigError, match=r"'kaz_Latn' is no source language .*\(did you mean 'kaz_Cyrl'"):
+        source.check("kaz_Latn")
+
+
+def test_all_languages_that_cannot_be_read_are_said_with_their_places(source, tmp_path):
+    """The first one was named, by the id of a row, and the next one at the next call."""
+    records = [NLI | {"lang": code} for code in ("eng_Latn", "nqo_Nkoo", "nqo_Nkoo", "fr", "id", "kaz_Latn")]
+    file = write_rows(tmp_path / "rows.jsonl", *records)
+    with pytest.raises(DataError) as caught:
+        source.check_rows(read_rows(file, TASK))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{file}:2: language: 'nqo_Nkoo' is no source language")
+    assert second == f"neither is 'fr' ({file}:4), 'kaz_Latn' ({file}:6)"
 
 
 def test_another_tokenizer_s_codes_are_found_too():

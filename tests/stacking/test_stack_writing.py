@@ -381,6 +381,7 @@ def test_generate_says_what_is_missing(recipe, tmp_path, capsys):
     for more, said in (
         ([str(tmp_path / "both")], "give ROWS, or --text and --language"),
         ([str(tmp_path / "both"), "--text", "a"], "its language with --language"),
+        ([str(tmp_path / "both"), *text, "--split", "dev"], "--text: is one text"),
         ([str(tmp_path / "both"), *text], "reads in both directions"),
         ([str(tmp_path / "head"), *text], "answers with a classification and does not write"),
         ([str(tmp_path / "nothing"), *text], "no such folder"),

@@ -35,7 +35,7 @@ from dudi.stacking.planning import plan_stage
 from dudi.stacking.rows import fingerprint
 from dudi.study import results as collected
 from dudi.study import scheduler
-from dudi.study.grid import read_studies, read_study
+from dudi.study.grid import AskedRows, read_studies, read_study
 from dudi.study.identity import files_of
 from dudi.study.jobs import every_job, job_of
 from dudi.study.page import page
@@ -117,6 +117,17 @@ def study_file(parents, tmp_path):
         return file
 
     return make
+
+
+def test_how_a_translation_is_made_is_told_to_rows_that_read_one(study_file):
+    """`dudi stack eval` refuses the options of a translation where there is none."""
+    study = read_study(study_file())
+    for row in study.rows:
+        asked = job_of(study, row, 0).asking(Path("runs"))
+        assert ("--beams" in asked) == ("--max-new-tokens" in asked) == ("--translate" in asked)
+        assert ("--translate" in asked) == (row.translate is not None)
+    whole = AskedRows(rows="x", beams=2, target="eng_Latn", max_length=5, languages=("id", "th"))
+    assert whole.untranslated == ("x", "--languages", "id", "th", "--max-length", "5")
 
 
 # ---- the file

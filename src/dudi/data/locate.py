@@ -107,7 +107,8 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
     """The files that a path, a folder or a glob names.
 
     A folder is searched to its bottom; rejected rows, hidden files and the files of other splits are left out. So are
-    the files of other splits that a glob matches together with some of `split`.
+    the files of other splits that a glob matches together with some of `split`. Where no name inside of a folder tells
+    a split, its own does: `data/test` holds no rows to train on.
 
     Args:
         source: A file, a folder or a glob.
@@ -125,7 +126,7 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
         found = [file for file in likely if file.suffix.lower() in suffixes]
         if not found:
             raise ConfigError(f"{path}: no data files in it (looked for {', '.join(suffixes)})")
-        chosen = _of_split(path, {file: _splits_of(file.relative_to(path)) for file in found}, split)
+        chosen = _of_split(path, _splits_inside(path, found), split)
         return dataclasses.replace(chosen, unread=[file for file in likely if file.suffix.lower() not in suffixes])
     if glob.has_magic(source):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
@@ -136,6 +137,62 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
         one = len(set(splits.values())) == 1  # then the glob says which, and not the split
         return FoundFiles([(file, str(file)) for file in found], {}) if one else _of_split(path, splits, split)
     raise ConfigError(f"{source}: no such file or folder{_nearest_file(path)}")
+
+
+def own_split(source: str) -> str | None:
+    """The split that a folder is of by its own name (`data/test`); None where it tells none, and of other sources."""
+    path = Path(source).expanduser()
+    told = _SPLIT_WORD.fullmatch(path.name.lower())
+    return told[1] if told and path.is_dir() else None
+
+
+def asked_split(rows: str, named: str | None) -> str:
+    """The split of the rows that are asked: the one that is named, else that of the folder's own name, else `test`.
+
+    Raises:
+        ConfigError: one is named, and the rows are one file.
+    """
+    if named is not None and Path(rows).expanduser().is_file():
+        raise ConfigError(f"split {named}: {rows} is one file, and is read whole; leave it out")
+    return named or own_split(rows) or "test"
+
+
+def held_out(train: str, rows: str | None, split: str | None) -> tuple[str, str] | None:
+    """Source and split of the rows for evaluation, as `data.train`, `data.eval` and `data.eval_split` name them.
+
+    Returns:
+        None where they name none. Without a split that of the folder's own name, or the only one that its files are of;
+        `train` of all other sources.
+
+    Raises:
+        ConfigError: a folder holds several splits and none is named, or they are the rows that are trained on.
+    """
+    if rows is None and split is None:
+        return None
+    source = rows or train
+    path = Path(source).expanduser()
+    if rows is None and path.is_file():
+        raise ConfigError(
+            f"data.eval_split: {train} is one file, and has no split '{split}' beside those rows that are trained on; "
+            "name a file with data.eval, or take it out with data.eval_split=null"
+        )
+    saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+    if split is not None or saved or not path.is_dir():
+        return source, split or "train"
+    found = [file for file in path.rglob("*") if _holds_rows(file, path) and file.suffix.lower() in FOLDER_SUFFIXES]
+    groups = sorted({group for _, group in _splits_inside(path, found).values()})
+    if len(groups) > 1:
+        raise ConfigError(f"data.eval: {source} holds the splits {', '.join(groups)}; name one with data.eval_split")
+    return source, groups[0] if groups else "train"
+
+
+def _splits_inside(folder: Path, files: list[Path]) -> dict[Path, tuple[str, str]]:
+    """The split of each file of a folder by the names inside; where none of them tells one, by the folder's own."""
+    own = own_split(str(folder))
+    inside = {file: file.relative_to(folder) for file in files}
+    if own is not None and not any(_split_words(path) for path in inside.values()):
+        return dict.fromkeys(files, (own, _GROUPS[own]))
+    return {file: _splits_of(path) for file, path in inside.items()}
 
 
 def _holds_rows(file: Path, folder: Path) -> bool:
@@ -167,12 +224,18 @@ def _splits_of(path: Path) -> tuple[str, str]:
     `th.test-00000.parquet`, `Test.jsonl`, `devSet.jsonl` and `val/a.jsonl` tell one. Of a name with words for several
     that of held-out rows counts, so that nobody trains on them. No word at all means `train`.
     """
+    words = _split_words(path)
+    word = next((word for word in words if _GROUPS[word] != "train"), words[0] if words else "train")
+    return word, _GROUPS[word]
+
+
+def _split_words(path: Path) -> list[str]:
+    """The words for splits in a file's name, else in that of the nearest folder that has some."""
     for part in reversed(path.parts):
         words = [found[1] for word in _WORD.findall(part) if (found := _SPLIT_WORD.fullmatch(word.lower()))]
         if words:
-            word = next((word for word in words if _GROUPS[word] != "train"), words[0])
-            return word, _GROUPS[word]
-    return "train", "train"
+            return words
+    return []
 
 
 def _nearest_file(path: Path) -> str:

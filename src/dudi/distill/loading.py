@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dudi.command import say
 from dudi.data.built_in import SOURCES
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, read_template, template_kwargs
+from dudi.data.locate import held_out
 from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
@@ -58,12 +59,13 @@ def read_evaluation(config: RunConfig, args: DudiConfig, rejections: Rejections)
     """The evaluation rows; None where the recipe names none. Bad ones are counted in `rejections`.
 
     Raises:
+        ConfigError: the recipe does not say which of several splits, or they are the rows that are trained on.
         DataError: a file as a whole cannot be read.
     """
-    data = config.data
-    if data.eval is None and data.eval_split is None:
+    named = held_out(config.data.train, config.data.eval, config.data.eval_split)
+    if named is None:
         return None
-    source, split = data.eval or data.train, data.eval_split or "train"
+    source, split = named
     return load_rows(source, split=split, **_row_options(config, args, source, rejections))
 
 

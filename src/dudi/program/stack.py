@@ -13,6 +13,8 @@ RECIPES = {
     "improved": ("connector_start=least_squares", "merge_lora=true"),
 }
 """What `align --recipe` sets: the paper's Stage 1, or the authors' later one."""
+TRANSLATION = {"target": "eng_Latn", "beams": 5, "max_new_tokens": 256, "translate_length": 1024}
+"""What `eval --translate` is told beside the model, and what it is where it is not."""
 STAGES = ("adapt", "align", "teach", "distill", "finetune")
 
 
@@ -71,22 +73,13 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--column", action="append", default=[], metavar="OURS=THEIRS", help="text=premise, pair=hypothesis ...")
     add("--languages", nargs="+", metavar="CODE", help="only these languages")
     add("--translate", metavar="MT_MODEL", help="translate-test: rows are put into English by this model first")
-    add("--target", default="eng_Latn", metavar="CODE", help="what to translate into (default: %(default)s)")
-    add("--beams", type=whole_number(1), default=5, metavar="N", help="beams of the translation (default: %(default)s)")
-    add(
-        "--max-new-tokens",
-        type=whole_number(1),
-        default=256,
-        metavar="N",
-        help="longest translation (default: %(default)s)",
-    )
-    add(
-        "--translate-length",
-        type=whole_number(1),
-        default=1024,
-        metavar="N",
-        help="tokens that it reads (default: %(default)s)",
-    )
+    default = {name: f"(default: {value})" for name, value in TRANSLATION.items()}
+    add("--target", metavar="CODE", help=f"what to translate into {default['target']}")
+    add("--beams", type=whole_number(1), metavar="N", help=f"beams of the translation {default['beams']}")
+    longest = f"longest translation {default['max_new_tokens']}"
+    add("--max-new-tokens", type=whole_number(1), metavar="N", help=longest)
+    read = f"tokens that it reads {default['translate_length']}"
+    add("--translate-length", type=whole_number(1), metavar="N", help=read)
     _reading_arguments(parser)
     add(
         "--output",
@@ -101,7 +94,7 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
 def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     """How rows are read by a model that is there already."""
     add = parser.add_argument
-    add("--split", default="test", help="split of a folder or on the hub (default: test)")
+    add("--split", help="split of a folder or on the hub (default: that of the folder's own name, else test)")
     add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
     add(
         "--max-length",
@@ -135,7 +128,13 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("output", type=output_folder, metavar="DIR", help="the folder to write")
     add("--from", dest="place", type=Path, metavar="PATH", help="file or folder that holds the set (default: the hub)")
     add("--train", metavar="PATH|hub", help="English training rows, where --from has none")
-    add("--languages", nargs="+", default=[], metavar="CODE", help="only these, in the set's codes or NLLB's")
+    add(
+        "--languages",
+        nargs="+",
+        default=[],
+        metavar="CODE",
+        help="only these, in the set's codes or NLLB's; all: what NLLB cannot read, too",
+    )
     add("--max-train", type=whole_number(0), metavar="N", help="at most so many training rows")
     add("--revision", metavar="REV", help="commit, tag or branch of the set on the hub")
 

@@ -17,7 +17,7 @@ import torch
 from dudi.command import say, words_of
 from dudi.comparison.bootstrap import FEWEST_ITEMS
 from dudi.comparison.same import SEEDS
-from dudi.data.locate import note_of
+from dudi.data.locate import asked_split, note_of
 from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
@@ -25,6 +25,7 @@ from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS, OVERALL
 from dudi.evaluation.records import FILE, Evaluation, keep_evaluations, read_evaluations
 from dudi.evaluation.source import weights_of
 from dudi.models.load import load_tokenizer
+from dudi.program.stack import TRANSLATION
 from dudi.report import write_model_card, write_report
 from dudi.stacking import stored, systems
 from dudi.stacking.codes import find_language, nllb_codes, same_language
@@ -51,6 +52,7 @@ def run(given: argparse.Namespace) -> int:
         DataError: a row cannot be used, or none has a label.
     """
     quiet_libraries()
+    complete(given)
     contestants = [system_of(word, given.translate) for word in given.systems]
     if twice := {one.name for one in contestants if [two.name for two in contestants].count(one.name) > 1}:
         raise ConfigError(f"two systems are called '{min(twice)}'; call one NAME=RUN")
@@ -68,6 +70,19 @@ def run(given: argparse.Namespace) -> int:
     say(f"scores   {asked.output}/evaluation.json\nanswers  {asked.output}/answers.jsonl")
     say(f"next     {shlex.join(comparing(asked.output, [one.evaluation for one in whole]))}")
     return 0
+
+
+def complete(given: argparse.Namespace) -> None:
+    """Put in how rows are translated, where nothing was said of it.
+
+    Raises:
+        ConfigError: it was said, and nothing is translated.
+    """
+    for name, value in TRANSLATION.items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+        elif given.translate is None:
+            raise ConfigError(f"--{name.replace('_', '-')}: is of a translation; name a model with --translate")
 
 
 def check_cards(contestants: Sequence[System], translate: str | None) -> None:
@@ -126,6 +141,7 @@ class _Asking:
         self.columns = pairs_of(given.column, "--column")
         self.device = device_of(given.device)
         self.name = _name_of(given.rows)
+        self.split = asked_split(given.rows, given.split)
         self.output: Path = given.output or Path("runs") / f"eval-{self.name}"
         self.benchmark: Mapping[str, Any] = {}
         self.notes: list[str] = []
@@ -175,9 +191,9 @@ class _Asking:
         if task not in self._labelled:
             given = self.given
             rows = read_rows(
-                given.rows, task, split=given.split, language=given.language, columns=self.columns, key="--column"
+                given.rows, task, split=self.split, language=given.language, columns=self.columns, key="--column"
             )
-            if not (Path(given.rows) / CARD).is_file() and (note := note_of(given.rows, given.split)):
+            if not (Path(given.rows) / CARD).is_file() and (note := note_of(given.rows, self.split)):
                 self.notes.append(f"note: {note}")
             rows = _chosen(rows, words_of(given.languages))
             if unlabelled := Counter(row.language for row in rows if row.label is None):
@@ -186,11 +202,15 @@ class _Asking:
             if not rows:
                 raise DataError(f"{given.rows}: no row has a label")
             self._check_source_language(rows)
+            if len({row.language for row in rows}) > 1 and any(row.item is None and not row.has_id for row in rows):
+                self.notes.append(
+                    f"note: {given.rows}: rows have no id: the n-th row of each language counts as one item"
+                )
             found = LabelledRows(
                 name=self.name,
                 rows=rows,
                 task=task,
-                split=given.split,
+                split=self.split,
                 source_language=given.source_language,
                 batch_size=given.batch_size,
                 max_length=given.max_length,

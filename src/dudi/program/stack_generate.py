@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dudi.command import say
+from dudi.data.locate import asked_split
 from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, plain
@@ -34,6 +35,8 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError("dudi stack generate: give ROWS, or --text and --language")
     if given.text is not None and (not given.text.strip() or given.language is None):
         raise ConfigError("--text: give a text, and its language with --language, as --language ind_Latn")
+    if given.text is not None and (given.split is not None or given.column or given.max_rows is not None):
+        raise ConfigError("--text: is one text; --split, --column and --max-rows are of ROWS")
     model, source, llm_source = stored.open_model(given.model, codes=pairs_of(given.code, "--code"))
     writer = writer_of(given.model, model)
     if llm_source is None:
@@ -80,7 +83,7 @@ def rows_of(given: argparse.Namespace, task: Task) -> list[StackRow]:
     if given.text is not None:
         return [StackRow(given.text, given.language, id="text")]
     rows = read_rows(
-        given.rows, task, split=given.split, language=given.language,
+        given.rows, task, split=asked_split(given.rows, given.split), language=given.language,
         columns=pairs_of(given.column, "--column"), key="--column",
     )  # fmt: skip
     return first_of_each(rows, given.max_rows)

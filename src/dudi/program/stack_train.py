@@ -77,10 +77,9 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         check_finished(config, folder)
         say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
         return 0
-    from dudi.data.locate import note_of
     from dudi.stacking import stored
     from dudi.stacking.earlier import check_earlier, held_by_start
-    from dudi.stacking.reading import parallel_rows
+    from dudi.stacking.reading import notes_of, parallel_rows
     from dudi.stacking.stages import STAGES, WITH_TASK, StageJob, task_of
 
     task = task_of(config) if config.stage in WITH_TASK else None
@@ -100,8 +99,8 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
         write_json(folder / SOURCES, seen)
         for line in _said(data):
             say(line)
-        if note := note_of(str(config.data.train), config.data.split):
-            say(f"note: {note}")
+        for line in notes_of(config):
+            say(line)
         go_on(folder, start, resume)
     made = STAGES[config.stage](StageJob(config, args, rows, eval_rows, parallel, start, bitext))
     if first:
@@ -272,7 +271,7 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     from dudi.stacking import stored
     from dudi.stacking.earlier import check_earlier
     from dudi.stacking.planning import plan_stage
-    from dudi.stacking.reading import bitext_rows, first_texts, parallel_rows, training_rows
+    from dudi.stacking.reading import bitext_rows, first_texts, notes_of, parallel_rows, training_rows
     from dudi.stacking.stages import WITH_TASK, task_of
     from dudi.stacking.unloaded import check_unloaded
 
@@ -298,7 +297,7 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
         counts["bitext"] = f"{len(bitext):,}" if bitext else ""
         counts["rows"] += " and more" if len(texts) == LOOKED_AT else ""
     known = len(rows) if config.stage in WITH_TASK else None
-    found = [f"{name:<9}{count}" for name, count in counts.items() if count]
+    found = [*(f"{name:<9}{count}" for name, count in counts.items() if count), *notes_of(config)]
     try:
         return [*lines, *found, "", plan_stage(config, rows=known).text(), ""]
     except EnvironmentFault as error:

@@ -132,10 +132,11 @@ def names_of(code: str) -> list[str]:
     return list(dict.fromkeys([*short, meant.code[:3], meant.code, code]))
 
 
-def nearest_code(name: str, known: Iterable[str]) -> str:
+def nearest_code(name: str, known: Iterable[str]) -> str | None:
     """The code that somebody who wrote `name` most likely means.
 
     The same language as the table knows it; else the same language in another script; else the nearest spelling.
+    None for a language of the table that the tokenizer has in no script: what is spelled alike is another one.
 
     Args:
         name: What no tokenizer of ours knows.
@@ -148,4 +149,6 @@ def nearest_code(name: str, known: Iterable[str]) -> str:
             return named[code]
     begin = (name if meant is None else meant.code).lower()[:3]
     same = [code for language, code in named.items() if language.startswith(f"{begin}_")]
-    return same[0] if same else difflib.get_close_matches(name, codes, n=1, cutoff=0.0)[0]
+    if same or meant is not None:
+        return same[0] if same else None
+    return difflib.get_close_matches(name, codes, n=1, cutoff=0.0)[0]

@@ -39,7 +39,7 @@ class Curriculum(Sequence[StackRow]):
             )
         for row in bitext:
             if row.english is None:
-                raise DataError(f"{row.called}: bitext needs the row's English")
+                raise DataError(f"{row.name}: bitext needs the row's English")
         self.bitext, self.texts, self.args = bitext, texts, args
         of_texts = texts.digest if isinstance(texts, TextRows) else fingerprint(texts)
         self.digest = hashlib.sha256(f"{fingerprint(bitext)} {of_texts}".encode()).hexdigest()

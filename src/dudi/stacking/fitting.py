@@ -37,7 +37,7 @@ def fit(rows: Sequence[StackRow], encode: Encode, max_length: int) -> Iterator[t
         while excess > 0:
             smaller = _less(kept, ids["offset_mapping"], spans, excess)
             if smaller is None:
-                raise ConfigError(f"{row.called}: max_length {max_length} has no place for {len(row.choices)} choices")
+                raise ConfigError(f"{row.name}: max_length {max_length} has no place for {len(row.choices)} choices")
             kept = smaller
             text, spans = with_choices(kept)
             ids = encode([text], [place])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +111,11 @@ class LabelledRows:
         others = transferred([row.language for row in self.rows], self.source_language)
         read = self.rows if self.translated is None else self.translated.rows
         lines = []
-        for row, seen, answer in zip(self.rows, read, predictions, strict=True):
+        for row, seen, item, answer in zip(self.rows, read, items_of(self.rows), predictions, strict=True):
             line: dict[str, Any] = {
                 "seed": seed,
-                "id": f"{row.language}/{row.id}",
-                "item": row.id if row.item is None else row.item,
+                "id": f"{row.language}/{row.id or item}",
+                "item": item,
                 "language": row.language,
                 "task": self.task.kind,
                 "question": "\n".join(_texts(row)),
@@ -136,3 +137,18 @@ class LabelledRows:
 def _texts(row: StackRow) -> list[str]:
     """What a row asks: its text, the second of a pair, its choices."""
     return [text for text in (row.text, row.pair, *row.choices) if text is not None]
+
+
+def items_of(rows: Sequence[StackRow]) -> list[str]:
+    """What each row is of when items are drawn again: its `item`, else its `id`, else its number in its language.
+
+    Where languages are parallel and rows have no id, the n-th of each is the same question, and to take these for
+    independent would make every interval too narrow. Where they are not, rows that have nothing to do with each other
+    are drawn together, which makes none narrower.
+    """
+    counts, items = Counter[str](), []
+    for row in rows:
+        counts[row.language] += 1
+        own = row.id if row.has_id else f"row {counts[row.language]}"
+        items.append(own if row.item is None else row.item)
+    return items

@@ -12,11 +12,13 @@ from typing import Any, TextIO
 
 from babel import Locale
 
+from dudi.data.rows import RowError
+from dudi.data.sources import reject
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.files import atomic_file, sha256_of, write_json, write_text
 from dudi.stacking.codes import LanguageCodes, find_language, languages_of
 from dudi.stacking.set_card import CARD, RECIPE, REJECTED, PreparedSet, card, readme, recipe_part
-from dudi.stacking.set_rows import Found, Refused, file_rows, hub_rows, id_of, row_of
+from dudi.stacking.set_rows import Found, file_rows, hub_rows, id_of, row_of
 from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet, find_set
 
 OURS = {CARD, RECIPE, REJECTED, "README.md", "train", "dev", "test"}
@@ -41,7 +43,7 @@ def prepare(
         output: The folder: a new one, or one that an earlier call has made.
         place: A file or folder that holds the set; None: the hub.
         train: A file or folder of English training rows where `place` has none, or `hub`; None: those of `place`.
-        languages: Only these, in the set's codes or any other; empty: of the hub all that NLLB can read, of files all.
+        languages: Only these, in the set's codes or any other; empty: all that NLLB can read; `all`: all.
         max_train: At most so many training rows, the first ones.
         revision: Of the set on the hub.
 
@@ -64,6 +66,7 @@ def prepare(
         # Of a set that has a test alone (Belebele), what says no split is of the test.
         alone = "test" if of.hub is not None and set(of.hub.splits) == {"test"} else None
         found = file_rows(of, place.expanduser())
+        found = found if languages else _readable(done, found)
         evaluation = (dataclasses.replace(one, split=one.split or alone) for one in found)
     training: Iterator[Found] = iter(())
     origin: dict[str, str | None] = {
@@ -76,7 +79,8 @@ def prepare(
         origin["training"] = str(of.train and of.train.name)
     elif train is not None:
         training = _english(done, file_rows(of, Path(train).expanduser()))
-    only = {language.code for language in wanted.values()} if languages or place is None else None
+    any_language = place is not None and list(languages) in ([], ["all"])
+    only = None if any_language else {language.code for language in wanted.values()}
     _write(done, itertools.chain(evaluation, training), only, max_train)
     if not done.trained:
         origin["training"] = None
@@ -91,6 +95,8 @@ def _wanted(of: TaskSet, languages: Sequence[str]) -> dict[str, LanguageCodes]:
     known = languages_of(of.name)
     if not languages:
         return {code: language for code, language in known.items() if language.nllb is not None}
+    if list(languages) == ["all"]:
+        return known
     chosen: dict[str, LanguageCodes] = {}
     for word in languages:
         meant = known.get(word) or find_language(word)
@@ -116,12 +122,25 @@ def _hub_evaluation(done: PreparedSet, wanted: Mapping[str, LanguageCodes], revi
     known = languages_of(of.name)
     for code in known.keys() - wanted.keys():
         if known[code].nllb is None:
-            done.left_out[f"{code}: NLLB cannot read it (--languages {code} takes it all the same)"] = 0
+            done.left_out[_unread(code)] = 0
     for code, language in wanted.items():
         for split in of.hub.splits:
             # English rows for validation come with those for training.
             if split == "test" or (split == "dev" and language.code != SOURCE_LANGUAGE):
                 yield from hub_rows(of, of.hub, code, language, split, revision)
+
+
+def _readable(done: PreparedSet, found: Iterator[Found]) -> Iterator[Found]:
+    """Rows of files without those in languages that NLLB cannot read, which are counted."""
+    for one in found:
+        if one.language is not None and one.language.nllb is None:
+            done.left_out[_unread(one.language.code)] += 1
+        else:
+            yield one
+
+
+def _unread(code: str) -> str:
+    return f"{code}: NLLB cannot read it (--languages {code} takes it all the same)"
 
 
 def _hub_training(of: TaskSet, revision: str | None) -> Iterator[Found]:
@@ -155,11 +174,8 @@ def _write(done: PreparedSet, found: Iterator[Found], only: set[str] | None, max
             total += 1
             try:
                 split, language, row = _row(done.of, one)
-            except Refused as error:
-                where = one.located
-                done.rejections.add(
-                    "no_row", where=where.file, line=where.line, detail=str(error), excerpt=where.excerpt
-                )
+            except RowError as error:
+                reject(done.rejections, one.located, error)
                 continue
             why = _unwanted(split, language, only, done.counts[split, language], max_train)
             if why is not None:
@@ -205,12 +221,13 @@ def _settle(done: PreparedSet) -> None:
 
 
 def _row(of: TaskSet, one: Found) -> tuple[str, str, dict[str, Any]]:
-    if one.located.problem is not None:
-        raise Refused(": ".join(one.located.problem))
+    problem = one.located.problem or one.problem
+    if problem is not None:
+        raise RowError(*problem)
     if one.split is None:
-        raise Refused("neither a column nor the file's name says its split: train, dev or test")
+        raise RowError("no_split", "neither a column nor the file's name says its split: train, dev or test")
     if one.language is None:
-        raise Refused("neither a column nor the file's name says its language")
+        raise RowError("no_language", "neither a column nor the file's name says its language")
     return one.split, one.language.code, row_of(of, one.located.value)
 
 

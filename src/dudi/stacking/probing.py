@@ -49,7 +49,7 @@ def probe(
     """
     for row in rows:
         if row.english is None:
-            raise DataError(f"{row.called}: the probe needs the row's English")
+            raise DataError(f"{row.name}: the probe needs the row's English")
     reference = model if teacher is None else teacher
     taught, read, shortened = [], [], Counter[str]()
     for begin in range(0, len(rows), batch_size):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.files import Located
-from dudi.data.locate import records_of
+from dudi.data.locate import held_out, note_of, own_split, records_of
 from dudi.errors import DataError
 from dudi.stacking.codes import find_language
-from dudi.stacking.recipe import StackConfig
-from dudi.stacking.rows import NamedColumns, Names, Problem, StackRow, Task, parse
+from dudi.stacking.recipe import StackConfig, StackDataSection
+from dudi.stacking.rows import NamedColumns, Names, Problem, StackRow, Task, check_taught, parse
 from dudi.stacking.store import write_texts
 from dudi.stacking.task_sets import SOURCE_LANGUAGE
 
@@ -90,12 +90,12 @@ def _parsed(
         place = f"{located.file}:{located.line}"
         if located.problem is not None:
             raise DataError(f"{place}: {': '.join(located.problem)}")
-        named.look(located.value)
-        if task is None and _blank(located.value, named.names):
-            if left_out is not None:
-                left_out["blank"] += 1
-            continue
         try:
+            named.look(located.value, place)
+            if task is None and _blank(located.value, named.names):
+                if left_out is not None:
+                    left_out["blank"] += 1
+                continue
             row = parse(located.value, task, named.names, language, place)
         except Problem as error:
             raise DataError(f"{place}: {error}{named.hint(str(error))}") from None
@@ -123,13 +123,38 @@ def first_of_each(rows: Iterable[StackRow], most: int | None) -> list[StackRow]:
 
 
 def training_rows(config: StackConfig, task: Task) -> tuple[list[StackRow], list[StackRow]]:
-    """The labelled rows to train on, and those for evaluation during training."""
+    """The labelled rows to train on, and those for evaluation during training.
+
+    Stage 2 learns the teacher's vectors, so its rows to train on may lack their labels.
+    """
     data = config.data
     shared: dict[str, Any] = {"language": data.language, "columns": data.columns}
     rows = read_rows(str(data.train), task, split=data.split, max_rows=data.max_rows, **shared)
-    if data.eval is None and data.eval_split is None:
+    if config.stage != "distill":
+        check_taught(rows, task)
+    evaluated = held_out(str(data.train), data.eval, data.eval_split)
+    if evaluated is None:
         return rows, []
-    return rows, read_rows(data.eval or str(data.train), task, split=data.eval_split or "train", **shared)
+    source, split = evaluated
+    held = read_rows(source, task, split=split, **shared)
+    check_taught(held, task)
+    return rows, held
+
+
+def notes_of(config: StackConfig) -> list[str]:
+    """What a stage does not read of the folders that it names, by the names of their files."""
+    data = config.data
+    named: list[tuple[str | None, str]] = [(data.train, data.split)]
+    if config.stage == "align":
+        named += [(data.parallel, _parallel_split(data)), (data.bitext, data.bitext_split)]
+    elif config.stage != "adapt":
+        evaluated = held_out(str(data.train), data.eval, data.eval_split)
+        named += [] if evaluated is None else [evaluated]
+    notes = []
+    for source, split in named:
+        if source is not None and (note := note_of(source, split)):
+            notes.append(f"note: {note}")
+    return notes
 
 
 def store_texts(config: StackConfig, folder: Path) -> dict[str, int]:
@@ -172,10 +197,16 @@ def parallel_rows(config: StackConfig) -> list[StackRow]:
     if data.parallel is None:
         return []
     rows = read_rows(
-        data.parallel, split=data.parallel_split, language=data.parallel_language, columns=data.parallel_columns,
+        data.parallel, split=_parallel_split(data), language=data.parallel_language, columns=data.parallel_columns,
         key="data.parallel_columns",
     )  # fmt: skip
     return with_english(rows, data.parallel)
+
+
+def _parallel_split(data: StackDataSection) -> str:
+    """What is measured on is no row to train on: a folder's own name wins over the default."""
+    own = own_split(str(data.parallel)) if data.parallel_split == "train" else None
+    return own or data.parallel_split
 
 
 def bitext_rows(config: StackConfig) -> list[StackRow]:

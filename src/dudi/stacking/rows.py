@@ -23,7 +23,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "item": ("item",),
 }
 """Our columns, and the names that rows may have for them; of several in one row none is guessed."""
-COLUMNS = tuple(ALIASES)
+COLUMNS = {name: ours for ours, names in ALIASES.items() for name in names} | {ours: ours for ours in ALIASES}
+"""What each name stands for that rows may have; `answer` for a column of its own."""
 _ASKED: Mapping[str, tuple[str, ...]] = {
     "classification": ("pair", "label"),
     "choice": ("pair", "label", "choices"),
@@ -71,6 +72,7 @@ class StackRow:
         split: The part of the rows that it belongs to, which is scored apart too; None: they have no parts.
         item: What it has in common with others, such as the country that they are about; these are drawn together when
             items are resampled. None: its `id`, which it has in common with its translations.
+        place: The file and line that it comes from, for messages; it is no part of what the row is.
     """
 
     text: str
@@ -83,11 +85,17 @@ class StackRow:
     answer: str | None = None
     split: str | None = None
     item: str | None = None
+    place: str = dataclasses.field(default="", compare=False)
 
     @property
-    def called(self) -> str:
-        """What messages call it: its name, else how its text begins."""
-        return self.id or f"the row {_shown(self.text)}"
+    def name(self) -> str:
+        """What messages call it: its place, else its id, else how its text begins."""
+        return self.place or self.id or f"the row {_shown(self.text)}"
+
+    @property
+    def has_id(self) -> bool:
+        """Whether it has an id of its own, and not its place in the stead of one."""
+        return self.id not in ("", self.place)
 
 
 class Problem(ValueError):
@@ -95,12 +103,13 @@ class Problem(ValueError):
 
 
 class NamedColumns:
-    """The columns that somebody named, held against records as they pass: one that none of them has is a slip.
+    """The columns of rows, held against records as they pass.
 
-    Only what the task reads counts: a recipe may name columns for another stage.
+    One that somebody named and that none of them has is a slip. Only what the task reads counts: a recipe may name
+    columns for another stage. A second text that some records have and others do not is a slip, too.
 
     Args:
-        columns: Ours to theirs.
+        columns: Ours to theirs; ours by any of the names that rows may have for it.
         task: What is asked; None where the text is all that is read.
         key: Where they were named, for messages.
 
@@ -108,24 +117,46 @@ class NamedColumns:
         names: Where each of our columns is looked for: under the name that is given, else under any of its own.
 
     Raises:
-        ConfigError: a column of ours that does not exist.
+        ConfigError: a column of ours that does not exist, or that is named twice.
     """
 
     def __init__(self, columns: Mapping[str, str] | None, task: Task | None, key: str = "data.columns") -> None:
-        for name in columns or {}:
-            if name not in COLUMNS:
+        named: dict[str, str] = {}
+        for name, theirs in (columns or {}).items():
+            ours = COLUMNS.get(name)
+            if ours is None:
                 raise ConfigError(f"{key}: '{name}' is not one of {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
+            if ours in named:
+                raise ConfigError(f"{key}: '{name}' is another name of '{ours}', which is named, too: keep one")
+            named[ours] = theirs
         read = columns_of(task)
         self.key = key
-        self.names: Names = {**ALIASES, **{ours: (theirs,) for ours, theirs in (columns or {}).items()}}
-        self.missing = {ours: theirs for ours, theirs in (columns or {}).items() if ours in read}
+        self.names: Names = {**ALIASES, **{ours: (theirs,) for ours, theirs in named.items()}}
+        self.missing = {ours: theirs for ours, theirs in named.items() if ours in read}
         self._there: dict[str, None] = {}
+        self._pairs = "pair" in read
+        self._first: tuple[str, str | None] | None = None
 
-    def look(self, record: Any) -> None:
-        """Note what a record has."""
-        if self.missing and isinstance(record, Mapping):
+    def look(self, record: Any, place: str) -> None:
+        """Note what a record has.
+
+        Raises:
+            Problem: it has no second text where the first record has one, or the other way round.
+        """
+        if not isinstance(record, Mapping):
+            return
+        if self.missing:
             self._there |= dict.fromkeys(map(str, record))
             self.missing = {ours: theirs for ours, theirs in self.missing.items() if theirs not in record}
+        if self._pairs:
+            pair = next((name for name in self.names["pair"] if name in record), None)
+            if self._first is None:
+                self._first = (place, pair)
+            first, other = self._first
+            if pair is None and other is not None:
+                raise Problem(f"no '{other}', which {first} has; where there is none, write null")
+            if pair is not None and other is None:
+                raise Problem(f"has a '{pair}', which {first} has not; where there is none, write null")
 
     def check(self, source: str) -> None:
         """Say which column was in no record.
@@ -172,8 +203,8 @@ def rows_from_records(
     for number, record in enumerate(records, start=1):
         if max_rows is not None and len(rows) >= max_rows:
             break
-        named.look(record)
         try:
+            named.look(record, f"{source}:{number}")
             rows.append(parse(record, task, named.names, language, f"{source}:{number}"))
         except Problem as error:
             raise DataError(f"{source}:{number}: {error}{named.hint(str(error))}") from None
@@ -209,6 +240,13 @@ def parse(
     code = values["language"] or language
     if not isinstance(code, str) or not code:
         raise Problem(f"no language: name the source language in '{called['language']}', or set data.language")
+    if task is not None and task.kind != "choice":
+        numbered = isinstance(values["label"], int) or isinstance(values["answer"], int)
+        if numbered and _value(record, names["choices"])[1] is not None:
+            raise Problem(
+                f"has '{names['choices'][0]}', and a number may be that of a choice: set task.kind=choice, or give the "
+                "class by its name"
+            )
     choices = _choices(values["choices"], called["choices"]) if "choices" in asked else ()
     english = values["english"]
     return StackRow(
@@ -222,6 +260,7 @@ def parse(
         id=str(values["id"] if values["id"] is not None else place),
         split=None if values["split"] is None else str(values["split"]),
         item=None if values["item"] is None else str(values["item"]),
+        place=place,
     )
 
 
@@ -268,11 +307,36 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def check_taught(rows: Sequence[StackRow], task: Task, classes: int | None = None) -> None:
+    """Refuse rows that cannot be learned from.
+
+    Args:
+        rows: The rows.
+        task: What is asked.
+        classes: How many a head tells apart; None: as many as the task names. Choices bring their number along.
+
+    Raises:
+        DataError: a row has no label or no answer, or a label that stands for no class or choice; naming the first one.
+    """
+    for row in rows:
+        if task.kind == "generation":
+            if row.answer is None:
+                raise DataError(f"{row.name}: no answer")
+            continue
+        if row.label is None:
+            raise DataError(f"{row.name}: no label")
+        named = len(task.labels) if classes is None else classes
+        count = len(row.choices) if task.kind == "choice" else named
+        if row.label not in range(count):
+            raise DataError(f"{row.name}: label {row.label!r} is not a number from 0 to {count - 1}")
+
+
 def fingerprint(rows: Sequence[StackRow]) -> str:
     """SHA-256 over rows in memory, in order; a row without any of `LATER` counts as before there were any."""
     digest = hashlib.sha256()
     for row in rows:
         values = dataclasses.asdict(row)
+        del values["place"]
         values = {name: value for name, value in values.items() if value is not None or name not in LATER}
         digest.update(json.dumps(values, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

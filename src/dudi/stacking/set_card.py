@@ -129,7 +129,9 @@ def readme(done: PreparedSet, origin: Mapping[str, Any]) -> str:
         rows.append((code, [*(f"{counts[split, code] or ''}" for split in ("train", "dev", "test")), read_as]))
     table = grid_of(("train", "dev", "test", "read by NLLB as"), rows, corner="language")
     left = [f"- {why}{f': {count:,} rows' if count else ''}" for why, count in done.left_out.items()]
-    left += [f"- records that give no row: {len(done.rejections):,}, each in `{REJECTED}`"] if done.rejections else []
+    if done.rejections:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in done.rejections.counts.most_common())
+        left.append(f"- records that give no row: {len(done.rejections):,} ({reasons}), each in `{REJECTED}`")
     training = f"training rows from `{origin['training']}`" if done.trained else "no training rows"
     revision = f" at revision {origin['revision']}" if origin["revision"] else ""
     fields = ", ".join([*of.fields, *(["choices"] if of.choices else [])])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dudi.data.csv_files import CSV_SUFFIXES, open_csv
 from dudi.data.files import DATA_SUFFIXES, Located, read_records
 from dudi.data.locate import dataset_records, open_dataset
-from dudi.errors import ConfigError
+from dudi.data.rows import RowError
+from dudi.errors import ConfigError, did_you_mean, first_of
 from dudi.stacking.codes import LanguageCodes, find_language, languages_of
 from dudi.stacking.task_sets import Hub, TaskSet
 
@@ -32,15 +33,13 @@ class Found:
         located: The record with its place.
         split: `train`, `dev` or `test`; None where nothing says it.
         language: None where nothing says it.
+        problem: (reason, detail) where its columns say what is no split or no language.
     """
 
     located: Located
     split: str | None
     language: LanguageCodes | None
-
-
-class Refused(ValueError):
-    """Why a record gives no row."""
+    problem: tuple[str, str] | None = None
 
 
 def hub_rows(
@@ -81,7 +80,8 @@ def file_rows(of: TaskSet, place: Path) -> Iterator[Found]:
     """The rows of a file, or of all data files below a folder.
 
     Language and split of a row are what its columns say, else what the names of its file and folders say:
-    `data/annotated/eng_Latn/test.tsv`, `xnli.dev.az.csv`, `javanese/valid.csv`.
+    `data/annotated/eng_Latn/test.tsv`, `xnli.dev.az.csv`, `javanese/valid.csv`. The names do not speak for a row whose
+    columns say what nobody knows: that is its `problem`.
 
     Raises:
         ConfigError: nothing is there.
@@ -102,11 +102,10 @@ def file_rows(of: TaskSet, place: Path) -> Iterator[Found]:
         split, language = split_in(named), language_in(named, of, known)
         for located in open_csv(file).records() if file.suffix.lower() in CSV_SUFFIXES else read_records(file):
             value = located.value if isinstance(located.value, Mapping) else {}
-            yield Found(
-                located,
-                split_in(str(value.get("split") or "")) or split,
-                _language_of(value, known) or language,
-            )
+            try:
+                yield Found(located, _split_of(value) or split, _language_of(value, of, known) or language)
+            except RowError as error:
+                yield Found(located, None, None, (error.reason, error.detail))
 
 
 def split_in(name: str) -> str | None:
@@ -128,12 +127,35 @@ def language_in(name: str, of: TaskSet, known: Mapping[str, LanguageCodes]) -> L
     return None
 
 
-def _language_of(record: Mapping[str, Any], known: Mapping[str, LanguageCodes]) -> LanguageCodes | None:
-    for column in LANGUAGE_COLUMNS:
-        value = record.get(column)
-        if isinstance(value, str) and value:
-            return known.get(value) or find_language(value)
-    return None
+def _split_of(record: Mapping[str, Any]) -> str | None:
+    """The split that a record's column says; None where it has none."""
+    value = record.get("split")
+    if value in (None, ""):
+        return None
+    found = split_in(str(value))
+    if found is None:
+        raise RowError("unknown_split", f"'split' is {value!r}, none of {_either(str(value), SPLITS)}")
+    return found
+
+
+def _language_of(record: Mapping[str, Any], of: TaskSet, known: Mapping[str, LanguageCodes]) -> LanguageCodes | None:
+    """The language that a record's columns say; None where they say none."""
+    column = next((name for name in LANGUAGE_COLUMNS if record.get(name) not in (None, "")), None)
+    if column is None:
+        return None
+    value = str(record[column])
+    found = known.get(of.folders.get(value.lower(), value)) or find_language(value)
+    if found is None:
+        raise RowError(
+            "unknown_language",
+            f"'{column}' is {value!r}, no code of one language that is known; {of.name} has {_either(value, known)}",
+        )
+    return found
+
+
+def _either(word: str, words: Collection[str]) -> str:
+    """What a word may be, and which of these it most likely is."""
+    return f"{first_of(list(words), 20)}{did_you_mean(word, words)}"
 
 
 def row_of(of: TaskSet, record: Any) -> dict[str, Any]:
@@ -144,10 +166,10 @@ def row_of(of: TaskSet, record: Any) -> dict[str, Any]:
         record: As it was read.
 
     Raises:
-        Refused: a field is missing or empty, or the label is none.
+        RowError: a field is missing or empty, or the label is none.
     """
     if not isinstance(record, Mapping):
-        raise Refused("is no mapping of names to values")
+        raise RowError("not_an_object", "is no mapping of names to values")
     row: dict[str, Any] = {field: _text(record, columns) for field, columns in of.fields.items()}
     if of.choices:
         given = record.get("choices")
@@ -162,26 +184,27 @@ def row_of(of: TaskSet, record: Any) -> dict[str, Any]:
 def _text(record: Mapping[str, Any], columns: tuple[str, ...]) -> str:
     column = next((name for name in columns if record.get(name) is not None), None)
     if column is None:
-        raise Refused(f"no '{columns[0]}'")
+        raise RowError("missing_field", f"no '{columns[0]}'")
     value = record[column]
     if not isinstance(value, str) or not value.strip():
-        raise Refused(f"'{column}' is empty or no text")
+        raise RowError("empty_field", f"'{column}' is empty or no text")
     return value
 
 
 def _label(of: TaskSet, record: Mapping[str, Any], choices: int) -> str | int:
     column = next((name for name in of.label if record.get(name) is not None), None)
     if column is None:
-        raise Refused(f"no '{next(iter(of.label))}'")
+        raise RowError("missing_label", f"no '{next(iter(of.label))}'")
     value, first = record[column], of.label[column]
     if value in of.labels:
         return str(value)
     try:
         number = int(value) - first
     except (TypeError, ValueError):
-        raise Refused(f"'{column}' is {value!r}, none of {', '.join(of.labels) or 'the choices'}") from None
+        among = ", ".join(of.labels) or "the choices"
+        raise RowError("unknown_label", f"'{column}' is {value!r}, none of {among}") from None
     if not 0 <= number < (choices if of.choices else len(of.labels)):
-        raise Refused(f"'{column}' is {value!r}, which is out of range")
+        raise RowError("label_out_of_range", f"'{column}' is {value!r}, which is out of range")
     return number if of.choices else of.labels[number]
 
 

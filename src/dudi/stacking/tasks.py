@@ -24,10 +24,10 @@ from dudi.stacking.modeling import (
     MTLLMModel,
     MTLLMPreTrainedModel,
 )
-from dudi.stacking.rows import StackRow, Task
+from dudi.stacking.rows import StackRow, Task, check_taught
 from dudi.stacking.tokens import Source, read_inputs
 from dudi.stacking.trainer import Batch, Objective, StackTrainer, Sums, check_there, run, trainable, trainable_lora
-from dudi.stacking.writing import WritingLoss, check_answered
+from dudi.stacking.writing import WritingLoss
 
 
 class Labels(Objective):
@@ -150,10 +150,8 @@ def finetune(
     args.begin(stage)
     check_own_head(model, task)
     check_there(stage, rows)
-    if written:
-        check_answered([*rows, *eval_rows])
-    else:
-        check_labelled([*rows, *eval_rows], task.kind, cast(nn.Linear, model.get_submodule("score")).out_features)
+    classes = None if written else cast(nn.Linear, model.get_submodule("score")).out_features
+    check_taught([*rows, *eval_rows], task, classes)
     source.check_rows([*rows, *eval_rows])
     prepare_reading(model, source, task, args, llm_tokenizer)
     _prepare(model, args, lora_settings, None if written else model.get_submodule("score"))
@@ -238,7 +236,7 @@ def distill(
         raise ConfigError("distill: an LLM alone has no encoder; Stage 2 needs one under it")
     check_labels(head_labels, task, "the teacher's head")
     check_there("distill", rows)
-    check_labelled([*rows, *eval_rows], task.kind, len(head), all_of_them=False)
+    check_taught([row for row in (*rows, *eval_rows) if row.label is not None], task, len(head))
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])
@@ -321,26 +319,6 @@ def check_own_head(model: MTLLMPreTrainedModel, task: Task) -> None:
         classes = cast(nn.Linear, model.get_submodule("score")).out_features
         if task.labels and classes != len(task.labels):
             raise ConfigError(f"task.labels: {len(task.labels)} classes, and the model's head has {classes}")
-
-
-def check_labelled(rows: Sequence[StackRow], kind: str, classes: int, *, all_of_them: bool = True) -> None:
-    """Refuse labels that are none of the task's, and rows without one.
-
-    Args:
-        rows: The rows.
-        kind: Of the task.
-        classes: How many it has, where the rows do not bring their choices along.
-        all_of_them: Whether each row needs a label.
-
-    Raises:
-        DataError: naming the first one.
-    """
-    for row in rows:
-        count = len(row.choices) if kind == "choice" else classes
-        if row.label is None and all_of_them:
-            raise DataError(f"{row.called}: no label")
-        if row.label is not None and row.label not in range(count):
-            raise DataError(f"{row.called}: label {row.label!r} is not a number from 0 to {count - 1}")
 
 
 def prepare_reading(

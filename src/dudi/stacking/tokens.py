@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError, DataError, first_of
 from dudi.stacking.codes import by_language, find_language, nearest_code
 from dudi.stacking.fitting import choice_columns, fit
 from dudi.stacking.rows import StackRow
@@ -91,21 +91,31 @@ class Source:
             if name in self._named:
                 return self._named[name]
         near = nearest_code(code, self.languages)
-        raise ConfigError(
-            f"language: '{code}' is no source language of this encoder's tokenizer (did you mean '{near}'?)"
-        )
+        hint = f" (did you mean '{near}'?)"
+        if near is None and meant is not None:
+            hint = f", which has no {meant.code}: it has {first_of(self.languages, 12)}"
+        raise ConfigError(f"language: '{code}' is no source language of this encoder's tokenizer{hint}")
 
     def check_rows(self, rows: Sequence[StackRow]) -> None:
         """Check each language once, before anything is read.
 
         Raises:
-            DataError: naming the first row with an unknown code, and the nearest valid one.
+            DataError: naming the first row of each language that is unknown, and the nearest code that is not.
         """
-        for language, row in {row.language: row for row in reversed(rows)}.items():
+        first: dict[str, StackRow] = {}
+        for row in rows:
+            first.setdefault(row.language, row)
+        unknown: dict[str, ConfigError] = {}
+        for language in first:
             try:
                 self.check(language)
             except ConfigError as error:
-                raise DataError(f"{row.called}: {error}") from None
+                unknown[language] = error
+        if unknown:
+            one, *others = unknown
+            places = [f"'{language}' ({first[language].name})" for language in others]
+            more = f"\nneither is {first_of(places, 8)}" if others else ""
+            raise DataError(f"{first[one].name}: {unknown[one]}{more}")
 
     @functools.cached_property
     def glues(self) -> bool:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import chat_format, plain_format
 from dudi.data.rows import RowError
-from dudi.errors import ConfigError, DataError
+from dudi.errors import ConfigError
 from dudi.models.frozen import evaluating
 from dudi.models.limits import check_length
 from dudi.stacking.arguments import StackArguments
@@ -129,17 +129,6 @@ class WritingLoss(Objective):
         out = model(**read_inputs(batch), **{key: batch[key] for key in PROMPT})
         total = nn.functional.cross_entropy(out.logits, out.targets, reduction="sum")
         return total, {"loss": total, "right": (out.logits.argmax(dim=-1) == out.targets).sum()}
-
-
-def check_answered(rows: Sequence[StackRow]) -> None:
-    """Refuse rows without an answer.
-
-    Raises:
-        DataError: naming the first one.
-    """
-    for row in rows:
-        if row.answer is None:
-            raise DataError(f"{row.called}: no answer")
 
 
 def write(

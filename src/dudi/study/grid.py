@@ -95,8 +95,16 @@ class AskedRows(_Strict):
     @property
     def words(self) -> tuple[str, ...]:
         """The rows and the options as `dudi stack eval` takes them."""
+        return self._words(frozenset({"rows"}))
+
+    @property
+    def untranslated(self) -> tuple[str, ...]:
+        """The same without the options of a translation, which `dudi stack eval` refuses where there is none."""
+        return self._words(frozenset({"rows", "target", "beams", "max_new_tokens"}))
+
+    def _words(self, exclude: frozenset[str]) -> tuple[str, ...]:
         words = [self.rows]
-        for name, value in self.model_dump(exclude={"rows"}, exclude_none=True).items():
+        for name, value in self.model_dump(exclude=set(exclude), exclude_none=True).items():
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
         return tuple(words)
 

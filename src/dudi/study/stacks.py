@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from dudi.config.layers import COMMAND_LINE, PlacedWord
-from dudi.data.locate import records_of
+from dudi.data.locate import asked_split, records_of
 from dudi.errors import ConfigError, DudiError, EnvironmentFault
 from dudi.evaluation.records import STUDENT
 from dudi.models.load import find_model, locate
@@ -145,8 +145,9 @@ def stack_job(study: Study, row: StudyRow, seed: int) -> StackJob:
     stages = _stages(study, row, seed)
     translator = None if row.translate is None else (row.translate, weights(row.translate))
     key = key_from([stages[-1].key, study.asked.words, files_of(study.asked.rows), translator])
-    words = () if row.translate is None else ("--translate", row.translate)
-    return StackJob(key, seed, stages, study.asked.words, words)
+    if row.translate is None:
+        return StackJob(key, seed, stages, study.asked.untranslated)
+    return StackJob(key, seed, stages, study.asked.words, ("--translate", row.translate))
 
 
 def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
@@ -252,7 +253,8 @@ def check_stages(study: Study) -> dict[str, str]:
             except DudiError as error:
                 raise type(error)(f"{where}: stage '{own.called}': {error}") from error
             _look_for(f"{where}: data.train", str(config.data.train), config.data.split)
-    _look_for(f"{study.place('asked', 'rows')}: asked", study.asked.rows, study.asked.split or "test")
+    rows = study.asked.rows
+    _look_for(f"{study.place('asked', 'rows')}: asked", rows, asked_split(rows, study.asked.split))
     return unknown
 
 
