@@ -170,7 +170,7 @@ def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Grid]:
     for name in dict.fromkeys(name for _, _, cells in rows for name in cells):
         values = {cells.get(name, DASH) for _, _, cells in rows}
         if len(values) == 1:
-            common.append((name, *values))
+            common.append((name, values.pop()))
         else:
             telling.append(name)
     lines = []
