@@ -180,7 +180,7 @@ def test_resolved_yaml_is_complete_commented_and_loads_equal(recipe, tmp_path):
     text = config.resolved_yaml()
     (tmp_path / "resolved.yaml").write_text(text, encoding="utf-8")
     again = load_run_config(tmp_path / "resolved.yaml")
-    assert again == config
+    assert again == config and again.digest() == config.digest()
     assert again != recipe(MINIMAL)
     plain = yaml.safe_load(text)  # any YAML 1.1 reader finds the same values
     assert plain["learning_rate"] == 1e-5

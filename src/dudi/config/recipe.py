@@ -137,9 +137,12 @@ class Recipe(BaseModel):
         return self._sources[self.known(key)].place if origin in ("recipe", "command line") else None
 
     def digest(self) -> str:
-        """Hash of every value, given or default."""
-        values = [self.model_dump(mode="json", exclude={"training"}), self.settings]
-        return sha256_of_json(values)
+        """Hash of every value, given or default: the same for equal recipes, also where 500 was given as 500.0."""
+        settings = {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in self.settings.items()
+        }
+        return sha256_of_json([self.model_dump(mode="json", exclude={"training"}), settings])
 
     def resolved_yaml(self, leave_out: Collection[str] = ()) -> str:
         """Every value of the run, defaults included, each with a comment on where it came from.
