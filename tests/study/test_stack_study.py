@@ -590,7 +590,11 @@ def test_rows_without_parts_are_the_rows_that_they_were():
     """Teachers' vectors and evaluations are known by their rows' fingerprint: those of earlier versions stay valid."""
     digest = hashlib.sha256()
     for row in english_rows():
-        old = {key: value for key, value in dataclasses.asdict(row).items() if key not in ("answer", "split", "item")}
+        old = {
+            key: value
+            for key, value in dataclasses.asdict(row).items()
+            if key not in ("answer", "split", "item", "place")
+        }
         digest.update(json.dumps(old, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     assert fingerprint(english_rows()) == digest.hexdigest()
     assert fingerprint([dataclasses.replace(row, split="a") for row in english_rows()]) != digest.hexdigest()
