@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +16,14 @@ from dudi.errors import ConfigError
 from dudi.models.sharding import whole
 from dudi.objective.methods import METHODS
 from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer
+from ranks import run_ranks
 from tokenizer_kinds import sentence_piece
 
 COLD = {"cold_start": "sft", "max_steps": 2}
 SHARDED = ("sdft", "dudi")
 """With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""
-STEPS = {name: 8 if name == "dudi" else 4 for name in METHODS}
-"""`tests/trust/test_invariance.py` takes 50 of each."""
+STEPS = 4
+"""`tests/trust/test_invariance.py` takes 50."""
 COUNTS = (1, 2, 3, 7, 8)
 """Of rows to evaluate on."""
 
@@ -43,7 +43,7 @@ class Gradients(TrainerCallback):
 
 def train(folder: Path, method: str, processes: int, **keys) -> None:
     """The same optimizer steps of 8 rows, on so many processes."""
-    keys = {"max_steps": STEPS[method], "cold_start": "none", **keys}
+    keys = {"max_steps": STEPS, "cold_start": "none", **keys}
     args = make_shared_args(folder, processes, method, **keys, max_new_tokens=6)
     folder.mkdir(parents=True, exist_ok=True)
     student, teacher = make_model(seed=1), make_model(seed=2, hidden_size=48)
@@ -82,10 +82,7 @@ def validation_of(folder: Path, rows: list) -> DudiTrainer:
 def two_processes(tmp_path_factory):
     """All methods in one launch: starting two interpreters costs more than training does."""
     folder = tmp_path_factory.mktemp("two")
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
-    found = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}  # where `helpers` lies
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False, env=found)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(__file__, folder)
     return folder
 
 
@@ -104,7 +101,7 @@ def test_two_processes_train_as_one(method, tmp_path, two_processes):
     size = sum(float(gradients[n].double().pow(2).sum()) for n in gradients) ** 0.5
     assert gap / size < 1e-6
     residuals = [second - first for first, second in zip(losses, other_losses, strict=True)]
-    assert len(residuals) == STEPS[method]
+    assert len(residuals) == STEPS
     assert abs(sum(residuals) / len(residuals)) <= 1e-5
     assert max(map(abs, residuals)) <= 1e-3
 

@@ -1,7 +1,6 @@
 """Two gloo processes under one served teacher: each asks for its own rows, and all of them end when the server does."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from completion_server import serving
 from dudi import DudiTrainer, ServedTeacher
 from dudi.errors import EnvironmentFault
 from helpers import ROWS, make_model, make_shared_args, make_tokenizer
+from ranks import run_ranks
 
 STEPS, SHARDED_STEPS = 3, 2
 
@@ -34,10 +34,7 @@ def test_two_processes_ask_as_one_and_end_together(tmp_path):
         served.bodies.clear()
         # A question at each start, and one of each rank in each step: the last run ends in its second.
         served.left = 1 + 2 * STEPS + 1 + 2 * SHARDED_STEPS + 1 + 2
-        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-        found = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*words, str(tmp_path), url], capture_output=True, text=True, timeout=280, env=found)
-    assert done.returncode == 0, done.stderr[-3000:]
+        run_ranks(__file__, tmp_path, url)
     one, two, sharded = (metrics_of(tmp_path / name) for name in ("one", "two", "sharded"))
     assert [step["loss"] for step in two] == pytest.approx([step["loss"] for step in one], abs=1e-3)
     assert [step["loss"] for step in sharded] == pytest.approx([step["loss"] for step in two][:SHARDED_STEPS], abs=1e-3)

