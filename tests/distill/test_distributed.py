@@ -22,6 +22,8 @@ from tokenizer_kinds import sentence_piece
 COLD = {"cold_start": "sft", "max_steps": 2}
 SHARDED = ("sdft", "dudi")
 """With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""
+QUICK = ("sft", "spin", "sdft", "dudi", "gated")
+"""What `make test` takes of the methods; `make test-trust` takes all."""
 STEPS = 4
 """`tests/trust/test_invariance.py` takes 50."""
 COUNTS = (1, 2, 3, 7, 8)
@@ -79,10 +81,12 @@ def validation_of(folder: Path, rows: list) -> DudiTrainer:
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    """All methods in one launch: starting two interpreters costs more than training does."""
+def two_processes(tmp_path_factory, request):
+    """All methods that are asked for in one launch: starting two interpreters costs more than training does."""
     folder = tmp_path_factory.mktemp("two")
-    run_ranks(__file__, folder)
+    cases = (item.callspec.params for item in request.session.items if item.path == Path(__file__) and "[" in item.name)
+    asked = {case["method"] for case in cases if "method" in case}
+    run_ranks(__file__, folder, *(name for name in METHODS if name in asked | {*SHARDED}))
     return folder
 
 
@@ -92,7 +96,9 @@ def results(folder: Path) -> tuple[dict, list[float]]:
     return torch.load(folder / "gradients.pt", weights_only=True), losses
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
+)
 def test_two_processes_train_as_one(method, tmp_path, two_processes):
     train(tmp_path / method, method, processes=1)
     gradients, losses = results(tmp_path / method)
@@ -170,7 +176,7 @@ def test_what_deepspeed_cannot_do_here_is_refused(stage, strategy, message, tmp_
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name in METHODS:
+    for name in sys.argv[2:]:
         train(Path(sys.argv[1]) / name, name, processes=2)
     kept = str(Path(sys.argv[1]) / "kept")
     train_taught(Path(sys.argv[1]) / "taught", processes=2, teacher_cache=kept, teacher_offload="cpu")

@@ -173,7 +173,7 @@ def test_a_dry_run_counts_what_is_trained(folder, tmp_path, capsys):
     assert shape.parameters == model.num_parameters() == shape.text + sum(x.numel() for x in sight_of(model).values())
 
 
-@pytest.mark.parametrize("adapter", [False, True], ids=["whole", "lora"])
+@pytest.mark.parametrize("adapter", [pytest.param(False, marks=pytest.mark.slow), True], ids=["whole", "lora"])
 @pytest.mark.parametrize("folder", EVERY, indirect=True)
 def test_a_recipe_starts_from_a_folder_and_from_fewer_layers(folder, adapter, tmp_path):
     lora = {"lora": {"r": 4}} if adapter else {}

@@ -38,7 +38,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("method", ["dudi", "spin"])
+@pytest.mark.parametrize("method", ["dudi", pytest.param("spin", marks=pytest.mark.slow)])
 def test_spin_starts_at_log_2(case, method, tmp_path, tokenizer):
     keys, make_config, reference = CASES[case]
     trainer = make_trainer(tmp_path, tokenizer, method, peft_config=make_config and make_config(), **keys)

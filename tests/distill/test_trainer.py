@@ -77,7 +77,9 @@ class Doubled(DudiTrainer):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("method", ["dudi", "gated", "sft", "sdft"])
+@pytest.mark.parametrize(
+    "method", ["dudi", "sft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gated", "sdft"))]
+)
 def test_the_heads_gradient_is_gathered_in_place(method, tied, tmp_path, tokenizer):
     """As autograd adds it up with dense logits, a tied embedding's rows too; not where somebody reads it on its way."""
     kinds = {"ours": DudiTrainer, "dense": DudiTrainer, "own": Doubled, "put on": DudiTrainer, "watched": DudiTrainer}

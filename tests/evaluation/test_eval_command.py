@@ -237,12 +237,12 @@ def test_other_weights_in_the_same_folder_are_another_model(model, file, tmp_pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--seeds", "4"), "4 seeds with temperature 0 give 4 times the same answers"),
+        (("--per-split", "1", "--seeds", "4"), "4 seeds with temperature 0 give 4 times the same answers"),
         (("--seeds", "0"), "--seeds: must be at least 1"),
         (("--seeds", "2", "--seed", "1"), "give one of them"),
-        (("--seed", "1", "1", "--temperature", "1"), "each once"),
-        (("--top-p", "0.5"), "temperature 0 samples nothing"),
-        (("--temperature", "-1"), "temperature must be"),
+        (("--per-split", "1", "--seed", "1", "1", "--temperature", "1"), "each once"),
+        (("--per-split", "1", "--top-p", "0.5"), "temperature 0 samples nothing"),
+        (("--per-split", "1", "--temperature", "-1"), "temperature must be"),
         (("--per-split", "0"), "--per-split: must be at least 1"),
         (("--batch-size", "0"), "--batch-size/-b: must be at least 1"),
         (("--max-new-tokens", "0"), "--max-new-tokens: must be at least 1"),

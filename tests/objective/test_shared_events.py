@@ -217,7 +217,7 @@ def real_pair():
     return smollm2(), sentence_piece(3000, texts=texts)
 
 
-@pytest.mark.parametrize("swapped", [False, True], ids=["teacher", "student"])
+@pytest.mark.parametrize("swapped", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["teacher", "student"])
 def test_smollm2_meets_a_sentencepiece_vocabulary_on_real_texts(real_pair, swapped):
     one, other = reversed(real_pair) if swapped else real_pair
     found = events(one, other)
