@@ -46,7 +46,7 @@ _Floats = NDArray[np.float64]
 _CELLS = 1 << 22
 """Most weights that are held at a time."""
 _KEPT_CELLS = 1 << 25
-"""Most of one table's draws that are kept for its other pairs, 64 MiB."""
+"""Most of one table's draws that are kept for its other pairs, 128 MiB."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -191,22 +191,22 @@ def _scores(drawn: _Floats, values: _Floats, weights: _Floats, inside: _Floats) 
 class _Draw:
     """How often each item (samples, items), and each run of either side (samples, runs), is in each of some samples."""
 
-    items: NDArray[np.unsignedinteger]
+    items: NDArray[np.uint32]
     runs: tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def _draws(items: int, runs: tuple[int, int], samples: int, seed: int) -> Iterator[_Draw]:
     """All samples, as many at a time as fit into `_CELLS`."""
     generator = np.random.default_rng(seed)
-    most, narrow = max(1, _CELLS // items), np.uint16 if items <= np.iinfo(np.uint16).max else np.uint32
+    most = max(1, _CELLS // items)
     for begin in range(0, samples, most):
         size = min(most, samples - begin)
-        drawn = generator.multinomial(items, np.full(items, 1 / items), size=size).astype(narrow)
+        drawn = generator.multinomial(items, np.full(items, 1 / items), size=size)
         first, second = (generator.multinomial(count, np.full(count, 1 / count), size=size) for count in runs)
-        yield _Draw(drawn, (first, second))
+        yield _Draw(drawn.astype(np.uint32), (first, second))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _kept_draws(items: int, runs: tuple[int, int], samples: int, seed: int) -> tuple[_Draw, ...]:
     """The same, kept: the pairs of a table are of as many items, and to draw these takes most of the time."""
     return tuple(_draws(items, runs, samples, seed))
