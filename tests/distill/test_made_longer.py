@@ -39,7 +39,7 @@ def seals(folder):
     return [checkpoints.read_manifest(folder / "stages" / name)["sha256"] for name in ("cold_start/model", "reference")]
 
 
-@pytest.mark.parametrize("cold_start_of", ["run", "run of an earlier version"])
+@pytest.mark.parametrize("cold_start_of", ["run", pytest.param("run of an earlier version", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", LONGER)
 def test_cold_start_and_reference_stay(how, cold_start_of, tmp_path, tokenizer, capsys):
     """With a constant rate the longer run is, in its second half, what one that was as long at once would have been."""

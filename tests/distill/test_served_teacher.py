@@ -64,7 +64,7 @@ def of(url, folder, waits=(0.0, 0.0)):
 # --- the same loss
 
 
-PAIRED = {("seqkd", "forward_kl"), ("gkd", "jsd"), ("dudi", "reverse_kl"), ("gated", "jsd")}
+PAIRED = {("seqkd", "forward_kl"), ("dudi", "reverse_kl"), ("gated", "jsd")}
 GRID = [
     pytest.param(method, kind, marks=[] if (method, kind) in PAIRED else [pytest.mark.slow])
     for method in READING

@@ -74,6 +74,7 @@ def test_with_and_without_it_the_bits_are_the_same(tmp_path, tokenizer, teacher)
     assert len(folders(tmp_path / "cache")) == 1
 
 
+@pytest.mark.slow
 def test_shuffled_and_beside_rollouts_it_is_the_same_run_up_to_rounding(tmp_path, tokenizer):
     cache = tmp_path / "cache"
     without, written, read = (

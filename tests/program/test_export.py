@@ -73,7 +73,13 @@ def read(file):
     return load_model(str(file.parent), gguf_file=file.name), load_tokenizer(str(file.parent), gguf_file=file.name)
 
 
-@pytest.mark.parametrize("kind", [*MODELS, "mini-llama", "mini-qwen3"])
+KINDS = [
+    *(pytest.param(kind, marks=pytest.mark.slow) if kind in ("llama", "qwen2") else kind for kind in MODELS),
+    *("mini-llama", pytest.param("mini-qwen3", marks=pytest.mark.slow)),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_transformers_and_llama_cpp_find_the_folder_in_the_file(kind, tmp_path):
     packaged = {"mini-llama": "package:dudi/mini/llama", "mini-qwen3": "package:dudi/mini/small"}
     folder = packaged.get(kind) or saved(tmp_path / "model", *MODELS[kind]())

@@ -311,6 +311,7 @@ def test_a_method_that_fails_is_a_line_and_the_others_go_on(monkeypatch):
     assert "8 of 12 ended with finite losses and weights." in text and "is not one of sft, dft" in text
 
 
+@pytest.mark.slow
 def test_kernels_are_held_against_fp64():
     found, text = soundness.kernels(SIZES["tiny"])
     assert {row["kernel"] for row in found["rows"]} == {"dense", "chunked", "fused"}
