@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dudi.stacking.arguments import StackArguments
     from dudi.stacking.rows import StackRow
 
-LOOKED_AT = 1000
-"""Texts that a dry run reads at most."""
 TEXTS = "texts"
 """The folder, inside a run's, of the texts that it is trained on; gone when the run is finished."""
 MODELS = "models"
@@ -285,19 +283,19 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
         if part is not None and part.model is not None:
             find_model(part.model, revision=part.revision)
             lines.append(f"{role:<9}{part.model}")
-    if config.stage in WITH_TASK:
-        rows, held_out = training_rows(config, task_of(config))
+    known = None
+    if task is not None:
+        rows, held_out = training_rows(config, task)
+        known = len(rows)
         check_unloaded(config, args, [*rows, *held_out])
         counts = {"rows": f"{len(rows):,}", "held out": f"{len(held_out):,}" if held_out else ""}
     else:
-        texts = first_texts(config, LOOKED_AT)
+        texts, count = first_texts(config)
         parallel, bitext = (parallel_rows(config), bitext_rows(config)) if config.stage == "align" else ([], [])
         check_unloaded(config, args, [*texts, *parallel, *bitext])
-        counts = {"rows": f"{len(texts):,}", "parallel": f"{len(parallel):,}" if parallel else ""}
+        counts = {"rows": count, "parallel": f"{len(parallel):,}" if parallel else ""}
         counts["bitext"] = f"{len(bitext):,}" if bitext else ""
-        counts["rows"] += " and more" if len(texts) == LOOKED_AT else ""
-    known = len(rows) if config.stage in WITH_TASK else None
-    found = [*(f"{name:<9}{count}" for name, count in counts.items() if count), *notes_of(config)]
+    found = [*(f"{name:<9}{said}" for name, said in counts.items() if said), *notes_of(config)]
     try:
         return [*lines, *found, "", plan_stage(config, rows=known).text(), ""]
     except EnvironmentFault as error:

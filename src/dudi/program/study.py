@@ -106,7 +106,7 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
             unknown |= stacks.check_stages(study)
     for why in unknown.values():
         say(f"note: {why}")
-    rows = _rows_by_job(studies)
+    rows = _rows_by_job(studies) if left else {}
     minutes = expected_seconds(left, collect(studies, given.runs, given.output / FILE)) / 60
     scores = sum(min(given.seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
     takes = f": about {minutes:.0f} minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"

@@ -18,6 +18,9 @@ from dudi.stacking.rows import NamedColumns, Names, Problem, StackRow, Task, che
 from dudi.stacking.store import write_texts
 from dudi.stacking.task_sets import SOURCE_LANGUAGE
 
+LOOKED_AT = 1000
+"""Texts that are read at most where nothing is trained: there may be millions."""
+
 
 def read_rows(
     source: str,
@@ -176,11 +179,12 @@ def store_texts(config: StackConfig, folder: Path) -> dict[str, int]:
     return dict(left_out)
 
 
-def first_texts(config: StackConfig, most: int) -> list[StackRow]:
-    """The first texts to train on, read as in training."""
+def first_texts(config: StackConfig) -> tuple[list[StackRow], str]:
+    """The first texts to train on, read as in training, and how many there are, for whoever is told."""
     data = config.data
-    limit = most if data.max_rows is None else min(most, data.max_rows)
-    return read_rows(str(data.train), split=data.split, language=data.language, columns=data.columns, max_rows=limit)
+    limit = LOOKED_AT if data.max_rows is None else min(LOOKED_AT, data.max_rows)
+    texts = read_rows(str(data.train), split=data.split, language=data.language, columns=data.columns, max_rows=limit)
+    return texts, f"{len(texts):,}" + (" and more" if len(texts) == LOOKED_AT else "")
 
 
 def parallel_rows(config: StackConfig) -> list[StackRow]:

@@ -12,9 +12,6 @@ from dudi.stacking.stages import WITH_TASK, task_of
 from dudi.study.stacks import StackJob, Stage
 from dudi.tables import DASH, Grid, grid_of
 
-LOOKED_AT = 1000
-"""Texts that are read at most: there may be millions."""
-
 
 def stages_grid(jobs: Iterable[StackJob], rows: Mapping[str, Sequence[str]]) -> Grid:
     """A line for each stage, whatever its seeds: how many these are, and of one of them steps, rows and FLOPs.
@@ -47,8 +44,7 @@ def _cells(stage: Stage, every: Mapping[str, Stage]) -> tuple[str, str, str]:
         known = len(training_rows(config, task_of(config))[0])
         rows = f"{known:,}"
     else:
-        count = len(first_texts(config, LOOKED_AT))
-        rows = f"{count:,}" + (" and more" if count == LOOKED_AT else "")
+        rows = first_texts(config)[1]
     try:
         plan = plan_stage(config, rows=known)
     except EnvironmentFault:  # a model on the hub, which is not here yet

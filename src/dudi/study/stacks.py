@@ -31,6 +31,7 @@ _READS = {
 }
 """The models that a stage reads, of those that its recipe names."""
 _RUNS = ("start", "teacher")
+_Kind = Literal["run", "part", "translator"]
 """Keys that take a run's folder, and find the model in it; others take the model's."""
 
 
@@ -235,7 +236,11 @@ def check_stages(study: Study) -> dict[str, str]:
     for row in study.rows:
         where = f"{row.place()}: row '{row.name}'"
         if row.translate is not None:
-            unknown |= _look_for_translator(f"{row.place('translate')}: row '{row.name}'", row.translate)
+            try:
+                why = _why_unknown(row.translate, None, None, "translate", "translator")
+            except DudiError as error:
+                raise type(error)(f"{row.place('translate')}: row '{row.name}': {error}") from error
+            unknown |= {row.translate: why} if why else {}
         for stage, own in zip(_stages(study, row, 0), row.stages, strict=True):
             config = stage.config()
             try:
@@ -273,45 +278,32 @@ def _look_for_models(stage: Stage, config: StackConfig) -> dict[str, str]:
         if section.model is not None:
             gguf_file = section.gguf_file if name == "llm" else None
             revision = None if name in _RUNS else section.revision
-            if why := _why_unknown(section.model, revision, gguf_file, f"{name}.model", name in _RUNS):
+            kind: _Kind = "run" if name in _RUNS else "part"
+            if why := _why_unknown(section.model, revision, gguf_file, f"{name}.model", kind):
                 unknown[section.model] = why
     return unknown
 
 
 @functools.cache
-def _why_unknown(name: str, revision: str | None, gguf_file: str | None, key: str, run: bool) -> str:
+def _why_unknown(name: str, revision: str | None, gguf_file: str | None, key: str, kind: _Kind) -> str:
     """Why a model cannot be looked for from here; empty where it is there.
+
+    A translator's weights may be of any kind that `transformers` reads.
 
     Raises:
         ConfigError: there is none; with the key.
         DataError: a file of it is damaged or hostile.
     """
     try:
-        if run:
+        if kind == "run":
             model_folder(name)
-        else:
+        elif kind == "part" or not (Path(locate(name)) / "config.json").is_file():
             find_model(name, revision=revision, gguf_file=gguf_file)
     except EnvironmentFault as error:
         return str(error)
     except DudiError as error:
         raise type(error)(f"{key}: {error}") from error
     return ""
-
-
-def _look_for_translator(where: str, name: str) -> dict[str, str]:
-    """The same for the MT model of translate-test, whose weights may be of any kind that `transformers` reads.
-
-    Raises:
-        ConfigError: there is none; with `where`.
-    """
-    try:
-        if not (Path(locate(name)) / "config.json").is_file():
-            find_model(name)
-    except EnvironmentFault as error:
-        return {name: str(error)}
-    except DudiError as error:
-        raise type(error)(f"{where}: translate: {error}") from error
-    return {}
 
 
 def _look_for(where: str, source: str, split: str) -> None:
