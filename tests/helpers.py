@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -125,6 +126,11 @@ def make_args(folder, method="dudi", **keys):
         "seed": 3,
     }
     return DudiConfig(output_dir=str(folder), method=method, **read_by(method, {**defaults, **keys}))
+
+
+def slow_but(quick, every):
+    """Cases of `every` kind, of which `make test` takes the quick ones and `make test-trust` the others."""
+    return [one if one in quick else pytest.param(one, marks=pytest.mark.slow) for one in every]
 
 
 def make_shared_args(folder, processes, method="dudi", **keys):

@@ -11,7 +11,7 @@ from dudi.config.recipe_files import list_recipes
 from dudi.distill.recipe import load_run_config
 from dudi.evaluation.records import read_evaluations
 from dudi.program.cli import main
-from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer, words_read_by
+from helpers import CHATML, DATED, ROWS, THINKING, make_model, make_tokenizer, slow_but, words_read_by
 
 ARCHITECTURES = {"qwen2.5": ("qwen2", CHATML), "qwen3": ("qwen3", THINKING), "llama": ("llama", DATED)}
 MINI = [name for name in list_recipes() if name.startswith("mini/")]
@@ -80,7 +80,7 @@ def test_a_recipe_runs_two_steps(name, folders, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in ("mini/dudi", "mini/gated") else pytest.param(name, marks=pytest.mark.slow) for name in MINI],
+    slow_but(("mini/dudi", "mini/gated"), MINI),
 )
 def test_a_mini_recipe_runs_two_steps_with_the_models_of_the_package(name, tmp_path):
     small = ["max_steps=2", "per_device_train_batch_size=4", "benchmark.per_split=1", "max_new_tokens=8"]

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from dudi import DudiTrainer
 from dudi.errors import ConfigError
 from dudi.models.adapters import adapter_pairs, copy_adapter, merged
-from helpers import ROWS, make_args, make_model
+from helpers import ROWS, make_args, make_model, slow_but
 
 LORA = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"}
 KINDS = {
@@ -82,7 +82,7 @@ STARTS = {
 
 SHORT = ("lora", "lora of embeddings", "ia3")
 """What `make test` takes of a test that trains twice with each kind; `make test-trust` takes all."""
-KINDS_TWICE = [kind if kind in SHORT else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+KINDS_TWICE = slow_but(SHORT, KINDS)
 CASES = [
     *((kind, "merged", False) for kind in KINDS),
     *(pytest.param(kind, "no cold start", False, marks=pytest.mark.slow) for kind in KINDS),

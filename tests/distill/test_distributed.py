@@ -15,7 +15,7 @@ from dudi import DudiTrainer
 from dudi.errors import ConfigError
 from dudi.models.sharding import whole
 from dudi.objective.methods import METHODS
-from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer
+from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer, slow_but
 from ranks import run_ranks
 from tokenizer_kinds import sentence_piece
 
@@ -96,9 +96,7 @@ def results(folder: Path) -> tuple[dict, list[float]]:
     return torch.load(folder / "gradients.pt", weights_only=True), losses
 
 
-@pytest.mark.parametrize(
-    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.parametrize("method", slow_but(QUICK, METHODS))
 def test_two_processes_train_as_one(method, tmp_path, two_processes):
     train(tmp_path / method, method, processes=1)
     gradients, losses = results(tmp_path / method)

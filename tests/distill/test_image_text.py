@@ -15,7 +15,7 @@ from dudi.models.image_text import PROCESSORS
 from dudi.models.load import load_model
 from dudi.models.shape import shape_of
 from dudi.program.cli import main
-from helpers import ROWS, make_args, make_model, make_tokenizer
+from helpers import ROWS, make_args, make_model, make_tokenizer, slow_but
 
 TEXT = {
     "vocab_size": 448,
@@ -57,7 +57,7 @@ KINDS = {
 
 
 QUICK = ("qwen3_5",)
-EVERY = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+EVERY = slow_but(QUICK, KINDS)
 """`make test-trust` takes all of them."""
 
 

@@ -18,7 +18,7 @@ from dudi.data.chat import chat_format
 from dudi.models.load import load_model, load_tokenizer
 from dudi.objective.methods import METHODS
 from dudi.training.runlog import read_jsonl
-from helpers import TEXT, make_args
+from helpers import TEXT, make_args, slow_but
 
 LANGUAGES = ["id", "my"]
 ROWS = [{"id": code, "language": code, "prompt": TEXT[code][0], "completion": TEXT[code][1]} for code in LANGUAGES]
@@ -78,9 +78,7 @@ def test_it_is_a_plain_model_that_answers_and_stops(whole, tokenizer):
     assert tokenizer.decode(written) == "The capital of France is Paris.<|im_end|>"
 
 
-@pytest.mark.parametrize(
-    "method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.parametrize("method", slow_but(QUICK, METHODS))
 def test_two_steps_and_what_is_left_of_them(method, first_layers, tokenizer, tmp_path):
     more = {"save_strategy": "steps", "save_steps": 1} if method == "dudi" else {}
     trainer = trainer_of(tmp_path, first_layers, tokenizer, method, **more)

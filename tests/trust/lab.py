@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from helpers import ROWS, make_model, make_tokenizer, words_read_by
-from servers import free_port
+from ranks import environments
 
 HERE = Path(__file__).parent
 METHODS_OF_THE_PROMISE = ("sft", "spin", "sdft", "gkd", "dudi")
@@ -142,13 +142,10 @@ class Lab:
 
     def start_ranks(self, words, world=2, *, cache=None, env=None, plants=None):
         """The processes of a distributed run, as torchrun would start them."""
-        port = free_port()
         ranks = []
-        for rank in range(world):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
-            own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **(env or {})}
-            plant = (plants or {}).get(rank, {})
-            ranks.append(self.start(words, cache=cache or self.folder / f"cache-w{port}", env=own, plant=plant))
+        for rank, own in enumerate(environments(world)):
+            plant, shared = (plants or {}).get(rank, {}), cache or self.folder / f"cache-w{own['MASTER_PORT']}"
+            ranks.append(self.start(words, cache=shared, env=own | (env or {}), plant=plant))
         return ranks
 
     def run_ranks(self, words, world=2, **options):
