@@ -34,12 +34,8 @@ TAUGHT_IDS, TAUGHT_MASK = "taught_input_ids", "taught_attention_mask"
 class AlignmentLoss(Objective):
     """Mean squared error between the stack's pooled vector and the LLM's own, as it was before Stage 1.
 
-    Args:
-        source: The encoder's tokenizer.
-        llm_source: The LLM's.
-        args: The keys.
-        parallel: Rows with their English, for the probe.
-        teacher: Holds the LLM as it was; None: it is the model's own with the adapter off.
+    FVU and cosine of the parallel rows are measured on the way. `teacher` holds the LLM as it was; None: it is the
+    model's own with the adapter off.
     """
 
     stage = "align"
@@ -109,14 +105,6 @@ class AlignmentLoss(Objective):
         return measured | ({"parallel/shortened": shortened} if shortened else {})
 
 
-def frozen_llm(model: MTLLMModel) -> MTLLMModel:
-    """A reader of tokens alone that holds a copy of a stack's LLM."""
-    llm = copy.deepcopy(model.llm)
-    assert llm is not None
-    frozen = parts.Part(llm.requires_grad_(False), llm.config)
-    return building.join(None, frozen, attention=model.config.attention)
-
-
 def limited(rows: Sequence[StackRow], most: int) -> list[StackRow]:
     """The first rows of each language."""
     kept: dict[str, list[StackRow]] = {}
@@ -175,10 +163,11 @@ def align(
         source.beside = llm_source
     check_reader(model.reads, source, args.max_length)
     check_reader(model.llm, llm_source, args.max_length if model.boundary is None else 2 * args.max_length + 1)
-    teacher = None
+    teacher, whole = None, None
     if model.config.lora is None and lora_settings is None:
-        teacher = on_device(frozen_llm(model), args.device)
-        model.llm.float()  # what is trained is held in fp32
+        frozen = copy.deepcopy(model.llm).requires_grad_(False)
+        teacher = building.join(None, parts.Part(frozen, frozen.config), attention=model.config.attention)
+        teacher, whole = on_device(teacher, args.device), model.llm.float()  # what is trained is held in fp32
         assembly.trained_whole(model, "llm")
     elif model.config.lora is None and lora_settings is not None:
         lora.add_lora(model.llm, lora_settings, args.seed)
@@ -190,13 +179,10 @@ def align(
     if new and args.connector_start == "least_squares":
         texts = [row.text for row in rows[: args.start_rows]]
         start_connector(model, source, llm_source, texts, rows[0].language, max_length=args.max_length)
-    if teacher is None:
-        trainable(model, model.connector, model.boundary)
-        trainable_lora(model.llm)
-    else:
-        trainable(model, model.connector, model.boundary, model.llm)
-        if model.boundary is None:
-            model.llm.get_input_embeddings().requires_grad_(False)  # the stack reads no tokens
+    trainable(model, model.connector, model.boundary, whole)
+    trainable_lora(model.llm)
+    if whole is not None and model.boundary is None:
+        model.llm.get_input_embeddings().requires_grad_(False)  # the stack reads no tokens
     learned = Curriculum(bitext, rows, args) if bitext else rows
     model.disturbance = Disturbance(args.state_shuffle, args.state_repeat, args.state_drop)
     objective = AlignmentLoss(source, llm_source, args, parallel, teacher)

@@ -70,18 +70,15 @@ class StackArguments(RunArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stage is not None:
-            self._refuse_unread(self.stage)
+            self.begin(self.stage)
 
     def begin(self, stage: str) -> None:
-        """Hold the keys against the stage that is about to run, where they do not name theirs.
+        """Hold the keys against the stage that they name, else against the one that is about to run.
 
         Raises:
             ConfigError: a key has another value than its default, and the stage does not read it.
         """
-        if self.stage is None:
-            self._refuse_unread(stage)
-
-    def _refuse_unread(self, stage: str) -> None:
+        stage = self.stage or stage
         fields, rules = dataclasses.fields(self), rules_of(type(self))
         given = [one.name for one in fields if one.name in rules and getattr(self, one.name) != default_of(one)]
         for name in unread_of({name: rules[name].read_by for name in given}, stage.__eq__):

@@ -33,26 +33,18 @@ class LanguageCodes:
     stand_in: str = ""
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _table() -> Mapping[str, Any]:
     return tomllib.loads(_TABLE.read_text(encoding="utf-8"))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def nllb_codes() -> tuple[str, ...]:
     """The 202 source languages of NLLB-200, sorted."""
     return tuple(_table()["nllb"].split())
 
 
-@functools.lru_cache(maxsize=1)
-def _by_beginning() -> Mapping[str, list[str]]:
-    """Codes by their first three letters: `ace` begins two."""
-    found: dict[str, list[str]] = {}
-    for code in (*nllb_codes(), *_table()["elsewhere"]):
-        found.setdefault(code[:3], []).append(code)
-    return found
-
-
+@functools.cache
 def find_language(name: str) -> LanguageCodes | None:
     """The language that a code of a data set or of a tokenizer means.
 
@@ -62,35 +54,29 @@ def find_language(name: str) -> LanguageCodes | None:
     Returns:
         None where the table does not know it, or where it may be one of several: `kas` is written in two scripts.
     """
-    code = _canonical(name)
-    if code is None:
-        return None
-    if code in nllb_codes():
-        return LanguageCodes(code, code)
-    entry = _table()["elsewhere"][code]
-    return LanguageCodes(code, entry.get("as"), entry["why"])
+    codes, elsewhere, names = nllb_codes(), _table()["elsewhere"], _table()["names"]
+    if name in codes:
+        return LanguageCodes(name, name)
+    if name in elsewhere:
+        return LanguageCodes(name, elsewhere[name].get("as"), elsewhere[name]["why"])
+    if name in names:
+        return find_language(names[name])
+    if written := _WRITTEN.fullmatch(name):
+        wanted = f"{names.get(written[1], written[1])[:3]}_{written[2]}"
+        return find_language(wanted) if wanted in codes or wanted in elsewhere else None
+    if regional := _REGIONAL.fullmatch(name):
+        return find_language(regional[1])
+    for known in (codes, elsewhere):
+        begun = [code for code in known if code[:3] == name]
+        if begun:
+            return find_language(begun[0]) if len(begun) == 1 else None  # `ace` begins two
+    return None
 
 
 def same_language(one: str, other: str) -> bool:
     """Whether two codes mean one language in one script."""
     first, second = find_language(one), find_language(other)
     return one == other or (first is not None and first == second)
-
-
-def _canonical(name: str) -> str | None:
-    elsewhere, names = _table()["elsewhere"], _table()["names"]
-    if name in nllb_codes() or name in elsewhere:
-        return name
-    if name in names:
-        return str(names[name])
-    if written := _WRITTEN.fullmatch(name):
-        base = names.get(written[1], written[1])
-        wanted = f"{base[:3]}_{written[2]}"
-        return wanted if wanted in nllb_codes() or wanted in elsewhere else None
-    if regional := _REGIONAL.fullmatch(name):
-        return _canonical(regional[1])
-    begun = [code for code in _by_beginning().get(name, []) if code in nllb_codes()] or _by_beginning().get(name, [])
-    return begun[0] if len(begun) == 1 else None
 
 
 def languages_of(name: str) -> dict[str, LanguageCodes]:

@@ -95,11 +95,7 @@ class MTLLMConfig(PreTrainedConfig):
 
 
 def part(config: Any) -> PreTrainedConfig:
-    """The config of a part that has to be there.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """The config of a part that has to be there, or `ConfigError`."""
     if not isinstance(config, PreTrainedConfig):
         raise ConfigError("MTLLMConfig: give encoder_config, llm_config, or both")
     return config

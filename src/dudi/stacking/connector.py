@@ -28,13 +28,7 @@ def start_connector(
     For each word of each text: x is the mean of the encoder's states over its tokens, y the mean of the LLM's input
     embeddings over its tokens, and W minimises the sum of |W x + b - y|^2 (the authors' later recipe).
 
-    Args:
-        model: Encoder, connector and LLM.
-        source: The encoder's tokenizer.
-        llm_source: The LLM's.
-        texts: English.
-        language: Its code.
-        max_length: Tokens of a text that are read.
+    The texts are English, of which `max_length` tokens are read, and `language` is its code.
 
     Returns:
         The share of the embeddings' variance that the map leaves unexplained.
@@ -80,10 +74,7 @@ def start_connector(
 def word_pairs(text: str, below: tuple[Ids, Tensor], above: tuple[Ids, Tensor]) -> tuple[Tensor, Tensor]:
     """(words, E) and (words, D): means over the tokens of each word that both sides have in full, fp64 on the CPU.
 
-    Args:
-        text: The text.
-        below: Token ids with offsets, and a vector for each token.
-        above: The same of the other model.
+    Each side is token ids with offsets, and a vector for each token.
     """
     spans = [match.span() for match in _WORD.finditer(text)]
     first, first_counts = _means(spans, *below)
@@ -95,11 +86,9 @@ def word_pairs(text: str, below: tuple[Ids, Tensor], above: tuple[Ids, Tensor]) 
 def _means(spans: Sequence[tuple[int, int]], ids: Ids, vectors: Tensor) -> tuple[Tensor, Tensor]:
     starts = [start for start, _ in spans]
     # The last character decides: a token may begin with the blank in front of its word.
-    places = [
-        bisect.bisect_right(starts, last - 1) - 1 if last > first else -1 for first, last in ids["offset_mapping"]
-    ]
-    kept = [column for column, place in enumerate(places) if place >= 0]
-    index = torch.tensor([places[column] for column in kept], dtype=torch.long)
+    words = [bisect.bisect_right(starts, last - 1) - 1 if last > first else -1 for first, last in ids["offset_mapping"]]
+    kept = [column for column, word in enumerate(words) if word >= 0]
+    index = torch.tensor([words[column] for column in kept], dtype=torch.long)
     sums = torch.zeros(len(spans), vectors.shape[-1], dtype=torch.float64)
     sums.index_add_(0, index, vectors[kept].double().cpu())
     counts = torch.bincount(index, minlength=len(spans))

@@ -17,15 +17,7 @@ class Curriculum(Sequence[StackRow]):
     """The rows of Stage 1, bitext in front, and the order in which they come.
 
     The first `bitext_share` of the optimizer steps are bitext alone, the others texts alone. Each of the two comes by
-    as often as its steps take, in a new order each time, drawn from the seed.
-
-    Args:
-        bitext: Rows with `english`.
-        texts: Rows in one language.
-        args: Steps, batch, seed and `bitext_share`.
-
-    Attributes:
-        digest: SHA-256 over all of them.
+    as often as its steps take, in a new order each time, drawn from the seed. `digest` is SHA-256 over all rows.
 
     Raises:
         ConfigError: `max_steps` does not say how many steps there are.
@@ -62,9 +54,7 @@ class Curriculum(Sequence[StackRow]):
     def order(self, rows_a_step: int, seed: int) -> InTurn:
         """The places of the rows, for the whole of Stage 1: an epoch of the trainer is all of it.
 
-        Args:
-            rows_a_step: Rows of one optimizer step, over all processes.
-            seed: Of the order.
+        `rows_a_step` are those of one optimizer step, over all processes.
         """
         steps = self.args.max_steps
         first = round(self.args.bitext_share * steps)

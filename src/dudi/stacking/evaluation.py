@@ -79,22 +79,16 @@ def evaluate(
 
 def judged(rows: Sequence[StackRow], predictions: list[int], seconds_per_row: float) -> Evaluation:
     """Answers against the rows' labels."""
+    every: list[tuple[int, int]] = []
+    by_language: dict[str, list[tuple[int, int]]] = {row.language: [] for row in rows}
+    for row, answer in zip(rows, predictions, strict=True):
+        if row.label is not None:
+            every.append((row.label, answer))
+            by_language[row.language].append((row.label, answer))
     per_language = {}
-    for code in dict.fromkeys(row.language for row in rows):
-        pairs = _pairs([row for row in rows if row.language == code], rows, predictions)
+    for code, pairs in by_language.items():
         per_language[code] = {"n": float(len(pairs)), "accuracy": accuracy(pairs), "macro_f1": macro_f1(pairs)}
-    pairs = _pairs(rows, rows, predictions)
-    return Evaluation(predictions, accuracy(pairs), macro_f1(pairs), per_language, seconds_per_row)
-
-
-def _pairs(chosen: Sequence[StackRow], rows: Sequence[StackRow], predictions: Sequence[int]) -> list[tuple[int, int]]:
-    """(label, answer) of the chosen rows that have a label."""
-    wanted = {id(row) for row in chosen}
-    return [
-        (row.label, answer)
-        for row, answer in zip(rows, predictions, strict=True)
-        if id(row) in wanted and row.label is not None
-    ]
+    return Evaluation(predictions, accuracy(every), macro_f1(every), per_language, seconds_per_row)
 
 
 def accuracy(pairs: Sequence[tuple[int, int]]) -> float:

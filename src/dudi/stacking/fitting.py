@@ -57,11 +57,7 @@ def with_choices(row: StackRow) -> tuple[str, list[Span]]:
 
 
 def _less(row: StackRow, offsets: Sequence[Span], spans: Sequence[Span], excess: int) -> StackRow | None:
-    """A row without as many tokens as are too many: of its passage, else its question, else its longest choice.
-
-    Returns:
-        None where nothing is left but the numbers of the choices.
-    """
+    """A row with fewer tokens in its passage, else its question, else its longest choice; None: there are no more."""
     if row.text:
         return dataclasses.replace(row, text=_without(row.text, 0, offsets, excess))
     if row.pair:

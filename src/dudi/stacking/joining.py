@@ -30,15 +30,9 @@ class Packed:
 
 
 def pack(parts: Sequence[Tensor], masks: Sequence[Tensor], *, left: bool = False) -> Packed:
-    """Join parts.
+    """Join parts (B, T_i, D), padded on any side, and their masks (B, T_i), to the width of the longest row.
 
-    Args:
-        parts: (B, T_i, D), padded on any side.
-        masks: (B, T_i) 1 for what is there.
-        left: Pad on the left, as what is written on needs it; else on the right.
-
-    Returns:
-        As wide as the longest row.
+    What is written on has to be padded on the left.
     """
     states, mask = torch.cat(list(parts), dim=1), torch.cat(list(masks), dim=1)
     width = int(mask.sum(dim=1).max())

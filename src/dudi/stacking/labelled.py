@@ -69,11 +69,7 @@ class LabelledRows:
         return len(self.rows)
 
     def check_seeds(self, seeds: Sequence[int]) -> None:
-        """Refuse all but one seed, that of the model's training: nothing is drawn for an answer.
-
-        Raises:
-            ConfigError: there are several, or none.
-        """
+        """Refuse all but one seed, that of the model's training: nothing is drawn for an answer."""
         if len(seeds) != 1:
             raise ConfigError(f"a model with a head answers the same whatever the seed: give one, got {len(seeds)}")
 
@@ -81,7 +77,9 @@ class LabelledRows:
         """Ask about every row once; answers to translations are judged in the rows' own languages."""
         assert isinstance(model, MTLLMPreTrainedModel)
         (seed,) = seeds
-        read = self.rows if self.translated is None else self.translated.rows
+        read, translating = self.rows, 0.0
+        if self.translated is not None:
+            read, translating = self.translated.rows, self.translated.seconds
         length = self.max_length or model.config.max_row_length or LENGTH
         found = evaluate(model, reads, read, batch_size=self.batch_size, max_length=length, done=done)
         scores = scores_of(judged(self.rows, found.predictions, 0.0).per_language, self.source_language)
@@ -93,20 +91,12 @@ class LabelledRows:
             "mean_of": transferred((row.language for row in self.rows), self.source_language),
             "shortened": found.shortened,
             "stand_ins": dict(reads.stand_ins),
-            "seconds_per_row": {
-                "reading": found.seconds_per_row,
-                "translating": 0.0 if self.translated is None else self.translated.seconds,
-            },
+            "seconds_per_row": {"reading": found.seconds_per_row, "translating": translating},
         }
         return Outcome((SeedScores(seed, scores),), self.lines(seed, found.predictions), about)
 
     def lines(self, seed: int, predictions: Sequence[int]) -> list[dict[str, Any]]:
-        """A line of `answers.jsonl` for each row: what was asked, right and answered, and what was read instead.
-
-        Args:
-            seed: Of the model's training.
-            predictions: Its answers.
-        """
+        """A line of `answers.jsonl` for each row: what was asked, right and answered, and what was read instead."""
         names = self.task.labels or range(max((len(row.choices) for row in self.rows), default=0))
         others = transferred([row.language for row in self.rows], self.source_language)
         read = self.rows if self.translated is None else self.translated.rows

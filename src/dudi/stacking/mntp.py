@@ -28,12 +28,7 @@ IGNORED = -100
 
 
 class MaskedNextToken(Objective):
-    """Cross-entropy at the masked places, in nats.
-
-    Args:
-        source: The LLM's tokenizer.
-        args: The keys.
-    """
+    """Cross-entropy at the masked places, in nats."""
 
     stage = "adapt"
 
