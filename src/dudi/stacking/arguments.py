@@ -70,15 +70,18 @@ class StackArguments(RunArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stage is not None:
-            self.begin(self.stage)
+            self._refuse_unread(self.stage)
 
     def begin(self, stage: str) -> None:
-        """Hold the keys against the stage that they name, else against the one that is about to run.
+        """Hold the keys against the stage that is about to run, where they do not name theirs.
 
         Raises:
             ConfigError: a key has another value than its default, and the stage does not read it.
         """
-        stage = self.stage or stage
+        if self.stage is None:
+            self._refuse_unread(stage)
+
+    def _refuse_unread(self, stage: str) -> None:
         fields, rules = dataclasses.fields(self), rules_of(type(self))
         given = [one.name for one in fields if one.name in rules and getattr(self, one.name) != default_of(one)]
         for name in unread_of({name: rules[name].read_by for name in given}, stage.__eq__):

@@ -78,10 +78,7 @@ def trained_whole(model: Any, role: str) -> None:
 def fill(model: Any, trained: Path, dtype: Any = "auto") -> None:
     """Give a model that was made on the meta device the weights of its parents and what was trained, in place.
 
-    Args:
-        model: From its config.
-        trained: `trained.safetensors`.
-        dtype: Of the parents' weights; `auto`: as when it was saved.
+    `dtype` is the parents' weights'; `auto`: as when it was saved.
 
     Raises:
         ConfigError: a parent cannot be had.

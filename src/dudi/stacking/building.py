@@ -123,11 +123,7 @@ def read_own_tokens(model: MTLLMPreTrainedModel, seed: int = 0) -> None:
     """Let the LLM of a stack read its own tokens of a text too, in place; where it does already, nothing is done.
 
     Between the encoder's states and the LLM's own tokens stands one learned embedding, the boundary (MindMerger, arXiv
-    2405.17386). It starts at random, of the size of the LLM's own embeddings.
-
-    Args:
-        model: Encoder and LLM, with a head or without.
-        seed: Of the boundary, which depends on nothing else.
+    2405.17386). It starts at random, from the seed alone, of the size of the LLM's own embeddings.
 
     Raises:
         ConfigError: a part is missing.

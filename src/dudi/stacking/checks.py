@@ -24,11 +24,6 @@ TOLERANCE = 1e-3
 ENCODER_TOLERANCE = 1e-4
 """The same of an encoder in fp32, which gets 1e-6: a convolution over padding moves small models by 1e-3."""
 
-_OTHERWISE = {
-    True: ("depends", "see config.is_causal"),
-    False: ("does not depend", "it cannot be read bidirectionally: set attention: causal"),
-}
-
 
 @torch.no_grad()
 def check_attention(llm: PreTrainedModel, attention: str) -> None:
@@ -37,7 +32,8 @@ def check_attention(llm: PreTrainedModel, attention: str) -> None:
     Raises:
         DataError: the LLM's attention is not what the stack's config says, or padding changes the result.
     """
-    wanted, who = attention == "bidirectional", type(llm).__name__
+    who = type(llm).__name__
+    state = f"attention: the config says {attention}, but the first state of this {who}"
     embedding: Any = llm.get_input_embeddings()
     weight = embedding.weight
     # Vectors of the size of the LLM's embeddings, the same ones at every load.
@@ -50,12 +46,11 @@ def check_attention(llm: PreTrainedModel, attention: str) -> None:
         alone, padded = _states(llm, first, 0), _states(llm, first, PADDING)
         for padding, seen in ((0, alone), (PADDING, padded)):
             sees_ahead = bool((seen[:, 0] != _states(llm, second, padding)[:, 0]).any())
-            if sees_ahead is not wanted:
-                found, advice = _OTHERWISE[sees_ahead]
-                raise DataError(
-                    f"attention: the config says {attention}, but the first state of this {who} {found} on the last "
-                    f"input; {advice}"
-                )
+            if sees_ahead and attention == "causal":
+                raise DataError(f"{state} depends on the last input; see config.is_causal")
+            if not sees_ahead and attention == "bidirectional":
+                advice = "it cannot be read bidirectionally: set attention: causal"
+                raise DataError(f"{state} does not depend on the last input; {advice}")
     leak = float((padded - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
     if not leak <= (TOLERANCE if first.dtype == torch.float32 else 40 * TOLERANCE):
         raise DataError(f"attention: padding changes what this {who} reads (by {leak:.1e} of a state)")

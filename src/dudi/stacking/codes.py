@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_TABLE = Path(__file__).with_name("languages.toml")
 _REGIONAL = re.compile(r"([a-z]{2,3})[_-][A-Z]{2}")
 """mBART's `id_ID`, a locale's `pt-BR`."""
 _WRITTEN = re.compile(r"([a-z]{2,3})[_-]([A-Z][a-z]{3})")
@@ -35,7 +34,7 @@ class LanguageCodes:
 
 @functools.cache
 def _table() -> Mapping[str, Any]:
-    return tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name("languages.toml").read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -46,13 +45,9 @@ def nllb_codes() -> tuple[str, ...]:
 
 @functools.cache
 def find_language(name: str) -> LanguageCodes | None:
-    """The language that a code of a data set or of a tokenizer means.
+    """The language that a code of a data set or of a tokenizer means: `kaz_Cyrl`, `kk`, `kaz`, `zh-Hant`, `kk_KZ` ...
 
-    Args:
-        name: `kaz_Cyrl`, `kk`, `kaz`, `zh-Hant`, mBART's `kk_KZ`, ...
-
-    Returns:
-        None where the table does not know it, or where it may be one of several: `kas` is written in two scripts.
+    None where the table does not know it, or where it may be one of several: `kas` is written in two scripts.
     """
     codes, elsewhere, names = nllb_codes(), _table()["elsewhere"], _table()["names"]
     if name in codes:
@@ -80,11 +75,7 @@ def same_language(one: str, other: str) -> bool:
 
 
 def languages_of(name: str) -> dict[str, LanguageCodes]:
-    """The languages of a data set of `dudi stack prepare`, by the set's own codes.
-
-    Args:
-        name: `sib200`, `belebele`, `xnli`, `americasnli`, `kardesnlu` or `nusax`.
-    """
+    """The languages of a data set of `dudi stack prepare` (`sib200`, `nusax` ...), by the set's own codes."""
     listed = _table()["sets"][name]
     if not isinstance(listed, str):
         kept = set(_table()[listed["like"]].split()) - set(listed["without"].split())
@@ -119,14 +110,10 @@ def names_of(code: str) -> list[str]:
 
 
 def nearest_code(name: str, known: Iterable[str]) -> str | None:
-    """The code that somebody who wrote `name` most likely means.
+    """The code of a tokenizer, which has at least one, that somebody who wrote `name` most likely means.
 
     The same language as the table knows it; else the same language in another script; else the nearest spelling.
     None for a language of the table that the tokenizer has in no script: what is spelled alike is another one.
-
-    Args:
-        name: What no tokenizer of ours knows.
-        known: The tokenizer's codes, at least one.
     """
     codes = list(known)
     named, meant = by_language(codes), find_language(name)

@@ -103,10 +103,8 @@ def parents_of(config: StackConfig) -> dict[str, str]:
 
 def _contradictions(config: StackConfig, made: MTLLMConfig, folder: Path) -> Iterator[tuple[str, str, str]]:
     """(key, what the recipe says, what `start` has instead) of each key that was given and is otherwise there."""
-    sections: tuple[tuple[str, str, EncoderSection | LlmSection], ...]
-    sections = (("encoder", "encoder", config.encoder), ("llm", "LLM", config.llm))
-    for role, what, section in sections:
-        own, parent = getattr(made, f"{role}_config"), (made.parents or {}).get(role)
+    for role, what in (("encoder", "encoder"), ("llm", "LLM")):
+        section, own, parent = getattr(config, role), getattr(made, f"{role}_config"), (made.parents or {}).get(role)
         if own is None:
             if section.model is not None:
                 yield f"{role}.model", section.model, f"no {what}"

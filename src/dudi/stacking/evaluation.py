@@ -46,17 +46,10 @@ def evaluate(
     max_length: int = 256,
     done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
-    """Ask a model about rows, each read as its own language.
+    """Ask a model with a head about rows, of each of which `max_length` tokens are read, as its own language.
 
-    Rows of similar length are read together; the answers come in the order of the rows.
-
-    Args:
-        model: With a head, on its device.
-        source: That it reads from.
-        rows: The rows.
-        batch_size: Rows at a time.
-        max_length: Tokens of a row that are read.
-        done: Told how many more rows are through.
+    Rows of similar length are read together; the answers come in the order of the rows. `done` is told how many more
+    rows are through.
 
     Raises:
         DataError: a language code is unknown.
@@ -101,10 +94,7 @@ def macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
     classes = {value for pair in pairs for value in pair}
     if not classes:
         return float("nan")
-    scores = []
-    for one in classes:
-        both = sum(label == answer == one for label, answer in pairs)
-        labels = sum(label == one for label, _ in pairs)
-        answers = sum(answer == one for _, answer in pairs)
-        scores.append(2 * both / (labels + answers))
+    labels, answers = map(Counter, zip(*pairs, strict=True))
+    right = Counter(label for label, answer in pairs if label == answer)
+    scores = [2 * right[one] / (labels[one] + answers[one]) for one in classes]
     return sum(scores) / len(scores)

@@ -18,10 +18,10 @@ from dudi.models.load import load_model
 from dudi.objective.heads import head_on
 from dudi.stacking import assembly
 from dudi.stacking.configuration import MTLLMConfig, part
-from dudi.stacking.joining import pack
 from dudi.stacking.llm2vec import base_and_adapters
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
+from dudi.stacking.sequences import pack
 
 NO_LABEL = -100
 TO_WRITE = Task("generation")
@@ -123,9 +123,8 @@ class MTLLMForCausalLM(MTLLMPreTrainedModel):
         """
         if labels is None or prompt_ids is None:
             raise ValueError("labels: the forward of a stack that writes is for answers that are there; see generate()")
-        parts, masks = self.embed(
-            input_ids, attention_mask, prompt_ids, prompt_attention_mask, llm_input_ids, llm_attention_mask
-        )
+        own = llm_input_ids, llm_attention_mask
+        parts, masks = self.embed(input_ids, attention_mask, prompt_ids, prompt_attention_mask, *own)
         packed = pack(parts, masks)
         llm = cast(PreTrainedModel, self.stack.llm)
         states = llm(inputs_embeds=packed.embeds, attention_mask=packed.mask).last_hidden_state
@@ -158,9 +157,8 @@ class MTLLMForCausalLM(MTLLMPreTrainedModel):
         Raises:
             ConfigError: `transformers` has no causal language model for this LLM.
         """
-        parts, masks = self.embed(
-            input_ids, attention_mask, prompt_ids, prompt_attention_mask, llm_input_ids, llm_attention_mask
-        )
+        own = llm_input_ids, llm_attention_mask
+        parts, masks = self.embed(input_ids, attention_mask, prompt_ids, prompt_attention_mask, *own)
         packed = pack(parts, masks, left=True)
         whole = whole_llm(cast(PreTrainedModel, self.stack.llm), self.lm_head)
         given = {"do_sample": False, "use_cache": True, **options}
@@ -185,10 +183,10 @@ def check_writes(config: MTLLMConfig) -> None:
 
 
 def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Task = TO_WRITE) -> MTLLMForCausalLM:
-    """A stack that writes, around a reader (no copy).
+    """A stack that writes, around a reader of an encoder and a causal LLM (no copy).
 
     Args:
-        model: Encoder and causal LLM.
+        model: The reader.
         llm: The whole causal language model that the LLM comes from, for its head; None: the head is the LLM's
             embeddings, or is read from the LLM's parent.
         task: What it will be asked.
@@ -255,9 +253,8 @@ def causal_class(config: PreTrainedConfig) -> Any:
     """
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if kind is None:
-        raise ConfigError(
-            f"generation: transformers has no model of the kind '{config.model_type}' that writes; take another LLM"
-        )
+        named = f"of the kind '{config.model_type}'"
+        raise ConfigError(f"generation: transformers has no model {named} that writes; take another LLM")
     return kind
 
 

@@ -25,13 +25,9 @@ WHOLE = ("model.safetensors", "model.safetensors.index.json")
 def load_adapted_llm(
     name: str, adapters: Sequence[str] = (), *, revision: str | None = None, **options: Any
 ) -> parts.Part:
-    """A decoder without its head, adapters merged into it.
+    """A decoder without its head, adapters merged into it in their order.
 
-    Args:
-        name: A model, or a folder of an adapter alone, which names its base.
-        adapters: More adapters, merged in this order.
-        revision: Of `name` on the hub.
-        options: As `parts.load_llm` takes them.
+    `name` is a model, or a folder of an adapter alone, which names its base. Options are those of `parts.load_llm`.
 
     Raises:
         ConfigError: something cannot be read, or is an adapter of another kind.

@@ -15,14 +15,7 @@ from dudi.models.adapters import drawn_from
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """An adapter: r 16 and alpha 32 on all linear layers are the authors' values.
-
-    Attributes:
-        r: Rank.
-        alpha: Scale: alpha / r.
-        dropout: In front of the adapter.
-        target_modules: `all-linear`, or names of layers.
-    """
+    """An adapter of rank r, scaled by alpha / r: 16 and 32 on all linear layers (or those named) are the authors'."""
 
     r: int = 16
     alpha: int = 32
@@ -31,7 +24,6 @@ class LoraSettings:
 
 
 AUTHORS = LoraSettings()
-"""The authors' adapter: r 16 and alpha 32 on all linear layers."""
 
 
 def check_goes_on(settings: LoraSettings | None, held: Mapping[str, Any] | None) -> None:

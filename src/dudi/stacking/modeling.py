@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar, cast
 
 import torch
@@ -21,10 +21,9 @@ from transformers.utils import ModelOutput
 from dudi.stacking import assembly, lora
 from dudi.stacking.checks import check_attention, check_encoder
 from dudi.stacking.configuration import MTLLMConfig, part
-from dudi.stacking.disturbing import Disturbance
-from dudi.stacking.joining import pack
 from dudi.stacking.llm2vec import find_file
 from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
+from dudi.stacking.sequences import Disturbance, pack
 
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
 
@@ -115,12 +114,7 @@ class MTLLMPreTrainedModel(PreTrainedModel):
         return (model, info) if wanted else model
 
     def check_attention(self) -> None:
-        """Hold the parts, with their weights in memory, against what they are: an encoder, and `config.attention`.
-
-        Raises:
-            ConfigError: the encoder is a decoder, or padding changes what it reads.
-            DataError: the LLM's attention is another, or padding changes the result.
-        """
+        """Hold the parts, with their weights in memory, against what they are; raises as the functions in `checks`."""
         if any(parameter.is_meta for parameter in self.parameters()):
             return
         if self.reader.encoder is not None:
@@ -144,18 +138,13 @@ class MTLLMPreTrainedModel(PreTrainedModel):
         """Those that the input ids go to."""
         return self.reader.reads.get_input_embeddings()
 
-    @contextmanager
-    def without_lora(self) -> Iterator[None]:
+    def without_lora(self) -> AbstractContextManager[None]:
         """The LLM as it was before its adapter, for the length of a block."""
-        with lora.without_lora(self.reader.adapted):
-            yield
+        return lora.without_lora(self.reader.adapted)
 
 
 class MTLLMModel(MTLLMPreTrainedModel):
     """Reads sentences and gives a vector for each, or for spans of it.
-
-    Args:
-        config: Its parts and how they are joined.
 
     Attributes:
         merged: Of each adapter of `config.merged`, its weights.
@@ -259,9 +248,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
         *,
         disturbed: bool = False,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """What the LLM of a stack reads of a batch of texts; arguments as in `forward`.
-
-        With `disturbed` Stage 1's disturbance is done to the encoder's states.
+        """What the LLM of a stack reads of a batch of texts, `disturbed` as in Stage 1; arguments as in `forward`.
 
         Returns:
             Parts (B, T_i, D) in the LLM's precision, and their masks (B, T_i): the connected states and, with
@@ -291,11 +278,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
             raise ValueError("llm_input_ids: this model reads no tokens of an LLM beside its own input (llm_tokens)")
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T, E) states of the encoder, which has no gradient under an LLM.
-
-        Raises:
-            ValueError: there is no encoder.
-        """
+        """(B, T, E) states of the encoder, which has no gradient under an LLM; without one a `ValueError`."""
         if self.encoder is None:
             raise ValueError("this reader has no encoder")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.llm is None):
@@ -304,11 +287,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
     def read_tokens(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, choice_spans: Tensor | None = None
     ) -> StackOutput:
-        """Read a batch as the LLM alone does, from its own tokens; arguments as in `forward`.
-
-        Raises:
-            ValueError: there is no LLM.
-        """
+        """Read a batch as the LLM alone does, from its own tokens, as in `forward`; without one a `ValueError`."""
         if self.llm is None:
             raise ValueError("this reader has no LLM")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -342,7 +321,7 @@ def span_masks(spans: Tensor, length: int) -> Tensor:
 class _WithHead(MTLLMPreTrainedModel):
     """A reader with a linear head without bias, as the authors use."""
 
-    def __init__(self, config: MTLLMConfig, outputs: int) -> None:
+    def __init__(self, config: MTLLMConfig, outputs: int = 1) -> None:
         super().__init__(config)
         self.stack = MTLLMModel(config)
         self.score = nn.Linear(config.hidden_size, outputs, bias=False)
@@ -380,9 +359,6 @@ class MTLLMForSequenceClassification(_WithHead):
 
 class MTLLMForMultipleChoice(_WithHead):
     """One of several answers that stand in the same sequence; each one's vector is the mean over its tokens."""
-
-    def __init__(self, config: MTLLMConfig) -> None:
-        super().__init__(config, 1)
 
     def forward(
         self,
