@@ -58,7 +58,7 @@ def parent_of(part: parts.Part, name: Any, options: Mapping[str, Any]) -> dict[s
         return None
     parent = {"name": name, **options, "digest": part.digest}
     if Path(name).is_dir() and not Path(name).is_absolute():
-        parent[LOCAL] = True
+        parent[LOCAL] = True  # elsewhere its name looks like one on the hub
     if part.adapters:
         parent[ADAPTERS] = part.adapters
     return parent

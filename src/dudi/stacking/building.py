@@ -161,9 +161,8 @@ def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
     kind = MTLLMForMultipleChoice if task.kind == "choice" else MTLLMForSequenceClassification
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         headed = kind(config)
-    outputs = headed.score.out_features
     headed.stack, model.config = model, config
-    headed.score = new_linear(config.hidden_size, outputs, bias=False, seed=seed).to(model.device)
+    headed.score = new_linear(config.hidden_size, headed.score.out_features, bias=False, seed=seed).to(model.device)
     return headed.train(model.training)
 
 

@@ -175,5 +175,6 @@ def _like(section: EncoderSection | LlmSection, own: Any) -> bool:
 
 def _same_places(said: list[str], held: list[str]) -> bool:
     """Whether two lists name the same models, however their paths are spelled."""
-    first, second = ([Path(locate(name)).expanduser().resolve() for name in names] for names in (said, held))
+    first = [Path(locate(name)).expanduser().resolve() for name in said]
+    second = [Path(locate(name)).expanduser().resolve() for name in held]
     return first == second

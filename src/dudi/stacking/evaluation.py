@@ -46,7 +46,7 @@ def evaluate(
     max_length: int = 256,
     done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
-    """Ask a model with a head about rows, of each of which `max_length` tokens are read, as its own language.
+    """Ask a model with a head, on its device, about rows, each read as its own language and cut at `max_length` tokens.
 
     Rows of similar length are read together; the answers come in the order of the rows. `done` is told how many more
     rows are through.

@@ -219,6 +219,9 @@ def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Ta
     return on_device(writer, model.device).train(model.training)
 
 
+# ---- the head of the LLM, which reading has no use for
+
+
 def head_in(model: PreTrainedModel) -> nn.Linear | None:
     """The head of a whole causal language model; None where it is the model's embeddings.
 

@@ -6,7 +6,9 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Outcome
@@ -18,9 +20,6 @@ from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.scores import by_split, scores_of, transferred
 from dudi.stacking.tokens import Source
 from dudi.stacking.translation import Translated
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 LENGTH = 256
 """Tokens of a row that are read where the model does not say what it was trained with."""
