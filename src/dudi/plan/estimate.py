@@ -53,7 +53,6 @@ class Plan:
     """What a run is expected to need.
 
     Attributes:
-        method: The method's name.
         work: What the numbers were computed from.
         dtype: Precision of the passes.
         memory: Bytes on each device.

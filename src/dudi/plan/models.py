@@ -28,12 +28,7 @@ from dudi.plan.hardware import find_gpu
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Counted:
-    """The rows of a run.
-
-    Attributes:
-        trained: Those that are trained on; None: not known.
-        probed: Those that a probe asks; None: there is none, or it is not known.
-    """
+    """The rows of a run: those that are trained on, and those that a probe asks; None: not known, or no probe."""
 
     trained: int | None
     probed: int | None = None

@@ -111,16 +111,10 @@ def _gb(size: float) -> str:
 
 
 def advise_out_of_memory(plan: Plan, device_bytes: int) -> str:
-    """Which keys to lower, and by how much, for the estimate to fit.
+    """Which keys to lower, and by how much, for the estimate to fit: one or two sentences.
 
-    Batch size and accumulation change together, so that the optimizer step stays the same.
-
-    Args:
-        plan: The plan of the run that ran out, or is expected to.
-        device_bytes: Memory of one device.
-
-    Returns:
-        One or two sentences.
+    Batch size and accumulation change together, so that the optimizer step stays the same. The plan is that of a run
+    that ran out of the memory of one device, or is expected to.
     """
     start = f"{_gb(plan.memory.total)} GB are estimated and the device has {_gb(device_bytes)} GB"
     if fits(plan.memory.total, device_bytes):
