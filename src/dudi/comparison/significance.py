@@ -98,9 +98,7 @@ def aso(
 def violation_ratio(quantiles_a: _Floats, quantiles_b: _Floats) -> _Floats:
     """The share of the squared distance between two quantile functions that lies where A is below B.
 
-    Args:
-        quantiles_a: Quantiles of A at evenly spaced t, (..., cells).
-        quantiles_b: Quantiles of B at the same t, (..., cells).
+    Quantiles are at the same evenly spaced t, (..., cells).
 
     Returns:
         Ratios (...), 0 to 1; `EQUAL` where the two do not differ.
@@ -137,9 +135,14 @@ def _sorted(scores: Sequence[float] | _Floats, name: str) -> _Floats:
     return np.sort(values)
 
 
-def _check(confidence: float, seed: int, comparisons: int, bootstraps: int, step: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raise a `ConfigError` for what is not between 0 and 1."""
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be between 0 and 1, such as 0.95; got {confidence}")
+
+
+def _check(confidence: float, seed: int, comparisons: int, bootstraps: int, step: float) -> None:
+    check_confidence(confidence)
     if seed < 0:
         raise ConfigError(f"seed must not be negative, got {seed}")
     if comparisons < 1:
