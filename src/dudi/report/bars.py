@@ -30,7 +30,6 @@ class Bars:
     """A chart of bars, each with its name above.
 
     Attributes:
-        title: What it shows.
         bars: The bars; parts that are missing are left out.
         unit: Of the sizes.
         parts: The parts' labels in the order of the legend, which gives them their colours.

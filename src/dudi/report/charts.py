@@ -20,8 +20,6 @@ class Key:
     """One entry of a legend.
 
     Attributes:
-        label: Any text.
-        colour: Which colour.
         dash: Which pattern of line; None for what is drawn as an area or a mark.
         mark: The drawing of a mark within 16 x 16, in place of a line or a square.
     """

@@ -24,8 +24,7 @@ class Group:
 
     Attributes:
         label: What charts and tables call it: the method, and the values that tell it from other groups of its method.
-        runs: Its runs, by seed.
-        colour: Of all its lines.
+        runs: By seed.
     """
 
     label: str
@@ -55,7 +54,10 @@ def grouped(runs: Sequence[RunFolder]) -> list[Group]:
     """The groups of some runs, in the order in which they were named."""
     members: dict[str, list[RunFolder]] = {}
     for run in runs:
-        members.setdefault(_identity(run), []).append(run)
+        # The same for runs that differ by their seed alone; a run whose recipe is lost stands alone.
+        kept = {key: value for key, value in run.values.items() if _counts(str(key))}
+        alike = json.dumps(kept, sort_keys=True, default=str) if run.values else f"folder {run.path.resolve()}"
+        members.setdefault(alike, []).append(run)
     seeds = {run.name: run.value("seed") for run in runs}
     known = {name: seed if isinstance(seed, int) else float("inf") for name, seed in seeds.items()}
     ordered = [sorted(own, key=lambda run: (known[run.name], run.name)) for own in members.values()]
@@ -79,14 +81,6 @@ def differing(runs: Sequence[RunFolder]) -> dict[str, list[str]]:
 def _counts(key: str) -> bool:
     section = key.partition(".")[0]
     return section not in _NOT_THE_METHOD_SECTIONS and key not in _NOT_THE_METHOD
-
-
-def _identity(run: RunFolder) -> str:
-    """The same for runs that differ by their seed alone; a run whose recipe is lost stands alone."""
-    if not run.values:
-        return f"folder {run.path.resolve()}"
-    kept = {key: value for key, value in run.values.items() if _counts(str(key))}
-    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:

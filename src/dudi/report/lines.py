@@ -27,9 +27,8 @@ class Series:
     """One line.
 
     Attributes:
-        label: For the legend and the tooltips; any text.
+        label: For the legend and the tooltips.
         points: (x, y) in the order of x.
-        colour: Which colour, from 0.
         dash: Which pattern of line, from 0, the solid one.
         weight: `thin` for one of several runs, `thick` for their mean.
         spread: +- of each point, such as the standard deviation over seeds; empty for none. NaN where there is none.
@@ -54,7 +53,6 @@ class Lines:
     """A chart of lines.
 
     Attributes:
-        title: What it shows.
         series: The lines; empty ones are left out.
         x: Name of the axis of x.
         y: Unit of the axis of y, shown above it.
@@ -83,7 +81,14 @@ class Lines:
         if not drawn:
             return None
         frame = _Axes.around([row for _, rows in drawn for row in rows], self.scale)
-        parts = [*_grid(frame), text(WIDTH - RIGHT, HEIGHT - 6, self.x, "name", "end"), text(2, 10, self.y, "name")]
+        parts: list[Markup] = []
+        for tick in frame.y_ticks:
+            parts.append(rule(LEFT, frame.y(tick), WIDTH - RIGHT, frame.y(tick)))
+            parts.append(text(LEFT - 6, frame.y(tick) + 4, short(tick), anchor="end"))
+        parts += [text(frame.x(tick), HEIGHT - BOTTOM + 16, short(tick), anchor="middle") for tick in frame.x_ticks]
+        base = frame.y(frame.y_ticks[0])
+        parts.append(rule(LEFT, base, WIDTH - RIGHT, base, "axis"))
+        parts += [text(WIDTH - RIGHT, HEIGHT - 6, self.x, "name", "end"), text(2, 10, self.y, "name")]
         for line, rows in drawn:
             parts += _line(frame, line, rows, self)
         said = "; ".join(f"{line.label}: from {short(rows[0][1])} to {short(rows[-1][1])}" for line, rows in drawn)
@@ -123,16 +128,6 @@ class _Axes:
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
         return HEIGHT - BOTTOM - (value - low) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
-
-
-def _grid(frame: _Axes) -> list[Markup]:
-    parts: list[Markup] = []
-    for tick in frame.y_ticks:
-        parts.append(rule(LEFT, frame.y(tick), WIDTH - RIGHT, frame.y(tick)))
-        parts.append(text(LEFT - 6, frame.y(tick) + 4, short(tick), anchor="end"))
-    parts += [text(frame.x(tick), HEIGHT - BOTTOM + 16, short(tick), anchor="middle") for tick in frame.x_ticks]
-    base = frame.y(frame.y_ticks[0])
-    return [*parts, rule(LEFT, base, WIDTH - RIGHT, base, "axis")]
 
 
 def _line(frame: _Axes, line: Series, rows: Sequence[Triple], chart: Lines) -> list[Markup]:

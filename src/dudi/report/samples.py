@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,15 +22,14 @@ class ShownRollout:
     """One rollout as the page shows it; an empty text was not recorded.
 
     Attributes:
-        run: The run's name.
         where: Stage, step and row.
         kind: In words.
         language: Code of the row's language.
         target: Code of the language that was asked for.
         detected: Code of the language that the rollout is in.
         prompt: As the student read it.
-        rollout: What it wrote.
         gold: The ground truth.
+        wrong_language: Whether it is in another language than asked for, as far as could be told.
     """
 
     run: str
@@ -41,11 +41,7 @@ class ShownRollout:
     prompt: str
     rollout: str
     gold: str
-
-    @property
-    def wrong_language(self) -> bool:
-        """Whether the rollout is in another language than asked for, as far as could be told."""
-        return bool(self.detected and self.target) and self.detected not in ("und", self.target)
+    wrong_language: bool
 
 
 def language_title(code: str) -> str:
@@ -72,26 +68,27 @@ def choose(groups: Sequence[Group]) -> tuple[list[ShownRollout], int]:
     most = max(PER_LANGUAGE // max(len(sources), 1), 1)
     chosen: list[ShownRollout] = []
     for run in sources:
-        taken: dict[str, int] = {}
+        taken: Counter[str] = Counter()
         for record in reversed(run.samples):
             sample = _sample(run, record)
-            taken[sample.language] = taken.get(sample.language, 0) + 1
+            taken[sample.language] += 1
             if taken[sample.language] <= most:
                 chosen.append(sample)
     return chosen, sum(len(run.samples) for group in groups for run in group.runs)
 
 
 def _sample(run: RunFolder, record: Mapping[str, Any]) -> ShownRollout:
-    kind = text_of(record, "kind")
+    kind, target, detected = (text_of(record, key) for key in ("kind", "target_language", "detected_language"))
     places = [text_of(record, "stage"), f"step {text_of(record, 'step')}", text_of(record, "id")]
     return ShownRollout(
         run=run.name,
         where=", ".join(place for place in places if place.strip() not in ("", "step")),
         kind=_KINDS.get(kind, kind),
         language=text_of(record, "language"),
-        target=text_of(record, "target_language"),
-        detected=text_of(record, "detected_language"),
+        target=target,
+        detected=detected,
         prompt=text_of(record, "prompt"),
         rollout=text_of(record, "rollout"),
         gold=text_of(record, "gold"),
+        wrong_language=bool(detected and target) and detected not in ("und", target),
     )
