@@ -281,9 +281,6 @@ class _Scores:
     """Everybody's scores, and what is tested of them.
 
     Attributes:
-        by_name: Whose they are.
-        by: What the columns are.
-        metric: What is compared.
         values: By column, then name: one value per run, in the shown unit.
         contestants: Who is ranked and tested.
     """

@@ -37,12 +37,7 @@ SECONDS_PER_LAYER = 0.6e-3
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """Work before the method's own steps.
-
-    Attributes:
-        name: What it is.
-        hours: None without a GPU, or where the number of rows is not known.
-    """
+    """Work before the method's own steps; no hours without a GPU, or where the number of rows is not known."""
 
     name: str
     hours: float | None

@@ -28,9 +28,7 @@ TOKEN_TILE = 4096
 class Memory:
     """Bytes on one device.
 
-    Held throughout: student, teacher, reference, gradients, optimizer, reserve. Beside these, one of four at a time:
-    rollouts (kv_cache + sampling), the teacher's and reference's passes (scoring), the student's (activations + head),
-    and once, at the end, the copy that an adapter is merged into (merging).
+    Beside what is `held` throughout there is one of the `phases` at a time.
 
     Attributes:
         student: Weights that are trained, in fp32, an adapter included.

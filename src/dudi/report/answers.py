@@ -39,8 +39,6 @@ class Answer:
     """What one subject answered.
 
     Attributes:
-        subject: As in `answers.jsonl`.
-        title: What the page calls it.
         right: Whether it is the reference, after normalisation.
         colour: Of the method that trained a student, where several stand side by side.
     """

@@ -47,13 +47,7 @@ class Chart(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Drawing:
-    """A drawing of `WIDTH` by `height`.
-
-    Attributes:
-        parts: SVG elements.
-        height: In the units of `WIDTH`.
-        said: What screen readers read aloud.
-    """
+    """A drawing of `WIDTH` by `height`: its SVG elements, and what screen readers read aloud."""
 
     parts: tuple[Markup, ...]
     height: float

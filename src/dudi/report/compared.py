@@ -33,13 +33,7 @@ _MEANINGS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Compared:
-    """One table.
-
-    Attributes:
-        about: What the numbers are.
-        tests: Every test that was made; None for none.
-        remarks: What the marks mean, and what a reader must know.
-    """
+    """One table, what its numbers are, the tests that were made, what the marks mean and what a reader must know."""
 
     heading: str
     about: str

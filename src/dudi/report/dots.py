@@ -30,12 +30,7 @@ _METHOD = '<circle class="dot {colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}<
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DotRow:
-    """One row.
-
-    Attributes:
-        values: Kind of mark to its value in %, None for what was not measured.
-        spread: Kind of mark to +- in %, where it is known.
-    """
+    """One row: kinds of marks to values in %, None for what was not measured, and to +- in % where it is known."""
 
     name: str
     values: Mapping[str, float | None]
@@ -49,12 +44,7 @@ def method_mark(colour: int) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dots:
-    """Rows of marks on one scale that begins at 0 %.
-
-    Attributes:
-        rows: From top to bottom.
-        names: Kind of mark (`guess`, `before`, `after`, `teacher`, or `method_mark`) to who it stands for.
-    """
+    """Rows of marks on one scale that begins at 0 %; `names`: for whom a kind of `SHAPES` or a `method_mark` stands."""
 
     title: str
     rows: Sequence[DotRow]

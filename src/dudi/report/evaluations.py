@@ -23,22 +23,6 @@ PER_LANGUAGE = 3
 """Questions of each language whose answers are shown, on each benchmark."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shown:
-    """A question, and what everybody answered.
-
-    Attributes:
-        question: Its words, or its name where these were not kept.
-        answers: (name, answer, whether it is right or None where nobody knows, colour).
-    """
-
-    language: str
-    task: str
-    question: str
-    reference: str
-    answers: tuple[tuple[str, str, bool | None, int], ...]
-
-
 def evaluation_folders(folders: Sequence[Path]) -> list[Path]:
     """The folders of `dudi eval` among those that are named; a folder of such folders stands for them. None of runs.
 
@@ -179,8 +163,11 @@ def _glance(by_benchmark: Mapping[str, Sequence[Evaluation]], colours: Mapping[s
     return Grid(columns, tuple(lines), "Model", texts=True)
 
 
-def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> list[Shown]:
-    """Questions that everybody answered, some of each language: a hash of their names decides, and tasks take turns."""
+def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Questions that everybody answered, some of each language: a hash of their names decides, and tasks take turns.
+
+    Their answers are (name, answer, whether it is right or None where nobody knows, colour).
+    """
     from dudi.comparison.items import lines_of
 
     tables: list[dict[str, Mapping[str, Any]]] = []
@@ -205,5 +192,6 @@ def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> l
             line = tables[0][name]
             question = text_of(line, "question") or name  # stacks of earlier versions kept the row's name alone
             reference = text_of(line, "reference") or text_of(line, "label")
-            found.append(Shown(code, task, question, reference, tuple(answers)))
+            shown = {"language": code, "task": task, "question": question, "reference": reference, "answers": answers}
+            found.append(shown)
     return found

@@ -47,11 +47,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FigureSection:
-    """Figures under one heading.
-
-    Attributes:
-        lead: One or two sentences on how to read them.
-    """
+    """Figures under one heading, with one or two sentences on how to read them."""
 
     title: str
     lead: str

@@ -20,12 +20,7 @@ _NOT_THE_METHOD_SECTIONS = ("benchmark",)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """Runs of one method with the same values.
-
-    Attributes:
-        label: What charts and tables call it: the method, and the values that tell it from other groups of its method.
-        runs: By seed.
-    """
+    """Runs of one method with the same values, by seed; the label tells them from other groups of their method."""
 
     label: str
     runs: tuple[RunFolder, ...]

@@ -126,7 +126,7 @@ def _content(runs: Sequence[RunFolder]) -> dict[str, Any]:
         "probes": probes,
         "samples": chosen,
         "samples_total": total,
-        "languages": in_order(sample.language for sample in chosen),
+        "languages": in_order(sample["language"] for sample in chosen),
         "facts": facts,
         "differing": differing([group.runs[0] for group in groups]),
         "script": Markup(script),

@@ -23,12 +23,7 @@ _SHORT_FINGERPRINT = 12
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """The scores of one run.
-
-    Attributes:
-        evaluations: By subject; guessing among them, where it is known.
-        method: What trained the student; an empty text when nobody wrote it down.
-    """
+    """The scores of one run by subject, guessing among them; `method` is empty where nobody wrote it down."""
 
     run: RunFolder
     evaluations: Mapping[str, Evaluation]

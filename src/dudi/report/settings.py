@@ -19,7 +19,6 @@ class SettingLine:
 
     Attributes:
         key: With its section and a dot.
-        value: As it was written.
         origin: `default`, `method`, `recipe FILE:LINE` or `command line`; empty when the file does not say.
         base: Whether the file of its origin is one that the recipe extends, as far as the command tells.
     """
