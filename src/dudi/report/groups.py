@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from dudi.distill.keys import DudiKeys
 from dudi.report.charts import DASHES, Key
@@ -35,13 +34,18 @@ class Group:
 
     @property
     def described(self) -> str:
-        """`dudi, seeds 0, 1 and 2`; a single run's label alone."""
-        return self.label if len(self.runs) == 1 else f"{self.label}, seeds {_listed(self.seeds)}"
+        """`dudi, seeds 0, 1 and 3`; a single run's label alone."""
+        if len(self.runs) == 1:
+            return self.label
+        *others, final = self.seeds
+        told = f"{', '.join(others)} and {final}"
+        numbers = [int(seed) for seed in self.seeds if seed.isdecimal()]
+        if len(numbers) == len(self.runs) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            told = f"{numbers[0]} to {numbers[-1]}"
+        return f"{self.label}, seeds {told}"
 
     def keys(self) -> list[Key]:
         """The legend of its runs, each with its pattern of line."""
-        if len(self.runs) == 1:
-            return [Key(self.label, self.colour, 0)]
         return [Key(seed, self.colour, place % DASHES) for place, seed in enumerate(self.seeds)]
 
 
@@ -84,21 +88,11 @@ def _labels(runs: Sequence[RunFolder]) -> list[str]:
     labels = []
     for run, method in zip(runs, methods, strict=True):
         namesakes = [other for other, name in zip(runs, methods, strict=True) if name == method]
-        parts = _telling(run, differing(namesakes), namesakes.index(run)) if len(namesakes) > 1 else []
+        place = namesakes.index(run)
+        values = {key: row[place] for key, row in differing(namesakes).items()}
+        # `alpha 0.2`: values that a person set stand before all others.
+        given = {setting.key for setting in run.settings if setting.given}
+        told = {key: value for key, value in values.items() if key in given} or values
+        parts = [f"{key.rpartition('.')[2]} {value}" for key, value in told.items() if value][:3]
         labels.append(", ".join([method, *parts]) if method else run.name)
     return [label if labels.count(label) == 1 else run.name for label, run in zip(labels, runs, strict=True)]
-
-
-def _telling(run: RunFolder, values: Mapping[str, Sequence[str]], place: int) -> list[str]:
-    """`alpha 0.2`: a group's values where it departs from its namesakes, those that a person set before all others."""
-    given = {setting.key for setting in run.settings if setting.given}
-    every = {key: row[place] for key, row in values.items()}
-    own = {key: value for key, value in every.items() if key in given} or every
-    return [f"{key.rpartition('.')[2]} {value}" for key, value in own.items() if value][:3]
-
-
-def _listed(words: Sequence[Any]) -> str:
-    numbers = [int(word) for word in words if str(word).isdecimal()]
-    if len(numbers) == len(words) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]} to {numbers[-1]}"
-    return " and ".join([", ".join(map(str, words[:-1])), str(words[-1])]) if len(words) > 1 else str(words[0])

@@ -97,7 +97,15 @@ def results_of(run: RunFolder) -> list[Result]:
 
 def in_words(result: Result) -> str:
     """Two sentences: how the student was trained, and what it answers now."""
-    return f"{_trained(result)} {_measures(result) if result.has_cells else _answers(result)}"
+    count = len(part_of(result.run.data, "rows")) or len(result.languages)
+    where = "1 language" if count == 1 else f"{count} languages"
+    method = METHODS.get(str(result.run.value("method")))
+    trained = f"The student was trained in {where}{'' if method is None else ', without a teacher'}."
+    if uses_teacher(result.run):
+        trained = f"The student learned from the teacher in {where}."
+    elif method is not None and method.teacher == "ema":
+        trained = f"The student learned from its own moving average in {where}."
+    return f"{trained} {_measures(result) if result.has_cells else _answers(result)}"
 
 
 def described(how: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -114,10 +122,10 @@ def described(how: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("benchmark", said(how.get("name")) + (f", part {how['part']}" if "part" in how else "")),
         ("tasks", ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else DASH),
         ("questions", said(how.get("questions"))),
-        *((("limit of each task", f"{limit:g}"),) if limit else ()),
+        *([("limit of each task", f"{limit:g}")] if limit else []),
         ("fingerprint (SHA-256, short)", said(how.get("fingerprint"))[:_SHORT_FINGERPRINT]),
         ("decoding", chosen),
-        *((("versions", ", ".join(versions)),) if versions else ()),
+        *([("versions", ", ".join(versions))] if versions else []),
     )
 
 
@@ -150,17 +158,6 @@ def scores_for_hub(
                     )
                 )
     return found
-
-
-def _trained(result: Result) -> str:
-    count = len(part_of(result.run.data, "rows")) or len(result.languages)
-    where = "1 language" if count == 1 else f"{count} languages"
-    method = METHODS.get(str(result.run.value("method")))
-    if uses_teacher(result.run):
-        return f"The student learned from the teacher in {where}."
-    if method is not None and method.teacher == "ema":
-        return f"The student learned from its own moving average in {where}."
-    return f"The student was trained in {where}{'' if method is None else ', without a teacher'}."
 
 
 def uses_teacher(run: RunFolder) -> bool:
