@@ -149,6 +149,9 @@ def estimate(
         ConfigError: an unknown GPU, or a config that is no causal language model.
     """
     device = None if gpu is None else find_gpu(gpu)
+    if lengths is None:  # rows that fill `max_length`, with answers as long as `max_new_tokens`
+        prompt = max(args.max_length - args.max_new_tokens, args.max_length // 2)
+        lengths = Lengths(prompt, args.max_length - prompt, args.max_new_tokens)
     student = shape_of(student_config)
     element = FP32 if dtype == "float32" else 2
     teachers: list[Shape] = []
@@ -164,7 +167,7 @@ def estimate(
         teacher=teachers[0] if teachers else None,
         other_teachers=tuple(teachers[1:]),
         outcomes=workload.outcomes_of(args),
-        lengths=lengths or workload.longest(args),
+        lengths=lengths,
         verbalized=args.verbalizer != "none",
         pivot=args.pivot is not None,
         keeps_states=args.teacher_cache is not None,

@@ -36,12 +36,6 @@ class Lengths:
     wording: int = VERBALIZER_TOKENS
 
 
-def longest(args: DudiConfig) -> Lengths:
-    """Rows that fill `max_length`, with answers as long as `max_new_tokens`."""
-    prompt = max(args.max_length - args.max_new_tokens, args.max_length // 2)
-    return Lengths(prompt, args.max_length - prompt, args.max_new_tokens)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepKind:
     """One way a step can go: `mixing: sample` draws which token signal runs."""

@@ -13,7 +13,6 @@ from dudi.report.wording import in_order, in_unit, shown
 from dudi.tables import Entry, Grid, Line
 
 _SIGNALS = (("off_policy", "Off-policy signal"), ("on_policy", "On-policy signal"))
-_TEACHER, _NAMED = "teacher", "teacher_name"
 
 
 def language_charts(run: RunFolder) -> list[Chart]:
@@ -79,19 +78,17 @@ def probe_grid(run: RunFolder) -> Grid | None:
     scores: dict[str, Mapping[str, Any]] = {}
     for code, one in found.items():
         several = one.get("teachers")
-        scores[code] = several if isinstance(several, Mapping) else {"": one.get(_TEACHER)}  # the only one has no name
+        scores[code] = several if isinstance(several, Mapping) else {"": one.get("teacher")}  # the only one has no name
     teachers = list(dict.fromkeys(str(name) for own in scores.values() for name in own))
-    columns = [f"teacher {name}" if name else _TEACHER for name in teachers]
+    columns = [f"teacher {name}" if name else "teacher" for name in teachers]
     lines = []
     for code in in_order(found):
         one, own = found[code], scores[code]
-        best = one.get(_NAMED)
-        entries = [Entry(shown(number(own.get(name))), best=len(teachers) > 1 and name == best) for name in teachers]
-        rest = (
-            shown(number(one.get("student"))),
-            shown(number(one.get("error"))),
-            shown(number(one.get("weight")), ".1%"),
-        )
-        lines.append(Line(code, (Entry(shown(number(one.get("rows")), ".0f")), *entries, *map(Entry, rest))))
+        best = one.get("teacher_name") if len(teachers) > 1 else None
+        entries = [Entry(shown(number(one.get("rows")), ".0f"))]
+        entries += [Entry(shown(number(own.get(name))), best=name == best) for name in teachers]
+        rest = (("student", ""), ("error", ""), ("weight", ".1%"))
+        entries += [Entry(shown(number(one.get(key)), form)) for key, form in rest]
+        lines.append(Line(code, tuple(entries)))
     heads = ("rows", *columns, "student", "error of the difference", "teacher's share")
     return Grid(heads, tuple(lines), "language")

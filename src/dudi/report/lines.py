@@ -131,30 +131,21 @@ class _Axes:
 
 
 def _line(frame: _Axes, line: Series, rows: Sequence[Triple], chart: Lines) -> list[Markup]:
+    """A line with its spread, and dots on short ones; on long ones places that answer to the pointer."""
     colour = f"c{line.colour % COLOURS}"
     places = [(frame.x(x), frame.y(y)) for x, y, _ in rows]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     shape = Markup('<polyline class="line {} {}" points="{}"><title>{}</title></polyline>')
-    spread = _band if chart.spread == "band" else _error_bars
-    return [
-        *spread(frame, rows, colour),
-        shape.format(stroke(line.colour, line.dash), line.weight, path, line.label),
-        *_dots(line, rows, places, chart.x),
-    ]
-
-
-def _dots(line: Series, rows: Sequence[Triple], places: Sequence[tuple[float, float]], x_name: str) -> list[Markup]:
-    """Dots on short lines; on long ones places that answer to the pointer. Nothing on the thin lines beside a mean."""
-    if line.weight == "thin":
-        return []
-    few = len(rows) <= FEW
-    kind, radius = (f"dot c{line.colour % COLOURS}", 3) if few else (f"hit c{line.colour % COLOURS}", 6)
+    drawn = (_band if chart.spread == "band" else _error_bars)(frame, rows, colour)
+    drawn.append(shape.format(stroke(line.colour, line.dash), line.weight, path, line.label))
+    if line.weight == "thin":  # beside a mean, which has the dots
+        return drawn
+    kind, radius = (f"dot {colour}", 3) if len(rows) <= FEW else (f"hit {colour}", 6)
     every = math.ceil(len(places) / MOST_TOOLTIPS)
     shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {} {}: {}</title></circle>')
-    drawn = []
     for place, (x, y, spread) in list(zip(places, rows, strict=True))[::every]:
         value = f"{short(y)} ± {short(spread)}" if math.isfinite(spread) else short(y)
-        drawn.append(shape.format(kind, *place, radius, line.label, x_name.rpartition(" ")[2], short(x), value))
+        drawn.append(shape.format(kind, *place, radius, line.label, chart.x.rpartition(" ")[2], short(x), value))
     return drawn
 
 

@@ -52,7 +52,7 @@ def content(run: RunFolder) -> dict[str, Any]:
     what, how = STAGES.get("generation" if writes else stage, ("Model of dudi stack", "the stage was not recorded"))
     counts, steps = run.data.get("rows"), last(run.metrics, "step")
     rows = dict(counts) if isinstance(counts, Mapping) else {}
-    measured = []
+    parts, measured = _parts(run), []
     for code in stack_languages(run):
         measured.append((code, [shown(last(run.metrics, f"{key}/{code}")) for key in ("fvu", "cosine")]))
     return {
@@ -61,12 +61,12 @@ def content(run: RunFolder) -> dict[str, Any]:
         "writes": writes,
         "reads_languages": stage in ("align", "distill", "finetune"),
         "facts": [
-            *_parts(run),
+            *parts,
             ("optimizer steps", DASH if steps is None else int(steps)),
             ("rows", ", ".join(f"{code} {count}" for code, count in rows.items()) or DASH),
             ("fingerprint of the rows (SHA-256)", said(run.data.get("fingerprint"))),
         ],
-        "parents": [(role, name, None) for role, name in _parts(run)],
+        "parents": [(role, name, None) for role, name in parts],
         "languages": grid_of(("FVU", "cosine"), measured) if measured else None,
     }
 
