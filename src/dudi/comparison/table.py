@@ -208,12 +208,14 @@ def compare(
     _check_names(evaluations, baseline, candidate, rivals, references)
     differs = check_comparable(evaluations, references=references, allow=allow_different)
     chosen = find_metric(evaluations, by, metric)
-    columns = find_columns(evaluations, by)
+    values = {}
+    for column in find_columns(evaluations, by):
+        values[column] = column_scores(evaluations, column_place(by, column), chosen)
     scores = _Scores(
         by_name={one.name: one for one in evaluations},
         by=by,
         metric=chosen,
-        values={column: column_scores(evaluations, column_place(by, column), chosen) for column in columns},
+        values=values,
         contestants=[one.name for one in evaluations if one.name not in references],
         confidence=confidence,
         tau=tau,

@@ -88,6 +88,7 @@ def memory(work: Workload) -> Memory:
     together = min(work.rollout_batch, work.rollouts)  # rollouts that are decoded at a time
     kinds = {kind for outcome in work.outcomes for kind in outcome.student - {"gold"}}
     prompt = max((prompt_length(work, kind, "rollout") for kind in kinds), default=0)
+    activations = max(_activations(work, outcome) for outcome in work.outcomes)
     tables = 5 * FP32 * together * student.vocabulary  # logits, scaled logits, noise and its bits
     return Memory(
         student=work.frozen_element * student.parameters + (FP32 * trainable if work.adapter else 0),
@@ -98,7 +99,7 @@ def memory(work: Workload) -> Memory:
         kv_cache=costs.cache_bytes(student, together * (prompt + work.lengths.rollout), work.element),
         sampling=max(tables, costs.inference_bytes(student, together * prompt, work.element)),
         scoring=_scoring(work),
-        activations=max(_activations(work, outcome) for outcome in work.outcomes),
+        activations=activations,
         head=max(_head(work, outcome) for outcome in work.outcomes),
         merging=work.frozen_element * student.linear if work.adapter else 0,
         reserve=LIBRARIES if work.cpu else CONTEXT,

@@ -109,10 +109,13 @@ def _content(runs: Sequence[RunFolder]) -> dict[str, Any]:
     probes = [(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None]
     answered = any(run.answers for run in runs)
     asked = any(run.value("benchmark") or result_of(run) is not None for run in runs)
+    title = "; ".join(group.described for group in groups)
+    firsts = [group.runs[0] for group in groups]
+    stacks = all(run.is_stack for run in runs)
     script = resource("report.js")
     return {
-        "title": runs[0].name if len(runs) == 1 else "; ".join(group.described for group in groups),
-        "stacks": all(run.is_stack for run in runs),
+        "title": runs[0].name if len(runs) == 1 else title,
+        "stacks": stacks,
         "groups": groups,
         "runs": runs,
         "single": len(runs) == 1,
@@ -128,7 +131,7 @@ def _content(runs: Sequence[RunFolder]) -> dict[str, Any]:
         "samples_total": total,
         "languages": in_order(sample["language"] for sample in chosen),
         "facts": facts,
-        "differing": differing([group.runs[0] for group in groups]),
+        "differing": differing(firsts),
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }

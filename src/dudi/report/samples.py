@@ -54,7 +54,10 @@ def _sample(run: RunFolder, record: Mapping[str, Any]) -> dict[str, Any]:
     kind, target, detected = (text_of(record, key) for key in ("kind", "target_language", "detected_language"))
     places = [text_of(record, "stage"), f"step {text_of(record, 'step')}", text_of(record, "id")]
     return {
-        **{key: text_of(record, key) for key in ("language", "prompt", "rollout", "gold")},
+        "language": text_of(record, "language"),
+        "prompt": text_of(record, "prompt"),
+        "rollout": text_of(record, "rollout"),
+        "gold": text_of(record, "gold"),
         "run": run.name,
         "where": ", ".join(place for place in places if place.strip() not in ("", "step")),
         "kind": _KINDS.get(kind, kind),
