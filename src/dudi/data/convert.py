@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located
 from dudi.data.formats import FORMATS, Columns, open_format
+from dudi.data.records import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row, refuse_zawgyi
 from dudi.data.sources import RowIds, by_language, reject

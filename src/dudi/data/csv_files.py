@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from dudi.data.files import MAX_LINE_BYTES, Located
+from dudi.data.records import MAX_LINE_BYTES, Located
 from dudi.errors import DataError
 
 CSV_SUFFIXES = (".csv", ".tsv")

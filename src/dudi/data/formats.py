@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from dudi.data.csv_files import CSV_SUFFIXES, open_csv
-from dudi.data.files import Located, read_records
+from dudi.data.records import Located, read_records
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError, did_you_mean
 

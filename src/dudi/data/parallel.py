@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located, read_records
 from dudi.data.formats import CSV_SUFFIXES
 from dudi.data.prepared import Draft, Group, Prepared, Quotas, at_most, find_benchmark, prepare
+from dudi.data.records import Located, read_records
 from dudi.data.sources import by_language, excerpt_of
 from dudi.errors import ConfigError, DataError
 from dudi.files import sha256_of

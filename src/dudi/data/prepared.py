@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from dudi.data.files import Located
 from dudi.data.overlap import CHARACTERS, WORDS, Grams, benchmark_grams
+from dudi.data.records import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sea.sampling import hash_rank

@@ -8,11 +8,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
-from dudi.data.rejections import Rejection, Rejections
 from dudi.errors import did_you_mean
 from dudi.languages.zawgyi import is_zawgyi
-
-__all__ = ["Message", "Rejection", "Rejections", "Row", "RowError", "parse_row"]
 
 ROLES = ("system", "user", "assistant")
 TOOL_ROLES = frozenset({"tool", "function", "ipython"})

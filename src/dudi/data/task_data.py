@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located, damaged, read_records
-from dudi.data.locate import find_files, records_of
+from dudi.data.locate import find_files
+from dudi.data.records import Located, damaged, read_records, records_of
 from dudi.data.task_files import TaskFile
 from dudi.errors import ConfigError, DataError, did_you_mean
 
@@ -108,8 +108,8 @@ def _named_files(task: TaskFile, split: str) -> Iterator[Located]:
             found = find_files(str(word), split)
         except ConfigError as error:
             raise ConfigError(f"{task.path}: {error}{hint}") from error
-        for path, shown in found.files:
-            yield from read_records(path, shown)
+        for path in found.files:
+            yield from read_records(path)
 
 
 def local_documents(task: TaskFile, data: LocalData, split: str, folder: Path) -> Iterator[Located]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located
 from dudi.data.overlap import texts_of
 from dudi.data.prepared import Draft, Prepared, at_most, find_benchmark, prepare
+from dudi.data.records import Located
 from dudi.data.task_data import documents, local_data
 from dudi.data.task_files import Prompts, TaskFile, find_tasks
 from dudi.errors import ConfigError, DataError

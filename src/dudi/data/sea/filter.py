@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dudi.data.files import Located
+from dudi.data.records import Located
 from dudi.data.rows import MAX_CHARACTERS, Row, RowError, parse_row, refuse_zawgyi
 
 ID = "conversations_id"

@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from dudi.data.files import BATCH_ROWS, Located, damaged, open_parquet, table_records
 from dudi.data.locate import find_files
+from dudi.data.records import BATCH_ROWS, Located, damaged, open_parquet, table_records
 from dudi.data.sea.filter import CONVERSATIONS, LANGUAGE_NAMES, METADATA
 from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
@@ -51,7 +51,7 @@ def find_sea_files(sources: Sequence[str], languages: Collection[str]) -> list[S
     for source in sources or [HUB_NAME]:
         here = str(_download(languages)) if source == HUB_NAME and not Path(source).exists() else source
         root = Path(here).expanduser()
-        for path, _ in find_files(here, suffixes=_PARQUET).files:
+        for path in find_files(here, suffixes=_PARQUET).files:
             file = _sea_file(path, root if root.is_dir() else None)
             if file.language is None or file.language in languages:
                 found[path.resolve()] = file

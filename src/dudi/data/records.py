@@ -1,17 +1,18 @@
-"""Files of records, read one at a time with the place of each; files written whole or not at all."""
+"""Records, one at a time with the place of each: of files, of saved datasets and of datasets on the hub."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dudi.errors import ConfigError, DataError
+from dudi.data.locate import DATA_SUFFIXES, find_files, hub_name, is_saved_dataset
+from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
-JSON_LINES = (".jsonl", ".ndjson")
-DATA_SUFFIXES = (*JSON_LINES, ".json", ".parquet")
 MAX_LINE_BYTES = 64 << 20
 """Longest line of a JSONL file, and with it the most that one line can claim of the memory."""
 MAX_ARRAY_BYTES = 2 << 30
@@ -39,12 +40,34 @@ class Located:
     excerpt: str = ""
 
 
-def read_records(path: Path, shown: str | None = None) -> Iterator[Located]:
+def records_of(source: str, split: str, *, streaming: bool = False) -> Iterator[Located]:
+    """The records of a source that is no built-in one; arguments as of `dudi.data.sources.load_rows`.
+
+    Args:
+        source: As there, without `cldr`.
+        split: As there.
+        streaming: Of a dataset on the hub fetch no more than is read of it; files are read so anyhow.
+
+    Raises:
+        ConfigError: the source does not exist or is of no known kind.
+        DataError: a file as a whole cannot be read.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    if not source.strip():
+        raise ConfigError("the data source is empty: name a file, a folder, `cldr` or a dataset on the hub")
+    path = Path(os.path.expanduser(source))
+    if is_saved_dataset(path):
+        return _saved_dataset(path, split)
+    if not path.exists() and (hub := hub_name(source)):
+        return _hub_dataset(*hub, split, streaming)
+    return itertools.chain.from_iterable(map(read_records, find_files(source, split).files))
+
+
+def read_records(path: Path) -> Iterator[Located]:
     """The records of one file, streamed (a `.json` file that is one array is read whole).
 
     Args:
         path: A `.jsonl`, `.ndjson`, `.json` or `.parquet` file.
-        shown: How to name it in places; the path itself when None.
 
     Yields:
         One `Located` a record; blank lines are no records.
@@ -53,7 +76,6 @@ def read_records(path: Path, shown: str | None = None) -> Iterator[Located]:
         ConfigError: the suffix is none of these.
         DataError: the file as a whole cannot be read.
     """
-    name = shown if shown is not None else str(path)
     suffix = path.suffix.lower()
     if suffix not in DATA_SUFFIXES:
         advice = "`dudi prepare convert` reads CSV" if suffix in (".csv", ".tsv") else "write it as JSONL or Parquet"
@@ -64,20 +86,24 @@ def read_records(path: Path, shown: str | None = None) -> Iterator[Located]:
             with path.open("rb") as handle:
                 start = handle.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
             read = _json_array if start.startswith(b"[") else _json_lines
-        yield from read(path, name)
+        yield from read(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _json_lines(path: Path, name: str) -> Iterator[Located]:
+# --- JSON
+
+
+def _json_lines(path: Path) -> Iterator[Located]:
     with path.open("rb") as handle:
         for number, raw in enumerate(_lines(handle), start=1):
             if raw is None:
-                yield Located(name, number, problem=("line_too_long", f"a line of more than {MAX_LINE_BYTES:,} bytes"))
+                problem = ("line_too_long", f"a line of more than {MAX_LINE_BYTES:,} bytes")
+                yield Located(str(path), number, problem=problem)
                 continue
             line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
             if line.strip():
-                yield decode_line(line, name, number)
+                yield _decoded(line, str(path), number)
 
 
 def _lines(handle: BinaryIO) -> Iterator[bytes | None]:
@@ -91,7 +117,7 @@ def _lines(handle: BinaryIO) -> Iterator[bytes | None]:
         yield None
 
 
-def decode_line(line: bytes, name: str, number: int) -> Located:
+def _decoded(line: bytes, name: str, number: int) -> Located:
     """One line of JSON as a record, or as the reason why it is none."""
     try:
         text = line.decode("utf-8")
@@ -123,7 +149,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _json_array(path: Path, name: str) -> Iterator[Located]:
+def _json_array(path: Path) -> Iterator[Located]:
     if path.stat().st_size > MAX_ARRAY_BYTES:
         raise DataError(f"{path}: one JSON array of more than 2 GiB; write it as JSONL, one object a line")
     try:
@@ -137,15 +163,18 @@ def _json_array(path: Path, name: str) -> Iterator[Located]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken JSON: nested too deeply, or a number that is too long") from error
     for number, value in enumerate(values, start=1):
-        yield Located(name, number, value)
+        yield Located(str(path), number, value)
 
 
-def _parquet(path: Path, name: str) -> Iterator[Located]:
+# --- Parquet and Arrow
+
+
+def _parquet(path: Path) -> Iterator[Located]:
     import pyarrow as pa
 
     with open_parquet(path) as file:
         try:
-            yield from table_records(file.iter_batches(batch_size=BATCH_ROWS), name)
+            yield from table_records(file.iter_batches(batch_size=BATCH_ROWS), str(path))
         except pa.ArrowException as error:
             raise damaged(path, error) from error
 
@@ -167,9 +196,12 @@ def open_parquet(path: Path) -> Any:
 
 def damaged(path: Path, error: Exception) -> DataError:
     """The error of a Parquet file that cannot be read."""
-    return DataError(
-        f"{path}: not a readable Parquet file ({str(error).splitlines()[0][:120]}); fetch or write it again"
-    )
+    return DataError(f"{path}: not a readable Parquet file ({first_line(error)[:120]}); fetch or write it again")
+
+
+def first_line(error: Exception) -> str:
+    """What a library says is wrong, without its explanations."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def table_records(batches: Iterable[Any], name: str) -> Iterator[Located]:
@@ -189,3 +221,97 @@ def _one_row(batch: Any, index: int, name: str, number: int) -> Located:
         return Located(name, number, batch.slice(index, 1).to_pylist()[0])
     except UnicodeDecodeError as error:
         return Located(name, number, problem=("invalid_utf8", f"byte {error.start} of a text is not UTF-8"))
+
+
+# --- datasets, saved and on the hub
+
+
+def dataset_records(dataset: Any, name: str) -> Iterator[Located]:
+    """The rows of a `datasets.Dataset`, or of one that streams, one after the other."""
+    # As Arrow tables: images and audio stay undecoded, and text that is not UTF-8 costs one row and not the run.
+    return table_records(dataset.with_format("arrow").iter(batch_size=1_000), name)
+
+
+def _saved_dataset(path: Path, split: str) -> Iterator[Located]:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    try:
+        folder = _split_folder(path, split)
+        files = json.loads((folder / "state.json").read_text(encoding="utf-8"))["_data_files"]
+        for name in [_inside(file["filename"]) for file in files] or ["(no file is listed)"]:
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{name} is missing")
+        saved = Dataset.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as a saved dataset: {first_line(error)}") from error
+    return dataset_records(saved, str(path))
+
+
+def _split_folder(path: Path, split: str) -> Path:
+    """The folder of a split of a saved `DatasetDict`; the folder itself where one dataset was saved."""
+    listed = path / "dataset_dict.json"
+    if not listed.is_file():
+        return path
+    splits = [str(name) for name in json.loads(listed.read_text(encoding="utf-8"))["splits"]]
+    if split not in splits:
+        raise ConfigError(f"{path}: no split '{split}'{did_you_mean(split, splits)}; it has {', '.join(splits)}")
+    return path / _inside(split)
+
+
+def _inside(name: str) -> str:
+    """The name of a file or folder that lies directly in another; anything else would read what it should not."""
+    if Path(name).name != name:
+        raise ValueError(f"it names {name!r}, which is outside of its folder")
+    return name
+
+
+def _hub_dataset(name: str, config: str | None, split: str, streaming: bool) -> Iterator[Located]:
+    if not streaming:
+        return dataset_records(open_dataset(name, config, split), name)
+    try:
+        return _streamed(open_dataset(name, config, split, streaming=True), name)
+    except (ConfigError, EnvironmentFault):
+        # Without a network there may be a copy from before; if there is none, this says what is wrong.
+        return dataset_records(open_dataset(name, config, split), name)
+
+
+def _streamed(dataset: Any, name: str) -> Iterator[Located]:
+    try:
+        yield from dataset_records(dataset, name)
+    except OSError as error:
+        raise EnvironmentFault(f"{name}: the hub gave no more ({first_line(error)}); check the network") from error
+
+
+def open_dataset(name: str, config: str | None, split: str, **options: Any) -> Any:
+    """A split of a dataset on the hub, as `datasets.load_dataset` opens it.
+
+    Args:
+        name: On the hub.
+        config: Its part; None where it has one alone.
+        split: Which split.
+        options: More words of `load_dataset`: `revision`, `data_dir`, `streaming`.
+
+    Raises:
+        ConfigError: no such dataset, config or split.
+        EnvironmentFault: the hub cannot be reached.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset(name, config, split=split, **options)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        from dudi.models.hub_errors import explain_hub_error
+
+        if (found := explain_hub_error(name, "dataset", error)) is not None:
+            raise found from error
+        nothing, why = f"{name}: no such file or folder here", first_line(error)
+        if isinstance(error, datasets.exceptions.FileNotFoundDatasetsError):
+            raise ConfigError(
+                f"{nothing}, and no data on the hub that is open to you ({why}); check the spelling, or run "
+                "`hf auth login` if it is private"
+            ) from error
+        raise EnvironmentFault(f"{nothing}, and the hub cannot give it ({why}); check the network") from error
+    except (ValueError, RuntimeError) as error:
+        what = f"config {config!r} and split '{split}'"
+        raise ConfigError(f"{name}: cannot be loaded with {what}: {first_line(error)}") from error
