@@ -177,12 +177,12 @@ for _way, _sign in (("after", 1), ("before", -1)):
 @_kind("date", "result", lambda: _dates("weekday_of_date"))
 def _weekday_of_date(own: Speaker, iso: str) -> Fields | None:
     day = datetime.date.fromisoformat(iso)
-    return {"date": own.cldr.date(day), "result": own.weekday(day.weekday())}
+    return {"date": own.date(day), "result": own.weekday(day.weekday())}
 
 
 @_kind("iso", "date", lambda: _dates("date"))
 def _date(own: Speaker, iso: str) -> Fields | None:
-    return {"iso": iso, "date": own.cldr.date(datetime.date.fromisoformat(iso))}
+    return {"iso": iso, "date": own.date(datetime.date.fromisoformat(iso))}
 
 
 def _dates(name: str) -> Iterable[str]:
@@ -198,17 +198,17 @@ def _whole_numbers() -> Iterable[int]:
 
 @_kind("raw", "number", _whole_numbers)
 def _number(own: Speaker, value: int) -> Fields | None:
-    return {"raw": own.cldr.shape(str(value)), "number": own.cldr.number(value)}
+    return {"raw": own.shape(str(value)), "number": own.number(value)}
 
 
 @_kind("ratio", "percent", lambda: range(1, 1000))
 def _percent(own: Speaker, permille: int) -> Fields | None:
-    return {"ratio": own.cldr.number(permille / 1000), "percent": own.cldr.percent(permille)}
+    return {"ratio": own.number(permille / 1000), "percent": own.percent(permille)}
 
 
 @_kind("number", "words", lambda: (tenths * 10**power for power in range(3, 9) for tenths in range(11, 100)))
 def _compact(own: Speaker, value: int) -> Fields | None:
-    return {"number": own.cldr.number(value), "words": own.cldr.compact(value)}
+    return {"number": own.number(value), "words": own.compact(value)}
 
 
 def _amounts() -> Iterable[Key]:
@@ -218,9 +218,7 @@ def _amounts() -> Iterable[Key]:
 
 @_kind("number code", "amount", _amounts)
 def _money(own: Speaker, code: str, amount: int) -> Fields | None:
-    if own.currency(code) is None:
-        return None
-    return _known(number=own.cldr.number(amount), code=code, amount=own.cldr.money(amount, code))
+    return _known(number=own.number(amount), code=code, amount=own.money(amount, code))
 
 
 @_kind(
