@@ -27,7 +27,7 @@ class CsvFile:
     """A CSV file whose records can be told apart.
 
     Attributes:
-        path: The file.
+        path: Where it lies.
         delimiter: Comma, semicolon or tab, whichever the header has most of.
         quoted: Whether a quotation mark at the start of a cell quotes it, and is no part of its text.
         names: The columns.
@@ -65,11 +65,7 @@ class CsvFile:
 
 
 def open_csv(path: Path, quoted: bool | None = None) -> CsvFile:
-    """Find out how a file is written.
-
-    Args:
-        path: The file.
-        quoted: Whether its cells are quoted; None finds out.
+    """Find out how a file is written; also whether its cells are quoted, where `quoted` is None.
 
     Raises:
         DataError: the file is empty or cannot be read, or where its rows end cannot be told.

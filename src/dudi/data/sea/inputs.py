@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from dudi.data.locate import find_files
-from dudi.data.records import BATCH_ROWS, Located, damaged, open_parquet, table_records
+from dudi.data.records import BATCH_ROWS, Located, damaged, first_line, open_parquet, table_records
 from dudi.data.sea.filter import CONVERSATIONS, LANGUAGE_NAMES, METADATA
 from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
@@ -39,9 +39,7 @@ class SeaFile:
 def find_sea_files(sources: Sequence[str], languages: Collection[str]) -> list[SeaFile]:
     """The Parquet files of all sources that may hold rows of the wanted languages, in the order of their labels.
 
-    Args:
-        sources: Files, folders, globs, or the dataset's name on the hub; none means the hub.
-        languages: The wanted codes; files of another language are left alone.
+    No source means the dataset on the hub; files of another language are left alone.
 
     Raises:
         ConfigError: a source does not exist, or nothing in it is of a wanted language.
@@ -92,10 +90,8 @@ def _download(languages: Collection[str]) -> Path:
     try:
         return Path(snapshot_download(HUB_NAME, repo_type="dataset", allow_patterns=[f"{name}/*" for name in names]))
     except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise explain_hub_error(HUB_NAME, "dataset", error) or EnvironmentFault(
-            f"{HUB_NAME}: the hub cannot give it ({reason}); check the network, or name local Parquet files"
-        ) from error
+        why = f"the hub cannot give it ({first_line(error)}); check the network, or name local Parquet files"
+        raise explain_hub_error(HUB_NAME, "dataset", error) or EnvironmentFault(f"{HUB_NAME}: {why}") from error
 
 
 def columns_of(file: SeaFile) -> list[str]:
@@ -115,10 +111,7 @@ def columns_of(file: SeaFile) -> list[str]:
 def read_file(file: SeaFile, columns: Sequence[str], lines: Sequence[int] | None = None) -> Iterator[Located]:
     """The records of a file, streamed.
 
-    Args:
-        file: Which.
-        columns: Which columns of it.
-        lines: The rows wanted, counted from 1 and ascending; None reads all. Row groups without one are skipped.
+    Where `lines` are given, counted from 1 and ascending, only these rows; row groups without one are skipped.
 
     Raises:
         DataError: the file is damaged.
