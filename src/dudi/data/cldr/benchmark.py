@@ -98,9 +98,6 @@ def trained_languages(piece: str) -> frozenset[str]:
     """The languages in which a student reads a piece of knowledge; none for about 15 % of all pieces.
 
     Names are read in every language: the base student of `dudi-mini` was pretrained on them.
-
-    Args:
-        piece: What `knowledge` returns.
     """
     if piece.partition("/")[0] in TASKS["names"]:
         return frozenset(LANGUAGES)
@@ -111,12 +108,7 @@ def trained_languages(piece: str) -> frozenset[str]:
 
 
 def split_of(fact: Fact, language: str, languages: Sequence[str] = LANGUAGES) -> Split:
-    """How a student trained on `training_rows(languages)` can know a fact in a language.
-
-    Args:
-        fact: Any fact of the benchmark.
-        language: The language of the question.
-        languages: The languages that the student is trained in.
+    """How a student trained on `training_rows(languages)` can know a fact that it is asked in a language.
 
     Returns:
         `seen`: trained in this language, in other words. `transfer`: trained in other languages only.
@@ -197,9 +189,8 @@ def training_rows(
             f"{NAME}: rows_per_language must lie between {fewest} (each fact once) and {most} for these tasks and "
             f"languages, got {rows_per_language}"
         )
-    streams = [rows[:rows_per_language] for _, rows in drawn]
-    longest = max(map(len, streams))  # the longer ones go on alone
-    return [stream[turn] for turn in range(longest) for stream in streams if turn < len(stream)]
+    turns = itertools.zip_longest(*(rows[:rows_per_language] for _, rows in drawn))  # the longer ones go on alone
+    return [row for turn in turns for row in turn if row is not None]
 
 
 def source(
@@ -294,14 +285,10 @@ def _other_wordings(fact: Fact, language: str) -> list[Row]:
 def _questions(
     language: str, tasks: Sequence[str], part: Part, split: Split, trained: Sequence[str]
 ) -> Iterator[Question]:
+    """Kinds in turn."""
     streams = [_asked(kind, task, language, part, split, trained) for task in tasks for kind in TASKS[task]]
-    while streams:
-        for stream in list(streams):
-            question = next(stream, None)
-            if question is None:
-                streams.remove(stream)
-            else:
-                yield question
+    for turn in itertools.zip_longest(*streams):
+        yield from filter(None, turn)
 
 
 def _asked(kind: str, task: str, language: str, part: Part, split: Split, trained: Sequence[str]) -> Iterator[Question]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import babel
 from babel.core import get_cldr_version
 
-from dudi.data.cldr.items import Item, cldr_items
+from dudi.data.cldr.items import cldr_items
 from dudi.data.cldr.locales import AS_OF
 from dudi.data.writers import card_beside
-from dudi.files import sha256_of, write_json, write_text
+from dudi.files import sha256_of, write_json, write_json_lines
 
 
 def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int, seed: int = 0) -> dict[str, Any]:
@@ -37,40 +36,28 @@ def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int,
         DataError: more rows than can be made.
         EnvironmentFault: the disk refuses.
     """
-    items = cldr_items(languages, rows_per_language, seed)
-    write_text(output, "".join(map(_line, items)))
-    card = _card(items, sha256_of(output))
-    card = {"file": output.name, **card, "rows_per_language": rows_per_language, "seed": seed}
-    write_json(card_beside(output), card)
-    return card
-
-
-def _line(item: Item) -> str:
-    _, row = item
-    record = {
-        "id": row.id,
-        "language": row.language,
-        "prompt": list(row.prompt),
-        "completion": [{"role": "assistant", "content": row.completion}],
-    }
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _card(items: list[Item], sha256: str) -> dict[str, Any]:
+    rows = []
     by_language: dict[str, Counter[str]] = {}
-    for fact, row in items:
+    for fact, row in cldr_items(languages, rows_per_language, seed):
+        answer = {"role": "assistant", "content": row.completion}
+        rows.append({"id": row.id, "language": row.language, "prompt": row.prompt, "completion": [answer]})
         by_language.setdefault(row.language, Counter())[fact.kind] += 1
-    of_all = sum(by_language.values(), Counter[str]())
-    rows = {language: kinds.total() for language, kinds in by_language.items()}
-    return {
+    write_json_lines(output, rows)
+    kinds = sum(by_language.values(), Counter[str]())
+    card = {
+        "file": output.name,
         "source": f"Unicode CLDR {get_cldr_version()}, read through babel {babel.__version__}",
         "license": "Unicode-3.0 (names and formats)",
         "cldr_version": get_cldr_version(),
         "babel_version": babel.__version__,
         "as_of": AS_OF.isoformat(),
-        "sha256": sha256,
-        "rows": len(items),
-        "languages": rows,
-        "kinds": dict(sorted(of_all.items())),
-        "kinds_by_language": {language: dict(sorted(kinds.items())) for language, kinds in by_language.items()},
+        "sha256": sha256_of(output),
+        "rows": len(rows),
+        "languages": {language: own.total() for language, own in by_language.items()},
+        "kinds": dict(sorted(kinds.items())),
+        "kinds_by_language": {language: dict(sorted(own.items())) for language, own in by_language.items()},
+        "rows_per_language": rows_per_language,
+        "seed": seed,
     }
+    write_json(card_beside(output), card)
+    return card

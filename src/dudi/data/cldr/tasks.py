@@ -8,6 +8,7 @@ import functools
 import random
 from collections.abc import Callable, Iterable
 from itertools import product
+from typing import Any
 
 from babel import languages
 
@@ -244,20 +245,14 @@ def _list(own: Speaker, *codes: str) -> Fields | None:
     return {"items": "; ".join(name for name in names if name), "phrase": phrase}
 
 
-def _others(codes: Iterable[str], name: Callable[[str], str | None], right: str, source: random.Random) -> list[str]:
-    """The names of `codes` in an order that `source` draws, each once and none like `right`."""
+def _others(own: Speaker, what: str, country: str, right: str, source: random.Random) -> list[str]:
+    """Wrong answers in an order that `source` draws, each once and none like `right`."""
+    by_language = what == "language"
+    codes, name = (_languages_elsewhere(country), own.language) if by_language else (locales.currencies(), own.currency)
     shuffled = list(codes)
     source.shuffle(shuffled)
     names = {known.casefold(): known for known in map(name, shuffled) if known is not None}
     return [known for folded, known in names.items() if folded != right.casefold()]
-
-
-def _options(right: str, others: list[str], source: random.Random) -> Fields:
-    """Four names as one line, the right one at a place that `source` draws."""
-    place = source.randrange(len(OPTION_LETTERS))
-    names = [*others[:place], right, *others[place:3]]
-    options = [f"{letter}) {name}" for letter, name in zip(OPTION_LETTERS, names, strict=True)]
-    return {"options": " ".join(options), "choice": options[place]}
 
 
 @functools.cache
@@ -269,44 +264,39 @@ def _languages_elsewhere(country: str) -> tuple[str, ...]:
     return tuple(sorted(known - barred))
 
 
-@_kind("country claimed", "verdict currency", lambda: product(locales.country_currencies(), (1, 0)))
-def _currency_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
-    known = _currency(own, code)
+def _claims(kind: str) -> Iterable[Any]:
+    return product(KINDS[kind].all_keys(), (1, 0))
+
+
+def _yes_no(own: Speaker, code: str, true: int, kind: str, what: str) -> Fields | None:
+    known = KINDS[kind].fields(own, code)
     if known is None:
         return None
-    right, source = known["currency"], random.Random(f"currency_yes_no/{code}")
-    claimed = right if true else _others(locales.currencies(), own.currency, right, source)[0]
+    right, source = known[what], random.Random(f"{kind}_yes_no/{code}")
+    claimed = right if true else _others(own, what, code, right, source)[0]
     return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
 
 
-@_kind("country claimed", "verdict language", lambda: product(_official(many=False), (1, 0)))
-def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
-    known = _official_language(own, code)
+def _choice(own: Speaker, code: str, kind: str, what: str) -> Fields | None:
+    """Four names as one line, the right one at a place that is drawn."""
+    known = KINDS[kind].fields(own, code)
     if known is None:
         return None
-    right, source = known["language"], random.Random(f"official_language_yes_no/{code}")
-    claimed = right if true else _others(_languages_elsewhere(code), own.language, right, source)[0]
-    return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
+    right, source = known[what], random.Random(f"{kind}_choice/{code}")
+    others = _others(own, what, code, right, source)
+    place = source.randrange(len(OPTION_LETTERS))
+    names = [*others[:place], right, *others[place:3]]
+    options = [f"{letter}) {name}" for letter, name in zip(OPTION_LETTERS, names, strict=True)]
+    return {"country": known["country"], "options": " ".join(options), "choice": options[place]}
 
 
-@_kind("country options", "choice", locales.country_currencies)
-def _currency_choice(own: Speaker, code: str) -> Fields | None:
-    known = _currency(own, code)
-    if known is None:
-        return None
-    right, source = known["currency"], random.Random(f"currency_choice/{code}")
-    others = _others(locales.currencies(), own.currency, right, source)
-    return {"country": known["country"], **_options(right, others, source)}
-
-
-@_kind("country options", "choice", lambda: _official(many=False))
-def _official_language_choice(own: Speaker, code: str) -> Fields | None:
-    known = _official_language(own, code)
-    if known is None:
-        return None
-    right, source = known["language"], random.Random(f"official_language_choice/{code}")
-    others = _others(_languages_elsewhere(code), own.language, right, source)
-    return {"country": known["country"], **_options(right, others, source)}
+_OF_COUNTRIES = {"currency": "currency", "official_language": "language"}
+for _open, _what in _OF_COUNTRIES.items():
+    _claimed = _kind("country claimed", f"verdict {_what}", functools.partial(_claims, _open), f"{_open}_yes_no")
+    _claimed(functools.partial(_yes_no, kind=_open, what=_what))
+for _open, _what in _OF_COUNTRIES.items():
+    _offered = _kind("country options", "choice", KINDS[_open].all_keys, f"{_open}_choice")
+    _offered(functools.partial(_choice, kind=_open, what=_what))
 
 
 @functools.cache
