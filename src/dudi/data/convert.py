@@ -25,12 +25,9 @@ class ConvertReport:
     """What `convert` did.
 
     Attributes:
-        output: The file written.
         rejected: `NAME.rejected.jsonl` beside `NAME.jsonl`, or None when no row was rejected.
-        format: The format that was read.
         total: Records read.
         languages: Rows written, by language.
-        rejections: The records that were not written.
         notes: What a person should know of how the file was read.
     """
 

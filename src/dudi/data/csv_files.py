@@ -27,7 +27,6 @@ class CsvFile:
     """A CSV file whose records can be told apart.
 
     Attributes:
-        path: Where it lies.
         delimiter: Comma, semicolon or tab, whichever the header has most of.
         quoted: Whether a quotation mark at the start of a cell quotes it, and is no part of its text.
         names: The columns.

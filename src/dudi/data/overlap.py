@@ -76,14 +76,7 @@ _LETTERS = _Letters()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HeldOutText:
-    """What rows must share nothing with.
-
-    Attributes:
-        grams: The n-grams of what the tasks ask.
-        named: What was named.
-        tasks: The names of the tasks that this stands for.
-        notes: What a person should know of the comparison.
-    """
+    """What rows must share nothing with: the n-grams of the tasks that what was `named` stands for."""
 
     grams: Grams
     named: list[str]
@@ -98,9 +91,9 @@ def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path 
     that says no language is taken for each of them.
 
     Args:
-        words: Task files, folders or names, as `find_tasks` takes them.
+        words: As `find_tasks` takes them.
         languages: Those of the rows.
-        folder: Where local Parquet files are; None reads what the tasks name.
+        folder: As in `documents`.
 
     Raises:
         ConfigError: a task or its data is not there.

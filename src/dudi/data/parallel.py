@@ -141,8 +141,7 @@ class _Reader:
     """The pairs of a file, whichever form it has.
 
     Attributes:
-        languages: The codes of the other side.
-        missing: Those of them that the file has no text in.
+        languages: The codes of the other side; those that the file has no text in are `missing`.
         alone: Of the last pass, by language: texts whose other side the file does not have.
     """
 

@@ -51,11 +51,9 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was written.
+    """What was written; `NAME.card.json` is beside it.
 
     Attributes:
-        output: The file of rows; `NAME.card.json` is beside it.
-        card: The card.
         rejections: The rows that could not be used.
         notes: What a person should know of the source.
     """

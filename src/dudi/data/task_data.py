@@ -32,15 +32,7 @@ _BATCH = 256
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LocalData:
-    """`metadata.data` of a task.
-
-    Attributes:
-        file: The file's name in a folder of data.
-        lang: The language of its rows.
-        splits: The set's names of splits to the file's.
-        columns: The file's names of columns to the set's; several of them take the parts of a list.
-        parallel: Codes of further languages to the columns that their text of the same row becomes.
-    """
+    """`metadata.data` of a task: which rows of a file in a folder of data, and what their columns are called on the hub."""
 
     file: str
     lang: str
@@ -74,8 +66,7 @@ def documents(task: TaskFile, split: str, folder: Path | None = None) -> Iterato
     Args:
         task: The task.
         split: The set's own name of it, as `TaskFile.split` gives.
-        folder: A folder of local Parquet files, for tasks with `metadata.data`; None takes the files that the task
-            names itself, or the hub.
+        folder: Where the files of `metadata.data` are; None takes the files that the task names itself, or the hub.
 
     Raises:
         ConfigError: the file, its language or its split is not there.

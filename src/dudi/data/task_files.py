@@ -33,13 +33,7 @@ class Function(str):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskFile:
-    """A task as its file describes it.
-
-    Attributes:
-        path: The file.
-        name: Its `task`.
-        config: Its keys, those of the included files below them.
-    """
+    """A task as its file describes it; `config` has the file's keys, and those of the included files below them."""
 
     path: Path
     name: str
@@ -195,11 +189,8 @@ _LOADER = _Loader
 class Prompts:
     """A task's templates, ready to be rendered.
 
-    Args:
-        task: The task; `doc_to_text` and `doc_to_target` have to be templates or columns.
-
     Raises:
-        ConfigError: one of them is missing, or a function.
+        ConfigError: `doc_to_text` or `doc_to_target` is missing, or a function.
     """
 
     def __init__(self, task: TaskFile) -> None:

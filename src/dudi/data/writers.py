@@ -35,12 +35,10 @@ def row_schema(extra: tuple[str, ...] = ()) -> Any:
 def row_writer(path: Path, extra: tuple[str, ...] = ()) -> Iterator[Write]:
     """A function that appends one row to `path`; the file appears when the block ends well.
 
-    Args:
-        path: A `.jsonl` or `.parquet` file.
-        extra: Columns of text beside `id`, `language` and `messages`.
+    `extra` are columns of text beside `id`, `language` and `messages`.
 
     Raises:
-        ConfigError: another suffix.
+        ConfigError: the suffix is neither `.jsonl` nor `.parquet`.
         EnvironmentFault: the file cannot be written.
     """
     suffix = path.suffix.lower()

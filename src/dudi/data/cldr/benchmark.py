@@ -58,14 +58,7 @@ _MOST_STEPS = {"weekday_after": 14, "weekday_before": 14, "month_after": 12, "mo
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """One question of the benchmark.
-
-    Attributes:
-        row: The question as a prompt, its reference as the completion.
-        fact: What it asks for.
-        task: A key of `TASKS`.
-        split: How the student can know it.
-    """
+    """One question of the benchmark: as a prompt with its reference as the completion; `task` is a key of `TASKS`."""
 
     row: Row
     fact: Fact

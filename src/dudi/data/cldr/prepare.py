@@ -17,16 +17,10 @@ from dudi.files import sha256_of, write_json, write_json_lines
 
 
 def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int, seed: int = 0) -> dict[str, Any]:
-    """Write CLDR rows as JSONL, and `NAME.card.json` beside them.
+    """Write CLDR rows as JSONL, and `NAME.card.json` beside them; arguments as of `cldr_rows`.
 
     A row is `id`, `language`, `prompt` and `completion`, the last two as lists of messages, as TRL reads them. Each
     file appears whole or not at all.
-
-    Args:
-        output: The JSONL file; its folder is made when missing.
-        languages: Codes of built-in languages, each once.
-        rows_per_language: Rows of each language.
-        seed: As in `cldr_rows`.
 
     Returns:
         The card: source and versions, what was asked for, counts by language and kind, SHA-256 of the file.

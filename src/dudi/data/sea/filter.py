@@ -100,9 +100,7 @@ class SeaFilter:
     def __call__(self, located: Located, expected: str | None) -> Candidate:
         """The candidate that a record makes.
 
-        Args:
-            located: The record; keys that its file has no column for are absent.
-            expected: The language that its folder names, or None: then its text decides.
+        `expected` is the language that its folder names; where there is none its text decides.
 
         Raises:
             LeftOut: the record is sound, but not wanted.

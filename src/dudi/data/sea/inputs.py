@@ -25,7 +25,6 @@ class SeaFile:
 
     Attributes:
         label: Its name as cards and rejections show it: the folder of its language and its own name.
-        path: Where it lies.
         language: The code that its folder or its name tells, or None.
         revision: The dataset's commit, where the hub's cache tells it.
     """
