@@ -112,9 +112,8 @@ def of_family(word: str, languages: Sequence[str] | None = None) -> list[TaskFil
     found = [task for task in shipped if bare in (task.family, task.name.removeprefix(PREFIX))]
     if not found:
         names = sorted({name for task in shipped for name in (task.family, task.name)})
-        raise ConfigError(
-            f"{word}: is no task file, and no shipped task is called so{did_you_mean(word, names)} (docs/tasks.md)"
-        )
+        hint = did_you_mean(word, names)
+        raise ConfigError(f"{word}: is no task file, and no shipped task is called so{hint} (docs/tasks.md)")
     return _in_languages(word, found, languages)
 
 
@@ -154,7 +153,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -175,12 +174,7 @@ class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  
     """Plain YAML, and the names of functions as names."""
 
 
-def _function(loader: _Loader, node: yaml.Node) -> Function:
-    return Function(loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else "")
-
-
-_Loader.add_constructor("!function", _function)
-_LOADER = _Loader
+_Loader.add_constructor("!function", lambda loader, node: Function(node.value if node.id == "scalar" else ""))
 
 
 # --- templates
@@ -259,11 +253,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) -> str:
-    """The filter that lm_eval adds to Jinja's."""
-    return re.sub(pattern, replacement, text, count=count)
-
-
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-_ENVIRONMENT.filters["regex_replace"] = _regex_replace
+# The filter that lm_eval adds to Jinja's.
+_ENVIRONMENT.filters["regex_replace"] = lambda text, pattern, new, count=0: re.sub(pattern, new, text, count=count)
 _template = functools.lru_cache(maxsize=256)(_ENVIRONMENT.from_string)

@@ -87,40 +87,35 @@ def _known(**fields: str | None) -> Fields | None:
     return known if len(known) == len(fields) else None
 
 
-def _translated(own: str | None, other: str | None) -> bool:
-    """Whether both names are there and differ: a name that stays the same makes an empty question."""
-    return own is not None and other is not None and own.casefold() != other.casefold()
+def _other_name(own: Speaker, code: str, other: str, listed: Callable[[Speaker, str], str | None]) -> str | None:
+    """How another language lists something; None where it is no other name: that would make an empty question."""
+    name, here = listed(speaker(other), code), listed(own, code)
+    if other == own.code or name is None or here is None or name.casefold() == here.casefold():
+        return None
+    return name
 
 
 @_kind("country target", "name", lambda: product(locales.countries(), LANGUAGES))
 def _country_name(own: Speaker, code: str, target: str) -> Fields | None:
-    name = speaker(target).bare_country(code)
-    if target == own.code or not _translated(own.bare_country(code), name):
-        return None
+    name = _other_name(own, code, target, Speaker.bare_country)
     return _known(country=own.country(code), target=own.language(target), name=name)
 
 
 @_kind("name source", "country", lambda: product(locales.countries(), LANGUAGES))
 def _country_from_name(own: Speaker, code: str, source: str) -> Fields | None:
-    name = speaker(source).bare_country(code)
-    if source == own.code or not _translated(own.bare_country(code), name):
-        return None
+    name = _other_name(own, code, source, Speaker.bare_country)
     return _known(country=own.country(code), source=own.language(source), name=name)
 
 
 @_kind("language target", "name", lambda: product((*locales.language_codes(), "fil"), LANGUAGES))
 def _language_name(own: Speaker, code: str, target: str) -> Fields | None:
-    other = speaker(target)
-    if target == own.code or not _translated(own.bare_language(code), other.bare_language(code)):
-        return None
-    return _known(language=own.language(code), target=own.language(target), name=other.language(code))
+    name = _other_name(own, code, target, Speaker.bare_language) and speaker(target).language(code)
+    return _known(language=own.language(code), target=own.language(target), name=name)
 
 
 @_kind("currency target", "name", lambda: product(locales.currencies(), LANGUAGES))
 def _currency_name(own: Speaker, code: str, target: str) -> Fields | None:
-    name = speaker(target).currency(code)
-    if target == own.code or not _translated(own.currency(code), name):
-        return None
+    name = _other_name(own, code, target, Speaker.currency)
     return _known(currency=own.currency(code), target=own.language(target), name=name)
 
 
@@ -157,22 +152,16 @@ def _official_languages(own: Speaker, code: str) -> Fields | None:
     return _known(country=own.country(code), languages=own.phrase(names))
 
 
-def _weekday(own: Speaker, day: int, steps: int, sign: int) -> Fields:
-    return {"day": own.weekday(day), "n": own.count(steps), "result": own.weekday((day + sign * steps) % 7)}
+def _later(own: Speaker, start: int, steps: int, given: str, sign: int) -> Fields:
+    """So many days or months after one, or before it."""
+    name, first, size = (own.weekday, 0, 7) if given == "day" else (own.month, 1, 12)
+    return {given: name(start), "n": own.count(steps), "result": name((start - first + sign * steps) % size + first)}
 
 
-for _way, _sign in (("after", 1), ("before", -1)):
-    _days = _kind("day n", "result", lambda: product(range(7), range(2, 61)), f"weekday_{_way}")
-    _days(functools.partial(_weekday, sign=_sign))
-
-
-def _month(own: Speaker, month: int, steps: int, sign: int) -> Fields:
-    return {"month": own.month(month), "n": own.count(steps), "result": own.month((month - 1 + sign * steps) % 12 + 1)}
-
-
-for _way, _sign in (("after", 1), ("before", -1)):
-    _months = _kind("month n", "result", lambda: product(range(1, 13), range(2, 37)), f"month_{_way}")
-    _months(functools.partial(_month, sign=_sign))
+for _what, _given, _starts, _steps in (("weekday", "day", range(7), 61), ("month", "month", range(1, 13), 37)):
+    for _way, _sign in (("after", 1), ("before", -1)):
+        _step = _kind(f"{_given} n", "result", functools.partial(product, _starts, range(2, _steps)), f"{_what}_{_way}")
+        _step(functools.partial(_later, given=_given, sign=_sign))
 
 
 @_kind("date", "result", lambda: _dates("weekday_of_date"))
@@ -239,10 +228,7 @@ def _country_lists() -> Iterable[Key]:
 @_kind("items", "phrase", _country_lists)
 def _list(own: Speaker, *codes: str) -> Fields | None:
     names = [own.bare_country(code) for code in codes]
-    phrase = own.phrase(names)
-    if phrase is None:
-        return None
-    return {"items": "; ".join(name for name in names if name), "phrase": phrase}
+    return _known(items="; ".join(name for name in names if name), phrase=own.phrase(names))
 
 
 def _others(own: Speaker, what: str, country: str, right: str, source: random.Random) -> list[str]:

@@ -36,26 +36,8 @@ LANGUAGE_NAMES = {
 """How the dataset's configs and folders call the languages, in lower case."""
 
 DEFAULT_EXCLUDED_SOURCES: tuple[str, ...] = (
-    "SEASafeguardMix",
-    "SEA-Safeguard",
-    "SEA-HELM",
-    "Belebele",
-    "MMLU",
-    "Thai_Exam",
-    "M3Exam",
-    "SeaExam",
-    "Kalahi",
-    "LINDSEA",
-    "Batayan",
-    "IFEval",
-    "MT-Bench",
-    "FLORES",
-    "XLSum",
-    "XNLI",
-    "IndoNLI",
-    "XCOPA",
-    "XQuAD",
-    "TyDiQA",
+    *("SEASafeguardMix", "SEA-Safeguard", "SEA-HELM", "Belebele", "MMLU", "Thai_Exam", "M3Exam", "SeaExam", "Kalahi"),
+    *("LINDSEA", "Batayan", "IFEval", "MT-Bench", "FLORES", "XLSum", "XNLI", "IndoNLI", "XCOPA", "XQuAD", "TyDiQA"),
     "NusaX",
 )
 """Sources that sit near the benchmarks of SEA-HELM; compared without case, hyphens and underscores."""
@@ -82,12 +64,7 @@ class Candidate:
 
 
 class SeaFilter:
-    """Judges the records of SEA-Instruct.
-
-    Args:
-        languages: The codes that are wanted.
-        exclude_sources: Rows whose `source` holds one of these are left out.
-    """
+    """Judges the records of SEA-Instruct: which are in the wanted languages, and whose `source` holds no excluded one."""
 
     def __init__(self, languages: Sequence[str], exclude_sources: Collection[str]) -> None:
         from dudi.languages.detect import detect
@@ -155,16 +132,14 @@ def parse_conversations(value: Any) -> Any:
         raise RowError("too_many_characters", f"`{CONVERSATIONS}` has {len(value):,} characters")
     with contextlib.suppress(ValueError, RecursionError):
         return json.loads(value)
-    text = value.strip()
+    text, broken = value.strip(), f"`{CONVERSATIONS}` is neither JSON nor a Python list"
     # Hostile nesting is refused before the parser: turns begin with two brackets, a bomb with thousands.
     if not text.startswith("[") or len(text) - len(text.lstrip("[{(-+~ \t\n")) > _DEEPEST:
-        raise RowError("broken_conversations", f"`{CONVERSATIONS}` is neither JSON nor a Python list of turns")
+        raise RowError("broken_conversations", f"{broken} of turns")
     try:
         return ast.literal_eval(text)  # it builds literals and runs nothing
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise RowError(
-            "broken_conversations", f"`{CONVERSATIONS}` is neither JSON nor a Python list ({type(error).__name__})"
-        ) from error
+        raise RowError("broken_conversations", f"{broken} ({type(error).__name__})") from error
 
 
 def _category(value: Any) -> str:
