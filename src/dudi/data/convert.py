@@ -124,7 +124,7 @@ def convert(
     notes = [note] if note else []
     if other_form:
         notes.append(f"{other_form.total():,} rows were not in Unicode's NFC, and are now ({by_language(other_form)})")
-    return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections, tuple(notes))
+    return ConvertReport(output, rejected, kind, total, dict(written), rejections, tuple(notes))
 
 
 @dataclasses.dataclass

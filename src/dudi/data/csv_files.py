@@ -47,20 +47,18 @@ class CsvFile:
             reader = _reader(handle, self.delimiter, self.quoted)
             try:
                 next(reader)
-                for fields in reader:
-                    if fields:
-                        yield self._record(reader.line_num, fields)
+                for fields in filter(None, reader):
+                    name, line, problem = str(self.path), reader.line_num, None
+                    if any(_ESCAPED_BYTE.search(field) for field in fields):
+                        problem = ("invalid_utf8", "a field is not UTF-8")
+                    elif len(fields) != len(self.names):
+                        problem = ("wrong_column_count", f"{len(fields)} fields for {len(self.names)} columns")
+                    if problem is not None:
+                        yield Located(name, line, problem=problem, excerpt=",".join(fields)[:400])
+                    else:
+                        yield Located(name, line, dict(zip(self.names, fields, strict=True)))
             except (csv.Error, OSError) as error:
                 raise DataError(f"{self.path}, line {reader.line_num}: cannot be read as CSV: {error}") from error
-
-    def _record(self, line: int, fields: list[str]) -> Located:
-        text = ",".join(fields)[:400]
-        if any(_ESCAPED_BYTE.search(field) for field in fields):
-            return Located(str(self.path), line, problem=("invalid_utf8", "a field is not UTF-8"), excerpt=text)
-        if len(fields) != len(self.names):
-            problem = ("wrong_column_count", f"{len(fields)} fields for {len(self.names)} columns")
-            return Located(str(self.path), line, problem=problem, excerpt=text)
-        return Located(str(self.path), line, dict(zip(self.names, fields, strict=True)))
 
 
 def open_csv(path: Path, quoted: bool | None = None) -> CsvFile:

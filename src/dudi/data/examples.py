@@ -81,15 +81,8 @@ def tokenise(
 
     A completion that passes `max_length` is cut on the right between two tokens, loses its end of turn and is counted.
     Prompts are never cut: one that is longer than `max_length - 16` is rejected and counted. So is a row whose text
-    holds one of the models' special tokens, which would end a turn or open another where nobody meant to.
-
-    Args:
-        rows: The checked rows.
-        student: The student's chat format.
-        teacher: The teacher's, or None.
-        max_length: Most tokens of prompt and completion together.
-        rejections: Where rejected prompts are counted.
-        others: Those of further teachers, in whose templates the prompts have to be possible too.
+    holds one of the models' special tokens, which would end a turn or open another where nobody meant to, and one whose
+    prompt is impossible in a teacher's template: in that of `teacher`, or of the further ones in `others`.
 
     Raises:
         DataError: no row is left.

@@ -134,13 +134,9 @@ def _csv_row(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
         raise RowError("broken_json", f"the column `{columns.messages}` holds no JSON") from error
 
 
-def _own_row(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    return {key: record[key] for key in ("messages", "prompt", "completion") if key in record}
-
-
 FORMATS: dict[str, Callable[[Mapping[str, Any], Columns], dict[str, Any]]] = {
     "alpaca": _alpaca,
     "sharegpt": _sharegpt,
     "csv": _csv_row,
-    "rows": _own_row,
+    "rows": lambda record, _: {key: record[key] for key in ("messages", "prompt", "completion") if key in record},
 }

@@ -68,8 +68,8 @@ def prepare_parallel(
             `source` are drawn evenly from all others.
         per_language: With `balance`, at most so many rows in each language, and all of one that has fewer; without
             it, at most so many of each pair of languages.
-        not_in: Tasks whose test questions must share no n-gram with either side.
-        folder: Where local Parquet files of these tasks are.
+        not_in: Tasks whose test questions must share no n-gram with either side; their local files are in `folder`.
+        folder: As in `prepare_task`.
         seed: Of the draw.
         licence: For the card: what the texts' own page says.
 
@@ -172,7 +172,10 @@ class _Reader:
     def pairs(self) -> Iterator[Located]:
         """Located `Pair`s in the languages that are wanted, and records that could not be read."""
         self.alone.clear()
-        held = self._source_texts() if self._is_long else {}
+        held = {}  # of the long form: the source's texts that stand in rows of their own
+        for record in self._sound() if self._is_long else ():
+            if _lacking(record) is None and self._code_of(record["lang"]) == self.source:
+                held[_key(record)] = record["text"]
         for located in self._records():
             if located.problem is not None:
                 yield located
@@ -240,11 +243,6 @@ class _Reader:
 
     def _sound(self) -> Iterator[Mapping[str, Any]]:
         return (located.value for located in self._records() if located.problem is None)
-
-    def _source_texts(self) -> dict[tuple[str, str], Any]:
-        """The source's texts that stand in rows of their own."""
-        records = (record for record in self._sound() if _lacking(record) is None)
-        return {_key(record): record["text"] for record in records if self._code_of(record["lang"]) == self.source}
 
     def _long(self, located: Located, held: Mapping[tuple[str, str], Any]) -> Iterator[Located]:
         """Each text its own row: the source's stands beside it, or in a row of its own."""

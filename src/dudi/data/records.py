@@ -41,12 +41,9 @@ class Located:
 
 
 def records_of(source: str, split: str, *, streaming: bool = False) -> Iterator[Located]:
-    """The records of a source that is no built-in one; arguments as of `dudi.data.sources.load_rows`.
+    """The records of a source that is no built-in one; `source` and `split` as of `dudi.data.sources.load_rows`.
 
-    Args:
-        source: As there, without `cldr`.
-        split: As there.
-        streaming: Of a dataset on the hub fetch no more than is read of it; files are read so anyhow.
+    With `streaming` no more of a dataset on the hub is fetched than is read of it; files are read so anyhow.
 
     Raises:
         ConfigError: the source does not exist or is of no known kind.
@@ -64,16 +61,10 @@ def records_of(source: str, split: str, *, streaming: bool = False) -> Iterator[
 
 
 def read_records(path: Path) -> Iterator[Located]:
-    """The records of one file, streamed (a `.json` file that is one array is read whole).
-
-    Args:
-        path: A `.jsonl`, `.ndjson`, `.json` or `.parquet` file.
-
-    Yields:
-        One `Located` a record; blank lines are no records.
+    """The records of one file, streamed (a `.json` file that is one array is read whole); blank lines are no records.
 
     Raises:
-        ConfigError: the suffix is none of these.
+        ConfigError: its suffix is none of `.jsonl`, `.ndjson`, `.json` and `.parquet`.
         DataError: the file as a whole cannot be read.
     """
     suffix = path.suffix.lower()
@@ -284,13 +275,7 @@ def _streamed(dataset: Any, name: str) -> Iterator[Located]:
 
 
 def open_dataset(name: str, config: str | None, split: str, **options: Any) -> Any:
-    """A split of a dataset on the hub, as `datasets.load_dataset` opens it.
-
-    Args:
-        name: On the hub.
-        config: Its part; None where it has one alone.
-        split: Which split.
-        options: More words of `load_dataset`: `revision`, `data_dir`, `streaming`.
+    """A split of a dataset on the hub; `options` are more words of `datasets.load_dataset`, which opens it.
 
     Raises:
         ConfigError: no such dataset, config or split.

@@ -27,8 +27,6 @@ class Rejection:
         reason: A short stable slug, such as `empty_completion`.
         file: The file, dataset or stage that it came from.
         line: Its line (text), row (Parquet, counted from 1) or record (CSV: the record's last line).
-        id: Its id, where it has one.
-        detail: What is wrong, for people.
         excerpt: The beginning of the row, at most 200 characters.
     """
 

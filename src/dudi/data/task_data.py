@@ -32,7 +32,7 @@ FILES = ("json", "parquet")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LocalData:
-    """`metadata.data` of a task: which rows of a file in a folder of data are read, and what the hub calls their columns."""
+    """`metadata.data` of a task: which rows of a local file are read, and what the hub calls their columns."""
 
     file: str
     lang: str

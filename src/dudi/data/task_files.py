@@ -191,10 +191,8 @@ class Prompts:
         self.task = task
         for key in ("doc_to_text", "doc_to_target", "doc_to_choice", "process_docs"):
             if isinstance(task.config.get(key), Function):
-                raise ConfigError(
-                    f"{task.path}: {key} is the function {task.config[key]}, and no code of a task file is run here; "
-                    "write it as a Jinja template"
-                )
+                what = f"{key} is the function {task.config[key]}, and no code of a task file is run here"
+                raise ConfigError(f"{task.path}: {what}; write it as a Jinja template")
         for key in ("doc_to_text", "doc_to_target"):
             if task.config.get(key) in (None, ""):
                 raise ConfigError(f"{task.path}: has no {key}: nothing to ask, or nothing to answer")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import regex
 from py3langid.langid import MODEL_FILE, RAW_FLOOR, LanguageIdentifier
@@ -80,11 +80,8 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
 def same_language(detected: str, wanted: str, merge_malay: bool = False) -> bool:
     """Whether a detected language counts as the wanted one.
 
-    Args:
-        detected: What `detect` returned.
-        wanted: A language code.
-        merge_malay: Take Indonesian and Malay for one: short texts in them are often the same words, so a strict
-            rate charges the model with the detector's confusion. Reports show both rates.
+    `merge_malay` takes Indonesian and Malay for one: short texts in them are often the same words, so a strict rate
+    charges the model with the detector's confusion. Reports show both rates.
     """
     return detected == wanted or (merge_malay and {detected, wanted} == {"id", "ms"})
 
@@ -107,18 +104,15 @@ def _deciding_script(shares: Mapping[str, float]) -> str | None:
     return max(shares, key=lambda script: shares[script])
 
 
-@functools.cache
-def _model() -> LanguageIdentifier:
-    """The whole model: half a second to read, about 30 MB."""
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
+# The whole model: half a second to read, about 30 MB.
+_model = functools.cache(functools.partial(LanguageIdentifier.from_model_file, MODEL_FILE))
 
 
-def _classify(text: str, labels: Iterable[str]) -> str:
+def _classify(text: str, labels: frozenset[str]) -> str:
     """py3langid's answer among `labels`, or `und` where it has none."""
-    allowed = frozenset(labels)
-    if not allowed:
+    if not labels:
         return UNDETERMINED
-    label, score = _restricted(allowed).classify(text)
+    label, score = _restricted(labels).classify(text)
     return UNDETERMINED if score <= RAW_FLOOR else str(label)
 
 

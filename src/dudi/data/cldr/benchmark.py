@@ -161,12 +161,8 @@ def training_rows(
 ) -> list[Row]:
     """What a student may read: each piece of knowledge in its languages, in every wording but the one of the test.
 
-    Languages alternate row by row; every fact comes once before any comes again in other words.
-
-    Args:
-        languages: Codes of built-in languages.
-        tasks: Keys of `TASKS`.
-        rows_per_language: This many rows of each language; all when None.
+    Languages alternate row by row; every fact comes once before any comes again in other words. Without
+    `rows_per_language` there are as many as can be made.
 
     Raises:
         ConfigError: an unknown language or task.
@@ -204,7 +200,7 @@ def questions(
     """What a student is asked.
 
     Args:
-        languages: Codes of built-in languages: those of the questions.
+        languages: Those of the questions.
         tasks: Keys of `TASKS`.
         part: `test`, or `validation` for choosing hyperparameters.
         per_split: At most this many questions of each language and split, kinds in turn; all when None.

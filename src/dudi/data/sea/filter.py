@@ -64,7 +64,7 @@ class Candidate:
 
 
 class SeaFilter:
-    """Judges the records of SEA-Instruct: which are in the wanted languages, and whose `source` holds no excluded one."""
+    """Judges the records of SEA-Instruct: wanted are some languages, and no `source` that holds an excluded name."""
 
     def __init__(self, languages: Sequence[str], exclude_sources: Collection[str]) -> None:
         from dudi.languages.detect import detect
