@@ -81,7 +81,7 @@ def find_files(source: str, split: str = "train", suffixes: tuple[str, ...] = FO
         if not found:
             raise ConfigError(f"{source}: no file matches")
         fixed = len(list(itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)))
-        words = {file: _split_word(Path(*file.parts[fixed:])) for file in found}
+        words = {file: _split_word(Path(*file.parts[fixed:])) or "train" for file in found}
         one = len(set(words.values())) == 1  # then the glob says which, and not the split
         return FoundFiles(found) if one else _of_split(path, words, split)
     raise ConfigError(f"{source}: no such file or folder{_nearest_file(path)}")
@@ -179,11 +179,9 @@ def _likely_files(folder: Path) -> list[Path]:
 
 def _words_inside(folder: Path, files: list[Path]) -> dict[Path, str]:
     """Each file of a folder with its word for a split: by the names inside, and where these tell none by its own."""
-    own = own_split(str(folder))
-    inside = {file: file.relative_to(folder) for file in files}
-    if own is not None and not any(_split_words(path) for path in inside.values()):
-        return dict.fromkeys(files, own)
-    return {file: _split_word(path) for file, path in inside.items()}
+    told = {file: _split_word(file.relative_to(folder)) for file in files}
+    untold = "train" if any(told.values()) else own_split(str(folder)) or "train"
+    return {file: word or untold for file, word in told.items()}
 
 
 def _of_split(place: Path, words: dict[Path, str], split: str) -> FoundFiles:
@@ -201,23 +199,17 @@ def _of_split(place: Path, words: dict[Path, str], split: str) -> FoundFiles:
     return FoundFiles(files, {file: _SPLIT_OF[word] for file, word in words.items() if file not in chosen})
 
 
-def _split_word(path: Path) -> str:
-    """The word for a split in a file's name, else in that of the nearest folder.
+def _split_word(path: Path) -> str | None:
+    """The word for a split in a file's name, else in that of the nearest folder that has one.
 
     `th.test-00000.parquet`, `Test.jsonl`, `devSet.jsonl` and `val/a.jsonl` tell one. Of a name with words for several
-    that of held-out rows counts, so that nobody trains on them. No word at all means `train`.
+    that of held-out rows counts, so that nobody trains on them.
     """
-    words = _split_words(path)
-    return next((word for word in words if _SPLIT_OF[word] != "train"), words[0] if words else "train")
-
-
-def _split_words(path: Path) -> list[str]:
-    """The words for splits in a file's name, else in that of the nearest folder that has some."""
     for part in reversed(path.parts):
         words = [found[1] for word in _WORD.findall(part) if (found := _SPLIT_WORD.fullmatch(word.lower()))]
         if words:
-            return words
-    return []
+            return next((word for word in words if _SPLIT_OF[word] != "train"), words[0])
+    return None
 
 
 def _nearest_file(path: Path) -> str:

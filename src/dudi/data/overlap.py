@@ -88,12 +88,7 @@ def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path 
     """What rows in some languages must share nothing with; None where no task is named.
 
     The documents' own texts are read and not the prompts: what is said around them is the same in every row. A task
-    that says no language is taken for each of them.
-
-    Args:
-        words: As `find_tasks` takes them.
-        languages: Those of the rows.
-        folder: As in `documents`.
+    that says no language is taken for each of them. `words` are as of `find_tasks`, `folder` as of `documents`.
 
     Raises:
         ConfigError: a task or its data is not there.

@@ -106,7 +106,7 @@ def parse_row(
             string or a list of messages; `id`, a language and, where they are text, `teacher` and `parallel` are read
             beside them, other keys are left alone.
         fallback_id: The id of a record that has none.
-        language: The language of a record whose own column is missing or null.
+        language: The language of a record whose own column, `language_column`, is missing or null.
         language_column: The column that holds the language's code.
         known_languages: The codes that are allowed; None allows anything that looks like a code.
 

@@ -67,12 +67,9 @@ def local_data(task: TaskFile) -> LocalData | None:
 
 
 def documents(task: TaskFile, split: str, folder: Path | None = None) -> Iterator[Located]:
-    """The documents of one split, streamed.
+    """The documents of one split, streamed; `split` is the set's own name of it, as `TaskFile.split` gives.
 
-    Args:
-        task: The task.
-        split: The set's own name of it, as `TaskFile.split` gives.
-        folder: Where the files of `metadata.data` are; None takes the files that the task names itself, or the hub.
+    The files of `metadata.data` are in `folder`; without one those that the task names itself, or the hub, are read.
 
     Raises:
         ConfigError: the file, its language or its split is not there.

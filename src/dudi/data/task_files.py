@@ -81,12 +81,10 @@ def tasks_folder() -> Path:
 
 
 def find_tasks(word: str, languages: Sequence[str] | None = None) -> list[TaskFile]:
-    """The tasks that a word names, in the languages that are wanted.
+    """The tasks that a word names, in the languages that are wanted; in all where none are given.
 
-    Args:
-        word: A file, a folder of files, the name of a shipped task (`dudi_sib200_th`), or of all languages of a set
-            (`sib200`, `dudi_sib200`).
-        languages: Their codes; None takes all that there are.
+    The word is a file, a folder of files, the name of a shipped task (`dudi_sib200_th`), or of all languages of a set
+    (`sib200`, `dudi_sib200`).
 
     Raises:
         ConfigError: nothing has that name, a file is broken, or none of its tasks is in these languages.

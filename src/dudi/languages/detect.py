@@ -43,10 +43,8 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
     of no candidate gets py3langid's own guess among all other languages, so that an answer in Chinese is `zh`
     and not the nearest of the candidates.
 
-    Args:
-        text: Any string; lone surrogates and control characters are read as spaces.
-        candidates: Codes of known languages, in any order.
-        languages: The known languages; None takes `load_languages()`.
+    Lone surrogates and control characters are read as spaces. The known languages are `load_languages()`, unless they
+    are given.
 
     Returns:
         One of the candidates; another language's code (ISO 639) for a foreign script; or `und` when there are fewer
@@ -73,8 +71,8 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
     codes = {_MODEL_LABELS.get(base, base): code for base, code in bases.items()}
     labels = frozenset(_model().labels) - {_NO_LANGUAGE}
     if script is None:
-        return _classify(cleaned, labels - codes.keys())
-    return codes.get(_classify(cleaned, labels & codes.keys()), UNDETERMINED)
+        return _classify(cleaned, labels.difference(codes))
+    return codes.get(_classify(cleaned, labels.intersection(codes)), UNDETERMINED)
 
 
 def same_language(detected: str, wanted: str, merge_malay: bool = False) -> bool:

@@ -79,10 +79,9 @@ def knowledge(fact: Fact) -> str:
         return f"{kind.partition('_')[0]}_after/{result}/{key[1]}"
     if kind == "country_from_name":
         return "/".join(("country_name", *map(str, key)))
-    if kind.startswith(("currency_yes", "currency_choice")):
-        return f"currency/{key[0]}"
-    if kind.startswith("official_language"):
-        return f"official_language/{key[0]}"
+    for open_kind in ("currency", "official_language"):
+        if kind in (f"{open_kind}_yes_no", f"{open_kind}_choice", f"{open_kind}s"):
+            return f"{open_kind}/{key[0]}"
     return str(fact)
 
 
@@ -275,19 +274,17 @@ def _questions(
     language: str, tasks: Sequence[str], part: Part, split: Split, trained: Sequence[str]
 ) -> Iterator[Question]:
     """Kinds in turn."""
-    streams = [_asked(kind, task, language, part, split, trained) for task in tasks for kind in TASKS[task]]
+
+    def asked(kind: str, task: str) -> Iterator[Question]:
+        for fact in sorted(benchmark_facts(kind), key=lambda fact: _share("order", str(fact))):
+            if part_of(fact) == part and split_of(fact, language, trained) == split:
+                row = row_of(fact, language, test_wording(fact, language))
+                if row is not None:
+                    yield Question(row, fact, task, split)
+
+    streams = [asked(kind, task) for task in tasks for kind in TASKS[task]]
     for turn in itertools.zip_longest(*streams):
         yield from filter(None, turn)
-
-
-def _asked(kind: str, task: str, language: str, part: Part, split: Split, trained: Sequence[str]) -> Iterator[Question]:
-    in_order = sorted(benchmark_facts(kind), key=lambda fact: _share("order", str(fact)))
-    for fact in in_order:
-        if part_of(fact) != part or split_of(fact, language, trained) != split:
-            continue
-        row = row_of(fact, language, test_wording(fact, language))
-        if row is not None:
-            yield Question(row, fact, task, split)
 
 
 def _share(what: str, name: str) -> float:

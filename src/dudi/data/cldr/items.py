@@ -63,15 +63,12 @@ def cldr_items(languages: Sequence[str], rows_per_language: int, seed: int = 0) 
 
 
 def word(fact: Fact, language: str, paraphrase: int) -> tuple[str, str] | None:
-    """One fact as a question and an answer.
+    """One fact as a question and an answer; None where CLDR lacks a name in that language.
 
     Args:
         fact: Any fact of a known kind, also one that `facts` does not list (another number, another day).
         language: A built-in language.
         paraphrase: Index of the paraphrase, taken modulo their number.
-
-    Returns:
-        Question and answer, or None where CLDR lacks a name in that language.
     """
     own = speaker(language)
     fields = KINDS[fact.kind].fields(own, *fact.key)

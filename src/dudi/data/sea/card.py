@@ -33,11 +33,6 @@ class Tally:
         """Count a sound row that is not wanted, under the language that its folder names."""
         self.left_out.setdefault(language or _UNKNOWN_LANGUAGE, Counter())[reason] += 1
 
-    def reasons(self) -> str:
-        """How many rows were left out for which reason, over all languages."""
-        total = sum(self.left_out.values(), Counter[str]())
-        return "left out: " + (", ".join(f"{reason} {count:,}" for reason, count in total.most_common()) or "nothing")
-
 
 def card_of_sample(
     target: Path, files: Sequence[SeaFile], tally: Tally, samples: Mapping[str, LanguageSample], per_language: int

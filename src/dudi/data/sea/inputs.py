@@ -49,22 +49,17 @@ def find_sea_files(sources: Sequence[str], languages: Collection[str]) -> list[S
         here = str(_download(languages)) if source == HUB_NAME and not Path(source).exists() else source
         root = Path(here).expanduser()
         for path in find_files(here, suffixes=_PARQUET).files:
-            file = _sea_file(path, root if root.is_dir() else None)
-            if file.language is None or file.language in languages:
-                found[path.resolve()] = file
+            if path.suffix.lower() not in _PARQUET:
+                raise ConfigError(f"{path}: SEA-Instruct is read from Parquet files")
+            label = path.relative_to(root) if root.is_dir() else Path(path.name)
+            if path.parent.name.lower() in LANGUAGE_NAMES:
+                label = Path(path.parent.name, path.name)
+            language, revision = _language_of(label), _REVISION.search(path.absolute().as_posix())
+            if language is None or language in languages:
+                found[path.resolve()] = SeaFile(label.as_posix(), path, language, revision[1] if revision else None)
     if not found:
         raise ConfigError(f"{', '.join(sources)}: no Parquet file of {', '.join(languages)} in it")
     return sorted(found.values())
-
-
-def _sea_file(path: Path, root: Path | None) -> SeaFile:
-    if path.suffix.lower() not in _PARQUET:
-        raise ConfigError(f"{path}: SEA-Instruct is read from Parquet files")
-    label = Path(path.name) if root is None else path.relative_to(root)
-    if path.parent.name.lower() in LANGUAGE_NAMES:
-        label = Path(path.parent.name, path.name)
-    revision = _REVISION.search(path.absolute().as_posix())
-    return SeaFile(label.as_posix(), path, _language_of(label), revision.group(1) if revision else None)
 
 
 def _language_of(label: Path) -> str | None:

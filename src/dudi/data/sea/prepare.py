@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def prepare_sea_instruct(
         for index in (index for sample in samples.values() for index in sample.duplicates.elements()):
             tally.leave_out(files[index].language, "duplicate")
         if not any(sample.places for sample in samples.values()):
-            raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; {tally.reasons()}")
+            reasons = sum(tally.left_out.values(), Counter[str]()).most_common()
+            why = ", ".join(f"{reason} {count:,}" for reason, count in reasons) or "nothing"
+            raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; left out: {why}")
         _write(target, files, judge, samples)
     card = {
         "dataset": HUB_NAME,
