@@ -38,6 +38,7 @@ def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int,
         by_language.setdefault(row.language, Counter())[fact.kind] += 1
     write_json_lines(output, rows)
     kinds = sum(by_language.values(), Counter[str]())
+    counts = {language: own.total() for language, own in by_language.items()}
     card = {
         "file": output.name,
         "source": f"Unicode CLDR {get_cldr_version()}, read through babel {babel.__version__}",
@@ -47,7 +48,7 @@ def prepare_cldr(output: Path, languages: Sequence[str], rows_per_language: int,
         "as_of": AS_OF.isoformat(),
         "sha256": sha256_of(output),
         "rows": len(rows),
-        "languages": {language: own.total() for language, own in by_language.items()},
+        "languages": counts,
         "kinds": dict(sorted(kinds.items())),
         "kinds_by_language": {language: dict(sorted(own.items())) for language, own in by_language.items()},
         "rows_per_language": rows_per_language,

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from babel import Locale, dates, lists, numbers, units
 
 from dudi.data.cldr.wording import WordingFile, wording
+from dudi.languages.registry import BUILT_IN
 
-LANGUAGES = ("id", "vi", "th", "ta", "tl", "ms", "my", "en")
+LANGUAGES = BUILT_IN
 """The languages that have a wording file, in the order of `dudi ls languages`."""
 
 _DIGITS = {"mymr": str.maketrans("0123456789", "၀၁၂၃၄၅၆၇၈၉")}

@@ -81,6 +81,7 @@ def load_wording(path: Path) -> WordingFile:
     if not sizes or not all(isinstance(size, int) and size > 1 for size in sizes):
         raise ConfigError(f"{path}: list_sizes: must be a list of whole numbers above 1, got {sizes!r}")
     questions = _get(path, tree, "questions", dict)
+    paraphrases = {kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()}
     return WordingFile(
         locale=_get(path, tree, "locale", str),
         list_sizes=frozenset(sizes),
@@ -89,7 +90,7 @@ def load_wording(path: Path) -> WordingFile:
         count_forms=counts,
         skip={key: frozenset(_get(path, skip, key, list, "skip.")) for key in SKIPS},
         verdicts=_texts(path, tree, "verdicts", VERDICTS),
-        questions={kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()},
+        questions=paraphrases,
     )
 
 

@@ -43,12 +43,13 @@ def card_of_sample(
         size, read = file.path.stat().st_size, tally.per_file[file.label]
         inputs.append({"file": file.label, "bytes": size, "rows": read, "sha256": sha256_of(file.path)})
     rows = sum(len(sample.places) for sample in samples.values())
+    left_out = {code: dict(counts) for code, counts in sorted(tally.left_out.items())}
     return {
         "inputs": inputs,
         "output": {"file": target.name, "sha256": sha256_of(target), "rows": rows},
         "rows_read": tally.per_file.total(),
         "missing_columns": dict(tally.missing_columns),
-        "left_out": {code: dict(counts) for code, counts in sorted(tally.left_out.items())},
+        "left_out": left_out,
         "rejected": dict(tally.rejections.counts),
         "languages": {code: _language_card(sample, per_language) for code, sample in samples.items()},
     }

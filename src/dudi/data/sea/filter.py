@@ -42,8 +42,13 @@ DEFAULT_EXCLUDED_SOURCES: tuple[str, ...] = (
 )
 """Sources that sit near the benchmarks of SEA-HELM; compared without case, hyphens and underscores."""
 
-_GOOD_QUALITY = frozenset({"excellent"})
-_YES = frozenset({"true", "yes", "1"})
+_YES = ("true", "yes", "1")
+_WANTED = {
+    QUALITY: (("excellent",), "quality_not_excellent"),
+    COHERENT: (_YES, "not_coherent"),
+    NATURAL: (_YES, "not_natural"),
+}
+"""Columns, what they say of a row that is wanted, and why another one is not."""
 _CONFUSABLE = frozenset({"id", "ms"})
 _SEEN_OF_QUESTION = 200
 _SEEN_OF_ANSWER = 300
@@ -95,10 +100,8 @@ class SeaFilter:
         return Candidate(row, (domain, task, complexity), _category(record.get(SOURCE)))
 
     def _refuse_unwanted(self, record: Mapping[str, Any]) -> None:
-        if QUALITY in record and str(record[QUALITY]).strip().lower() not in _GOOD_QUALITY:
-            raise LeftOut("quality_not_excellent")
-        for column, reason in ((COHERENT, "not_coherent"), (NATURAL, "not_natural")):
-            if column in record and str(record[column]).strip().lower() not in _YES:
+        for column, (good, reason) in _WANTED.items():
+            if column in record and str(record[column]).strip().lower() not in good:
                 raise LeftOut(reason)
         source = _folded(_category(record.get(SOURCE)))
         if any(name in source for name in self._excluded):
