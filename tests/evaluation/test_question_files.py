@@ -8,7 +8,7 @@ import pytest
 
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import questions
-from dudi.data.files import Located
+from dudi.data.records import Located
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import choose

@@ -10,7 +10,7 @@ from typing import Any
 
 from dudi.data.chat import ChatFormat
 from dudi.data.examples import Example, ExampleSet, digest_of, tokenise
-from dudi.data.files import Located
+from dudi.data.records import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError
 from dudi.data.sources import RowIds, check, note_of_others, reject

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import DATA_SUFFIXES, Located, read_records
 from dudi.data.formats import CSV_SUFFIXES, Columns, open_format
+from dudi.data.locate import DATA_SUFFIXES
+from dudi.data.records import Located, read_records
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sources import RowIds, reject

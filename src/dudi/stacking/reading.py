@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located
-from dudi.data.locate import held_out, note_of, own_split, records_of
+from dudi.data.locate import held_out, note_of, own_split
+from dudi.data.records import Located, records_of
 from dudi.errors import DataError
 from dudi.stacking.codes import find_language
 from dudi.stacking.recipe import StackConfig, StackDataSection

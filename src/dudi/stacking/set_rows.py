@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.csv_files import CSV_SUFFIXES, open_csv
-from dudi.data.files import DATA_SUFFIXES, Located, read_records
-from dudi.data.locate import dataset_records, open_dataset
+from dudi.data.locate import DATA_SUFFIXES
+from dudi.data.records import Located, dataset_records, open_dataset, read_records
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, did_you_mean, first_of
 from dudi.stacking.codes import LanguageCodes, find_language, languages_of

@@ -81,7 +81,7 @@ def say(frame: Frame, fill: Fill, language: str) -> str | None:
 
 def _amount(own: Speaker, code: str) -> str | None:
     number, currency = code.split()
-    return own.cldr.money(int(number), currency) if own.currency(currency) else None
+    return own.money(int(number), currency)
 
 
 def _measure(own: Speaker, code: str) -> str | None:
@@ -105,8 +105,8 @@ _SAID: dict[str, Callable[[Speaker, str], str | None]] = {
     "day": lambda own, index: own.weekday(int(index)),
     "month": lambda own, number: own.month(int(number)),
     "n": lambda own, number: own.count(int(number)),
-    "number": lambda own, number: own.cldr.number(int(number)),
-    "date": lambda own, iso: own.cldr.date(datetime.date.fromisoformat(iso)),
+    "number": lambda own, number: own.number(int(number)),
+    "date": lambda own, iso: own.date(datetime.date.fromisoformat(iso)),
     "amount": _amount,
     "measure": _measure,
     **dict.fromkeys("abcd", _option),
