@@ -60,19 +60,13 @@ class OffloadedModel(FrozenModel):
     """A model whose weights lie in the computer's memory, and come to the device while it is opened.
 
     Nothing is copied back: the weights in the computer's memory are kept, and taken up again.
-
-    Args:
-        model: The model, on the CPU.
-        device: Where it computes.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__(model)
-        self.device = device
+        self.device, pinned = device, device.type == "cuda"
         tensors = [*model.parameters(), *model.buffers()]
-        self._kept = [
-            (tensor, tensor.data.pin_memory() if device.type == "cuda" else tensor.data) for tensor in tensors
-        ]
+        self._kept = [(tensor, tensor.data.pin_memory() if pinned else tensor.data) for tensor in tensors]
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
@@ -92,11 +86,9 @@ class OffloadedModel(FrozenModel):
 
 
 def frozen_copy(model: nn.Module, dtype: torch.dtype = torch.float32) -> FrozenModel:
-    """A frozen copy of a model that is trained on, with its adapters.
+    """A frozen copy of an fp32 model that is trained on, with its adapters.
 
-    Args:
-        model: The model, in fp32.
-        dtype: Of the copy: rounded weight by weight, so that there is no second copy in fp32 on the way.
+    It is rounded to `dtype` weight by weight, so that there is no second copy in fp32 on the way.
     """
     if dtype == torch.float32:
         return FrozenModel(copy.deepcopy(model))

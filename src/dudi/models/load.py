@@ -53,9 +53,8 @@ def locate(name: str) -> str:
         raise ConfigError(f"{name}: expected {PACKAGE}NAME or {PACKAGE}NAME/FOLDER, without dots")
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise EnvironmentFault(
-            f"{name}: the package is not installed; run: pip install --no-deps {package.replace('_', '-')}"
-        )
+        command = f"pip install --no-deps {package.replace('_', '-')}"
+        raise EnvironmentFault(f"{name}: the package is not installed; run: {command}")
     return str(Path(next(iter(found.submodule_search_locations))) / inside)
 
 
@@ -110,7 +109,7 @@ def load_model(
         DataError: a file of it is damaged or hostile, or weights are missing from them; the message names it.
     """
     _screen(name, "model", revision, gguf_file is not None, trust_remote_code)
-    if attn_implementation is not None and "/" in attn_implementation and not trust_remote_code:
+    if "/" in (attn_implementation or "") and not trust_remote_code:
         raise ConfigError(
             f"attn_implementation: {attn_implementation} is code from the hub; it needs trust_remote_code"
         )

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 from dudi.models.caches import cache_name
@@ -62,31 +63,6 @@ class RoomyLayer(CacheLayerMixin):
         return self.room
 
 
-class RoomyCache(Cache):
-    """One `RoomyLayer` for each layer of a model.
-
-    Args:
-        config: The model's.
-        room: Prompt and completion of the longest row, in tokens.
-    """
-
-    def __init__(self, config: PretrainedConfig, room: int) -> None:
-        super().__init__(layers=[RoomyLayer(room) for _ in range(config.get_text_config().num_hidden_layers)])
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some rows of the batch."""
-        for layer in self.layers:
-            if isinstance(layer, RoomyLayer):  # all of them are; the type of `layers` does not say so
-                layer.keep(rows)
-
-
-def true_mask(mask: Tensor, room: int) -> Tensor:
-    """(B, T) of 0 and 1 -> (B, room) of bool, true where it goes on."""
-    whole = torch.ones((mask.shape[0], room), dtype=torch.bool, device=mask.device)
-    whole[:, : mask.shape[1]] = mask.bool()
-    return whole
-
-
 class DecodingBatch:
     """A batch that is being decoded.
 
@@ -97,7 +73,7 @@ class DecodingBatch:
         vocabulary: Ids from here on are not looked at.
 
     Attributes:
-        shrinks: Whether rows that have ended can leave the batch.
+        shrinks: Whether rows that have ended can leave the batch (`keep`).
     """
 
     shrinks = True
@@ -107,10 +83,15 @@ class DecodingBatch:
         self.head = head_of(model).shared_with(vocabulary)
         self.padded = not bool(mask.all())
         self.ready_made = model.config.get_text_config()._attn_implementation == "sdpa"
-        self.mask = true_mask(mask, mask.shape[1] + longest)
+        self.room = mask.shape[1] + longest
+        self.mask = F.pad(mask.bool(), (0, longest), value=True)  # (B, room)
         self.places = mask.sum(-1, keepdim=True)  # (B, 1) where the next token stands
-        self.cache = RoomyCache(model.config, mask.shape[1] + longest)
+        self.layers = [self._new_layer() for _ in range(model.config.get_text_config().num_hidden_layers)]
+        self.cache = Cache(layers=[*self.layers])
         self.cache_name = cache_name(self.backbone)
+
+    def _new_layer(self) -> RoomyLayer:
+        return RoomyLayer(self.room)
 
     def begin(self, ids: Tensor) -> Tensor:
         """(B, T) prompts -> (B, V) fp32 logits of their first tokens."""
@@ -136,7 +117,8 @@ class DecodingBatch:
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows."""
         self.mask, self.places = self.mask[rows], self.places[rows]
-        self.cache.keep(rows)
+        for layer in self.layers:
+            layer.keep(rows)
 
 
 class DrawnTokens:

@@ -19,8 +19,6 @@ PRESSING: tuple[str, ...] = ("SIGTERM", "SIGINT")
 """Of these a second one leaves at once. After the others SIGTERM is no hurry: it follows them by itself."""
 ONE_PRESS = 1.0
 """Seconds within which a signal counts as the same one: on Ctrl-C both the terminal and torchrun send it."""
-
-
 _current: list[Interrupts] = []
 """Those that are open: signals belong to the process."""
 

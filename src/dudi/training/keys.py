@@ -27,10 +27,6 @@ class Rule:
         stage: `method`: a cold start does not read it, so that runs that differ in it share one; else `any`.
         resume: `binding`: a run goes on with the same value or not at all; `open`: another one is what one resumes for
             (lengths), and another model comes out; `free`: it moves no weight.
-        above: The number is larger.
-        at_least: It is not smaller.
-        below: It is smaller.
-        at_most: It is not larger.
         read_by: Parts of a run (`distill/keys.py`) or stages of a stack (`stacking/recipe.py`), one of which has to be
             there; empty: every run reads it.
         common: For a key whose default is the method's: what holds for a method that does not name it.
@@ -186,23 +182,12 @@ class RunKeys:
 
 
 def unread_of(read_by: Mapping[str, tuple[str, ...]], there: Callable[[str], bool]) -> list[str]:
-    """Those of some keys that nothing reads which is there.
-
-    Args:
-        read_by: What reads each key; nothing named: every run does.
-        there: Whether a run has a part, or is a stage.
-    """
+    """The keys that nothing reads which is there; one for which no reader is named is read by every run."""
     return [name for name, readers in read_by.items() if readers and not any(map(there, readers))]
 
 
 def unread_message(name: str, who: str, readers: Iterable[str]) -> str:
-    """What to tell a person who gave a key that nothing reads.
-
-    Args:
-        name: The key, as it was given.
-        who: What was asked to read it.
-        readers: What would.
-    """
+    """What to tell a person who gave a key that nothing reads."""
     return f"{name}: {who} does not read it: it belongs to {' or '.join(readers)}; take it out"
 
 

@@ -47,10 +47,8 @@ def stop_at(model: PreTrainedModel, stop_ids: Sequence[int]) -> None:
     try:
         generation.validate(strict=True)
     except ValueError as error:
-        why = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"{model.config.name_or_path or 'the student'}: its generation_config is wrong: {why}"
-        ) from None
+        name, why = model.config.name_or_path or "the student", str(error).partition("\n")[0]
+        raise ConfigError(f"{name}: its generation_config is wrong: {why}") from None
 
 
 def _joined(stop_ids: Sequence[int], others: int | Sequence[int] | None) -> int | list[int]:

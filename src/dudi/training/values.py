@@ -66,15 +66,10 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def fit(value: Any, hint: Any, key: str) -> Any:
-    """Hold a value against a type, and convert what YAML could not know.
+    """Hold a plain value against a type, and convert what YAML could not know; `key` is its full name.
 
     A whole-valued number fits an int (`1e3`), an int fits a float; `yes` and `off` are booleans where a boolean is
     wanted, or where anything is, and text where text is.
-
-    Args:
-        value: None, booleans, numbers, text, and lists and mappings of them.
-        hint: The type.
-        key: The key's full name, for the message.
 
     Raises:
         ConfigError: it does not fit: the key, what was expected and what was given.
@@ -149,11 +144,7 @@ def describe(hint: Any) -> str:
 
 
 def render(value: Any) -> str:
-    """One line of YAML that our reader and readers of YAML 1.1 both read back as `value`.
-
-    Args:
-        value: None, bool, int, float, text, or lists and text-keyed dicts of them.
-    """
+    """One line of YAML that our reader and readers of YAML 1.1 both read back as `value`, which is of plain values."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int):
