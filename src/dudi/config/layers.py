@@ -78,12 +78,7 @@ class _Layer:
 
 
 def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Settings:
-    """Settings of a recipe file over its bases, under the overrides.
-
-    Args:
-        path: The recipe.
-        overrides: Words of the form `key=value`, the later one wins; each may be a `PlacedWord`.
-        schema: Which keys there are.
+    """Settings of a recipe file over its bases, under `key=value` words, each perhaps a `PlacedWord`; later ones win.
 
     Raises:
         ConfigError: unreadable YAML, unknown keys, a circle of `extends`; EnvironmentFault: a file cannot be read.
@@ -159,11 +154,9 @@ def _lay(layer: _Layer, root: Node) -> None:
     written: dict[str, str] = {}
     for given, node in root.value.items():
         section, _, rest = given.partition(".")
-        if section in layer.schema.families:
-            _lay_family(layer, section, Node({rest: node}, node.line) if rest else node)
-            continue
-        if section in layer.schema.sections:
-            _lay_section(layer, section, Node({rest: node}, node.line) if rest else node)
+        lay = _lay_family if section in layer.schema.families else _lay_section
+        if section in (*layer.schema.families, *layer.schema.sections):
+            lay(layer, section, Node({rest: node}, node.line) if rest else node)
             continue
         key = YAML_NAMES.get(given, given)
         _check_key(layer, key, "", node)
@@ -225,13 +218,7 @@ def _check_key(layer: _Layer, key: str, section: str, node: Node) -> None:
 
 
 def suggest_key(key: str, section: str, schema: Schema) -> str | None:
-    """The known key that `key` was probably meant to be, across all sections.
-
-    Args:
-        key: What was written, without its section.
-        section: Where it was written; empty for the top level.
-        schema: Which keys there are.
-    """
+    """The known key, across all sections, that `key` in this section (empty: the top level) was meant to be, perhaps."""
     last = key.rpartition(".")[2]
     if last in _FAMILIAR:
         return _FAMILIAR[last]

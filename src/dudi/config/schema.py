@@ -63,15 +63,10 @@ class LoraSection(Section):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingKey:
-    """One key.
+    """One key: a field of the arguments, with the type of what a recipe may give.
 
-    Attributes:
-        name: The field of the arguments.
-        hint: The type of what a recipe may give.
-        default: Its default; None for keys that take the method's own.
-        help: One line about it; empty for fields of `TrainingArguments` that dudi leaves as they are.
-        own: Whether dudi declares it, or gives it another default than transformers does.
-        rule: Its range, its stage, and what a resume makes of it.
+    The `default` of keys that take the method's own is None. The `help` is empty for fields of `TrainingArguments` that
+    dudi leaves as they are; `own` ones it declares, or gives another default than transformers does.
     """
 
     name: str

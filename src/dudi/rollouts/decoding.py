@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
@@ -51,15 +50,12 @@ class RoomyLayer(CacheLayerMixin):
             self.keys, self.values = self.keys[rows], self.values[rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of what a mask covers."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Positions that are written."""
         return self.length
 
     def get_max_length(self) -> int:
-        """Positions that there is room for."""
         return self.room
 
 
@@ -119,32 +115,3 @@ class DecodingBatch:
         self.mask, self.places = self.mask[rows], self.places[rows]
         for layer in self.layers:
             layer.keep(rows)
-
-
-class DrawnTokens:
-    """What each row has drawn, and which of them have ended."""
-
-    def __init__(self, rows: int, longest: int, stop_ids: tuple[int, ...], device: torch.device) -> None:
-        self.ids = torch.zeros((rows, longest), dtype=torch.int64, device=device)
-        self.alive = torch.arange(rows, device=device)
-        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
-        self.length = 0
-
-    def add(self, tokens: Tensor) -> None:
-        """One token (B,) for each row that is still decoded."""
-        self.ids[self.alive, self.length] = tokens
-        self.ended |= torch.isin(tokens, self.stops)
-        self.length += 1
-
-    def left(self) -> Tensor:
-        """Which of the rows that are decoded have not ended."""
-        return (~self.ended).nonzero()[:, 0]
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some of them."""
-        self.alive, self.ended = self.alive[rows], self.ended[rows]
-
-    def lists(self) -> list[list[int]]:
-        """All that was drawn, row by row; what follows a stop means nothing."""
-        return self.ids[:, : self.length].tolist()

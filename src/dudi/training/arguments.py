@@ -109,12 +109,6 @@ def binding_keys(args: RunArguments) -> dict[str, Any]:
     return {name: values[name] for name in sorted(names)}
 
 
-def default_keys(args: RunArguments) -> dict[str, Any]:
-    """What `binding_keys` says where nothing was set."""
-    fields = {field.name: field for field in dataclasses.fields(args)}
-    return {name: default_of(fields[name]) for name in binding_keys(args)}
-
-
 def training_dtype(args: RunArguments) -> str:
     """The precision that frozen models are held in."""
     return "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from dudi.files import write_json, write_json_inside
 from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
-from dudi.training.arguments import binding_keys, default_keys
+from dudi.training.arguments import binding_keys
 from dudi.training.identity import check_identity
+from dudi.training.keys import default_of
 from dudi.training.publishing import PublishingTrainer
 from dudi.training.ranks import from_first
 
@@ -178,7 +180,8 @@ class SealedTrainer(PublishingTrainer):
         return manifest
 
     def _check_identity(self, saved: Mapping[str, Any], folder: Path) -> None:
-        own, defaults = self.identity(), default_keys(self.args)
+        own, keys = self.identity(), binding_keys(self.args)
+        defaults = {field.name: default_of(field) for field in dataclasses.fields(self.args) if field.name in keys}
         check_identity(saved, own, str(folder), self.allow_changed, defaults, allows=self.allows_changes)
 
     def claim(self, folder: Path) -> None:
