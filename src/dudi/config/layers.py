@@ -218,7 +218,7 @@ def _check_key(layer: _Layer, key: str, section: str, node: Node) -> None:
 
 
 def suggest_key(key: str, section: str, schema: Schema) -> str | None:
-    """The known key, across all sections, that `key` in this section (empty: the top level) was meant to be, perhaps."""
+    """The known key, across all sections, that `key` in this section (empty: the top level) was to be, probably."""
     last = key.rpartition(".")[2]
     if last in _FAMILIAR:
         return _FAMILIAR[last]
