@@ -76,6 +76,12 @@ class _Layer:
     def setting(self, value: Any, node: Node) -> Setting:
         return Setting(value, self.origin, self.place(node), self.number)
 
+    def drop(self, section: str) -> None:
+        """Forget what the layers below say of a section."""
+        for key in list(self.settings):
+            if key == section or key.startswith(f"{section}."):
+                del self.settings[key]
+
 
 def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Settings:
     """Settings of a recipe file over its bases, under `key=value` words, each perhaps a `PlacedWord`; later ones win.
@@ -169,8 +175,7 @@ def _lay(layer: _Layer, root: Node) -> None:
 def _lay_family(layer: _Layer, family: str, node: Node) -> None:
     """Sections by names of the recipe's own, each laid as any section is; null empties them all."""
     if node.value is None:
-        for key in [key for key in layer.settings if key.startswith(f"{family}.")]:
-            del layer.settings[key]
+        layer.drop(family)
         layer.settings[family] = layer.setting(None, node)
         return
     if not isinstance(node.value, dict):
@@ -183,7 +188,7 @@ def _lay_family(layer: _Layer, family: str, node: Node) -> None:
 
 
 def _lay_section(layer: _Layer, section: str, node: Node) -> None:
-    given, settings, text = node.value, layer.settings, layer.schema.text_key(section)
+    given, settings, text = node.value, layer.settings, layer.schema.shorthand.get(section.partition(".")[0])
     if isinstance(given, dict):
         settings[section] = layer.setting({}, node)
         for key, child in given.items():
@@ -194,8 +199,7 @@ def _lay_section(layer: _Layer, section: str, node: Node) -> None:
     if given is not None and not (text and fits):
         wanted = f", or text for {section}.{text}" if text else " or null"
         raise ConfigError(f"{layer.place(node)}: {section}: expected a mapping{wanted}")
-    for key in [key for key in settings if key == section or key.startswith(f"{section}.")]:
-        del settings[key]
+    layer.drop(section)
     value = node.plain() if isinstance(given, list) else given
     settings[section if given is None else f"{section}.{text}"] = layer.setting(value, node)
 

@@ -98,7 +98,7 @@ class Schema:
 
     Attributes:
         sections: Its sections, in the order in which they are written.
-        shorthand: The key that a section's text stands for.
+        shorthand: The key that text in place of a section, or of one of a family, stands for, where it may be text.
         training: Its keys at the top level, beside `dtype`; asking for them imports torch.
         families: Sections of which a recipe may have several, by names of its own: `teachers.my.model`.
     """
@@ -127,14 +127,10 @@ class Schema:
             return self.families[first], rest.partition(".")[2]
         return self.sections.get(first), rest
 
-    def text_key(self, section: str) -> str | None:
-        """The key that text in place of a section stands for; None where a section is no text."""
-        return self.shorthand.get(section.partition(".")[0])
-
     def hint(self, key: str) -> Any:
         """The type of a known key's value; of a section that may be given as text, that of the text."""
         section, name = self.section_of(key)
-        name = name or self.text_key(key) or ""
+        name = name or self.shorthand.get(key.partition(".")[0], "")
         if section is not None and name in section.model_fields:
             return section.model_fields[name].annotation
         return Dtype if key == "dtype" else self.training()[key].hint if key in self.training() else Any

@@ -204,12 +204,8 @@ def merged(peft_model: PeftModel) -> PreTrainedModel:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    touched = {
-        id(parameter)
-        for module in peft_model.modules()
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
-        for parameter in module.parameters()
-    }
+    wrappers = [one for one in peft_model.modules() if isinstance(one, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    touched = {id(parameter) for one in wrappers for parameter in one.parameters()}
     twin = copy.deepcopy(peft_model, {id(one): one for one in peft_model.parameters() if id(one) not in touched})
     inner = innermost(twin)
     tied = [one for one in (inner.config, inner.config.get_text_config()) if getattr(one, "tie_word_embeddings", False)]

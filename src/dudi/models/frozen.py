@@ -71,10 +71,6 @@ class OffloadedModel(FrozenModel):
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
         """The model on the device; its head has to be moved by whoever needs it later."""
-        if self.device.type == "cpu":
-            with super().opened() as module:
-                yield module
-            return
         try:
             for tensor, kept in self._kept:
                 tensor.data = kept.to(self.device, non_blocking=True)
@@ -153,8 +149,7 @@ class MovingAverage:
         for i, (student, average) in enumerate(self.pairs()):
             exact = self._exact_of(i, average)
             exact.lerp_(whole(student.detach()).to(exact.dtype), self.rate)
-            if exact is not average:
-                average.copy_(exact)
+            average.copy_(exact)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged parameters, numbered in the student's order."""
@@ -166,8 +161,7 @@ class MovingAverage:
         for i, (_, average) in enumerate(self.pairs()):
             exact = self._exact_of(i, average)
             exact.copy_(state[f"{i:05d}"])
-            if exact is not average:
-                average.copy_(exact)
+            average.copy_(exact)
 
     def _exact_of(self, number: int, average: Tensor) -> Tensor:
         """A parameter of the average in fp32 at least; itself where it is that exact."""

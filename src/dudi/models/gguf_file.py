@@ -131,10 +131,6 @@ def _ropes(config: Any) -> dict[str, dict[str, Any]]:
     return ropes if "full_attention" in ropes else {"full_attention": ropes}
 
 
-def _head_dim(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
 def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
     """The numbers of `config.json`, under llama.cpp's names."""
     writer.add_block_count(config.num_hidden_layers)
@@ -145,8 +141,9 @@ def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     for add in (writer.add_key_length, writer.add_value_length, writer.add_rope_dimension_count):
-        add(_head_dim(config))
+        add(width)
     ropes = _ropes(config)
     writer.add_rope_freq_base(ropes["full_attention"]["rope_theta"])
     if "sliding_attention" in ropes:
@@ -168,8 +165,9 @@ def _named(model: PreTrainedModel, architecture: gguf.MODEL_ARCH) -> Iterator[tu
         yield f"{new}.{last}", old, tensor
     rope = _ropes(config)["full_attention"]
     if rope["rope_type"] == "llama3":  # (head_dim / 2,) by how much it slows its rotations down
-        half = torch.arange(0, _head_dim(config), 2, dtype=torch.float32) / _head_dim(config)
-        yield "rope_freqs.weight", "rope_freqs", rope["rope_theta"] ** -half / model.model.rotary_emb.inv_freq.cpu()
+        slowed = model.model.rotary_emb.inv_freq.cpu()
+        half = torch.arange(0, 2 * len(slowed), 2, dtype=torch.float32) / (2 * len(slowed))
+        yield "rope_freqs.weight", "rope_freqs", rope["rope_theta"] ** -half / slowed
 
 
 def _kind_of(tensor: Tensor, wanted: Kind) -> Kind:

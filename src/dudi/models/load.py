@@ -238,8 +238,7 @@ def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _unreachable(name: str, what: str, error: Exception) -> DudiError:
-    text = str(error).strip().split("\n")[0][:200]
-    lowered = str(error).lower()
+    text, lowered = str(error).strip().split("\n")[0][:200], str(error).lower()
     if isinstance(error, StrictDataclassError):
         return DataError(f"{name}: its config.json is none of a model: {' '.join(str(error).split())[:200]}")
     if "custom code" in lowered or "trust_remote_code" in lowered:

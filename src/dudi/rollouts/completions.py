@@ -37,12 +37,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class CompletionServer:
-    """A server, by its address.
+    """A server, by its address: `http://host:port` or `https://...`, without /v1.
 
-    Args:
-        url: `http://host:port` or `https://...`, without /v1.
-        timeout: Seconds to wait for an answer.
-        waits: Seconds before each new attempt.
+    The timeout is in seconds, as are the waits before each new attempt.
 
     Raises:
         ConfigError: no such address.

@@ -7,6 +7,7 @@ will be written: no token costs a copy of all before it. A test holds both equal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -82,12 +83,10 @@ class DecodingBatch:
         self.room = mask.shape[1] + longest
         self.mask = F.pad(mask.bool(), (0, longest), value=True)  # (B, room)
         self.places = mask.sum(-1, keepdim=True)  # (B, 1) where the next token stands
-        self.layers = [self._new_layer() for _ in range(model.config.get_text_config().num_hidden_layers)]
+        number = model.config.get_text_config().num_hidden_layers
+        self.layers: Sequence[RoomyLayer] = [RoomyLayer(self.room) for _ in range(number)]
         self.cache = Cache(layers=[*self.layers])
         self.cache_name = cache_name(self.backbone)
-
-    def _new_layer(self) -> RoomyLayer:
-        return RoomyLayer(self.room)
 
     def begin(self, ids: Tensor) -> Tensor:
         """(B, T) prompts -> (B, V) fp32 logits of their first tokens."""

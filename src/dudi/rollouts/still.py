@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from dudi.rollouts.decoding import DecodingBatch, RoomyLayer
 
@@ -48,17 +48,16 @@ class StillDecoding(DecodingBatch):
     shrinks = False
 
     def __init__(self, model: PreTrainedModel, mask: Tensor, longest: int, vocabulary: int) -> None:
-        self.place = torch.full((1,), mask.shape[1], dtype=torch.int64, device=mask.device)  # of the next token
         super().__init__(model, mask, longest, vocabulary)
         if not self.ready_made:
             raise ValueError("only sdpa's attention takes a mask that is ready-made")
+        self.place = torch.full((1,), mask.shape[1], dtype=torch.int64, device=mask.device)  # of the next token
+        self.layers = [StillLayer(self.room, self.place) for _ in self.layers]
+        self.cache = Cache(layers=[*self.layers])
         self.seen = F.pad(mask.bool(), (0, longest))[:, None, None]  # (B, 1, 1, room)
         self.ids = torch.zeros((len(mask), 1), dtype=torch.int64, device=mask.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.logits = torch.empty(0)
-
-    def _new_layer(self) -> RoomyLayer:
-        return StillLayer(self.room, self.place)
 
     def step(self, ids: Tensor) -> Tensor:
         """As of a `DecodingBatch`; the logits are overwritten by the next step."""

@@ -30,11 +30,8 @@ STALE = 0.5
 class Sampling:
     """How rollouts are drawn, in full: nothing is left to the model's own generation config.
 
-    Attributes:
-        temperature: Of sampling.
-        max_new_tokens: Longest rollout.
-        stop_ids: Tokens that end one; they are its last token.
-        never: Ids that are padding of the embedding and are never drawn.
+    One of the `stop_ids` is the last token of a rollout that it ends; ids that are `never` drawn are padding of the
+    embedding.
     """
 
     temperature: float

@@ -139,9 +139,8 @@ class Colocated(VLLMGeneration):
         if self.enable_sleep_mode:
             self.llm.wake_up(tags=["kv_cache"])
         sampling = [SamplingParams(**values, detokenize=False) for values in parameters]
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": _plain(prompt)} for prompt in prompts], sampling, use_tqdm=False
-        )
+        given = [{"prompt_token_ids": list(map(int, prompt))} for prompt in prompts]
+        outputs = self.llm.generate(given, sampling, use_tqdm=False)
         if self.enable_sleep_mode:
             self.llm.sleep(level=2)
             self._llm_weights_sleeping = True
@@ -218,13 +217,9 @@ class Served(VLLMGeneration):
 
     def _ask(self, prompt: Tokens, parameters: dict[str, Any]) -> Written:
         """One request of its own: a server takes one seed for all prompts of a request."""
-        answer = self.vllm_client.generate([_plain(prompt)], generation_kwargs=parameters)
+        ids = list(map(int, prompt))  # JSON cannot hold numpy's
+        answer = self.vllm_client.generate([ids], generation_kwargs=parameters)
         return answer["completion_ids"][0], [values[0] for values in answer["logprobs"][0]]
-
-
-def _plain(prompt: Tokens) -> list[int]:
-    """Ids as JSON can hold them; numpy's integers cannot."""
-    return [int(token) for token in prompt]
 
 
 def _with_head(weights: Iterator[tuple[str, Tensor]], model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

@@ -68,9 +68,8 @@ def check_identity(
     shown = [f"{name}: {_short(before.get(name))} -> {_short(now[name])}" for name in differing]
     ways = "another --output, or --resume never (in Python another output_dir)"
     if allows:
-        names = ",".join(differing[:SHOWN])
-        ways = f"another --output, --resume never, or --allow-changed {names} (in Python another output_dir, or "
-        ways += "trainer.allow_changed)"
+        told = f"--allow-changed {','.join(differing[:SHOWN])}"
+        ways = f"another --output, --resume never, or {told} (in Python another output_dir, or trainer.allow_changed)"
     raise ConfigError(f"{what} belongs to a run with other settings ({first_of(shown, SHOWN, '; ')}); use {ways}")
 
 

@@ -104,23 +104,18 @@ class LoggedTrainer(SealedTrainer):
             Interrupted: a signal asked to stop; a checkpoint is saved.
         """
         with on_first(FolderLock(self.args.folder)):
-            return self._train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-
-    def _train(
-        self, resume_from_checkpoint: str | bool | None, trial: Any, ignore_keys_for_eval: list[str] | None
-    ) -> TrainOutput:
-        self._refuse_no_step()
-        self.identity()
-        start = self._find_start(resume_from_checkpoint)
-        self.resumed = None if start is None else self.check_resume(start)
-        step = 0 if self.resumed is None else int(self.resumed["step"])
-        self.prepare()
-        for log in self.logs:
-            log.rewind(self.stage, step)
-        for record in read_jsonl(self.metrics_log.path):  # a warning may look at several steps, and comes once
-            if record.get("stage") == self.stage:
-                self.warnings_of(record)
-        output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
+            self._refuse_no_step()
+            self.identity()
+            start = self._find_start(resume_from_checkpoint)
+            self.resumed = None if start is None else self.check_resume(start)
+            step = 0 if self.resumed is None else int(self.resumed["step"])
+            self.prepare()
+            for log in self.logs:
+                log.rewind(self.stage, step)
+            for record in read_jsonl(self.metrics_log.path):  # a warning may look at several steps, and comes once
+                if record.get("stage") == self.stage:
+                    self.warnings_of(record)
+            output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
         asked = None if self.interrupts is None else self.interrupts.received
         if asked is not None:
             saved = checkpoints.step_folder(self.checkpoint_root, self.state.global_step)
@@ -161,7 +156,7 @@ class LoggedTrainer(SealedTrainer):
         warnings.warn(
             f"a run has left checkpoints, and this one starts anew: they are now {moved[0]} and the like; "
             "train(resume_from_checkpoint=True) would have gone on",
-            stacklevel=4,
+            stacklevel=3,
         )
         return None
 

@@ -83,12 +83,11 @@ def _as_trained(chat: ChatFormat, template: str) -> str:
         read = find_undeclared_variables(ENVIRONMENT.parse(template))
     except TemplateError:  # a tag of transformers' own
         read = {name for name in chat.kwargs if name in template}
-    told = sorted((name, value) for name, value in chat.kwargs.items() if name in read)
-    defaults = "".join(
-        f"{{% if {name} is not defined %}}{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}{{% endif %}}"
-        for name, value in told
-        if isinstance(value, bool | int | float | str)
-    )
+    defaults = ""
+    for name, value in sorted(chat.kwargs.items()):
+        if name in read and isinstance(value, bool | int | float | str):
+            given = json.dumps(value, ensure_ascii=False)
+            defaults += f"{{% if {name} is not defined %}}{{% set {name} = {given} %}}{{% endif %}}"
     if chat.cut:
         whole = f"{{% set dudi_asked %}}{template.removesuffix(NEWLINE)}{{% endset %}}"
         shown = f"dudi_asked[:-{len(chat.cut)}] if add_generation_prompt else dudi_asked"
