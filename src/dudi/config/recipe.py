@@ -104,7 +104,6 @@ class Recipe(BaseModel):
         return {key.name: copy.deepcopy(self.value(key)) for key in self.schema_.training().values()}
 
     def value(self, key: TrainingKey) -> Any:
-        """The value of a training key."""
         return self.training.get(key.name, key.default)
 
     def known(self, key: str) -> str:

@@ -40,10 +40,7 @@ def list_recipes(*, stacks: bool = False) -> list[str]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe.
-
-    Args:
-        name: A file's path, or the name of a shipped recipe (`table2/dudi`; `recipes/table2/dudi.yaml` works anywhere).
+    """The file at a path, or of a shipped recipe (`table2/dudi`; `recipes/table2/dudi.yaml` works anywhere).
 
     Raises:
         ConfigError: no such file and no such recipe.

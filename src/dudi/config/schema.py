@@ -78,7 +78,6 @@ class TrainingKey:
 
     @property
     def yaml_name(self) -> str:
-        """How a recipe writes it."""
         return YAML_NAMES.get(self.name, self.name)
 
     def read(self, value: Any) -> Any:

@@ -51,7 +51,6 @@ class FrozenModel:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
-        """The model itself."""
         with torch.no_grad():
             yield self.module
 
@@ -101,7 +100,6 @@ class AdapterOff:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
-        """The student with its adapters disabled."""
         with evaluating(self.student()) as module, self.peft_model().disable_adapter():
             yield module
 
@@ -140,7 +138,6 @@ class MovingAverage:
     _exact: dict[int, Tensor] = dataclasses.field(default_factory=dict, init=False)
 
     def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
-        """The averaged model."""
         return self.policy.opened()
 
     @torch.no_grad()

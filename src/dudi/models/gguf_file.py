@@ -43,14 +43,9 @@ GEMMA_PERIOD = 6
 def write_gguf(
     model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: str, path: Path
 ) -> tuple[int, list[str]]:
-    """Write the file, whole or not at all; one tensor is held beside the model.
+    """Write a model without adapters, under a name, as one of `FILE_TYPES`; one tensor is held beside the model.
 
-    Args:
-        model: Without adapters.
-        vocabulary: What the file says of its tokenizer.
-        name: What the file calls the model.
-        kind: One of `FILE_TYPES`.
-        path: Where to.
+    The file appears whole or not at all.
 
     Returns:
         How many tensors it holds, and the names of the matrices whose rows do not fill the quantisation's blocks: they

@@ -38,11 +38,8 @@ def vocabulary_of(
 ) -> Vocabulary:
     """Describe a tokenizer.
 
-    Args:
-        tokenizer: The model's.
-        rows: Of the model's embedding; those without a token are filled up.
-        ends: Tokens that end an answer, the end of turn first.
-        pre: llama.cpp's name of how text is cut; None finds it out.
+    Rows of the model's embedding without a token are filled up. `ends` are tokens that end an answer, the end of turn
+    first; `pre` is llama.cpp's name of how text is cut, which None finds out.
 
     Raises:
         ConfigError: llama.cpp would read text in another way.

@@ -18,12 +18,9 @@ from dudi.errors import ConfigError, DudiError, EnvironmentFault
 
 
 def explain_hub_error(name: str, what: str, error: BaseException) -> DudiError | None:
-    """The error for a person, or None when it did not come from the hub.
+    """The error for a person who asked for a model, tokenizer or dataset (`what`); None if it is none of the hub's.
 
-    Args:
-        name: `org/name`, as it was asked for.
-        what: `model`, `tokenizer`, `config` or `dataset`.
-        error: What was raised; the hub's own error is among its causes.
+    The hub's own error is among the causes of what was raised.
     """
     causes, hub = list(_causes(error)), f"the hub ({constants.ENDPOINT})"
     not_here = f"{name}: no such folder here, and"

@@ -22,15 +22,12 @@ class Shape:
     """The numbers that decide what a model costs.
 
     Attributes:
-        name: What the recipe calls it.
         parameters: All weights; tied ones count once.
         text: Those that read or write text, which can be trained; all of them but in a model that reads images too.
         linear: Weights of the matrix products that every token goes through, without the head.
-        layers: Decoder layers.
         hidden: Width of the residual stream.
-        query: Query heads times their width.
+        query: Query heads (`heads`) times their width.
         key_value: Key (or value) heads times their width.
-        heads: Query heads.
         intermediate: Inner width of the MLP.
         vocabulary: Rows of the head.
         normed_heads: Whether queries and keys are normed (Qwen3).

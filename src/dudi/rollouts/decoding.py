@@ -29,7 +29,6 @@ class RoomyLayer(CacheLayerMixin):
         self.room, self.length = room, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate once the shapes are known."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys = key_states.new_empty((*key_states.shape[:2], self.room, key_states.shape[3]))
         self.values = value_states.new_empty((*value_states.shape[:2], self.room, value_states.shape[3]))
@@ -68,12 +67,10 @@ class DecodingBatch:
         mask: (B, T) 1 at the prompts' tokens, 0 at the pads on their left.
         longest: Most tokens that will be decoded.
         vocabulary: Ids from here on are not looked at.
-
-    Attributes:
-        shrinks: Whether rows that have ended can leave the batch (`keep`).
     """
 
     shrinks = True
+    """Whether rows that have ended can leave the batch (`keep`)."""
 
     def __init__(self, model: PreTrainedModel, mask: Tensor, longest: int, vocabulary: int) -> None:
         self.backbone, self.prompt_mask = backbone(model), mask

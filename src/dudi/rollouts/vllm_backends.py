@@ -69,7 +69,6 @@ class Student:
 
     @property
     def inner(self) -> PreTrainedModel:
-        """The causal language model inside the adapters."""
         return innermost(self.model)
 
 
@@ -135,7 +134,6 @@ class Colocated(VLLMGeneration):
         self.llm.reset_prefix_cache()
 
     def write(self, prompts: Sequence[Tokens], parameters: Sequence[dict[str, Any]]) -> list[Written]:
-        """One rollout a prompt, in their order."""
         if self.enable_sleep_mode:
             self.llm.wake_up(tags=["kv_cache"])
         sampling = [SamplingParams(**values, detokenize=False) for values in parameters]
@@ -211,7 +209,6 @@ class Served(VLLMGeneration):
         shutil.rmtree(folder)
 
     def write(self, prompts: Sequence[Tokens], parameters: Sequence[dict[str, Any]]) -> list[Written]:
-        """One rollout a prompt, in their order."""
         with _answered(self.server_base_url), ThreadPoolExecutor(AT_ONCE) as threads:
             return list(threads.map(self._ask, prompts, parameters))
 

@@ -279,12 +279,11 @@ def load_optimizer(folder: Path) -> dict[str, Any]:
 
 def random_states() -> dict[str, Any]:
     """The state of every global generator of this process, as JSON values."""
-    drawn = np.random.get_state(legacy=False)  # noqa: NPY002 the global one is what others draw from
-    inner = drawn["state"]
     version, internal, gauss = random.getstate()
+    kind, keys, *place = np.random.get_state(legacy=True)  # noqa: NPY002 the global one is what others draw from
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [drawn["bit_generator"], inner["key"].tolist(), inner["pos"], drawn["has_gauss"], drawn["gauss"]],
+        "numpy": [kind, np.asarray(keys).tolist(), *place],
         "torch": torch.get_rng_state().tolist(),
         "cuda": [s.tolist() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
     }

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from dudi.errors import INTERRUPTED
@@ -52,7 +52,7 @@ class Interrupts:
         _current.append(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         _current.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)

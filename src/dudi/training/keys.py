@@ -7,6 +7,7 @@ ones a recipe refuses. No torch here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -154,28 +155,20 @@ INHERITED: dict[str, Rule] = {name: rule for rule, names in _RULES for name in n
 """What each field of `transformers.TrainingArguments` is that we do not declare ourselves. A test wants all of them."""
 
 
+_free = functools.partial(key, stage="any", resume="free")
+
+
 @dataclasses.dataclass
 class RunKeys:
     """The keys that every trainer of the house declares anew."""
 
-    logging_steps: float = key(
-        1, "Optimizer steps between two reports to the bar and to `report_to`.", stage="any", resume="free", at_least=0
-    )
-    save_total_limit: int | None = key(
-        2, "Checkpoints that are kept; the newest always is.", stage="any", resume="free", at_least=1
-    )
-    dataloader_pin_memory: bool = key(
-        False, "Rows arrive as ids, not as tensors: there is nothing to pin.", stage="any", resume="free"
-    )
-    hub_logs: bool = key(
-        False,
-        "Let `push_to_hub` send metrics.jsonl and eval.jsonl beside model, card and recipe.",
-        stage="any",
-        resume="free",
-    )
+    logging_steps: float = _free(1, "Optimizer steps between two reports to the bar and to `report_to`.", at_least=0)
+    save_total_limit: int | None = _free(2, "Checkpoints that are kept; the newest always is.", at_least=1)
+    dataloader_pin_memory: bool = _free(False, "Rows arrive as ids, not as tensors: there is nothing to pin.")
+    hub_logs: bool = _free(False, "Let `push_to_hub` send metrics.jsonl and eval.jsonl beside model, card and recipe.")
     # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
-    report_to: None | str | list[str] = key(  # noqa: RUF036
-        "none", "tensorboard, trackio and the other integrations of Trainer.", stage="any", resume="free"
+    report_to: None | str | list[str] = _free(  # noqa: RUF036
+        "none", "tensorboard, trackio and the other integrations of Trainer."
     )
     remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False

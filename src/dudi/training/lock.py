@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from dudi.errors import ConfigError, plain
@@ -37,7 +36,7 @@ class FolderLock:
         _held[self.place] = descriptor, times + 1
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         descriptor, times = _held.pop(self.place)
         if times > 1:
             _held[self.place] = descriptor, times - 1

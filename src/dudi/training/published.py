@@ -26,9 +26,7 @@ def stop_at(model: PreTrainedModel, stop_ids: Sequence[int]) -> None:
 
     A base model stops at the end of a text, and was trained to end a turn. The ids that its configs name already stay.
 
-    Args:
-        model: Its `config` and `generation_config` are changed.
-        stop_ids: The tokens at which training ended a turn, the end of turn in front.
+    Of the tokens at which training ended a turn the end of turn stands in front.
 
     Raises:
         ConfigError: the model's generation config contradicts itself, and could not be saved.

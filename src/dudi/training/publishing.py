@@ -77,12 +77,10 @@ class PublishingTrainer(Trainer):
 
         An adapter whose base this run has changed is merged into it. No pickle of the arguments is written.
         """
-        if not self.args.should_save:
-            return
         folder = Path(output_dir or self.args.folder)
-        if self.lost_base():
+        if self.args.should_save and self.lost_base():
             self._save_merged(folder)
-        else:
+        elif self.args.should_save:
             self._save_trained(folder, state_dict)
 
     def _save_trained(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
@@ -118,7 +116,8 @@ class PublishingTrainer(Trainer):
             return
         folder = (self.args.folder / "stages" / "base").resolve()
         model: Any = self._stopping_model()
-        weights, inner = innermost(model).state_dict(), innermost(model)
+        inner = innermost(model)
+        weights = inner.state_dict()
         plain = {name: weights[inside] for name, inside in base_weights(model).items()}
 
         def fill(partial: Path) -> None:
@@ -149,8 +148,8 @@ class PublishingTrainer(Trainer):
 
     def _card(self, dataset_name: str | None = None, tags: str | list[str] | None = None, **about: Any) -> str:
         """`Trainer`'s card, which knows of no method and takes a student from a folder for one made from scratch."""
-        given = [tags] if isinstance(tags, str) else list(tags or [])
-        about |= {"tags": [*dict.fromkeys((*given, *self._tag_names))]}
+        given = [tags] if isinstance(tags, str) else tags or []
+        about["tags"] = list(dict.fromkeys([*given, *self._tag_names]))
         about["dataset"] = about.get("dataset") or dataset_name
         base = Path(self.inner_model().config.name_or_path or "")
         summary = TrainingSummary.from_trainer(self, **about)

@@ -72,7 +72,6 @@ class SealedTrainer(PublishingTrainer):
 
     @property
     def checkpoint_root(self) -> Path:
-        """The folder of all checkpoints."""
         return self.args.folder / "checkpoints"
 
     def built_optimizer(self) -> tuple[Optimizer, LRScheduler]:
