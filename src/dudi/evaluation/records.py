@@ -72,14 +72,11 @@ class Evaluation:
         return [run.seed for run in self.runs]
 
     def values(self, metric: str, *keys: str) -> list[float]:
-        """A metric over the seeds.
+        """A metric of each seed that has it.
 
         Args:
             metric: Such as `exact_match`.
             keys: Where it stands: `"overall"`, or `"by_language", "th"`.
-
-        Returns:
-            One value per seed that has it: fewer than `seeds`, or none, where it is missing.
         """
         places = [part_of(run.scores, *keys) for run in self.runs]
         return [float(place[metric]) for place in places if place.get(metric) is not None]
@@ -106,9 +103,8 @@ class Evaluation:
         scores = self.about.get("guessing")
         if not isinstance(scores, Mapping):
             return None
-        return Evaluation(
-            FLOOR, "", self.benchmark, tuple(SeedScores(run.seed, scores) for run in self.runs), {}, FLOOR
-        )
+        runs = tuple(SeedScores(run.seed, scores) for run in self.runs)
+        return Evaluation(FLOOR, "", self.benchmark, runs, {}, FLOOR)
 
 
 def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
@@ -119,16 +115,11 @@ def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
 
 
 def joined(parts: Sequence[Evaluation], name: str | None = None) -> Evaluation:
-    """Evaluations of the seeds of one method as one, a run per seed; the rest is the first one's.
-
-    Args:
-        parts: The evaluations, no two with one seed.
-        name: What tables call it; None: as the first.
-    """
+    """Evaluations of the seeds of one method, no two with one seed, as one; the rest is the first one's."""
     runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.seed)
     models = ", ".join(dict.fromkeys(part.model for part in parts))
-    whole = dataclasses.replace(parts[0], name=name or parts[0].name, model=models)
-    return dataclasses.replace(whole, runs=tuple(runs), parts=tuple(parts))
+    named = dataclasses.replace(parts[0], name=name or parts[0].name, model=models)
+    return dataclasses.replace(named, runs=tuple(runs), parts=tuple(parts))
 
 
 def write_evaluations(evaluations: Iterable[Evaluation], file: Path, *, a_line_each: bool = False) -> Path:
@@ -137,7 +128,7 @@ def write_evaluations(evaluations: Iterable[Evaluation], file: Path, *, a_line_e
     Args:
         evaluations: The evaluations.
         file: Where they go.
-        a_line_each: Write a line for each: in a repository a difference then shows which.
+        a_line_each: In a repository a difference then shows which.
 
     Raises:
         EnvironmentFault: it cannot be written.
@@ -166,25 +157,29 @@ def keep_evaluations(
     Args:
         new: The evaluations.
         answers: Lines of `answers.jsonl`, each with its `benchmark` and its `subject`.
-        folder: Where they go; it is made.
+        folder: It is made.
         stays: Whether one of the others that are there may stay.
 
     Raises:
         DataError: the folder holds an `evaluation.json` that cannot be read.
         EnvironmentFault: a file cannot be written.
     """
-    file, places = folder / FILE, {place_of(one) for one in new}
-    there = read_evaluations(file) if file.is_file() else []
-    others = [one for one in there if place_of(one) not in places and stays(one)]
+    places = {place_of(one) for one in new}
+    others = [one for one in evaluations_in(folder) if place_of(one) not in places and stays(one)]
     kept, lines = {place_of(one) for one in others}, read_jsonl(folder / ANSWERS)
     old = [line for line in lines if (str(line.get("benchmark")), str(line.get("subject"))) in kept]
     write_json_lines(folder / ANSWERS, [*old, *answers])
-    return write_evaluations([*others, *new], file)  # last: a folder with scores is whole
+    return write_evaluations([*others, *new], folder / FILE)  # last: a folder with scores is whole
 
 
 def place_of(evaluation: Evaluation) -> tuple[str, str]:
     """The benchmark's name, and who was asked: one folder holds one evaluation of each."""
     return str(evaluation.benchmark.get("name")), evaluation.subject or evaluation.name
+
+
+def evaluations_in(folder: Path) -> list[Evaluation]:
+    """What a folder holds already; errors as of `read_evaluations`."""
+    return read_evaluations(folder / FILE) if (folder / FILE).is_file() else []
 
 
 def read_evaluations(file: Path) -> list[Evaluation]:

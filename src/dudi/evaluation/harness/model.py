@@ -150,7 +150,7 @@ class LoadedModel(HFLM):
             counts.append(len(windows) - before)
         found: list[float] = []
         while len(found) < len(windows):
-            part = self._fitting(lambda size: text_nats(self.model, windows[len(found) : len(found) + size], size))
+            part = self._fitting(lambda size: text_nats(self.model, windows[len(found) : len(found) + size]))
             found.extend(part)
             self._done(len(part))
         nats = iter(found)

@@ -12,19 +12,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dudi.evaluation.seahelm import COMPETENCIES
 from dudi.evaluation.seahelm.catalogue import Catalogue
 from dudi.evaluation.seahelm.results import Results, TaskResult
 
-COMPETENCIES: dict[str, str] = {
-    "nlu": "NLU",
-    "nlg": "NLG",
-    "nlr": "NLR",
-    "safety": "Safety",
-    "linguistic-diagnostics": "LD",
-    "instruction-following": "IF",
-    "knowledge": "Knowledge",
-}
-"""The seven of the paper's Table 8: SEA-HELM's name and the paper's."""
 _PRAGMATIC_TASKS = ("pragmatic-single", "pragmatic-pair")
 _PHENOMENA = ("scalar_implicatures", "presuppositions")
 _UNCOUNTED = "syntax-criteria"
