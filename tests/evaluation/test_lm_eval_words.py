@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from dudi.command import Parser, Verb, dispatch, guarded
 from dudi.errors import ConfigError
-from dudi.evaluation.harness.questions import Options
+from dudi.evaluation.harness.options import Options
 from dudi.evaluation.records import read_evaluations
 from dudi.program.eval import run
 from dudi.program.eval_options import add_arguments

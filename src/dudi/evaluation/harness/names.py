@@ -126,7 +126,7 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
     return _of_index(word, languages, include, shipped, notes)
 
 
-def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], list[Path]]:
+def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], tuple[Path, ...]]:
     """Words and folders: files in place of their pattern, a group's name in place of its file, its folder added.
 
     Raises:
@@ -142,7 +142,7 @@ def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str
             group = read_config(file).get("group") if file.is_file() else None
             found.append(str(file) if group is None else str(group))
             folders += [] if group is None or file.parent in folders else [file.parent]
-    return found, folders
+    return found, tuple(folders)
 
 
 def of_file(task: TaskFile) -> Named:
