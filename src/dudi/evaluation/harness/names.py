@@ -90,7 +90,7 @@ def named_tasks(
 
     Args:
         words: The names.
-        languages: Their codes; None takes every language of a set.
+        languages: None takes every language of a set.
         include: Folders of task files, as lm_eval's `--include_path`.
 
     Returns:
@@ -118,12 +118,12 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
         return [of_file(shipped[word])]
     if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
         return [of_file(task) for task in of_family(word, languages)]
-    if path.suffix in (".yaml", ".yml") or path.is_dir():
-        if not path.exists():
-            raise ConfigError(f"{word}: no such task file")
-        own = find_tasks(word) if path.is_dir() else [read_task(path)]
-        return [of_file(task) for task in own if languages is None or task.language in ("", *languages)]
-    return _of_index(word, languages, include, shipped, notes)
+    if path.suffix not in (".yaml", ".yml") and not path.is_dir():
+        return _of_index(word, languages, include, shipped, notes)
+    if not path.exists():
+        raise ConfigError(f"{word}: no such task file")
+    own = find_tasks(word) if path.is_dir() else [read_task(path)]
+    return [of_file(task) for task in own if languages is None or task.language in ("", *languages)]
 
 
 def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], tuple[Path, ...]]:
@@ -187,8 +187,7 @@ def _in_languages(
     if len(stay) < len(named):
         left = [one.name for one in named if one not in stay]
         notes.append(f"{word}: not asked, in other languages: {first_of(left, _SHOWN)}")
-        configs = [index[name].cfg or {} for name in exact]
-        if any(config.get("aggregate_metric_list") for config in configs):
+        if any((index[name].cfg or {}).get("aggregate_metric_list") for name in exact):
             notes.append(f"{word}: without its own score, which is one of all its tasks")
     if unknown := [one.name for one in stay if not one.language]:
         notes.append(f"{word}: asked, and nobody knows in which language: {first_of(unknown, _SHOWN)}")
@@ -217,15 +216,13 @@ def told_apart(named: Iterable[Named]) -> tuple[list[Named], list[str]]:
     Returns:
         The tasks, in their order, and a line for each that was renamed.
     """
-    all_ = list(named)
-    ours = {one.family for one in all_ if one.file is not None}
-    places = collections.Counter(
-        (one.family, one.language) for one in all_ if one.file is not None or one.family not in ours
-    )
+    tasks = list(named)
+    ours = {one.family for one in tasks if one.file is not None}
+    mixed = [one for one in tasks if one.file is None and one.family in ours]
+    places = collections.Counter((one.family, one.language) for one in tasks if one not in mixed)
     found, notes = [], []
-    for one in all_:
-        mixed = one.family in ours and one.file is None
-        if one.family != one.name and (mixed or places[one.family, one.language] > 1):
+    for one in tasks:
+        if one.family != one.name and (one in mixed or places[one.family, one.language] > 1):
             notes.append(f"{one.name}: a task of its own, since another is called {one.family}")
             found.append(dataclasses.replace(one, family=one.name))
         else:
@@ -236,11 +233,9 @@ def told_apart(named: Iterable[Named]) -> tuple[list[Named], list[str]]:
 def _completed(word: str, languages: Iterable[str], index: Mapping[str, Any]) -> Iterator[Named]:
     by_lower = {name.lower(): name for name in index}
     for code in languages:
-        name = next(
-            (by_lower[key] for suffix in suffixes(code) if (key := f"{word}_{suffix}".lower()) in by_lower), None
-        )
-        if name is not None:
-            yield Named(name, code, word)
+        names = [by_lower.get(f"{word.lower()}_{suffix}") for suffix in suffixes(code)]
+        if any(names):
+            yield Named(next(filter(None, names)), code, word)
 
 
 def _of_name(name: str, index: Mapping[str, Any]) -> Named:
@@ -266,18 +261,14 @@ def task_index(include: tuple[Path, ...], defaults: bool) -> Mapping[str, Any]:
     for folder in include:
         if not folder.is_dir():
             raise ConfigError(f"--include-path {folder}: no such folder")
-    found: Mapping[str, Any] = task_manager(include, defaults).task_index
-    return found
+    return task_manager(include, defaults).task_index
 
 
 @functools.lru_cache(maxsize=8)
 def task_manager(include: tuple[Path, ...], defaults: bool, metadata: str = "{}") -> Any:
-    """lm_eval's `TaskManager` over some folders; with its own tasks half a minute of reading.
+    """lm_eval's `TaskManager` over folders, as `task_index` takes them; lm_eval's own tasks take it half a minute.
 
-    Args:
-        include: The folders.
-        defaults: Whether lm_eval's own tasks are among them.
-        metadata: What tasks are told over their own, as JSON.
+    `metadata` is what tasks are told over their own, as JSON.
     """
     from lm_eval.tasks import TaskManager
 
