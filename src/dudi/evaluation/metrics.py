@@ -37,6 +37,11 @@ class Metric:
         """`%` for shares; empty for what has no unit, or the one that its name says."""
         return "%" if self.scale == 100 else ""
 
+    @property
+    def heading(self) -> str:
+        """Over a narrow column."""
+        return self.short or self.title
+
     def shown(self, values: Sequence[float]) -> tuple[str, str]:
         """Mean and standard deviation (n - 1) of values over seeds; a dash where there is none."""
         scaled = [self.scale * value for value in values]

@@ -147,12 +147,12 @@ def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str,
         found = side_by_side(evaluations, references, (), own, "models")
         cells: dict[str, Grid] = {}
         for one in evaluations:
-            cells |= {f"{one.name}: {title}": made(True) for title, made in cells_grids(one).items()}
+            cells |= {f"{one.name}: {title}": grid for title, grid in cells_grids(one).items()}
         section = QuestionsSection(
             name, found.words, compared=found.tables, colours=own, chart=found.chart, tables=cells
         )
         return dataclasses.replace(section, details=details, meanings=meanings)
-    grids = {title: made(True) for title, made in evaluation_grids(first).items()}
+    grids = evaluation_grids(first)
     return QuestionsSection(
         name, tables=grids, chart=_chart(first, colours[first.name]), details=details, meanings=meanings
     )
