@@ -48,7 +48,6 @@ class SeaHelm:
 
     @property
     def folder(self) -> Path:
-        """Ours; SEA-HELM writes below it."""
         return (self.output / NAME).absolute()
 
     def evaluate(self, name: str, seeds: Sequence[int] = (0,)) -> Evaluation:
@@ -111,10 +110,8 @@ class SeaHelm:
         known = _read(file) or {"settings": settings, "runs": {}}
         for key, value in settings.items():
             if (old := known["settings"].get(key)) != value:
-                raise ConfigError(
-                    f"{self.folder}: holds results with {key} = {json.dumps(old)}, and this run has "
-                    f"{json.dumps(value)}; name another --output, or delete the folder"
-                )
+                what = f"holds results with {key} = {json.dumps(old)}, and this run has {json.dumps(value)}"
+                raise ConfigError(f"{self.folder}: {what}; name another --output, or delete the folder")
         runs = {int(seed): int(run) for seed, run in known["runs"].items()}
         for seed in seeds:
             runs.setdefault(seed, max(runs.values(), default=-1) + 1)
@@ -142,8 +139,8 @@ class SeaHelm:
         try:
             while process.poll() is None:
                 if (why := self.server.trouble()) is not None:
-                    end = self.server.end()
-                    raise EnvironmentFault(f"the model's server is gone: {why}; SEA-HELM was stopped.{end}")
+                    what = f"the model's server is gone: {why}; SEA-HELM was stopped"
+                    raise EnvironmentFault(f"{what}.{self.server.end()}")
                 time.sleep(POLL)
         finally:
             processes.stop(process)

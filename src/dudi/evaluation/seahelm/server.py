@@ -29,8 +29,11 @@ class Server:
 
     def __init__(self, url: str, model: str, patience: float = 60.0) -> None:
         self.url, self.model, self.patience = url.rstrip("/"), model, patience
-        given = {"server": "given", "sampling": "the server's own", "max_tokens": "of each task"}
-        self.decoding: dict[str, Any] = given
+        self.decoding: dict[str, Any] = {
+            "server": "given",
+            "sampling": "the server's own",
+            "max_tokens": "of each task",
+        }
         self._answered, self._next = time.monotonic(), 0.0
 
     def up(self) -> str:

@@ -52,11 +52,10 @@ def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tupl
         tasks |= {f"{language}/{name}": total for name, total in _tasks(results[language]).items()}
         for name, total in own.items():
             over.setdefault(name, []).append(total)
-    competencies = {name: _mean(own) for name, own in over.items()}
     return {
         "overall": dataclasses.asdict(_mean(languages.values())),
         "by_language": _leaves(languages),
-        "by_competency": _leaves(competencies),
+        "by_competency": _leaves({name: _mean(own) for name, own in over.items()}),
         "by_language_and_competency": {language: _leaves(own) for language, own in table.items()},
         "by_task": _leaves(tasks),
     }
@@ -74,15 +73,13 @@ def pragmatics(results: Mapping[str, TaskResult]) -> Total:
     """
     own = [results[name] for name in _PRAGMATIC_TASKS if name in results]
     counts = [result.counts for result in own if result.counts is not None]
-    sums = []
+    shares = []
     for phenomenon in _PHENOMENA:
-        pairs = [one.get(phenomenon, (0, 0)) for one in counts]
-        right = sum(count for count, _ in pairs)
-        total = sum(count for _, count in pairs)
-        sums.append((right, total))
-    if len(counts) < len(_PRAGMATIC_TASKS) or not all(total for _, total in sums):
+        rights, totals = zip((0, 0), *(one.get(phenomenon, (0, 0)) for one in counts), strict=True)
+        shares += [sum(rights) / sum(totals)] if sum(totals) else []
+    if len(counts) < len(_PRAGMATIC_TASKS) or len(shares) < len(_PHENOMENA):
         return Total(None, 0, len(own))
-    above = 2 * statistics.fmean(right / total for right, total in sums) - 1
+    above = 2 * statistics.fmean(shares) - 1
     return Total(100 * max(above, 0.0), len(own), len(own))
 
 
