@@ -86,11 +86,7 @@ def read_questions(path: Path, language: str | None = None) -> tuple[list[Item],
     """Read a file of questions.
 
     A row has `prompt` (text or messages) or `question`, one or several references under one of the names in
-    `REFERENCES`, and `language`; `id`, `split` and `task` where it wants.
-
-    Args:
-        path: A `.jsonl`, `.ndjson`, `.json`, `.parquet`, `.csv` or `.tsv` file.
-        language: The language of rows that do not name theirs.
+    `REFERENCES`, and `language`, else it is in the one given here; `id`, `split` and `task` where it wants.
 
     Returns:
         The good questions in the file's order, their ids unique; the number of rows; the bad ones. Too many of these

@@ -51,8 +51,7 @@ class Evaluation:
         about: Versions and other facts that do not decide whether two evaluations compare. `guessing` holds what
             guessing reaches on the same questions, where that is known; `better` which way those metrics are better
             that only their tasks know (1 or -1).
-        subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`, `teacher_my+ta`; empty outside
-            of one.
+        subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`, `teacher_my+ta`; else empty.
         answers: Where its single answers are, and how the lines name it; known of what was read, and not written.
         parts: The evaluations that this one was joined from, a run of each; not written either.
     """
@@ -72,12 +71,7 @@ class Evaluation:
         return [run.seed for run in self.runs]
 
     def values(self, metric: str, *keys: str) -> list[float]:
-        """A metric of each seed that has it.
-
-        Args:
-            metric: Such as `exact_match`.
-            keys: Where it stands: `"overall"`, or `"by_language", "th"`.
-        """
+        """A metric, such as `exact_match`, of each seed that has it at a place: `"overall"`, or `"by_language", "th"`."""
         places = [part_of(run.scores, *keys) for run in self.runs]
         return [float(place[metric]) for place in places if place.get(metric) is not None]
 
@@ -86,9 +80,9 @@ class Evaluation:
         if len(self.runs) != 1:
             return None
         value = part_of(self.runs[0].scores, *keys, "stderr").get(metric)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        return None
 
     def metric(self, name: str) -> Metric:
         """A metric of the scores, with the direction that the record has of it."""
@@ -125,10 +119,7 @@ def joined(parts: Sequence[Evaluation], name: str | None = None) -> Evaluation:
 def write_evaluations(evaluations: Iterable[Evaluation], file: Path, *, a_line_each: bool = False) -> Path:
     """Write an `evaluation.json` whole or not at all; returns its path.
 
-    Args:
-        evaluations: The evaluations.
-        file: Where they go.
-        a_line_each: In a repository a difference then shows which.
+    With `a_line_each` a difference in a repository shows which evaluation is another.
 
     Raises:
         EnvironmentFault: it cannot be written.
@@ -208,9 +199,9 @@ def _evaluation(content: Any, file: Path) -> Evaluation:
     """One evaluation whose parts are of the kinds that they should be."""
     try:
         runs = tuple(sorted((SeedScores(**run) for run in content["runs"]), key=lambda run: run.seed))
-        names = [content["name"], content["model"], content.get("subject", "")]
-        answers = (file.with_name(ANSWERS), str(names[2] or names[0]))
-        one = Evaluation(names[0], names[1], content["benchmark"], runs, content.get("about", {}), names[2], answers)
+        name, model, subject = names = content["name"], content["model"], content.get("subject", "")
+        answers = (file.with_name(ANSWERS), str(subject or name))
+        one = Evaluation(name, model, content["benchmark"], runs, content.get("about", {}), subject, answers)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{file}: is not a whole evaluation: {type(error).__name__}: {error}") from error
     if not all(isinstance(name, str) and name.isprintable() for name in names) or not one.name.strip():

@@ -201,10 +201,11 @@ def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: 
     A dash for none, and for what is no number: reports read the files of others.
     """
     try:
-        mean, std = metric.shown(evaluation.values(metric.name, *place))
+        mean, spread = metric.shown(evaluation.values(metric.name, *place))
     except (TypeError, ValueError):
         return NOT_MEASURED
-    spread = std if std != NOT_MEASURED else _error(evaluation, metric, place) if errors else ""
+    if spread == NOT_MEASURED:
+        spread = _error(evaluation, metric, place) if errors else ""
     return f"{mean} ±{spread}" if spread else mean
 
 

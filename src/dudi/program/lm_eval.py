@@ -76,9 +76,8 @@ def settle_model(given: argparse.Namespace) -> None:
         given.apply_chat_template = True
     args = dict(given.model_args or {})
     pretrained, adapter, file = (args.pop(name, None) for name in ("pretrained", "peft", "gguf_file"))
-    for name in _MODEL_ARGS:
-        if name in args:
-            _set_once(given, name, args.pop(name))
+    for name in [name for name in _MODEL_ARGS if name in args]:
+        _set_once(given, name, args.pop(name))
     given.template_kwargs = dict(args.pop("chat_template_args", None) or {})
     if "enable_thinking" in args:
         given.template_kwargs["enable_thinking"] = args.pop("enable_thinking")
@@ -91,7 +90,11 @@ def settle_model(given: argparse.Namespace) -> None:
     if named is not None:
         _set_once(given, "model", str(named))
     if adapter is not None and pretrained is not None:
-        _check_base(str(adapter), str(pretrained))
+        from dudi.evaluation.source import base_of
+
+        base = base_of(str(adapter))
+        if base not in (None, str(pretrained)) and Path(str(base)).resolve() != Path(str(pretrained)).resolve():
+            raise ConfigError(f"--model-args: {adapter} was trained for {base}, and pretrained is {pretrained}")
     if given.model is None:
         raise ConfigError("name a model: dudi eval MODEL, or --model-args pretrained=MODEL (see dudi eval --help)")
 
@@ -106,14 +109,6 @@ def _set_once(given: argparse.Namespace, name: str, value: Any) -> None:
     elif name not in ("max_batch_size", "trust_remote_code"):
         value = str(value)  # a commit may look like a number
     setattr(given, name, value)
-
-
-def _check_base(adapter: str, pretrained: str) -> None:
-    from dudi.evaluation.source import base_of
-
-    base = base_of(adapter)
-    if base is not None and base != pretrained and Path(base).resolve() != Path(pretrained).resolve():
-        raise ConfigError(f"--model-args: {adapter} was trained for {base}, and pretrained is {pretrained}")
 
 
 def listed(benchmarks: Sequence[str], tasks: Sequence[str] | None) -> str | None:
@@ -231,16 +226,11 @@ class _Pairs(argparse.Action):
     ) -> None:
         found, option = dict(getattr(namespace, self.dest) or {}), self.option_strings[0]
         for word in values:
-            found |= _object(option, word) if word.lstrip().startswith("{") else _pairs(option, word)
+            try:
+                found |= json.loads(word) if word.lstrip().startswith("{") else _pairs(option, word)
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"{option}: '{word}' is not JSON: {error}") from error
         setattr(namespace, self.dest, found)
-
-
-def _object(option: str, text: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: '{text}' is not JSON: {error}") from error
-    return found
 
 
 def _pairs(option: str, text: str) -> dict[str, Any]:

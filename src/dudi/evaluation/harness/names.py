@@ -14,6 +14,7 @@ from typing import Any
 
 from dudi.data.task_files import TaskFile, find_tasks, of_family, read_config, read_task, shipped_tasks
 from dudi.errors import ConfigError, did_you_mean, first_of
+from dudi.evaluation.records import part_of
 from dudi.languages.flores import FLORES
 
 _WORDS = {
@@ -64,11 +65,7 @@ def suffixes(language: str) -> list[str]:
 
 
 def language_of(name: str) -> tuple[str, str]:
-    """The language that a task's name tells, and the name without it: `belebele_tha_Thai` is Thai, of `belebele`.
-
-    Returns:
-        Code and rest; an empty code where the name tells nothing.
-    """
+    """The code of the language that a name tells, or nothing, and the rest: of `belebele_tha_Thai` `th`, `belebele`."""
     parts = name.split("_")
     said = {suffix: code for code in FLORES for suffix in suffixes(code)}
     for length in (2, 1):
@@ -88,10 +85,7 @@ def named_tasks(
     lm_eval's or of a user's folder; or the beginning of such a name, which each language completes (`xstorycloze`
     with Indonesian and Burmese). A set of dudi's goes before one of lm_eval's under the same name.
 
-    Args:
-        words: The names.
-        languages: None takes every language of a set.
-        include: Folders of task files, as lm_eval's `--include_path`.
+    None for languages takes every language of a set; `include` are folders of task files.
 
     Returns:
         The tasks, each once, in the order of the words; and what a person should know: languages that a word has no
@@ -173,11 +167,11 @@ def _in_languages(
     word: str, exact: Sequence[str], languages: Sequence[str] | None, index: Mapping[str, Any], notes: list[str]
 ) -> list[Named]:
     """What a pattern, group or tag stands for without the tasks in other languages; a task that is named is asked."""
-    whole = [_of_name(name, index) for name in exact]
+    whole = [named_task(name, part_of(index[name].cfg, "metadata")) for name in exact]
     names = list(dict.fromkeys(task for name in exact for task in _members(name, index)))
     if languages is None or names == [word]:
         return whole
-    named = [_of_name(name, index) for name in names]
+    named = [named_task(name, part_of(index[name].cfg, "metadata")) for name in names]
     stay = []
     for one in named:
         parts = one.name.split("_")
@@ -207,14 +201,11 @@ def _members(name: str, index: Mapping[str, Any]) -> list[str]:
 
 
 def told_apart(named: Iterable[Named]) -> tuple[list[Named], list[str]]:
-    """Tasks of which no two are called the same in one language, and no family is worded by two.
+    """Tasks of which no two are called the same in one language, and a line for each that was renamed.
 
     `xcopa` is dudi's in five languages, `xcopa_id` lm_eval's own: in other words, and so not one task in several
     languages. Where a family would hold both, or two tasks of one language, lm_eval's, or those two, keep their whole
     name as their family.
-
-    Returns:
-        The tasks, in their order, and a line for each that was renamed.
     """
     tasks = list(named)
     ours = {one.family for one in tasks if one.file is not None}
@@ -236,11 +227,6 @@ def _completed(word: str, languages: Iterable[str], index: Mapping[str, Any]) ->
         names = [by_lower.get(f"{word.lower()}_{suffix}") for suffix in suffixes(code)]
         if any(names):
             yield Named(next(filter(None, names)), code, word)
-
-
-def _of_name(name: str, index: Mapping[str, Any]) -> Named:
-    config = getattr(index[name], "cfg", None)
-    return named_task(name, config.get("metadata") if isinstance(config, Mapping) else None)
 
 
 def named_task(name: str, metadata: object) -> Named:

@@ -38,21 +38,14 @@ _STOP = {"stop": "until"}
 
 
 class ChosenTasks:
-    """Chosen tasks with their data.
-
-    Args:
-        built: What is asked, with its data.
-        options: How it is asked.
-        notes: What a person should know of the choice.
-    """
+    """Chosen tasks with their data: `dudi.evaluation.entry.Asked`; `notes`: what a person should know of the choice."""
 
     def __init__(self, built: Built, options: Options, notes: Sequence[str] = ()) -> None:
         self.tasks, self.groups, self.options = built.tasks, built.groups, options
         self.notes, tasks = [*notes, *built.notes], built.tasks
-        if options.gen_kwargs:
-            for _, task in tasks.values():
-                if task.OUTPUT_TYPE == "generate_until":
-                    task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
+        for _, task in tasks.values():
+            if options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
+                task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
         if unknown := next((name for name in options.samples if name not in tasks), None):
             raise ConfigError(f"--samples: no task '{unknown}' is asked{did_you_mean(unknown, tasks)}")
         self.asked = {name: self._chosen(name, task) for name, (_, task) in tasks.items()}
@@ -195,11 +188,8 @@ class ChosenTasks:
             # Examples, system turn and chat template are the same in the others; of a text that is read it is the text.
             if arguments := sent[name]:
                 told[name]["first_prompt"] = str(arguments[0][0])
-        about: dict[str, Any] = {"tasks": told}
-        better = directions(task for _, task in self.tasks.values())
-        about |= {"better": better} if better else {}
-        about |= {"notes": self.notes} if self.notes else {}
-        return Outcome(tuple(runs), lines, about)
+        known = {"better": directions(task for _, task in self.tasks.values()), "notes": self.notes}
+        return Outcome(tuple(runs), lines, {"tasks": told} | {key: value for key, value in known.items() if value})
 
     def _evaluated(self, lm: Any) -> Mapping[str, Any]:
         from lm_eval.evaluator import evaluate
@@ -247,12 +237,7 @@ def choose(name: str, wanted: Wanted) -> ChosenTasks:
 
 
 def choose_tasks(words: Sequence[str] | None, languages: Sequence[str] | None, options: Options) -> ChosenTasks:
-    """The tasks that are wanted, their data loaded.
-
-    Args:
-        words: Names of tasks, as `named_tasks` takes them.
-        languages: Those that are wanted; None: all.
-        options: How they are asked.
+    """The tasks that are wanted, their data loaded; words and languages as of `named_tasks`.
 
     Raises:
         ConfigError: no task, an unknown one, or lm_eval is not installed.

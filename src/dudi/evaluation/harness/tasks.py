@@ -129,10 +129,7 @@ def _group(config: Mapping[str, Any], members: Sequence[str], options: Options) 
 
 
 def _of_lm_eval(name: str, options: Options) -> Mapping[str, Any]:
-    """A name in a user's folders, or among lm_eval's own, as `tasks` and `groups`.
-
-    A user's group may hold tasks of lm_eval's.
-    """
+    """A name in a user's folders, whose groups may hold tasks of lm_eval's, or among lm_eval's own."""
     include, told = options.include_path, json.dumps(options.metadata)
     if name in task_index(include, False):
         with contextlib.suppress(KeyError, TypeError, ValueError):
@@ -216,7 +213,6 @@ def _explained(name: str, error: Exception) -> ConfigError | EnvironmentFault | 
     if found is not None:
         return found
     if isinstance(error, ConnectionError) or "offline" in what.lower() or "reach" in what.lower():
-        return EnvironmentFault(
-            f"{name}: its data cannot be had from the hub ({what}); for shipped tasks see --data DIR"
-        )
+        where = f"its data cannot be had from the hub ({what})"
+        return EnvironmentFault(f"{name}: {where}; for shipped tasks see --data DIR")
     return ConfigError(f"{name}: cannot be loaded: {what}")

@@ -28,7 +28,6 @@ class SeaHelm:
 
     Attributes:
         server: The model's; it is watched, and stopped at the end where it is ours.
-        catalogue: The checkout's.
         chosen: Tasks by language, of `catalogue.select`.
         python: SEA-HELM's interpreter.
         output: Takes `evaluation.json`, and `seahelm/` with SEA-HELM's own files, which a second call takes up again.
@@ -52,10 +51,6 @@ class SeaHelm:
 
     def evaluate(self, name: str, seeds: Sequence[int] = (0,)) -> Evaluation:
         """Run it once for each seed that is not complete, and read what it wrote.
-
-        Args:
-            name: What tables call the model.
-            seeds: Sent with each request.
 
         Returns:
             The evaluation, as written. Its metric is `score`, 0 to 100; a missing task is None and listed in `about`.

@@ -37,7 +37,7 @@ class Server:
         self._answered, self._next = time.monotonic(), 0.0
 
     def up(self) -> str:
-        """Put one question of the form that SEA-HELM uses; returns the base URL.
+        """`ask`; returns the base URL.
 
         Raises:
             EnvironmentFault: it does not answer as it should.

@@ -34,10 +34,7 @@ class Total:
 def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tuple(COMPETENCIES)) -> dict[str, Any]:
     """One run's scores in the form of `dudi.evaluation.records.SeedScores.scores`.
 
-    Args:
-        results: Of `read_run`.
-        catalogue: The checkout's.
-        counted: The competencies that enter a language's score and the total.
+    `counted` are the competencies that enter a language's score and the total.
 
     Returns:
         `overall`, `by_language`, `by_competency`, `by_language_and_competency`, `by_task` (`language/task`); each leaf
