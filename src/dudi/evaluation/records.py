@@ -71,7 +71,7 @@ class Evaluation:
         return [run.seed for run in self.runs]
 
     def values(self, metric: str, *keys: str) -> list[float]:
-        """A metric, such as `exact_match`, of each seed that has it at a place: `"overall"`, or `"by_language", "th"`."""
+        """A metric such as `exact_match` of each seed that has it at a place: `"overall"`, or `"by_language", "th"`."""
         places = [part_of(run.scores, *keys) for run in self.runs]
         return [float(place[metric]) for place in places if place.get(metric) is not None]
 
