@@ -34,11 +34,6 @@ class LikelihoodQuestion:
     continuations: Sequence[Ids]
 
     @property
-    def many(self) -> int:
-        """How many continuations there are."""
-        return len(self.continuations)
-
-    @property
     def longest(self) -> int:
         """Positions of the context with its longest continuation."""
         return len(self.context) + max(map(len, self.continuations))
@@ -100,19 +95,20 @@ def _batches(questions: Sequence[LikelihoodQuestion], device: torch.device) -> l
     room = POSITIONS_CPU if device.type == "cpu" else POSITIONS
     batches: list[list[int]] = []
     many, longest = 0, 0  # of the first question of the last batch
-    for place in sorted(range(len(questions)), key=lambda at: (-questions[at].many, -questions[at].longest)):
-        one = questions[place]
-        if one.many == many and 2 * one.longest > longest and (len(batches[-1]) + 1) * longest <= room:
+    counts = [len(one.continuations) for one in questions]
+    for place in sorted(range(len(questions)), key=lambda at: (-counts[at], -questions[at].longest)):
+        own = questions[place].longest
+        if counts[place] == many and 2 * own > longest and (len(batches[-1]) + 1) * longest <= room:
             batches[-1].append(place)
         else:
             batches.append([place])
-            many, longest = one.many, one.longest
+            many, longest = counts[place], own
     return batches
 
 
 def _can_share(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQuestion]) -> bool:
     """Whether the cache gives what reading everything anew gives, on the longest question that would use it."""
-    candidates = [one for one in questions if one.many > 1 and max(map(len, one.continuations)) > 1]
+    candidates = [one for one in questions if len(one.continuations) > 1 and max(map(len, one.continuations)) > 1]
     if not candidates:
         return False
     probe = [max(candidates, key=lambda one: one.longest)]  # past the window of a model that has one
@@ -134,7 +130,8 @@ def _whole(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQue
 
 def _shared(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQuestion]) -> list[list[Cost]]:
     """Contexts once, padded on the left; then all continuations, padded on the right; as many of each question."""
-    many, decoder, cache = questions[0].many, backbone(model), DynamicCache(config=model.config.get_text_config())
+    many, decoder = len(questions[0].continuations), backbone(model)
+    cache = DynamicCache(config=model.config.get_text_config())
     cached = {cache_name(decoder): cache, "use_cache": True}
     contexts = [one.context for one in questions]
     ids = _padded(contexts, "left", model.device)
@@ -176,7 +173,7 @@ def _costs(head: Head, states: Tensor, questions: Sequence[LikelihoodQuestion]) 
     lengths = [len(text) for text in texts]
     parts = zip(torch.cat(nats).split(lengths), torch.cat(likeliest).split(lengths), strict=True)
     found = (Cost(float(own.double().sum()), bool(best.all())) for own, best in parts)
-    return [list(itertools.islice(found, one.many)) for one in questions]
+    return [list(itertools.islice(found, len(one.continuations))) for one in questions]
 
 
 @torch.no_grad()
@@ -185,4 +182,5 @@ def text_nats(model: PreTrainedModel, pairs: Sequence[tuple[Ids, Ids]]) -> list[
     states = completion_states(model, pairs)
     texts = [text for _, text in pairs]
     log_probs = head_of(model).log_probs(states, joined_ids(texts, states.device)).double()
-    return [-float(part.sum()) for part in log_probs.split([len(text) for text in texts])]
+    parts = log_probs.split([len(text) for text in texts])
+    return [-float(part.sum()) for part in parts]

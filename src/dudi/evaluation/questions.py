@@ -150,6 +150,9 @@ class ChosenQuestions:
     def _judged(self, item: Item, written: Generated, bits: float, seed: int) -> Answered:
         """An answer against its references."""
         row, answer, references = item.row, written.text, item.references
+        exact = any(exact_match(answer, reference) for reference in references)
+        best_chrf = max(chrf(answer, reference) for reference in references)
+        best_f1 = max(token_f1(answer, reference) for reference in references)
         inside: dict[bool, bool | None] = {}
         for merged in (True, False):
             tests = (in_language(answer, one, row.language, self.candidates, merge_malay=merged) for one in references)
@@ -163,14 +166,14 @@ class ChosenQuestions:
             question=item.question,
             reference=row.completion,
             answer=answer,
-            exact=any(exact_match(answer, reference) for reference in references),
-            chrf=max(chrf(answer, reference) for reference in references),
+            exact=exact,
+            chrf=best_chrf,
             in_language=inside[True],
             bits=bits,
             bytes=len(row.completion.encode("utf-8")),
             guess=item.guess,
             in_language_strict=inside[False],
-            token_f1=max(token_f1(answer, reference) for reference in references),
+            token_f1=best_f1,
             repetition=repetition(answer),
             length=written.length,
             ended=written.ended,

@@ -33,6 +33,8 @@ _FOLDERS = {"model", "checkpoints", "stages"}
 """In which a run keeps models; their names say nothing."""
 _DEEPEST = 4
 """Folders between a run and a model in it: `stages/cold_start/checkpoints/step-200`."""
+_FILES = ("revision", "gguf_file", "trust_remote_code")
+"""What says which files of a model are read, and how."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -97,7 +99,8 @@ class ModelSource:
     def chat(self, template: bool = True) -> ChatFormat:
         """Its chat format; as `subject` has it. An adapter without a tokenizer has that of its base."""
         base, whole = base_of(self.model), (Path(locate(self.model)) / "tokenizer_config.json").is_file()
-        tokenizer = load_tokenizer(self.model if base is None or whole else base, **self._files())
+        name = self.model if base is None or whole else base
+        tokenizer = load_tokenizer(name, **{key: getattr(self, key) for key in _FILES})
         if self.chat_template is not None:
             tokenizer.chat_template = read_template(self.chat_template, "--chat-template")
         if self.template_name is not None:
@@ -108,10 +111,6 @@ class ModelSource:
             raise ConfigError(f"{self.model}: its tokenizer has no chat template; give one with --chat-template FILE")
         return plain_format(tokenizer)
 
-    def _files(self) -> dict[str, Any]:
-        names = ("revision", "gguf_file", "trust_remote_code")
-        return {name: getattr(self, name) for name in names}
-
     def load(self) -> PreTrainedModel:
         """The model, on its device.
 
@@ -121,7 +120,8 @@ class ModelSource:
         """
         if base_of(self.model) is not None and importlib.util.find_spec("peft") is None:
             raise ConfigError(f"{self.model}: is an adapter, and the package peft is missing: pip install 'dudi[peft]'")
-        model = load_model(self.model, dtype=getattr(torch, self.precision()), **self._files()).eval()
+        how = {key: getattr(self, key) for key in _FILES}
+        model = load_model(self.model, dtype=getattr(torch, self.precision()), **how).eval()
         try:
             move(model, self.on())
         except (AssertionError, RuntimeError) as error:

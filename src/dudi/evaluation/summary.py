@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -110,19 +110,19 @@ def tabulate(answered: Sequence[Answered], judge: Callable[[Sequence[Answered]],
         (language, then split), each leaf the fields of `Scores`. Questions without a split, task or kind are in none of
         its groups.
     """
-
-    def by(key: str, some: Iterable[Answered]) -> dict[str, Any]:
-        groups = _grouped(some, key)
-        return {name: dataclasses.asdict(judge(own)) for name, own in groups.items() if name}
-
     tables: dict[str, Any] = {"overall": dataclasses.asdict(judge(answered))}
-    tables |= {f"by_{key}": by(key, answered) for key in ("split", "language", "task", "kind")}
-    languages = _grouped(answered, "language")
-    return tables | {"by_language_and_split": {language: by("split", own) for language, own in languages.items()}}
+    tables |= {f"by_{key}": _by(key, answered, judge) for key in ("split", "language", "task", "kind")}
+    both: dict[str, Any] = {}
+    for language in tables["by_language"]:
+        own = [one for one in answered if one.language == language]
+        both[language] = _by("split", own, judge)
+    return tables | {"by_language_and_split": both}
 
 
-def _grouped(answered: Iterable[Answered], key: str) -> Mapping[str, list[Answered]]:
+def _by(
+    key: str, answered: Sequence[Answered], judge: Callable[[Sequence[Answered]], Scores]
+) -> dict[str, dict[str, Any]]:
     groups: dict[str, list[Answered]] = {}
     for one in answered:
         groups.setdefault(getattr(one, key), []).append(one)
-    return groups
+    return {name: dataclasses.asdict(judge(own)) for name, own in groups.items() if name}

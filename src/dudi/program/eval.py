@@ -14,7 +14,7 @@ from dudi.comparison.same import differences
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import DEFAULT, SERVED, check_name, choose, find
-from dudi.evaluation.entry import Asked, Preview
+from dudi.evaluation.entry import Asked
 from dudi.evaluation.evaluate import evaluate
 from dudi.evaluation.records import ANSWERS, FILE, Evaluation, SeedScores, evaluations_in, keep_evaluations, place_of
 from dudi.evaluation.tables import evaluation_tables
@@ -66,7 +66,11 @@ def run(given: argparse.Namespace) -> int:
         left += [asked] if shown[place] is None else []
     if given.write_out:
         chat = source.chat(template=not plain)
-        say("\n\n".join(_shown(one) for asked in everything for one in asked.previews(chat, seeds[0])) + "\n")
+        previews = []
+        for sent in (sent for asked in everything for sent in asked.previews(chat, seeds[0])):
+            prompt = f"{sent.prompt}|"  # its last space or line shows
+            previews.append(f"--- {sent.name}: the first prompt, up to |\n{prompt}\n--- right: {sent.reference}")
+        say("\n\n".join(previews))
     for one in left:
         sys.stderr.write("".join(f"{line}\n" for line in one.settle(folder / REJECTED, given.max_rejected_share)))
     if left:
@@ -78,11 +82,6 @@ def run(given: argparse.Namespace) -> int:
     tables += [json_text(asked.configuration) for asked in everything] if given.show_config else []
     end = f"{folder / FILE}\n{folder / ANSWERS}"
     return say("\n\n".join([*tables, end if left else f"{folder} holds this evaluation; --force runs it again"]))
-
-
-def _shown(preview: Preview) -> str:
-    """A question for people to read, as it is sent: a prompt's last space or line shows."""
-    return f"--- {preview.name}: the first prompt, up to |\n{preview.prompt}|\n--- right: {preview.reference}"
 
 
 def finished_evaluation(folder: Path, there: Sequence[Evaluation], planned: Evaluation) -> Evaluation | None:

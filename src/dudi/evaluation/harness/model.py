@@ -149,16 +149,13 @@ class LoadedModel(HFLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         written: list[str] = []
+        generate = super().generate_until
         size = int(self.batch_size) * 8  # sorted by length within so many, and told of afterwards
         for start in range(0, len(requests), size):
             part = requests[start : start + size]
-            written += self._fitting(functools.partial(self._generated, part))
+            written += self._fitting(lambda size, part=part: generate(part, disable_tqdm=True))  # type: ignore[misc]
             self._done(len(part))
         return written
-
-    def _generated(self, requests: list[Instance], size: int) -> list[str]:  # the size is the model's own
-        found: list[str] = super().generate_until(requests, disable_tqdm=True)
-        return found
 
     def _fitting(self, work: Callable[[int], list[T]]) -> list[T]:
         """What comes of work with the batch size, which is halved as long as memory runs out."""

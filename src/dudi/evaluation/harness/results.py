@@ -230,7 +230,7 @@ def _line(sample: Mapping[str, Any], name: str, one: Named, task: Task, seed: in
 def _scores(sample: Mapping[str, Any], task: Task) -> tuple[dict[str, float], dict[str, float]]:
     """What one question scores by itself, and what it weighs where that is not one."""
     scores: dict[str, float] = {}
-    weights: dict[str, float] = {}
+    texts: dict[str, tuple[float, float]] = {}
     for metric in sample["metrics"]:
         value, aggregation = sample[metric], task.aggregation().get(metric, mean)
         name = metric if sample["filter"] == PLAIN else f"{metric},{sample['filter']}"
@@ -238,13 +238,11 @@ def _scores(sample: Mapping[str, Any], task: Task) -> tuple[dict[str, float], di
             gold, answer = value
             scores[name] = _chrf(metric).sentence_score(_text(answer), [_text(gold)]).score
         elif aggregation is bits_per_byte:
-            scores[name], weights[name] = _bits(*value)
+            texts[name] = value
         elif aggregation is mean and isinstance(value, bool | int | float):
             scores[name] = float(value)
     if task.OUTPUT_TYPE == "loglikelihood":
-        scores[BITS], weights[BITS] = _bits(*_target_bits(sample))
-    return scores, weights
-
-
-def _bits(likelihood: float, size: float) -> tuple[float, float]:
-    return -likelihood / math.log(2) / size, float(size)
+        texts[BITS] = _target_bits(sample)
+    for name, (likelihood, size) in texts.items():
+        scores[name] = -likelihood / math.log(2) / size
+    return scores, {name: float(size) for name, (_, size) in texts.items()}

@@ -13,7 +13,7 @@ from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.evaluation.records import Evaluation, SeedScores, keep_evaluations
 from dudi.evaluation.seahelm import NAME, processes
 from dudi.evaluation.seahelm.catalogue import Catalogue, fingerprint
-from dudi.evaluation.seahelm.results import NEVER, Results, answer_errors, missing, read_run
+from dudi.evaluation.seahelm.results import NEVER, answer_errors, missing, read_run
 from dudi.evaluation.seahelm.server import Server
 from dudi.evaluation.seahelm.totals import COMPETENCIES, scores
 from dudi.files import write_json
@@ -64,11 +64,11 @@ class SeaHelm:
         folders = {seed: place / f"run_{numbers[seed]}" for seed in sorted(seeds)}
         try:
             for seed in seeds:
-                if missing(self._results(folders[seed])):
+                if missing(read_run(folders[seed], self.catalogue, self.chosen)):
                     self._drive(numbers[seed], seed, folders[seed])
         finally:
             self.server.stop()
-        by_seed = {seed: self._results(folder) for seed, folder in folders.items()}
+        by_seed = {seed: read_run(folder, self.catalogue, self.chosen) for seed, folder in folders.items()}
         lost = {str(seed): found for seed, results in by_seed.items() if (found := missing(results))}
         wrong = {str(seed): count for seed, folder in folders.items() if (count := answer_errors(folder))}
         competencies = (self.catalogue.tasks[task].competency for own in self.chosen.values() for task in own)
@@ -89,9 +89,6 @@ class SeaHelm:
         evaluation = Evaluation(name, self.server.model, benchmark, runs, about)
         keep_evaluations([evaluation], [], self.output)
         return evaluation
-
-    def _results(self, folder: Path) -> Results:
-        return read_run(folder, self.catalogue, self.chosen)
 
     def _numbers(self, seeds: Sequence[int]) -> dict[int, int]:
         """SEA-HELM's number of run for each seed; a new seed gets the next free number, an old one keeps its own.
@@ -139,7 +136,7 @@ class SeaHelm:
                 time.sleep(POLL)
         finally:
             processes.stop(process)
-        if process.returncode != 0 and NEVER in missing(self._results(folder)).values():
+        if process.returncode != 0 and NEVER in missing(read_run(folder, self.catalogue, self.chosen)).values():
             raise EnvironmentFault(
                 f"SEA-HELM ended with {processes.ending(process.returncode)} before it was through (docs/seahelm.md "
                 f"says what it needs); {log} ends:\n{processes.last_lines(log)}"

@@ -49,10 +49,11 @@ def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tupl
         tasks |= {f"{language}/{name}": total for name, total in _tasks(results[language]).items()}
         for name, total in own.items():
             over.setdefault(name, []).append(total)
+    competencies = {name: _mean(own) for name, own in over.items()}
     return {
         "overall": dataclasses.asdict(_mean(languages.values())),
         "by_language": _leaves(languages),
-        "by_competency": _leaves({name: _mean(own) for name, own in over.items()}),
+        "by_competency": _leaves(competencies),
         "by_language_and_competency": {language: _leaves(own) for language, own in table.items()},
         "by_task": _leaves(tasks),
     }
