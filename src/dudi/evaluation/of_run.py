@@ -91,9 +91,8 @@ def probe_notes(config: RunConfig, args: DudiConfig, asked: Sequence[Asked]) -> 
     for one in asked:
         shared = sum(prompts[prompt] for prompt in set(map(str.strip, one.prompts())))
         if shared and one.benchmark.get("part") != "validation":
-            what = (
-                f"{shared:,} of {len(rows.rows):,} rows are questions of {one.benchmark['name']}, which the run reports"
-            )
+            name = one.benchmark["name"]
+            what = f"{shared:,} of {len(rows.rows):,} rows are questions of {name}, which the run reports"
             notes.append(f"data.eval: {what}: a probe that asks them chooses by the test; name other rows")
     return notes
 

@@ -26,7 +26,7 @@ class StartedServer(Server):
     """vLLM on a free port of this machine.
 
     Args:
-        model: A `from_pretrained` folder, a run's folder, `package:NAME`, or a hub name.
+        model: As `source_of` takes it.
         log: Takes its output.
         python: The interpreter that has it; None: ours.
         words: Further words of its command line.
