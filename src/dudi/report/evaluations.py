@@ -99,12 +99,12 @@ def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
 def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> QuestionsSection:
     first = evaluations[0]
     if len(evaluations) == 1:
-        grids = {title: made(True) for title, made in evaluation_grids(first).items()}
+        grids = evaluation_grids(first)
         section = QuestionsSection(chart=_chart(first, colours[first.name]))
     else:
         grids = {}
         for one in evaluations:
-            grids |= {f"{one.name}: {title}": made(True) for title, made in cells_grids(one).items()}
+            grids |= {f"{one.name}: {title}": grid for title, grid in cells_grids(one).items()}
         guessing = first.guessing()
         references = [] if guessing is None else [dataclasses.replace(guessing, name=TITLES[FLOOR])]
         own = {one.name: colours[one.name] for one in evaluations}
