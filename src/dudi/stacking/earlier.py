@@ -180,7 +180,7 @@ def _like(section: EncoderSection | LlmSection, own: Any) -> bool:
             place = locate(str(section.model))
         if not Path(place).is_dir():
             return True
-        told: Any = parts.config_of("start", str(section.model), place, None)
+        told: Any = parts.config_of("start", place, None)
     except DudiError:
         return True
     told = told.get_text_config() if isinstance(section, LlmSection) else told
