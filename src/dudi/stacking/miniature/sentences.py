@@ -58,16 +58,7 @@ def fields_of(template: str) -> set[str]:
 
 
 def say(frame: Frame, fill: Fill, language: str) -> str | None:
-    """A frame as a sentence.
-
-    Args:
-        frame: Which.
-        fill: A code for each placeholder.
-        language: A built-in language.
-
-    Returns:
-        The sentence with a capital letter; None where CLDR lacks a name or the wording file a paraphrase.
-    """
+    """A frame as a sentence with a capital letter; None where CLDR lacks a name or the wording file a paraphrase."""
     own = speaker(language)
     template = frame.template(own)
     if template is None:
@@ -117,20 +108,19 @@ _UNITS = (
 )
 
 
-def draw(name: str, kind: str, source: random.Random, countries: tuple[str, ...]) -> str:
-    """A code for a placeholder, drawn without regard to the other placeholders: no fact can be learned from it.
+def drawn(frame: Frame, language: str, source: random.Random, countries: tuple[str, ...]) -> Fill:
+    """A code for each placeholder that a frame has in a language; none where the language has no such wording."""
+    names = sorted(fields_of(frame.template(speaker(language)) or ""))
+    return {name: _draw(name, frame.kind, source, countries) for name in names}
 
-    Args:
-        name: The placeholder.
-        kind: The frame's kind: what is claimed may be a currency or a language.
-        source: Of the draw.
-        countries: The countries that may be named.
-    """
+
+def _draw(name: str, kind: str, source: random.Random, countries: tuple[str, ...]) -> str:
+    """A code for a placeholder, drawn without regard to the other placeholders: no fact can be learned from it."""
     if name == "claimed":
         name = "currency" if kind.startswith("currency") else "language"
     if name in "abcd":
         listed = kind.removesuffix("_options")
-        return f"{listed} {draw(listed, kind, source, countries)}"
+        return f"{listed} {_draw(listed, kind, source, countries)}"
     match name:
         case "country":
             return source.choice(countries)

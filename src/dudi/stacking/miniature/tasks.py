@@ -32,8 +32,10 @@ def asked_rows(task: str, language: str) -> list[StackRow]:
 
     Those that the parallel text names come first.
     """
-    asked = (countries(training=False, parallel=named) for named in (True, False))
-    return [row for side in asked for row in _rows(task, side, language, per_country=_PER_COUNTRY)]
+    rows: list[StackRow] = []
+    for named in (True, False):
+        rows += _rows(task, countries(training=False, parallel=named), language, per_country=_PER_COUNTRY)
+    return rows
 
 
 def country_of(row: StackRow) -> str:
