@@ -68,12 +68,9 @@ def recipe_part(done: PreparedSet) -> str:
 def task_words(folder: Path, given: Sequence[str] = ()) -> list[str]:
     """A prepared set's part of a recipe as words of the command line: its task, its rows, and nothing of another set's.
 
-    Args:
-        folder: Of the set.
-        given: More words, which win over these: they may name rows to train on.
-
     Raises:
-        ConfigError: the folder holds no prepared set, or one without rows to train on, and no word names some.
+        ConfigError: the folder holds no prepared set, or one without rows to train on, and none of the words that are
+            `given` beside these names some.
     """
     file = folder / RECIPE
     try:
@@ -96,12 +93,10 @@ def task_words(folder: Path, given: Sequence[str] = ()) -> list[str]:
 
 def card(done: PreparedSet, origin: Mapping[str, Any]) -> dict[str, Any]:
     """What `data_card.json` holds."""
-    rows: dict[str, dict[str, int]] = {}
-    for (split, language), count in sorted(done.counts.items()):
-        rows.setdefault(split, {})[language] = count
-    labels: dict[str, dict[str, int]] = {}
-    for (split, label), count in sorted(done.labels.items()):
-        labels.setdefault(split, {})[label] = count
+    by_split: dict[str, dict[str, dict[str, int]]] = {"rows": {}, "labels": {}}
+    for what, counts in (("rows", done.counts), ("labels", done.labels)):
+        for (split, name), count in sorted(counts.items()):
+            by_split[what].setdefault(split, {})[name] = count
     return {
         "name": done.of.name,
         "title": done.of.title,
@@ -109,8 +104,7 @@ def card(done: PreparedSet, origin: Mapping[str, Any]) -> dict[str, Any]:
         "paper": done.of.paper,
         **origin,
         "task": done.of.task,
-        "rows": rows,
-        "labels": labels,
+        **by_split,
         "read_as": {code: one.nllb for code, one in done.languages.items() if one.stand_in},
         "left_out": dict(done.left_out),
         "rejected": dict(done.rejections.counts),
