@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.models.frozen import evaluating
@@ -52,11 +51,9 @@ class AlignmentLoss(Objective):
         parallel: Sequence[StackRow] = (),
         teacher: MTLLMModel | None = None,
     ) -> None:
-        self.teacher = teacher
-        self.source, self.llm_source, self.args = source, llm_source, args
+        super().__init__(source, args, llm_source.tokenizer)
+        self.teacher, self.llm_source = teacher, llm_source
         self.parallel = limited(parallel, args.probe_rows)
-        self.source_tokenizer = source.tokenizer
-        self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_source.tokenizer
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """The texts as both tokenizers write them; of a row that names its `english` the LLM alone reads that."""

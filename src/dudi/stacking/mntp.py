@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dudi.objective.forward import inside, open_forward
 from dudi.objective.heads import head_of
@@ -38,9 +38,7 @@ class MaskedNextToken(Objective):
     stage = "adapt"
 
     def __init__(self, source: Source, args: StackArguments) -> None:
-        self.source, self.args = source, args
-        self.source_tokenizer = source.tokenizer
-        self.llm_tokenizer: PreTrainedTokenizerBase | None = None
+        super().__init__(source, args)
         self.mask = mask_token(source)
         self.special = torch.tensor(sorted(set(source.tokenizer.all_special_ids)))
 

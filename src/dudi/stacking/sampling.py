@@ -16,13 +16,8 @@ POOL = 50
 class LikeLength(torch.utils.data.Sampler[int]):
     """`train_sampling_strategy: group_by_length`, drawn from the seed and the epoch: a resumed run draws the same.
 
-    The batches of a pool come in a random order, while `transformers` sends the long ones first.
-
-    Attributes:
-        lengths: Of each row, in any unit.
-        batch: Rows of one optimizer step.
-        seed: Of the draw.
-        epoch: Of the draw.
+    The batches of a pool come in a random order, while `transformers` sends the long ones first. A batch is the rows of
+    one optimizer step; lengths may have any unit.
     """
 
     lengths: Sequence[int]

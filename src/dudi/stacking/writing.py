@@ -29,9 +29,6 @@ PROMPT = ("prompt_ids", "prompt_attention_mask", "labels")
 class AnswerWording:
     """How an LLM is asked, and where its answers end: in its chat template where it has one, else as plain text.
 
-    Args:
-        tokenizer: The LLM's.
-
     Raises:
         ConfigError: its chat template cannot be used, or it has neither a template nor an end-of-text token.
         DataError: its chat template fails.
@@ -42,11 +39,7 @@ class AnswerWording:
         self.format = chat_format(tokenizer, {}, "llm") if self.templated else plain_format(tokenizer)
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Ids of a prompt up to where the answer begins; of plain text as it stands, with no special token.
-
-        Raises:
-            ConfigError: the chat template refuses it.
-        """
+        """Ids of a prompt up to where the answer begins; of plain text as it stands, with no special token."""
         if not self.templated:
             return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
         try:
@@ -88,24 +81,15 @@ class AnswerWording:
 
 
 class WritingLoss(Objective):
-    """Cross-entropy of written answers, each token of which counts alike.
-
-    Args:
-        source: The encoder's tokenizer.
-        task: Its prompt stands between text and answer.
-        args: The keys.
-        llm_tokenizer: The LLM's.
-    """
+    """Cross-entropy of written answers, each token of which counts alike; the task's prompt stands in front of them."""
 
     stage = "finetune"
 
     def __init__(
         self, source: Source, task: Task, args: StackArguments, llm_tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self.source, self.task, self.args = source, task, args
-        self.source_tokenizer = source.tokenizer
-        self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_tokenizer
-        self.wording = AnswerWording(llm_tokenizer)
+        super().__init__(source, args, llm_tokenizer)
+        self.task, self.wording = task, AnswerWording(llm_tokenizer)
 
     @property
     def longest(self) -> int:
