@@ -53,8 +53,12 @@ class Part:
 # ---- the classes
 
 
-def _class_of(role: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class that holds a part: the one without a decoder where there is one (T5), else the model without a head."""
+def _class_of(role: str, config: PreTrainedConfig) -> tuple[Any, dict[str, bool]]:
+    """The class that holds a part, and what it is made with.
+
+    It is the one without a decoder where there is one (T5), else that of the model without a head. A layer for the
+    first token's vector (BERT) is left out: it is not read here, and often not saved.
+    """
     kinds: Any = MODEL_MAPPING
     if role == "encoder" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
         alone: Any = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]
@@ -64,12 +68,9 @@ def _class_of(role: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
     if type(config) not in kinds:
         raise ConfigError(f"{role}: transformers has no model of the kind '{config.model_type}' that reads text")
     found = kinds[type(config)]
-    return found[0] if isinstance(found, tuple) else found
-
-
-def _without_pooler(kind: type[PreTrainedModel]) -> dict[str, Any]:
-    """BERT's and its like have a layer for the first token's vector, which is not read here, and often not saved."""
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
+    kind = found[0] if isinstance(found, tuple) else found
+    pools = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    return kind, {"add_pooling_layer": False} if pools else {}
 
 
 def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
@@ -104,14 +105,14 @@ def empty_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder with random weights; a ConfigError where `transformers` has none for this kind of model."""
     if config.model_type == "m2m_100":
         return M2M100Encoder(cast(M2M100Config, config))
-    kind: Any = _class_of("encoder", config)
-    return _encoder_in(kind._from_config(config, **_without_pooler(kind)))
+    kind, options = _class_of("encoder", config)
+    return _encoder_in(kind._from_config(config, **options))
 
 
 def empty_llm(config: PreTrainedConfig) -> PreTrainedModel:
     """A decoder without its head, with random weights."""
-    kind: Any = _class_of("llm", config)
-    return cast(PreTrainedModel, kind._from_config(config, **_without_pooler(kind)))
+    kind, options = _class_of("llm", config)
+    return cast(PreTrainedModel, kind._from_config(config, **options))
 
 
 # ---- from a checkpoint
@@ -129,11 +130,10 @@ def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) 
     config = config_of("encoder", name, revision)
     options: dict[str, Any] = {"dtype": dtype, "revision": revision}
     if config.model_type == "m2m_100":
-        options["key_mapping"] = M2M100_KEYS
-        encoder = _loaded("encoder", name, M2M100Encoder, lambda model: model, **options)
+        encoder = _loaded("encoder", name, M2M100Encoder, lambda model: model, key_mapping=M2M100_KEYS, **options)
     else:
-        kind = _class_of("encoder", config)
-        encoder = _loaded("encoder", name, kind, _encoder_in, **options, **_without_pooler(kind))
+        kind, own = _class_of("encoder", config)
+        encoder = _loaded("encoder", name, kind, _encoder_in, **own, **options)
     return Part(encoder, config, digest_of(encoder))
 
 
@@ -161,9 +161,11 @@ def load_llm(
         )  # fmt: skip
         decoder = _decoder_in(whole)
     else:
-        kind = _class_of("llm", config_of("llm", name, revision))
-        options: dict[str, Any] = {"dtype": dtype, "revision": revision, "attn_implementation": attn_implementation}
-        decoder = _loaded("llm", name, kind, _decoder_in, **options, **_without_pooler(kind))
+        kind, options = _class_of("llm", config_of("llm", name, revision))
+        decoder = _loaded(
+            "llm", name, kind, _decoder_in,
+            dtype=dtype, revision=revision, attn_implementation=attn_implementation, **options,
+        )  # fmt: skip
     return Part(decoder, decoder.config, digest_of(decoder))
 
 

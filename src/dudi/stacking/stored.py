@@ -16,6 +16,7 @@ from dudi.files import sha256_of_files
 from dudi.models.load import load_tokenizer, locate
 from dudi.stacking import assembly
 from dudi.stacking.building import load_stack
+from dudi.stacking.configuration import MTLLMConfig
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.tokens import Source
 from dudi.stacking.trainer import LLM_TOKENIZER
@@ -93,17 +94,23 @@ def open_model(
     """
     folder = model_folder(name)
     model = load_stack(folder, dtype=dtype)
-    source = Source(
-        load_tokenizer(str(folder)), (model.config.codes or {}) | dict(codes or {}), separator=model.config.separator
-    )
-    inside = folder / LLM_TOKENIZER
-    llm_source = Source(load_tokenizer(str(inside))) if inside.is_dir() else None
+    source, llm_source = sources_of(folder, model.config, codes)
     if model.config.llm_tokens:
         if llm_source is None:
             raise ConfigError(f"{name}: its LLM reads its own tokens too, and the folder holds no {LLM_TOKENIZER}/")
         source.beside = llm_source
         source.separate(model.config.separator)
     return model, source, llm_source
+
+
+def sources_of(
+    folder: Path, config: MTLLMConfig, codes: Mapping[str, str] | None = None
+) -> tuple[Source, Source | None]:
+    """What a saved model reads from and, with an encoder and an LLM, the LLM's own; codes as of `open_model`."""
+    own = (config.codes or {}) | dict(codes or {})
+    inside = folder / LLM_TOKENIZER
+    llm_source = Source(load_tokenizer(str(inside))) if inside.is_dir() else None
+    return Source(load_tokenizer(str(folder)), own, separator=config.separator), llm_source
 
 
 def save_vectors(folder: Path, vectors: Sequence[Tensor], rows: str) -> None:

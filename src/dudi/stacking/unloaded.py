@@ -6,7 +6,6 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -16,13 +15,12 @@ from dudi.models.load import load_tokenizer, locate
 from dudi.stacking import llm2vec, parts, stored
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader
-from dudi.stacking.configuration import MTLLMConfig
+from dudi.stacking.configuration import MTLLMConfig, part
 from dudi.stacking.earlier import started_from
 from dudi.stacking.generating import check_writes
 from dudi.stacking.recipe import ALONE, StackConfig
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
-from dudi.stacking.trainer import LLM_TOKENIZER
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,18 +39,15 @@ class _Unloaded:
 def check_unloaded(config: StackConfig, args: StackArguments, rows: Sequence[StackRow]) -> None:
     """Hold a stage's models, which are there, against its keys and rows, or the first of these, without any weights.
 
-    Raises:
-        ConfigError: a decoder is named as the encoder, an adapter is none, a model has fewer positions than
-            `max_length` or fewer embeddings than its tokenizer has tokens; or answers are to be written by what cannot.
-        DataError: a row's language is none of the tokenizer's.
-        EnvironmentFault: a config or a tokenizer cannot be had.
+    Refused are a decoder as the encoder, an adapter that is none, fewer positions than `max_length`, fewer embeddings
+    than a tokenizer has tokens, a row's language that the tokenizer does not know, and answers of what cannot write.
     """
     made = started_from(config)
     below, above = _named(config) if made is None else _earlier(config, made)
     own = below is not None and (args.llm_tokens or (made is not None and made.llm_tokens))
     if config.stage == "finetune" and config.task.kind == "generation":
-        if made is None and all(part is None or part.config is not None for part in (below, above)):
-            encoder, llm = (None if part is None else copy.deepcopy(part.config) for part in (below, above))
+        if made is None and all(one is None or one.config is not None for one in (below, above)):
+            encoder, llm = (None if one is None else copy.deepcopy(one.config) for one in (below, above))
             made = MTLLMConfig(encoder_config=encoder, llm_config=llm, attention=config.llm.attention)
         if made is not None:
             check_writes(made)
@@ -63,9 +58,9 @@ def check_unloaded(config: StackConfig, args: StackArguments, rows: Sequence[Sta
     read = [] if below is None else [("encoder", below, args.max_length)]
     if above is not None and (below is None or own or config.stage == "align"):
         read.append(("llm", above, 2 * args.max_length + 1 if own else args.max_length))
-    for role, part, longest in read:
-        if part.config is not None:
-            check_reader(empty_part(role, part.config), part.source, longest)
+    for role, one, longest in read:
+        if one.config is not None:
+            check_reader(empty_part(role, one.config), one.source, longest)
 
 
 def _named(config: StackConfig) -> tuple[_Unloaded | None, _Unloaded | None]:
@@ -97,12 +92,9 @@ def _llm_config(config: StackConfig) -> PreTrainedConfig | None:
 
 def _earlier(config: StackConfig, made: MTLLMConfig) -> tuple[_Unloaded, _Unloaded | None]:
     """The parts of an earlier stage, which `check_earlier` has found to have an encoder."""
-    folder = stored.model_folder(config.earlier["start"])
-    inside = folder / LLM_TOKENIZER
-    below = Source(load_tokenizer(str(folder)), (made.codes or {}) | config.encoder.codes)
-    above = Source(load_tokenizer(str(inside))) if made.llm_config is not None and inside.is_dir() else None
-    llm = None if above is None else _Unloaded(cast(PreTrainedConfig, made.llm_config), above)
-    return _Unloaded(cast(PreTrainedConfig, made.encoder_config), below), llm
+    source, llm_source = stored.sources_of(stored.model_folder(config.earlier["start"]), made, config.encoder.codes)
+    above = None if llm_source is None else _Unloaded(part(made.llm_config), llm_source)
+    return _Unloaded(part(made.encoder_config), source), above
 
 
 def configs_of(config: StackConfig) -> dict[str, tuple[str, PreTrainedConfig]]:
