@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
@@ -77,7 +78,7 @@ class Vectors(Labels):
         if min(places) < 0:
             return batch  # rows for evaluation are judged by their labels
         stored = [self.stored[place].float() for place in places]
-        return batch | {"vectors": nn.utils.rnn.pad_sequence(stored, batch_first=True)}
+        return batch | {"vectors": pad_sequence(stored, batch_first=True)}
 
     def total(self, out: Any, batch: Batch) -> Tensor:
         """A mean over the width of a vector and over the choices of a row."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError, first_of
@@ -197,13 +198,11 @@ class Source:
 
     def pad(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         """Rows of ids as tensors, padding right."""
-        width, filler = max(len(row["input_ids"]) for row in rows), self.tokenizer.pad_token_id
-        ids = torch.full((len(rows), width), int(filler or 0), dtype=torch.long)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids[place, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-            mask[place, : len(row["input_ids"])] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+        ids = [torch.tensor(row["input_ids"], dtype=torch.long) for row in rows]
+        mask = [torch.ones_like(own) for own in ids]
+        filler = int(self.tokenizer.pad_token_id or 0)
+        padded = pad_sequence(ids, batch_first=True, padding_value=filler)
+        return {"input_ids": padded, "attention_mask": pad_sequence(mask, batch_first=True)}
 
     def encode_rows(self, rows: Sequence[StackRow], *, max_length: int = 256) -> list[Ids]:
         """Rows of a task: their ids, whether they were shortened, and `choice_spans` of rows that have choices.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -162,12 +163,7 @@ class StackTrainer(LoggedTrainer):
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | int | None]:
         """All micro-batches of one optimizer step, counted before any loss."""
-        batches = []
-        for _ in range(num_batches):
-            batch = next(epoch_iterator, None)
-            if batch is None:
-                break
-            batches.append(self.objective.prepare(batch))
+        batches = [self.objective.prepare(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
         if not batches:
             return [], None
         (count,) = self._over_ranks(sum(map(self.objective.count, batches)))

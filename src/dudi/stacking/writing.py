@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import chat_format, plain_format
@@ -65,13 +66,11 @@ class AnswerWording:
         """
         asked = self.prompt_ids(prompt)
         ends = [[] if answer is None else self.answer_ids(prompt, answer) for answer in answers]
-        width = len(asked) + max(min(len(end), max_length) for end in ends)
-        ids = torch.full((len(ends), width), int(self.tokenizer.pad_token_id or 0))
-        labels, mask = torch.full_like(ids, NO_LABEL), torch.zeros_like(ids)
-        for place, end in enumerate(ends):
-            row = torch.tensor([*asked, *end[:max_length]], dtype=torch.long)
-            ids[place, : len(row)], mask[place, : len(row)] = row, 1
-            labels[place, len(asked) : len(row)] = row[len(asked) :]
+        rows = [torch.tensor([*asked, *end[:max_length]], dtype=torch.long) for end in ends]
+        ids = pad_sequence(rows, batch_first=True, padding_value=int(self.tokenizer.pad_token_id or 0))
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        labels = pad_sequence(rows, batch_first=True, padding_value=NO_LABEL)
+        labels[:, : len(asked)] = NO_LABEL
         return dict(zip(PROMPT, (ids, mask, labels), strict=True)), [len(end) > max_length for end in ends]
 
     def text(self, ids: Sequence[int]) -> str:

@@ -108,6 +108,24 @@ _UNITS = (
 )
 
 
+_DRAWN: dict[str, Callable[[random.Random, tuple[str, ...]], str]] = {
+    "country": lambda source, countries: source.choice(countries),
+    "language": lambda source, _: source.choice(locales.language_codes()),
+    "currency": lambda source, _: source.choice(locales.currencies()),
+    "region": lambda source, _: source.choice(REGIONS),
+    "languages": lambda source, _: " ".join(source.sample(locales.language_codes(), 2)),
+    "phrase": lambda source, countries: " ".join(source.sample(countries, source.choice((2, 3)))),
+    "day": lambda source, _: str(source.randrange(7)),
+    "month": lambda source, _: str(source.randrange(1, 13)),
+    "n": lambda source, _: str(source.randrange(2, 61)),
+    "number": lambda source, _: str(source.randrange(1000, 1_000_000)),
+    "date": lambda source, _: (datetime.date(1990, 1, 1) + datetime.timedelta(source.randrange(14_000))).isoformat(),
+    "amount": lambda source, _: f"{source.randrange(2, 200) * 5} {source.choice(locales.currencies())}",
+    "measure": lambda source, _: f"{source.randrange(2, 100)} {source.choice(_UNITS.split())}",
+}
+"""How a code is drawn, of the countries that may be named."""
+
+
 def drawn(frame: Frame, language: str, source: random.Random, countries: tuple[str, ...]) -> Fill:
     """A code for each placeholder that a frame has in a language; none where the language has no such wording."""
     names = sorted(fields_of(frame.template(speaker(language)) or ""))
@@ -121,31 +139,4 @@ def _draw(name: str, kind: str, source: random.Random, countries: tuple[str, ...
     if name in "abcd":
         listed = kind.removesuffix("_options")
         return f"{listed} {_draw(listed, kind, source, countries)}"
-    match name:
-        case "country":
-            return source.choice(countries)
-        case "language":
-            return source.choice(locales.language_codes())
-        case "currency":
-            return source.choice(locales.currencies())
-        case "region":
-            return source.choice(REGIONS)
-        case "languages":
-            return " ".join(source.sample(locales.language_codes(), 2))
-        case "phrase":
-            return " ".join(source.sample(countries, source.choice((2, 3))))
-        case "day":
-            return str(source.randrange(7))
-        case "month":
-            return str(source.randrange(1, 13))
-        case "n":
-            return str(source.randrange(2, 61))
-        case "number":
-            return str(source.randrange(1000, 1_000_000))
-        case "date":
-            return (datetime.date(1990, 1, 1) + datetime.timedelta(days=source.randrange(14_000))).isoformat()
-        case "amount":
-            return f"{source.randrange(2, 200) * 5} {source.choice(locales.currencies())}"
-        case "measure":
-            return f"{source.randrange(2, 100)} {source.choice(_UNITS.split())}"
-    raise KeyError(name)
+    return _DRAWN[name](source, countries)

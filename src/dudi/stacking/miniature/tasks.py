@@ -9,9 +9,7 @@ from dudi.stacking.miniature.places import REGIONS, countries, region_of
 from dudi.stacking.miniature.sentences import Frame, say
 from dudi.stacking.rows import StackRow, Task
 
-TASKS = {
-    "region": Task("classification", ("Africa", "the Americas", "Asia", "Europe", "Oceania")),
-}
+TASKS = {"region": Task("classification", ("Africa", "the Americas", "Asia", "Europe", "Oceania"))}
 """`region`: in which part of the world does the story play?"""
 
 _WORDINGS = {"currency": 4, "official_language": 3, "official_languages": 3}
