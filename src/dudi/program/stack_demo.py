@@ -29,11 +29,7 @@ languages about other countries.
 
 
 def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
-    """Write the rows, run the studies by `stack_verb`, print their tables.
-
-    Raises:
-        EnvironmentFault: a run failed.
-    """
+    """Write the rows, run the studies by `stack_verb`, print their tables."""
     if given.rows is not None:
         write_rows(given.rows)
         return say(

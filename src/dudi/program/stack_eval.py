@@ -47,10 +47,6 @@ def run(given: argparse.Namespace) -> int:
     """Evaluate as the words say; print a table, and keep scores and answers.
 
     A system whose answers to the same rows lie in the folder already is not asked again.
-
-    Raises:
-        ConfigError: a model has no head, an option or a language code is unknown, two runs of a system have one seed.
-        DataError: a row cannot be used, or none has a label.
     """
     quiet_libraries()
     complete(given)

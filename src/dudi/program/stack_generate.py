@@ -24,12 +24,7 @@ from dudi.stacking.writing import write
 
 
 def run(given: argparse.Namespace) -> int:
-    """Write as the words say; print what was written, or keep it in a file.
-
-    Raises:
-        ConfigError: the model cannot write, or an option or a language code is unknown.
-        DataError: a row cannot be used.
-    """
+    """Write as the words say; print what was written, or keep it in a file."""
     quiet_libraries()
     if (given.text is None) == (given.rows is None):
         raise ConfigError("dudi stack generate: give ROWS, or --text and --language")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import shutil
@@ -199,13 +200,11 @@ def default_output(config: StackConfig) -> Path:
 def describe(config: StackConfig, args: StackArguments, folder: Path) -> str:
     """What a run would do: its keys that are no defaults, where each is from, and what lies at the names in them."""
     lines = [f"dudi stack {config.stage} -> {folder}", ""]
-    kept = [line for line in config.resolved_yaml().splitlines()[1:] if line and not line.endswith("# default")]
+    kept = [line for line in config.resolved_yaml().splitlines() if line and not line.endswith("# default")]
     sections = [line for line in kept if not line.startswith("#")]
-    for place, line in enumerate(sections):
-        following = sections[place + 1] if place + 1 < len(sections) else ""
-        if line.endswith(":") and not following.startswith("  "):
-            continue  # a section that holds nothing but defaults
-        lines.append(line)
+    for line, following in itertools.zip_longest(sections, sections[1:], fillvalue=""):
+        if not line.endswith(":") or following.startswith("  "):  # else a section that holds nothing but defaults
+            lines.append(line)
     return "\n".join([*lines, "", *_found(config, args), "dry run: nothing was trained"])
 
 
@@ -226,18 +225,18 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
         rows, held_out = training_rows(config, task)
         known = len(rows)
         check_unloaded(config, args, [*rows, *held_out])
-        counts = {"rows": f"{len(rows):,}", "held out": f"{len(held_out):,}" if held_out else ""}
+        count, others = f"{len(rows):,}", {"held out": held_out}
     else:
         texts, count = first_texts(config)
         parallel, bitext = rows_with_english(config, "parallel"), rows_with_english(config, "bitext")
         check_unloaded(config, args, [*texts, *parallel, *bitext])
-        counts = {"rows": count, "parallel": f"{len(parallel):,}" if parallel else ""}
-        counts["bitext"] = f"{len(bitext):,}" if bitext else ""
-    found = [*(f"{name:<9}{said}" for name, said in counts.items() if said), *notes_of(config)]
+        others = {"parallel": parallel, "bitext": bitext}
+    lines += [f"rows     {count}", *(f"{name:<9}{len(own):,}" for name, own in others.items() if own)]
+    lines += notes_of(config)
     try:
-        return [*lines, *found, "", plan_stage(config, rows=known).text(), ""]
+        return [*lines, "", plan_stage(config, rows=known).text(), ""]
     except EnvironmentFault as error:
-        return [*lines, *found, f"no estimate: {error}"]
+        return [*lines, f"no estimate: {error}"]
 
 
 def finish(folder: Path, config: StackConfig) -> None:

@@ -149,10 +149,6 @@ def rows_with_english(config: StackConfig, name: Literal["parallel", "bitext"]) 
 
     A row names its English in `english`, or another row of the same id is it: what parallel sets look like that have a
     row a language. Other stages read none.
-
-    Raises:
-        ConfigError: no such source.
-        DataError: a row is none, or has no English anywhere.
     """
     data, key = config.data, f"data.{name}_columns"
     source = getattr(data, name)

@@ -168,20 +168,16 @@ class StackConfig(Recipe):
         """
         if not self.stage:
             return super().hold_together()
-        self._refuse_evaluation()
+        for key, off in (("eval_strategy", "no"), ("eval_on_start", False)):  # `transformers` wants rows for it
+            if self.stage not in WITH_TASK and self.settings[key] != off:
+                refused = f"{key}: {self.stage} evaluates nothing during training; set {key}={str(off).lower()}"
+                raise ConfigError(self.placed(refused))
         super().hold_together()
         words = [key for key, setting in self._sources.items() if setting.origin == COMMAND_LINE]
         for key in unread_of({key: readers_of(key) for key in words}, self.stage.__eq__):
             value, default = self._value_and_default(key)
             if value != default:
                 raise ConfigError(f"{self.place(key)}: {unread_message(key, self.stage, readers_of(key))}")
-
-    def _refuse_evaluation(self) -> None:
-        """Stages without a task have no rows for it, and `transformers` wants some."""
-        for key, off in (("eval_strategy", "no"), ("eval_on_start", False)):
-            if self.stage not in WITH_TASK and self.settings[key] != off:
-                refused = f"{key}: {self.stage} evaluates nothing during training; set {key}={str(off).lower()}"
-                raise ConfigError(self.placed(refused))
 
     def _value_and_default(self, key: str) -> tuple[Any, Any]:
         section, name = STACK.section_of(key)
@@ -251,9 +247,5 @@ class StackConfig(Recipe):
 
 
 def load_stack_config(path: Path | str, stage: str, overrides: Sequence[str] = ()) -> StackConfig:
-    """Read a recipe for one stage, which is a verb; arguments as of `Recipe.load`.
-
-    Raises:
-        ConfigError: as there; or the stage does not read a word.
-    """
+    """Read a recipe for one stage, as `Recipe.load` does; a ConfigError too where the stage does not read a word."""
     return StackConfig.load(path, [*overrides, f"stage={stage}"])

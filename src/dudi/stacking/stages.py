@@ -99,12 +99,7 @@ def align(job: StageJob) -> Made:
 def teach(job: StageJob) -> Made:
     """Tune the LLM alone on the English task, and store its vectors of the training rows."""
     reader, source = _built(job, None), _llm_source(job.config)
-    task = task_of(job.config)
-    model = building.with_head(reader, task, seed=job.args.seed)
-    tasks.finetune(
-        model, source, job.rows, task, job.args, job.lora,
-        eval_rows=job.eval_rows, resume=job.start, about=job.about,
-    )  # fmt: skip
+    model = _tuned(job, reader, source)
     if job.args.process_index == 0:
         found = _vectors(job, model, source)
         stored.save_vectors(job.args.folder / stored.VECTORS, found, fingerprint(job.rows))
@@ -133,13 +128,19 @@ def finetune(job: StageJob) -> Made:
     """The direct route: labels."""
     reader, source, llm_source = open_stack(job)
     llm_tokenizer = None if llm_source is None else llm_source.tokenizer
+    return _tuned(job, reader, source, llm_tokenizer), source, llm_tokenizer
+
+
+def _tuned(
+    job: StageJob, reader: MTLLMModel, source: Source, llm_tokenizer: PreTrainedTokenizerBase | None = None
+) -> MTLLMPreTrainedModel:
+    """A reader with a head that has learned the task."""
     task = task_of(job.config)
     model = building.with_head(reader, task, seed=job.args.seed)
-    tasks.finetune(
+    return tasks.finetune(
         model, source, job.rows, task, job.args, job.adapter_of(model),
         eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
-    return model, source, llm_tokenizer
 
 
 def _vectors(job: StageJob, teacher: MTLLMPreTrainedModel, source: Source) -> list[Tensor]:

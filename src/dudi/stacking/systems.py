@@ -13,15 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 from dudi.config.yaml_tree import read_yaml
 from dudi.errors import ConfigError
 from dudi.evaluation.evaluate import Subject, evaluate
-from dudi.evaluation.records import (
-    ANSWERS,
-    FILE,
-    STUDENT,
-    Evaluation,
-    joined,
-    keep_evaluations,
-    read_evaluations,
-)
+from dudi.evaluation.records import ANSWERS, FILE, STUDENT, Evaluation, joined, keep_evaluations, read_evaluations
 from dudi.models.load import locate
 from dudi.stacking import stored
 from dudi.stacking.building import read_config
@@ -56,11 +48,7 @@ class System:
         return found
 
     def task(self) -> Task:
-        """What its runs were tuned on, from their configs alone.
-
-        Raises:
-            ConfigError: there is no such model, it has no head or writes its answers, or two runs have two tasks.
-        """
+        """What its runs were tuned on, from their configs alone; a ConfigError where that is not one task."""
         first, *others = self.runs
         task = _tuned_on(first)
         for other in others:
@@ -124,11 +112,7 @@ def task_of(config: MTLLMConfig) -> Task:
 
 
 def open_translator(name: str) -> PreTrainedModel:
-    """A whole MT model.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """A whole MT model."""
     try:
         model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(locate(name))
     except (OSError, ValueError) as error:

@@ -187,11 +187,7 @@ TASK_SETS: Mapping[str, TaskSet] = {
 
 
 def find_set(name: str) -> TaskSet:
-    """A data set by its name.
-
-    Raises:
-        ConfigError: there is none; the message names the nearest.
-    """
+    """A data set by its name; a ConfigError names the nearest where there is none."""
     if name not in TASK_SETS:
         raise ConfigError(f"'{name}' is not one of {', '.join(TASK_SETS)}{did_you_mean(name, TASK_SETS)}")
     return TASK_SETS[name]

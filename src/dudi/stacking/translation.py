@@ -89,11 +89,7 @@ def translate(
         padded = source.pad([encoded[place] for place in places])
         batch = {key: value.to(model.device) for key, value in padded.items()}
         written = writer.generate(
-            **batch,
-            forced_bos_token_id=begin_with,
-            num_beams=num_beams,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
+            **batch, forced_bos_token_id=begin_with, num_beams=num_beams, do_sample=False, max_new_tokens=max_new_tokens
         )
         for place, text in zip(places, source.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
             found[place] = text.strip()
