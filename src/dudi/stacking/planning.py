@@ -134,16 +134,16 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
     *under, on_top = shapes.values()
     cpu, element = device is None and device_type(bool(args.use_cpu)) == "cpu", FP32 if dtype == "float32" else 2
     connector = sum((shape.hidden + 1) * on_top.hidden for shape in under)
-    learns = connector if config.stage != "distill" or args.train_connector else 0
     frozen, copied = sum(element * shape.parameters for shape in under), 0
     if config.lora is not None:
-        learned = adapter = _adapter(model, lora.LoraSettings(**config.lora.model_dump()))
+        learned = trained = _adapter(model, lora.LoraSettings(**config.lora.model_dump()))
         frozen += element * on_top.parameters
     else:
         learned = on_top.parameters
-        adapter = learned - (on_top.vocabulary * on_top.hidden if under and not args.llm_tokens else 0)
+        trained = learned - (on_top.vocabulary * on_top.hidden if under and not args.llm_tokens else 0)
         copied = element * learned if config.stage == "align" else 0
-    trained = learns + adapter
+    if config.stage != "distill" or args.train_connector:
+        trained += connector
     held = [
         ("frozen weights", frozen),
         ("the LLM as it was, which teaches", copied),

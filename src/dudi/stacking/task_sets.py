@@ -80,6 +80,7 @@ _NLI_FIELDS = {
 }
 _NLI_LABEL = {"gold_label": 0, "label": 0}
 _MNLI = Hub("facebook/xnli", {"train": "train", "dev": "validation"}, "en")
+_FOUR_ANSWERS = tuple((f"mc_answer{number}", f"answer{number}") for number in range(1, 5))
 _SIB = Hub("Davlan/sib200", _HUB_SPLITS)
 # The set came with a script, which `datasets` runs no more; this branch is the hub's own conversion of it.
 _CONVERTED = {"revision": "refs/convert/parquet", "data_dir": "{code}"}
@@ -173,7 +174,7 @@ TASK_SETS: Mapping[str, TaskSet] = {
             title="Belebele: which of four answers does a passage give?",
             labels=(),
             fields={"passage": ("flores_passage", "passage"), "question": ("question",)},
-            choices=tuple((f"mc_answer{number}", f"answer{number}") for number in range(1, 5)),
+            choices=_FOUR_ANSWERS,
             label={"correct_answer_num": 1, "answer": 0},
             ids=("link", "question_number", "dataset", "passage_id", "question_id", "row"),
             hub=Hub("facebook/belebele", {"test": "test"}),
