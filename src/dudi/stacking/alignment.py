@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
 from dudi.models.frozen import evaluating
@@ -53,10 +52,8 @@ class AlignmentLoss(Objective):
         parallel: Sequence[StackRow] = (),
         teacher: MTLLMModel | None = None,
     ) -> None:
-        self.teacher = teacher
-        self.source, self.llm_source, self.args = source, llm_source, args
-        self.source_tokenizer = source.tokenizer
-        self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_source.tokenizer
+        super().__init__(source, args, llm_source.tokenizer)
+        self.teacher, self.llm_source = teacher, llm_source
         by_language: dict[str, list[StackRow]] = {}
         for row in parallel:
             by_language.setdefault(row.language, []).append(row)

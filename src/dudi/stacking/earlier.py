@@ -163,7 +163,7 @@ def _like(section: EncoderSection | LlmSection, own: Any) -> bool:
         place = locate(llm2vec.base_and_adapters(name)[0] if isinstance(section, LlmSection) else name)
         if not Path(place).is_dir():
             return True
-        told: Any = parts.config_of("start", name, place, None)
+        told: Any = parts.config_of("start", place, None)
     except DudiError:
         return True
     told = told.get_text_config() if isinstance(section, LlmSection) else told

@@ -107,7 +107,7 @@ class LabelledRows:
                 "item": item,
                 "language": row.language,
                 "task": self.task.kind,
-                "question": "\n".join(_texts(row)),
+                "question": "\n".join(row.texts),
                 "label": None if row.label is None else names[row.label],
                 "answer": names[answer],
                 "right": row.label == answer,
@@ -118,14 +118,9 @@ class LabelledRows:
             if row.language not in others:
                 line["overall"] = False
             if seen is not row:
-                line["read"] = _texts(seen)
+                line["read"] = seen.texts
             lines.append(line)
         return lines
-
-
-def _texts(row: StackRow) -> list[str]:
-    """What a row asks: its text, the second of a pair, its choices."""
-    return [text for text in (row.text, row.pair, *row.choices) if text is not None]
 
 
 def items_of(rows: Sequence[StackRow]) -> list[str]:

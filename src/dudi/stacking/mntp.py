@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dudi.objective.forward import inside, open_forward
 from dudi.objective.heads import head_of
@@ -33,9 +33,8 @@ class MaskedNextToken(Objective):
     stage = "adapt"
 
     def __init__(self, source: Source, args: StackArguments) -> None:
-        self.source, self.args = source, args
-        self.source_tokenizer = tokenizer = source.tokenizer
-        self.llm_tokenizer: PreTrainedTokenizerBase | None = None
+        super().__init__(source, args)
+        tokenizer = source.tokenizer
         # A masked token is the tokenizer's own, else `_`, as LLM2Vec does, else the unknown one.
         blank = tokenizer.encode("_", add_special_tokens=False)
         other = blank[-1] if blank else tokenizer.unk_token_id or tokenizer.eos_token_id
