@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Scored:
         kind: `gold`, `plain` or `verbalized`.
         example: The row that it belongs to.
         prompt: What the student reads.
-        completion: The ids that are scored; never empty.
+        completion: The ids that are scored; none of a prompt that is not answered yet.
         teacher_prompt: What the teacher reads before the same ids.
         language: The language that the completion should be in.
         ended: Whether the completion has its end of turn.
@@ -47,7 +47,7 @@ class Scored:
     completion: Tokens
     teacher_prompt: Tokens
     language: str
-    ended: bool
+    ended: bool = False
     trained: int = 0
     teacher_completion: Tokens | None = None
     alignment: Alignment | None = None
@@ -92,7 +92,7 @@ class MicroBatch:
         shares: What each token of a kind and a language counts in its signal's mean; 1 where nothing is said.
         trust: Share of the teacher in each language.
         balance: Factor on each language's divergence on rollouts; 1 where nothing is said.
-        judged: What the teachers gave, by their names, where they have read all micro-batches of a step beforehand.
+        judged: What the teachers gave, by their names (empty where there is no choice), once they have read it.
     """
 
     sequences: dict[Kind, list[Scored]]
@@ -102,7 +102,7 @@ class MicroBatch:
     shares: Mapping[tuple[Kind, str], float] = dataclasses.field(default_factory=dict)
     trust: Trust = dataclasses.field(default_factory=Trust)
     balance: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    judged: dict[str, Judged] | None = None
+    judged: dict[str, Judged] = dataclasses.field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
@@ -196,24 +196,3 @@ def event_counts(batches: Sequence[MicroBatch]) -> list[float]:
                 own = (found.used_bytes(), found.total, int((found.used & found.agreeing).sum()), int(found.used.sum()))
                 counts = [total + count for total, count in zip(counts, own, strict=True)]
     return counts
-
-
-def teacher_tokens(batches: Sequence[MicroBatch], signals: Mapping[str, Signal], names: Sequence[str]) -> Tensor:
-    """(T, signals) fp64 trained tokens that each teacher judges for each signal; 0 for signals without a teacher."""
-    table = torch.zeros(len(names), len(signals), dtype=torch.float64)
-    for batch in batches:
-        for column, signal in enumerate(signals.values()):
-            for scored in (one for kind in signal.teacher_reads for one in batch.sequences[kind]):
-                table[names.index(scored.teacher), column] += float(scored.counted().sum())
-    return table
-
-
-def teacher_metrics(table: Tensor, names: Sequence[str], signals: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Each teacher's tokens and its share of those of its signal, from a step's summed `teacher_tokens`."""
-    totals = table.sum(0).tolist()
-    found: dict[str, dict[str, float]] = {name: {} for name in names}
-    for name, line in zip(names, table.tolist(), strict=True):
-        for signal, tokens, total in zip(signals, line, totals, strict=True):
-            if total:
-                found[name] |= {f"tokens/{signal}": tokens, f"share/{signal}": tokens / total}
-    return found

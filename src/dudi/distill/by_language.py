@@ -79,10 +79,13 @@ def loss_table(batch: MicroBatch, rows: Mapping[Kind, Rows], languages: Sequence
     return table
 
 
-def entropies(student: float, teacher: float) -> dict[str, float]:
-    """Mean entropies by their names; a teacher's that nobody knows (NaN: it is served) is left out."""
-    known = {} if math.isnan(teacher) else {"teacher_entropy": teacher}
-    return {"student_entropy": student, **known}
+def agreement_metrics(line: Sequence[float], overlap_k: int) -> dict[str, float]:
+    """Overlap and mean entropies of a line of the table; a teacher's that nobody knows (NaN: served) is left out."""
+    overlap, student, teacher, positions = line[LOSSES : LOSSES + 4]
+    if not positions:
+        return {}
+    found = {f"overlap@{overlap_k}": overlap / positions, "student_entropy": student / positions}
+    return found if math.isnan(teacher) else found | {"teacher_entropy": teacher / positions}
 
 
 def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) -> dict[str, dict[str, Any]]:
@@ -102,10 +105,7 @@ def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) ->
             if weight:
                 metrics[f"loss/{name}"] = value / weight
                 metrics[f"share/{name}"] = weight / float(totals[2 * place + 1])
-        overlap, student, teacher, positions = line[LOSSES : LOSSES + 4]
-        if positions:
-            metrics[f"overlap@{overlap_k}"] = overlap / positions
-            metrics |= entropies(student / positions, teacher / positions)
+        metrics |= agreement_metrics(line, overlap_k)
         detected, wrong = line[-SPOKEN:]
         if detected:
             metrics["rollout/wrong_language_rate"] = wrong / detected

@@ -107,7 +107,7 @@ def vllm_engine(run: Run) -> VLLMEngine:
             seed=args.seed,
             folder=args.folder,
         )
-        student = Student(run.peft_model, setup.tokenizer, run.accelerator, training_dtype(args))
+        student = Student(run.peft_model, setup.student_format.tokenizer, run.accelerator, training_dtype(args))
         return Colocated(student, options) if args.vllm_mode == "colocate" else Served(student, options)
 
     return VLLMEngine(

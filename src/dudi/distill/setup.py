@@ -27,7 +27,6 @@ from dudi.distill.teacher_setup import (
     head_size,
     line_up,
     load_teacher,
-    teacher_is_read,
     tokenizers_by_name,
 )
 from dudi.distill.teachers import Teacher, Teachers
@@ -38,7 +37,6 @@ from dudi.models.adapters import innermost
 from dudi.models.image_text import tokenizer_in
 from dudi.models.limits import check_ids, check_length
 from dudi.models.load import load_model, load_tokenizer
-from dudi.objective.event_loss import EventLoss
 from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head
 
@@ -49,38 +47,32 @@ class Setup:
 
     Attributes:
         model: The student, with its adapter if it has one.
-        tokenizer: The student's.
         teacher: The second model, frozen or served, or None; of several, the default one, as for all that is said of it
             below.
         student_format: The student's chat format.
         teacher_format: The teacher's; the student's own where there is no second model.
         vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
-        events: The loss across tokenizers, where they differ and a divergence is read; else None.
         verbalizer: Writes z and p_z.
         languages: All languages that are known, as candidates for detection.
         reader: Reads further rows.
         train: Tokenised training rows.
         eval: Tokenised evaluation rows, by name where there are several datasets; or None.
         probe: Rows that the probe of `teacher_weight: auto` asks, none of them trained on; None without a probe.
-        rejections: Rows that were not taken.
         notes: What a person should know before it starts.
         teachers: All second models, and who of them judges what.
     """
 
     model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
     teacher: PreTrainedModel | ServedTeacher | None
     student_format: ChatFormat
     teacher_format: ChatFormat
     vocabulary: int
-    events: EventLoss | None
     verbalizer: Verbalizer
     languages: tuple[str, ...]
     reader: RowReader
     train: ExampleSet | None
     eval: ExampleSet | dict[str, ExampleSet] | None
     probe: ExampleSet | None
-    rejections: Rejections
     notes: list[str]
     teachers: Teachers
 
@@ -107,11 +99,13 @@ def build_setup(
     notes: list[str] = []
     if args.verbalizer != "none":
         check_codes(args.languages, load_languages(), "languages")
-    given, names = merge_keys(
-        teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
-    )
+    by_key = teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
+    given, names = merge_keys(by_key)
     tokenizers = tokenizers_by_name(teacher_tokenizer, names)
-    wanted = given if teacher_is_read(bool(given), args, notes) else {}
+    args.require_teacher(bool(given))
+    if given and not args.needs_teacher:
+        notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
+    wanted = given if args.needs_teacher else {}
     name, student, student_tokenizer = _load_student(model, tokenizer)
     inner = innermost(student)
     lender = next(iter(tokenizers.values()), None)  # one that is given without a teacher may lend its template
@@ -141,15 +135,14 @@ def build_setup(
     for one, chat, _ in lined_up.values():
         if not isinstance(one, ServedTeacher):
             check_ids(one, chat.tokenizer, "teacher")
-    chats = [chat for _, chat, _ in lined_up.values()]
-    languages = tuple(load_languages())
+    chats, languages = [chat for _, chat, _ in lined_up.values()], tuple(load_languages())
     taken = Rejections() if rejections is None else rejections
-    reader = RowReader(args, own, chats[0] if chats else None, vocabulary, languages, chats[1:])
+    reader = RowReader(args, own, chats, vocabulary, languages)
     try:
-        train, rows = _read(reader, train_dataset, "train_dataset", taken)
-        evaluation, more = _read_evaluation(reader, eval_dataset, taken)
+        train, rows = reader.read_all(train_dataset, "train_dataset", taken)
+        evaluation, more = reader.read_all(eval_dataset, "eval_dataset", taken)
     except DataError:
-        if rejections is None and len(taken):
+        if rejections is None:
             tell_rejections(taken, 0, args, share=1.0)
         raise
     if rejections is None:
@@ -157,38 +150,41 @@ def build_setup(
     probe = None
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed, notes)
-    _check_lengths(inner, [one for one, _, _ in lined_up.values()], [] if train is None else train.examples, args)
+    examples = [] if train is None else train.examples
+    _check_lengths(inner, [one for one, _, _ in lined_up.values()], examples, args)
     members: dict[str, Teacher] = {}
     for key, (one, chat, apart) in lined_up.items():
-        events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, train, notes)
+        events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, examples, notes)
         members[key] = Teacher(key, one, chat, apart is not None, events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
-    verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
-    sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
+    verbalizer = verbalizer_of(args, [example.row for example in examples], notes)
     if args.needs_teacher:
-        check_routes(teachers, args, verbalizer, [one for one in sets if one is not None], notes)
+        check_routes(teachers, args, verbalizer, [train, probe, *_sets(evaluation)], notes)
     return Setup(
         model=student,
-        tokenizer=student_tokenizer,
         teacher=loaded[first][0] if wanted else None,
         student_format=own,
         teacher_format=chats[0] if chats else own,
         vocabulary=vocabulary,
-        events=None if teachers.main is None else teachers.main.events,
         verbalizer=verbalizer,
         languages=languages,
-        train=train,
         reader=reader,
+        train=train,
         eval=evaluation,
         probe=probe,
-        rejections=taken,
         notes=notes,
         teachers=teachers,
     )
 
 
+def _sets(evaluation: ExampleSet | Mapping[str, ExampleSet] | None) -> list[ExampleSet]:
+    if isinstance(evaluation, Mapping):
+        return list(evaluation.values())
+    return [] if evaluation is None else [evaluation]
+
+
 def check_routes(
-    teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet], notes: list[str]
+    teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet | None], notes: list[str]
 ) -> None:
     """Hold the keys that teachers, and shares of them, are given under against everything that they will judge.
 
@@ -203,7 +199,7 @@ def check_routes(
         ConfigError: a key that is neither a language nor in any row, a language without a teacher, or shares of 0 in
             all languages where nothing else is trained.
     """
-    rows = [example for one in sets for example in one.examples]
+    rows = [example for one in sets if one is not None for example in one.examples]
     targets = verbalizer.targets if args.chooses_target else ()
     teachers.check(rows, targets, tuple(load_languages()), routed=args.teacher_route == "given")
     named = Counter(example.row.teacher for example in rows if example.row.teacher not in (None, *teachers.routes))
@@ -239,29 +235,6 @@ def _check_lengths(
         check = teacher.check_length if isinstance(teacher, ServedTeacher) else partial(check_length, teacher)
         check(args.max_length, "the teacher", "max_length")
         check(longest + rolled_out, "the teacher", what)
-
-
-def _read(
-    reader: RowReader, dataset: Records | ExampleSet | None, name: str, rejections: Rejections
-) -> tuple[ExampleSet | None, int]:
-    """The examples of a dataset, and how many rows it had; None for none, and examples as they are."""
-    if dataset is None or isinstance(dataset, ExampleSet):
-        return dataset, 0 if dataset is None else len(dataset.examples)
-    return reader.read(dataset, name, rejections)
-
-
-def _read_evaluation(
-    reader: RowReader, dataset: Records | ExampleSet | Mapping[str, Records] | None, rejections: Rejections
-) -> tuple[ExampleSet | dict[str, ExampleSet] | None, int]:
-    """The same for evaluation, where several datasets may have names (a dict, a `DatasetDict`)."""
-    if not isinstance(dataset, Mapping):
-        return _read(reader, dataset, "eval_dataset", rejections)
-    found: dict[str, ExampleSet] = {}
-    total = 0
-    for name, one in dataset.items():
-        found[name], rows = reader.read(one, f"eval_dataset[{name!r}]", rejections)
-        total += rows
-    return found, total
 
 
 def _load_student(
@@ -337,8 +310,7 @@ def rows_for_probe(
     Raises:
         DataError: no row can be asked.
     """
-    sets = evaluation.values() if isinstance(evaluation, Mapping) else [] if evaluation is None else [evaluation]
-    given = [example for one in sets for example in one.examples]
+    given = [example for one in _sets(evaluation) for example in one.examples]
     apart = _not_trained(given, train, notes) if given else []
     source = apart or train.examples
     of_language: dict[str, list[Example]] = {}

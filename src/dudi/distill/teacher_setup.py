@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
-from dudi.data.examples import Example, ExampleSet
+from dudi.data.examples import Example
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
@@ -59,8 +60,12 @@ def line_up(
     borrow_template(tokenizer, own.tokenizer)
     theirs = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
     different = vocabulary_difference(own.tokenizer, tokenizer, vocabulary, head_size(teacher))
-    if different is None:
-        check_ends(own, theirs)
+    if different is None and theirs.end_of_turn != own.end_of_turn:
+        ends = [own.tokenizer.convert_ids_to_tokens(one.end_of_turn) for one in (own, theirs)]
+        raise ConfigError(
+            f"the student's template ends a turn with {ends[0]!r}, the teacher's with {ends[1]!r}: the teacher would "
+            "judge an ending it never writes; set student.chat_template: teacher"
+        )
     if isinstance(teacher, ServedTeacher):
         check_served(teacher, different, min(vocabulary, teacher.vocabulary), args, notes)
         return theirs, different
@@ -78,7 +83,7 @@ def events_of(
     different: str | None,
     sizes: tuple[int, int],
     args: DudiConfig,
-    train: ExampleSet | None,
+    examples: Sequence[Example],
     notes: list[str],
 ) -> EventLoss | None:
     """The loss across tokenizers, where they differ and a divergence is read.
@@ -97,21 +102,9 @@ def events_of(
     notes.append(different)
     if not args.reads_teacher_tokens:
         return None
-    events, coverage = shared_events(student, teacher, sizes, [] if train is None else train.examples, args)
+    events, coverage = shared_events(student, teacher, sizes, examples, args)
     notes.append(f"their shared events are compared:\n{coverage.table()}")
     return EventLoss(events, args.device)
-
-
-def teacher_is_read(given: bool, args: DudiConfig, notes: list[str]) -> bool:
-    """Whether a method reads a second model.
-
-    Raises:
-        ConfigError: it does, and none is given.
-    """
-    args.require_teacher(given)
-    if given and not args.needs_teacher:
-        notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
-    return args.needs_teacher
 
 
 def check_served(
@@ -152,12 +145,14 @@ def load_teacher(
     teacher: Given, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel | ServedTeacher, PreTrainedTokenizerBase]:
     """The teacher and its tokenizer: the given one, the one it was saved with, else the student's."""
-    if isinstance(teacher, str):
-        tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
-        return load_model(teacher), tokenizer
-    if isinstance(teacher, ServedTeacher):
-        return teacher, load_tokenizer(teacher.name) if tokenizer is None else tokenizer
-    return teacher, tokenizer if tokenizer is not None else _tokenizer_of(teacher) or students
+    if not isinstance(teacher, str | ServedTeacher):
+        if tokenizer is None and teacher.config.name_or_path:
+            with contextlib.suppress(DudiError):
+                tokenizer = load_tokenizer(teacher.config.name_or_path)
+        return teacher, tokenizer or students
+    if tokenizer is None:
+        tokenizer = load_tokenizer(teacher if isinstance(teacher, str) else teacher.name)
+    return load_model(teacher) if isinstance(teacher, str) else teacher, tokenizer
 
 
 def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
@@ -173,31 +168,6 @@ def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
     elif args.device.type != "cpu" and teacher.device.type == "cpu" and not placed:
         move(teacher, args.device)
     teacher.eval().requires_grad_(False)
-
-
-def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
-    """The tokenizer at the name a model was loaded from, where there is one."""
-    name = model.config.name_or_path
-    if not name:
-        return None
-    try:
-        return load_tokenizer(name)
-    except DudiError:
-        return None
-
-
-def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
-    """Hold the ends of turn of two models with one tokenizer against each other.
-
-    Raises:
-        ConfigError: they are different tokens.
-    """
-    if teacher.end_of_turn != student.end_of_turn:
-        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, teacher.end_of_turn))
-        raise ConfigError(
-            f"the student's template ends a turn with {ours!r}, the teacher's with {theirs!r}: the teacher would judge "
-            "an ending it never writes; set student.chat_template: teacher"
-        )
 
 
 def check_choice(args: DudiConfig, teachers: int) -> None:

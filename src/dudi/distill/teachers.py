@@ -73,6 +73,10 @@ class Teachers:
         """Who judges whatever nobody else is named for; None without a second model."""
         return next(iter(self.members.values()), None)
 
+    def named(self, name: str) -> Teacher | None:
+        """The one of a sequence's `teacher`; the empty name is the main one's, where there is no choice."""
+        return self.members[name] if name else self.main
+
     def by_key(self) -> tuple[dict[str, PreTrainedModel | ServedTeacher], dict[str, PreTrainedTokenizerBase]]:
         """The models and their tokenizers as they were given."""
         names = self.routes or {name: name for name in self.members}

@@ -30,11 +30,10 @@ from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.batch import MicroBatch
 from dudi.distill.by_language import balance
 from dudi.distill.collect import Collector
-from dudi.distill.dataset import MAX_REJECTED_SHARE, Records
+from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowTrainer, listed
 from dudi.distill.engines import student_engine, vllm_engine
 from dudi.distill.habits import as_config, as_name, refuse_habits, warn_of_rounding
 from dudi.distill.passes import judge_all, losses_of
-from dudi.distill.row_trainer import RowTrainer, listed
 from dudi.distill.served import ServedTeacher
 from dudi.distill.setup import build_setup
 from dudi.distill.stages.answers import write_targets
@@ -144,7 +143,7 @@ class DudiTrainer(RowTrainer):
             rejections,
             max_rejected_share,
         )
-        self.setup, self.max_rejected_share = parts, max_rejected_share
+        self.setup, self.reader, self.max_rejected_share = parts, parts.reader, max_rejected_share
         self.chat = parts.student_format
         self.trained_with = f"dudi's method `{args.method}`"
         self.has_extra_tensors = args.teaches_itself or args.language_balance
@@ -156,7 +155,7 @@ class DudiTrainer(RowTrainer):
             data_collator=list,  # a micro-batch stays one of examples: they are lined up once rollouts are there
             train_dataset=listed(parts.train),
             eval_dataset=listed(parts.eval),
-            processing_class=parts.tokenizer,
+            processing_class=parts.student_format.tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
         )
@@ -192,15 +191,8 @@ class DudiTrainer(RowTrainer):
             policies={name: frozen(model) for name, model in parts.teachers.local.items()},
         )
         self.run.teacher = next(iter(self.run.policies.values()), None)
-        self.run.collector = Collector(
-            args,
-            parts.verbalizer,
-            parts.student_format,
-            parts.teacher_format,
-            vllm_engine(self.run) if args.use_vllm else student_engine(self.run, args.temperature),
-            parts.languages,
-            parts.teachers,
-        )
+        engine = vllm_engine(self.run) if args.use_vllm else student_engine(self.run, args.temperature)
+        self.run.collector = Collector(args, parts, engine)
         if args.language_balance:
             self.run.ratios = torch.zeros(len(parts.languages), 3, dtype=torch.float64)
         self.step: Step | None = None
@@ -209,6 +201,11 @@ class DudiTrainer(RowTrainer):
         self.interrupts = interrupts
 
     # ---- before the first step
+
+    def use_examples(self, examples: ExampleSet) -> None:
+        """Train on these, and let the whole run know of them."""
+        self.setup.train = examples
+        super().use_examples(examples)
 
     def prepare(self) -> None:
         """The stages that come first: cold start, teacher-written targets, reference, moving average."""
@@ -267,7 +264,7 @@ class DudiTrainer(RowTrainer):
             None,
             args,
             setup.train,
-            processing_class=setup.tokenizer,
+            processing_class=setup.student_format.tokenizer,
             teacher_processing_class=tokenizers or setup.teacher_format.tokenizer,
             teachers=models or None,
             stage=COLD_START,

@@ -143,7 +143,7 @@ def _states(run: Run, sequences: Sequence[Scored], starts: Sequence[int]) -> Ite
         batches = [MicroBatch({"gold": list(sequences[own.start : own.stop])}) for own in places]
         judge_all(run, batches, signals, Step(0, signals, {}))
         for own, batch in zip(places, batches, strict=True):
-            for name, judged in (batch.judged or {}).items():
+            for name, judged in batch.judged.items():
                 whole = judged.states["gold"]
                 if not isinstance(whole, Tensor):
                     raise RuntimeError("a served teacher gives no states")
