@@ -153,13 +153,7 @@ class BatchPart:
 
 
 def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) -> list[BatchPart]:
-    """A micro-batch cut by teacher; first what reads no teacher.
-
-    Args:
-        batch: The sequences.
-        signals: Those that run.
-        watched: The kind that `batch.watched` counts tokens of.
-    """
+    """A micro-batch cut by teacher, first what reads none; `batch.watched` counts the tokens of the kind `watched`."""
     untaught = {name: signal for name, signal in signals.items() if not signal.teacher_reads}
     parts = [BatchPart(dataclasses.replace(batch, watched=[]), untaught, None)] if untaught else []
     read = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})

@@ -52,9 +52,7 @@ def token_table(batches: Sequence[MicroBatch], languages: Sequence[str]) -> Tens
 def language_shares(table: Tensor, languages: Sequence[str]) -> dict[tuple[Kind, str], float]:
     """What a token counts when each language counts by its rows: rows of the language over its tokens.
 
-    Args:
-        table: `token_table` of a whole optimizer step, summed over the ranks.
-        languages: Codes of its second dimension.
+    The table is a `token_table` of a whole optimizer step, summed over the ranks.
     """
     return {
         (kind, language): rows / tokens
@@ -89,13 +87,7 @@ def agreement_metrics(line: Sequence[float], overlap_k: int) -> dict[str, float]
 
 
 def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) -> dict[str, dict[str, Any]]:
-    """The metrics of each language that occurred in a step.
-
-    Args:
-        table: (L, WIDTH) summed over micro-batches and ranks.
-        languages: Their codes.
-        overlap_k: k of the overlap.
-    """
+    """The metrics of each language that occurred in a step, from (L, WIDTH) summed over micro-batches and ranks."""
     totals = table.sum(0)
     found: dict[str, dict[str, Any]] = {}
     for language, line in zip(languages, table.tolist(), strict=True):
@@ -115,13 +107,10 @@ def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) ->
 
 
 def deviations(ratios: Tensor) -> tuple[float, list[float | None]]:
-    """Standard deviations of log p_T - log p_S, of all tokens and of each language's.
+    """Standard deviations of log p_T - log p_S, of all tokens and of each language; None of fewer than two tokens.
 
     Args:
         ratios: (L, 3) sums of the ratio, of its square, and of its number.
-
-    Returns:
-        The one of all tokens; those of the languages, None where there are fewer than two tokens.
     """
 
     def deviation(line: Sequence[float]) -> float | None:
@@ -134,11 +123,7 @@ def deviations(ratios: Tensor) -> tuple[float, list[float | None]]:
 def balance(ratios: Tensor, languages: Sequence[str]) -> dict[str, float]:
     """Factors that keep one noisy language from giving most of the gradient: clip(sigma_all / sigma_l, 1/4, 4).
 
-    DN-MOPD (arXiv 2609.35347) balances domains so; here a domain is a language.
-
-    Args:
-        ratios: (L, 3) as in `deviations`.
-        languages: Their codes.
+    DN-MOPD (arXiv 2609.35347) balances domains so; here a domain is a language. The ratios are those of `deviations`.
     """
     whole, own = deviations(ratios)
     return {

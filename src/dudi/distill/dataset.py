@@ -130,12 +130,7 @@ class RowReader:
 
 
 def _listed(dataset: Records, name: str) -> Sequence[Any]:
-    """All rows of what may be a dataset.
-
-    Raises:
-        ConfigError: it is several datasets, a stream, or a name.
-        DataError: it has no rows.
-    """
+    """All rows of what may be a dataset."""
     if isinstance(dataset, str | Path):
         raise ConfigError(f"{name}: '{dataset}' is a name; give its rows, as dudi.data.sources.load_rows reads them")
     if isinstance(dataset, Mapping):
@@ -153,11 +148,7 @@ def _listed(dataset: Records, name: str) -> Sequence[Any]:
 
 
 def _check_left(rows: Sequence[Any], name: str, total: int, rejections: Rejections) -> None:
-    """Say why no row is left, where none is.
-
-    Raises:
-        DataError: with the most frequent reasons.
-    """
+    """Say why no row is left, where none is."""
     if not rows:
         reasons = "; ".join(line.strip() for line in rejections.summary()[:3])
         raise DataError(f"{name}: no row is left of {total}: {reasons or 'none is in a language that is trained'}")
@@ -166,17 +157,10 @@ def _check_left(rows: Sequence[Any], name: str, total: int, rejections: Rejectio
 def tell_rejections(
     rejections: Rejections, total: int, args: DudiConfig, share: float, file: str = "rejected.jsonl"
 ) -> None:
-    """Write down what was not taken, warn with the reasons, and stop when it is too much.
-
-    Args:
-        rejections: The rows that were not taken.
-        total: Rows that were given.
-        args: The run's keys.
-        share: Largest share of rejected rows.
-        file: Where in the run's folder they are written.
+    """Write down in a file of the run's folder what was not taken, and warn with the reasons.
 
     Raises:
-        DataError: more were rejected.
+        DataError: more than `share` of the `total` rows were rejected.
     """
     if not len(rejections):
         return

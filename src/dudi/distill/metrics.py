@@ -208,11 +208,7 @@ def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
 
 
 def ends_in_a_loop(ids: Sequence[int]) -> bool:
-    """Whether a rollout's end is a few tokens over and over: 4 rounds and 16 tokens at least.
-
-    Args:
-        ids: (T,) the rollout without its end of turn.
-    """
+    """Whether a rollout, without its end of turn, ends in a few tokens over and over: 4 rounds and 16 tokens."""
     for period in range(1, LONGEST_LOOP + 1):
         length = max(SHORTEST_REPETITION, 4 * period)
         tail = ids[-length:]

@@ -267,11 +267,7 @@ class RunConfig(Recipe):
             raise ConfigError(self.placed(f"{key}: nothing is evaluated on it; set eval_strategy: epoch, or steps"))
 
     def _settle_rows(self) -> None:
-        """What built-in sources alone read is refused beside others, or left behind where a layer below gave it.
-
-        Raises:
-            ConfigError: it was given with the rows, or over them.
-        """
+        """What built-in sources alone read is refused beside others, or left behind where a layer below gave it."""
         sources = {key: getattr(self.data, key) for key in ("train", "eval") if getattr(self.data, key) is not None}
         chosen = max(self._sources[f"data.{key}"].layer for key in sources)
         for name in ("rows_per_language", "tasks"):
@@ -291,11 +287,7 @@ class RunConfig(Recipe):
             del self._sources[key]
 
     def _settle_teachers(self) -> None:
-        """One way of naming teachers: the one that the upper layer takes, where a base has the other.
-
-        Raises:
-            ConfigError: both in one layer, or one of several without a model.
-        """
+        """One way of naming teachers: the one that the upper layer takes, where a base has the other."""
         for name, section in self._teacher_sections().items():
             if section.model is None and name != "teacher":
                 raise ConfigError(f"{self.place(name)}: {name}.model is missing: name its model")

@@ -65,11 +65,7 @@ class ServedTeacher:
         return f"served as {self.served}"
 
     def _look(self) -> tuple[str, int | None]:
-        """The model's name on the server, and how long a sequence it reads.
-
-        Raises:
-            ConfigError: the server has others.
-        """
+        """The model's name on the server, and how long a sequence it reads."""
         models = {str(one["id"]): one for one in self.server.models()}
         name = self.name if self.name in models else next(iter(models), "")
         if len(models) != 1 and self.name not in models:
@@ -143,11 +139,7 @@ class ServedTeacher:
     def _top_tokens(
         self, labels: Sequence[int], places: Sequence[Mapping[str, Any]], named: int, vocabulary: int
     ) -> TopTokens:
-        """One completion: the label at each place, and what the server names there, more than which it may not be.
-
-        Raises:
-            EnvironmentFault: these are no log-probabilities, or not those of this prompt.
-        """
+        """One completion: the label at each place, and what the server names there, more than which it may not be."""
         ids, log_probs = [], []
         for label, place in zip(labels, places, strict=True):
             at = {int(token): float(one["logprob"]) for token, one in place.items()}
@@ -207,11 +199,6 @@ def _portions(lengths: Sequence[int]) -> Iterator[range]:
 
 
 def _text_config(name: str) -> Any:
-    """The config of a model that is served elsewhere.
-
-    Raises:
-        EnvironmentFault: it cannot be read.
-    """
     try:
         return AutoConfig.from_pretrained(locate(name)).get_text_config()
     except (OSError, ValueError) as error:

@@ -193,7 +193,7 @@ def check_routes(
         args: The run's keys.
         verbalizer: Knows the languages that rollouts are asked for.
         sets: All rows: of training, of the probe, of evaluation.
-        notes: Gets the names in the rows' column `teacher` that are no key, and languages of shares that nothing is in.
+        notes: Gets names in the column `teacher` that are no key, and languages of shares that nothing is in.
 
     Raises:
         ConfigError: a key that is neither a language nor in any row, a language without a teacher, or shares of 0 in
@@ -201,7 +201,8 @@ def check_routes(
     """
     rows = [example for one in sets if one is not None for example in one.examples]
     targets = verbalizer.targets if args.chooses_target else ()
-    teachers.check(rows, targets, tuple(load_languages()), routed=args.teacher_route == "given")
+    if args.teacher_route == "given":  # else a probe finds out who judges what, and the keys are names
+        teachers.check(rows, targets, tuple(load_languages()))
     named = Counter(example.row.teacher for example in rows if example.row.teacher not in (None, *teachers.routes))
     if named:
         listed = ", ".join(f"{name!r} {count:,}" for name, count in sorted(named.items()))
@@ -250,11 +251,7 @@ def _load_student(
 
 
 def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Verbalizer:
-    """The verbalizer of a run, with the parallel rows of its pivot.
-
-    Raises:
-        DataError: no row has one.
-    """
+    """The verbalizer of a run, with the parallel rows of its pivot; a `DataError` where no row has one."""
     excluded, pivot = args.exclude_targets, args.pivot
     verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=excluded, pivot=pivot)
     if pivot is None or not rows or "on_policy" not in args.signals:
@@ -299,13 +296,7 @@ def rows_for_probe(
     """The rows to train on, and those that a probe asks: of the evaluation rows, or held out of the training rows.
 
     Which rows they are hangs on the seed and their ids alone. A language never gives more than half of its rows away.
-
-    Args:
-        train: The training rows.
-        evaluation: Evaluation rows, of one dataset or of several, or None.
-        per_language: Most rows of a language.
-        seed: Of the run.
-        notes: Gets what was left out.
+    What was left out is added to `notes`.
 
     Raises:
         DataError: no row can be asked.

@@ -72,11 +72,7 @@ class Run:
 
     @property
     def rows(self) -> ExampleSet:
-        """The training rows.
-
-        Raises:
-            ConfigError: there are none.
-        """
+        """The training rows; a `ConfigError` where there are none."""
         if self.setup.train is None:
             raise ConfigError("train_dataset: there is none")
         return self.setup.train
@@ -97,11 +93,7 @@ class Run:
         return innermost(self.peft_model)
 
     def reference_log_probs(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
-        """(S,) summed log-probabilities of completions under the reference.
-
-        Args:
-            pairs: S prompts with their completions.
-        """
+        """(S,) summed log-probabilities under the reference of S prompts with their completions."""
         if self.reference is None:
             raise RuntimeError("this method has no reference")
         with self.reference.opened() as module, self.accelerator.autocast():

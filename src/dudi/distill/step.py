@@ -127,12 +127,7 @@ def weights_of_step(args: DudiConfig, step: int) -> dict[str, float]:
 
 
 def begin_step(run: Run, micro_batches: Sequence[Sequence[Example]], epoch: int) -> Step:
-    """Roll out for all micro-batches together, and count every signal's tokens or pairs, over all ranks.
-
-    Args:
-        run: Whose step it is.
-        micro_batches: The rows of each micro-batch on this rank.
-        epoch: The pass over the data.
+    """Roll out for this rank's micro-batches together, and count every signal's tokens or pairs, over all ranks.
 
     Raises:
         DataError: no token is left to train on.

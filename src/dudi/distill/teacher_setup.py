@@ -31,11 +31,7 @@ Given = PreTrainedModel | ServedTeacher | str
 def tokenizers_by_name(
     given: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None, names: Mapping[str, str]
 ) -> dict[str, PreTrainedTokenizerBase]:
-    """The given tokenizers by their teachers' names, the default one's in front.
-
-    Raises:
-        ConfigError: a key that no teacher has.
-    """
+    """The given tokenizers by their teachers' names, the default one's in front; a `ConfigError` of an unknown key."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -171,11 +167,7 @@ def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
 
 
 def check_choice(args: DudiConfig, teachers: int) -> None:
-    """Refuse several teachers of a method whose divergence is from the student's own average, and a choice of one.
-
-    Raises:
-        ConfigError: they would only write its cold start's targets, or there is nothing to choose.
-    """
+    """Raise a `ConfigError` for several teachers of a method that is its own teacher, and for a choice of one."""
     if teachers == 1 and args.teacher_route == "auto":
         raise ConfigError("teacher_route: auto chooses among several; name them in `teachers`, or take it out")
     if teachers > 1 and args.teaches_itself:
@@ -185,17 +177,10 @@ def check_choice(args: DudiConfig, teachers: int) -> None:
 def shared_events(
     student: ChatFormat, teacher: ChatFormat, sizes: tuple[int, int], examples: Sequence[Example], args: DudiConfig
 ) -> tuple[SharedEvents, Coverage]:
-    """The common events of two chat formats, and how much of each language's targets they cover.
-
-    Args:
-        student: The student's.
-        teacher: The teacher's.
-        sizes: Rows of the student's head and of the teacher's.
-        examples: The rows.
-        args: Say how much has to be covered.
+    """The common events of two chat formats with heads of these sizes, and how much of the targets they cover.
 
     Raises:
-        ConfigError: less of a language is.
+        ConfigError: they cover less than `min_shared_bytes` of a language.
     """
     events = SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
     completions: dict[str, list[Tokens]] = {}

@@ -85,12 +85,7 @@ class Teachers:
         return {key: one.model for key, one in members.items()}, tokenizers
 
     def of(self, row: Row, language: str) -> Teacher | None:
-        """Who judges a completion of a row.
-
-        Args:
-            row: The row.
-            language: The language that the completion should be in.
-        """
+        """Who judges a completion of a row that should be in a language."""
         if not self.several:
             return self.main
         if row.teacher is not None and row.teacher in self.routes:
@@ -104,20 +99,17 @@ class Teachers:
             return example.teacher_prompt
         return teacher.chat.prompt_ids(example.row.prompt)
 
-    def check(self, examples: Iterable[Example], targets: Sequence[str], known: Sequence[str], *, routed: bool) -> None:
-        """Hold the keys against the rows.
+    def check(self, examples: Iterable[Example], targets: Sequence[str], known: Sequence[str]) -> None:
+        """Hold the keys against all rows.
 
         Args:
-            examples: All rows.
+            examples: The rows.
             targets: Languages of rollouts, beside the rows' own.
             known: All languages.
-            routed: Whether the keys say who judges what; else a probe finds out, and they are names.
 
         Raises:
             ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
         """
-        if not routed:
-            return
         rows = [example.row for example in examples]
         named = {row.teacher for row in rows if row.teacher is not None}
         for key in self.routes:

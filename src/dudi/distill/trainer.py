@@ -288,31 +288,29 @@ class DudiTrainer(RowTrainer):
         setup, rows = self.setup, self.run.rows
         others = list(setup.teachers.members.values())[1:]
         formats = [setup.student_format, setup.teacher_format, *(one.chat for one in others)]
-        tokenizers = [hash_of_tokenizer(one.tokenizer) for one in formats]
-        several: dict[str, Any] = {}
-        if others:
-            hashes = {one.name: identity_of(one.model, f"the teacher '{one.name}'") for one in others}
-            several = {"teachers": hashes, "judges": hash_of([setup.teachers.routes, judges(self.run)[-1]])}
-        shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
-        pivots = [None if one is None else one.id for one in shown]
         # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
         texts = fingerprint(example.row for example in rows.examples)
-        return {
+        found: dict[str, Any] = {
             "data": {"rows": len(rows.examples), "sha256": texts},
             "token_ids": rows.digest,
-            "tokenizers": tokenizers,
+            "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
             "chat_templates": [one.digest for one in formats],
             "student": hash_of_model(self.model, "the student", self._is_new),
             "adapter": adapter_settings(self.model),
             "start": start_folder_hash(self.args),
             "teacher": None if setup.teacher is None else identity_of(setup.teacher),
-            **several,
-            **({} if self.args.pivot is None else {"pivots": hash_of(pivots)}),
-            **({} if self.args.teacher_cache is None else {"teacher_states": "kept"}),
-            **({"teacher_top_k": self.args.teacher_top_k} if setup.teachers.served else {}),
-            "stage": self.stage,
-            **super().describe(),
         }
+        if others:
+            found["teachers"] = {one.name: identity_of(one.model, f"the teacher '{one.name}'") for one in others}
+            found["judges"] = hash_of([setup.teachers.routes, judges(self.run)[-1]])
+        if self.args.pivot is not None:
+            shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
+            found["pivots"] = hash_of([None if one is None else one.id for one in shown])
+        if self.args.teacher_cache is not None:
+            found["teacher_states"] = "kept"
+        if setup.teachers.served:
+            found["teacher_top_k"] = self.args.teacher_top_k
+        return found | {"stage": self.stage} | super().describe()
 
     def _is_new(self, name: str) -> bool:
         """Whether this run made a weight itself, from its seed: where it comes from says nothing of it."""
@@ -478,11 +476,7 @@ class DudiTrainer(RowTrainer):
 
 
 def _given_teachers(one: Teaching | None, several: Mapping[str, Teaching] | None) -> Given | dict[str, Given] | None:
-    """The one teacher, or several by their keys.
-
-    Raises:
-        ConfigError: both, no mapping, an empty one, or a key without a model.
-    """
+    """The one teacher, or several by their keys."""
     if several is None:
         return as_name(one)
     if one is not None:

@@ -24,14 +24,9 @@ class Trust:
     elsewhere: float = 1.0
     by_teacher: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
-    def of(self, language: str, teacher: str | None = None) -> float:
-        """The share in a completion.
-
-        Args:
-            language: That it should be in.
-            teacher: The name of who judges it; None: whoever judges the language.
-        """
-        own = self.by_teacher.get(language, {}).get(teacher or "")
+    def of(self, language: str, teacher: str = "") -> float:
+        """The share in a completion that should be in a language, judged by a teacher, or by whoever is asked there."""
+        own = self.by_teacher.get(language, {}).get(teacher)
         return self.by_language.get(language, self.elsewhere) if own is None else own
 
 

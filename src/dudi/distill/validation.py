@@ -26,13 +26,8 @@ def evaluate_examples(run: Run, examples: Sequence[Example], prefix: str) -> tup
     A method without an off-policy term is evaluated by its cross-entropy. Nothing is drawn from the global
     generators, and rollouts use noise of their own, so that a run is the same with and without evaluation.
 
-    Args:
-        run: Whose student is evaluated.
-        examples: The set.
-        prefix: Of the metrics' names.
-
     Returns:
-        The metrics, and the number of rows.
+        The metrics, their names with the prefix, and the number of rows.
     """
     args = run.args
     off_policy = run.signals.get("off_policy") or OffPolicySignal(

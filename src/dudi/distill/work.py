@@ -20,11 +20,6 @@ def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch])
     Padding, noise, element-wise passes and the optimizer are not among them: what is here no implementation can leave
     out. A backward pass does the forward's work twice, for the inputs and for the weights; that of an adapter's
     base once.
-
-    Args:
-        run: Whose models they are.
-        signals: Those that run.
-        batches: The step's micro-batches on this rank.
     """
     student = shape_of_model(innermost(run.model()))
     judged = {kind for signal in signals for kind in signal.teacher_reads}

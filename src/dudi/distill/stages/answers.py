@@ -18,11 +18,7 @@ from dudi.rollouts import Engine, NoiseKey, Request, Rollout
 
 
 def write_targets(run: Run) -> ExampleSet:
-    """SeqKD: let the teacher answer every row once.
-
-    Returns:
-        The same rows with the teacher's answers as their targets.
-    """
+    """SeqKD: the same rows with the teacher's answers as their targets, each written once."""
     examples, teachers = run.rows, run.setup.teachers
     key = hash_of(
         {

@@ -108,31 +108,27 @@ def _began_from(resumed: Mapping[str, Any], folder: Path, own: str) -> str:
 def cold_start_key(run: Run) -> str:
     """Hash of all that a cold start depends on: data, student, adapter, templates, world size, and its own keys."""
     args = run.args
-    sampling = {"temperature", "max_new_tokens"} if args.cold_start == "teacher_sft" else set()
-    unread = METHOD_STAGE_KEYS - sampling
+    written = args.cold_start == "teacher_sft"
+    unread = METHOD_STAGE_KEYS - ({"temperature", "max_new_tokens"} if written else set())
     stage = args.for_cold_start("-")
     keys = {k: v for k, v in binding_keys(stage).items() if k not in unread}
     own = {
         "keys": keys | {"max_steps": args.max_steps, "epochs": stage.num_train_epochs},
         "data": run.setup.train.digest if run.setup.train else "",
         "student": checkpoints.hash_parameters(run.model()),
-        "teacher": teacher_hash(run) if args.cold_start == "teacher_sft" else "",
+        "teacher": teacher_hash(run) if written else "",
         "template": run.setup.student_format.digest,
         "world_size": args.world_size,
     }
     if is_adapted(run.model()):
         own["adapter"] = adapter_settings(run.model())
-    if args.cold_start == "teacher_sft":
+    if written:
         own["teacher_template"] = run.setup.teacher_format.digest
     return hash_of(own)
 
 
 def start_folder_hash(args: DudiConfig) -> str | None:
-    """Hash of the weights in the folder that `cold_start` names; None where it names none.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
+    """Hash of the weights in the folder that `cold_start` names; None where it names none."""
     if args.cold_start in COLD_STARTS:
         return None
     files = sorted(_existing(Path(args.cold_start)).glob("*.safetensors"))
@@ -190,11 +186,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _from_folder(run: Run, peft_config: Any, folder: Path) -> Started:
-    """Start from somebody's model, or from an adapter on the student.
-
-    Raises:
-        ConfigError: the folder's model is not shaped as the student is, or nothing says which adapter it shall get.
-    """
+    """Start from somebody's model, or from an adapter on the student."""
     model: Any = run.model()
     if not is_adapted(model) or (folder / CONFIG).is_file():
         _load_student(model, folder)
@@ -207,8 +199,7 @@ def _from_folder(run: Run, peft_config: Any, folder: Path) -> Started:
     base = model.unload()  # some adapters hold copies of the base's weights
     _load_student(base, folder)
     renewed = with_adapter(base, peft_config, run.args.seed)
-    how: Literal["merge", "continue"] = "continue" if run.args.cold_start_adapter == "continue" else "merge"
-    return Started(renewed.to(run.args.device), how, base_changed=True)
+    return Started(renewed.to(run.args.device), run.args.cold_start_adapter, base_changed=True)
 
 
 def _load_student(model: nn.Module, folder: Path) -> None:

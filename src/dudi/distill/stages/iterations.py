@@ -19,7 +19,7 @@ from dudi.rollouts import Rollout
 
 
 def begin_iteration(run: Run, iteration: int, identity: Mapping[str, Any], *, resumed: bool) -> dict[str, Rollout]:
-    """Make the student the new opponent, and let it answer every row.
+    """Make the student the new opponent, and let it answer every row; its answers by row id.
 
     Each row is trained once per iteration, against its answer from this iteration or the one before: a coin, the same
     for the same seed, row and iteration (the original trains on both iterations' data).
@@ -29,9 +29,6 @@ def begin_iteration(run: Run, iteration: int, identity: Mapping[str, Any], *, re
         iteration: Counted from 0.
         identity: What the run is; the iteration's folder belongs to it.
         resumed: Whether the iteration goes on from a checkpoint inside it: its opponent is read, then.
-
-    Returns:
-        The opponent's answers by row id.
     """
     key = hash_of({"identity": identity, "iteration": iteration})
     here = _pools(run, iteration)[-1]

@@ -34,11 +34,7 @@ FILE = "probe.json"
 
 
 def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
-    """What the probe found, by language; read from the run's folder where it stands there.
-
-    Args:
-        run: The run, its student where stage 2 starts.
-        held_out: Rows that are not trained on.
+    """What the probe found on held-out rows, by language; read from the run's folder where it stands there.
 
     Returns:
         For each language of the rows: `rows`, `teacher` and `student` (mean scores between 0 and 1), `error` (the
@@ -116,8 +112,7 @@ def best_of(
         student: The student's.
 
     Returns:
-        As `weigh`, and of each language `teacher_name`; and the mean score and the share of each, `teachers` and
-        `weights`.
+        As `weigh`, with the `teacher_name` of each language, and all mean scores and shares (`teachers`, `weights`).
     """
     weighed = {name: weigh(languages, scores, student) for name, scores in teachers.items()}
     found = {}
@@ -147,13 +142,7 @@ def score(answer: str, gold: str) -> float:
 
 
 def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """Shares of the teacher from the scores of single rows.
-
-    Args:
-        languages: The language of each row.
-        teacher: The teacher's score of each row, between 0 and 1.
-        student: The student's.
-    """
+    """Shares of the teacher from the scores of single rows, each between 0 and 1, and the rows' languages."""
     found: dict[str, dict[str, Any]] = {}
     for language in sorted(set(languages)):
         rows = [place for place, own in enumerate(languages) if own == language]
@@ -176,12 +165,7 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
 
 
 def describe_probe(found: Mapping[str, Mapping[str, Any]], not_asked: Sequence[str]) -> str:
-    """The probe as lines for a person.
-
-    Args:
-        found: As of `probe_teacher`.
-        not_asked: Languages of the run in which it had no row.
-    """
+    """What `probe_teacher` found as lines for a person, and the languages of the run in which it had no row."""
     lines = ["teacher_weight: auto, from held-out rows (exact match and chrF, their mean):"]
     lines += [
         f"  {language}: {_named(one)}, student {one['student']:.3f} (error of the difference "

@@ -36,11 +36,7 @@ from dudi.training.arguments import training_dtype
 
 
 def check_reference(args: DudiConfig, model: nn.Module) -> None:
-    """Refuse a precision for a copy that is not made.
-
-    Raises:
-        ConfigError: the reference is the student without its adapter, or with another one.
-    """
+    """Raise a `ConfigError` for the precision of a copy that is not made: an adapter's reference is no copy."""
     if args.reference_dtype != "float32" and lies_in_adapter(model):
         raise ConfigError(
             f"reference_dtype: {args.reference_dtype} has no effect on an adapter, whose reference is the student's "
@@ -93,11 +89,7 @@ def reads_rows_once(args: DudiConfig, rows: int) -> bool:
 
 
 def store_gold_reference(run: Run) -> dict[str, float]:
-    """Store log pi_ref(y | x) of every training row, in row order: constants of the run, computed once and kept.
-
-    Returns:
-        The log-probabilities by row id.
-    """
+    """By row id, log pi_ref(y | x) of every training row: constants of the run, computed once and kept."""
     examples = run.rows
     # A copy's own weights, or the whole state of the student whose adapter it is.
     reference = run.reference.module if isinstance(run.reference, FrozenModel) else run.peft_model
