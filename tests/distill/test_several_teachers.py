@@ -16,7 +16,7 @@ from dudi.distill.recipe import RunConfig
 from dudi.distill.run import make_trainer as trainer_of_recipe
 from dudi.distill.stages.probe import FILE, PROBE, best_of
 from dudi.distill.step import Step
-from dudi.distill.trust import found_trust
+from dudi.distill.teachers import found_trust
 from dudi.errors import ConfigError
 from dudi.models.frozen import OffloadedModel
 from dudi.plan import estimate

@@ -17,8 +17,6 @@ class Sign:
     Attributes:
         key: The rate in `metrics.jsonl`.
         limit: The key of `DudiConfig` that holds its threshold.
-        what: What the rollouts do.
-        advice: What a person can do.
         inverted: Whether the rate is good, so that what is missing from 1 counts.
     """
 
@@ -59,11 +57,7 @@ SIGNS: tuple[Sign, ...] = (
 
 
 class CollapseAlarm:
-    """Tells once for each sign that rollouts have collapsed.
-
-    Args:
-        args: Thresholds, and over how many optimizer steps a rate is averaged.
-    """
+    """Tells once for each sign that rollouts have collapsed."""
 
     def __init__(self, args: DudiConfig) -> None:
         self.args = args

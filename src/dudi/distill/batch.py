@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example
-from dudi.distill.trust import Trust
+from dudi.distill.teachers import Trust
 from dudi.objective.heads import Head
 from dudi.objective.shared_events import Alignment
 from dudi.objective.signals import Kind, Signal
@@ -29,7 +29,6 @@ class Scored:
 
     Attributes:
         kind: `gold`, `plain` or `verbalized`.
-        example: The row that it belongs to.
         prompt: What the student reads.
         completion: The ids that are scored; none of a prompt that is not answered yet.
         teacher_prompt: What the teacher reads before the same ids.
@@ -85,12 +84,10 @@ class MicroBatch:
     """The sequences of one forward pass.
 
     Attributes:
-        sequences: By kind, each in row order.
         per_sequence: Whether a token's weight is the inverse of its sequence's trained length.
         gold_reference: (B,) stored log-probabilities of the ground truth under the reference; None: not stored.
         watched: Places (kind's row numbers) at which overlap and entropies are measured.
         shares: What each token of a kind and a language counts in its signal's mean; 1 where nothing is said.
-        trust: Share of the teacher in each language.
         balance: Factor on each language's divergence on rollouts; 1 where nothing is said.
         judged: What the teachers gave, by their names (empty where there is no choice), once they have read it.
     """
@@ -108,6 +105,10 @@ class MicroBatch:
     def pairs(self) -> int:
         """Rows of the micro-batch."""
         return max(len(scored) for scored in self.sequences.values())
+
+    def lengths(self, kind: Kind) -> list[int]:
+        """Of the completions."""
+        return [len(scored.completion) for scored in self.sequences[kind]]
 
     def weights(self, kind: Kind) -> Tensor:
         """(N,) fp32 share of each completion token in its signal's mean."""
@@ -127,8 +128,7 @@ class MicroBatch:
         ]
         if all(factor == 1.0 for factor in factors):
             return None
-        lengths = torch.tensor([len(scored.completion) for scored in self.sequences[kind]])
-        return torch.repeat_interleave(torch.tensor(factors), lengths)
+        return torch.repeat_interleave(torch.tensor(factors), torch.tensor(self.lengths(kind)))
 
     def summed_weights(self) -> dict[Kind, float]:
         """Each kind's part in its denominator."""
@@ -140,8 +140,7 @@ class BatchPart:
     """What of a micro-batch is scored together: everything, or the sequences of one teacher.
 
     Attributes:
-        batch: Its sequences.
-        signals: Those that read them.
+        signals: Those that read the sequences.
         teacher: Whose; None for signals that read none.
         places: Where its completion tokens are among those of the micro-batch, by kind; None: all of them.
     """
@@ -161,22 +160,16 @@ def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) ->
         places: dict[Kind, Tensor] = {}
         sequences: dict[Kind, list[Scored]] = {}
         for kind in read:
-            lengths = torch.tensor([len(scored.completion) for scored in batch.sequences[kind]])
             own = torch.tensor([scored.teacher == name for scored in batch.sequences[kind]])
-            found = torch.repeat_interleave(own, lengths).nonzero().squeeze(1)
+            found = torch.repeat_interleave(own, torch.tensor(batch.lengths(kind))).nonzero().squeeze(1)
             if len(found):
                 places[kind] = found
                 sequences[kind] = [scored for scored in batch.sequences[kind] if scored.teacher == name]
         mapped = {int(place): number for number, place in enumerate(places.get(watched, []))}
-        own_batch = dataclasses.replace(
-            batch,
-            sequences=sequences,
-            gold_reference=None,
-            watched=[mapped[place] for place in batch.watched if place in mapped],
-        )
-        reading = {
-            one: signal for one, signal in signals.items() if signal.teacher_reads and signal.teacher_reads <= {*places}
-        }
+        seen = [mapped[place] for place in batch.watched if place in mapped]
+        own_batch = dataclasses.replace(batch, sequences=sequences, gold_reference=None, watched=seen)
+        taught = {one: signal for one, signal in signals.items() if signal.teacher_reads}
+        reading = {one: signal for one, signal in taught.items() if signal.teacher_reads <= {*places}}
         parts.append(BatchPart(own_batch, reading, name, places))
     return parts
 

@@ -30,9 +30,8 @@ WIDTH = LOSSES + AGREEMENT + SPOKEN
 def owners(batch: MicroBatch, kind: Kind, languages: Sequence[str]) -> Tensor:
     """(N,) index of its language for each completion token of a kind; one that is not listed is the last."""
     places = {language: place for place, language in enumerate(languages)}
-    sequences = batch.sequences[kind]
-    of_each = torch.tensor([places.get(scored.language, len(languages) - 1) for scored in sequences])
-    return torch.repeat_interleave(of_each, torch.tensor([len(scored.completion) for scored in sequences]))
+    of_each = torch.tensor([places.get(scored.language, len(languages) - 1) for scored in batch.sequences[kind]])
+    return torch.repeat_interleave(of_each, torch.tensor(batch.lengths(kind)))
 
 
 def token_table(batches: Sequence[MicroBatch], languages: Sequence[str]) -> Tensor:

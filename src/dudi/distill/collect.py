@@ -22,7 +22,6 @@ class Collected:
 
     Attributes:
         batches: One for each micro-batch.
-        health: Counts over the rollouts.
         samples: Some rollouts as text, for `samples.jsonl`.
         spoken: For each known language, rollouts whose language could be told, and those of them in a wrong one.
         without_example: Verbalized prompts that were too long for the teacher and lost their example.
@@ -37,19 +36,15 @@ class Collected:
     with_pivot: int = 0
 
 
+@dataclasses.dataclass(eq=False)
 class Collector:
-    """Asks the signals what they read, and gets it: gold sequences from the rows, the others from the engine.
+    """Asks the signals what they read, and gets it: gold sequences from the rows, the others from the engine."""
 
-    Args:
-        args: The run's config.
-        setup: Its verbalizer, chat formats, languages and teachers.
-        engine: Writes rollouts.
-    """
-
-    def __init__(self, args: DudiConfig, setup: Setup, engine: Engine) -> None:
-        self.args, self.setup, self.engine = args, setup, engine
-        self.pool: Mapping[str, Rollout] | None = None
-        """SPIN: the answers that an earlier iterate wrote, by row id, instead of the live student's."""
+    args: DudiConfig
+    setup: Setup
+    engine: Engine
+    pool: Mapping[str, Rollout] | None = None
+    """SPIN: the answers that an earlier iterate wrote, by row id, instead of the live student's."""
 
     def collect(
         self,

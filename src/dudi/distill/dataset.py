@@ -32,8 +32,7 @@ class RowReader:
 
     Attributes:
         args: The run's keys: a method without a verbalizer takes rows of any language, and of none.
-        student: The student's chat format.
-        teachers: Those of the teachers, the main one's in front.
+        teachers: The chat formats of the teachers, the main one's in front.
         vocabulary: The ids that both heads share: a completion with another one cannot be judged.
         languages: The languages that are known.
     """
@@ -172,12 +171,7 @@ def tell_rejections(
 
 
 class RowTrainer(LoggedTrainer):
-    """Reads rows: those it was made with, others in their place, and those of one evaluation.
-
-    Attributes:
-        reader: Reads the rows.
-        max_rejected_share: Largest share of rows that may be rejected.
-    """
+    """Reads rows: those it was made with, others in their place, and those of one evaluation."""
 
     args: DudiConfig
     reader: RowReader
@@ -213,13 +207,7 @@ class RowTrainer(LoggedTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As `Trainer`'s, for rows as users write them too: one dataset, or several by name.
-
-        Args:
-            eval_dataset: Rows, a dict of datasets, or the name of one that the trainer has; its own when None.
-            ignore_keys: As in `Trainer`.
-            metric_key_prefix: Of the metrics' names.
-        """
+        """As `Trainer`'s, for rows as users write them too: one dataset, several by name, or the name of one it has."""
         known = eval_dataset is None or isinstance(eval_dataset, str)
         given = eval_dataset if known else listed(self._read(eval_dataset, "eval_dataset"))
         return super().evaluate(given, ignore_keys, metric_key_prefix)

@@ -189,11 +189,7 @@ def _config_of(section: ModelSection, role: str) -> PretrainedConfig:
 
 
 def lora_config(section: LoraSection) -> Any:
-    """The adapter as `peft` wants it.
-
-    Raises:
-        ConfigError: peft is not installed.
-    """
+    """The adapter as `peft` wants it; a `ConfigError` where peft is not installed."""
     try:
         from peft import LoraConfig
     except ImportError:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from dudi.distill.batch import BatchPart, Judged, MicroBatch, Scored, parts_of
 from dudi.distill.by_language import loss_table, owners
-from dudi.distill.metrics import Masses, Watch, agreement
+from dudi.distill.metrics import Watch, adding_masses, agreement
 from dudi.distill.served import ServedTeacher
 from dudi.distill.state import Run
 from dudi.distill.step import Step
@@ -86,22 +86,16 @@ def _score(
         owner = owners(batch, args.on_policy_kind, languages)
         watch = Watch(batch.watched, watched.labels, owner, len(languages), args.overlap_k)
         watched.observer = watch.observe
-    events = None if heads.events is None else heads.events.events
-    end, other = (0, 0) if events is None else (events.end, len(events.cells))
-    masses = Masses(end, other, heads.student.weight.device)
+    masses = torch.zeros(5, device=heads.student.weight.device)
     for own in rows.values():
-        if own.events is not None:
-            own.observer = masses.observing(own.observer)
+        if own.events is not None and heads.events is not None:
+            own.observer = adding_masses(masses, heads.events.events, own.observer)
     sums = {name: signal.loss(rows, heads) for name, signal in signals.items()}  # with a gradient to the student
     measured = torch.zeros(len(languages), 7, dtype=torch.float64)
     if watch is not None:
         measured = agreement(rows[args.on_policy_kind], heads, watch).cpu()
-    return {
-        "sums": sums,
-        "losses": loss_table(batch, rows, languages),
-        "agreement": measured,
-        "masses": masses.sums.cpu(),
-    }
+    losses = loss_table(batch, rows, languages)
+    return {"sums": sums, "losses": losses, "agreement": measured, "masses": masses.cpu()}
 
 
 def _added(found: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +136,10 @@ def _rows_of(
 
 
 def _rows(batch: MicroBatch, kind: Kind, hidden: Tensor, labels: Tensor) -> Rows:
-    lengths, trust = [len(scored.completion) for scored in batch.sequences[kind]], batch.trusted(kind)
-    weights = batch.weights(kind).to(hidden.device)
-    return Rows(hidden, labels, lengths, weights, trust=None if trust is None else trust.to(hidden.device))
+    weights, trust = batch.weights(kind).to(hidden.device), batch.trusted(kind)
+    if trust is not None:
+        trust = trust.to(hidden.device)
+    return Rows(hidden, labels, batch.lengths(kind), weights, trust=trust)
 
 
 def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Signal], step: Step) -> None:
@@ -270,8 +265,8 @@ def student_rows(model: PreTrainedModel, batch: MicroBatch, reference: Mapping[K
     labels = joined_ids([scored.completion for scored in everything], hidden.device)
     rows: dict[Kind, Rows] = {}
     start = 0
-    for kind, sequences in batch.sequences.items():
-        part = slice(start, start + sum(len(scored.completion) for scored in sequences))
+    for kind in batch.sequences:
+        part = slice(start, start + sum(batch.lengths(kind)))
         start = part.stop
         rows[kind] = _rows(batch, kind, hidden[part], labels[part])
         if kind in reference:

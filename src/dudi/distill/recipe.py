@@ -136,12 +136,8 @@ class RunConfig(Recipe):
     """Everything that `dudi train` needs to know.
 
     Attributes:
-        student: The model to train.
         teacher: The larger model; `teacher.model` is None for methods without one.
         teachers: Several of them instead, by language, by the value of a row's `teacher`, or `default`.
-        data: The rows.
-        lora: Adapters; None trains all weights.
-        benchmark: The questions asked after training; None asks nothing.
         training: The given keys of `DudiConfig`, by their Python names (`lmbda`); what is not here has its default.
     """
 
@@ -218,11 +214,8 @@ class RunConfig(Recipe):
     def refuse_untold_code(self, told: Origin | None = "command line") -> None:
         """Let a model run code of its own only where a person says so: recipes are passed from hand to hand.
 
-        Args:
-            told: Where it may be said; None: nowhere.
-
         Raises:
-            ConfigError: it is said elsewhere.
+            ConfigError: it is said elsewhere than where it may be (`told`; None: nowhere).
         """
         for name, section in {"student": self.student, **self._teacher_sections()}.items():
             key = f"{name}.trust_remote_code"
@@ -327,11 +320,7 @@ load_run_config = RunConfig.load
 
 
 def load_named(name: str, overrides: Sequence[str]) -> RunConfig:
-    """The recipe that a person names behind a verb, with the keys that they say.
-
-    Args:
-        name: A file, or the name of a shipped recipe.
-        overrides: `key=value` words.
+    """The recipe (a file, or a shipped one's name) that a person names behind a verb, with their `key=value` words.
 
     Raises:
         ConfigError: as `load_run_config`; it is one of `dudi stack`, or a file would let a model run its own code.

@@ -92,15 +92,7 @@ def make_trainer(
     interrupts: Interrupts | None = None,
     args: DudiConfig | None = None,
 ) -> DudiTrainer:
-    """A trainer of a recipe's student on these rows.
-
-    Args:
-        loaded: What the recipe names.
-        rows: The training rows.
-        evaluation: Those of evaluation, or None.
-        interrupts: Tells when a signal has asked to stop.
-        args: Other training arguments than the recipe's: those of one of its stages.
-    """
+    """A trainer of a recipe's student on these rows, with the arguments of one of its stages where they are given."""
     from dudi.distill.trainer import DudiTrainer
 
     args, lora = loaded.args if args is None else args, loaded.config.lora

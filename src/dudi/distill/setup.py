@@ -46,20 +46,15 @@ class Setup:
     """The parts of a run.
 
     Attributes:
-        model: The student, with its adapter if it has one.
         teacher: The second model, frozen or served, or None; of several, the default one, as for all that is said of it
             below.
-        student_format: The student's chat format.
-        teacher_format: The teacher's; the student's own where there is no second model.
+        teacher_format: The teacher's chat format; the student's own where there is no second model.
         vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
-        verbalizer: Writes z and p_z.
         languages: All languages that are known, as candidates for detection.
         reader: Reads further rows.
-        train: Tokenised training rows.
         eval: Tokenised evaluation rows, by name where there are several datasets; or None.
         probe: Rows that the probe of `teacher_weight: auto` asks, none of them trained on; None without a probe.
         notes: What a person should know before it starts.
-        teachers: All second models, and who of them judges what.
     """
 
     model: nn.Module

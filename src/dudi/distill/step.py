@@ -47,8 +47,7 @@ class Step:
 
     Attributes:
         number: The optimizer step, counted from 1.
-        signals: Those that run.
-        weights: Their weights in Eq. 8.
+        weights: Those of its signals in Eq. 8.
         collected: The sequences of this rank.
         counts: Each signal's denominator, over all micro-batches and ranks.
         promised: Whether the loss is Eq. 8 and nothing else, so that `factors` may be relied on before it is there.
@@ -57,9 +56,7 @@ class Step:
         masses: Sums of both models' ends and of what is outside their common events.
         scored: Completion tokens that the student was scored on, on this rank.
         flops: What each phase multiplies on this rank (`work.flops_of`).
-        seconds: Wall time of each phase.
         bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
-        started: When the step began.
     """
 
     number: int

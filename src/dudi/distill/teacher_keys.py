@@ -11,12 +11,7 @@ M = TypeVar("M")
 
 
 def keys_together(given: Mapping[str, Any], keys: Iterable[str] | None = None) -> list[list[str]]:
-    """The keys of a mapping, those of equal values together.
-
-    Args:
-        given: Models, names or sections by key.
-        keys: Its keys in another order than its own.
-    """
+    """The keys of a mapping, those of equal values together, in its own order or another."""
     found: list[list[str]] = []
     for key in given if keys is None else keys:
         same = next((own for own in found if given[own[0]] == given[key]), None)

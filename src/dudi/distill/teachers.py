@@ -1,4 +1,4 @@
-"""Several teachers: who judges which completion.
+"""Several teachers: who judges which completion, and how far a teacher is trusted in a language.
 
 A completion is judged by the teacher that its row names, else by that of the language that it should be in, else by the
 default one. All of them share each signal's denominator.
@@ -7,7 +7,8 @@ default one. All of them share each signal's denominator.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,6 +19,9 @@ from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.event_loss import EventLoss
+
+NOT_ASKED = 0.5
+"""The share in a language that no row of a probe is in: sigmoid(q / tau) where nothing is known, q = 0."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,12 +104,7 @@ class Teachers:
         return teacher.chat.prompt_ids(example.row.prompt)
 
     def check(self, examples: Iterable[Example], targets: Sequence[str], known: Sequence[str]) -> None:
-        """Hold the keys against all rows.
-
-        Args:
-            examples: The rows.
-            targets: Languages of rollouts, beside the rows' own.
-            known: All languages.
+        """Hold the keys against all rows, the languages of rollouts beside the rows' own, and all known languages.
 
         Raises:
             ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
@@ -124,3 +123,32 @@ class Teachers:
         alone = {language for name, language in asked if name not in self.routes and language not in self.routes}
         if alone:
             raise ConfigError(f"teachers: there is none for {', '.join(sorted(alone))}: name it, or a `{DEFAULT}`")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trust:
+    """The share of the teacher in each language.
+
+    Attributes:
+        by_language: Where it was given or found.
+        elsewhere: In the other languages, and in rows without one.
+        by_teacher: By language, that of each of several teachers, where a probe has asked all of them.
+    """
+
+    by_language: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    elsewhere: float = 1.0
+    by_teacher: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    def of(self, language: str, teacher: str = "") -> float:
+        """The share in a completion that should be in a language, judged by a teacher, or by whoever is asked there."""
+        own = self.by_teacher.get(language, {}).get(teacher)
+        return self.by_language.get(language, self.elsewhere) if own is None else own
+
+
+def found_trust(found: Mapping[str, Mapping[str, Any]]) -> Trust:
+    """What a probe found (`probe.weigh`, `probe.best_of`)."""
+    return Trust(
+        {language: float(one["weight"]) for language, one in found.items()},
+        NOT_ASKED,
+        {language: one["weights"] for language, one in found.items() if "weights" in one},
+    )

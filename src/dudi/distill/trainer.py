@@ -52,7 +52,7 @@ from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
 from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step, row_ids
 from dudi.distill.teacher_setup import Given, identity_of
-from dudi.distill.trust import Trust, found_trust
+from dudi.distill.teachers import Trust, found_trust
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter

@@ -152,11 +152,6 @@ class Verbalizer:
 
         Drawn uniformly, or in proportion to `target_weights` where they are set.
 
-        Args:
-            row_id: The row's id.
-            language: The row's own language.
-            epoch: Which visit of the row this is.
-
         Raises:
             ConfigError: no target is left for `language`.
         """

@@ -62,13 +62,9 @@ def opponents(run: Run, iteration: int) -> list[Path]:
 
 
 def repeated(one: LambdaLR, steps: int, rates: Sequence[float], base: float) -> LambdaLR:
-    """A schedule that runs anew in each iteration, with the iteration's own rate.
+    """A schedule of one iteration that runs anew after so many steps, with the iteration's own rate for its base.
 
-    Args:
-        one: The schedule of one iteration.
-        steps: Optimizer steps of an iteration.
-        rates: A learning rate for each iteration; iterations beyond them have the last one's.
-        base: The learning rate that `one` multiplies.
+    Iterations beyond the rates have the last one's.
     """
 
     def factor(shape: Callable[[int], float], step: int) -> float:

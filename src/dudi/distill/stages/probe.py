@@ -15,18 +15,18 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accelerate.utils import gather_object
 from sacrebleu.metrics import CHRF
 
 from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example, ExampleSet
 from dudi.data.rows import Message
 from dudi.distill.engines import student_engine, teacher_engine
+from dudi.distill.stages.answers import answers_of
 from dudi.distill.stages.cache import hash_of, seal_stage, stands, teacher_hash
 from dudi.distill.state import Run
-from dudi.distill.trust import NOT_ASKED
+from dudi.distill.teachers import NOT_ASKED
 from dudi.files import write_json_inside
-from dudi.rollouts import Engine, NoiseKey, Request
+from dudi.rollouts import Engine
 from dudi.training import checkpoints
 
 PROBE = "probe"
@@ -64,8 +64,7 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
     """Ask everybody, and weigh: each language against the teacher that it is given to, or against the best of them."""
     teachers, setup, examples = run.setup.teachers, run.setup, run.args.probe_examples
     languages = [row.row.language for row in rows]
-    written = _answers(run, student_engine(run, 0.0), setup.student_format, [row.prompt for row in rows], rows)
-    student = [score(answer, row.row.completion) for answer, row in zip(written, rows, strict=True)]
+    student = _scores(run, student_engine(run, 0.0), setup.student_format, [row.prompt for row in rows], rows)
     given = [teachers.of(row.row, row.row.language) for row in rows]
     scores: dict[str, dict[int, float]] = {}
     for name, one in teachers.members.items():
@@ -75,11 +74,10 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
             one.chat.prompt_ids(_with_examples(row, rows, examples)) if examples else teachers.prompt(one, row)
             for row in asked
         ]
-        written = _answers(run, teacher_engine(run, one, 0.0), one.chat, prompts, asked)
-        answers = zip(own, asked, written, strict=True)
-        scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}
+        found = _scores(run, teacher_engine(run, one, 0.0), one.chat, prompts, asked)
+        scores[name] = dict(zip(own, found, strict=True))
     if run.args.teacher_route != "auto":
-        joined = {place: found for of_one in scores.values() for place, found in of_one.items()}
+        joined = {place: own for of_one in scores.values() for place, own in of_one.items()}
         weighed = weigh(languages, [joined[place] for place in range(len(rows))], student)
         for language, result in weighed.items() if teachers.several else ():
             judges = {one.name for one, code in zip(given, languages, strict=True) if one and code == language}
@@ -124,14 +122,11 @@ def best_of(
     return found
 
 
-def _answers(
+def _scores(
     run: Run, engine: Engine, chat: ChatFormat, prompts: Sequence[Tokens], rows: Sequence[Example]
-) -> list[str]:
-    """Each row's answer as text; each rank writes its share."""
-    own = range(run.args.process_index, len(rows), run.args.world_size)
-    requests = [Request(prompts[i], NoiseKey(run.args.seed, rows[i].row.id, 0, PROBE)) for i in own]
-    written = [(i, chat.text(rollout.ids)) for i, rollout in zip(own, engine.generate(requests), strict=True)]
-    return [text for _, text in sorted(gather_object(written))]
+) -> list[float]:
+    answers = answers_of(run, [engine] * len(rows), prompts, rows, PROBE, 0)
+    return [score(chat.text(answer.ids), row.row.completion) for answer, row in zip(answers, rows, strict=True)]
 
 
 def score(answer: str, gold: str) -> float:

@@ -36,12 +36,7 @@ AT_ONCE = 16
 
 
 class KeptStates:
-    """Reads the states of training rows from a sealed folder.
-
-    Args:
-        folder: The folder, found whole.
-        examples: The training rows, in order.
-    """
+    """Reads the states of training rows, given in order, from a sealed folder that was found whole."""
 
     def __init__(self, folder: Path, examples: Sequence[Example]) -> None:
         self._rows = {example.row.id: (place, example) for place, example in enumerate(examples)}
