@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from dudi.config.schema import LoraSection, ModelSection
-    from dudi.distill.recipe import RunConfig, TeacherSection
+    from dudi.distill.recipe import RunConfig
     from dudi.distill.served import ServedTeacher
 
 
@@ -56,9 +56,16 @@ class Loaded:
 
     @functools.cached_property
     def teachers(self) -> dict[str, PreTrainedModel | ServedTeacher]:
-        """The teachers by name, the main one in front (`RunConfig.named_teachers`)."""
-        dtype = training_dtype(self.args)
-        return {name: _teacher_of(section, dtype) for name, section in self.config.named_teachers.items()}
+        """The teachers by name, the main one in front (`RunConfig.named_teachers`), here or where they are served."""
+        from dudi.distill.served import ServedTeacher
+
+        found: dict[str, PreTrainedModel | ServedTeacher] = {}
+        for name, section in self.config.named_teachers.items():
+            if section.server is None:
+                found[name] = _model_of(section, training_dtype(self.args))
+            else:
+                found[name] = ServedTeacher(str(section.model), section.server, section.server_timeout)
+        return found
 
     def drop_teachers(self) -> None:
         """Forget the teachers: they are read anew when they are asked for again."""
@@ -127,15 +134,6 @@ def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
     if wanted is not None:
         tokenizer.chat_template = template  # None: it is given the teacher's
     return tokenizer
-
-
-def _teacher_of(section: TeacherSection, auto: str) -> PreTrainedModel | ServedTeacher:
-    """A teacher's model, here or where it is served."""
-    from dudi.distill.served import ServedTeacher
-
-    if section.server is not None:
-        return ServedTeacher(str(section.model), section.server, section.server_timeout)
-    return _model_of(section, auto)
 
 
 def _model_of(section: ModelSection, auto: str) -> PreTrainedModel:

@@ -59,6 +59,11 @@ class ServedTeacher:
         self.longest: int | None = None
         self.account = Account()
 
+    def take_account(self) -> tuple[float, ...]:
+        """The account's numbers, to be summed over ranks; it is counted from zero again."""
+        account, self.account = self.account, Account()
+        return dataclasses.astuple(account)
+
     @property
     def identity(self) -> str:
         """What a run knows of it: not where it is served, and not its weights."""
@@ -96,7 +101,7 @@ class ServedTeacher:
                 f"teacher_top_k: {top_k} of the {vocabulary} ids that student and teacher share leave no tail; lower it"
             )
         from_first(lambda: len(self.read([([0], [0])], top_k, vocabulary)))
-        self.account.take()
+        self.take_account()
 
     def check_length(self, tokens: int, who: str, what: str) -> None:
         """Refuse sequences that the server does not read; arguments and errors as in `models.limits`."""
@@ -178,12 +183,6 @@ class Account:
         self.tokens += len(ids)
         self.tail += float(top.log_probs[:, -1].exp().sum())
         self.places += len(top)
-
-    def take(self) -> list[float]:
-        """The numbers, to be summed over ranks; counted from zero again."""
-        found = [float(number) for number in dataclasses.astuple(self)]
-        self.requests, self.tokens, self.tail, self.places = 0, 0, 0.0, 0
-        return found
 
 
 def _portions(lengths: Sequence[int]) -> Iterator[range]:

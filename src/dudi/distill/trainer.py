@@ -217,8 +217,7 @@ class DudiTrainer(RowTrainer):
             verbalizer.target_weights = {code: run.trust.of(code) for code in verbalizer.targets}
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
-        if (kept := keep_states(run)) is not None:
-            run.kept_states = kept.of
+        run.kept_states = keep_states(run)
         if "sequence" in args.signals:
             run.reference = make_reference(run, on_new_adapter=adapter != "continue")
             if not METHODS[args.method].iterated and not reads_rows_once(args, len(run.rows.examples)):
