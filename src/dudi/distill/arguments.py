@@ -190,10 +190,8 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
 
 def build_signals(args: DudiConfig) -> dict[str, Signal]:
     """The signals that a config runs; one of weight 0 is left out, and so never rolled out or scored."""
-    off_policy, on_policy = (
-        Distance(kind or args.divergence, args.beta, args.kd_temperature)
-        for kind in (args.off_policy_divergence, args.on_policy_divergence)
-    )
+    off_policy = Distance(args.off_policy_divergence or args.divergence, args.beta, args.kd_temperature)
+    on_policy = Distance(args.on_policy_divergence or args.divergence, args.beta, args.kd_temperature)
     everything: dict[str, Signal] = {
         "sequence": SequenceSignal(args.spin_beta),
         "off_policy": OffPolicySignal(args.off_policy_loss, off_policy, args.gold_loss),

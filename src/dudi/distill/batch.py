@@ -121,11 +121,9 @@ class MicroBatch:
 
     def trusted(self, kind: Kind) -> Tensor | None:
         """(N,) share of the teacher in each completion token, on rollouts times the balance; None: 1 everywhere."""
-        factors = [
-            self.trust.of(scored.language, scored.teacher)
-            * (1.0 if kind == "gold" else self.balance.get(scored.language, 1.0))
-            for scored in self.sequences[kind]
-        ]
+        balance = {} if kind == "gold" else self.balance
+        own = [(one.language, one.teacher) for one in self.sequences[kind]]
+        factors = [self.trust.of(language, teacher) * balance.get(language, 1.0) for language, teacher in own]
         if all(factor == 1.0 for factor in factors):
             return None
         return torch.repeat_interleave(torch.tensor(factors), torch.tensor(self.lengths(kind)))

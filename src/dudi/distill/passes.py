@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 from dudi.distill.batch import BatchPart, Judged, MicroBatch, Scored, parts_of
 from dudi.distill.by_language import loss_table, owners
 from dudi.distill.metrics import Watch, adding_masses, agreement
-from dudi.distill.served import ServedTeacher
 from dudi.distill.state import Run
 from dudi.distill.step import Step
 from dudi.models.frozen import FrozenModel, Policy
@@ -151,10 +150,12 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
     policies: Mapping[str, Policy] = run.policies
     if not run.setup.teachers.several:
         policies = {} if run.teacher is None else {"": run.teacher}
-    if kinds and (served := _served(run)):
+    # The student's average is read in the place of a teacher that is alone, once there is one.
+    served = run.setup.teachers.served if run.setup.teachers.several or run.teacher is None else {}
+    if kinds and served:
         # A rank without sequences waits for the others, and hears of what went wrong.
         with step.clock("teacher"):
-            together(lambda: _ask(run, served, batches, kinds))
+            together(lambda: _ask(run, batches, kinds))
     for name, policy in policies.items() if kinds else ():
         own = [(batch, sequences) for batch in batches if (sequences := _read_by(name, batch, kinds))]
         if not own:
@@ -175,17 +176,9 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
                 batch.judged[name] = Judged(found | states, head)
 
 
-def _served(run: Run) -> dict[str, ServedTeacher]:
-    """The teachers that servers are asked for, by the name that their sequences have."""
-    teachers, alone = run.setup.teachers, run.setup.teacher
-    if not teachers.several:  # the student's average is read in its place, once there is one
-        return {"": alone} if isinstance(alone, ServedTeacher) and run.teacher is None else {}
-    return {name: one.model for name, one in teachers.members.items() if isinstance(one.model, ServedTeacher)}
-
-
-def _ask(run: Run, served: Mapping[str, ServedTeacher], batches: Sequence[MicroBatch], kinds: Sequence[Kind]) -> None:
+def _ask(run: Run, batches: Sequence[MicroBatch], kinds: Sequence[Kind]) -> None:
     """Let servers read their teachers' sequences, each those of all micro-batches at once."""
-    for name, teacher in served.items():
+    for name, teacher in run.setup.teachers.served.items():
         own = [(batch, kind, found) for batch in batches for kind, found in _read_by(name, batch, kinds).items()]
         pairs = [(scored.teacher_prompt, scored.completion) for _, _, found in own for scored in found]
         named = iter(teacher.read(pairs, run.args.teacher_top_k, run.setup.vocabulary))

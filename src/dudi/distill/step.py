@@ -226,7 +226,7 @@ def end_step(run: Run, step: Step) -> dict[str, Any]:
     if run.setup.teachers.several:
         record["teachers"] = _teacher_shares(run, step)
     if served := run.setup.teachers.served:
-        accounts = torch.tensor([one.take_account() for one in served], dtype=torch.float64).sum(0)
+        accounts = torch.tensor([one.take_account() for one in served.values()], dtype=torch.float64).sum(0)
         requests, tokens, tail, places = reduce(accounts.to(args.device), "sum").tolist()
         if places:
             record |= {"teacher/requests": requests, "teacher/tokens": tokens, "teacher/tail": tail / places}

@@ -68,9 +68,11 @@ class Teachers:
         return {name: one.model for name, one in self.members.items() if not isinstance(one.model, ServedTeacher)}
 
     @property
-    def served(self) -> list[ServedTeacher]:
-        """Those that servers hold."""
-        return [one.model for one in self.members.values() if isinstance(one.model, ServedTeacher)]
+    def served(self) -> dict[str, ServedTeacher]:
+        """Those that servers hold, by the names that sequences give them: the empty one where there is no choice."""
+        names = {name: name if self.several else "" for name in self.members}
+        models = self.members.items()
+        return {names[name]: one.model for name, one in models if isinstance(one.model, ServedTeacher)}
 
     @property
     def main(self) -> Teacher | None:

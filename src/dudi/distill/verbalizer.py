@@ -66,7 +66,7 @@ class Verbalizer:
 
     def __init__(
         self,
-        mode: str,
+        mode: Mode,
         languages: Sequence[str],
         seed: int,
         exclude_targets: Sequence[str] = (),
@@ -74,7 +74,9 @@ class Verbalizer:
         pivot: str | None = None,
         languages_dir: Path | None = None,
     ) -> None:
-        self.mode = _mode(mode)
+        if mode not in MODES:
+            raise ConfigError(f"verbalizer: '{mode}' is not one of {', '.join(MODES)}{did_you_mean(mode, MODES)}")
+        self.mode: Mode = mode
         self.seed = seed
         self.known = load_languages(languages_dir)
         # Without a verbalizer nothing is asked for in words: rows of any language are trained.
@@ -214,13 +216,6 @@ def _draw(stream: str, seed: int, epoch: int, row_id: str) -> int:
     """
     key = f"dudi.verbalizer/{stream}/{seed}/{epoch}/{row_id}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
-
-
-def _mode(mode: str) -> Mode:
-    for known in MODES:
-        if mode == known:
-            return known
-    raise ConfigError(f"verbalizer: '{mode}' is not one of {', '.join(MODES)}{did_you_mean(mode, MODES)}")
 
 
 def _codes(codes: Sequence[str], known: Iterable[str], key: str) -> tuple[str, ...]:
