@@ -115,22 +115,24 @@ def build_setup(
         )
     check_choice(args, len(wanted))
     vocabulary = head_size(inner)
-    lined_up: dict[str, tuple[PreTrainedModel | ServedTeacher, ChatFormat, str | None]] = {}
+    members: dict[str, Teacher] = {}
+    differences: dict[str, str | None] = {}
     for key in wanted:
         one, its_tokenizer = loaded.get(key) or load_teacher(wanted[key], tokenizers.get(key), student_tokenizer)
         if one is inner:
             raise ConfigError(
                 "teacher_model, teachers: one is the student itself, and would be frozen with it; load it a second time"
             )
-        lined_up[key] = (one, *line_up(one, its_tokenizer, own, vocabulary, args, notes))
-    vocabulary = min([vocabulary, *(head_size(one) for one, _, apart in lined_up.values() if apart is None)])
+        chat, differences[key] = line_up(one, its_tokenizer, own, vocabulary, args, notes)
+        members[key] = Teacher(key, one, chat, own_tokens=differences[key] is not None)
+    vocabulary = min([vocabulary, *(head_size(one.model) for one in members.values() if not one.own_tokens)])
     open_forward(inner)
     check_head(inner)
     check_ids(inner, student_tokenizer, "student")
-    for one, chat, _ in lined_up.values():
-        if not isinstance(one, ServedTeacher):
-            check_ids(one, chat.tokenizer, "teacher")
-    chats, languages = [chat for _, chat, _ in lined_up.values()], tuple(load_languages())
+    for member in members.values():
+        if not isinstance(member.model, ServedTeacher):
+            check_ids(member.model, member.chat.tokenizer, "teacher")
+    chats, languages = [member.chat for member in members.values()], tuple(load_languages())
     taken = Rejections() if rejections is None else rejections
     reader = RowReader(args, own, chats, vocabulary, languages)
     try:
@@ -146,11 +148,11 @@ def build_setup(
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed, notes)
     examples = [] if train is None else train.examples
-    _check_lengths(inner, [one for one, _, _ in lined_up.values()], examples, args)
-    members: dict[str, Teacher] = {}
-    for key, (one, chat, apart) in lined_up.items():
-        events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, examples, notes)
-        members[key] = Teacher(key, one, chat, apart is not None, events)
+    _check_lengths(inner, [member.model for member in members.values()], examples, args)
+    for key, member in members.items():
+        sizes = (vocabulary, head_size(member.model))
+        events = events_of(own, member.chat, differences[key], sizes, args, examples, notes)
+        members[key] = dataclasses.replace(member, events=events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
     verbalizer = verbalizer_of(args, [example.row for example in examples], notes)
     if args.needs_teacher:

@@ -210,7 +210,7 @@ class DudiTrainer(RowTrainer):
     def prepare(self) -> None:
         """The stages that come first: cold start, teacher-written targets, reference, moving average."""
         run, args = self.run, self.args
-        adapter = self.run_cold_start()
+        same_adapter = self.run_cold_start()
         run.trust = self._trust()
         if args.verbalizer_targets == "teacher":
             verbalizer = self.setup.verbalizer
@@ -219,7 +219,7 @@ class DudiTrainer(RowTrainer):
             self.use_examples(write_targets(run))
         run.kept_states = keep_states(run)
         if "sequence" in args.signals:
-            run.reference = make_reference(run, on_new_adapter=adapter != "continue")
+            run.reference = make_reference(run, on_new_adapter=not same_adapter)
             if not METHODS[args.method].iterated and not reads_rows_once(args, len(run.rows.examples)):
                 run.gold_reference = store_gold_reference(run)
         if args.teaches_itself:
@@ -245,15 +245,15 @@ class DudiTrainer(RowTrainer):
             setup.teachers.chosen = {language: one["teacher_name"] for language, one in found.items()}
         return found_trust(found)
 
-    def run_cold_start(self) -> str:
-        """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
+    def run_cold_start(self) -> bool:
+        """Bring the student to where stage 2 starts; whether it goes on with its adapter (`Started.same_adapter`)."""
         started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start, self.resumed)
         # Its length is that of the run that made it.
         self.began_from = {} if started.key is None else {COLD_START: started.key}
         self.base_changed = started.base_changed
         if started.model is not self.model:
             self.model = self.model_wrapped = started.model
-        return started.adapter
+        return started.same_adapter
 
     def _trainer_of_cold_start(self, model: nn.Module, args: DudiConfig) -> DudiTrainer:
         setup = self.setup

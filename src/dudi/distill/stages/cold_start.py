@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from transformers import set_seed
@@ -40,13 +40,13 @@ class Started:
 
     Attributes:
         model: The student, with its adapters.
-        adapter: `merge`: a new adapter on a merged cold start; `continue`: the adapter of before; `none`: no adapter.
+        same_adapter: Whether it has an adapter, and it is the one of before.
         base_changed: Whether the weights under the adapter are others than before.
         key: Of the cold start that was trained, here or in another run (`cold_start_key`); None where none was.
     """
 
     model: nn.Module
-    adapter: Literal["merge", "continue", "none"]
+    same_adapter: bool
     base_changed: bool = False
     key: str | None = None
 
@@ -68,7 +68,7 @@ def cold_start(
     """
     wanted, model = run.args.cold_start, run.model()
     if wanted == "none":
-        return Started(model, "continue" if peft_config is None and is_adapted(model) else "none")
+        return Started(model, peft_config is None and is_adapted(model))
     if wanted not in COLD_STARTS:
         return _from_folder(run, peft_config, _existing(Path(wanted)))
     folder = run.args.folder / "stages" / COLD_START
@@ -199,7 +199,7 @@ def _from_folder(run: Run, peft_config: Any, folder: Path) -> Started:
     base = model.unload()  # some adapters hold copies of the base's weights
     _load_student(base, folder)
     renewed = with_adapter(base, peft_config, run.args.seed)
-    return Started(renewed.to(run.args.device), run.args.cold_start_adapter, base_changed=True)
+    return Started(renewed.to(run.args.device), run.args.cold_start_adapter == "continue", base_changed=True)
 
 
 def _load_student(model: nn.Module, folder: Path) -> None:
@@ -220,10 +220,8 @@ def _load_student(model: nn.Module, folder: Path) -> None:
 def _settle_adapter(run: Run, peft_config: Any) -> Started:
     """After a cold start with LoRA: merge its adapter and put on a new one, or go on with it."""
     model = run.model()
-    if not is_adapted(model):
-        return Started(model, "none")
-    if run.args.cold_start_adapter == "continue" or peft_config is None:
-        return Started(model, "continue")
+    if not is_adapted(model) or run.args.cold_start_adapter == "continue" or peft_config is None:
+        return Started(model, is_adapted(model))
     set_seed(run.args.seed)  # nothing after it must depend on whether the cold start was cached
     renewed = with_adapter(model.merge_and_unload(), peft_config, run.args.seed)
-    return Started(renewed.to(run.args.device), "merge", base_changed=True)
+    return Started(renewed.to(run.args.device), False, base_changed=True)
