@@ -49,7 +49,8 @@ class ServedTeacher:
         vocabulary: Ids that it gives a probability.
         served: The name under which the server knows it, once it was checked.
         longest: Tokens that the server reads and writes in one sequence, likewise; None where it does not say.
-        account: What the server was asked for since the last step.
+        account: What the server was asked for since the last step: requests, tokens that it read (prompts included),
+            the summed probability of the tails, and tokens of completions (places).
     """
 
     def __init__(self, name: str, url: str, timeout: float = 600.0, waits: Sequence[float] = WAITS) -> None:
@@ -57,12 +58,13 @@ class ServedTeacher:
         self.vocabulary = int(_text_config(name).vocab_size)
         self.served = name
         self.longest: int | None = None
-        self.account = Account()
+        self.account = dict.fromkeys(("requests", "tokens", "tail", "places"), 0.0)
 
-    def take_account(self) -> tuple[float, ...]:
+    def take_account(self) -> list[float]:
         """The account's numbers, to be summed over ranks; it is counted from zero again."""
-        account, self.account = self.account, Account()
-        return dataclasses.astuple(account)
+        found = list(self.account.values())
+        self.account = dict.fromkeys(self.account, 0.0)
+        return found
 
     @property
     def identity(self) -> str:
@@ -134,11 +136,14 @@ class ServedTeacher:
                     raise self.server.misunderstood(f"prompt_logprobs of {len(at)} tokens for a prompt of {len(ids)}")
                 labels = ids[-len(pairs[place][1]) :]
                 try:
-                    found.append(self._top_tokens(labels, at[-len(labels) :], named, vocabulary))
+                    top = self._top_tokens(labels, at[-len(labels) :], named, vocabulary)
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise self.server.misunderstood("its prompt_logprobs are of another form") from error
-                self.account.add(ids, found[-1])
-            self.account.requests += 1
+                found.append(top)
+                self.account["tokens"] += len(ids)
+                self.account["tail"] += float(top.log_probs[:, -1].exp().sum())
+                self.account["places"] += len(top)
+            self.account["requests"] += 1
         return found
 
     def _top_tokens(
@@ -160,29 +165,6 @@ class ServedTeacher:
             ids.append(tokens + [label] * void)
             log_probs.append([*values, *[-math.inf] * void, tail])
         return TopTokens(torch.tensor(ids), torch.tensor(log_probs))
-
-
-@dataclasses.dataclass(slots=True)
-class Account:
-    """What a server was asked for since the last step.
-
-    Attributes:
-        requests: How many times.
-        tokens: Tokens that it read, prompts included.
-        tail: Summed probability of the tails.
-        places: Tokens of completions.
-    """
-
-    requests: int = 0
-    tokens: int = 0
-    tail: float = 0.0
-    places: int = 0
-
-    def add(self, ids: Sequence[int], top: TopTokens) -> None:
-        """Count one sequence."""
-        self.tokens += len(ids)
-        self.tail += float(top.log_probs[:, -1].exp().sum())
-        self.places += len(top)
 
 
 def _portions(lengths: Sequence[int]) -> Iterator[range]:

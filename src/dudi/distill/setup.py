@@ -150,8 +150,7 @@ def build_setup(
     examples = [] if train is None else train.examples
     _check_lengths(inner, [member.model for member in members.values()], examples, args)
     for key, member in members.items():
-        sizes = (vocabulary, head_size(member.model))
-        events = events_of(own, member.chat, differences[key], sizes, args, examples, notes)
+        events = events_of(member, own, vocabulary, differences[key], args, examples, notes)
         members[key] = dataclasses.replace(member, events=events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
     verbalizer = verbalizer_of(args, [example.row for example in examples], notes)

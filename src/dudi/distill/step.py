@@ -135,7 +135,10 @@ def begin_step(run: Run, micro_batches: Sequence[Sequence[Example]], epoch: int)
     with step.clock("rollout"):
         step.collected = run.collector.collect(micro_batches, step.signals, epoch)
     batches = step.collected.batches
-    shares = _language_shares(run, batches) if run.args.loss_average == "language" else {}
+    shares: dict[tuple[Kind, str], float] = {}
+    if run.args.loss_average == "language":
+        table = token_table(batches, run.setup.languages).to(run.args.device)
+        shares = language_shares(run.accelerator.reduce(table, "sum"), run.setup.languages)
     own = torch.zeros(len(weights), dtype=torch.float64)
     for batch in batches:
         batch.trust, batch.balance, batch.shares = run.trust, run.balance, shares
@@ -152,20 +155,14 @@ def begin_step(run: Run, micro_batches: Sequence[Sequence[Example]], epoch: int)
     return step
 
 
-def _language_shares(run: Run, batches: Sequence[MicroBatch]) -> dict[tuple[Kind, str], float]:
-    own = token_table(batches, run.setup.languages).to(run.args.device)
-    return language_shares(run.accelerator.reduce(own, "sum"), run.setup.languages)
-
-
 def _attach(run: Run, step: Step) -> None:
     """Give each micro-batch what was stored of the reference, and the positions to watch."""
     limit, kind = WATCHED_POSITIONS // run.args.world_size, run.args.on_policy_kind
-    read = [batch.sequences.get(kind, []) for batch in step.collected.batches]
-    total = sum(len(scored.completion) for scored in itertools.chain.from_iterable(read))
-    watched = watched_positions(total, limit, run.args.seed, step.number)
+    batches = step.collected.batches
+    sizes = [sum(batch.lengths(kind)) if kind in batch.sequences else 0 for batch in batches]
+    watched = watched_positions(sum(sizes), limit, run.args.seed, step.number)
     start = 0
-    for batch, sequences in zip(step.collected.batches, read, strict=True):
-        size = sum(len(scored.completion) for scored in sequences)
+    for batch, size in zip(batches, sizes, strict=True):
         if "on_policy" in step.signals:
             batch.watched = [place - start for place in watched if start <= place < start + size]
         start += size

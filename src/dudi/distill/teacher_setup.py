@@ -12,6 +12,7 @@ from dudi.data.examples import Example
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
+from dudi.distill.teachers import Teacher
 from dudi.errors import ConfigError, DudiError
 from dudi.models.image_text import tokenizer_in
 from dudi.models.load import load_model, load_tokenizer, move
@@ -74,10 +75,10 @@ def line_up(
 
 
 def events_of(
+    teacher: Teacher,
     student: ChatFormat,
-    teacher: ChatFormat,
+    vocabulary: int,
     different: str | None,
-    sizes: tuple[int, int],
     args: DudiConfig,
     examples: Sequence[Example],
     notes: list[str],
@@ -98,7 +99,8 @@ def events_of(
     notes.append(different)
     if not args.reads_teacher_tokens:
         return None
-    events, coverage = shared_events(student, teacher, sizes, examples, args)
+    sizes = (vocabulary, head_size(teacher.model))
+    events, coverage = shared_events(student, teacher.chat, sizes, examples, args)
     notes.append(f"their shared events are compared:\n{coverage.table()}")
     return EventLoss(events, args.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -359,13 +360,9 @@ class DudiTrainer(RowTrainer):
         self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, MicroBatch]], Tensor | int | None]:
         """All micro-batches of one optimizer step: rolled out together, counted before any loss."""
-        micro_batches: list[list[Example]] = []
         # `Trainer` would make one step more when it resumes from the last one.
-        for _ in range(num_batches if self.state.global_step < self.state.max_steps else 0):
-            examples = next(epoch_iterator, None)
-            if examples is None:
-                break
-            micro_batches.append(examples)
+        wanted = num_batches if self.state.global_step < self.state.max_steps else 0
+        micro_batches = list(itertools.islice(epoch_iterator, wanted))
         if not micro_batches:
             return [], None
         step = begin_step(self.run, micro_batches, self.epoch)
