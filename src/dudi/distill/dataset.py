@@ -56,12 +56,7 @@ class RowReader:
         return found, total
 
     def read(self, dataset: Records, name: str, rejections: Rejections) -> tuple[ExampleSet, int]:
-        """The examples of a dataset, and how many rows it had.
-
-        Args:
-            dataset: Rows, as `Row`s or as mappings that users write.
-            name: What messages call it.
-            rejections: Where rows that are not taken are counted.
+        """The examples of a dataset (`Row`s, or mappings as users write them), and how many rows it had.
 
         Raises:
             ConfigError: it is no list of rows.

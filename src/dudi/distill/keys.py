@@ -338,11 +338,8 @@ def method_default(method: str, name: str, given: Values | None = None) -> Any:
 def unread(values: Values, given: Iterable[str]) -> dict[str, list[KeyGroup]]:
     """The given keys that no part of the run reads, each with the parts that would.
 
-    A key that has the value that it would have anyway says nothing, and is not among them.
-
-    Args:
-        values: The value of every key of `DudiKeys`, by its Python name.
-        given: Names of keys that somebody gave.
+    A key that has the value that it would have anyway says nothing, and is not among them. All keys of `DudiKeys` have
+    to be among the values, by their Python names.
     """
     found, method = {}, METHODS[values["method"]]
     read_by = {name: RULES[name].read_by for name in given if name in RULES}

@@ -144,10 +144,8 @@ class Watch:
 def adding_masses(sums: Tensor, events: SharedEvents, then: Observer | None) -> Observer:
     """Add what two models with different tokenizers hold of the end of the turn, and outside of their common events.
 
-    Args:
-        sums: (5,) probabilities of the end (student, teacher) and of OTHER (student, teacher), number of positions.
-        events: Their common events; OTHER is behind these.
-        then: Is shown the same.
+    The sums (5,) are probabilities of the end (student, teacher) and of OTHER (student, teacher), which is behind the
+    events, and the number of positions. `then` is shown the same.
     """
 
     def observe(rows: slice | Tensor, student: Tensor, teacher: Tensor | TopTokens) -> None:

@@ -29,14 +29,7 @@ from dudi.training.ranks import together
 def losses_of(
     run: Run, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
 ) -> dict[str, Any]:
-    """Score one micro-batch.
-
-    Args:
-        run: Whose teacher and reference are read.
-        model: The student, wrapped.
-        batch: The sequences.
-        signals: Those that run.
-        step: Whose clock runs.
+    """Score one micro-batch with the wrapped student, and the teacher and reference of the run.
 
     Returns:
         `sums`: each signal's summed loss, a scalar with a gradient to the student; `losses`: (L, LOSSES) the same in
@@ -246,12 +239,9 @@ def teacher_states(
 
 
 def student_rows(model: PreTrainedModel, batch: MicroBatch, reference: Mapping[Kind, Tensor]) -> dict[Kind, Rows]:
-    """The student's one pass over all sequences of a micro-batch, cut into kinds.
+    """The student's one pass, inside its wrapped forward, over all sequences of a micro-batch, cut into kinds.
 
-    Args:
-        model: The innermost student, inside its wrapped forward.
-        batch: The sequences.
-        reference: By kind, (S,) summed log-probabilities of the reference.
+    Of the reference, by kind, there are the (S,) summed log-probabilities.
     """
     everything = list(itertools.chain.from_iterable(batch.sequences.values()))
     hidden = completion_states(model, [(s.prompt, s.completion) for s in everything])

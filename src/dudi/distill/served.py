@@ -86,10 +86,7 @@ class ServedTeacher:
     def check(self, top_k: int, vocabulary: int, *, reads_tokens: bool) -> None:
         """Look for the model, and ask for two tokens as a step will for all: what is refused is refused at the start.
 
-        Args:
-            top_k: Tokens that are named at a place.
-            vocabulary: Ids that student and teacher share.
-            reads_tokens: Whether its probabilities will be asked for, or its answers alone.
+        One of which answers alone are wanted (`reads_tokens` is False) is asked for no tokens.
 
         Raises:
             ConfigError: the server refuses, or nearly all ids are asked for.

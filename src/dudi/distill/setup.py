@@ -182,14 +182,10 @@ def _sets(evaluation: ExampleSet | Mapping[str, ExampleSet] | None) -> list[Exam
 def check_routes(
     teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet | None], notes: list[str]
 ) -> None:
-    """Hold the keys that teachers, and shares of them, are given under against everything that they will judge.
+    """Hold the keys that teachers, and shares of them, are given under against all rows, which they will judge.
 
-    Args:
-        teachers: Their routes are read, no model.
-        args: The run's keys.
-        verbalizer: Knows the languages that rollouts are asked for.
-        sets: All rows: of training, of the probe, of evaluation.
-        notes: Gets names in the column `teacher` that are no key, and languages of shares that nothing is in.
+    Of the teachers no model is read. Names in the column `teacher` that are no key, and languages of shares that
+    nothing is in, are added to the notes.
 
     Raises:
         ConfigError: a key that is neither a language nor in any row, a language without a teacher, or shares of 0 in

@@ -56,12 +56,9 @@ def cold_start(
 ) -> Started:
     """Bring the student to where stage 2 starts.
 
-    Args:
-        run: The run; the cold start is taken from its folder or from the cache, where it stands there.
-        peft_config: The adapter that the student was given, or None.
-        make_trainer: Makes the trainer of a cold start that has to be trained.
-        resumed: The manifest of the checkpoint that the method goes on from: its cold start is taken, whatever this run
-            would train, since the student and its reference have begun there.
+    It is taken from the run's folder or from the cache, where it stands there, and else trained. With the manifest of
+    the checkpoint that the method goes on from (`resumed`), its cold start is taken, whatever this run would train:
+    the student and its reference have begun there.
 
     Raises:
         ConfigError: the cold start that the method began from is gone, and this run would train another.

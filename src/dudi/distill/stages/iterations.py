@@ -24,11 +24,8 @@ def begin_iteration(run: Run, iteration: int, identity: Mapping[str, Any], *, re
     Each row is trained once per iteration, against its answer from this iteration or the one before: a coin, the same
     for the same seed, row and iteration (the original trains on both iterations' data).
 
-    Args:
-        run: The run; its reference becomes the opponent.
-        iteration: Counted from 0.
-        identity: What the run is; the iteration's folder belongs to it.
-        resumed: Whether the iteration goes on from a checkpoint inside it: its opponent is read, then.
+    The reference becomes the opponent, and the folder of the iteration (counted from 0) belongs to the run's identity.
+    Where the iteration goes on from a checkpoint inside it (`resumed`), its opponent is read.
     """
     key = hash_of({"identity": identity, "iteration": iteration})
     here = _pools(run, iteration)[-1]

@@ -102,12 +102,7 @@ def _with_examples(asked: Example, rows: Sequence[Example], count: int) -> list[
 def best_of(
     languages: Sequence[str], teachers: Mapping[str, Sequence[float]], student: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
-    """The best teacher of each language, by its mean score, and its share; the first of several that are alike.
-
-    Args:
-        languages: The language of each row.
-        teachers: Each teacher's scores of the rows, by its name.
-        student: The student's.
+    """The best teacher of each language, by its mean score; the first of several that are alike.
 
     Returns:
         As `weigh`, with the `teacher_name` of each language, and all mean scores and shares (`teachers`, `weights`).
@@ -140,19 +135,18 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
     """Shares of the teacher from the scores of single rows, each between 0 and 1, and the rows' languages."""
     found: dict[str, dict[str, Any]] = {}
     for language in sorted(set(languages)):
-        rows = [place for place, own in enumerate(languages) if own == language]
-        theirs = [teacher[place] for place in rows]
-        own = [student[place] for place in rows]
-        gaps = [one - other for one, other in zip(theirs, own, strict=True)]
+        scores = zip(languages, teacher, student, strict=True)
+        pairs = [(theirs, own) for code, theirs, own in scores if code == language]
+        gaps = [theirs - own for theirs, own in pairs]
         spread = statistics.stdev(gaps) if len(gaps) > 1 else 1.0
         # Rows that all differ alike do not make the error zero: it is at least that of one row.
         error = max(spread, 1 / len(gaps)) / math.sqrt(len(gaps))
         ratio = statistics.fmean(gaps) / error
         power = math.exp(-abs(ratio))
         found[language] = {
-            "rows": len(rows),
-            "teacher": statistics.fmean(theirs),
-            "student": statistics.fmean(own),
+            "rows": len(pairs),
+            "teacher": statistics.fmean(theirs for theirs, _ in pairs),
+            "student": statistics.fmean(own for _, own in pairs),
             "error": error,
             "weight": (1 if ratio >= 0 else power) / (1 + power),  # a sigmoid, also far from zero
         }
