@@ -216,11 +216,13 @@ def _about_rows(rows: RowSet, trainer: DudiTrainer, source: str) -> tuple[dict[s
     if kept.truncated:
         parts = ", ".join(f"{language} {count}" for language, count in sorted(kept.truncated.items()))
         notes.append(f"completions cut at max_length, by language: {parts}")
+    rows_of = Counter(example.row.language for example in kept.examples)
+    probed = Counter(example.row.language for example in ([] if probe is None else probe.examples))
     summary = {
         "source": source,
         "fingerprint": rows.fingerprint,
-        "rows": dict(Counter(example.row.language for example in kept.examples)),
-        "probe": {} if probe is None else dict(Counter(example.row.language for example in probe.examples)),
+        "rows": dict(rows_of),
+        "probe": dict(probed),
         "rejected": dict(rows.rejections.counts),
         "left_out": rows.left_out,
         "truncated": kept.truncated,

@@ -288,12 +288,13 @@ class DudiTrainer(RowTrainer):
         setup, rows = self.setup, self.run.rows
         others = list(setup.teachers.members.values())[1:]
         formats = [setup.student_format, setup.teacher_format, *(one.chat for one in others)]
+        tokenizers = [hash_of_tokenizer(one.tokenizer) for one in formats]
         # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
         texts = fingerprint(example.row for example in rows.examples)
         found: dict[str, Any] = {
             "data": {"rows": len(rows.examples), "sha256": texts},
             "token_ids": rows.digest,
-            "tokenizers": [hash_of_tokenizer(one.tokenizer) for one in formats],
+            "tokenizers": tokenizers,
             "chat_templates": [one.digest for one in formats],
             "student": hash_of_model(self.model, "the student", self._is_new),
             "adapter": adapter_settings(self.model),

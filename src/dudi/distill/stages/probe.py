@@ -136,8 +136,9 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
     found: dict[str, dict[str, Any]] = {}
     for language in sorted(set(languages)):
         scores = zip(languages, teacher, student, strict=True)
-        pairs = [(theirs, own) for code, theirs, own in scores if code == language]
-        gaps = [theirs - own for theirs, own in pairs]
+        pairs = [(one, other) for code, one, other in scores if code == language]
+        theirs, own = zip(*pairs, strict=True)
+        gaps = [one - other for one, other in pairs]
         spread = statistics.stdev(gaps) if len(gaps) > 1 else 1.0
         # Rows that all differ alike do not make the error zero: it is at least that of one row.
         error = max(spread, 1 / len(gaps)) / math.sqrt(len(gaps))
@@ -145,8 +146,8 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
         power = math.exp(-abs(ratio))
         found[language] = {
             "rows": len(pairs),
-            "teacher": statistics.fmean(theirs for theirs, _ in pairs),
-            "student": statistics.fmean(own for _, own in pairs),
+            "teacher": statistics.fmean(theirs),
+            "student": statistics.fmean(own),
             "error": error,
             "weight": (1 if ratio >= 0 else power) / (1 + power),  # a sigmoid, also far from zero
         }
