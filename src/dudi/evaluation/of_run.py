@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat
 from dudi.data.rejections import Rejections
-from dudi.distill.loading import Loaded, read_evaluation
+from dudi.distill.loading import Loaded
+from dudi.distill.run import read_evaluation
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import check_options, choose

@@ -15,8 +15,9 @@ from dudi.data.built_in import SOURCES
 from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.loading import Loaded, read_evaluation
+from dudi.distill.loading import Loaded
 from dudi.distill.recipe import RunConfig, TeacherSection
+from dudi.distill.run import read_evaluation
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models.adapters import innermost
