@@ -15,58 +15,33 @@ from dudi.objective.shared_events import Alignment, Covers, Track
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TileRows:
-    """What one side contributes to the P places of a tile: R rows of logits.
+    """What one side contributes to the P places of a tile: R rows of logits, and E covers that reach these places."""
 
-    Attributes:
-        rows: (R,) their numbers; first those at whose border a place lies, in the order of the places.
-        labels: (R,) the ids that came.
-        order: (R,) positions in `rows`, in ascending order of the rows.
-        borders: (D,) places at a border of this side.
-        insides: (I,) places inside a token of this side.
-        starts: (P,) rows, in ascending order, before the token that begins at a place or passes over it.
-        ends: (S,) rows before the end of each chunk that is split.
-        cover_starts: (E,) rows, in ascending order, before each cover.
-        columns: (E,) position of its row in `rows`.
-        tokens: (E,) its id.
-        cells: (E,) its cell.
-        owners: (E,) the place that it reaches, or P plus the number of the split chunk whose end it reaches.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    order: Tensor
-    borders: Tensor
-    insides: Tensor
-    starts: Tensor
-    ends: Tensor
-    cover_starts: Tensor
-    columns: Tensor
-    tokens: Tensor
-    cells: Tensor
-    owners: Tensor
+    rows: Tensor  # (R,) their numbers; first those at whose border a place lies, in the order of the places
+    labels: Tensor  # (R,) the ids that came
+    order: Tensor  # (R,) positions in `rows`, in ascending order of the rows
+    borders: Tensor  # (D,) places at a border of this side
+    insides: Tensor  # (I,) places inside a token of this side
+    starts: Tensor  # (P,) rows, in ascending order, before the token that begins at a place or passes over it
+    ends: Tensor  # (S,) rows before the end of each chunk that is split
+    cover_starts: Tensor  # (E,) rows, in ascending order, before each cover
+    columns: Tensor  # (E,) position of its row in `rows`
+    tokens: Tensor  # (E,) its id
+    cells: Tensor  # (E,) its cell
+    owners: Tensor  # (E,) the place that it reaches, or P plus the number of the split chunk whose end it reaches
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tile:
-    """Some places with the rows that they need.
+    """P places with the rows that they need."""
 
-    Attributes:
-        places: Their numbers in the batch.
-        student: The student's rows.
-        teacher: The teacher's.
-        first_cell: (P,) realised event, as in `Alignment`.
-        last_cell: (P,) likewise.
-        split: (S,) places at which a chunk begins that is not one token on both sides.
-        merged: Whether some realised event is several cells.
-    """
-
-    places: np.ndarray
+    places: np.ndarray  # (P,) their numbers in the batch
     student: TileRows
     teacher: TileRows
-    first_cell: Tensor
+    first_cell: Tensor  # (P,) the realised event, as in `Alignment`
     last_cell: Tensor
-    split: Tensor
-    merged: bool
+    split: Tensor  # (S,) places at which a chunk begins that is not one token on both sides
+    merged: bool  # whether some realised event is several cells
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,11 +88,6 @@ class _SideTokens:
 
 class EventBatch:
     """The completions of a pass, aligned.
-
-    Args:
-        alignments: One for each completion.
-        student_ids: The student's completions.
-        teacher_ids: The teacher's.
 
     Attributes:
         student_rows: (P,) the student's row at each place that is compared.

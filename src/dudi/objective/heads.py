@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from dudi.errors import ConfigError
 from dudi.models.few_rows import is_large, multiply_few
 from dudi.objective import fused, losses
 from dudi.objective.methods import Divergence, Kernel
-from dudi.objective.top_tokens import TopTokens
+from dudi.objective.top_tokens import TopTokens, top_divergence
 
 DENSE_LOGITS = 2**26
 """Up to this many logits (256 MiB in fp32) `auto` may hold them: one product instead of one a tile and pass."""
@@ -52,10 +52,8 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, H) -> (N, V), in fp32 at least."""
-        logits = F.linear(
-            hidden, self.weight.to(hidden.dtype), None if self.bias is None else self.bias.to(hidden.dtype)
-        )
-        return self.finished(logits)
+        bias = None if self.bias is None else self.bias.to(hidden.dtype)
+        return self.finished(F.linear(hidden, self.weight.to(hidden.dtype), bias))
 
     def logits_of_few(self, hidden: Tensor) -> Tensor:
         """`logits` of a few rows, without a gradient, in the form that a CPU is fastest at."""
@@ -65,7 +63,7 @@ class Head:
 
     def finished(self, logits: Tensor) -> Tensor:
         """The plain product's logits, scaled and capped."""
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = losses.at_least_fp32(logits)
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
@@ -97,11 +95,7 @@ class Head:
         return self.softcap is None and (asked == "fused" or (asked == "auto" and device.type == "cpu"))
 
     def gathered(self, factor: float | None = None) -> fused.Gathered | None:
-        """Where a fused kernel adds the gradient of the weights, if it does.
-
-        Args:
-            factor: What the loss multiplies the kernel's result with.
-        """
+        """Where a fused kernel, whose result the loss multiplies with the factor, adds the gradient of the weights."""
         if not (self.gathers and torch.is_grad_enabled()):
             return None
         if self.weight.grad is None:
@@ -177,36 +171,34 @@ def weighted_top_divergence(
     values: Tensor | None = None,
     factor: float | None = None,
 ) -> Tensor:
-    """`weighted_divergence` from a teacher of which the likeliest tokens are known; the kernel is always the sweep's.
+    """`weighted_divergence` from a teacher of which the likeliest tokens are known, at temperature 1.
 
-    Args:
-        student: The student's head.
-        student_hidden: (N, H).
-        top: Of the teacher, N rows.
-        weights: (N,).
-        distance: Which divergence, at temperature 1.
-        observer: As in `fused.WeightedTopDivergence`.
-        values: (N,) is filled with each row's divergence, without a gradient.
-        factor: As in `weighted_divergence`.
-
-    Returns:
-        A scalar in nats.
+    Always in one sweep: the events of a row are few, so that autograd has a tile's logits, and the sweep all the rest.
+    The observer is shown all of the student's log-probabilities in passing, and the rows of the teacher's tokens.
     """
-    what = fused.TopDivergence(distance.kind, distance.beta, student.finished)
+
+    def sweep(needs: Sequence[bool]) -> tuple[Tensor, fused.Gradients]:
+        head = fused.TiledHead(fused.precision_of(student_hidden), student_hidden, student.weight, student.bias)
+        gradient = fused.Gradient(head, needs, gathered)
+        shares, room = weights.to(head.result), head.table(head.rows)
+        total = shares.new_zeros(())
+        for rows in fused.slices(len(shares), head.rows):
+            raw = head.logits(rows, room).requires_grad_(any(needs))
+            with torch.set_grad_enabled(any(needs)):
+                logits = student.finished(raw)
+                found = top_divergence(logits, top[rows], distance.kind, distance.beta)
+                summed = found.sum()
+            if observer is not None:
+                observer(rows, torch.log_softmax(logits.detach(), -1), top[rows])
+            total += (found.detach() * shares[rows]).sum()
+            if values is not None:
+                values[rows] = found.detach()
+            if any(needs):
+                gradient.add(rows, torch.autograd.grad(summed, raw)[0], shares[rows])
+        return total, (gradient.hidden, gradient.weight, gradient.bias)
+
     gathered = None if factor is None else student.gathered(factor)
-    total: Tensor = fused.WeightedTopDivergence.apply(
-        student_hidden,
-        student.weight,
-        student.bias,
-        weights,
-        what,
-        top,
-        observer,
-        values,
-        torch.is_grad_enabled(),
-        gathered,
-    )
-    return total
+    return fused.swept((student_hidden, student.weight, student.bias), sweep, gathered)
 
 
 def divergence(
@@ -250,8 +242,8 @@ def head_of(model: PreTrainedModel) -> Head:
     layer = model.get_output_embeddings()
     # A wrapper of whole modules or of single tokens shows the weight in force; an adapter's layer its base's.
     adapted = type(layer).__module__.startswith("peft.tuners")
-    kind = f"{'an adapter of peft, ' if adapted else ''}{type(layer).__name__}"
     if layer is None or adapted or layer.weight.dim() != 2:
+        kind = f"{'an adapter of peft, ' if adapted else ''}{type(layer).__name__}"
         raise ConfigError(
             f"{type(model).__name__}: its output layer is {kind}, and dudi needs a plain linear one; "
             "leave lm_head out of the adapter's target modules"

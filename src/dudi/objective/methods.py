@@ -27,10 +27,7 @@ class Method:
     """One row of Table 1.
 
     Attributes:
-        name: What `method=` takes.
-        title: One line for people.
         source: The paper that the method comes from.
-        signals: The signals that the method has.
         teacher: Who gives the token signals: nobody, a second model, or the student's moving average.
         iterated: Whether the reference and the writer of rollouts are replaced at each iteration (SPIN).
         defaults: The method's own values of `DudiConfig` keys; a key that the user sets wins. What the method does not

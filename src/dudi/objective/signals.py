@@ -74,20 +74,13 @@ def sum_by_sequence(values: Tensor, lengths: list[int]) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Heads:
-    """The heads that a micro-batch is scored with, cut to the shared vocabulary where there is one.
+    """The heads that a micro-batch is scored with, cut to the shared vocabulary where there is one."""
 
-    Attributes:
-        student: The student's head, inside its wrapped forward.
-        teacher: The teacher's head; None without a teacher, and for a served one.
-        kernel: How a head is applied.
-        events: The loss across tokenizers, or None where one is enough.
-        factors: What the loss multiplies each signal's sum with, where it is known beforehand.
-    """
-
-    student: Head
-    teacher: Head | None
+    student: Head  # inside its wrapped forward
+    teacher: Head | None  # None without a teacher, and for a served one
     kernel: Kernel
-    events: EventLoss | None = None
+    events: EventLoss | None = None  # the loss across tokenizers, or None where one is enough
+    # What the loss multiplies each signal's sum with, where it is known beforehand.
     factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -107,12 +100,7 @@ class Signal(Protocol):
     reference_reads: frozenset[Kind]
 
     def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
-        """The signal's share in its denominator.
-
-        Args:
-            weights: Summed token weights of each kind in the micro-batch.
-            pairs: Rows of the micro-batch.
-        """
+        """A micro-batch's share in the signal's denominator, from each kind's summed token weights and its rows."""
         ...
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
@@ -154,38 +142,22 @@ class SequenceSignal:
 def _total(name: str, distance: Distance, rows: Rows, heads: Heads) -> Tensor:
     """Sum over aligned rows of their weight, the teacher's share in them, and the divergence of student and teacher."""
     weights = rows.weights if rows.trust is None else rows.weights * rows.trust
-    if isinstance(rows.teacher_hidden, TopTokens):
-        rows.values[name] = values = torch.zeros(len(rows.labels), device=rows.hidden.device)
-        top, factor = rows.teacher_hidden, heads.factors.get(name)
-        return weighted_top_divergence(
-            heads.student, rows.hidden, top, weights, distance, rows.observer, values, factor
-        )
-    if rows.teacher_hidden is None or heads.teacher is None:
+    student, hidden, theirs = heads.student, rows.hidden, rows.teacher_hidden
+    if (
+        isinstance(theirs, Tensor)
+        and heads.teacher is not None
+        and heads.events is not None
+        and rows.events is not None
+    ):
+        batch, teacher = rows.events, heads.teacher
+        return heads.events.weighted(batch, student, hidden, teacher, theirs, weights, distance, rows.observer)
+    rows.values[name] = values = torch.zeros(len(rows.labels), device=hidden.device)
+    watched = rows.observer, values, heads.factors.get(name)
+    if isinstance(theirs, TopTokens):
+        return weighted_top_divergence(student, hidden, theirs, weights, distance, *watched)
+    if theirs is None or heads.teacher is None:
         raise RuntimeError("a divergence was asked for without a teacher's pass")
-    if heads.events is not None and rows.events is not None:
-        return heads.events.weighted(
-            rows.events,
-            heads.student,
-            rows.hidden,
-            heads.teacher,
-            rows.teacher_hidden,
-            weights,
-            distance,
-            rows.observer,
-        )
-    rows.values[name] = values = torch.zeros(len(rows.labels), device=rows.hidden.device)
-    return weighted_divergence(
-        heads.student,
-        rows.hidden,
-        heads.teacher,
-        rows.teacher_hidden,
-        weights,
-        distance,
-        heads.kernel,
-        rows.observer,
-        values,
-        heads.factors.get(name),
-    )
+    return weighted_divergence(student, hidden, heads.teacher, theirs, weights, distance, heads.kernel, *watched)
 
 
 class OffPolicySignal:

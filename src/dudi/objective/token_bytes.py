@@ -51,20 +51,13 @@ def spelling_of(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class TokenBytes:
-    """The bytes of one tokenizer's tokens, and an encoder that keeps bytes as they are.
+    """The bytes of one tokenizer's tokens, and an encoder that keeps bytes as they are."""
 
-    Attributes:
-        spellings: By id, for as many ids as the head has rows; None where a token has no bytes (special, unused,
-            padding).
-        specials: Names of the special tokens with their ids.
-        encoder: The tokenizer without Unicode normalisation and without an eye for special tokens in a text.
-        dummy_prefix: Whether it writes a space before every text (SentencePiece's `add_dummy_prefix`).
-    """
-
+    # By id, for as many ids as the head has rows; None where a token has no bytes (special, unused, padding).
     spellings: list[str | None]
-    specials: dict[str, int]
-    encoder: Tokenizer
-    dummy_prefix: bool
+    specials: dict[str, int]  # names of the special tokens with their ids
+    encoder: Tokenizer  # the tokenizer without Unicode normalisation, and without an eye for special tokens in a text
+    dummy_prefix: bool  # whether it writes a space before every text (SentencePiece's `add_dummy_prefix`)
 
     @functools.cached_property
     def _sorted(self) -> tuple[list[str], list[int]]:
