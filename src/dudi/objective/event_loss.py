@@ -46,13 +46,13 @@ UNKNOWN = 1e-3
 class Cells:
     """Which tokens of one side make up each cell, as tensors."""
 
+    count: int  # number of cells
     of_token: Tensor  # (V,) the cell of each token
     single: Tensor  # cells of one token
     single_tokens: Tensor  # their tokens
     multiple: Tensor  # cells of several tokens
     members: Tensor  # the tokens of these, cell by cell
     lengths: Tensor  # how many each has
-    count: int  # number of cells
 
     @classmethod
     def of(cls, of_token: np.ndarray, count: int, device: torch.device | str = "cpu") -> Cells:
@@ -63,7 +63,7 @@ class Cells:
         single, multiple = np.flatnonzero(sizes == 1), np.flatnonzero(sizes > 1)
         members = order[sizes[of_token[order]] > 1]
         parts = (of_token, single, order[first[single]], multiple, members, sizes[multiple])
-        return cls(*(torch.as_tensor(part, dtype=torch.int64, device=device) for part in parts), count=count)
+        return cls(count, *(torch.as_tensor(part, dtype=torch.int64, device=device) for part in parts))
 
 
 class _CellLogProbs(torch.autograd.Function):
