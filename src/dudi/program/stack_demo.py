@@ -13,7 +13,7 @@ from dudi.config.recipe_files import STUDIES, recipes_folder
 from dudi.program.study import RUNS, run_arguments, run_studies
 from dudi.stacking.miniature.rows import write_rows
 from dudi.study.grid import Study, StudyRow, read_study
-from dudi.study.stack_worker import StackVerbs
+from dudi.study.stacks import StackVerbs
 
 ROWS = Path("data/stack")
 """Where the recipes of the miniature look for its rows."""

@@ -17,7 +17,7 @@ from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.metrics import OVERALL, metric_of
 from dudi.files import write_text
 from dudi.study.grid import Study, read_studies, shipped_studies
-from dudi.study.stack_worker import StackVerbs
+from dudi.study.stacks import StackVerbs
 from dudi.tables import terminal
 from dudi.training.lock import FolderLock
 

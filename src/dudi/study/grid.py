@@ -37,7 +37,7 @@ class _Strict(BaseModel):
 
     @property
     def told(self) -> tuple[str, ...]:
-        """`key=value` words of the command line, for every row and stage; what one of them says itself stands above."""
+        """The `key=value` words of the command line, as they were given; what a row or stage says stands above them."""
         return self._told
 
 
@@ -64,17 +64,10 @@ class StudyStage(_Keyed):
         description="Keys that are an earlier stage of the row, by its name: {start: align, teacher: teach}.",
     )
 
-    _told_alone: tuple[str, ...] = PrivateAttr(default=())
-
     @property
     def called(self) -> str:
         """Its name in the row."""
         return self.name or self.verb
-
-    @property
-    def told_alone(self) -> tuple[str, ...]:
-        """`key=value` words of the command line for the stages of its verb alone; they stand above those for all."""
-        return self._told_alone
 
 
 class AskedRows(_Strict):
@@ -92,19 +85,11 @@ class AskedRows(_Strict):
     beams: int | None = None
     max_new_tokens: int | None = None
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The rows and the options as `dudi stack eval` takes them."""
-        return self._words(frozenset({"rows"}))
-
-    @property
-    def untranslated(self) -> tuple[str, ...]:
-        """The same without the options of a translation, which `dudi stack eval` refuses where there is none."""
-        return self._words(frozenset({"rows", "target", "beams", "max_new_tokens"}))
-
-    def _words(self, exclude: frozenset[str]) -> tuple[str, ...]:
+    def words(self, *, translated: bool = True) -> tuple[str, ...]:
+        """The rows and the options as `dudi stack eval` takes them; it refuses those of a translation without one."""
         words = [self.rows]
-        for name, value in self.model_dump(exclude=set(exclude), exclude_none=True).items():
+        exclude = {"rows"} if translated else {"rows", "target", "beams", "max_new_tokens"}
+        for name, value in self.model_dump(exclude=exclude, exclude_none=True).items():
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
         return tuple(words)
 
@@ -128,6 +113,10 @@ class StudyRow(_Keyed):
     def words(self) -> tuple[str, ...]:
         """With those of the command line in front: what `dudi train` takes."""
         return (*self.told, *super().words)
+
+    def wrong(self, what: str, *keys: str | int) -> ConfigError:
+        """What is wrong with it, at the line of some keys."""
+        return ConfigError(f"{self.place(*keys)}: row '{self.name}': {what}")
 
 
 def _written(value: Any) -> str:
@@ -220,9 +209,7 @@ def read_study(file: Path) -> Study:
     _check_names(study)
     for row in study.rows:
         if row.keys and row.stages:
-            raise ConfigError(
-                f"{row.place('keys')}: row '{row.name}': has both keys and stages; the keys of a stage are its own"
-            )
+            raise row.wrong("has both keys and stages; the keys of a stage are its own", "keys")
     if study.asked is None:
         _check_students(study)
     else:
@@ -286,10 +273,8 @@ def _check_students(study: Study) -> None:
     """Rows that `dudi train` runs."""
     for row in study.rows:
         if row.stages or row.translate:
-            raise ConfigError(
-                f"{row.place('stages' if row.stages else 'translate')}: row '{row.name}': a stack is asked about rows "
-                "that the study names: asked: ROWS, as `dudi stack eval` takes them"
-            )
+            what = "a stack is asked about rows that the study names: asked: ROWS, as `dudi stack eval` takes them"
+            raise row.wrong(what, "stages" if row.stages else "translate")
     if not study.recipe:
         raise ConfigError(f"{study.place('recipe')}: recipe: name the recipe that every row starts from")
     if not study.recipe_path.is_file():
@@ -303,33 +288,24 @@ def _check_stacks(study: Study) -> None:
             raise ConfigError(f"{study.place(key)}: {key}: is of studies of `dudi train`, and `asked` of stacks")
     for row in study.rows:
         if row.keys or not row.stages or row.score != "student":
-            raise ConfigError(
-                f"{row.place()}: row '{row.name}': is no stack; where a study has `asked`, every row has stages and no "
-                "score"
-            )
+            raise row.wrong("is no stack; where a study has `asked`, every row has stages and no score")
         _check_stages(row)
 
 
 def _check_stages(row: StudyRow) -> None:
     earlier: list[str] = []
-    for stage in row.stages:
+    for number, stage in enumerate(row.stages):
         if stage.called in earlier:
-            raise ConfigError(
-                f"{stage.place('name')}: row '{row.name}': two stages are called '{stage.called}'; give one a name"
-            )
+            raise row.wrong(f"two stages are called '{stage.called}'; give one a name", "stages", number, "name")
         for key, wanted in stage.after.items():
             if wanted not in earlier:
                 hint = did_you_mean(wanted, earlier) or (f"; there is {', '.join(earlier)}" if earlier else "")
-                raise ConfigError(
-                    f"{stage.place('after', key)}: row '{row.name}': stage '{stage.called}': after.{key}: there is no "
-                    f"earlier stage '{wanted}'{hint}"
-                )
+                what = f"stage '{stage.called}': after.{key}: there is no earlier stage '{wanted}'{hint}"
+                raise row.wrong(what, "stages", number, "after", key)
         earlier.append(stage.called)
     if row.stages[-1].verb not in WITH_HEAD:
-        raise ConfigError(
-            f"{row.stages[-1].place('verb')}: row '{row.name}': its last stage, '{earlier[-1]}', has no head to ask; "
-            f"end with {', '.join(WITH_HEAD)}"
-        )
+        what = f"its last stage, '{earlier[-1]}', has no head to ask; end with {', '.join(WITH_HEAD)}"
+        raise row.wrong(what, "stages", len(earlier) - 1, "verb")
 
 
 def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study]:
@@ -344,14 +320,9 @@ def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study
         ConfigError: as `read_study`.
     """
     studies = [read_study(find_study(file)) for file in files or shipped_studies()]
-    for study in studies if words else ():
-        study._told = tuple(words)
-        for row in study.rows:
-            row._told = () if row.stages else tuple(words)
-            for stage in row.stages:
-                stage._told = tuple(word for word in words if verb_of(word) is None)
-                alone = [word for word in words if verb_of(word) == stage.verb]
-                stage._told_alone = tuple(word.partition(".")[2] for word in alone)
+    for study in studies:
+        for part in (study, *study.rows, *(stage for row in study.rows for stage in row.stages)):
+            part._told = tuple(words)
     return studies
 
 

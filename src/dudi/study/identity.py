@@ -31,10 +31,7 @@ def own_settings(
 ) -> dict[str, Any]:
     """What differs from the defaults: a key that a later version adds leaves finished runs what they are.
 
-    Args:
-        config: The recipe.
-        values: Its training keys, by their Python names.
-        defaults: Those of keys whose default is not the one that they declare.
+    `values` are the recipe's training keys by their Python names, `defaults` those that are not as the key declares.
     """
     own = {}
     for key in config.schema_.training().values():

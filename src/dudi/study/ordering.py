@@ -18,22 +18,16 @@ LeadOf = Callable[[str, str, int], Lead | None]
 class RowPair:
     """Two rows of which the paper has one above the other.
 
-    Attributes:
-        higher: The one with the higher score in the paper.
-        lower: The other.
-        verdict: `holds` or `reversed` where ASO says so (eps_min < 0.2) and the items, where known, carry it; else
-            `open`.
-        difference: Our mean of `higher` less that of `lower`.
-        eps: eps_min of whichever is ahead here.
-        carried: Whether that lead is one when items and seeds are drawn again; None where answers are not kept.
+    The verdict is `holds` or `reversed` where ASO says so (eps_min < 0.2) and the items, where known, carry it; else
+    `open`.
     """
 
-    higher: str
+    higher: str  # the one with the higher score in the paper
     lower: str
     verdict: str
-    difference: float
-    eps: float
-    carried: bool | None = None
+    difference: float  # our mean of `higher` less that of `lower`
+    eps: float  # eps_min of whichever is ahead here
+    carried: bool | None = None  # whether that lead is one when items and seeds are drawn again; None: no answers
 
     @property
     def lost(self) -> bool:
