@@ -26,10 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi eval`."""
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL", help="a model's folder, a hub name, package:NAME, or the folder of a run")
-    known = ", ".join(BENCHMARKS)
-    add(
-        "--benchmark", action="append", metavar="NAME|FILE", help=f"{known}, or a file (default: {DEFAULT}); may repeat"
-    )
+    known = f"{', '.join(BENCHMARKS)}, or a file (default: {DEFAULT}); may repeat"
+    add("--benchmark", action="append", metavar="NAME|FILE", help=known)
     groups = [parser.add_argument_group(title) for title in ("what is asked", "how it answers", "the model")]
     seahelm_arguments(parser)
     lm_eval_arguments(parser)
@@ -86,12 +84,9 @@ def _model_arguments(group: argparse._ArgumentGroup) -> None:
 def unread(
     given: argparse.Namespace, read: Collection[str], fill: Callable[[argparse.ArgumentParser], None] = add_arguments
 ) -> str | None:
-    """The first option of a command line that says something and that nobody reads.
+    """The first option of a command line that says something and is not among those that are read.
 
-    Args:
-        given: The command line.
-        read: The options that are read, as attributes of `given`.
-        fill: Adds the options that are looked at to a parser.
+    `fill` adds the options that are looked at to a parser.
     """
     parser = argparse.ArgumentParser(add_help=False)
     fill(parser)
@@ -114,29 +109,19 @@ def wanted_of(given: argparse.Namespace, trained: Trained | None) -> Wanted:
     values = {name: getattr(given, name) for one in BENCHMARKS.values() for name in one.options}
     options = {name: value for name, value in values.items() if value is not None}
     check_options(benchmarks_of(given), options)
+    usual, most = Wanted().batch_size, given.max_batch_size
+    # How many questions are asked together, or at most where that is found out.
+    size = (most or usual) if given.batch_size == AUTO else (given.batch_size or usual)
+    same = ("part", "per_split", "language", "max_new_tokens", "top_p", "top_k")
     return Wanted(
         languages=words_of(given.languages),
         tasks=words_of(given.tasks),
-        part=given.part,
-        per_split=given.per_split,
-        language=given.language,
-        max_new_tokens=given.max_new_tokens,
         temperature=given.temperature or 0.0,
-        top_p=given.top_p,
-        top_k=given.top_k,
-        batch_size=_batch_size(given),
+        batch_size=min(size, most or size),
         trained=trained,
         options=options,
+        **{name: getattr(given, name) for name in same},
     )
-
-
-def _batch_size(given: argparse.Namespace) -> int:
-    """How many questions are asked together, or at most where that is found out."""
-    usual, most = Wanted().batch_size, given.max_batch_size
-    if given.batch_size == AUTO:
-        return most or usual
-    size = given.batch_size or usual
-    return min(size, most or size)
 
 
 def source_of(given: argparse.Namespace) -> ModelSource:

@@ -104,8 +104,14 @@ def finish(loaded: Loaded) -> None:
     config, folder = loaded.config, loaded.args.folder
     if config.benchmark is not None:
         from dudi.evaluation.of_run import evaluate_run
+        from dudi.evaluation.tables import benchmark_tables
 
-        show_benchmarks(evaluate_run(loaded))
+        by_name: dict[str, list[Evaluation]] = {}
+        for one in evaluate_run(loaded):
+            by_name.setdefault(str(one.benchmark.get("name")), []).append(one)
+        for name, own in by_name.items():
+            text = benchmark_tables(own, colour=sys.stdout.isatty())
+            say(text if len(by_name) == 1 else f"{name}\n{text}\n")
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
@@ -121,15 +127,3 @@ def finish(loaded: Loaded) -> None:
         f"metrics  {place}/metrics.jsonl  (a line per step{samples})\n"
         f"card     {place}/README.md"
     )
-
-
-def show_benchmarks(evaluations: Sequence[Evaluation]) -> None:
-    """Print the tables of a run, benchmark by benchmark."""
-    from dudi.evaluation.tables import benchmark_tables
-
-    by_name: dict[str, list[Evaluation]] = {}
-    for one in evaluations:
-        by_name.setdefault(str(one.benchmark.get("name")), []).append(one)
-    for name, own in by_name.items():
-        text = benchmark_tables(own, colour=sys.stdout.isatty())
-        say(text if len(by_name) == 1 else f"{name}\n{text}\n")
