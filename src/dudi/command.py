@@ -120,11 +120,7 @@ def words_of(given: Iterable[str] | None) -> list[str] | None:
 
 
 def say(text: str) -> int:
-    """Write lines to standard output.
-
-    Returns:
-        0, the exit code of a verb that has said what it had to.
-    """
+    """Write lines to standard output; 0, the exit code of a verb that has said what it had to."""
     sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
     return 0
@@ -143,7 +139,10 @@ def dispatch(words: list[str], program: str, verbs: Mapping[str, Verb | Kinds], 
         The verb's exit code; 2 when a kind is missing.
     """
     if not words or words[0] in ("-h", "--help"):
-        say(_listing(program, verbs, about))
+        what = "KIND" if " " in program else "VERB"
+        lines = [f"  {name:<14}{verb.help}" for name, verb in verbs.items()]
+        more = f"{program} {what} --help tells more; --debug shows tracebacks."
+        say("\n".join([f"usage: {program} {what} ...", "", about, "", *lines, "", more]))
         return 0 if words or " " not in program else ConfigError.exit_code
     if words[0] not in verbs:
         raise ConfigError(f"{program}: there is no '{words[0]}'{did_you_mean(words[0], verbs)} (see {program} --help)")
@@ -165,22 +164,10 @@ def _at_home(value: Any) -> Any:
     return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
 
 
-def _listing(program: str, verbs: Mapping[str, Verb | Kinds], about: str) -> str:
-    what = "KIND" if " " in program else "VERB"
-    lines = [f"  {name:<14}{verb.help}" for name, verb in verbs.items()]
-    more = f"{program} {what} --help tells more; --debug shows tracebacks."
-    return "\n".join([f"usage: {program} {what} ...", "", about, "", *lines, "", more])
-
-
 def guarded(run: Callable[[], int], debug: bool) -> int:
-    """Run a verb; what goes wrong becomes one or two lines on stderr and an exit code.
+    """Run a verb; what goes wrong becomes one or two lines on stderr, with `debug` a traceback, and an exit code.
 
-    Args:
-        run: The verb.
-        debug: Show the traceback as well.
-
-    Returns:
-        The exit code. Errors that are bugs of ours pass through, with their traceback.
+    Errors that are bugs of ours pass through, with their traceback.
     """
     make_streams_usable()
     try:
@@ -224,11 +211,7 @@ def make_streams_usable() -> None:
 
 
 class OutlivesTerminal:
-    """Output to a terminal, and to nowhere once it has gone (ssh drops): nobody reads it, and the run goes on.
-
-    Args:
-        stream: What writes to the terminal.
-    """
+    """Output to a terminal, and to nowhere once it has gone (ssh drops): nobody reads it, and the run goes on."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream

@@ -22,10 +22,7 @@ _unsynced: set[Path] = set()
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well.
-
-    Args:
-        path: The file to write; its folder is made.
+    """A temporary path beside `path` that takes its place when the block ends well; the folder is made.
 
     Yields:
         The temporary path, an empty file; the block writes it, or puts another file there.
@@ -43,19 +40,15 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise EnvironmentFault(
-            f"cannot write {path}: {error.strerror or error}; check the folder and the disk"
-        ) from error
+        why = error.strerror or error
+        raise EnvironmentFault(f"cannot write {path}: {why}; check the folder and the disk") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text whole or not at all; a lone surrogate in somebody's data does not cost the file.
-
-    Returns:
-        `path`.
+    """Write a text whole or not at all; a lone surrogate in somebody's data does not cost the file. Returns `path`.
 
     Raises:
         EnvironmentFault: it cannot be written.

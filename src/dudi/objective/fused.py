@@ -51,15 +51,10 @@ again there, which costs a quarter of their products."""
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gathered:
-    """Where the gradient of a head's weights goes without a table of its own.
+    """Where the gradient of a head's weights goes without a table of its own."""
 
-    Attributes:
-        total: (V, H) the weights' `.grad`.
-        factor: What the loss multiplies the result with; None: it is known in the backward pass, and taken from there.
-    """
-
-    total: Tensor
-    factor: float | None = None
+    total: Tensor  # (V, H) the weights' `.grad`
+    factor: float | None = None  # what the loss multiplies the result with; None: it is taken from the backward pass
 
     def check(self, upstream: Tensor) -> None:
         """Hold the factor that was promised against what backward brings.
@@ -182,14 +177,9 @@ def _block_rows(device: torch.device, vocabulary: int, tile: int) -> int:
 
 
 class TiledHead:
-    """One head during a call; its products are made in their own precision, whatever that of the weights.
+    """One head during a call: states (N, H), weights (V, H), bias (V,), and the scale on the logits.
 
-    Args:
-        precision: As `precision_of` has it.
-        hidden: (N, H).
-        weight: (V, H).
-        bias: (V,) or None.
-        scale: Multiplies the logits.
+    Its products are made in their own precision, whatever that of the weights.
     """
 
     def __init__(
@@ -238,13 +228,7 @@ class TiledHead:
 
 
 class Gradient:
-    """The gradient of a student's states and head, gathered tile by tile.
-
-    Args:
-        head: The student's.
-        needs: Whether states, weights and bias get one.
-        gathered: Takes that of the weights in the place of a table of its own.
-    """
+    """The gradient of a student's states, weights and bias, as far as they need one, gathered tile by tile."""
 
     def __init__(self, head: TiledHead, needs: Sequence[bool], gathered: Gathered | None = None) -> None:
         wants_hidden, wants_weight, wants_bias = needs
@@ -273,15 +257,9 @@ class Gradient:
 
 
 def swept(student: Side, sweep: Sweep, gathered: Gathered | None = None) -> Tensor:
-    """A loss whose value and gradient one sweep makes.
+    """A scalar loss whose value and gradient to the student's tensors one sweep makes, without autocast and autograd.
 
-    Args:
-        student: The tensors that get the gradient.
-        sweep: Makes both, without autocast and without autograd.
-        gathered: Where the sweep has put the gradient of the weights, if it has.
-
-    Returns:
-        A scalar.
+    `gathered` is where the sweep puts the gradient of the weights, if it does not return it.
     """
     total: Tensor = _Swept.apply(*student, sweep, gathered, torch.is_grad_enabled())
     return total
@@ -325,12 +303,9 @@ class _Blocks:
         self.scratch = torch.empty((4, self.rows, tile.shape[1]), dtype=tile.dtype, device=tile.device)
 
     def divergence(self, student: Tensor, teacher: Tensor, first: int) -> Tensor:
-        """(R, V) twice -> (R,); afterwards `student` holds the gradient, up to the factor of scale and temperature.
+        """Logits (R, V) twice -> (R,); the observer calls the first of these rows `first`.
 
-        Args:
-            student: The student's logits.
-            teacher: The teacher's.
-            first: What the observer calls the first of the rows.
+        Afterwards `student` holds the gradient, up to the factor of scale and temperature.
         """
         step = {"forward_kl": self._forward_kl, "reverse_kl": self._reverse_kl, "jsd": self._jsd}[self.what.kind]
         parts = []

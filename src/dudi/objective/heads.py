@@ -24,21 +24,13 @@ DENSE_LOGITS = 2**26
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
-    """The map from hidden states (N, H) to logits (N, V).
+    """The map from hidden states (N, H) to logits (N, V)."""
 
-    Attributes:
-        weight: (V, H).
-        bias: (V,) or None.
-        scale: Multiplies the logits (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`).
-        softcap: c of c tanh(logits / c) (Gemma's `final_logit_softcapping`), or None.
-        gathers: Whether fused kernels add the gradient of the weights to their `.grad` at once (`fused.Gathered`).
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float | None = None
-    gathers: bool = False
+    weight: Tensor  # (V, H)
+    bias: Tensor | None = None  # (V,)
+    scale: float = 1.0  # multiplies the logits (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`)
+    softcap: float | None = None  # c of c tanh(logits / c) (Gemma's `final_logit_softcapping`)
+    gathers: bool = False  # whether fused kernels add the weights' gradient to their `.grad` (`fused.Gathered`)
 
     def __len__(self) -> int:
         return self.weight.shape[0]
@@ -70,21 +62,19 @@ class Head:
 
     def log_probs(self, hidden: Tensor, labels: Tensor, kernel: Kernel = "auto") -> Tensor:
         """Log-probabilities of labels: (N, H), (N,) -> (N,) in nats."""
-        chosen = self.kernel(kernel, hidden)
+        chosen, weight, bias, scale = self.kernel(kernel, hidden), self.weight, self.bias, self.scale
         if chosen == "fused":
-            return fused.label_log_probs(hidden, self.weight, self.bias, labels, self.scale, self.gathered())
+            return fused.label_log_probs(hidden, weight, bias, labels, scale, self.gathered())
         if chosen == "dense":
             return losses.token_log_probs(self.logits(hidden), labels)
-        return losses.chunked_log_probs(
-            hidden, self.weight, labels, bias=self.bias, scale=self.scale, softcap=self.softcap
-        )
+        return losses.chunked_log_probs(hidden, weight, labels, bias=bias, scale=scale, softcap=self.softcap)
 
     def kernel(self, asked: Kernel, hidden: Tensor) -> Kernel:
         """How the head is applied to some rows: what was asked for, or by device and size."""
         if self.fuses(asked, hidden.device):
             return "fused"
         if asked in ("auto", "fused"):
-            return "dense" if self._small(hidden) else "chunked"
+            return "dense" if len(hidden) * len(self) <= DENSE_LOGITS else "chunked"
         return asked
 
     def fuses(self, asked: Kernel, device: torch.device) -> bool:
@@ -101,9 +91,6 @@ class Head:
         if self.weight.grad is None:
             self.weight.grad = torch.zeros_like(self.weight)
         return fused.Gathered(self.weight.grad, factor)
-
-    def _small(self, hidden: Tensor) -> bool:
-        return hidden.shape[0] * len(self) <= DENSE_LOGITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -214,7 +201,8 @@ def divergence(
     Row by row, so that what a row weighs in the loss is not known: `fused` is `auto` here.
     """
     setting = (distance.kind, distance.beta, distance.temperature)
-    if kernel == "dense" or (kernel != "chunked" and student._small(student_hidden)):
+    small = len(student_hidden) * len(student) <= DENSE_LOGITS
+    if kernel == "dense" or (kernel != "chunked" and small):
         with torch.no_grad():
             teacher_logits = teacher.logits(teacher_hidden)
         return losses.token_divergence(student.logits(student_hidden), teacher_logits, *setting)
@@ -254,9 +242,7 @@ def head_of(model: PreTrainedModel) -> Head:
 def head_on(layer: Any, config: PretrainedConfig) -> Head:
     """The head that a plain linear layer, or the table of embeddings that stands for it, is.
 
-    Args:
-        layer: With a weight (V, H).
-        config: Of the model's text, which may scale or cap the logits.
+    The config is that of the model's text, which may scale or cap the logits.
     """
     softcap = config.to_dict().get("final_logit_softcapping")
     return Head(_whole(layer.weight), layer.bias if isinstance(layer, nn.Linear) else None, _scale(config), softcap)
@@ -329,9 +315,8 @@ def backbone(model: PreTrainedModel) -> nn.Module:
     # Llama 4's text model names a part that it does not have, and gives itself.
     parts = [part for part in model.children() if isinstance(part, PreTrainedModel)]
     if len(parts) != 1:
-        raise ConfigError(
-            f"{type(model).__name__}: its get_decoder() gives the model itself, and not what its head reads"
-        )
+        name = type(model).__name__
+        raise ConfigError(f"{name}: its get_decoder() gives the model itself, and not what its head reads")
     return parts[0]
 
 

@@ -14,10 +14,10 @@ longer tokens alone tell what they can. See `docs/cross-tokenizer.md`.
 from __future__ import annotations
 
 import bisect
+import codecs
 import dataclasses
 import functools
 import itertools
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -217,8 +217,7 @@ class SharedEvents:
 
     def _path(self, side: Side, ids: Tokens, other: Side) -> _Path:
         tokens = self._sides[side].tokens
-        spelled = [tokens.spellings[int(index)] for index in ids]
-        known = [spelling for spelling in itertools.takewhile(lambda one: one is not None, spelled) if spelling]
+        known = tokens.spelled(ids)
         text = "".join(known)
         stripped = tokens.dummy_prefix and not self._sides[other].tokens.dummy_prefix and text.startswith(" ")
         starts = list(itertools.accumulate(map(len, known), initial=-stripped))
@@ -322,11 +321,7 @@ def _paired_specials(
 
 def _without_unfinished(spelled: str) -> str:
     """Bytes without a last character that more bytes could finish."""
-    tail = re.search("[\xc2-\xf4][\x80-\xbf]{0,2}$", spelled)
-    if tail is None:
-        return spelled
-    try:
-        tail[0].encode("latin-1").decode()
-    except UnicodeDecodeError as error:
-        return spelled[: tail.start()] if error.reason == "unexpected end of data" else spelled
-    return spelled
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(spelled.encode("latin-1", "replace"))
+    waiting, _ = decoder.getstate()
+    return spelled[: len(spelled) - len(waiting)]

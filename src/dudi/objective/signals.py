@@ -26,33 +26,24 @@ class Rows:
     """The completion positions of all sequences of one kind in a micro-batch, one after the other.
 
     N is the number of completion tokens, S the number of sequences.
-
-    Attributes:
-        hidden: (N, H) states of the student at the positions that predict the labels.
-        labels: (N,) the completion's ids.
-        lengths: S completion lengths; they sum to N.
-        weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
-        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None; across tokenizers (M, H_t), for the
-            same bytes in its own tokens; of a served teacher its `TopTokens` (N).
-        reference: (S,) summed log-probabilities under the reference, or None.
-        trust: (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1 everywhere.
-        values: Filled by the signals, by their names: the loss of each token (N,), with `trust`, or of each pair (S,),
-            unweighted and without a gradient; not across tokenizers, where a loss belongs to bytes.
-        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row. Across
-            tokenizers it is shown the cells of the shared events instead.
-        events: The completions in both models' tokens, or None where one tokenizer is enough.
     """
 
-    hidden: Tensor
-    labels: Tensor
-    lengths: list[int]
-    weights: Tensor
+    hidden: Tensor  # (N, H) states of the student at the positions that predict the labels
+    labels: Tensor  # (N,) the completion's ids
+    lengths: list[int]  # S completion lengths; they sum to N
+    weights: Tensor  # (N,) share of each token in the signal's mean; 0 where it is not trained
+    # (N, H_t) states of the teacher for the same labels, or None; across tokenizers (M, H_t), for the same bytes in its
+    # own tokens; of a served teacher its `TopTokens` (N).
     teacher_hidden: Tensor | TopTokens | None = None
-    reference: Tensor | None = None
-    trust: Tensor | None = None
+    reference: Tensor | None = None  # (S,) summed log-probabilities under the reference
+    trust: Tensor | None = None  # (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1
+    # Wants to see both models' logits; told nothing where they are never made row by row. Across tokenizers it is shown
+    # the cells of the shared events instead.
     observer: Observer | None = None
+    # Filled by the signals, by their names: the loss of each token (N,), with `trust`, or of each pair (S,), unweighted
+    # and without a gradient; not across tokenizers, where a loss belongs to bytes.
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    events: EventBatch | None = None
+    events: EventBatch | None = None  # the completions in both models' tokens; None where one tokenizer is enough
     _log_probs: Tensor | None = None
 
     def log_probs(self, head: Head, kernel: Kernel) -> Tensor:
@@ -85,19 +76,12 @@ class Heads:
 
 
 class Signal(Protocol):
-    """One term of Eq. 8.
+    """One term of Eq. 8."""
 
-    Attributes:
-        name: Its name in the metrics and in `without`.
-        reads: Kinds of sequence that the student is scored on.
-        teacher_reads: Kinds that the teacher is scored on.
-        reference_reads: Kinds that the reference is scored on.
-    """
-
-    name: str
-    reads: frozenset[Kind]
-    teacher_reads: frozenset[Kind]
-    reference_reads: frozenset[Kind]
+    name: str  # in the metrics and in `without`
+    reads: frozenset[Kind]  # what the student is scored on
+    teacher_reads: frozenset[Kind]  # what the teacher is scored on
+    reference_reads: frozenset[Kind]  # what the reference is scored on
 
     def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
         """A micro-batch's share in the signal's denominator, from each kind's summed token weights and its rows."""
@@ -160,7 +144,18 @@ def _total(name: str, distance: Distance, rows: Rows, heads: Heads) -> Tensor:
     return weighted_divergence(student, hidden, heads.teacher, theirs, weights, distance, heads.kernel, *watched)
 
 
-class OffPolicySignal:
+class _TokenSignal:
+    """A signal on tokens: those of the sequences that it reads are counted."""
+
+    reads: frozenset[Kind]
+    reference_reads: frozenset[Kind] = frozenset()
+
+    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
+        """Trained tokens."""
+        return sum(weights.get(kind, 0.0) for kind in self.reads)
+
+
+class OffPolicySignal(_TokenSignal):
     """The loss on the targets y: cross-entropy (Eq. 1), or KD with teacher and student both reading (x, y) (Eq. 5).
 
     Where a teacher is trusted with w only (`Rows.trust`), the token's loss is w D + (1 - w) CE.
@@ -173,15 +168,10 @@ class OffPolicySignal:
 
     name = "off_policy"
     reads: frozenset[Kind] = frozenset({"gold"})
-    reference_reads: frozenset[Kind] = frozenset()
 
     def __init__(self, loss: OffPolicyLoss, distance: Distance, gold_loss: Weighting = "dft") -> None:
         self.kind, self.distance, self.gold_loss = loss, distance, gold_loss
         self.teacher_reads: frozenset[Kind] = frozenset({"gold"}) if loss == "divergence" else frozenset()
-
-    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
-        """Trained tokens of the targets."""
-        return weights.get("gold", 0.0)
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y."""
@@ -204,20 +194,14 @@ class OffPolicySignal:
         return (tokens * weights).sum()
 
 
-class OnPolicySignal:
+class OnPolicySignal(_TokenSignal):
     """KD on a rollout: the student reads (p_z, x, y~), the teacher (z, y~) (Eq. 7; Eqs. 3 and 6 are its cases)."""
 
     name = "on_policy"
-    reference_reads: frozenset[Kind] = frozenset()
 
     def __init__(self, distance: Distance, kind: Kind) -> None:
         self.distance, self.kind = distance, kind
-        self.reads: frozenset[Kind] = frozenset({kind})
-        self.teacher_reads: frozenset[Kind] = frozenset({kind})
-
-    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
-        """Trained tokens of the rollouts."""
-        return weights.get(self.kind, 0.0)
+        self.reads = self.teacher_reads = frozenset({kind})
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y~."""

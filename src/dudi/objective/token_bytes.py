@@ -77,15 +77,19 @@ class TokenBytes:
         """The token of each single byte, where there is one."""
         return {spelling: i for i, spelling in enumerate(self.spellings) if spelling is not None and len(spelling) == 1}
 
-    def spell(self, ids: Tokens) -> str:
-        """The bytes of tokens, up to the first that has none."""
-        parts = []
+    def spelled(self, ids: Tokens) -> list[str]:
+        """The bytes of each token, up to the first that has none."""
+        found: list[str] = []
         for index in ids:
             spelling = self.spellings[int(index)]
             if spelling is None:
                 break
-            parts.append(spelling)
-        return "".join(parts)
+            found.append(spelling)
+        return found
+
+    def spell(self, ids: Tokens) -> str:
+        """The same as one."""
+        return "".join(self.spelled(ids))
 
     def encode(self, spelling: str) -> list[int]:
         """The tokens of some bytes, none of which is a special token.
@@ -133,16 +137,23 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int | None = None, nam
     for token, index in tokenizer.get_vocab().items():
         if index < size and index not in silent and token:
             spellings[index] = spell(token, index in added)
-    encoder = _encoder(described)
+    # The tokenizer as bytes see it: no special tokens, no NFC, no length limits.
+    plain = {**described, "post_processor": None, "truncation": None, "padding": None}
+    plain["normalizer"] = _without_unicode(described.get("normalizer"))
+    encoder = Tokenizer.from_str(json.dumps(plain))
+    encoder.encode_special_tokens = True
     found = TokenBytes(spellings, {t: i for t, i in special.items() if i < size}, encoder, False)
     dummy = found.spell(encoder.encode("a", add_special_tokens=False).ids) == " a"
     found = dataclasses.replace(found, dummy_prefix=dummy)
     expected = (" " if dummy else "") + spelling_of(PROBE)
     given = found.spell(encoder.encode(PROBE, add_special_tokens=False).ids)
     if given != expected:
+        place = common_length(given, expected)
+        around = slice(max(0, place - 8), place + 8)
+        shown, other = (text[around].encode("latin-1", "replace") for text in (expected, given))
         raise ConfigError(
-            f"{name}: its tokenizer does not give a text back byte for byte ({_difference(given, expected)}), so that "
-            f"it cannot be lined up with another; take a teacher of the student's family, or {TEXT_ALONE}"
+            f"{name}: its tokenizer does not give a text back byte for byte ({shown!r} became {other!r}), so that it "
+            f"cannot be lined up with another; take a teacher of the student's family, or {TEXT_ALONE}"
         )
     return found
 
@@ -191,15 +202,6 @@ def _sentence_piece(token: str, added: bool, fallback: bool) -> str:
     return chr(int(lone[1], 16)) if lone else spelling_of(token.replace("▁", " "))
 
 
-def _encoder(described: dict[str, Any]) -> Tokenizer:
-    """The tokenizer as bytes see it: no special tokens, no NFC, no length limits."""
-    plain = {**described, "post_processor": None, "truncation": None, "padding": None}
-    plain["normalizer"] = _without_unicode(described.get("normalizer"))
-    encoder = Tokenizer.from_str(json.dumps(plain))
-    encoder.encode_special_tokens = True
-    return encoder
-
-
 def _without_unicode(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
     if normalizer is None or normalizer["type"] in _UNICODE_NORMALIZERS:
         return None
@@ -213,9 +215,3 @@ def common_length(one: str, other: str) -> int:
     """Length of the beginning that two strings share."""
     shorter = min(len(one), len(other))
     return next((place for place in range(shorter) if one[place] != other[place]), shorter)
-
-
-def _difference(given: str, expected: str) -> str:
-    place = common_length(given, expected)
-    shown = [text[max(0, place - 8) : place + 8].encode("latin-1", "replace") for text in (expected, given)]
-    return f"{shown[0]!r} became {shown[1]!r}"

@@ -13,8 +13,9 @@ from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config
 from dudi.errors import ConfigError
 from dudi.evaluation.records import FILE, read_evaluations
+from dudi.files import sha256_of_json
 from dudi.study.grid import Study, StudyRow
-from dudi.study.identity import files_of, key_from, own_settings, weights
+from dudi.study.identity import files_of, own_settings, weights
 from dudi.study.stacks import StackJob, stack_job
 
 FLOPS = "flops"
@@ -147,7 +148,7 @@ def key_of(recipe: str, words: tuple[str, ...]) -> str:
         section["weights"] = weights(str(section["model"]))
     values = config.settings | config.dropped  # ids of finished runs name what a base gave in vain
     defaults = {name: method_default(config.method, name) for name in METHOD_KEYS}
-    return key_from([config.method, tree, own_settings(config, values, defaults), config.dtype])
+    return sha256_of_json([config.method, tree, own_settings(config, values, defaults), config.dtype])[:16]
 
 
 def missing(jobs: Sequence[AnyJob], runs: Path, known: Collection[tuple[str, str]] = ()) -> list[AnyJob]:

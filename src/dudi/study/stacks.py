@@ -13,13 +13,14 @@ from dudi.config.layers import COMMAND_LINE, PlacedWord
 from dudi.data.locate import asked_split, records_of
 from dudi.errors import ConfigError, DudiError, EnvironmentFault
 from dudi.evaluation.records import STUDENT
+from dudi.files import sha256_of_json
 from dudi.models.load import find_model, locate
 from dudi.stacking.recipe import StackConfig, load_stack_config, read_words, readers_of
 from dudi.stacking.set_card import task_words
 from dudi.stacking.stages import task_of
 from dudi.stacking.stored import MODEL, model_folder
 from dudi.study.grid import WITH_HEAD, Study, StudyRow, verb_of
-from dudi.study.identity import files_of, key_from, own_settings, weights
+from dudi.study.identity import files_of, own_settings, weights
 from dudi.training import checkpoints
 
 _READS = {
@@ -126,7 +127,7 @@ def stack_job(study: Study, row: StudyRow, seed: int) -> StackJob:
     assert study.asked is not None
     stages = _stages(study, row, seed)
     translator = None if row.translate is None else (row.translate, weights(row.translate))
-    key = key_from([stages[-1].key, study.asked.words(), files_of(study.asked.rows), translator])
+    key = sha256_of_json([stages[-1].key, study.asked.words(), files_of(study.asked.rows), translator])[:16]
     if row.translate is None:
         return StackJob(key, seed, stages, study.asked.words(translated=False))
     return StackJob(key, seed, stages, study.asked.words(), ("--translate", row.translate))
@@ -177,7 +178,7 @@ def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
     tree["weights"] = [weights(one) or weights(one, config.llm.gguf_file) or weights(f"{one}/{MODEL}") for one in named]
     sources = (config.data.train, config.data.eval, config.data.parallel, config.data.bitext)
     tree["files"] = {str(source): files_of(str(source)) for source in sources if source}
-    return key_from([tree, own_settings(config, config.settings), config.dtype])
+    return sha256_of_json([tree, own_settings(config, config.settings), config.dtype])[:16]
 
 
 def check_words(studies: Sequence[Study], words: Sequence[str]) -> None:
