@@ -77,18 +77,26 @@ def late(module: str, name: str, *more: Any) -> Callable[[Any], Any]:
 
 def output_folder(word: str) -> Path:
     """The `type` of an option that names a folder to write into: a file in its place is refused before any work."""
-    path = Path(os.path.expanduser(word))
+    path = _below_folders(word)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{word} is a file; name a folder")
-    return _below_folders(word, path)
+    return path
 
 
 def output_file(word: str) -> Path:
     """The `type` of an option that names a file to write: a folder in its place is refused before any work."""
-    path = Path(os.path.expanduser(word))
+    path = _below_folders(word)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{word} is a folder; name a file")
-    return _below_folders(word, path)
+    return path
+
+
+def _below_folders(word: str) -> Path:
+    path = Path(os.path.expanduser(word))
+    there = next((parent for parent in path.parents if parent.exists()), None)
+    if there is not None and not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{word}: {there} is a file, and holds no folder")
+    return path
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -104,13 +112,6 @@ def whole_number(least: int) -> Callable[[str], int]:
         return number
 
     return read
-
-
-def _below_folders(word: str, path: Path) -> Path:
-    there = next((parent for parent in path.parents if parent.exists()), None)
-    if there is not None and not there.is_dir():
-        raise argparse.ArgumentTypeError(f"{word}: {there} is a file, and holds no folder")
-    return path
 
 
 def words_of(given: Iterable[str] | None) -> list[str] | None:

@@ -48,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text whole or not at all; a lone surrogate in somebody's data does not cost the file. Returns `path`.
+    """Write a text whole or not at all; a lone surrogate in somebody's data does not cost the file.
 
     Raises:
         EnvironmentFault: it cannot be written.

@@ -44,19 +44,10 @@ class Tile:
     merged: bool  # whether some realised event is several cells
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class _SideTokens:
     """One side of all completions, one after the other, with its covers in the order of their borders."""
 
-    rows: np.ndarray
-    inside: np.ndarray
-    labels: np.ndarray
-    covers: Covers
-    first_cover: np.ndarray
-
-    @classmethod
-    def of(cls, tracks: Sequence[Track], ids: Sequence[Tokens]) -> _SideTokens:
-        """Number the rows and borders of completions one after the other."""
+    def __init__(self, tracks: Sequence[Track], ids: Sequence[Tokens]) -> None:
         rows = np.cumsum([0, *(track.length for track in tracks)])
         borders = np.cumsum([0, *(len(track.rows) for track in tracks)])
         placed = list(zip(tracks, rows, borders, strict=False))
@@ -65,12 +56,11 @@ class _SideTokens:
         row = np.concatenate([track.covers.row + np.int32(first) for track, first, _ in placed])
         token = np.concatenate([track.covers.token for track in tracks])
         cell = np.concatenate([track.covers.cell for track in tracks])
-        own_rows = np.concatenate([track.rows + first for track, first, _ in placed])
-        inside = np.concatenate([track.inside for track in tracks])
-        labels = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
-        covers = Covers(border[order], row[order], token[order], cell[order])
-        first_cover = np.searchsorted(covers.border, np.arange(borders[-1] + 1))
-        return cls(own_rows, inside, labels, covers, first_cover)
+        self.rows = np.concatenate([track.rows + first for track, first, _ in placed])
+        self.inside = np.concatenate([track.inside for track in tracks])
+        self.labels = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
+        self.covers = Covers(border[order], row[order], token[order], cell[order])
+        self.first_cover = np.searchsorted(self.covers.border, np.arange(borders[-1] + 1))
 
     def covers_of(self, border: int) -> slice:
         """The covers of a border."""
@@ -96,8 +86,8 @@ class EventBatch:
     def __init__(
         self, alignments: Sequence[Alignment], student_ids: Sequence[Tokens], teacher_ids: Sequence[Tokens]
     ) -> None:
-        self._student = _SideTokens.of([alignment.student for alignment in alignments], student_ids)
-        self._teacher = _SideTokens.of([alignment.teacher for alignment in alignments], teacher_ids)
+        self._student = _SideTokens([alignment.student for alignment in alignments], student_ids)
+        self._teacher = _SideTokens([alignment.teacher for alignment in alignments], teacher_ids)
         before = np.cumsum([0, *(len(alignment.used) for alignment in alignments)])
         ends = [np.where(a.ends < 0, -1, a.ends + first) for a, first in zip(alignments, before, strict=False)]
         self._borders = np.flatnonzero(np.concatenate([a.used for a in alignments]))
@@ -127,16 +117,12 @@ class EventBatch:
     def _tile(self, places: slice, ours: set[int], theirs: set[int], device: torch.device | str) -> Tile:
         borders, ends = self._borders[places], self._ends[places]
         split = np.flatnonzero(ends >= 0)
-        first, last = self._first_cell[places], self._last_cell[places]
-        return Tile(
-            np.arange(places.start, places.stop),
-            _rows_of(self._student, borders, ends[split], ours, device),
-            _rows_of(self._teacher, borders, ends[split], theirs, device),
-            torch.as_tensor(first, device=device),
-            torch.as_tensor(last, device=device),
-            torch.as_tensor(split, device=device),
-            bool((last - first > 1).any()),
-        )
+        student = _rows_of(self._student, borders, ends[split], ours, device)
+        teacher = _rows_of(self._teacher, borders, ends[split], theirs, device)
+        cells = self._first_cell[places], self._last_cell[places]
+        merged = bool((cells[1] - cells[0] > 1).any())
+        first, last, chunks = (torch.as_tensor(numbers, device=device) for numbers in (*cells, split))
+        return Tile(np.arange(places.start, places.stop), student, teacher, first, last, chunks, merged)
 
 
 def _rows_of(

@@ -221,10 +221,9 @@ def _divergence(student: Tensor, teacher: Tensor, distance: Distance, unwritable
         teacher = torch.log_softmax(teacher / distance.temperature, 0)
     if unwritable is None or distance.kind != "forward_kl":
         return log_prob_divergence(student, teacher, distance.kind, distance.beta, dim=0)
-    others, last = (
-        log_prob_divergence(student[part], teacher[part], distance.kind, distance.beta, dim=0)
-        for part in (slice(unwritable), slice(unwritable, None))
-    )
+    how = distance.kind, distance.beta, 0
+    others = log_prob_divergence(student[:unwritable], teacher[:unwritable], *how)
+    last = log_prob_divergence(student[unwritable:], teacher[unwritable:], *how)
     rest = (1 - teacher[unwritable].exp()).clamp_min(0.0)
     return others + torch.where(unheld, torch.special.entr(rest), last)
 
@@ -320,19 +319,9 @@ class EventLoss:
     ) -> Tensor:
         """The sum over places of weight times divergence, tile by tile, with a gradient to the student's tensors only.
 
-        Args:
-            batch: The completions.
-            student: The student's head.
-            student_hidden: (N, H_s).
-            teacher: The teacher's head.
-            teacher_hidden: (M, H_t).
-            row_weights: (N,) weights of the student's tokens; a place counts with that of the token it belongs to.
-            distance: Which divergence.
-            observer: Is shown (n,) rows of the student at which both sides have a border, and both sides'
-                log-probabilities (n, C) of the cells.
-
-        Returns:
-            A scalar in nats, fp32 at least.
+        States (N, H_s) and (M, H_t), weights (N,) of the student's tokens -> a scalar in nats, fp32 at least; a place
+        counts with the weight of the token that it belongs to. The observer is shown (n,) rows of the student at which
+        both sides have a border, and both sides' log-probabilities (n, C) of the cells.
         """
         device = student_hidden.device
 

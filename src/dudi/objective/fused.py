@@ -87,27 +87,17 @@ def weighted_divergence(
     values: Tensor | None = None,
     gathered: Gathered | None = None,
 ) -> Tensor:
-    """The sum over rows of weight times divergence.
+    """The sum over rows of weight (N,) times divergence: a scalar in nats, fp32 at least.
 
-    Args:
-        what: Kind and settings.
-        student: The student's states and head.
-        teacher: The teacher's, with as many rows in its head; gets no gradient.
-        row_weights: (N,) the rows' share in the sum; gets no gradient.
-        observer: Is shown the log-probabilities of all rows in passing, a few rows at a time.
-        values: (N,) is filled with each row's divergence, without a gradient.
-        gathered: Takes the gradient of the student's weights at once, its factor included; None: autograd carries it.
-
-    Returns:
-        A scalar in nats, fp32 at least, with a gradient to the student's tensors.
+    Only the student's tensors get a gradient, the weights' own through `gathered` at once, where it is given. The
+    teacher's head has as many rows. The observer is shown the log-probabilities of all rows in passing, a few rows at a
+    time; `values` (N,) is filled with each row's divergence, without a gradient.
     """
     precision = precision_of(student[0])
 
     def sweep(needs: Sequence[bool]) -> tuple[Tensor, Gradients]:
-        ours, theirs = (
-            TiledHead(precision, *student, what.student_scale),
-            TiledHead(precision, *teacher, what.teacher_scale),
-        )
+        ours = TiledHead(precision, *student, what.student_scale)
+        theirs = TiledHead(precision, *teacher, what.teacher_scale)
         gradient = Gradient(ours, needs, gathered)
         factor = row_weights.to(ours.result)
         our_room, their_room = ours.table(ours.rows), theirs.table(ours.rows)

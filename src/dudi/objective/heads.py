@@ -137,15 +137,9 @@ def weighted_divergence(
             values.copy_(rows.detach())
         return (rows * weights).sum()
     what = fused.Divergence(distance.kind, distance.beta, distance.temperature, student.scale, teacher.scale)
-    return fused.weighted_divergence(
-        what,
-        (student_hidden, student.weight, student.bias),
-        (teacher_hidden, teacher.weight, teacher.bias),
-        weights,
-        observer,
-        values,
-        None if factor is None else student.gathered(factor),
-    )
+    ours, theirs = (student_hidden, student.weight, student.bias), (teacher_hidden, teacher.weight, teacher.bias)
+    gathered = None if factor is None else student.gathered(factor)
+    return fused.weighted_divergence(what, ours, theirs, weights, observer, values, gathered)
 
 
 def weighted_top_divergence(

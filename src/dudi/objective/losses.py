@@ -185,20 +185,11 @@ def chunked_divergence(
 
     _check_beta(kind, beta)
     shared = min(student_weight.shape[0], teacher_weight.shape[0])
-    divergence, _ = ChunkedDivergenceFunction.apply(
-        student_hidden,
-        _first_rows(student_weight, shared),
-        _first_rows(student_bias, shared),
-        teacher_hidden.detach(),
-        _first_rows(teacher_weight, shared),
-        _first_rows(teacher_bias, shared),
-        {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": beta}[kind],
-        temperature,
-        student_scale,
-        student_softcap,
-        teacher_scale,
-        teacher_softcap,
-    )
+    student = student_hidden, _first_rows(student_weight, shared), _first_rows(student_bias, shared)
+    teacher = teacher_hidden.detach(), _first_rows(teacher_weight, shared), _first_rows(teacher_bias, shared)
+    chosen = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": beta}[kind]
+    caps = student_scale, student_softcap, teacher_scale, teacher_softcap
+    divergence, _ = ChunkedDivergenceFunction.apply(*student, *teacher, chosen, temperature, *caps)
     return divergence
 
 

@@ -43,6 +43,8 @@ class Method:
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+_DUDI = {"alpha": 0.1, "lmbda": 0.5, "divergence": "reverse_kl", "verbalizer": "cross_lingual"}
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -98,7 +100,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2606.04694; Eq. 8",
             signals=frozenset({"sequence", "off_policy", "on_policy"}),
             teacher="model",
-            defaults={"alpha": 0.1, "lmbda": 0.5, "divergence": "reverse_kl", "verbalizer": "cross_lingual"},
+            defaults=_DUDI,
         ),
         Method(
             name="gated",
@@ -107,10 +109,7 @@ METHODS: dict[str, Method] = {
             signals=frozenset({"sequence", "off_policy", "on_policy"}),
             teacher="model",
             defaults={
-                "alpha": 0.1,
-                "lmbda": 0.5,
-                "divergence": "reverse_kl",
-                "verbalizer": "cross_lingual",
+                **_DUDI,
                 "teacher_weight": "auto",
                 "gold_loss": "dft",
                 "loss_average": "language",

@@ -217,7 +217,8 @@ class SharedEvents:
 
     def _path(self, side: Side, ids: Tokens, other: Side) -> _Path:
         tokens = self._sides[side].tokens
-        known = tokens.spelled(ids)
+        spelled = [tokens.spellings[int(index)] for index in ids]
+        known = [spelling for spelling in itertools.takewhile(lambda one: one is not None, spelled) if spelling]
         text = "".join(known)
         stripped = tokens.dummy_prefix and not self._sides[other].tokens.dummy_prefix and text.startswith(" ")
         starts = list(itertools.accumulate(map(len, known), initial=-stripped))

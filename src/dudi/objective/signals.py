@@ -112,13 +112,8 @@ class SequenceSignal:
         gold, plain = rows["gold"], rows["plain"]
         if gold.reference is None or plain.reference is None:
             raise RuntimeError("the sequence signal was asked for without a reference's pass")
-        pairs = spin(
-            gold.sequence_log_probs(heads.student, heads.kernel),
-            plain.sequence_log_probs(heads.student, heads.kernel),
-            gold.reference,
-            plain.reference,
-            self.beta,
-        )
+        own, other = (side.sequence_log_probs(heads.student, heads.kernel) for side in (gold, plain))
+        pairs = spin(own, other, gold.reference, plain.reference, self.beta)
         gold.values[self.name] = pairs.detach()
         return pairs.sum()
 

@@ -77,19 +77,15 @@ class TokenBytes:
         """The token of each single byte, where there is one."""
         return {spelling: i for i, spelling in enumerate(self.spellings) if spelling is not None and len(spelling) == 1}
 
-    def spelled(self, ids: Tokens) -> list[str]:
-        """The bytes of each token, up to the first that has none."""
-        found: list[str] = []
+    def spell(self, ids: Tokens) -> str:
+        """The bytes of tokens, up to the first that has none."""
+        parts = []
         for index in ids:
             spelling = self.spellings[int(index)]
             if spelling is None:
                 break
-            found.append(spelling)
-        return found
-
-    def spell(self, ids: Tokens) -> str:
-        """The same as one."""
-        return "".join(self.spelled(ids))
+            parts.append(spelling)
+        return "".join(parts)
 
     def encode(self, spelling: str) -> list[int]:
         """The tokens of some bytes, none of which is a special token.
@@ -110,12 +106,9 @@ class TokenBytes:
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int | None = None, name: str = "") -> TokenBytes:
-    """Read the bytes of every token.
+    """Read the bytes of every token of a byte-level BPE or SentencePiece (BPE or Unigram) tokenizer.
 
-    Args:
-        tokenizer: Byte-level BPE, or SentencePiece (BPE or Unigram), with a `tokenizer.json`.
-        size: Rows of the model's head; as many as the tokenizer has ids when None.
-        name: For error messages.
+    `size` are the rows of the model's head, as many as the tokenizer has ids when None; messages tell the name.
 
     Raises:
         ConfigError: a tokenizer whose tokens are no bytes (WordPiece), or which changes text.
@@ -123,9 +116,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int | None = None, nam
     name = name or str(tokenizer.name_or_path or "the tokenizer")
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
-        raise ConfigError(
-            f"{name}: {type(tokenizer).__name__} has no tokenizer.json, and the bytes of its tokens cannot be read"
-        )
+        kind = type(tokenizer).__name__
+        raise ConfigError(f"{name}: {kind} has no tokenizer.json, and the bytes of its tokens cannot be read")
     described = json.loads(backend.to_str())
     spell = _speller(described, name)
     size = len(tokenizer) if size is None else size

@@ -19,12 +19,9 @@ from dudi.program.stack import STACK, STAGES, stack_verb
 
 Words = dict[str, Any]
 """What `add_argument` takes beside an option's name."""
-PROGRAM = "dudi"
 ABOUT = "Distil a large multilingual language model into a small one."
-DEFAULT_SEA_INSTRUCT = Path("data/sea-instruct.parquet")
 STUDY = "dudi.program.study"
 PREPARE = "dudi.program.prepare"
-DEFAULT_CLDR = Path("data/cldr.jsonl")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if words[:1] != ["--version"]:
-        return dispatch(words, PROGRAM, VERBS, ABOUT)
+        return dispatch(words, "dudi", VERBS, ABOUT)
     import importlib.metadata
 
     try:
@@ -147,7 +144,8 @@ def _convert(given: argparse.Namespace) -> int:
 def _sea_instruct_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("sources", nargs="*", metavar="SOURCE", help="Parquet files or folders; default: the hub's dataset")
-    add("--output", type=output_file, default=DEFAULT_SEA_INSTRUCT, metavar="FILE", help="default: %(default)s")
+    file = Path("data/sea-instruct.parquet")
+    add("--output", type=output_file, default=file, metavar="FILE", help="default: %(default)s")
     add("--per-language", type=int, default=4000, metavar="N", help="rows of each (default: 4000)")
     add("--seed", type=int, default=0, help="seed of the sample (default: 0)")
     add("--exclude-sources", nargs="+", metavar="NAME", help="leave out these source datasets")
@@ -170,7 +168,7 @@ def _sea_instruct(given: argparse.Namespace) -> int:
 
 def _cldr_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--output", type=output_file, default=DEFAULT_CLDR, metavar="FILE", help="default: %(default)s")
+    add("--output", type=output_file, default=Path("data/cldr.jsonl"), metavar="FILE", help="default: %(default)s")
     add("--rows-per-language", type=int, default=200, metavar="N", help="default: 200")
     add("--seed", type=int, default=0, help="seed of the choice (default: 0)")
     add("--languages", **_LANGUAGES)
@@ -261,7 +259,9 @@ VERBS: dict[str, Verb | Kinds] = {
         "grids of runs: the paper's tables in miniature",
         {
             "run": Verb(
-                "run what is missing, and write the page", late(STUDY, "run_arguments"), late(STUDY, "run", stack_verb)
+                "run what is missing, and write the page",
+                late(STUDY, "run_arguments"),
+                late(STUDY, "run_studies", stack_verb),
             ),
             "report": _verb("write the page from what has been run", STUDY, "report_arguments", "report"),
         },

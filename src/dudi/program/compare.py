@@ -40,11 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Compare what the command line names.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
-    """
+    """Compare what the command line names."""
     chosen = _format(given.output, given.format)  # before anything is read: a wrong suffix needs no waiting
     from dudi.comparison.load import load_evaluations
     from dudi.comparison.render import render
@@ -53,12 +49,8 @@ def run(given: argparse.Namespace) -> int:
 
     comparison = compare(
         load_evaluations(given.evaluations, given.benchmark),
-        by=given.by,
-        metric=given.metric,
-        confidence=given.confidence,
+        **{name: getattr(given, name) for name in ("by", "metric", "confidence", "baseline", "candidate")},
         tau=TAU if given.tau is None else given.tau,
-        baseline=given.baseline,
-        candidate=given.candidate,
         rivals=given.rival,
         references=given.reference,
         allow_different=words_of(given.allow_different) or [],

@@ -12,7 +12,6 @@ from dudi.data.chat import ChatFormat
 from dudi.data.examples import ExampleSet, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
-from dudi.data.sources import RowSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.distill.teacher_keys import by_key, merge_keys
@@ -44,11 +43,9 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     by_name = loaded.teacher_formats if args.needs_teacher else {}
     chats, rejections = list(by_name.values()), Rejections()
     formats = Formats(loaded.student_format, chats[0] if chats else None, by_key(by_name))
-
-    def tokenised(found: RowSet) -> ExampleSet:
-        return tokenise(found.rows, formats.student, formats.teacher, args.max_length, rejections, chats[1:])
-
-    examples, asked = tokenised(rows), None if evaluation is None else tokenised(evaluation)
+    reading = formats.student, formats.teacher, args.max_length, rejections, chats[1:]
+    examples = tokenise(rows.rows, *reading)
+    asked = None if evaluation is None else tokenise(evaluation.rows, *reading)
     notes: list[str] = []
     probe = None
     if args.teacher_weight == "auto":

@@ -21,11 +21,7 @@ def task_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def task(given: argparse.Namespace) -> int:
-    """Write rows of a task.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
-    """
+    """Write rows of a task."""
     from dudi.data.task_rows import prepare_task
 
     prepared = prepare_task(
@@ -56,11 +52,7 @@ def parallel_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parallel(given: argparse.Namespace) -> int:
-    """Write translation rows.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
-    """
+    """Write translation rows."""
     from dudi.data.parallel import ALL, prepare_parallel
 
     targets = words_of(given.to)

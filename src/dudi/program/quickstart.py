@@ -25,9 +25,6 @@ def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> 
     """Run the recipe `mini/dudi`, and say before what will happen and afterwards what to do next.
 
     `overrides` are as for `dudi train`; the run's folder is `runs/NAME` when none is given. Returns the exit code.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
     """
     from dudi.distill.recipe import load_run_config
 

@@ -52,7 +52,7 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
     parser = argparse.ArgumentParser()
     run_arguments(parser)
     words = parser.parse_args([], argparse.Namespace(jobs=given.jobs, output=given.output))
-    code = run_studies(studies, words, stack_verb)
+    code = run_studies(words, stack_verb, studies)
     say("\n".join(_tables(studies, given.output)))
     return code
 

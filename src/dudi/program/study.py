@@ -46,11 +46,6 @@ def report_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", type=output_folder, default=OUTPUT, metavar="DIR", help="default: %(default)s")
 
 
-def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
-    """Run what is missing of the studies that are named; `stack_verb` and errors as of `run_studies`."""
-    return run_studies(_read(given), given, stack_verb)
-
-
 def _read(given: argparse.Namespace) -> list[Study]:
     """The studies that are named, under the words that are given."""
     words = [word for word in given.studies if "=" in word and not Path(word).exists()]
@@ -62,16 +57,16 @@ def _read(given: argparse.Namespace) -> list[Study]:
     return studies
 
 
-def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb: StackVerbs) -> int:
+def run_studies(given: argparse.Namespace, stack_verb: StackVerbs, studies: Sequence[Study] | None = None) -> int:
     """Run what is missing of some studies, in order, and write the page after each table.
 
     Args:
-        studies: The tables.
         given: The words of `dudi study run`.
         stack_verb: What runs the stages of stacks: a function of a module, since it goes to other processes.
+        studies: The tables; None: those that the words name.
 
     Raises:
-        ConfigError: a row lacks a model that it needs, or rows that a study of stacks reads are not there.
+        ConfigError: a study cannot be read, a row lacks a model, or rows that a study of stacks reads are not there.
         EnvironmentFault: some runs failed; the others are done.
     """
     from dudi.study import stacks
@@ -79,6 +74,7 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
     from dudi.study.results import FILE, collect, expected_seconds, read
     from dudi.study.scheduler import run_jobs
 
+    studies = _read(given) if studies is None else studies
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     at_once = given.jobs or max(1, cores // given.threads)
     jobs = every_job(studies, given.seeds)

@@ -29,13 +29,8 @@ def run(given: argparse.Namespace) -> int:
     """`dudi train`, with the words of `dudi.program.cli`."""
     config = load_named(given.recipe, given.overrides)
     with explained_out_of_memory(config):
-        return train(
-            config,
-            dry_run=given.dry_run,
-            resume=given.resume,
-            output=given.output,
-            allow_changed=words_of(given.allow_changed) or (),
-        )
+        allowed = words_of(given.allow_changed) or ()
+        return train(config, dry_run=given.dry_run, resume=given.resume, output=given.output, allow_changed=allowed)
 
 
 def train(
@@ -47,7 +42,7 @@ def train(
     show: Sequence[str] = (),
     allow_changed: Collection[str] = (),
 ) -> int:
-    """Run a recipe, then ask its benchmark's questions and write its report.
+    """Run a recipe, then ask its benchmark's questions and write its report; returns the exit code.
 
     Args:
         config: The recipe with its overrides.
@@ -56,12 +51,6 @@ def train(
         output: The run's folder; `runs/NAME` when None.
         show: Languages of which one row is shown as the models read it, before training.
         allow_changed: Parts of the run's identity that may differ from the checkpoint's.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
     """
     quiet_libraries()
     folder = output if output is not None else default_output(config)

@@ -42,27 +42,25 @@ class _Strict(BaseModel):
 
 
 class _Keyed(_Strict):
-    keys: dict[str, Any] = Field(default_factory=dict, description="What it sets over its recipe.")
+    keys: dict[str, Any] = Field(default_factory=dict)  # what it sets over its recipe
 
     @property
     def words(self) -> tuple[str, ...]:
         """The keys as `key=value` words of a command line; errors of a recipe name their lines."""
-        return tuple(
-            PlacedWord(f"{key}={_written(value)}", self.place("keys", key)) for key, value in self.keys.items()
-        )
+        words = []
+        for key, value in self.keys.items():
+            words.append(PlacedWord(f"{key}={_written(value)}", self.place("keys", key)))
+        return tuple(words)
 
 
 class StudyStage(_Keyed):
     """One stage of a row that is a stack: what `dudi stack VERB RECIPE` trains."""
 
     verb: StackVerb
-    recipe: str = Field(description="A file, relative to the study's, or the name of a shipped recipe.")
-    name: str = Field(default="", description="What later stages of the row call it; empty: its verb.")
-    task: str | None = Field(default=None, description="A folder of `dudi stack prepare`: rows and labels are its.")
-    after: dict[str, str] = Field(
-        default_factory=dict,
-        description="Keys that are an earlier stage of the row, by its name: {start: align, teacher: teach}.",
-    )
+    recipe: str  # a file, relative to the study's, or the name of a shipped recipe
+    name: str = ""  # what later stages of the row call it; empty: its verb
+    task: str | None = None  # a folder of `dudi stack prepare`: rows and labels are its
+    after: dict[str, str] = Field(default_factory=dict)  # keys that are an earlier stage of the row: {start: align}
 
     @property
     def called(self) -> str:
@@ -73,7 +71,7 @@ class StudyStage(_Keyed):
 class AskedRows(_Strict):
     """What a study of stacks asks: the rows of `dudi stack eval`, and its options where they are not its defaults."""
 
-    rows: str = Field(description="Labelled rows: a folder of `dudi stack prepare`, a file, a pattern, or a hub name.")
+    rows: str  # labelled: a folder of `dudi stack prepare`, a file, a pattern, or a hub name
     split: str | None = None
     source_language: str | None = None
     language: str | None = None
@@ -97,17 +95,11 @@ class AskedRows(_Strict):
 class StudyRow(_Keyed):
     """One row of a table."""
 
-    name: str = Field(description="What the table calls it.")
-    stages: tuple[StudyStage, ...] = Field(
-        default=(), description="In the place of `keys`: the stages of a stack, in order; the last one is asked."
-    )
-    translate: str | None = Field(
-        default=None, description="Of a stack: the MT model that puts what is asked into English (translate-test)."
-    )
-    score: Subject = Field(
-        default="student", description="`cold_start`: this row is what the others start from, and no second stage runs."
-    )
-    paper: float | None = Field(default=None, description="The paper's average for this row.")
+    name: str  # what the table calls it
+    stages: tuple[StudyStage, ...] = ()  # in the place of `keys`: those of a stack, in order; the last one is asked
+    translate: str | None = None  # of a stack: the MT model that puts what is asked into English (translate-test)
+    score: Subject = "student"  # `cold_start`: the row is what the others start from, and no second stage runs
+    paper: float | None = None  # the paper's average for this row
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -136,24 +128,17 @@ class Study(_Strict):
     file: Path
     title: str
     about: str = ""
-    recipe: str = Field(default="", description="The recipe that every row starts from, relative to the study's file.")
-    asked: AskedRows | None = Field(
-        default=None, description="Of a study of stacks, in the place of `recipe`: the rows that they are asked about."
-    )
-    seeds: int = Field(ge=1, description="How many, from 0 on.")
+    recipe: str = ""  # the one that every row starts from, relative to the study's file
+    asked: AskedRows | None = None  # of a study of stacks, in the place of `recipe`: the rows that they are asked about
+    seeds: int = Field(ge=1)  # how many, from 0 on
     views: tuple[View, ...] = ("language",)
-    metrics: tuple[str, ...] = Field(
-        default=(),
-        description="Of students: what the tables show, one after the other; empty: exact match. Of stacks: accuracy.",
-    )
-    candidate: str | None = Field(default=None, description="The row whose diamonds are shown.")
-    rivals: tuple[str, ...] = Field(
-        default=(), description="The rows that the candidate is tested against, each; empty: the best other overall."
-    )
-    baseline: str | None = Field(default=None, description="The row that differences are taken from.")
-    size: bool = Field(default=False, description="Draw the rows in score against size, the paper's Figure 1.")
-    curves: tuple[str, ...] = Field(default=(), description="Metrics of `metrics.jsonl` that are drawn over the steps.")
-    cost: bool = Field(default=False, description="Count the FLOPs of every row.")
+    metrics: tuple[str, ...] = ()  # of students: what the tables show, each; empty: exact match. Of stacks: accuracy
+    candidate: str | None = None  # the row whose diamonds are shown
+    rivals: tuple[str, ...] = ()  # the rows that the candidate is tested against, each; empty: the best other overall
+    baseline: str | None = None  # the row that differences are taken from
+    size: bool = False  # draw the rows in score against size, the paper's Figure 1
+    curves: tuple[str, ...] = ()  # metrics of `metrics.jsonl` that are drawn over the steps
+    cost: bool = False  # count the FLOPs of every row
     rows: tuple[StudyRow, ...]
 
     @field_validator("asked", mode="before")

@@ -194,10 +194,8 @@ def check_words(studies: Sequence[Study], words: Sequence[str]) -> None:
         verb, key = verb_of(word), word.partition("=")[0]
         readers = readers_of(key) if verb is None else (verb,)
         if readers and not set(readers) & set(verbs):
-            raise ConfigError(
-                f"{COMMAND_LINE}: {key}: no row of these studies reads it: it belongs to {' or '.join(readers)}; take "
-                "it out"
-            )
+            what = f"no row of these studies reads it: it belongs to {' or '.join(readers)}; take it out"
+            raise ConfigError(f"{COMMAND_LINE}: {key}: {what}")
 
 
 def check_stages(study: Study) -> dict[str, str]:
@@ -222,20 +220,19 @@ def check_stages(study: Study) -> dict[str, str]:
             unknown |= {row.translate: why} if why else {}
         for stage, own in zip(_stages(study, row, 0), row.stages, strict=True):
             config = stage.config()
+            at = f"{where}: stage '{own.called}'"
             try:
                 config.check_models()
                 if stage.verb in WITH_HEAD:
                     task_of(config)
             except ConfigError as error:
                 key = str(error).partition(":")[0].removesuffix(".model")
-                raise ConfigError(
-                    f"{where}: stage '{own.called}': {error}. Set it in the stage's `keys`, or for every row on the "
-                    f"command line: {key}=..."
-                ) from error
+                advice = f"Set it in the stage's `keys`, or for every row on the command line: {key}=..."
+                raise ConfigError(f"{at}: {error}. {advice}") from error
             try:
                 unknown |= _look_for_models(stage, config)
             except DudiError as error:
-                raise type(error)(f"{where}: stage '{own.called}': {error}") from error
+                raise type(error)(f"{at}: {error}") from error
             _look_for(f"{where}: data.train", str(config.data.train), config.data.split)
     rows = study.asked.rows
     _look_for(f"{study.place('asked', 'rows')}: asked", rows, asked_split(rows, study.asked.split))
