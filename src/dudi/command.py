@@ -128,16 +128,9 @@ def say(text: str) -> int:
 
 
 def dispatch(words: list[str], program: str, verbs: Mapping[str, Verb | Kinds], about: str) -> int:
-    """Find the verb (and its kind), parse its words, run it.
+    """Find the verb (and its kind) among those that may follow what has been read (`dudi prepare`), and run it.
 
-    Args:
-        words: What follows the program's name.
-        program: What has been read so far: `dudi`, `dudi prepare`.
-        verbs: What may follow.
-        about: One line for --help.
-
-    Returns:
-        The verb's exit code; 2 when a kind is missing.
+    `about` is a line for --help. Returns the verb's exit code; 2 when a kind is missing.
     """
     if not words or words[0] in ("-h", "--help"):
         what = "KIND" if " " in program else "VERB"

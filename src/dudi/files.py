@@ -64,11 +64,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def write_json_inside(path: Path, value: Any) -> None:
-    """Write a value as `json_text` has it into a folder that is about to be sealed, which makes the file whole.
-
-    Raises:
-        OSError: it cannot be written; whoever seals says it.
-    """
+    """Write a value as `json_text` has it into a folder that is about to be sealed; who seals it says what fails."""
     path.write_text(json_text(value), encoding="utf-8")
 
 

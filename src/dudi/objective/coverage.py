@@ -72,12 +72,7 @@ class Coverage:
 
 
 def measure_coverage(events: SharedEvents, completions: Mapping[str, Sequence[Tokens]]) -> Coverage:
-    """Align some completions of each language.
-
-    Args:
-        events: Of the two tokenizers.
-        completions: By language, the student's token ids; the first `ROWS` are looked at.
-    """
+    """Align each language's first `ROWS` completions, which are given as the student's token ids."""
     lines = []
     for language, own in sorted(completions.items()):
         counts = np.zeros(7, dtype=np.int64)

@@ -271,10 +271,6 @@ def _common_borders(tile: Tile) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 class EventLoss:
     """The divergence over two tokenizers' shared events.
 
-    Args:
-        events: Of the two tokenizers.
-        device: Where the models' heads are.
-
     Attributes:
         student: The student's tokens by cell; `teacher` the teacher's.
         unwritable: The number of OTHER, where the teacher alone has tokens in it; else None.

@@ -65,10 +65,9 @@ def inside(module: nn.Module, work: Callable[[PreTrainedModel], Any]) -> Any:
 
 
 def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
-    """Hidden states that predict each completion token, from the innermost model.
+    """Hidden states (N, H) of the innermost model that predict each completion token, one completion after the other.
 
-    Returns:
-        (N, H), the completions' positions one after the other: prompt and padding rows never reach a head.
+    Prompt and padding rows never reach a head.
     """
     states: dict[int, Tensor] = {}
     lengths = [len(prompt) + len(completion) for prompt, completion in pairs]

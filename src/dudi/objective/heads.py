@@ -116,20 +116,9 @@ def weighted_divergence(
 ) -> Tensor:
     """The sum over aligned rows of weight times divergence, with a gradient to the student's tensors only.
 
-    Args:
-        student: The student's head.
-        student_hidden: (N, H_s).
-        teacher: The teacher's, of as many ids.
-        teacher_hidden: (N, H_t).
-        weights: (N,).
-        distance: Which divergence.
-        kernel: How the heads are applied.
-        observer: Shown the logits where they are made row by row anyway (`fused`); else never called.
-        values: (N,) is filled with each row's divergence, without a gradient.
-        factor: What the loss multiplies the sum with, where it is known.
-
-    Returns:
-        A scalar in nats.
+    States (N, H_s) and (N, H_t), heads of as many ids, weights (N,) -> a scalar in nats. The observer is shown the
+    logits where they are made row by row anyway (`fused`), else never called; `values` (N,) is filled with each row's
+    divergence, without a gradient; `factor` is what the loss multiplies the sum with, where it is known.
     """
     if teacher.softcap is not None or student.kernel(kernel, student_hidden) != "fused":
         rows = divergence(student, student_hidden, teacher, teacher_hidden, distance, kernel)

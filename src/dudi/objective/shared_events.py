@@ -112,13 +112,8 @@ class _CellVocabulary:
 class SharedEvents:
     """The common events of two tokenizers.
 
-    Args:
-        student: The student's tokenizer.
-        teacher: The teacher's.
-        student_stops: Ids that end the student's turn, the chat template's first; its EOS when None.
-        teacher_stops: The teacher's.
-        student_size: Rows of the student's head; as many as its tokenizer has ids when None.
-        teacher_size: Rows of the teacher's head.
+    Each side's stops are the ids that end its turn, the chat template's first (None: its EOS), and its size the rows of
+    its head (None: as many as its tokenizer has ids).
 
     Attributes:
         cells: The shared spellings, sorted; OTHER is number `len(cells)`.

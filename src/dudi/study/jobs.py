@@ -68,7 +68,8 @@ def job_of(study: Study, row: StudyRow, seed: int) -> AnyJob:
 
 
 def _train_job(study: Study, row: StudyRow, seed: int) -> Job:
-    recipe, words = str(study.recipe_path), row.words
+    recipe = str(study.recipe_path)
+    words = (*row.told, *row.words)
     return Job("run", key_of(recipe, words), seed, recipe, words, (row.score,))
 
 

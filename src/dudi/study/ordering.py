@@ -40,11 +40,8 @@ def ordered_pairs(
 ) -> list[RowPair]:
     """Every pair of rows that the paper scores differently and that has two runs or more a side here.
 
-    Args:
-        rows: With the paper's scores.
-        scores: By row name, one score per seed.
-        lead_of: The lead of one row over another, by their names, with an interval that holds together with as many as
-            are counted; None where their answers are not kept.
+    `scores` has by a row's name one score per seed. `lead_of` tells the lead of one row over another, with an interval
+    that holds together with as many as are counted; None where their answers are not kept.
     """
     known = [row for row in rows if row.paper is not None and len(scores.get(row.name, ())) > 1]
     pairs = [pair for pair in itertools.combinations(known, 2) if pair[0].paper != pair[1].paper]

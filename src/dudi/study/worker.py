@@ -29,11 +29,8 @@ from dudi.study.stacks import StackJob, StackVerbs
 def run_job(job: AnyJob, runs: Path, *, keep_models: bool = False, verbs: StackVerbs | None = None) -> list[Evaluation]:
     """Do one job and keep what it finds; what it prints goes to `log.txt` in its folder.
 
-    Args:
-        job: What to do.
-        runs: The study's folder; stages that runs share are cached in it.
-        keep_models: Leave the weights; otherwise they are deleted once they have been asked.
-        verbs: What runs the stages of a stack; no other job needs it.
+    Stages that runs share are cached in the study's folder. Weights are deleted once they have been asked, unless
+    `keep_models` says otherwise. The verbs run the stages of a stack; no other job needs them.
     """
     folder = runs / job.id
     folder.mkdir(parents=True, exist_ok=True)
