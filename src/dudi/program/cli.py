@@ -163,7 +163,7 @@ def _sea_instruct(given: argparse.Namespace) -> int:
         languages=words_of(given.languages),
         exclude_sources=given.exclude_sources,
     )
-    return _say_card(card, given.output)
+    return say(f"{card['text']}\n{given.output}")
 
 
 def _cldr_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,12 +179,8 @@ def _cldr(given: argparse.Namespace) -> int:
     from dudi.languages.registry import LANGUAGES
 
     languages = words_of(given.languages) or list(LANGUAGES)
-    return _say_card(prepare_cldr(given.output, languages, given.rows_per_language, given.seed), given.output)
-
-
-def _say_card(card: dict[str, Any], output: Path) -> int:
-    text = card.get("text")
-    return say(f"{text}\n{output}" if text else str(output))
+    prepare_cldr(given.output, languages, given.rows_per_language, given.seed)
+    return say(str(given.output))
 
 
 # --- looking around

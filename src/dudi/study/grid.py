@@ -101,6 +101,11 @@ class StudyRow(_Keyed):
     score: Subject = "student"  # `cold_start`: the row is what the others start from, and no second stage runs
     paper: float | None = None  # the paper's average for this row
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """With those of the command line in front: what `dudi train` takes."""
+        return (*self.told, *super().words)
+
     def wrong(self, what: str, *keys: str | int) -> ConfigError:
         """What is wrong with it, at the line of some keys."""
         return ConfigError(f"{self.place(*keys)}: row '{self.name}': {what}")

@@ -68,8 +68,7 @@ def job_of(study: Study, row: StudyRow, seed: int) -> AnyJob:
 
 
 def _train_job(study: Study, row: StudyRow, seed: int) -> Job:
-    recipe = str(study.recipe_path)
-    words = (*row.told, *row.words)
+    recipe, words = str(study.recipe_path), row.words
     return Job("run", key_of(recipe, words), seed, recipe, words, (row.score,))
 
 
