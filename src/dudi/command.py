@@ -77,18 +77,26 @@ def late(module: str, name: str, *more: Any) -> Callable[[Any], Any]:
 
 def output_folder(word: str) -> Path:
     """The `type` of an option that names a folder to write into: a file in its place is refused before any work."""
-    path = Path(os.path.expanduser(word))
+    path = _below_folders(word)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{word} is a file; name a folder")
-    return _below_folders(word, path)
+    return path
 
 
 def output_file(word: str) -> Path:
     """The `type` of an option that names a file to write: a folder in its place is refused before any work."""
-    path = Path(os.path.expanduser(word))
+    path = _below_folders(word)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{word} is a folder; name a file")
-    return _below_folders(word, path)
+    return path
+
+
+def _below_folders(word: str) -> Path:
+    path = Path(os.path.expanduser(word))
+    there = next((parent for parent in path.parents if parent.exists()), None)
+    if there is not None and not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{word}: {there} is a file, and holds no folder")
+    return path
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -106,13 +114,6 @@ def whole_number(least: int) -> Callable[[str], int]:
     return read
 
 
-def _below_folders(word: str, path: Path) -> Path:
-    there = next((parent for parent in path.parents if parent.exists()), None)
-    if there is not None and not there.is_dir():
-        raise argparse.ArgumentTypeError(f"{word}: {there} is a file, and holds no folder")
-    return path
-
-
 def words_of(given: Iterable[str] | None) -> list[str] | None:
     """The words of an option that takes several: `id th`, `id,th` and `id, th` are two; None where none is left."""
     words = (word.strip() for part in given or () for word in part.split(","))
@@ -120,30 +121,22 @@ def words_of(given: Iterable[str] | None) -> list[str] | None:
 
 
 def say(text: str) -> int:
-    """Write lines to standard output.
-
-    Returns:
-        0, the exit code of a verb that has said what it had to.
-    """
+    """Write lines to standard output; 0, the exit code of a verb that has said what it had to."""
     sys.stdout.write(text.rstrip("\n") + "\n")
     sys.stdout.flush()
     return 0
 
 
 def dispatch(words: list[str], program: str, verbs: Mapping[str, Verb | Kinds], about: str) -> int:
-    """Find the verb (and its kind), parse its words, run it.
+    """Find the verb (and its kind) among those that may follow what has been read (`dudi prepare`), and run it.
 
-    Args:
-        words: What follows the program's name.
-        program: What has been read so far: `dudi`, `dudi prepare`.
-        verbs: What may follow.
-        about: One line for --help.
-
-    Returns:
-        The verb's exit code; 2 when a kind is missing.
+    `about` is a line for --help. Returns the verb's exit code; 2 when a kind is missing.
     """
     if not words or words[0] in ("-h", "--help"):
-        say(_listing(program, verbs, about))
+        what = "KIND" if " " in program else "VERB"
+        lines = [f"  {name:<14}{verb.help}" for name, verb in verbs.items()]
+        more = f"{program} {what} --help tells more; --debug shows tracebacks."
+        say("\n".join([f"usage: {program} {what} ...", "", about, "", *lines, "", more]))
         return 0 if words or " " not in program else ConfigError.exit_code
     if words[0] not in verbs:
         raise ConfigError(f"{program}: there is no '{words[0]}'{did_you_mean(words[0], verbs)} (see {program} --help)")
@@ -165,22 +158,10 @@ def _at_home(value: Any) -> Any:
     return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
 
 
-def _listing(program: str, verbs: Mapping[str, Verb | Kinds], about: str) -> str:
-    what = "KIND" if " " in program else "VERB"
-    lines = [f"  {name:<14}{verb.help}" for name, verb in verbs.items()]
-    more = f"{program} {what} --help tells more; --debug shows tracebacks."
-    return "\n".join([f"usage: {program} {what} ...", "", about, "", *lines, "", more])
-
-
 def guarded(run: Callable[[], int], debug: bool) -> int:
-    """Run a verb; what goes wrong becomes one or two lines on stderr and an exit code.
+    """Run a verb; what goes wrong becomes one or two lines on stderr, with `debug` a traceback, and an exit code.
 
-    Args:
-        run: The verb.
-        debug: Show the traceback as well.
-
-    Returns:
-        The exit code. Errors that are bugs of ours pass through, with their traceback.
+    Errors that are bugs of ours pass through, with their traceback.
     """
     make_streams_usable()
     try:
@@ -224,11 +205,7 @@ def make_streams_usable() -> None:
 
 
 class OutlivesTerminal:
-    """Output to a terminal, and to nowhere once it has gone (ssh drops): nobody reads it, and the run goes on.
-
-    Args:
-        stream: What writes to the terminal.
-    """
+    """Output to a terminal, and to nowhere once it has gone (ssh drops): nobody reads it, and the run goes on."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream

@@ -67,11 +67,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def choose_precision(requested: str = "auto", use_cpu: bool = False) -> Precision:
-    """Bfloat16 where the device has it in hardware, else float16 with loss scaling, else float32.
-
-    Args:
-        requested: `auto`, `bfloat16`, `float16` or `float32`.
-        use_cpu: Leave the accelerator alone.
+    """The precision that is asked for; `auto`: bfloat16 where the device has it in hardware, else float16, or float32.
 
     Raises:
         ConfigError: the device cannot train in the requested precision.
@@ -116,14 +112,13 @@ def product_rate(dtype: PrecisionName, device: str) -> float:
     """FLOPs a second of a matrix product that the device does well: the best of a few, in a moment."""
     width = 768 if device == "cpu" else 8192
     one, other = (torch.ones(width, width, dtype=getattr(torch, dtype), device=device) for _ in range(2))
+    settle = torch.accelerator.synchronize if device != "cpu" else lambda: None
     seconds = []
     for _ in range(5):
-        if device != "cpu":
-            torch.accelerator.synchronize()
+        settle()
         begin = time.perf_counter()
         one @ other
-        if device != "cpu":
-            torch.accelerator.synchronize()
+        settle()
         seconds.append(time.perf_counter() - begin)
     return 2.0 * width**3 / min(seconds)
 
@@ -131,33 +126,25 @@ def product_rate(dtype: PrecisionName, device: str) -> float:
 def collect_environment(
     folder: Path | None = None, *, requested: str = "auto", use_cpu: bool = False
 ) -> dict[str, Any]:
-    """What `env.json` holds: versions, device, precision, commit, cores, FLOPs a second, memory and free disk in bytes.
+    """What `env.json` holds: versions, device, commit, cores, memory and free disk in bytes, all as JSON has them.
 
-    Args:
-        folder: The folder whose free disk space counts; None: the working directory.
-        requested: The precision, as in `choose_precision`.
-        use_cpu: Leave the accelerator alone.
-
-    Returns:
-        Values that JSON can hold; sizes in bytes, and what a matrix product reaches in that precision.
+    The free disk is that of the folder, or of the working directory; FLOPs a second are those that a matrix product
+    reaches in the precision that is asked for.
     """
     precision, device = choose_precision(requested, use_cpu), device_type(use_cpu)
     place = (folder or Path.cwd()).resolve()
     there = next(path for path in (place, *place.parents) if path.exists())
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count() if device == "cuda" else 0
+    names = [torch.cuda.get_device_name(index) for index in range(count)]
     return {
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
         "packages": {name: package_version(name) for name in PACKAGES},
         "commit": git_commit(),
-        "device": {
-            "type": device,
-            "count": max(1, torch.accelerator.device_count()),
-            "names": names if device == "cuda" else [],
-        },
+        "device": {"type": device, "count": max(1, torch.accelerator.device_count()), "names": names},
         "cuda": torch.version.cuda,
-        "precision": {"dtype": precision.dtype, "reason": precision.reason},
+        "precision": dataclasses.asdict(precision),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),

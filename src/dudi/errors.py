@@ -21,8 +21,6 @@ class DudiError(Exception):
 class EnvironmentFault(DudiError):
     """Disk, memory, network, a missing package or a dead peer: nothing is wrong with the recipe."""
 
-    exit_code = 1
-
 
 class ConfigError(DudiError):
     """Wrong usage or a wrong config, a refused resume included."""
@@ -53,12 +51,7 @@ _MOVES = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 def plain(text: str, keep: str = "") -> str:
     r"""`text` with nothing that UTF-8 cannot hold and nothing that moves a terminal's cursor or turns its text around.
 
-    Args:
-        text: Any string.
-        keep: Control characters that stay, such as a newline.
-
-    Returns:
-        The same text, each such character as its escape (`\x1b`).
+    Each such character stands as its escape (`\x1b`), but for those control characters that are kept.
     """
     if text.isascii() and text.isprintable():
         return text

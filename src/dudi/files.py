@@ -22,10 +22,7 @@ _unsynced: set[Path] = set()
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well.
-
-    Args:
-        path: The file to write; its folder is made.
+    """A temporary path beside `path` that takes its place when the block ends well; the folder is made.
 
     Yields:
         The temporary path, an empty file; the block writes it, or puts another file there.
@@ -43,9 +40,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise EnvironmentFault(
-            f"cannot write {path}: {error.strerror or error}; check the folder and the disk"
-        ) from error
+        why = error.strerror or error
+        raise EnvironmentFault(f"cannot write {path}: {why}; check the folder and the disk") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -53,9 +49,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a text whole or not at all; a lone surrogate in somebody's data does not cost the file.
-
-    Returns:
-        `path`.
 
     Raises:
         EnvironmentFault: it cannot be written.
@@ -71,11 +64,7 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 def write_json_inside(path: Path, value: Any) -> None:
-    """Write a value as `json_text` has it into a folder that is about to be sealed, which makes the file whole.
-
-    Raises:
-        OSError: it cannot be written; whoever seals says it.
-    """
+    """Write a value as `json_text` has it into a folder that is about to be sealed; who seals it says what fails."""
     path.write_text(json_text(value), encoding="utf-8")
 
 

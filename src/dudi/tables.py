@@ -22,55 +22,33 @@ WIDTH = 80
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """What stands in one place of a table.
+    """What stands in one place of a table."""
 
-    Attributes:
-        text: Without marks.
-        best: Whether it is the best of its column.
-        second: Whether it is the second best.
-        diamond: Whether it has one.
-        value: The number in full, for CSV; None takes the text.
-    """
-
-    text: str
-    best: bool = False
+    text: str  # without marks
+    best: bool = False  # of its column
     second: bool = False
     diamond: bool = False
-    value: float | None = None
+    value: float | None = None  # the number in full, for CSV; None takes the text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a table.
-
-    Attributes:
-        label: Its heading.
-        entries: One a column.
-        kind: `strong` for the line that the table is about, `faint` for what is there for reference.
-        colour: Number of the colour that stands for it in charts.
-    """
+    """A line of a table."""
 
     label: str
-    entries: tuple[Entry, ...]
-    kind: str = ""
-    colour: int | None = None
+    entries: tuple[Entry, ...]  # one a column
+    kind: str = ""  # `strong` for the line that the table is about, `faint` for what is there for reference
+    colour: int | None = None  # number of the colour that stands for it in charts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Grid:
-    """A table: a heading for each column, and its lines.
+    """A table: a heading for each column, and its lines."""
 
-    Attributes:
-        columns: Headings, without that of the labels.
-        lines: The lines.
-        corner: Heading of the labels.
-        texts: Whether its columns are texts, which stand at the left: numbers stand at the right.
-    """
-
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # headings, without that of the labels
     lines: tuple[Line, ...]
-    corner: str = ""
-    texts: bool = False
+    corner: str = ""  # heading of the labels
+    texts: bool = False  # whether its columns are texts, which stand at the left: numbers stand at the right
 
     def turned(self) -> Grid:
         """Columns as lines."""
@@ -87,15 +65,7 @@ def grid_of(
     corner: str = "",
     texts: bool = False,
 ) -> Grid:
-    """A table of plain texts.
-
-    Args:
-        columns: Headings.
-        rows: Label and texts of each line.
-        kinds: By label, the kind of a line.
-        corner: Heading of the labels.
-        texts: As `Grid.texts`.
-    """
+    """A table of plain texts: its headings, each line's label and texts, and by label the kinds of lines."""
     lines = (Line(label, tuple(map(Entry, cells)), (kinds or {}).get(label, "")) for label, cells in rows)
     return Grid(tuple(columns), tuple(lines), corner, texts)
 
@@ -106,10 +76,7 @@ def grid_of(
 class Laid:
     """A table laid out for a terminal: columns as wide as their widest number, labels folded where that is needed.
 
-    Args:
-        grid: The table.
-        colour: Whether to write escape codes: bold and underline, where a `*` and a `+` stand otherwise.
-        gap: Spaces between columns.
+    In colour it has escape codes, bold and underline, where a `*` and a `+` stand otherwise.
 
     Attributes:
         width: Its columns with whole labels.
@@ -184,14 +151,21 @@ def markdown(grid: Grid) -> str:
     places = ["---" if grid.texts else "---:"] * len(grid.columns)
     lines = [map(plain_markdown, (grid.corner, *grid.columns)), ("---", *places)]
     for line in grid.lines:
-        lines.append((plain_markdown(line.label), *map(_markdown_entry, line.entries)))
+        entries = [_marked(plain_markdown(entry.text), entry, _MARKDOWN) for entry in line.entries]
+        lines.append((plain_markdown(line.label), *entries))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _markdown_entry(entry: Entry) -> str:
-    text = plain_markdown(entry.text)
-    text = f"**{text}**" if entry.best else f"<ins>{text}</ins>" if entry.second else text
-    return f"{text} {DIAMOND}" if entry.diamond else text
+_MARKDOWN = ("**", "**"), ("<ins>", "</ins>"), ("", f" {DIAMOND}")
+
+
+def _marked(text: str, entry: Entry, marks: Sequence[tuple[str, str]]) -> str:
+    """An entry's text with what stands before and behind the best, the second, and one with a diamond."""
+    for (before, behind), marked in zip(
+        marks, (entry.best, entry.second and not entry.best, entry.diamond), strict=True
+    ):
+        text = f"{before}{text}{behind}" if marked else text
+    return text
 
 
 def plain_markdown(text: str) -> str:
@@ -276,12 +250,9 @@ def html_table(grid: Grid, kind: str = "") -> str:
     for line in grid.lines:
         style = {"strong": ' class="student"', "faint": ' class="floor"'}.get(line.kind, "")
         mark = "" if line.colour is None else f'<i class="c{line.colour % 8}"></i>'
-        entries = "".join(f"<td>{_html_entry(entry)}</td>" for entry in line.entries)
+        entries = "".join(f"<td>{_marked(html.escape(entry.text), entry, _HTML)}</td>" for entry in line.entries)
         lines.append(f'<tr{style}><th scope="row">{mark}{html.escape(line.label)}</th>{entries}</tr>')
     return "\n".join([*lines, "</tbody>", "</table></div>"])
 
 
-def _html_entry(entry: Entry) -> str:
-    text = html.escape(entry.text)
-    text = f"<b>{text}</b>" if entry.best else f"<u>{text}</u>" if entry.second else text
-    return f"{text} {DIAMOND}" if entry.diamond else text
+_HTML = ("<b>", "</b>"), ("<u>", "</u>"), ("", f" {DIAMOND}")

@@ -111,6 +111,12 @@ def test_a_rollout_that_ends_inside_a_character_is_cut_at_its_last_whole_one(tex
     assert aligned.used_tokens().tolist() == [i < len(whole.encode()) for i in range(cut)]
 
 
+def test_a_broken_character_before_a_last_line_break_is_not_waited_for():
+    student, teacher = byte_bpe([]), byte_bpe([])
+    ids = [student.get_vocab()[name] for name in ("a", "á", "Ċ")]  # a, the lone byte E1, a line break
+    assert events(student, teacher).encode(ids) == [teacher.get_vocab()[name] for name in ("a", "á", "Ċ")]
+
+
 def test_bytes_that_are_no_text_are_read_one_by_one_and_the_end_after_them_too(kinds):
     student, teacher = kinds["large"], kinds["sentencepiece"]
     found = events(student, teacher)

@@ -39,7 +39,7 @@ from dudi.study.grid import AskedRows, read_studies, read_study
 from dudi.study.identity import files_of
 from dudi.study.jobs import every_job, job_of
 from dudi.study.page import page
-from dudi.study.stack_worker import train_and_ask
+from dudi.study.worker import train_and_ask
 
 VERBS = ("align", "teach", "distill")
 ROOT = Path(__file__).parents[2]
@@ -127,7 +127,7 @@ def test_how_a_translation_is_made_is_told_to_rows_that_read_one(study_file):
         assert ("--beams" in asked) == ("--max-new-tokens" in asked) == ("--translate" in asked)
         assert ("--translate" in asked) == (row.translate is not None)
     whole = AskedRows(rows="x", beams=2, target="eng_Latn", max_length=5, languages=("id", "th"))
-    assert whole.untranslated == ("x", "--languages", "id", "th", "--max-length", "5")
+    assert whole.words(translated=False) == ("x", "--languages", "id", "th", "--max-length", "5")
 
 
 # ---- the file

@@ -19,29 +19,16 @@ ROWS = 32
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LanguageCoverage:
-    """One language's line.
-
-    Attributes:
-        language: Its code.
-        bytes: Bytes of the completions, each end of turn counted as one.
-        used: Bytes before whose token something is compared.
-        places: Borders of either side.
-        compared: Those at which something is compared.
-        agreeing: Those of them at which both sides go on with the same event.
-        common: Those of them that are borders of both sides.
-        student_tokens: Tokens of the student's completions.
-        teacher_tokens: The teacher's for the same bytes.
-    """
+    """One language's line."""
 
     language: str
-    bytes: int
-    used: int
-    places: int
-    compared: int
-    agreeing: int
-    common: int
+    bytes: int  # of the completions, each end of turn counted as one
+    used: int  # bytes before whose token something is compared
+    compared: int  # borders of either side at which something is compared
+    agreeing: int  # those of them at which both sides go on with the same event
+    common: int  # those of them that are borders of both sides
     student_tokens: int
-    teacher_tokens: int
+    teacher_tokens: int  # for the same bytes
 
     @property
     def share(self) -> float:
@@ -51,17 +38,10 @@ class LanguageCoverage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Coverage:
-    """What a pair of tokenizers covers, by language.
-
-    Attributes:
-        languages: One line each.
-        cells: Events that both sides know.
-        student_ids: Ids of the student.
-        teacher_ids: Ids of the teacher.
-    """
+    """What a pair of tokenizers covers, by language."""
 
     languages: list[LanguageCoverage]
-    cells: int
+    cells: int  # events that both sides know
     student_ids: int
     teacher_ids: int
 
@@ -77,10 +57,7 @@ class Coverage:
         return f"{events}\n{terminal(grid_of(columns, rows, corner='language'))}"
 
     def check(self, least: float) -> None:
-        """Refuse a pair that leaves too much of some language out.
-
-        Args:
-            least: Share of a language's bytes that has to be used.
+        """Refuse a pair with a language of whose bytes a smaller share is used.
 
         Raises:
             ConfigError: with the table.
@@ -95,29 +72,14 @@ class Coverage:
 
 
 def measure_coverage(events: SharedEvents, completions: Mapping[str, Sequence[Tokens]]) -> Coverage:
-    """Align some completions of each language.
-
-    Args:
-        events: Of the two tokenizers.
-        completions: By language, the student's token ids; the first `ROWS` are looked at.
-    """
-    lines = [_line(events, language, own[:ROWS]) for language, own in sorted(completions.items())]
+    """Align each language's first `ROWS` completions, which are given as the student's token ids."""
+    lines = []
+    for language, own in sorted(completions.items()):
+        counts = np.zeros(7, dtype=np.int64)
+        for completion in own[:ROWS]:
+            aligned = events.align(completion, events.encode(completion))
+            both = ~aligned.student.inside & ~aligned.teacher.inside
+            compared = aligned.used.sum(), (aligned.used & aligned.agreeing).sum(), (aligned.used & both).sum()
+            counts += [aligned.total, aligned.used_bytes(), *compared, aligned.student.length, aligned.teacher.length]
+        lines.append(LanguageCoverage(language, *counts.tolist()))
     return Coverage(lines, len(events.cells), len(events.student_cells), len(events.teacher_cells))
-
-
-def _line(events: SharedEvents, language: str, completions: Sequence[Tokens]) -> LanguageCoverage:
-    counts = np.zeros(8, dtype=np.int64)
-    for completion in completions:
-        aligned = events.align(completion, events.encode(completion))
-        both = ~aligned.student.inside & ~aligned.teacher.inside
-        counts += [
-            aligned.total,
-            aligned.used_bytes(),
-            len(aligned.used) - 1,
-            aligned.used.sum(),
-            (aligned.used & aligned.agreeing).sum(),
-            (aligned.used & both).sum(),
-            aligned.student.length,
-            aligned.teacher.length,
-        ]
-    return LanguageCoverage(language, *counts.tolist())

@@ -15,73 +15,39 @@ from dudi.objective.shared_events import Alignment, Covers, Track
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TileRows:
-    """What one side contributes to the P places of a tile: R rows of logits.
+    """What one side contributes to the P places of a tile: R rows of logits, and E covers that reach these places."""
 
-    Attributes:
-        rows: (R,) their numbers; first those at whose border a place lies, in the order of the places.
-        labels: (R,) the ids that came.
-        order: (R,) positions in `rows`, in ascending order of the rows.
-        borders: (D,) places at a border of this side.
-        insides: (I,) places inside a token of this side.
-        starts: (P,) rows, in ascending order, before the token that begins at a place or passes over it.
-        ends: (S,) rows before the end of each chunk that is split.
-        cover_starts: (E,) rows, in ascending order, before each cover.
-        columns: (E,) position of its row in `rows`.
-        tokens: (E,) its id.
-        cells: (E,) its cell.
-        owners: (E,) the place that it reaches, or P plus the number of the split chunk whose end it reaches.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    order: Tensor
-    borders: Tensor
-    insides: Tensor
-    starts: Tensor
-    ends: Tensor
-    cover_starts: Tensor
-    columns: Tensor
-    tokens: Tensor
-    cells: Tensor
-    owners: Tensor
+    rows: Tensor  # (R,) their numbers; first those at whose border a place lies, in the order of the places
+    labels: Tensor  # (R,) the ids that came
+    order: Tensor  # (R,) positions in `rows`, in ascending order of the rows
+    borders: Tensor  # (D,) places at a border of this side
+    insides: Tensor  # (I,) places inside a token of this side
+    starts: Tensor  # (P,) rows, in ascending order, before the token that begins at a place or passes over it
+    ends: Tensor  # (S,) rows before the end of each chunk that is split
+    cover_starts: Tensor  # (E,) rows, in ascending order, before each cover
+    columns: Tensor  # (E,) position of its row in `rows`
+    tokens: Tensor  # (E,) its id
+    cells: Tensor  # (E,) its cell
+    owners: Tensor  # (E,) the place that it reaches, or P plus the number of the split chunk whose end it reaches
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tile:
-    """Some places with the rows that they need.
+    """P places with the rows that they need."""
 
-    Attributes:
-        places: Their numbers in the batch.
-        student: The student's rows.
-        teacher: The teacher's.
-        first_cell: (P,) realised event, as in `Alignment`.
-        last_cell: (P,) likewise.
-        split: (S,) places at which a chunk begins that is not one token on both sides.
-        merged: Whether some realised event is several cells.
-    """
-
-    places: np.ndarray
+    places: np.ndarray  # (P,) their numbers in the batch
     student: TileRows
     teacher: TileRows
-    first_cell: Tensor
+    first_cell: Tensor  # (P,) the realised event, as in `Alignment`
     last_cell: Tensor
-    split: Tensor
-    merged: bool
+    split: Tensor  # (S,) places at which a chunk begins that is not one token on both sides
+    merged: bool  # whether some realised event is several cells
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class _SideTokens:
     """One side of all completions, one after the other, with its covers in the order of their borders."""
 
-    rows: np.ndarray
-    inside: np.ndarray
-    labels: np.ndarray
-    covers: Covers
-    first_cover: np.ndarray
-
-    @classmethod
-    def of(cls, tracks: Sequence[Track], ids: Sequence[Tokens]) -> _SideTokens:
-        """Number the rows and borders of completions one after the other."""
+    def __init__(self, tracks: Sequence[Track], ids: Sequence[Tokens]) -> None:
         rows = np.cumsum([0, *(track.length for track in tracks)])
         borders = np.cumsum([0, *(len(track.rows) for track in tracks)])
         placed = list(zip(tracks, rows, borders, strict=False))
@@ -90,12 +56,11 @@ class _SideTokens:
         row = np.concatenate([track.covers.row + np.int32(first) for track, first, _ in placed])
         token = np.concatenate([track.covers.token for track in tracks])
         cell = np.concatenate([track.covers.cell for track in tracks])
-        own_rows = np.concatenate([track.rows + first for track, first, _ in placed])
-        inside = np.concatenate([track.inside for track in tracks])
-        labels = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
-        covers = Covers(border[order], row[order], token[order], cell[order])
-        first_cover = np.searchsorted(covers.border, np.arange(borders[-1] + 1))
-        return cls(own_rows, inside, labels, covers, first_cover)
+        self.rows = np.concatenate([track.rows + first for track, first, _ in placed])
+        self.inside = np.concatenate([track.inside for track in tracks])
+        self.labels = np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])
+        self.covers = Covers(border[order], row[order], token[order], cell[order])
+        self.first_cover = np.searchsorted(self.covers.border, np.arange(borders[-1] + 1))
 
     def covers_of(self, border: int) -> slice:
         """The covers of a border."""
@@ -114,11 +79,6 @@ class _SideTokens:
 class EventBatch:
     """The completions of a pass, aligned.
 
-    Args:
-        alignments: One for each completion.
-        student_ids: The student's completions.
-        teacher_ids: The teacher's.
-
     Attributes:
         student_rows: (P,) the student's row at each place that is compared.
     """
@@ -126,8 +86,8 @@ class EventBatch:
     def __init__(
         self, alignments: Sequence[Alignment], student_ids: Sequence[Tokens], teacher_ids: Sequence[Tokens]
     ) -> None:
-        self._student = _SideTokens.of([alignment.student for alignment in alignments], student_ids)
-        self._teacher = _SideTokens.of([alignment.teacher for alignment in alignments], teacher_ids)
+        self._student = _SideTokens([alignment.student for alignment in alignments], student_ids)
+        self._teacher = _SideTokens([alignment.teacher for alignment in alignments], teacher_ids)
         before = np.cumsum([0, *(len(alignment.used) for alignment in alignments)])
         ends = [np.where(a.ends < 0, -1, a.ends + first) for a, first in zip(alignments, before, strict=False)]
         self._borders = np.flatnonzero(np.concatenate([a.used for a in alignments]))
@@ -157,16 +117,12 @@ class EventBatch:
     def _tile(self, places: slice, ours: set[int], theirs: set[int], device: torch.device | str) -> Tile:
         borders, ends = self._borders[places], self._ends[places]
         split = np.flatnonzero(ends >= 0)
-        first, last = self._first_cell[places], self._last_cell[places]
-        return Tile(
-            np.arange(places.start, places.stop),
-            _rows_of(self._student, borders, ends[split], ours, device),
-            _rows_of(self._teacher, borders, ends[split], theirs, device),
-            torch.as_tensor(first, device=device),
-            torch.as_tensor(last, device=device),
-            torch.as_tensor(split, device=device),
-            bool((last - first > 1).any()),
-        )
+        student = _rows_of(self._student, borders, ends[split], ours, device)
+        teacher = _rows_of(self._teacher, borders, ends[split], theirs, device)
+        cells = self._first_cell[places], self._last_cell[places]
+        merged = bool((cells[1] - cells[0] > 1).any())
+        first, last, chunks = (torch.as_tensor(numbers, device=device) for numbers in (*cells, split))
+        return Tile(np.arange(places.start, places.stop), student, teacher, first, last, chunks, merged)
 
 
 def _rows_of(

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from torch.autograd.function import once_differentiable
 from dudi.objective import fused
 from dudi.objective.event_batch import EventBatch, Tile, TileRows
 from dudi.objective.heads import Distance, Head
-from dudi.objective.losses import log_prob_divergence
+from dudi.objective.losses import at_least_fp32, log_prob_divergence
 from dudi.objective.shared_events import ENDS_HERE, SharedEvents
 
 EMPTY = -87.0
@@ -43,25 +44,15 @@ UNKNOWN = 1e-3
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cells:
-    """Which tokens of one side make up each cell, as tensors.
+    """Which tokens of one side make up each cell, as tensors."""
 
-    Attributes:
-        of_token: (V,) the cell of each token.
-        single: Cells of one token.
-        single_tokens: Their tokens.
-        multiple: Cells of several tokens.
-        members: The tokens of these, cell by cell.
-        lengths: How many each has.
-        count: Number of cells.
-    """
-
-    of_token: Tensor
-    single: Tensor
-    single_tokens: Tensor
-    multiple: Tensor
-    members: Tensor
-    lengths: Tensor
-    count: int
+    count: int  # number of cells
+    of_token: Tensor  # (V,) the cell of each token
+    single: Tensor  # cells of one token
+    single_tokens: Tensor  # their tokens
+    multiple: Tensor  # cells of several tokens
+    members: Tensor  # the tokens of these, cell by cell
+    lengths: Tensor  # how many each has
 
     @classmethod
     def of(cls, of_token: np.ndarray, count: int, device: torch.device | str = "cpu") -> Cells:
@@ -69,20 +60,10 @@ class Cells:
         order = np.argsort(of_token, kind="stable")
         sizes = np.bincount(of_token, minlength=count)
         first = np.cumsum(sizes) - sizes
-        several = np.flatnonzero(sizes > 1)
-
-        def tensor(numbers: np.ndarray) -> Tensor:
-            return torch.as_tensor(numbers, dtype=torch.int64, device=device)
-
-        return cls(
-            of_token=tensor(of_token),
-            single=tensor(np.flatnonzero(sizes == 1)),
-            single_tokens=tensor(order[first[sizes == 1]]),
-            multiple=tensor(several),
-            members=tensor(order[sizes[of_token[order]] > 1]),
-            lengths=tensor(sizes[several]),
-            count=count,
-        )
+        single, multiple = np.flatnonzero(sizes == 1), np.flatnonzero(sizes > 1)
+        members = order[sizes[of_token[order]] > 1]
+        parts = (of_token, single, order[first[single]], multiple, members, sizes[multiple])
+        return cls(count, *(torch.as_tensor(part, dtype=torch.int64, device=device) for part in parts))
 
 
 class _CellLogProbs(torch.autograd.Function):
@@ -108,40 +89,26 @@ class _CellLogProbs(torch.autograd.Function):
         return share.mul_(upstream[ctx.cells.of_token]), None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _InnerEvents:
-    """What is known of some events inside a token: U of them, at I places.
+class _InnerEvents(NamedTuple):
+    """What is known of some events inside a token: U of them, at I places."""
 
-    Attributes:
-        cells: (U,) their cells.
-        places: (U,) their places among the I.
-        log_probs: (U,) in fp64; at each place they sum to less than 1.
-    """
-
-    cells: Tensor
-    places: Tensor
-    log_probs: Tensor
+    cells: Tensor  # (U,)
+    places: Tensor  # (U,) of each event among the I
+    log_probs: Tensor  # (U,) in fp64; at each place they sum to less than 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _SideView:
-    """One side's view of P places.
+class _SideView(NamedTuple):
+    """One side's view of P places."""
 
-    Attributes:
-        cells: (C, P) log-probabilities of the events, at places inside a token 0.
-        part: What is known at these.
-        chunks: (S,) log-probability of each split chunk's bytes, in fp64.
-    """
-
-    cells: Tensor
-    part: _InnerEvents
-    chunks: Tensor
+    cells: Tensor  # (C, P) log-probabilities of the events, at places inside a token 0
+    part: _InnerEvents  # what is known at these
+    chunks: Tensor  # (S,) log-probability of each split chunk's bytes, in fp64
 
 
 def _judge(logits: Tensor, side: TileRows, tile: Tile, cells: Cells) -> _SideView:
     """Logits (V, R) -> log-probabilities of what follows the same bytes."""
     count, split = len(tile.places), len(tile.split)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_fp32(logits)
     log_probs = logits - logits.logsumexp(0, keepdim=True)  # it sums pairwise where a CPU's `log_softmax` does not
     events = _CellLogProbs.apply(log_probs[:, : len(side.borders)], cells)
     realised = log_probs.gather(0, side.labels.unsqueeze(0)).squeeze(0)[side.order].double()
@@ -219,14 +186,7 @@ def _complete(part: _InnerEvents, other: Tensor) -> Tensor:
 
     Of all distributions that are nowhere below the part, max(part, share * other) has the least divergence of any of
     the three kinds, with the share that makes it sum to 1: where the other is nowhere below the part either, it is the
-    other itself.
-
-    Args:
-        part: What is known at I places.
-        other: (C, I) log-probabilities.
-
-    Returns:
-        (C, I) log-probabilities.
+    other itself. Log-probabilities (C, I) -> (C, I).
     """
     place = (part.cells, part.places)
     theirs = other[place].double()
@@ -237,11 +197,11 @@ def _complete(part: _InnerEvents, other: Tensor) -> Tensor:
         if torch.equal(more, above):
             break
         above = more
-        masses = [
-            torch.zeros_like(share).index_add(0, part.places[above], values[above].exp())
-            for values in (part.log_probs, theirs)
-        ]
-        share = ((1 - masses[0]).clamp_min(UNKNOWN / 2) / (1 - masses[1]).clamp_min(UNKNOWN / 2)).clamp_max(1.0)
+        left = []
+        for values in (part.log_probs, theirs):
+            mass = torch.zeros_like(share).index_add(0, part.places[above], values[above].exp())
+            left.append((1 - mass).clamp_min(UNKNOWN / 2))
+        share = (left[0] / left[1]).clamp_max(1.0)
     completed = other + share.log().to(other.dtype)
     place = (part.cells[above], part.places[above])
     return completed.index_put(place, part.log_probs[above].to(other.dtype))
@@ -252,13 +212,7 @@ def _divergence(student: Tensor, teacher: Tensor, distance: Distance, unwritable
 
     Forward KL would charge the teacher's mass on an event that the student has no token for at -log 0. There it is that
     of all other events, P_T(not e) D(P_T | not e, P_S): by the chain rule the whole of it but for that charge, which no
-    student can lower.
-
-    Args:
-        student: The student's log-probabilities.
-        teacher: The teacher's.
-        distance: Which divergence.
-        unwritable: The last event's number, where the student has no token for it.
+    student can lower. `unwritable` is the last event's number, where the student has no token for it.
     """
     if unwritable is not None:
         unheld = student[unwritable] < EMPTY / 2  # a longer token may have promised it all the same
@@ -267,10 +221,9 @@ def _divergence(student: Tensor, teacher: Tensor, distance: Distance, unwritable
         teacher = torch.log_softmax(teacher / distance.temperature, 0)
     if unwritable is None or distance.kind != "forward_kl":
         return log_prob_divergence(student, teacher, distance.kind, distance.beta, dim=0)
-    others, last = (
-        log_prob_divergence(student[part], teacher[part], distance.kind, distance.beta, dim=0)
-        for part in (slice(unwritable), slice(unwritable, None))
-    )
+    how = distance.kind, distance.beta, 0
+    others = log_prob_divergence(student[:unwritable], teacher[:unwritable], *how)
+    last = log_prob_divergence(student[unwritable:], teacher[unwritable:], *how)
     rest = (1 - teacher[unwritable].exp()).clamp_min(0.0)
     return others + torch.where(unheld, torch.special.entr(rest), last)
 
@@ -318,14 +271,8 @@ def _common_borders(tile: Tile) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 class EventLoss:
     """The divergence over two tokenizers' shared events.
 
-    Args:
-        events: Of the two tokenizers.
-        device: Where the models' heads are.
-
     Attributes:
-        events: As given.
-        student: The student's tokens by cell.
-        teacher: The teacher's.
+        student: The student's tokens by cell; `teacher` the teacher's.
         unwritable: The number of OTHER, where the teacher alone has tokens in it; else None.
     """
 
@@ -368,87 +315,31 @@ class EventLoss:
     ) -> Tensor:
         """The sum over places of weight times divergence, tile by tile, with a gradient to the student's tensors only.
 
-        Args:
-            batch: The completions.
-            student: The student's head.
-            student_hidden: (N, H_s).
-            teacher: The teacher's head.
-            teacher_hidden: (M, H_t).
-            row_weights: (N,) weights of the student's tokens; a place counts with that of the token it belongs to.
-            distance: Which divergence.
-            observer: Is shown (n,) rows of the student at which both sides have a border, and both sides'
-                log-probabilities (n, C) of the cells.
-
-        Returns:
-            A scalar in nats, fp32 at least.
+        States (N, H_s) and (M, H_t), weights (N,) of the student's tokens -> a scalar in nats, fp32 at least; a place
+        counts with the weight of the token that it belongs to. The observer is shown (n,) rows of the student at which
+        both sides have a border, and both sides' log-probabilities (n, C) of the cells.
         """
-        total: Tensor = _WeightedEvents.apply(
-            student_hidden,
-            student.weight,
-            student.bias,
-            teacher_hidden,
-            row_weights,
-            _Call(self, batch, student, teacher, distance, observer),
-            torch.is_grad_enabled(),
-        )
-        return total
+        device = student_hidden.device
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Call:
-    """What `weighted` was asked for, beside the tensors that autograd has to see."""
-
-    loss: EventLoss
-    batch: EventBatch
-    student: Head
-    teacher: Head
-    distance: Distance
-    observer: fused.Observer | None
-
-
-class _WeightedEvents(torch.autograd.Function):
-    """Value and gradient in one sweep over tiles, as in `fused`: autograd sees a tile's logits, never all of them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        teacher_hidden: Tensor,
-        row_weights: Tensor,
-        call: _Call,
-        grad: bool,
-    ) -> Tensor:
-        batch, student, teacher = call.batch, call.student, call.teacher
-        needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
-        with torch.autocast(hidden.device.type, enabled=False), torch.no_grad():
-            ours, theirs = _Side(student, hidden), _Side(teacher, teacher_hidden)
+        def sweep(needs: Sequence[bool]) -> tuple[Tensor, fused.Gradients]:
+            ours, theirs = _Side(student, student_hidden), _Side(teacher, teacher_hidden)
             gradient = _Gradients(ours, needs)
-            place_weights = row_weights[torch.as_tensor(batch.student_rows, device=hidden.device)].to(ours.result)
-            total = torch.zeros((), dtype=ours.result, device=hidden.device)
-            most = fused.CPU_TILE if hidden.device.type == "cpu" else fused.DEVICE_TILE
-            for tile in batch.tiles(max(1, most // max(len(student), len(teacher))), hidden.device):
-                weights = place_weights[torch.as_tensor(tile.places, device=hidden.device)]
+            place_weights = row_weights[torch.as_tensor(batch.student_rows, device=device)].to(ours.result)
+            total = place_weights.new_zeros(())
+            most = fused.CPU_TILE if device.type == "cpu" else fused.DEVICE_TILE
+            for tile in batch.tiles(max(1, most // max(len(student), len(teacher))), device):
+                weights = place_weights[torch.as_tensor(tile.places, device=device)]
                 raw = ours.product(tile.student.rows)
                 teachers = teacher.finished(theirs.product(tile.teacher.rows))
                 with torch.set_grad_enabled(any(needs)):
                     students = student.finished(raw.requires_grad_(any(needs)))
-                    values = call.loss.judge(tile, students, teachers, call.distance, call.observer)
-                    value = (values * weights).sum()
+                    value = (self.judge(tile, students, teachers, distance, observer) * weights).sum()
                 total += value.detach()
                 if any(needs):
                     gradient.add(tile.student.rows, torch.autograd.grad(value, raw)[0])
-        ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
-        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        return total
+            return total, (gradient.hidden, gradient.weight, gradient.bias)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if saved is None else saved * upstream for saved in ctx.saved_tensors)
-        grads = [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
-        return (*grads, *(None,) * 4)
+        return fused.swept((student_hidden, student.weight, student.bias), sweep)
 
 
 class _Side:
@@ -457,25 +348,23 @@ class _Side:
     def __init__(self, head: Head, hidden: Tensor) -> None:
         self.factors, self.result = fused.precision_of(hidden)
         self.hidden, self.weight = hidden.detach().to(self.factors), head.weight.detach().to(self.factors)
-        self.bias = head.bias
+        self.bias = None if head.bias is None else head.bias.detach().to(self.result)
 
     def product(self, rows: Tensor) -> Tensor:
         """(V, R) of weights and states; scale and soft cap come after it."""
         out = torch.empty((len(self.weight), len(rows)), dtype=self.result, device=self.hidden.device)
         fused.multiply(self.weight, self.hidden[rows].t(), out)
-        return out if self.bias is None else out.add_(self.bias.detach().to(self.result).unsqueeze(1))
+        return out if self.bias is None else out.add_(self.bias.unsqueeze(1))
 
 
 class _Gradients:
     """The gradients of a student's states and head, gathered tile by tile."""
 
-    def __init__(self, side: _Side, needs: list[bool]) -> None:
+    def __init__(self, side: _Side, needs: Sequence[bool]) -> None:
         self.side = side
-        shapes = (side.hidden.shape, side.weight.shape, side.weight.shape[:1])
-        tensors = [
-            torch.zeros(tuple(shape), dtype=side.result, device=side.hidden.device) if needed else None
-            for shape, needed in zip(shapes, needs, strict=True)
-        ]
+        tensors = []
+        for shape, needed in zip((side.hidden.shape, side.weight.shape, side.weight.shape[:1]), needs, strict=True):
+            tensors.append(torch.zeros(shape, dtype=side.result, device=side.hidden.device) if needed else None)
         self.hidden, self.weight, self.bias = tensors
 
     def add(self, rows: Tensor, logits: Tensor) -> None:
@@ -483,8 +372,7 @@ class _Gradients:
         small = logits.to(self.side.factors)
         if self.hidden is not None:
             room = torch.empty((len(rows), self.hidden.shape[1]), dtype=self.side.result, device=logits.device)
-            fused.multiply(small.t(), self.side.weight, room)
-            self.hidden[rows] += room
+            self.hidden[rows] += fused.multiply(small.t(), self.side.weight, room)
         if self.weight is not None:
             fused.add_product(self.weight, small, self.side.hidden[rows])
         if self.bias is not None:

@@ -65,16 +65,11 @@ def inside(module: nn.Module, work: Callable[[PreTrainedModel], Any]) -> Any:
 
 
 def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
-    """Hidden states that predict each completion token.
+    """Hidden states (N, H) of the innermost model that predict each completion token, one completion after the other.
 
-    Args:
-        model: The innermost model.
-        pairs: S prompts with their completions.
-
-    Returns:
-        (N, H), the completions' positions one after the other: prompt and padding rows never reach a head.
+    Prompt and padding rows never reach a head.
     """
-    states: list[Tensor | None] = [None] * len(pairs)
+    states: dict[int, Tensor] = {}
     lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
     states_of = _padded_states
     gathers = is_deepspeed_zero3_enabled() or any(isinstance(module, FSDPModule) for module in model.modules())
@@ -86,9 +81,8 @@ def completion_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Toke
         groups = similar_lengths(lengths, model.device)
     for group in groups:
         part = states_of(model, [pairs[i] for i in group])
-        for i, rows in zip(group, part.split([len(pairs[i][1]) for i in group]), strict=True):
-            states[i] = rows
-    return torch.cat([rows for rows in states if rows is not None])
+        states.update(zip(group, part.split([len(pairs[i][1]) for i in group]), strict=True))
+    return torch.cat([states[i] for i in range(len(pairs))])
 
 
 def joined_ids(completions: Sequence[Tokens], device: torch.device) -> Tensor:
@@ -136,15 +130,10 @@ def _padded_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pack:
-    """Where the sequences of a pack lie.
+    """Where the sequences of a pack lie."""
 
-    Attributes:
-        lengths: Of each, in tokens.
-        borders: (S + 1,) int32, where each begins, and where the last one ends.
-    """
-
-    lengths: list[int]
-    borders: Tensor
+    lengths: list[int]  # of each, in tokens
+    borders: Tensor  # (S + 1,) int32, where each begins, and where the last one ends
 
 
 def _attend(
@@ -161,19 +150,11 @@ def _attend(
 def _attend_in_one_call(query: Tensor, key: Tensor, value: Tensor, pack: Pack, scale: float | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = max(pack.lengths)
+    borders, longest, grouped = pack.borders, max(pack.lengths), query.shape[1] != key.shape[1]
     q, k, v = (side[0].transpose(0, 1).contiguous() for side in (query, key, value))  # (T, heads, width)
+    causal = (-1, 0)
     found = varlen_attn(
-        q,
-        k,
-        v,
-        pack.borders,
-        pack.borders,
-        longest,
-        longest,
-        scale=scale,
-        window_size=(-1, 0),  # causal
-        enable_gqa=query.shape[1] != key.shape[1],
+        q, k, v, borders, borders, longest, longest, scale=scale, window_size=causal, enable_gqa=grouped
     )
     return cast(Tensor, found).unsqueeze(0)
 
@@ -187,10 +168,6 @@ def packs(model: PreTrainedModel, longest: int) -> bool:
 
     Under gradient checkpointing layers run again when the attention is the model's own again. Dropout of attention is
     drawn for padded batches: packed ones would have other masks, and so other losses than were committed.
-
-    Args:
-        model: The innermost model.
-        longest: Tokens of the longest sequence.
     """
     text = model.config.get_text_config()
     return (
@@ -222,12 +199,9 @@ def packed_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]]
     ids = torch.cat([torch.as_tensor(part, dtype=torch.int64) for pair in pairs for part in pair])
     borders = torch.tensor([0, *lengths]).cumsum(0)
     places = torch.cat([torch.arange(length) for length in lengths])
-    wanted = torch.cat(
-        [
-            torch.arange(len(prompt) - 1, length - 1) + start
-            for (prompt, _), length, start in zip(pairs, lengths, borders[:-1].tolist(), strict=True)
-        ]
-    )
+    wanted = []
+    for (prompt, _), length, start in zip(pairs, lengths, borders[:-1].tolist(), strict=True):
+        wanted.append(torch.arange(len(prompt) - 1, length - 1) + start)
     device = model.device
     with _packing(model):
         states = backbone(model)(
@@ -236,7 +210,7 @@ def packed_states(model: PreTrainedModel, pairs: Sequence[tuple[Tokens, Tokens]]
             use_cache=False,
             dudi_pack=Pack(lengths, borders.to(device, torch.int32)),
         ).last_hidden_state
-    return states[0, wanted.to(device)]
+    return states[0, torch.cat(wanted).to(device)]
 
 
 @contextlib.contextmanager
@@ -255,13 +229,9 @@ def _packing(model: PreTrainedModel) -> Iterator[None]:
 def summed_log_probs(
     module: nn.Module, pairs: Sequence[tuple[Tokens, Tokens]], vocabulary: int, kernel: Kernel = "auto"
 ) -> Tensor:
-    """(S,) summed log-probabilities of completions, in fp32, without a gradient.
+    """(S,) summed log-probabilities of S completions, in fp32, under a model with `open_forward`, wrapped or not.
 
-    Args:
-        module: A model, wrapped or not, with `open_forward`.
-        pairs: S prompts with their completions.
-        vocabulary: The ids that take part in the softmax.
-        kernel: How the head is applied.
+    As many ids as `vocabulary` says take part in the softmax.
     """
 
     def work(model: PreTrainedModel) -> Tensor:

@@ -21,12 +21,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dudi.objective import methods
-from dudi.objective.top_tokens import TopTokens, top_divergence
+from dudi.objective.top_tokens import TopTokens
+
+Side = tuple[Tensor, Tensor, Tensor | None]
+"""A model in a loss: hidden states (N, H), its head (V, H), bias (V,) or None."""
 
 Observer = Callable[[slice | Tensor, Tensor, Tensor | TopTokens], None]
 """Is shown rows, the student's log-probabilities (R, V) of these at temperature 1, and the teacher's or what is known
 of it, before they are overwritten."""
+
+Precision = tuple[torch.dtype, torch.dtype]
+"""Of a product's factors, and of its result."""
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+Sweep = Callable[[Sequence[bool]], tuple[Tensor, Gradients]]
+"""Told which of a student's tensors need a gradient: a scalar, and its gradients."""
 
 CPU_TILE, DEVICE_TILE = 2**23, 2**27
 """Numbers in a tile of logits: 32 MiB on a CPU, 512 MiB on a device (fp32)."""
@@ -43,15 +51,10 @@ again there, which costs a quarter of their products."""
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Gathered:
-    """Where the gradient of a head's weights goes without a table of its own.
+    """Where the gradient of a head's weights goes without a table of its own."""
 
-    Attributes:
-        total: (V, H) the weights' `.grad`.
-        factor: What the loss multiplies the result with; None: it is known in the backward pass, and taken from there.
-    """
-
-    total: Tensor
-    factor: float | None = None
+    total: Tensor  # (V, H) the weights' `.grad`
+    factor: float | None = None  # what the loss multiplies the result with; None: it is taken from the backward pass
 
     def check(self, upstream: Tensor) -> None:
         """Hold the factor that was promised against what backward brings.
@@ -66,15 +69,7 @@ class Gathered:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Divergence:
-    """What is computed.
-
-    Attributes:
-        kind: `forward_kl`, `reverse_kl` or `jsd`, as in `losses.token_divergence`.
-        beta: The teacher's share in the mixture of `jsd`.
-        temperature: Divides both logits.
-        student_scale: Multiplies the student's logits.
-        teacher_scale: Multiplies the teacher's.
-    """
+    """Which divergence, as in `losses.token_divergence`, and what multiplies each model's logits."""
 
     kind: str
     beta: float = 0.5
@@ -85,46 +80,40 @@ class Divergence:
 
 def weighted_divergence(
     what: Divergence,
-    student: tuple[Tensor, Tensor, Tensor | None],
-    teacher: tuple[Tensor, Tensor, Tensor | None],
+    student: Side,
+    teacher: Side,
     row_weights: Tensor,
     observer: Observer | None = None,
     values: Tensor | None = None,
     gathered: Gathered | None = None,
 ) -> Tensor:
-    """The sum over rows of weight times divergence.
+    """The sum over rows of weight (N,) times divergence: a scalar in nats, fp32 at least.
 
-    Args:
-        what: Kind and settings.
-        student: Hidden states (N, H), head (V, H), bias (V,) or None.
-        teacher: The same of the teacher, with as many rows in its head; gets no gradient.
-        row_weights: (N,) the rows' share in the sum; gets no gradient.
-        observer: Is shown the log-probabilities of all rows in passing, a few rows at a time.
-        values: (N,) is filled with each row's divergence, without a gradient.
-        gathered: Takes the gradient of the student's weights at once, its factor included; None: autograd carries it.
-
-    Returns:
-        A scalar in nats, fp32 at least, with a gradient to the student's tensors.
+    Only the student's tensors get a gradient, the weights' own through `gathered` at once, where it is given. The
+    teacher's head has as many rows. The observer is shown the log-probabilities of all rows in passing, a few rows at a
+    time; `values` (N,) is filled with each row's divergence, without a gradient.
     """
-    total: Tensor = _WeightedDivergence.apply(
-        *student, *teacher, row_weights, what, observer, values, torch.is_grad_enabled(), gathered
-    )
-    return total
+    precision = precision_of(student[0])
 
+    def sweep(needs: Sequence[bool]) -> tuple[Tensor, Gradients]:
+        ours = TiledHead(precision, *student, what.student_scale)
+        theirs = TiledHead(precision, *teacher, what.teacher_scale)
+        gradient = Gradient(ours, needs, gathered)
+        factor = row_weights.to(ours.result)
+        our_room, their_room = ours.table(ours.rows), theirs.table(ours.rows)
+        work = _Blocks(what, our_room, any(needs), observer)
+        total = factor.new_zeros(())
+        for rows in slices(len(factor), ours.rows):
+            logits, others = ours.logits(rows, our_room), theirs.logits(rows, their_room)
+            found = work.divergence(logits, others, rows.start)
+            total += (found * factor[rows]).sum()
+            if values is not None:
+                values[rows] = found
+            if any(needs):
+                gradient.add(rows, logits, factor[rows] * (what.student_scale / what.temperature))
+        return total, (gradient.hidden, gradient.weight, gradient.bias)
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TopDivergence:
-    """What is computed of a teacher of which the likeliest tokens are known.
-
-    Attributes:
-        kind: As in `Divergence`.
-        beta: As in `Divergence`.
-        finish: The student's scale and soft cap on plain products (R, V).
-    """
-
-    kind: methods.Divergence
-    beta: float
-    finish: Callable[[Tensor], Tensor]
+    return swept(student, sweep, gathered)
 
 
 def label_log_probs(
@@ -143,8 +132,8 @@ def label_log_probs(
     return values
 
 
-def precision_of(hidden: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """The dtypes of a product's factors and of its result."""
+def precision_of(hidden: Tensor) -> Precision:
+    """The dtypes in which products with some states are made."""
     kind = hidden.device.type
     factors = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     if factors == torch.float64:
@@ -167,7 +156,8 @@ def add_product(total: Tensor, rows: Tensor, matrix: Tensor) -> None:
         torch.addmm(total, rows, matrix, out_dtype=total.dtype, out=total)
 
 
-def _slices(total: int, size: int) -> Iterator[slice]:
+def slices(total: int, size: int) -> Iterator[slice]:
+    """Neighbours, so many at a time."""
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
 
@@ -176,16 +166,14 @@ def _block_rows(device: torch.device, vocabulary: int, tile: int) -> int:
     return max(1, CPU_BLOCK // vocabulary) if device.type == "cpu" else tile
 
 
-class _TiledHead:
-    """One head during a call; its products are made in their own precision, whatever that of the weights."""
+class TiledHead:
+    """One head during a call: states (N, H), weights (V, H), bias (V,), and the scale on the logits.
+
+    Its products are made in their own precision, whatever that of the weights.
+    """
 
     def __init__(
-        self,
-        precision: tuple[torch.dtype, torch.dtype],
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: float,
+        self, precision: Precision, hidden: Tensor, weight: Tensor, bias: Tensor | None, scale: float = 1.0
     ) -> None:
         self.factors, self.result = precision
         self.hidden = hidden.to(self.factors)
@@ -224,24 +212,22 @@ class _TiledHead:
             return
         size = max(1, CPU_WIDENED // self.weight.shape[1])
         room = torch.empty((size, self.weight.shape[1]), dtype=self.factors, device=self.weight.device)
-        for part in _slices(self.weight.shape[0], size):
+        for part in slices(self.weight.shape[0], size):
             narrow = self.weight[part]
             yield slice(part.start, part.start + len(narrow)), room[: len(narrow)].copy_(narrow)
 
 
-class _Gradient:
-    """The gradient of a student's head, gathered tile by tile."""
+class Gradient:
+    """The gradient of a student's states, weights and bias, as far as they need one, gathered tile by tile."""
 
-    def __init__(
-        self, head: _TiledHead, shape: torch.Size, needs: Sequence[bool], gathered: Gathered | None = None
-    ) -> None:
+    def __init__(self, head: TiledHead, needs: Sequence[bool], gathered: Gathered | None = None) -> None:
         wants_hidden, wants_weight, wants_bias = needs
-        device, rows = head.hidden.device, head.hidden.shape[0]
+        kind: dict[str, Any] = {"dtype": head.result, "device": head.hidden.device}
         self.head, self.gathered = head, gathered if wants_weight else None
         wants_weight = wants_weight and gathered is None
-        self.hidden = torch.empty((rows, shape[1]), dtype=head.result, device=device) if wants_hidden else None
-        self.weight = torch.zeros(tuple(shape), dtype=head.result, device=device) if wants_weight else None
-        self.bias = torch.zeros(shape[0], dtype=head.result, device=device) if wants_bias else None
+        self.hidden = torch.empty(head.hidden.shape, **kind) if wants_hidden else None
+        self.weight = torch.zeros(head.weight.shape, **kind) if wants_weight else None
+        self.bias = torch.zeros(len(head.weight), **kind) if wants_bias else None
 
     def add(self, rows: slice, logits: Tensor, factor: Tensor) -> None:
         """Take in the gradient of some logits (R, V), whose rows still have to be multiplied by their factors (R,)."""
@@ -260,109 +246,42 @@ class _Gradient:
             self.bias += factor @ logits
 
 
-class _WeightedDivergence(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        teacher_hidden: Tensor,
-        teacher_weight: Tensor,
-        teacher_bias: Tensor | None,
-        row_weights: Tensor,
-        what: Divergence,
-        observer: Observer | None,
-        values: Tensor | None,
-        grad: bool,
-        gathered: Gathered | None,
-    ) -> Tensor:
-        needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
-        precision = precision_of(hidden)
-        with torch.autocast(hidden.device.type, enabled=False):
-            student = _TiledHead(precision, hidden, weight, bias, what.student_scale)
-            teacher = _TiledHead(precision, teacher_hidden, teacher_weight, teacher_bias, what.teacher_scale)
-            gradient = _Gradient(student, weight.shape, needs, gathered)
-            factor = row_weights.to(student.result)
-            ours_room, theirs_room = student.table(student.rows), teacher.table(student.rows)
-            work = _Blocks(what, ours_room, any(needs), observer)
-            total = torch.zeros((), dtype=student.result, device=hidden.device)
-            for rows in _slices(hidden.shape[0], student.rows):
-                ours, theirs = student.logits(rows, ours_room), teacher.logits(rows, theirs_room)
-                found = work.divergence(ours, theirs, rows.start)
-                total += (found * factor[rows]).sum()
-                if values is not None:
-                    values[rows] = found
-                if any(needs):
-                    gradient.add(rows, ours, factor[rows] * (what.student_scale / what.temperature))
-        ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
-        ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        ctx.gathered = gradient.gathered
-        return total
+def swept(student: Side, sweep: Sweep, gathered: Gathered | None = None) -> Tensor:
+    """A scalar loss whose value and gradient to the student's tensors one sweep makes, without autocast and autograd.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_given_back(ctx, upstream), *(None,) * 9)
-
-
-class WeightedTopDivergence(torch.autograd.Function):
-    """The sum over rows of weight times divergence over a teacher's likeliest tokens and their tail.
-
-    The events of a row are few: autograd has the tile's logits, and the sweep all the rest. The observer is shown all
-    of the student's log-probabilities in passing, and the rows of the teacher's tokens.
+    `gathered` is where the sweep puts the gradient of the weights, if it does not return it.
     """
+    total: Tensor = _Swept.apply(*student, sweep, gathered, torch.is_grad_enabled())
+    return total
 
+
+class _Swept(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        row_weights: Tensor,
-        what: TopDivergence,
-        top: TopTokens,
-        observer: Observer | None,
-        values: Tensor | None,
-        grad: bool,
+        sweep: Sweep,
         gathered: Gathered | None,
+        grad: bool,
     ) -> Tensor:
         needs = [grad and needed for needed in ctx.needs_input_grad[:3]]
         with torch.autocast(hidden.device.type, enabled=False):
-            student = _TiledHead(precision_of(hidden), hidden, weight, bias, scale=1.0)
-            gradient = _Gradient(student, weight.shape, needs, gathered)
-            factor, room = row_weights.to(student.result), student.table(student.rows)
-            total = torch.zeros((), dtype=student.result, device=hidden.device)
-            for rows in _slices(hidden.shape[0], student.rows):
-                raw = student.logits(rows, room).requires_grad_(any(needs))
-                with torch.set_grad_enabled(any(needs)):
-                    logits = what.finish(raw)
-                    found = top_divergence(logits, top[rows], what.kind, what.beta)
-                    summed = found.sum()
-                if observer is not None:
-                    observer(rows, torch.log_softmax(logits.detach(), -1), top[rows])
-                total += (found.detach() * factor[rows]).sum()
-                if values is not None:
-                    values[rows] = found.detach()
-                if any(needs):
-                    gradient.add(rows, torch.autograd.grad(summed, raw)[0], factor[rows])
-        ctx.save_for_backward(gradient.hidden, gradient.weight, gradient.bias)
+            total, gradients = sweep(needs)
+        ctx.save_for_backward(*gradients)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
-        ctx.gathered = gradient.gathered
+        ctx.gathered = gathered if needs[1] else None
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (*_given_back(ctx, upstream), *(None,) * 7)
-
-
-def _given_back(ctx: Any, upstream: Tensor) -> list[Tensor | None]:
-    """The saved gradients of a student's tensors, in their precision; one that was gathered is not there."""
-    if ctx.gathered is not None:
-        ctx.gathered.check(upstream)
-    scaled = (None if saved is None else saved.mul_(upstream) for saved in ctx.saved_tensors)
-    return [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
+        if ctx.gathered is not None:
+            ctx.gathered.check(upstream)
+        scaled = (None if saved is None else saved.mul_(upstream) for saved in ctx.saved_tensors)
+        grads = [None if g is None else g.to(dtype) for g, dtype in zip(scaled, ctx.dtypes, strict=True)]
+        return (*grads, None, None, None)
 
 
 class _Blocks:
@@ -374,16 +293,13 @@ class _Blocks:
         self.scratch = torch.empty((4, self.rows, tile.shape[1]), dtype=tile.dtype, device=tile.device)
 
     def divergence(self, student: Tensor, teacher: Tensor, first: int) -> Tensor:
-        """(R, V) twice -> (R,); afterwards `student` holds the gradient, up to the factor of scale and temperature.
+        """Logits (R, V) twice -> (R,); the observer calls the first of these rows `first`.
 
-        Args:
-            student: The student's logits.
-            teacher: The teacher's.
-            first: What the observer calls the first of the rows.
+        Afterwards `student` holds the gradient, up to the factor of scale and temperature.
         """
         step = {"forward_kl": self._forward_kl, "reverse_kl": self._reverse_kl, "jsd": self._jsd}[self.what.kind]
         parts = []
-        for rows in _slices(student.shape[0], self.rows):
+        for rows in slices(student.shape[0], self.rows):
             ours, theirs = student[rows], teacher[rows]
             shown = slice(first + rows.start, first + rows.stop)
             p, q, mixture, products = self.scratch[:, : rows.stop - rows.start]
@@ -453,10 +369,10 @@ class _LabelLogProbs(torch.autograd.Function):
         count, vocabulary = hidden.shape[0], weight.shape[0]
         precision, held = precision_of(hidden), any(needs) and count * vocabulary < HELD_LOGITS
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _TiledHead(precision, hidden, weight, bias, scale)
+            head = TiledHead(precision, hidden, weight, bias, scale)
             table = head.table(count if held else head.rows)
             values = torch.empty(count, dtype=head.result, device=hidden.device)
-            for rows in _slices(count, head.rows):
+            for rows in slices(count, head.rows):
                 log_probs = _log_probs(head, rows, table[rows] if held else table)
                 values[rows] = log_probs.gather(1, labels[rows].unsqueeze(1)).squeeze(1)
         ctx.save_for_backward(hidden, weight, bias, labels, table if held else None)
@@ -468,24 +384,25 @@ class _LabelLogProbs(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, labels, table = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _TiledHead(ctx.precision, hidden, weight, bias, ctx.scale)
-            gradient = _Gradient(head, weight.shape, ctx.needs, ctx.gathered)
+            head = TiledHead(ctx.precision, hidden, weight, bias, ctx.scale)
+            gradient = Gradient(head, ctx.needs, ctx.gathered)
             factor = upstream.to(head.result) * ctx.scale
             room = head.table(head.rows) if table is None else None
-            for rows in _slices(hidden.shape[0], head.rows):
+            for rows in slices(hidden.shape[0], head.rows):
                 logits = table[rows] if room is None else _log_probs(head, rows, room)
                 logits.exp_().neg_()  # of log p(label): its indicator minus p
                 logits[torch.arange(logits.shape[0], device=logits.device), labels[rows]] += 1.0
                 gradient.add(rows, logits, factor[rows])
         dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         found = (gradient.hidden, gradient.weight, gradient.bias)
-        return (*(None if g is None else g.to(d) for g, d in zip(found, dtypes, strict=True)), *(None,) * 4)
+        grads = [None if g is None else g.to(dtype) for g, dtype in zip(found, dtypes, strict=True)]
+        return (*grads, *(None,) * 4)
 
 
-def _log_probs(head: _TiledHead, rows: slice, room: Tensor) -> Tensor:
+def _log_probs(head: TiledHead, rows: slice, room: Tensor) -> Tensor:
     """(R, V) log-probabilities of all labels, written into the first rows of some room."""
     logits = head.logits(rows, room)
     scratch = head.table(_block_rows(logits.device, logits.shape[1], head.rows))
-    for part in _slices(logits.shape[0], scratch.shape[0]):
+    for part in slices(logits.shape[0], scratch.shape[0]):
         _log_softmax(logits[part], scratch[: part.stop - part.start])
     return logits

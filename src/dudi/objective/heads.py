@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from dudi.errors import ConfigError
 from dudi.models.few_rows import is_large, multiply_few
 from dudi.objective import fused, losses
 from dudi.objective.methods import Divergence, Kernel
-from dudi.objective.top_tokens import TopTokens
+from dudi.objective.top_tokens import TopTokens, top_divergence
 
 DENSE_LOGITS = 2**26
 """Up to this many logits (256 MiB in fp32) `auto` may hold them: one product instead of one a tile and pass."""
@@ -24,21 +24,13 @@ DENSE_LOGITS = 2**26
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Head:
-    """The map from hidden states (N, H) to logits (N, V).
+    """The map from hidden states (N, H) to logits (N, V)."""
 
-    Attributes:
-        weight: (V, H).
-        bias: (V,) or None.
-        scale: Multiplies the logits (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`).
-        softcap: c of c tanh(logits / c) (Gemma's `final_logit_softcapping`), or None.
-        gathers: Whether fused kernels add the gradient of the weights to their `.grad` at once (`fused.Gathered`).
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    scale: float = 1.0
-    softcap: float | None = None
-    gathers: bool = False
+    weight: Tensor  # (V, H)
+    bias: Tensor | None = None  # (V,)
+    scale: float = 1.0  # multiplies the logits (Cohere's `logit_scale`, the inverse of Granite's `logits_scaling`)
+    softcap: float | None = None  # c of c tanh(logits / c) (Gemma's `final_logit_softcapping`)
+    gathers: bool = False  # whether fused kernels add the weights' gradient to their `.grad` (`fused.Gathered`)
 
     def __len__(self) -> int:
         return self.weight.shape[0]
@@ -52,10 +44,8 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, H) -> (N, V), in fp32 at least."""
-        logits = F.linear(
-            hidden, self.weight.to(hidden.dtype), None if self.bias is None else self.bias.to(hidden.dtype)
-        )
-        return self.finished(logits)
+        bias = None if self.bias is None else self.bias.to(hidden.dtype)
+        return self.finished(F.linear(hidden, self.weight.to(hidden.dtype), bias))
 
     def logits_of_few(self, hidden: Tensor) -> Tensor:
         """`logits` of a few rows, without a gradient, in the form that a CPU is fastest at."""
@@ -65,28 +55,26 @@ class Head:
 
     def finished(self, logits: Tensor) -> Tensor:
         """The plain product's logits, scaled and capped."""
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = losses.at_least_fp32(logits)
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def log_probs(self, hidden: Tensor, labels: Tensor, kernel: Kernel = "auto") -> Tensor:
         """Log-probabilities of labels: (N, H), (N,) -> (N,) in nats."""
-        chosen = self.kernel(kernel, hidden)
+        chosen, weight, bias, scale = self.kernel(kernel, hidden), self.weight, self.bias, self.scale
         if chosen == "fused":
-            return fused.label_log_probs(hidden, self.weight, self.bias, labels, self.scale, self.gathered())
+            return fused.label_log_probs(hidden, weight, bias, labels, scale, self.gathered())
         if chosen == "dense":
             return losses.token_log_probs(self.logits(hidden), labels)
-        return losses.chunked_log_probs(
-            hidden, self.weight, labels, bias=self.bias, scale=self.scale, softcap=self.softcap
-        )
+        return losses.chunked_log_probs(hidden, weight, labels, bias=bias, scale=scale, softcap=self.softcap)
 
     def kernel(self, asked: Kernel, hidden: Tensor) -> Kernel:
         """How the head is applied to some rows: what was asked for, or by device and size."""
         if self.fuses(asked, hidden.device):
             return "fused"
         if asked in ("auto", "fused"):
-            return "dense" if self._small(hidden) else "chunked"
+            return "dense" if len(hidden) * len(self) <= DENSE_LOGITS else "chunked"
         return asked
 
     def fuses(self, asked: Kernel, device: torch.device) -> bool:
@@ -97,19 +85,12 @@ class Head:
         return self.softcap is None and (asked == "fused" or (asked == "auto" and device.type == "cpu"))
 
     def gathered(self, factor: float | None = None) -> fused.Gathered | None:
-        """Where a fused kernel adds the gradient of the weights, if it does.
-
-        Args:
-            factor: What the loss multiplies the kernel's result with.
-        """
+        """Where a fused kernel, whose result the loss multiplies with the factor, adds the gradient of the weights."""
         if not (self.gathers and torch.is_grad_enabled()):
             return None
         if self.weight.grad is None:
             self.weight.grad = torch.zeros_like(self.weight)
         return fused.Gathered(self.weight.grad, factor)
-
-    def _small(self, hidden: Tensor) -> bool:
-        return hidden.shape[0] * len(self) <= DENSE_LOGITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,20 +116,9 @@ def weighted_divergence(
 ) -> Tensor:
     """The sum over aligned rows of weight times divergence, with a gradient to the student's tensors only.
 
-    Args:
-        student: The student's head.
-        student_hidden: (N, H_s).
-        teacher: The teacher's, of as many ids.
-        teacher_hidden: (N, H_t).
-        weights: (N,).
-        distance: Which divergence.
-        kernel: How the heads are applied.
-        observer: Shown the logits where they are made row by row anyway (`fused`); else never called.
-        values: (N,) is filled with each row's divergence, without a gradient.
-        factor: What the loss multiplies the sum with, where it is known.
-
-    Returns:
-        A scalar in nats.
+    States (N, H_s) and (N, H_t), heads of as many ids, weights (N,) -> a scalar in nats. The observer is shown the
+    logits where they are made row by row anyway (`fused`), else never called; `values` (N,) is filled with each row's
+    divergence, without a gradient; `factor` is what the loss multiplies the sum with, where it is known.
     """
     if teacher.softcap is not None or student.kernel(kernel, student_hidden) != "fused":
         rows = divergence(student, student_hidden, teacher, teacher_hidden, distance, kernel)
@@ -156,15 +126,9 @@ def weighted_divergence(
             values.copy_(rows.detach())
         return (rows * weights).sum()
     what = fused.Divergence(distance.kind, distance.beta, distance.temperature, student.scale, teacher.scale)
-    return fused.weighted_divergence(
-        what,
-        (student_hidden, student.weight, student.bias),
-        (teacher_hidden, teacher.weight, teacher.bias),
-        weights,
-        observer,
-        values,
-        None if factor is None else student.gathered(factor),
-    )
+    ours, theirs = (student_hidden, student.weight, student.bias), (teacher_hidden, teacher.weight, teacher.bias)
+    gathered = None if factor is None else student.gathered(factor)
+    return fused.weighted_divergence(what, ours, theirs, weights, observer, values, gathered)
 
 
 def weighted_top_divergence(
@@ -177,36 +141,34 @@ def weighted_top_divergence(
     values: Tensor | None = None,
     factor: float | None = None,
 ) -> Tensor:
-    """`weighted_divergence` from a teacher of which the likeliest tokens are known; the kernel is always the sweep's.
+    """`weighted_divergence` from a teacher of which the likeliest tokens are known, at temperature 1.
 
-    Args:
-        student: The student's head.
-        student_hidden: (N, H).
-        top: Of the teacher, N rows.
-        weights: (N,).
-        distance: Which divergence, at temperature 1.
-        observer: As in `fused.WeightedTopDivergence`.
-        values: (N,) is filled with each row's divergence, without a gradient.
-        factor: As in `weighted_divergence`.
-
-    Returns:
-        A scalar in nats.
+    Always in one sweep: the events of a row are few, so that autograd has a tile's logits, and the sweep all the rest.
+    The observer is shown all of the student's log-probabilities in passing, and the rows of the teacher's tokens.
     """
-    what = fused.TopDivergence(distance.kind, distance.beta, student.finished)
+
+    def sweep(needs: Sequence[bool]) -> tuple[Tensor, fused.Gradients]:
+        head = fused.TiledHead(fused.precision_of(student_hidden), student_hidden, student.weight, student.bias)
+        gradient = fused.Gradient(head, needs, gathered)
+        shares, room = weights.to(head.result), head.table(head.rows)
+        total = shares.new_zeros(())
+        for rows in fused.slices(len(shares), head.rows):
+            raw = head.logits(rows, room).requires_grad_(any(needs))
+            with torch.set_grad_enabled(any(needs)):
+                logits = student.finished(raw)
+                found = top_divergence(logits, top[rows], distance.kind, distance.beta)
+                summed = found.sum()
+            if observer is not None:
+                observer(rows, torch.log_softmax(logits.detach(), -1), top[rows])
+            total += (found.detach() * shares[rows]).sum()
+            if values is not None:
+                values[rows] = found.detach()
+            if any(needs):
+                gradient.add(rows, torch.autograd.grad(summed, raw)[0], shares[rows])
+        return total, (gradient.hidden, gradient.weight, gradient.bias)
+
     gathered = None if factor is None else student.gathered(factor)
-    total: Tensor = fused.WeightedTopDivergence.apply(
-        student_hidden,
-        student.weight,
-        student.bias,
-        weights,
-        what,
-        top,
-        observer,
-        values,
-        torch.is_grad_enabled(),
-        gathered,
-    )
-    return total
+    return fused.swept((student_hidden, student.weight, student.bias), sweep, gathered)
 
 
 def divergence(
@@ -222,7 +184,8 @@ def divergence(
     Row by row, so that what a row weighs in the loss is not known: `fused` is `auto` here.
     """
     setting = (distance.kind, distance.beta, distance.temperature)
-    if kernel == "dense" or (kernel != "chunked" and student._small(student_hidden)):
+    small = len(student_hidden) * len(student) <= DENSE_LOGITS
+    if kernel == "dense" or (kernel != "chunked" and small):
         with torch.no_grad():
             teacher_logits = teacher.logits(teacher_hidden)
         return losses.token_divergence(student.logits(student_hidden), teacher_logits, *setting)
@@ -250,8 +213,8 @@ def head_of(model: PreTrainedModel) -> Head:
     layer = model.get_output_embeddings()
     # A wrapper of whole modules or of single tokens shows the weight in force; an adapter's layer its base's.
     adapted = type(layer).__module__.startswith("peft.tuners")
-    kind = f"{'an adapter of peft, ' if adapted else ''}{type(layer).__name__}"
     if layer is None or adapted or layer.weight.dim() != 2:
+        kind = f"{'an adapter of peft, ' if adapted else ''}{type(layer).__name__}"
         raise ConfigError(
             f"{type(model).__name__}: its output layer is {kind}, and dudi needs a plain linear one; "
             "leave lm_head out of the adapter's target modules"
@@ -262,9 +225,7 @@ def head_of(model: PreTrainedModel) -> Head:
 def head_on(layer: Any, config: PretrainedConfig) -> Head:
     """The head that a plain linear layer, or the table of embeddings that stands for it, is.
 
-    Args:
-        layer: With a weight (V, H).
-        config: Of the model's text, which may scale or cap the logits.
+    The config is that of the model's text, which may scale or cap the logits.
     """
     softcap = config.to_dict().get("final_logit_softcapping")
     return Head(_whole(layer.weight), layer.bias if isinstance(layer, nn.Linear) else None, _scale(config), softcap)
@@ -337,9 +298,8 @@ def backbone(model: PreTrainedModel) -> nn.Module:
     # Llama 4's text model names a part that it does not have, and gives itself.
     parts = [part for part in model.children() if isinstance(part, PreTrainedModel)]
     if len(parts) != 1:
-        raise ConfigError(
-            f"{type(model).__name__}: its get_decoder() gives the model itself, and not what its head reads"
-        )
+        name = type(model).__name__
+        raise ConfigError(f"{name}: its get_decoder() gives the model itself, and not what its head reads")
     return parts[0]
 
 

@@ -14,7 +14,7 @@ Directions (the paper writes D(teacher || student) and runs its reverse, see `do
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -34,13 +34,14 @@ VOCABULARY_TILE = 32768
 """Columns of the vocabulary that the chunked log-probabilities hold at a time."""
 
 
-def _at_least_fp32(logits: Tensor) -> Tensor:
+def at_least_fp32(logits: Tensor) -> Tensor:
+    """The logits in fp32; float64 stays float64."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _check_beta(kind: str, beta: float) -> None:
-    if kind not in ("forward_kl", "reverse_kl", "jsd"):
-        raise ValueError(f"divergence '{kind}' is not one of forward_kl, reverse_kl, jsd")
+    if kind not in get_args(Divergence):
+        raise ValueError(f"divergence '{kind}' is not one of {', '.join(get_args(Divergence))}")
     if kind == "jsd" and not 0 < beta < 1:
         raise ValueError(f"jsd needs 0 < beta < 1, got {beta}; its ends are forward_kl and reverse_kl")
 
@@ -51,14 +52,14 @@ def _log_softmax(logits: Tensor) -> Tensor:
     Over 152k ids the CPU's `log_softmax` sums in few lanes and is off by 1e-4; there `logsumexp`, which sums pairwise
     and keeps one more copy, takes its place.
     """
-    logits = _at_least_fp32(logits)
+    logits = at_least_fp32(logits)
     if logits.device.type == "cpu" and logits.shape[-1] > WIDE_VOCABULARY:
         return logits - logits.logsumexp(-1, keepdim=True)
     return F.log_softmax(logits, dim=-1)
 
 
 def _kl(log_p: Tensor, log_q: Tensor, dim: int) -> Tensor:
-    """KL(p || q) over a dimension."""
+    """KL(p || q)."""
     return (log_p.exp() * (log_p - log_q)).sum(dim)
 
 
@@ -85,8 +86,8 @@ def token_divergence(
         ValueError: an unknown kind, or `jsd` with beta outside (0, 1).
     """
     shared = min(student_logits.shape[-1], teacher_logits.shape[-1])
-    student = _log_softmax(_at_least_fp32(student_logits[..., :shared]) / temperature)
-    teacher = _log_softmax(_at_least_fp32(teacher_logits[..., :shared]) / temperature)
+    student = _log_softmax(at_least_fp32(student_logits[..., :shared]) / temperature)
+    teacher = _log_softmax(at_least_fp32(teacher_logits[..., :shared]) / temperature)
     return log_prob_divergence(student, teacher, kind, beta)
 
 
@@ -104,12 +105,7 @@ def log_prob_divergence(student: Tensor, teacher: Tensor, kind: Divergence, beta
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     """Log-probability of each label.
 
-    Args:
-        logits: (..., V).
-        labels: (...) of ids; -100 marks a position that is not trained.
-
-    Returns:
-        (...) in nats; exactly 0 where the label is -100.
+    Logits (..., V), ids (...) -> (...) in nats; exactly 0 where the label is -100, at positions that are not trained.
     """
     trained = labels != IGNORE
     log_probs = _log_softmax(logits)
@@ -118,14 +114,9 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def weigh_cross_entropy(log_probs: Tensor, weighting: Weighting) -> Tensor:
-    """-w log pi(y_t) of Eq. 1 from the log-probabilities of the labels.
+    """-w log pi(y_t) of Eq. 1 from the log-probabilities (...) of the labels, in nats.
 
-    Args:
-        log_probs: (...) in nats.
-        weighting: `sft` for w = 1; `dft` for w = sg(pi(y_t)) (Wu et al. 2026).
-
-    Returns:
-        (...) in nats.
+    w is 1 for `sft`, and sg(pi(y_t)) for `dft` (Wu et al. 2026).
 
     Raises:
         ValueError: an unknown weighting.
@@ -140,13 +131,7 @@ def weigh_cross_entropy(log_probs: Tensor, weighting: Weighting) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, weighting: Weighting = "sft") -> Tensor:
     """Cross-entropy of the ground truth, or its dynamic re-weighting (Eq. 1).
 
-    Args:
-        logits: (..., V).
-        labels: (...) of ids; -100 marks a position that is not trained.
-        weighting: `sft` or `dft`.
-
-    Returns:
-        (...) in nats; exactly 0 where the label is -100.
+    Logits (..., V), ids (...) -> (...) in nats; exactly 0 where the label is -100, at positions that are not trained.
     """
     return weigh_cross_entropy(token_log_probs(logits, labels), weighting)
 
@@ -161,20 +146,11 @@ def spin(
 
         -logsigmoid(beta [(log pi(y) - log ref(y)) - (log pi(y') - log ref(y'))])
 
-    Where the policy equals the reference the loss is log 2.
-
-    Args:
-        policy_gold: (B,) summed log pi(y | x).
-        policy_rollout: (B,) summed log pi(y' | x).
-        reference_gold: (B,) summed log ref(y | x).
-        reference_rollout: (B,) summed log ref(y' | x).
-        beta: The regularisation (lambda of Eq. 2).
-
-    Returns:
-        (B,).
+    Where the policy equals the reference the loss is log 2. All are (B,), the log-probabilities log pi(y | x) summed
+    over each text's tokens; beta is the regularisation (lambda of Eq. 2).
     """
     margin = (policy_gold - reference_gold) - (policy_rollout - reference_rollout)
-    return -F.logsigmoid(beta * _at_least_fp32(margin))
+    return -F.logsigmoid(beta * at_least_fp32(margin))
 
 
 def chunked_divergence(
@@ -195,48 +171,25 @@ def chunked_divergence(
 ) -> Tensor:
     """`token_divergence` from hidden states, without ever holding (N, V) logits.
 
+    States (N, H_s) and (N, H_t) that the heads read, weights (V, H_s) and (V', H_t), biases (V,) and (V',) -> (N,) in
+    nats, fp32, with a gradient to the student's tensors only. A scale multiplies the logits (Cohere, Granite), a soft
+    cap is the c of c tanh(logits / c) (Gemma).
+
     The kernel is TRL's (Triton on CUDA, torch elsewhere). Its `beta` also chooses the kind, with 0 for forward and 1
     for reverse KL; ours is the mixture's share alone.
 
-    Args:
-        student_hidden: (N, H_s), the states that the head reads.
-        student_weight: (V, H_s); more rows than the teacher's are left out, and the other way round.
-        teacher_hidden: (N, H_t).
-        teacher_weight: (V', H_t).
-        kind: As in `token_divergence`.
-        beta: As in `token_divergence`.
-        temperature: As in `token_divergence`.
-        student_bias: (V,) or None.
-        teacher_bias: (V',) or None.
-        student_scale: Multiplies the student's logits (Cohere, Granite).
-        teacher_scale: Multiplies the teacher's logits.
-        student_softcap: c of c tanh(logits / c) (Gemma), or None.
-        teacher_softcap: The teacher's.
-
-    Returns:
-        (N,) in nats, fp32, with a gradient to the student's tensors only.
-
     Raises:
-        ValueError: an unknown kind, or `jsd` with beta outside (0, 1).
+        ValueError: as `token_divergence`.
     """
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
     _check_beta(kind, beta)
     shared = min(student_weight.shape[0], teacher_weight.shape[0])
-    divergence, _ = ChunkedDivergenceFunction.apply(
-        student_hidden,
-        _first_rows(student_weight, shared),
-        _first_rows(student_bias, shared),
-        teacher_hidden.detach(),
-        _first_rows(teacher_weight, shared),
-        _first_rows(teacher_bias, shared),
-        {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": beta}[kind],
-        temperature,
-        student_scale,
-        student_softcap,
-        teacher_scale,
-        teacher_softcap,
-    )
+    student = student_hidden, _first_rows(student_weight, shared), _first_rows(student_bias, shared)
+    teacher = teacher_hidden.detach(), _first_rows(teacher_weight, shared), _first_rows(teacher_bias, shared)
+    chosen = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": beta}[kind]
+    caps = student_scale, student_softcap, teacher_scale, teacher_softcap
+    divergence, _ = ChunkedDivergenceFunction.apply(*student, *teacher, chosen, temperature, *caps)
     return divergence
 
 
@@ -251,16 +204,8 @@ def chunked_log_probs(
 ) -> Tensor:
     """`token_log_probs` from hidden states, without ever holding (N, V) logits (TRL's kernel).
 
-    Args:
-        hidden: (N, H).
-        weight: (V, H).
-        labels: (N,) of ids, every one of them trained.
-        bias: (V,) or None.
-        scale: Multiplies the logits.
-        softcap: c of c tanh(logits / c), or None.
-
-    Returns:
-        (N,) in nats, fp32.
+    States (N, H), weights (V, H), ids (N,) that are all trained, bias (V,) -> (N,) in nats, fp32; scale and soft cap as
+    in `chunked_divergence`.
     """
     from trl.kernels import ChunkedLogProbFunction
 

@@ -27,10 +27,7 @@ class Method:
     """One row of Table 1.
 
     Attributes:
-        name: What `method=` takes.
-        title: One line for people.
         source: The paper that the method comes from.
-        signals: The signals that the method has.
         teacher: Who gives the token signals: nobody, a second model, or the student's moving average.
         iterated: Whether the reference and the writer of rollouts are replaced at each iteration (SPIN).
         defaults: The method's own values of `DudiConfig` keys; a key that the user sets wins. What the method does not
@@ -45,6 +42,8 @@ class Method:
     iterated: bool = False
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+
+_DUDI = {"alpha": 0.1, "lmbda": 0.5, "divergence": "reverse_kl", "verbalizer": "cross_lingual"}
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -101,7 +100,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2606.04694; Eq. 8",
             signals=frozenset({"sequence", "off_policy", "on_policy"}),
             teacher="model",
-            defaults={"alpha": 0.1, "lmbda": 0.5, "divergence": "reverse_kl", "verbalizer": "cross_lingual"},
+            defaults=_DUDI,
         ),
         Method(
             name="gated",
@@ -110,10 +109,7 @@ METHODS: dict[str, Method] = {
             signals=frozenset({"sequence", "off_policy", "on_policy"}),
             teacher="model",
             defaults={
-                "alpha": 0.1,
-                "lmbda": 0.5,
-                "divergence": "reverse_kl",
-                "verbalizer": "cross_lingual",
+                **_DUDI,
                 "teacher_weight": "auto",
                 "gold_loss": "dft",
                 "loss_average": "language",

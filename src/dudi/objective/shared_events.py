@@ -14,10 +14,10 @@ longer tokens alone tell what they can. See `docs/cross-tokenizer.md`.
 from __future__ import annotations
 
 import bisect
+import codecs
 import dataclasses
 import functools
 import itertools
-import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -39,63 +39,37 @@ Side = Literal["student", "teacher"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Covers:
-    """Tokens that begin before a border and reach it: E of them, in int32, for there are many.
+    """Tokens that begin before a border and reach it: E of them, in int32, for there are many."""
 
-    Attributes:
-        border: (E,) number of the border.
-        row: (E,) completion position at which the token was an alternative.
-        token: (E,) its id.
-        cell: (E,) the event that its bytes after the border begin, or `ENDS_HERE`.
-    """
-
-    border: np.ndarray
-    row: np.ndarray
-    token: np.ndarray
-    cell: np.ndarray
+    border: np.ndarray  # (E,) number of the border
+    row: np.ndarray  # (E,) completion position at which the token was an alternative
+    token: np.ndarray  # (E,) its id
+    cell: np.ndarray  # (E,) the event that its bytes after the border begin, or `ENDS_HERE`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Track:
-    """One side of a completion along the B borders of either side.
+    """One side of a completion along the B borders of either side."""
 
-    Attributes:
-        length: Tokens of the completion.
-        rows: (B,) the token that begins at each border, or the one that passes over it.
-        inside: (B,) whether it passes over it: then the model says nothing at this place.
-        covers: Other tokens that pass over a border; where `inside`, all of them, and those that end there.
-    """
-
-    length: int
-    rows: np.ndarray
-    inside: np.ndarray
-    covers: Covers
+    length: int  # tokens of the completion
+    rows: np.ndarray  # (B,) the token that begins at each border, or the one that passes over it
+    inside: np.ndarray  # (B,) whether it passes over it: then the model says nothing at this place
+    covers: Covers  # other tokens that pass over a border; where `inside`, all of them, and those that end there
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Alignment:
-    """One completion in both models' tokens, along all B places where either side has a border.
-
-    Attributes:
-        student: The student's side.
-        teacher: The teacher's.
-        first_cell: (B,) the realised event: cells `first_cell` to `last_cell`, one of them where both sides agree.
-        last_cell: (B,) one past its last.
-        used: (B,) whether what follows is compared.
-        agreeing: (B,) whether both sides' tokens go on with one cell.
-        ends: (B,) number of the next border of both sides, where what lies between is not one token on both; else -1.
-        places: (B,) bytes before each border; a special token counts as one.
-        total: Bytes of the student's completion.
-    """
+    """One completion in both models' tokens, along all B places where either side has a border."""
 
     student: Track
     teacher: Track
-    first_cell: np.ndarray
-    last_cell: np.ndarray
-    used: np.ndarray
-    agreeing: np.ndarray
-    ends: np.ndarray
-    places: np.ndarray
-    total: int
+    first_cell: np.ndarray  # (B,) the realised event: cells from this one on, one where both sides agree
+    last_cell: np.ndarray  # (B,) one past its last
+    used: np.ndarray  # (B,) whether what follows is compared
+    agreeing: np.ndarray  # (B,) whether both sides' tokens go on with one cell
+    ends: np.ndarray  # (B,) the next border of both sides, where what lies between is not one token on both; else -1
+    places: np.ndarray  # (B,) bytes before each border; a special token counts as one
+    total: int  # bytes of the student's completion
 
     def used_tokens(self) -> np.ndarray:
         """(N,) whether something is compared at a student's token."""
@@ -110,16 +84,10 @@ class Alignment:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Path:
-    """A completion on one side.
+    """A completion on one side."""
 
-    Attributes:
-        text: Its bytes.
-        starts: Where each token begins in them; -1 for one that begins with a dummy space; last, where all end.
-        ids: The tokens.
-    """
-
-    text: str
-    starts: list[int]
+    text: str  # its bytes
+    starts: list[int]  # where each token begins in them; -1 for one with a dummy space in front; last, where all end
     ids: list[int]
 
     def row_at(self, place: int) -> int:
@@ -144,13 +112,8 @@ class _CellVocabulary:
 class SharedEvents:
     """The common events of two tokenizers.
 
-    Args:
-        student: The student's tokenizer.
-        teacher: The teacher's.
-        student_stops: Ids that end the student's turn, the chat template's first; its EOS when None.
-        teacher_stops: The teacher's.
-        student_size: Rows of the student's head; as many as its tokenizer has ids when None.
-        teacher_size: Rows of the teacher's head.
+    Each side's stops are the ids that end its turn, the chat template's first (None: its EOS), and its size the rows of
+    its head (None: as many as its tokenizer has ids).
 
     Attributes:
         cells: The shared spellings, sorted; OTHER is number `len(cells)`.
@@ -171,7 +134,10 @@ class SharedEvents:
         teacher_size: int | None = None,
     ) -> None:
         ours, theirs = token_bytes(student, student_size, "student"), token_bytes(teacher, teacher_size, "teacher")
-        stops = [_stops(student, student_stops), _stops(teacher, teacher_stops)]
+        stops = []
+        for tokenizer, given in ((student, student_stops), (teacher, teacher_stops)):
+            own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+            stops.append(own if given is None else list(given))
         pairs = _paired_specials(ours, theirs, stops)
         self._sides = {"student": _CellVocabulary(ours, pairs[0]), "teacher": _CellVocabulary(theirs, pairs[1])}
         spelled = [set(filter(None, side.tokens.spellings)) for side in self._sides.values()]
@@ -231,27 +197,18 @@ class SharedEvents:
         theirs = self._path("teacher", teacher_ids, "student")
         common = common_length(ours.text, theirs.text)
         places = [p for p in sorted({0, *ours.starts, *theirs.starts}) if 0 <= p <= common]
-        realised = [
-            (self._realised("student", ours, p, common), self._realised("teacher", theirs, p, common)) for p in places
-        ]
+        realised = []
+        for place in places:
+            mine = self._realised("student", ours, place, common)
+            realised.append((mine, self._realised("teacher", theirs, place, common)))
         used = np.array([max(pair) < len(self.cells) for pair in realised])
         groups = np.array([self._group(*pair) for pair in realised])
         known = {place: tuple(group) for place, group, u in zip(places, groups.tolist(), used, strict=True) if u}
-        student, teacher = (
-            self._track("student", ours, len(student_ids), places, known),
-            self._track("teacher", theirs, len(teacher_ids), places, known),
-        )
-        return Alignment(
-            student,
-            teacher,
-            groups[:, 0],
-            groups[:, 1],
-            used,
-            np.array([one == other for one, other in realised]),
-            _chunk_ends(student, teacher),
-            np.array(places),
-            len(ours.text),
-        )
+        student = self._track("student", ours, len(student_ids), places, known)
+        teacher = self._track("teacher", theirs, len(teacher_ids), places, known)
+        agreeing = np.array([one == other for one, other in realised])
+        ends, first, last = _chunk_ends(student, teacher), groups[:, 0], groups[:, 1]
+        return Alignment(student, teacher, first, last, used, agreeing, ends, np.array(places), len(ours.text))
 
     def _path(self, side: Side, ids: Tokens, other: Side) -> _Path:
         tokens = self._sides[side].tokens
@@ -301,12 +258,7 @@ class SharedEvents:
     def _find_covers(
         self, side: Side, text: str, conditions: tuple[tuple[int, int, int], ...]
     ) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Tokens that begin with some bytes.
-
-        Args:
-            side: Whose tokens.
-            text: The bytes.
-            conditions: Offsets at which the rest of a token has to be in a range of cells.
+        """Tokens that begin with some bytes, where at some offsets their rest is in a range of cells.
 
         Returns:
             Tokens, the cells of what they go on with or `ENDS_HERE`, and whether any token is longer than the bytes.
@@ -336,12 +288,6 @@ def _chunk_ends(student: Track, teacher: Track) -> np.ndarray:
     return ends
 
 
-def _stops(tokenizer: PreTrainedTokenizerBase, given: Sequence[int] | None) -> list[int]:
-    if given is not None:
-        return list(given)
-    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-
-
 def _paired_specials(
     student: TokenBytes, teacher: TokenBytes, stops: Sequence[Sequence[int]]
 ) -> tuple[dict[int, str], dict[int, str]]:
@@ -356,9 +302,8 @@ def _paired_specials(
     for side, own in zip(sides, stops, strict=True):
         seconds.append({name for name, i in side.specials.items() if i in own[1:]})
     pairs: tuple[dict[int, str], dict[int, str]] = ({}, {})
-    names = sorted(student.specials.keys() & teacher.specials.keys())
     free = itertools.count(FIRST_SPECIAL + 1)
-    for name in names:
+    for name in sorted(student.specials.keys() & teacher.specials.keys()):
         ids = [side.specials[name] for side in sides]
         one_end = any(i in own for i, own in zip(ids, ends, strict=True))
         stopping = sum(name in own for own in seconds)
@@ -372,11 +317,7 @@ def _paired_specials(
 
 def _without_unfinished(spelled: str) -> str:
     """Bytes without a last character that more bytes could finish."""
-    tail = re.search("[\xc2-\xf4][\x80-\xbf]{0,2}$", spelled)
-    if tail is None:
-        return spelled
-    try:
-        tail[0].encode("latin-1").decode()
-    except UnicodeDecodeError as error:
-        return spelled[: tail.start()] if error.reason == "unexpected end of data" else spelled
-    return spelled
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(spelled.encode("latin-1", "replace"))
+    waiting, _ = decoder.getstate()
+    return spelled[: len(spelled) - len(waiting)]

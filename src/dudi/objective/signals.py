@@ -26,33 +26,24 @@ class Rows:
     """The completion positions of all sequences of one kind in a micro-batch, one after the other.
 
     N is the number of completion tokens, S the number of sequences.
-
-    Attributes:
-        hidden: (N, H) states of the student at the positions that predict the labels.
-        labels: (N,) the completion's ids.
-        lengths: S completion lengths; they sum to N.
-        weights: (N,) share of each token in the signal's mean; 0 where it is not trained.
-        teacher_hidden: (N, H_t) states of the teacher for the same labels, or None; across tokenizers (M, H_t), for the
-            same bytes in its own tokens; of a served teacher its `TopTokens` (N).
-        reference: (S,) summed log-probabilities under the reference, or None.
-        trust: (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1 everywhere.
-        values: Filled by the signals, by their names: the loss of each token (N,), with `trust`, or of each pair (S,),
-            unweighted and without a gradient; not across tokenizers, where a loss belongs to bytes.
-        observer: Wants to see both models' logits, or None; told nothing where they are never made row by row. Across
-            tokenizers it is shown the cells of the shared events instead.
-        events: The completions in both models' tokens, or None where one tokenizer is enough.
     """
 
-    hidden: Tensor
-    labels: Tensor
-    lengths: list[int]
-    weights: Tensor
+    hidden: Tensor  # (N, H) states of the student at the positions that predict the labels
+    labels: Tensor  # (N,) the completion's ids
+    lengths: list[int]  # S completion lengths; they sum to N
+    weights: Tensor  # (N,) share of each token in the signal's mean; 0 where it is not trained
+    # (N, H_t) states of the teacher for the same labels, or None; across tokenizers (M, H_t), for the same bytes in its
+    # own tokens; of a served teacher its `TopTokens` (N).
     teacher_hidden: Tensor | TopTokens | None = None
-    reference: Tensor | None = None
-    trust: Tensor | None = None
+    reference: Tensor | None = None  # (S,) summed log-probabilities under the reference
+    trust: Tensor | None = None  # (N,) share of the teacher in each token's loss (w of `teacher_weight`); None: 1
+    # Wants to see both models' logits; told nothing where they are never made row by row. Across tokenizers it is shown
+    # the cells of the shared events instead.
     observer: Observer | None = None
+    # Filled by the signals, by their names: the loss of each token (N,), with `trust`, or of each pair (S,), unweighted
+    # and without a gradient; not across tokenizers, where a loss belongs to bytes.
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    events: EventBatch | None = None
+    events: EventBatch | None = None  # the completions in both models' tokens; None where one tokenizer is enough
     _log_probs: Tensor | None = None
 
     def log_probs(self, head: Head, kernel: Kernel) -> Tensor:
@@ -74,45 +65,26 @@ def sum_by_sequence(values: Tensor, lengths: list[int]) -> Tensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Heads:
-    """The heads that a micro-batch is scored with, cut to the shared vocabulary where there is one.
+    """The heads that a micro-batch is scored with, cut to the shared vocabulary where there is one."""
 
-    Attributes:
-        student: The student's head, inside its wrapped forward.
-        teacher: The teacher's head; None without a teacher, and for a served one.
-        kernel: How a head is applied.
-        events: The loss across tokenizers, or None where one is enough.
-        factors: What the loss multiplies each signal's sum with, where it is known beforehand.
-    """
-
-    student: Head
-    teacher: Head | None
+    student: Head  # inside its wrapped forward
+    teacher: Head | None  # None without a teacher, and for a served one
     kernel: Kernel
-    events: EventLoss | None = None
+    events: EventLoss | None = None  # the loss across tokenizers, or None where one is enough
+    # What the loss multiplies each signal's sum with, where it is known beforehand.
     factors: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Signal(Protocol):
-    """One term of Eq. 8.
+    """One term of Eq. 8."""
 
-    Attributes:
-        name: Its name in the metrics and in `without`.
-        reads: Kinds of sequence that the student is scored on.
-        teacher_reads: Kinds that the teacher is scored on.
-        reference_reads: Kinds that the reference is scored on.
-    """
-
-    name: str
-    reads: frozenset[Kind]
-    teacher_reads: frozenset[Kind]
-    reference_reads: frozenset[Kind]
+    name: str  # in the metrics and in `without`
+    reads: frozenset[Kind]  # what the student is scored on
+    teacher_reads: frozenset[Kind]  # what the teacher is scored on
+    reference_reads: frozenset[Kind]  # what the reference is scored on
 
     def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
-        """The signal's share in its denominator.
-
-        Args:
-            weights: Summed token weights of each kind in the micro-batch.
-            pairs: Rows of the micro-batch.
-        """
+        """A micro-batch's share in the signal's denominator, from each kind's summed token weights and its rows."""
         ...
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
@@ -140,13 +112,8 @@ class SequenceSignal:
         gold, plain = rows["gold"], rows["plain"]
         if gold.reference is None or plain.reference is None:
             raise RuntimeError("the sequence signal was asked for without a reference's pass")
-        pairs = spin(
-            gold.sequence_log_probs(heads.student, heads.kernel),
-            plain.sequence_log_probs(heads.student, heads.kernel),
-            gold.reference,
-            plain.reference,
-            self.beta,
-        )
+        own, other = (side.sequence_log_probs(heads.student, heads.kernel) for side in (gold, plain))
+        pairs = spin(own, other, gold.reference, plain.reference, self.beta)
         gold.values[self.name] = pairs.detach()
         return pairs.sum()
 
@@ -154,41 +121,36 @@ class SequenceSignal:
 def _total(name: str, distance: Distance, rows: Rows, heads: Heads) -> Tensor:
     """Sum over aligned rows of their weight, the teacher's share in them, and the divergence of student and teacher."""
     weights = rows.weights if rows.trust is None else rows.weights * rows.trust
-    if isinstance(rows.teacher_hidden, TopTokens):
-        rows.values[name] = values = torch.zeros(len(rows.labels), device=rows.hidden.device)
-        top, factor = rows.teacher_hidden, heads.factors.get(name)
-        return weighted_top_divergence(
-            heads.student, rows.hidden, top, weights, distance, rows.observer, values, factor
-        )
-    if rows.teacher_hidden is None or heads.teacher is None:
+    student, hidden, theirs = heads.student, rows.hidden, rows.teacher_hidden
+    if (
+        isinstance(theirs, Tensor)
+        and heads.teacher is not None
+        and heads.events is not None
+        and rows.events is not None
+    ):
+        batch, teacher = rows.events, heads.teacher
+        return heads.events.weighted(batch, student, hidden, teacher, theirs, weights, distance, rows.observer)
+    rows.values[name] = values = torch.zeros(len(rows.labels), device=hidden.device)
+    watched = rows.observer, values, heads.factors.get(name)
+    if isinstance(theirs, TopTokens):
+        return weighted_top_divergence(student, hidden, theirs, weights, distance, *watched)
+    if theirs is None or heads.teacher is None:
         raise RuntimeError("a divergence was asked for without a teacher's pass")
-    if heads.events is not None and rows.events is not None:
-        return heads.events.weighted(
-            rows.events,
-            heads.student,
-            rows.hidden,
-            heads.teacher,
-            rows.teacher_hidden,
-            weights,
-            distance,
-            rows.observer,
-        )
-    rows.values[name] = values = torch.zeros(len(rows.labels), device=rows.hidden.device)
-    return weighted_divergence(
-        heads.student,
-        rows.hidden,
-        heads.teacher,
-        rows.teacher_hidden,
-        weights,
-        distance,
-        heads.kernel,
-        rows.observer,
-        values,
-        heads.factors.get(name),
-    )
+    return weighted_divergence(student, hidden, heads.teacher, theirs, weights, distance, heads.kernel, *watched)
 
 
-class OffPolicySignal:
+class _TokenSignal:
+    """A signal on tokens: those of the sequences that it reads are counted."""
+
+    reads: frozenset[Kind]
+    reference_reads: frozenset[Kind] = frozenset()
+
+    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
+        """Trained tokens."""
+        return sum(weights.get(kind, 0.0) for kind in self.reads)
+
+
+class OffPolicySignal(_TokenSignal):
     """The loss on the targets y: cross-entropy (Eq. 1), or KD with teacher and student both reading (x, y) (Eq. 5).
 
     Where a teacher is trusted with w only (`Rows.trust`), the token's loss is w D + (1 - w) CE.
@@ -201,15 +163,10 @@ class OffPolicySignal:
 
     name = "off_policy"
     reads: frozenset[Kind] = frozenset({"gold"})
-    reference_reads: frozenset[Kind] = frozenset()
 
     def __init__(self, loss: OffPolicyLoss, distance: Distance, gold_loss: Weighting = "dft") -> None:
         self.kind, self.distance, self.gold_loss = loss, distance, gold_loss
         self.teacher_reads: frozenset[Kind] = frozenset({"gold"}) if loss == "divergence" else frozenset()
-
-    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
-        """Trained tokens of the targets."""
-        return weights.get("gold", 0.0)
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y."""
@@ -232,20 +189,14 @@ class OffPolicySignal:
         return (tokens * weights).sum()
 
 
-class OnPolicySignal:
+class OnPolicySignal(_TokenSignal):
     """KD on a rollout: the student reads (p_z, x, y~), the teacher (z, y~) (Eq. 7; Eqs. 3 and 6 are its cases)."""
 
     name = "on_policy"
-    reference_reads: frozenset[Kind] = frozenset()
 
     def __init__(self, distance: Distance, kind: Kind) -> None:
         self.distance, self.kind = distance, kind
-        self.reads: frozenset[Kind] = frozenset({kind})
-        self.teacher_reads: frozenset[Kind] = frozenset({kind})
-
-    def count(self, weights: Mapping[Kind, float], pairs: int) -> float:
-        """Trained tokens of the rollouts."""
-        return weights.get(self.kind, 0.0)
+        self.reads = self.teacher_reads = frozenset({kind})
 
     def loss(self, rows: Mapping[Kind, Rows], heads: Heads) -> Tensor:
         """Weighted sum over the tokens of y~."""

@@ -51,20 +51,13 @@ def spelling_of(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class TokenBytes:
-    """The bytes of one tokenizer's tokens, and an encoder that keeps bytes as they are.
+    """The bytes of one tokenizer's tokens, and an encoder that keeps bytes as they are."""
 
-    Attributes:
-        spellings: By id, for as many ids as the head has rows; None where a token has no bytes (special, unused,
-            padding).
-        specials: Names of the special tokens with their ids.
-        encoder: The tokenizer without Unicode normalisation and without an eye for special tokens in a text.
-        dummy_prefix: Whether it writes a space before every text (SentencePiece's `add_dummy_prefix`).
-    """
-
+    # By id, for as many ids as the head has rows; None where a token has no bytes (special, unused, padding).
     spellings: list[str | None]
-    specials: dict[str, int]
-    encoder: Tokenizer
-    dummy_prefix: bool
+    specials: dict[str, int]  # names of the special tokens with their ids
+    encoder: Tokenizer  # the tokenizer without Unicode normalisation, and without an eye for special tokens in a text
+    dummy_prefix: bool  # whether it writes a space before every text (SentencePiece's `add_dummy_prefix`)
 
     @functools.cached_property
     def _sorted(self) -> tuple[list[str], list[int]]:
@@ -113,12 +106,9 @@ class TokenBytes:
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int | None = None, name: str = "") -> TokenBytes:
-    """Read the bytes of every token.
+    """Read the bytes of every token of a byte-level BPE or SentencePiece (BPE or Unigram) tokenizer.
 
-    Args:
-        tokenizer: Byte-level BPE, or SentencePiece (BPE or Unigram), with a `tokenizer.json`.
-        size: Rows of the model's head; as many as the tokenizer has ids when None.
-        name: For error messages.
+    `size` are the rows of the model's head, as many as the tokenizer has ids when None; messages tell the name.
 
     Raises:
         ConfigError: a tokenizer whose tokens are no bytes (WordPiece), or which changes text.
@@ -126,9 +116,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int | None = None, nam
     name = name or str(tokenizer.name_or_path or "the tokenizer")
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
-        raise ConfigError(
-            f"{name}: {type(tokenizer).__name__} has no tokenizer.json, and the bytes of its tokens cannot be read"
-        )
+        kind = type(tokenizer).__name__
+        raise ConfigError(f"{name}: {kind} has no tokenizer.json, and the bytes of its tokens cannot be read")
     described = json.loads(backend.to_str())
     spell = _speller(described, name)
     size = len(tokenizer) if size is None else size
@@ -140,16 +129,23 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, size: int | None = None, nam
     for token, index in tokenizer.get_vocab().items():
         if index < size and index not in silent and token:
             spellings[index] = spell(token, index in added)
-    encoder = _encoder(described)
+    # The tokenizer as bytes see it: no special tokens, no NFC, no length limits.
+    plain = {**described, "post_processor": None, "truncation": None, "padding": None}
+    plain["normalizer"] = _without_unicode(described.get("normalizer"))
+    encoder = Tokenizer.from_str(json.dumps(plain))
+    encoder.encode_special_tokens = True
     found = TokenBytes(spellings, {t: i for t, i in special.items() if i < size}, encoder, False)
     dummy = found.spell(encoder.encode("a", add_special_tokens=False).ids) == " a"
     found = dataclasses.replace(found, dummy_prefix=dummy)
     expected = (" " if dummy else "") + spelling_of(PROBE)
     given = found.spell(encoder.encode(PROBE, add_special_tokens=False).ids)
     if given != expected:
+        place = common_length(given, expected)
+        around = slice(max(0, place - 8), place + 8)
+        shown, other = (text[around].encode("latin-1", "replace") for text in (expected, given))
         raise ConfigError(
-            f"{name}: its tokenizer does not give a text back byte for byte ({_difference(given, expected)}), so that "
-            f"it cannot be lined up with another; take a teacher of the student's family, or {TEXT_ALONE}"
+            f"{name}: its tokenizer does not give a text back byte for byte ({shown!r} became {other!r}), so that it "
+            f"cannot be lined up with another; take a teacher of the student's family, or {TEXT_ALONE}"
         )
     return found
 
@@ -198,15 +194,6 @@ def _sentence_piece(token: str, added: bool, fallback: bool) -> str:
     return chr(int(lone[1], 16)) if lone else spelling_of(token.replace("▁", " "))
 
 
-def _encoder(described: dict[str, Any]) -> Tokenizer:
-    """The tokenizer as bytes see it: no special tokens, no NFC, no length limits."""
-    plain = {**described, "post_processor": None, "truncation": None, "padding": None}
-    plain["normalizer"] = _without_unicode(described.get("normalizer"))
-    encoder = Tokenizer.from_str(json.dumps(plain))
-    encoder.encode_special_tokens = True
-    return encoder
-
-
 def _without_unicode(normalizer: dict[str, Any] | None) -> dict[str, Any] | None:
     if normalizer is None or normalizer["type"] in _UNICODE_NORMALIZERS:
         return None
@@ -220,9 +207,3 @@ def common_length(one: str, other: str) -> int:
     """Length of the beginning that two strings share."""
     shorter = min(len(one), len(other))
     return next((place for place in range(shorter) if one[place] != other[place]), shorter)
-
-
-def _difference(given: str, expected: str) -> str:
-    place = common_length(given, expected)
-    shown = [text[max(0, place - 8) : place + 8].encode("latin-1", "replace") for text in (expected, given)]
-    return f"{shown[0]!r} became {shown[1]!r}"

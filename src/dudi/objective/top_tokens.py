@@ -71,16 +71,10 @@ def student_events(logits: Tensor, top: TopTokens) -> Tensor:
 
 
 def top_divergence(logits: Tensor, top: TopTokens, kind: Divergence = "reverse_kl", beta: float = 0.5) -> Tensor:
-    """Divergence between the student's and the teacher's distributions over the events.
+    """Divergence between the student's and the teacher's distributions over the events, as `losses.token_divergence`.
 
-    Args:
-        logits: (R, V) of the student, in fp32 at least.
-        top: Of the teacher, at temperature 1: at another the tail would need each of its tokens.
-        kind: As in `losses.token_divergence`.
-        beta: As in `losses.token_divergence`.
-
-    Returns:
-        (R,) in nats, with a gradient to the logits.
+    Logits (R, V), in fp32 at least -> (R,) in nats, with a gradient to the logits. Temperature is 1: at another the
+    tail would need each of its tokens.
     """
     student, teacher = student_events(logits, top), top.log_probs.to(logits.dtype)
     void = teacher.isneginf()

@@ -17,19 +17,15 @@ from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.methods import Divergence, MethodName, VerbalizerMode
 from dudi.program.stack import STACK, STAGES, stack_verb
 
-PROGRAM = "dudi"
+Words = dict[str, Any]
+"""What `add_argument` takes beside an option's name."""
 ABOUT = "Distil a large multilingual language model into a small one."
-DEFAULT_SEA_INSTRUCT = Path("data/sea-instruct.parquet")
 STUDY = "dudi.program.study"
 PREPARE = "dudi.program.prepare"
-DEFAULT_CLDR = Path("data/cldr.jsonl")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `dudi` with the words of the command line.
-
-    Args:
-        argv: The words after `dudi`; None takes them from the process.
+    """Run `dudi` with some words; with those of the process where there are none.
 
     Returns:
         The exit code: 0 done, 1 environment, 2 usage or config, 3 data, 4 numbers, 130 interrupted.
@@ -41,54 +37,39 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == ["--version"]:
-        return say(_version())
-    return dispatch(words, PROGRAM, VERBS, ABOUT)
-
-
-def _version() -> str:
+    if words[:1] != ["--version"]:
+        return dispatch(words, "dudi", VERBS, ABOUT)
     import importlib.metadata
 
     try:
-        return f"dudi {importlib.metadata.version('dudi')}"
+        return say(f"dudi {importlib.metadata.version('dudi')}")
     except importlib.metadata.PackageNotFoundError:
-        return "dudi (running from a checkout, not installed)"
+        return say("dudi (running from a checkout, not installed)")
 
 
 # --- training
 
 
-def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
-    _override_argument(parser)
-
-
-def _override_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="keys that win over the recipe (docs/config.md)"
-    )
+_OVERRIDES: Words = {"nargs": "*", "metavar": "key=value", "help": "keys that win over the recipe (docs/config.md)"}
+_RECIPE: Words = {"metavar": "RECIPE", "help": "a YAML file, or the name of a shipped recipe"}
+_RUN_FOLDER: Words = {"type": output_folder, "metavar": "DIR", "help": "the run's folder"}
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    _recipe_arguments(parser)
-    parser.add_argument("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
-    parser.add_argument(
-        "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
-    )
-    parser.add_argument(
-        "--allow-changed",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="go on although this differs from the checkpoint: data, seed, world_size ... (the refusal names them)",
-    )
-    parser.add_argument("--output", type=output_folder, metavar="DIR", help="the run's folder")
+    add = parser.add_argument
+    add("recipe", **_RECIPE)
+    add("overrides", **_OVERRIDES)
+    add("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
+    add("--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)")
+    what = "go on although this differs from the checkpoint: data, seed, world_size ... (the refusal names them)"
+    add("--allow-changed", action="append", default=[], metavar="KEY", help=what)
+    add("--output", **_RUN_FOLDER)
 
 
 def _quickstart_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", help="which method follows the cold start (default: dudi)")
-    _override_argument(parser)
-    parser.add_argument("--output", type=output_folder, metavar="DIR", help="the run's folder")
+    parser.add_argument("overrides", **_OVERRIDES)
+    parser.add_argument("--output", **_RUN_FOLDER)
 
 
 def _quickstart(given: argparse.Namespace) -> int:
@@ -99,26 +80,27 @@ def _quickstart(given: argparse.Namespace) -> int:
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
-    _recipe_arguments(parser)
-    parser.add_argument("--gpu", help="plan for this GPU: T4, A100-80, H100 ...")
-    parser.add_argument("--gpus", type=whole_number(1), default=1, metavar="N", help="how many of them (default: 1)")
-    parser.add_argument("--stage", choices=STAGES, help="of a recipe of `dudi stack`: which stage")
+    add = parser.add_argument
+    add("recipe", **_RECIPE)
+    add("overrides", **_OVERRIDES)
+    add("--gpu", help="plan for this GPU: T4, A100-80, H100 ...")
+    add("--gpus", type=whole_number(1), default=1, metavar="N", help="how many of them (default: 1)")
+    add("--stage", choices=STAGES, help="of a recipe of `dudi stack`: which stage")
 
 
 def _plan(given: argparse.Namespace) -> int:
     from dudi.environment import quiet_libraries
 
+    quiet_libraries()
     if given.stage is not None:
         from dudi.stacking.planning import plan_stage
         from dudi.stacking.recipe import load_stack_config
 
-        quiet_libraries()
         stage = load_stack_config(given.recipe, given.stage, given.overrides)
         return say(plan_stage(stage, gpu=given.gpu, gpus=given.gpus).text())
     from dudi.distill.recipe import load_named
     from dudi.plan import plan_run, render
 
-    quiet_libraries()
     return say(render(plan_run(load_named(given.recipe, given.overrides), gpu=given.gpu, gpus=given.gpus)))
 
 
@@ -130,21 +112,18 @@ def _verb(help: str, module: str, arguments: str = "add_arguments", run: str = "
 # --- data
 
 
+_LANGUAGES: Words = {"nargs": "+", "metavar": "CODE", "help": "only these languages"}
+
+
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, metavar="INPUT", help="alpaca or sharegpt as JSON or JSONL, or a CSV file")
-    parser.add_argument("output", type=output_file, metavar="OUTPUT", help="the JSONL or Parquet file to write")
-    parser.add_argument("--format", default="auto", metavar="auto|alpaca|sharegpt|csv|rows", help="default: auto")
-    language = parser.add_mutually_exclusive_group()
+    add, language = parser.add_argument, parser.add_mutually_exclusive_group()
+    add("input", type=Path, metavar="INPUT", help="alpaca or sharegpt as JSON or JSONL, or a CSV file")
+    add("output", type=output_file, metavar="OUTPUT", help="the JSONL or Parquet file to write")
+    add("--format", default="auto", metavar="auto|alpaca|sharegpt|csv|rows", help="default: auto")
     language.add_argument("--language", metavar="CODE", help="the language of every row")
     language.add_argument("--detect-language", action="store_true", help="find out each row's language")
-    _languages_argument(parser)
-    parser.add_argument(
-        "--quotes", choices=["yes", "no"], help="whether a CSV file quotes its cells (default: found out)"
-    )
-
-
-def _languages_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--languages", nargs="+", metavar="CODE", help="only these languages")
+    add("--languages", **_LANGUAGES)
+    add("--quotes", choices=["yes", "no"], help="whether a CSV file quotes its cells (default: found out)")
 
 
 def _convert(given: argparse.Namespace) -> int:
@@ -163,16 +142,14 @@ def _convert(given: argparse.Namespace) -> int:
 
 
 def _sea_instruct_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "sources", nargs="*", metavar="SOURCE", help="Parquet files or folders; default: the hub's dataset"
-    )
-    parser.add_argument(
-        "--output", type=output_file, default=DEFAULT_SEA_INSTRUCT, metavar="FILE", help="default: %(default)s"
-    )
-    parser.add_argument("--per-language", type=int, default=4000, metavar="N", help="rows of each (default: 4000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
-    parser.add_argument("--exclude-sources", nargs="+", metavar="NAME", help="leave out these source datasets")
-    _languages_argument(parser)
+    add = parser.add_argument
+    add("sources", nargs="*", metavar="SOURCE", help="Parquet files or folders; default: the hub's dataset")
+    file = Path("data/sea-instruct.parquet")
+    add("--output", type=output_file, default=file, metavar="FILE", help="default: %(default)s")
+    add("--per-language", type=int, default=4000, metavar="N", help="rows of each (default: 4000)")
+    add("--seed", type=int, default=0, help="seed of the sample (default: 0)")
+    add("--exclude-sources", nargs="+", metavar="NAME", help="leave out these source datasets")
+    add("--languages", **_LANGUAGES)
 
 
 def _sea_instruct(given: argparse.Namespace) -> int:
@@ -186,14 +163,15 @@ def _sea_instruct(given: argparse.Namespace) -> int:
         languages=words_of(given.languages),
         exclude_sources=given.exclude_sources,
     )
-    return _say_card(card, given.output)
+    return say(f"{card['text']}\n{given.output}")
 
 
 def _cldr_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=output_file, default=DEFAULT_CLDR, metavar="FILE", help="default: %(default)s")
-    parser.add_argument("--rows-per-language", type=int, default=200, metavar="N", help="default: 200")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
-    _languages_argument(parser)
+    add = parser.add_argument
+    add("--output", type=output_file, default=Path("data/cldr.jsonl"), metavar="FILE", help="default: %(default)s")
+    add("--rows-per-language", type=int, default=200, metavar="N", help="default: 200")
+    add("--seed", type=int, default=0, help="seed of the choice (default: 0)")
+    add("--languages", **_LANGUAGES)
 
 
 def _cldr(given: argparse.Namespace) -> int:
@@ -201,12 +179,8 @@ def _cldr(given: argparse.Namespace) -> int:
     from dudi.languages.registry import LANGUAGES
 
     languages = words_of(given.languages) or list(LANGUAGES)
-    return _say_card(prepare_cldr(given.output, languages, given.rows_per_language, given.seed), given.output)
-
-
-def _say_card(card: dict[str, Any], output: Path) -> int:
-    text = card.get("text")
-    return say(f"{text}\n{output}" if text else str(output))
+    prepare_cldr(given.output, languages, given.rows_per_language, given.seed)
+    return say(str(given.output))
 
 
 # --- looking around
@@ -281,7 +255,9 @@ VERBS: dict[str, Verb | Kinds] = {
         "grids of runs: the paper's tables in miniature",
         {
             "run": Verb(
-                "run what is missing, and write the page", late(STUDY, "run_arguments"), late(STUDY, "run", stack_verb)
+                "run what is missing, and write the page",
+                late(STUDY, "run_arguments"),
+                late(STUDY, "run_studies", stack_verb),
             ),
             "report": _verb("write the page from what has been run", STUDY, "report_arguments", "report"),
         },

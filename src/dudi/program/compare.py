@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from dudi.command import output_file, words_of
 from dudi.errors import ConfigError, did_you_mean
@@ -18,37 +19,28 @@ _WHAT = "a run folder, RUN:SUBJECT, an evaluation.json or its folder; NAME=PATH,
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the words of `dudi compare`."""
     parser.usage = "%(prog)s A [B ...] [options]"  # names first: options that take several words would take them
-    parser.add_argument("evaluations", nargs="+", metavar="A", help=_WHAT)
+    add = parser.add_argument
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    add("evaluations", nargs="+", metavar="A", help=_WHAT)
     columns = "language, split, task, group, competency, overall (default: language)"
-    parser.add_argument("--by", default="language", metavar="KEY", help=columns)
-    parser.add_argument("--benchmark", metavar="NAME", help="whose scores, of files that hold several benchmarks'")
-    parser.add_argument("--metric", metavar="NAME", help="default: score, exact_match or acc")
-    parser.add_argument("--baseline", metavar="NAME", help="show the overall difference to this one")
-    parser.add_argument("--candidate", metavar="NAME", help="test this one against the best other overall")
-    parser.add_argument(
-        "--rival", nargs="+", action="extend", default=[], metavar="NAME", help="test the candidate against each"
-    )
-    parser.add_argument("--reference", nargs="+", action="extend", default=[], metavar="NAME", help="show, do not rank")
-    parser.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of all tests (default: 0.95)")
-    parser.add_argument("--tau", type=float, metavar="T", help="a lead counts below this eps_min (default: 0.2)")
-    parser.add_argument(
-        "--allow-different", nargs="+", action="extend", default=[], metavar="KEY", help="seeds, decoding, ... or all"
-    )
-    parser.add_argument("--std", action=argparse.BooleanOptionalAction, help="default: where they fit")
-    parser.add_argument("--eps", action="store_true", help="print every test as well: eps_min, or p of single models")
-    parser.add_argument("--output", type=output_file, metavar="FILE", help="write FILE.md, .tex, .csv or .txt")
-    parser.add_argument("--format", metavar="text|markdown|latex|csv", help="default: what FILE ends with, or text")
+    add("--by", default="language", metavar="KEY", help=columns)
+    add("--benchmark", metavar="NAME", help="whose scores, of files that hold several benchmarks'")
+    add("--metric", metavar="NAME", help="default: score, exact_match or acc")
+    add("--baseline", metavar="NAME", help="show the overall difference to this one")
+    add("--candidate", metavar="NAME", help="test this one against the best other overall")
+    add("--rival", **several, metavar="NAME", help="test the candidate against each")
+    add("--reference", **several, metavar="NAME", help="show, do not rank")
+    add("--confidence", type=float, default=0.95, metavar="P", help="of all tests (default: 0.95)")
+    add("--tau", type=float, metavar="T", help="a lead counts below this eps_min (default: 0.2)")
+    add("--allow-different", **several, metavar="KEY", help="seeds, decoding, ... or all")
+    add("--std", action=argparse.BooleanOptionalAction, help="default: where they fit")
+    add("--eps", action="store_true", help="print every test as well: eps_min, or p of single models")
+    add("--output", type=output_file, metavar="FILE", help="write FILE.md, .tex, .csv or .txt")
+    add("--format", metavar="text|markdown|latex|csv", help="default: what FILE ends with, or text")
 
 
 def run(given: argparse.Namespace) -> int:
-    """Compare what the command line names.
-
-    Returns:
-        0.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
-    """
+    """Compare what the command line names."""
     chosen = _format(given.output, given.format)  # before anything is read: a wrong suffix needs no waiting
     from dudi.comparison.load import load_evaluations
     from dudi.comparison.render import render
@@ -57,12 +49,8 @@ def run(given: argparse.Namespace) -> int:
 
     comparison = compare(
         load_evaluations(given.evaluations, given.benchmark),
-        by=given.by,
-        metric=given.metric,
-        confidence=given.confidence,
+        **{name: getattr(given, name) for name in ("by", "metric", "confidence", "baseline", "candidate")},
         tau=TAU if given.tau is None else given.tau,
-        baseline=given.baseline,
-        candidate=given.candidate,
         rivals=given.rival,
         references=given.reference,
         allow_different=words_of(given.allow_different) or [],

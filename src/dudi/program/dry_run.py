@@ -12,7 +12,6 @@ from dudi.data.chat import ChatFormat
 from dudi.data.examples import ExampleSet, tokenise
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row
-from dudi.data.sources import RowSet
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.showing import Formats, first_of_each, show_rows, shown
 from dudi.distill.teacher_keys import by_key, merge_keys
@@ -45,19 +44,16 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     by_name = loaded.teacher_formats if args.needs_teacher else {}
     chats, rejections = list(by_name.values()), Rejections()
     formats = Formats(loaded.student_format, chats[0] if chats else None, by_key(by_name))
-
-    def tokenised(found: RowSet) -> ExampleSet:
-        return tokenise(found.rows, formats.student, formats.teacher, args.max_length, rejections, chats[1:])
-
-    examples, asked = tokenised(rows), None if evaluation is None else tokenised(evaluation)
+    reading = formats.student, formats.teacher, args.max_length, rejections, chats[1:]
+    examples = tokenise(rows.rows, *reading)
+    asked = None if evaluation is None else tokenise(evaluation.rows, *reading)
     notes: list[str] = []
     probe = None
     if args.teacher_weight == "auto":
         examples, probe = rows_for_probe(examples, asked, args.probe_rows, args.seed, notes)
-    outer = Console()
-    console = Console(
-        file=StringIO(), force_terminal=outer.is_terminal, width=min(outer.width, 120), highlight=False, soft_wrap=True
-    )
+    outer, text = Console(), StringIO()
+    width = min(outer.width, 120)
+    console = Console(file=text, force_terminal=outer.is_terminal, width=width, highlight=False, soft_wrap=True)
     console.print(shown(config.resolved_yaml()))
     _languages(console, rows.rows, examples, rejections)
     if formats.teacher is not None:
@@ -84,16 +80,11 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     except EnvironmentFault as error:
         console.print(f"no estimate: {shown(str(error))}")
     console.print("dry run: nothing was trained")
-    return str(console.file.getvalue()) if isinstance(console.file, StringIO) else ""
+    return text.getvalue()
 
 
 def _ask_servers(loaded: Loaded, student: ChatFormat, chats: Sequence[ChatFormat], notes: list[str]) -> None:
-    """Ask the servers of teachers that are elsewhere, as training does at its start.
-
-    Raises:
-        ConfigError: a server refuses, or cannot do what the recipe needs.
-        EnvironmentFault: it does not answer.
-    """
+    """Ask the servers of teachers that are elsewhere, as training does at its start."""
     from dudi.distill.served import ServedTeacher
     from dudi.distill.teacher_setup import check_served
 
@@ -108,11 +99,7 @@ def _ask_servers(loaded: Loaded, student: ChatFormat, chats: Sequence[ChatFormat
 def _tokenizers(
     console: Console, args: DudiConfig, examples: ExampleSet, student: ChatFormat, teacher: ChatFormat, *, served: bool
 ) -> None:
-    """Where student and teacher have different tokenizers: how much of each language can be compared.
-
-    Raises:
-        ConfigError: too little of it.
-    """
+    """Where student and teacher have different tokenizers: how much of each language can be compared."""
     from dudi.distill.teacher_setup import shared_events
 
     sizes = len(student.tokenizer), len(teacher.tokenizer)

@@ -20,19 +20,16 @@ KINDS = ("Q8_0", "F16", "BF16", "F32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi export`."""
-    parser.add_argument(
-        "model", metavar="MODEL", help="a run, a folder (an adapter is merged), a hub name, a GGUF file"
-    )
-    parser.add_argument(
-        "--gguf", nargs="?", const=KINDS[0], metavar="|".join(KINDS), help="one file for llama.cpp (default: Q8_0)"
-    )
-    parser.add_argument("--output", type=output_file, metavar="FILE", help="default: NAME.KIND.gguf")
-    parser.add_argument("--name", help="what the file calls the model (default: its folder's name)")
-    parser.add_argument("--chat-template", type=Path, metavar="FILE", help="a jinja file in place of the model's own")
-    parser.add_argument("--pre", metavar="NAME", help="llama.cpp's name of how text is cut (default: found out)")
-    parser.add_argument("--revision", help="commit, tag or branch on the hub")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
-    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a run, a folder (an adapter is merged), a hub name, a GGUF file")
+    add("--gguf", nargs="?", const=KINDS[0], metavar="|".join(KINDS), help="one file for llama.cpp (default: Q8_0)")
+    add("--output", type=output_file, metavar="FILE", help="default: NAME.KIND.gguf")
+    add("--name", help="what the file calls the model (default: its folder's name)")
+    add("--chat-template", type=Path, metavar="FILE", help="a jinja file in place of the model's own")
+    add("--pre", metavar="NAME", help="llama.cpp's name of how text is cut (default: found out)")
+    add("--revision", help="commit, tag or branch on the hub")
+    add("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
+    add("--force", action="store_true", help="replace a file that is there")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -68,15 +65,16 @@ def run(given: argparse.Namespace) -> int:
     whole = whole_model(source)
     check_kind(whole.config.get_text_config())
     model = text_alone(whole)
-    vocabulary = vocabulary_of(chat.tokenizer, model.config.vocab_size, _ends(model, chat), given.pre)
+    # Where an answer ends: the template's end of turn, the tokenizer's, and what the generation config adds.
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    stops = list(dict.fromkeys([*chat.stop_ids, *([named] if isinstance(named, int) else named or [])]))
+    vocabulary = vocabulary_of(chat.tokenizer, model.config.vocab_size, stops, given.pre)
     tensors, unquantised = write_gguf(model, vocabulary, name, kind, output)
     names = [end for end in ("eos_token_id", "eot_token_id", "eom_token_id") if end in vocabulary]
     ends = ", ".join(vocabulary["token_list"][vocabulary[end]] for end in names)
-    lines = [
-        f"{output}: {output.stat().st_size / 1e6:,.1f} MB, {tensors} tensors, {kind}",
-        f"  {model.config.model_type}; tokenizer {vocabulary['tokenizer_model']}, "
-        f"text cut as {vocabulary['tokenizer_pre']}; ends at {ends}",
-    ]
+    lines = [f"{output}: {output.stat().st_size / 1e6:,.1f} MB, {tensors} tensors, {kind}"]
+    cut = f"tokenizer {vocabulary['tokenizer_model']}, text cut as {vocabulary['tokenizer_pre']}"
+    lines.append(f"  {model.config.model_type}; {cut}; ends at {ends}")
     if unquantised:
         lines.append(f"  F16 in place of {kind}, since their rows do not fill blocks: {len(unquantised)} matrices")
     if model is not whole:
@@ -84,13 +82,6 @@ def run(given: argparse.Namespace) -> int:
     if "chat_template" not in vocabulary:
         lines.append("  no chat template: the model has none; --chat-template FILE gives it one")
     return say("\n".join(lines))
-
-
-def _ends(model: PreTrainedModel, chat: Any) -> list[int]:
-    """Where an answer ends: the template's end of turn, the tokenizer's, and what the generation config adds."""
-    named = model.generation_config.eos_token_id if model.generation_config is not None else None
-    more = [named] if isinstance(named, int) else named or []
-    return list(dict.fromkeys([*chat.stop_ids, *more]))
 
 
 def whole_model(source: ModelSource) -> PreTrainedModel:

@@ -16,11 +16,12 @@ def task_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("task", metavar="TASK", help="a task file of lm_eval, a folder of them, or a shipped one: sib200, xcopa")
     add("--split", default="train", metavar="NAME", help="train (default), validation, test, or the set's own name")
+    add("--languages", nargs="+", metavar="CODE", help="only these languages")
     _shared_arguments(parser)
 
 
 def task(given: argparse.Namespace) -> int:
-    """Write rows of a task; returns 0."""
+    """Write rows of a task."""
     from dudi.data.task_rows import prepare_task
 
     prepared = prepare_task(
@@ -47,11 +48,11 @@ def parallel_arguments(parser: argparse.ArgumentParser) -> None:
     add("--one-way", action="store_true", help="no translations back into --from")
     add("--no-balance", action="store_true", help="all rows: not as many in each language")
     add("--licence", metavar="TEXT", help="what the texts' own page says, for the card")
-    _shared_arguments(parser, languages=False)
+    _shared_arguments(parser)
 
 
 def parallel(given: argparse.Namespace) -> int:
-    """Write translation rows; returns 0."""
+    """Write translation rows."""
     from dudi.data.parallel import ALL, prepare_parallel
 
     targets = words_of(given.to)
@@ -72,14 +73,11 @@ def parallel(given: argparse.Namespace) -> int:
     return say(str(prepared))
 
 
-def _shared_arguments(parser: argparse.ArgumentParser, languages: bool = True) -> None:
+def _shared_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    if languages:
-        add("--languages", nargs="+", metavar="CODE", help="only these languages")
     add("--not-in", nargs="+", metavar="TASK", help="leave out rows that share n-grams with what these tasks test")
     add("--data", type=Path, metavar="DIR", help="a folder of local Parquet files for tasks (docs/tasks.md)")
     add("--per-language", type=whole_number(1), metavar="N", help="at most N rows of each language, drawn by the seed")
     add("--seed", type=int, default=0, help="default: 0")
-    add(
-        "--output", type=output_file, metavar="FILE", help=f"the .jsonl or .parquet file (default: {FOLDER}/NAME.jsonl)"
-    )
+    file = f"the .jsonl or .parquet file (default: {FOLDER}/NAME.jsonl)"
+    add("--output", type=output_file, metavar="FILE", help=file)

@@ -24,15 +24,7 @@ SHOWN = ("en", "id", "my")
 def quickstart(*, overrides: Sequence[str] = (), output: Path | None = None) -> int:
     """Run the recipe `mini/dudi`, and say before what will happen and afterwards what to do next.
 
-    Args:
-        overrides: `key=value` words, as for `dudi train`.
-        output: The run's folder; `runs/NAME` when None.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
+    `overrides` are as for `dudi train`; the run's folder is `runs/NAME` when none is given. Returns the exit code.
     """
     from dudi.distill.recipe import load_run_config
 
@@ -67,14 +59,10 @@ def next_steps(config: RunConfig, folder: Path) -> str:
     others = [name for name in METHODS if name != config.method]
     other = "gkd" if config.method != "gkd" else "dudi"
     place = shlex.quote(str(folder))
-    return "\n".join(
-        [
-            f"Open {place}/report.html in a browser. Then:",
-            f"  dudi quickstart --method {other}",
-            f"      another method: {', '.join(others)}",
-            "  dudi quickstart data.train=rows.jsonl benchmark=null",
-            "      your own rows; from a CSV file: dudi prepare convert MY.csv rows.jsonl",
-            "  dudi train table2/dudi --dry-run",
-            "      your own models: student=NAME teacher=NAME; look before you train",
-        ]
-    )
+    return f"""Open {place}/report.html in a browser. Then:
+  dudi quickstart --method {other}
+      another method: {", ".join(others)}
+  dudi quickstart data.train=rows.jsonl benchmark=null
+      your own rows; from a CSV file: dudi prepare convert MY.csv rows.jsonl
+  dudi train table2/dudi --dry-run
+      your own models: student=NAME teacher=NAME; look before you train"""

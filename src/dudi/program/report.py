@@ -10,16 +10,11 @@ from dudi.command import output_file, say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi report`."""
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folders of runs or of `dudi eval`; several are compared"
-    )
-    parser.add_argument(
-        "--output",
-        type=output_file,
-        metavar="FILE",
-        help="where to write (default: report.html in the run; for several runs, in the folder above the first)",
-    )
-    parser.add_argument("--png", action="store_true", help="write the charts as PNG too (needs the extra plots)")
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs or of `dudi eval`; several are compared")
+    where = "where to write (default: report.html in the run; for several runs, in the folder above the first)"
+    add("--output", type=output_file, metavar="FILE", help=where)
+    add("--png", action="store_true", help="write the charts as PNG too (needs the extra plots)")
 
 
 def run(given: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from dudi.config.recipe_files import STUDIES, recipes_folder
 from dudi.program.study import RUNS, run_arguments, run_studies
 from dudi.stacking.miniature.rows import write_rows
 from dudi.study.grid import Study, read_study
-from dudi.study.stack_worker import StackVerbs
+from dudi.study.stacks import StackVerbs
 
 ROWS = Path("data/stack")
 """Where the recipes of the miniature look for its rows."""
@@ -44,7 +44,7 @@ def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
     parser = argparse.ArgumentParser()
     run_arguments(parser)
     words = parser.parse_args([], argparse.Namespace(jobs=given.jobs, output=given.output))
-    code = run_studies(studies, words, stack_verb)
+    code = run_studies(words, stack_verb, studies)
     say("\n".join(_tables(studies, given.output)))
     return code
 

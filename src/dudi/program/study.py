@@ -17,7 +17,7 @@ from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.metrics import OVERALL, metric_of
 from dudi.files import write_text
 from dudi.study.grid import Study, read_studies, shipped_studies
-from dudi.study.stack_worker import StackVerbs
+from dudi.study.stacks import StackVerbs
 from dudi.tables import terminal
 from dudi.training.lock import FolderLock
 
@@ -40,27 +40,10 @@ def run_arguments(parser: argparse.ArgumentParser) -> None:
 def report_arguments(parser: argparse.ArgumentParser) -> None:
     """Words of `dudi study report`."""
     parser.usage = "%(prog)s [STUDY.yaml ...] [key=value ...] [options]"
-    parser.add_argument(
-        "studies", nargs="*", metavar="STUDY.yaml", help="default: all of recipes/study/; key=value: for every row"
-    )
-    parser.add_argument(
-        "--runs", type=output_folder, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)"
-    )
-    parser.add_argument("--output", type=output_folder, default=OUTPUT, metavar="DIR", help="default: %(default)s")
-
-
-def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
-    """Run what is missing of some studies, and write the page after each table.
-
-    Args:
-        given: The words.
-        stack_verb: What runs the stages of stacks: a function of a module, since it goes to other processes.
-
-    Raises:
-        ConfigError: a study that cannot be read.
-        EnvironmentFault: some runs failed; the others are done.
-    """
-    return run_studies(_read(given), given, stack_verb)
+    add = parser.add_argument
+    add("studies", nargs="*", metavar="STUDY.yaml", help="default: all of recipes/study/; key=value: for every row")
+    add("--runs", type=output_folder, default=RUNS, metavar="DIR", help="where runs lie (default: %(default)s)")
+    add("--output", type=output_folder, default=OUTPUT, metavar="DIR", help="default: %(default)s")
 
 
 def _read(given: argparse.Namespace) -> list[Study]:
@@ -74,16 +57,16 @@ def _read(given: argparse.Namespace) -> list[Study]:
     return studies
 
 
-def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb: StackVerbs) -> int:
-    """The same for studies that have been read.
+def run_studies(given: argparse.Namespace, stack_verb: StackVerbs, studies: Sequence[Study] | None = None) -> int:
+    """Run what is missing of some studies, in order, and write the page after each table.
 
     Args:
-        studies: The tables, in order.
         given: The words of `dudi study run`.
-        stack_verb: As in `run`.
+        stack_verb: What runs the stages of stacks: a function of a module, since it goes to other processes.
+        studies: The tables; None: those that the words name.
 
     Raises:
-        ConfigError: a row lacks a model that it needs, or rows that a study of stacks reads are not there.
+        ConfigError: a study cannot be read, a row lacks a model, or rows that a study of stacks reads are not there.
         EnvironmentFault: some runs failed; the others are done.
     """
     from dudi.study import stacks
@@ -91,6 +74,7 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
     from dudi.study.results import FILE, collect, expected_seconds, read
     from dudi.study.scheduler import run_jobs
 
+    studies = _read(given) if studies is None else studies
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     at_once = given.jobs or max(1, cores // given.threads)
     jobs = every_job(studies, given.seeds)
@@ -110,19 +94,19 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
     minutes = expected_seconds(left, collect(studies, given.runs, given.output / FILE)) / 60
     scores = sum(min(given.seeds or study.seeds, study.seeds) * len(study.rows) for study in studies)
     takes = f": about {minutes:.0f} minutes of one core, {minutes / at_once:.0f} with {at_once} at a time"
+    tables = "1 table" if len(studies) == 1 else f"{len(studies)} tables"
     say(
-        f"{'1 table' if len(studies) == 1 else f'{len(studies)} tables'}, {scores} scores from {len(jobs)} jobs (what "
-        f"several rows share runs once); {len(jobs) - len(left)} are done, {len(left)} are left"
-        + (takes if minutes else "")
+        f"{tables}, {scores} scores from {len(jobs)} jobs (what several rows share runs once); "
+        f"{len(jobs) - len(left)} are done, {len(left)} are left{takes if minutes else ''}"
     )
-    if stages := {stage for job in left if isinstance(job, stacks.StackJob) for stage in job.stages}:
+    stacked = [job for job in left if isinstance(job, stacks.StackJob)]
+    if stages := {stage for job in stacked for stage in job.stages}:
         trained = sum(stage.is_trained(given.runs) for stage in stages)
         say(f"stacks: {len(stages)} stages, each trained once; {trained} are done")
     if given.dry_run:
         if stages:
             from dudi.study.stack_costs import stages_grid
 
-            stacked = [job for job in left if isinstance(job, stacks.StackJob)]
             say(f"\n{terminal(stages_grid(stacked, rows))}")
         return say("dry run: nothing was run")
     failed = []
@@ -132,15 +116,9 @@ def run_studies(studies: Sequence[Study], given: argparse.Namespace, stack_verb:
             if not own:
                 continue
             say(f"{study.title}: {len(own)} jobs")
-            failed += run_jobs(
-                own,
-                given.runs,
-                at_once=at_once,
-                threads=given.threads,
-                keep_models=given.keep_models,
-                told=_teller(len(own), study.shown[0], rows),
-                verbs=stack_verb,
-            )
+            told = _teller(len(own), study.shown[0], rows)
+            how: dict[str, Any] = {"at_once": at_once, "threads": given.threads, "keep_models": given.keep_models}
+            failed += run_jobs(own, given.runs, **how, told=told, verbs=stack_verb)
             write_report(shown(studies), given.runs, given.output)
     if not left:
         write_report(shown(studies), given.runs, given.output)
@@ -171,14 +149,8 @@ def shown(studies: Sequence[Study]) -> Sequence[Study]:
 def write_report(studies: Sequence[Study], runs: Path, output: Path, *, keep_others: bool = False) -> Path:
     """Write `study.md`, `study.json` and the figures into `output`; returns the page's path.
 
-    Args:
-        studies: The tables of the page.
-        runs: Where runs lie.
-        output: Where the page goes.
-        keep_others: Refuse to put a page without any result over that of other studies.
-
     Raises:
-        ConfigError: it would be such a page.
+        ConfigError: with `keep_others`, it would be a page without any result over that of other studies.
     """
     from dudi.study.figures import write_figures
     from dudi.study.page import page
@@ -216,13 +188,7 @@ def _rows_by_job(studies: Sequence[Study]) -> dict[str, list[str]]:
 
 
 def _teller(total: int, metric: str, rows: Mapping[str, Sequence[str]]) -> Callable[[Any, Any], None]:
-    """Says a line for each job that ends, and how long the rest will take at this pace.
-
-    Args:
-        total: How many there are.
-        metric: What is told of a score.
-        rows: By a job's id what tables call it.
-    """
+    """Says a line for each job that ends, with its score in a metric, and how long the rest will take at this pace."""
     started, done = time.perf_counter(), itertools.count(1)
 
     def told(job: Any, found: Any) -> None:

@@ -29,13 +29,8 @@ def run(given: argparse.Namespace) -> int:
     """`dudi train`, with the words of `dudi.program.cli`."""
     config = load_named(given.recipe, given.overrides)
     with explained_out_of_memory(config):
-        return train(
-            config,
-            dry_run=given.dry_run,
-            resume=given.resume,
-            output=given.output,
-            allow_changed=words_of(given.allow_changed) or (),
-        )
+        allowed = words_of(given.allow_changed) or ()
+        return train(config, dry_run=given.dry_run, resume=given.resume, output=given.output, allow_changed=allowed)
 
 
 def train(
@@ -47,7 +42,7 @@ def train(
     show: Sequence[str] = (),
     allow_changed: Collection[str] = (),
 ) -> int:
-    """Run a recipe, then ask its benchmark's questions and write its report.
+    """Run a recipe, then ask its benchmark's questions and write its report; returns the exit code.
 
     Args:
         config: The recipe with its overrides.
@@ -56,12 +51,6 @@ def train(
         output: The run's folder; `runs/NAME` when None.
         show: Languages of which one row is shown as the models read it, before training.
         allow_changed: Parts of the run's identity that may differ from the checkpoint's.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
     """
     quiet_libraries()
     folder = output if output is not None else default_output(config)
@@ -104,8 +93,14 @@ def finish(loaded: Loaded) -> None:
     config, folder = loaded.config, loaded.args.folder
     if config.benchmark is not None:
         from dudi.evaluation.of_run import evaluate_run
+        from dudi.evaluation.tables import benchmark_tables
 
-        show_benchmarks(evaluate_run(loaded))
+        by_name: dict[str, list[Evaluation]] = {}
+        for one in evaluate_run(loaded):
+            by_name.setdefault(str(one.benchmark.get("name")), []).append(one)
+        for name, own in by_name.items():
+            text = benchmark_tables(own, colour=sys.stdout.isatty())
+            say(text if len(by_name) == 1 else f"{name}\n{text}\n")
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
@@ -121,15 +116,3 @@ def finish(loaded: Loaded) -> None:
         f"metrics  {place}/metrics.jsonl  (a line per step{samples})\n"
         f"card     {place}/README.md"
     )
-
-
-def show_benchmarks(evaluations: Sequence[Evaluation]) -> None:
-    """Print the tables of a run, benchmark by benchmark."""
-    from dudi.evaluation.tables import benchmark_tables
-
-    by_name: dict[str, list[Evaluation]] = {}
-    for one in evaluations:
-        by_name.setdefault(str(one.benchmark.get("name")), []).append(one)
-    for name, own in by_name.items():
-        text = benchmark_tables(own, colour=sys.stdout.isatty())
-        say(text if len(by_name) == 1 else f"{name}\n{text}\n")

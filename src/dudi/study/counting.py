@@ -17,11 +17,7 @@ STEPS = 8
 
 
 def counted_flops(loaded: Loaded, *, cold_start: bool) -> dict[str, float]:
-    """FLOPs of one optimizer step, generation and all passes of teacher and reference included.
-
-    Args:
-        loaded: The run's recipe and what it names.
-        cold_start: Count the cold start's steps instead of the method's.
+    """FLOPs of one optimizer step of the method, or of the cold start, generation and all models' passes included.
 
     Returns:
         `per_step`, the mean over `counted_steps`; `before`, what the stage costs once before its first step (the

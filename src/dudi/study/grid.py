@@ -37,50 +37,41 @@ class _Strict(BaseModel):
 
     @property
     def told(self) -> tuple[str, ...]:
-        """`key=value` words of the command line, for every row and stage; what one of them says itself stands above."""
+        """The `key=value` words of the command line, as they were given; what a row or stage says stands above them."""
         return self._told
 
 
 class _Keyed(_Strict):
-    keys: dict[str, Any] = Field(default_factory=dict, description="What it sets over its recipe.")
+    keys: dict[str, Any] = Field(default_factory=dict)  # what it sets over its recipe
 
     @property
     def words(self) -> tuple[str, ...]:
         """The keys as `key=value` words of a command line; errors of a recipe name their lines."""
-        return tuple(
-            PlacedWord(f"{key}={_written(value)}", self.place("keys", key)) for key, value in self.keys.items()
-        )
+        words = []
+        for key, value in self.keys.items():
+            words.append(PlacedWord(f"{key}={_written(value)}", self.place("keys", key)))
+        return tuple(words)
 
 
 class StudyStage(_Keyed):
     """One stage of a row that is a stack: what `dudi stack VERB RECIPE` trains."""
 
     verb: StackVerb
-    recipe: str = Field(description="A file, relative to the study's, or the name of a shipped recipe.")
-    name: str = Field(default="", description="What later stages of the row call it; empty: its verb.")
-    task: str | None = Field(default=None, description="A folder of `dudi stack prepare`: rows and labels are its.")
-    after: dict[str, str] = Field(
-        default_factory=dict,
-        description="Keys that are an earlier stage of the row, by its name: {start: align, teacher: teach}.",
-    )
-
-    _told_alone: tuple[str, ...] = PrivateAttr(default=())
+    recipe: str  # a file, relative to the study's, or the name of a shipped recipe
+    name: str = ""  # what later stages of the row call it; empty: its verb
+    task: str | None = None  # a folder of `dudi stack prepare`: rows and labels are its
+    after: dict[str, str] = Field(default_factory=dict)  # keys that are an earlier stage of the row: {start: align}
 
     @property
     def called(self) -> str:
         """Its name in the row."""
         return self.name or self.verb
 
-    @property
-    def told_alone(self) -> tuple[str, ...]:
-        """`key=value` words of the command line for the stages of its verb alone; they stand above those for all."""
-        return self._told_alone
-
 
 class AskedRows(_Strict):
     """What a study of stacks asks: the rows of `dudi stack eval`, and its options where they are not its defaults."""
 
-    rows: str = Field(description="Labelled rows: a folder of `dudi stack prepare`, a file, a pattern, or a hub name.")
+    rows: str  # labelled: a folder of `dudi stack prepare`, a file, a pattern, or a hub name
     split: str | None = None
     source_language: str | None = None
     language: str | None = None
@@ -92,19 +83,11 @@ class AskedRows(_Strict):
     beams: int | None = None
     max_new_tokens: int | None = None
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The rows and the options as `dudi stack eval` takes them."""
-        return self._words(frozenset({"rows"}))
-
-    @property
-    def untranslated(self) -> tuple[str, ...]:
-        """The same without the options of a translation, which `dudi stack eval` refuses where there is none."""
-        return self._words(frozenset({"rows", "target", "beams", "max_new_tokens"}))
-
-    def _words(self, exclude: frozenset[str]) -> tuple[str, ...]:
+    def words(self, *, translated: bool = True) -> tuple[str, ...]:
+        """The rows and the options as `dudi stack eval` takes them; it refuses those of a translation without one."""
         words = [self.rows]
-        for name, value in self.model_dump(exclude=set(exclude), exclude_none=True).items():
+        exclude = {"rows"} if translated else {"rows", "target", "beams", "max_new_tokens"}
+        for name, value in self.model_dump(exclude=exclude, exclude_none=True).items():
             words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
         return tuple(words)
 
@@ -112,22 +95,20 @@ class AskedRows(_Strict):
 class StudyRow(_Keyed):
     """One row of a table."""
 
-    name: str = Field(description="What the table calls it.")
-    stages: tuple[StudyStage, ...] = Field(
-        default=(), description="In the place of `keys`: the stages of a stack, in order; the last one is asked."
-    )
-    translate: str | None = Field(
-        default=None, description="Of a stack: the MT model that puts what is asked into English (translate-test)."
-    )
-    score: Subject = Field(
-        default="student", description="`cold_start`: this row is what the others start from, and no second stage runs."
-    )
-    paper: float | None = Field(default=None, description="The paper's average for this row.")
+    name: str  # what the table calls it
+    stages: tuple[StudyStage, ...] = ()  # in the place of `keys`: those of a stack, in order; the last one is asked
+    translate: str | None = None  # of a stack: the MT model that puts what is asked into English (translate-test)
+    score: Subject = "student"  # `cold_start`: the row is what the others start from, and no second stage runs
+    paper: float | None = None  # the paper's average for this row
 
     @property
     def words(self) -> tuple[str, ...]:
         """With those of the command line in front: what `dudi train` takes."""
         return (*self.told, *super().words)
+
+    def wrong(self, what: str, *keys: str | int) -> ConfigError:
+        """What is wrong with it, at the line of some keys."""
+        return ConfigError(f"{self.place(*keys)}: row '{self.name}': {what}")
 
 
 def _written(value: Any) -> str:
@@ -147,24 +128,17 @@ class Study(_Strict):
     file: Path
     title: str
     about: str = ""
-    recipe: str = Field(default="", description="The recipe that every row starts from, relative to the study's file.")
-    asked: AskedRows | None = Field(
-        default=None, description="Of a study of stacks, in the place of `recipe`: the rows that they are asked about."
-    )
-    seeds: int = Field(ge=1, description="How many, from 0 on.")
+    recipe: str = ""  # the one that every row starts from, relative to the study's file
+    asked: AskedRows | None = None  # of a study of stacks, in the place of `recipe`: the rows that they are asked about
+    seeds: int = Field(ge=1)  # how many, from 0 on
     views: tuple[View, ...] = ("language",)
-    metrics: tuple[str, ...] = Field(
-        default=(),
-        description="Of students: what the tables show, one after the other; empty: exact match. Of stacks: accuracy.",
-    )
-    candidate: str | None = Field(default=None, description="The row whose diamonds are shown.")
-    rivals: tuple[str, ...] = Field(
-        default=(), description="The rows that the candidate is tested against, each; empty: the best other overall."
-    )
-    baseline: str | None = Field(default=None, description="The row that differences are taken from.")
-    size: bool = Field(default=False, description="Draw the rows in score against size, the paper's Figure 1.")
-    curves: tuple[str, ...] = Field(default=(), description="Metrics of `metrics.jsonl` that are drawn over the steps.")
-    cost: bool = Field(default=False, description="Count the FLOPs of every row.")
+    metrics: tuple[str, ...] = ()  # of students: what the tables show, each; empty: exact match. Of stacks: accuracy
+    candidate: str | None = None  # the row whose diamonds are shown
+    rivals: tuple[str, ...] = ()  # the rows that the candidate is tested against, each; empty: the best other overall
+    baseline: str | None = None  # the row that differences are taken from
+    size: bool = False  # draw the rows in score against size, the paper's Figure 1
+    curves: tuple[str, ...] = ()  # metrics of `metrics.jsonl` that are drawn over the steps
+    cost: bool = False  # count the FLOPs of every row
     rows: tuple[StudyRow, ...]
 
     @field_validator("asked", mode="before")
@@ -220,9 +194,7 @@ def read_study(file: Path) -> Study:
     _check_names(study)
     for row in study.rows:
         if row.keys and row.stages:
-            raise ConfigError(
-                f"{row.place('keys')}: row '{row.name}': has both keys and stages; the keys of a stage are its own"
-            )
+            raise row.wrong("has both keys and stages; the keys of a stage are its own", "keys")
     if study.asked is None:
         _check_students(study)
     else:
@@ -286,10 +258,8 @@ def _check_students(study: Study) -> None:
     """Rows that `dudi train` runs."""
     for row in study.rows:
         if row.stages or row.translate:
-            raise ConfigError(
-                f"{row.place('stages' if row.stages else 'translate')}: row '{row.name}': a stack is asked about rows "
-                "that the study names: asked: ROWS, as `dudi stack eval` takes them"
-            )
+            what = "a stack is asked about rows that the study names: asked: ROWS, as `dudi stack eval` takes them"
+            raise row.wrong(what, "stages" if row.stages else "translate")
     if not study.recipe:
         raise ConfigError(f"{study.place('recipe')}: recipe: name the recipe that every row starts from")
     if not study.recipe_path.is_file():
@@ -303,33 +273,24 @@ def _check_stacks(study: Study) -> None:
             raise ConfigError(f"{study.place(key)}: {key}: is of studies of `dudi train`, and `asked` of stacks")
     for row in study.rows:
         if row.keys or not row.stages or row.score != "student":
-            raise ConfigError(
-                f"{row.place()}: row '{row.name}': is no stack; where a study has `asked`, every row has stages and no "
-                "score"
-            )
+            raise row.wrong("is no stack; where a study has `asked`, every row has stages and no score")
         _check_stages(row)
 
 
 def _check_stages(row: StudyRow) -> None:
     earlier: list[str] = []
-    for stage in row.stages:
+    for number, stage in enumerate(row.stages):
         if stage.called in earlier:
-            raise ConfigError(
-                f"{stage.place('name')}: row '{row.name}': two stages are called '{stage.called}'; give one a name"
-            )
+            raise row.wrong(f"two stages are called '{stage.called}'; give one a name", "stages", number, "name")
         for key, wanted in stage.after.items():
             if wanted not in earlier:
                 hint = did_you_mean(wanted, earlier) or (f"; there is {', '.join(earlier)}" if earlier else "")
-                raise ConfigError(
-                    f"{stage.place('after', key)}: row '{row.name}': stage '{stage.called}': after.{key}: there is no "
-                    f"earlier stage '{wanted}'{hint}"
-                )
+                what = f"stage '{stage.called}': after.{key}: there is no earlier stage '{wanted}'{hint}"
+                raise row.wrong(what, "stages", number, "after", key)
         earlier.append(stage.called)
     if row.stages[-1].verb not in WITH_HEAD:
-        raise ConfigError(
-            f"{row.stages[-1].place('verb')}: row '{row.name}': its last stage, '{earlier[-1]}', has no head to ask; "
-            f"end with {', '.join(WITH_HEAD)}"
-        )
+        what = f"its last stage, '{earlier[-1]}', has no head to ask; end with {', '.join(WITH_HEAD)}"
+        raise row.wrong(what, "stages", len(earlier) - 1, "verb")
 
 
 def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study]:
@@ -344,14 +305,9 @@ def read_studies(files: Sequence[Path], words: Sequence[str] = ()) -> list[Study
         ConfigError: as `read_study`.
     """
     studies = [read_study(find_study(file)) for file in files or shipped_studies()]
-    for study in studies if words else ():
-        study._told = tuple(words)
-        for row in study.rows:
-            row._told = () if row.stages else tuple(words)
-            for stage in row.stages:
-                stage._told = tuple(word for word in words if verb_of(word) is None)
-                alone = [word for word in words if verb_of(word) == stage.verb]
-                stage._told_alone = tuple(word.partition(".")[2] for word in alone)
+    for study in studies:
+        for part in (study, *study.rows, *(stage for row in study.rows for stage in row.stages)):
+            part._told = tuple(words)
     return studies
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dudi.config.recipe import Recipe
 from dudi.evaluation.source import weights_of
-from dudi.files import sha256_of, sha256_of_json
+from dudi.files import sha256_of
 
 weights = functools.cache(weights_of)
 """The hash of a model's weights; None where they do not lie here."""
@@ -31,10 +31,7 @@ def own_settings(
 ) -> dict[str, Any]:
     """What differs from the defaults: a key that a later version adds leaves finished runs what they are.
 
-    Args:
-        config: The recipe.
-        values: Its training keys, by their Python names.
-        defaults: Those of keys whose default is not the one that they declare.
+    `values` are the recipe's training keys by their Python names, `defaults` those that are not as the key declares.
     """
     own = {}
     for key in config.schema_.training().values():
@@ -42,8 +39,3 @@ def own_settings(
         if key.name != "seed" and key.rule.resume != "free" and value != default:
             own[key.name] = value
     return own
-
-
-def key_from(parts: Any) -> str:
-    """16 hexadecimal characters for what decides a run."""
-    return sha256_of_json(parts)[:16]

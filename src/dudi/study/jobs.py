@@ -13,8 +13,9 @@ from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config
 from dudi.errors import ConfigError
 from dudi.evaluation.records import FILE, read_evaluations
+from dudi.files import sha256_of_json
 from dudi.study.grid import Study, StudyRow
-from dudi.study.identity import files_of, key_from, own_settings, weights
+from dudi.study.identity import files_of, own_settings, weights
 from dudi.study.stacks import StackJob, stack_job
 
 FLOPS = "flops"
@@ -24,22 +25,14 @@ CACHE = "cache"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """One run of a row, or the count of its FLOPs.
+    """One run of a row, or the count of its FLOPs."""
 
-    Attributes:
-        kind: `run` trains and asks; `cost` counts.
-        key: Hash of all that the run depends on but the seed.
-        seed: The run's seed.
-        recipe: The recipe's file.
-        words: `key=value` over the recipe.
-        subjects: Who is asked: `student`, `cold_start` (alone, no second stage runs), `base`, `teacher`; or `FLOPS`.
-    """
-
-    kind: Literal["run", "cost"]
-    key: str
+    kind: Literal["run", "cost"]  # `run` trains and asks; `cost` counts
+    key: str  # hash of all that the run depends on but the seed
     seed: int
-    recipe: str
-    words: tuple[str, ...]
+    recipe: str  # the recipe's file
+    words: tuple[str, ...]  # `key=value` over the recipe
+    # Who is asked: `student`, `cold_start` (alone, no second stage runs), `base`, `teacher`; or `FLOPS`.
     subjects: tuple[str, ...]
 
     @property
@@ -85,11 +78,9 @@ def cost_job(study: Study, row: StudyRow) -> Job:
 
 
 def every_job(studies: Iterable[Study], seeds: int | None = None) -> list[AnyJob]:
-    """All jobs of some studies, each once, in the order in which they should run.
+    """All jobs of some studies, the most important first, each once, in the order in which they should run.
 
-    Args:
-        studies: The tables, the most important first.
-        seeds: At most this many of each; what the study says when None.
+    Of each study at most so many seeds; None: all of them.
     """
     jobs: dict[str, AnyJob] = {}
     for study in studies:
@@ -157,16 +148,13 @@ def key_of(recipe: str, words: tuple[str, ...]) -> str:
         section["weights"] = weights(str(section["model"]))
     values = config.settings | config.dropped  # ids of finished runs name what a base gave in vain
     defaults = {name: method_default(config.method, name) for name in METHOD_KEYS}
-    return key_from([config.method, tree, own_settings(config, values, defaults), config.dtype])
+    return sha256_of_json([config.method, tree, own_settings(config, values, defaults), config.dtype])[:16]
 
 
 def missing(jobs: Sequence[AnyJob], runs: Path, known: Collection[tuple[str, str]] = ()) -> list[AnyJob]:
     """The jobs that are still to run, in order, each with those whom it still has to ask.
 
-    Args:
-        jobs: Those that are asked for.
-        runs: Where runs lie.
-        known: (id, subject) of results that are kept elsewhere.
+    `known` are (id, subject) of results that are kept elsewhere than in the folder of the runs.
     """
     left: list[AnyJob] = []
     for job in jobs:

@@ -18,22 +18,16 @@ LeadOf = Callable[[str, str, int], Lead | None]
 class RowPair:
     """Two rows of which the paper has one above the other.
 
-    Attributes:
-        higher: The one with the higher score in the paper.
-        lower: The other.
-        verdict: `holds` or `reversed` where ASO says so (eps_min < 0.2) and the items, where known, carry it; else
-            `open`.
-        difference: Our mean of `higher` less that of `lower`.
-        eps: eps_min of whichever is ahead here.
-        carried: Whether that lead is one when items and seeds are drawn again; None where answers are not kept.
+    The verdict is `holds` or `reversed` where ASO says so (eps_min < 0.2) and the items, where known, carry it; else
+    `open`.
     """
 
-    higher: str
+    higher: str  # the one with the higher score in the paper
     lower: str
     verdict: str
-    difference: float
-    eps: float
-    carried: bool | None = None
+    difference: float  # our mean of `higher` less that of `lower`
+    eps: float  # eps_min of whichever is ahead here
+    carried: bool | None = None  # whether that lead is one when items and seeds are drawn again; None: no answers
 
     @property
     def lost(self) -> bool:
@@ -46,11 +40,8 @@ def ordered_pairs(
 ) -> list[RowPair]:
     """Every pair of rows that the paper scores differently and that has two runs or more a side here.
 
-    Args:
-        rows: With the paper's scores.
-        scores: By row name, one score per seed.
-        lead_of: The lead of one row over another, by their names, with an interval that holds together with as many as
-            are counted; None where their answers are not kept.
+    `scores` has by a row's name one score per seed. `lead_of` tells the lead of one row over another, with an interval
+    that holds together with as many as are counted; None where their answers are not kept.
     """
     known = [row for row in rows if row.paper is not None and len(scores.get(row.name, ())) > 1]
     pairs = [pair for pair in itertools.combinations(known, 2) if pair[0].paper != pair[1].paper]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dudi.comparison.bootstrap import Lead
 from dudi.comparison.items import resampled
@@ -20,7 +19,7 @@ from dudi.study.grid import Study, StudyRow
 from dudi.study.jobs import FLOPS
 from dudi.study.ordering import ordered_pairs
 from dudi.study.results import Results, evaluations, flops_of, overall, references, results_of
-from dudi.tables import DASH, grid_of, markdown
+from dudi.tables import DASH, Grid, grid_of, markdown
 
 _OF_STACKS = (ACCURACY, MACRO_F1)
 HEADINGS = {
@@ -33,14 +32,7 @@ HEADINGS = {
 
 
 def page(studies: Sequence[Study], results: Results, *, findings: str, commands: Sequence[str]) -> str:
-    """The whole page.
-
-    Args:
-        studies: The tables, in their order.
-        results: As `results.collect` returns them.
-        findings: What a person wrote about the results, in Markdown; may be empty.
-        commands: What makes the page again.
-    """
+    """The whole page: what makes it again, what a person found (Markdown, may be empty), and the tables in order."""
     parts = ["# The study", "", *(f"    {command}" for command in commands), "", *_setting(studies, results), ""]
     parts += [findings.strip(), ""] if findings.strip() else []
     for study in studies:
@@ -77,39 +69,27 @@ def _setting(studies: Sequence[Study], results: Results) -> list[str]:
 
 def _numbers(one: Evaluation) -> str:
     """What the numbers of a benchmark are, and of how many questions."""
-    asked = one.benchmark
+    asked, name, count = one.benchmark, one.benchmark["name"], one.benchmark["questions"]
+    fingerprint = f"fingerprint `{asked['fingerprint'][:12]}`"
     if "source_language" in asked:
-        return _of_stacks(asked)
-    if program := find(asked["name"]).program:
-        return _of_tasks(program, asked, one.keys("task"))
+        learned = f"what was learned in `{asked['source_language']}` is not in the mean of the others"
+        rows = f"{count} rows in {len(asked['languages'])} languages"
+        return f"accuracy in percent on `{name}` ({rows}, {fingerprint}; {learned})"
+    if program := find(name).program:
+        each = f"at most {asked['limit']:g} questions of a task in a language, " if asked["limit"] is not None else ""
+        tasks = " and ".join(f"`{task}`" for task in one.keys("task"))
+        return f"those of {program} {asked['version']} ({tasks}, {count} questions, {each}{fingerprint})"
     tasks = " and ".join(f"`{task}`" for task in asked["tasks"])
     part = f"of the {asked['part']} part, " if "part" in asked else ""
-    return (
-        f"exact match in percent on `{asked['name']}` ({tasks}, {asked['questions']} questions {part}"
-        f"greedy, fingerprint `{asked['fingerprint'][:12]}`)"
-    )
-
-
-def _of_tasks(program: str, asked: Mapping[str, Any], families: Sequence[str]) -> str:
-    each = f"at most {asked['limit']:g} questions of a task in a language, " if asked["limit"] is not None else ""
-    tasks = " and ".join(f"`{one}`" for one in families)
-    return (
-        f"those of {program} {asked['version']} ({tasks}, {asked['questions']} questions, {each}"
-        f"fingerprint `{asked['fingerprint'][:12]}`)"
-    )
-
-
-def _of_stacks(asked: Mapping[str, Any]) -> str:
-    return (
-        f"accuracy in percent on `{asked['name']}` ({asked['questions']} rows in {len(asked['languages'])} languages, "
-        f"fingerprint `{asked['fingerprint'][:12]}`; what was learned in `{asked['source_language']}` is not in the "
-        "mean of the others)"
-    )
+    return f"exact match in percent on `{name}` ({tasks}, {count} questions {part}greedy, {fingerprint})"
 
 
 def _section(study: Study, results: Results) -> list[str]:
-    lines = [f"## {study.title}", "", *([study.about.strip(), ""] if study.about else []), _runs(study, results), ""]
-    if not any(results_of(study, row, results) for row in study.rows):
+    counts = {len(results_of(study, row, results)) for row in study.rows}
+    done = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
+    lines = [f"## {study.title}", "", *([study.about.strip(), ""] if study.about else [])]
+    lines += [f"`{study.shown_file}`; seeds a row: {done} of {study.seeds}.", ""]
+    if not any(counts):
         return [*lines, "Not run yet."]
     asked = evaluations(study, results)
     there = [metric for metric in study.shown if any(one.values(metric, OVERALL) for one in asked)]
@@ -143,15 +123,16 @@ def _beside(study: Study, results: Results) -> list[str]:
             means.append(_mean([100 * value for one in own for value in one.values(metric, OVERALL)]))
         cells.append((row.name, [*means, _milliseconds(own)]))
     table = grid_of([*(METRICS[metric].title for metric in _OF_STACKS), "ms a row"], cells)
-    return [
-        "### Macro F1 and time",
-        "",
+    about = (
         "Median over seeds of the time that a row takes, translating added where a row is translated; on one thread, "
-        "beside other jobs.",
-        "",
-        *markdown(table).splitlines(),
-        "",
-    ]
+        "beside other jobs."
+    )
+    return _under("Macro F1 and time", table, about)
+
+
+def _under(heading: str, table: Grid, *about: str) -> list[str]:
+    """A table under a heading, with what is said before it."""
+    return [f"### {heading}", "", *(line for text in about for line in (text, "")), *markdown(table).splitlines(), ""]
 
 
 def _milliseconds(runs: Sequence[Evaluation]) -> str:
@@ -177,31 +158,17 @@ def _alignments(study: Study, results: Results) -> list[str]:
     for names, found in rows.values():
         near = {code: f"{one['fvu']:.2f}, {one['cosine']:.2f}" for code, one in found.items()}
         cells.append((", ".join(names), [near.get(code, DASH) for code in codes]))
-    return [
-        "### Stage 1, without labels",
-        "",
+    about = (
         "The stack's vector of a text against the LLM's of its English, one seed: fraction of variance unexplained "
-        "(0 is perfect), and cosine.",
-        "",
-        *markdown(grid_of(codes, cells)).splitlines(),
-        "",
-    ]
-
-
-def _runs(study: Study, results: Results) -> str:
-    counts = {len(results_of(study, row, results)) for row in study.rows}
-    done = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
-    return f"`{study.shown_file}`; seeds a row: {done} of {study.seeds}."
+        "(0 is perfect), and cosine."
+    )
+    return _under("Stage 1, without labels", grid_of(codes, cells), about)
 
 
 def comparison(study: Study, view: str, results: Results, metric: str = "") -> Comparison:
     """A study's rows side by side, guessing, base student and teacher beside them for reference.
 
-    Args:
-        study: The table.
-        view: What its columns are.
-        results: As `results.collect` returns them.
-        metric: What its numbers are; empty: what the study shows first.
+    Its numbers are the metric's; where that is empty, those that the study shows first.
     """
     known = evaluations(study, results)
     names = {one.name for one in known}
@@ -230,7 +197,7 @@ def _against_paper(study: Study, results: Results) -> list[str]:
     cells = [(row.name, (f"{row.paper:.1f}", _mean(scores[row.name], metric.digits))) for row in rows]
     here = f"here, {metric.title}" if len(study.shown) > 1 else "here"
     table = grid_of(("paper (SEA-HELM)" if study.asked is None else "paper", here), cells)
-    lines = ["### Against the paper", "", *markdown(table).splitlines(), ""]
+    lines = _under("Against the paper", table)
     by_name = {one.name: one for one in evaluations(study, results)}
 
     def lead_of(ahead: str, behind: str, count: int) -> Lead | None:
@@ -274,17 +241,13 @@ def _cost(study: Study, results: Results) -> list[str]:
     """Time and counted FLOPs per row, the cold start that it stands on included."""
     columns = ("steps", "processor s", "wall s", "GFLOP a step", "TFLOP", "TFLOP with cold start")
     table = grid_of(columns, [(row.name, _cost_cells(study, row, results)) for row in study.rows])
-    return [
-        "### Cost",
-        "",
+    about = (
         "Processor seconds of one run on one thread, without its questions (median over seeds), wall seconds beside "
         "other jobs, and FLOPs counted on 8 steps (SPIN: on one iteration), times the steps: matrix products and "
         "attention of generation, student, teacher and reference. All are of the row's own stage; the last column adds "
-        "the cold start.",
-        "",
-        *markdown(table).splitlines(),
-        "",
-    ]
+        "the cold start."
+    )
+    return _under("Cost", table, about)
 
 
 def _cost_cells(study: Study, row: StudyRow, results: Results) -> list[str]:

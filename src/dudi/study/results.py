@@ -34,13 +34,7 @@ CURVE_POINTS = 24
 
 
 def collect(studies: Sequence[Study], runs: Path, file: Path) -> dict[tuple[str, str], Evaluation]:
-    """The results of all jobs of some studies; those of the runs win over those of the file.
-
-    Args:
-        studies: The tables.
-        runs: The folder that `dudi study run`, or the lines of its `--print`, fill; it need not exist.
-        file: `study.json`, as an earlier report left it; it need not exist.
-    """
+    """The results of all jobs of some studies; those of the runs win over those of `study.json`. None need exist."""
     known = read(file)
     found: dict[tuple[str, str], Evaluation] = {}
     for job in every_job(studies):
@@ -167,8 +161,9 @@ def _kept(scores: Mapping[str, Any], metric: str) -> dict[str, Any]:
 def _shortened(values: Sequence[float | None]) -> list[float | None]:
     """Means of `CURVE_POINTS` groups of neighbours; None where a group has no value."""
     means: list[float | None] = []
-    for i in range(min(CURVE_POINTS, len(values))):
-        begin, end = (len(values) * j // min(CURVE_POINTS, len(values)) for j in (i, i + 1))
+    count = min(CURVE_POINTS, len(values))
+    for i in range(count):
+        begin, end = len(values) * i // count, len(values) * (i + 1) // count
         own = [value for value in values[begin:end] if value is not None]
         means.append(round(sum(own) / len(own), 5) if own else None)
     return means
@@ -188,17 +183,19 @@ def overall(study: Study, row: StudyRow, results: Results) -> list[float]:
 
 
 def evaluations(study: Study, results: Results) -> list[Evaluation]:
-    """A study's rows as evaluations, a run per seed; a row that was not run has no runs."""
-    found = [(row, results_of(study, row, results)) for row in study.rows]
-    asked: Mapping[str, Any] = next((own[0].benchmark for _, own in found if own), {})
-    return [_joined(row, asked, own) for row, own in found]
+    """A study's rows as evaluations, a run per seed, with their answers where all seeds have brought theirs.
 
-
-def _joined(row: StudyRow, asked: Mapping[str, Any], own: Sequence[Evaluation]) -> Evaluation:
-    """The seeds of a row as one; with their answers, where all have brought theirs."""
-    parts = tuple(own) if all("answers" in one.about for one in own) else ()
-    about = {"answers": parts[0].about["answers"]} if len(parts) == 1 else {}  # a single model is tested by question
-    return Evaluation(row.name, row.name, asked, tuple(run for one in own for run in one.runs), about, parts=parts)
+    A row that was not run has no runs.
+    """
+    by_row = {row.name: results_of(study, row, results) for row in study.rows}
+    asked: Mapping[str, Any] = next((own[0].benchmark for own in by_row.values() if own), {})
+    found = []
+    for name, own in by_row.items():
+        parts = tuple(own) if all("answers" in one.about for one in own) else ()
+        about = {"answers": parts[0].about["answers"]} if len(parts) == 1 else {}  # one model is tested by question
+        runs = tuple(run for one in own for run in one.runs)
+        found.append(Evaluation(name, name, asked, runs, about, parts=parts))
+    return found
 
 
 def references(study: Study, results: Results) -> list[Evaluation]:
@@ -206,11 +203,11 @@ def references(study: Study, results: Results) -> list[Evaluation]:
     job = job_of(study, study.rows[0], 0)
     base, teacher = (results.get((job.id, subject)) for subject in (BASE, TEACHER))
     found = []
+    if base is not None and (guessing := base.guessing()) is not None:
+        found.append(dataclasses.replace(guessing, name="guessing"))
     if base is not None:
-        guessing = base.guessing()
-        found += [dataclasses.replace(guessing, name="guessing")] if guessing is not None else []
         found.append(dataclasses.replace(base, name="base student"))
-    return [*found, *([teacher] if teacher is not None else [])]
+    return found if teacher is None else [*found, teacher]
 
 
 def flops_of(study: Study, row: StudyRow, results: Results) -> tuple[float | None, float | None, float | None]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dudi.evaluation.records import Evaluation
 from dudi.study.jobs import AnyJob
-from dudi.study.stack_worker import StackVerbs
+from dudi.study.stacks import StackVerbs
 
 Told = Callable[[AnyJob, list[Evaluation] | BaseException], None]
 """Called after each job with what it found, or what went wrong."""
@@ -30,19 +30,10 @@ def run_jobs(
     told: Told,
     verbs: StackVerbs | None = None,
 ) -> list[AnyJob]:
-    """Do jobs, in order.
+    """Do jobs that are not done yet, in order, so many at once with so many threads each; returns those that failed.
 
-    Args:
-        jobs: Those that are not done yet.
-        runs: Where results lie.
-        at_once: Processes.
-        threads: Threads of each.
-        keep_models: As in `worker.run_job`.
-        told: Hears of each job that ends.
-        verbs: As in `worker.run_job`; a function of a module, since it goes to other processes.
-
-    Returns:
-        The jobs that failed.
+    `told` hears of each job that ends. `keep_models` and `verbs` are as in `worker.run_job`; the verbs are a function
+    of a module, since it goes to other processes.
     """
     failed: list[AnyJob] = []
     pool = _pool(at_once, threads)

@@ -16,9 +16,7 @@ from dudi.tables import DASH, Grid, grid_of
 def stages_grid(jobs: Iterable[StackJob], rows: Mapping[str, Sequence[str]]) -> Grid:
     """A line for each stage, whatever its seeds: how many these are, and of one of them steps, rows and FLOPs.
 
-    Args:
-        jobs: What is to be run.
-        rows: By a job's id what tables call it.
+    `rows` says by a job's id what tables call it.
 
     Raises:
         DudiError: a stage's rows cannot be read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,13 +14,14 @@ from dudi.data.locate import asked_split
 from dudi.data.records import records_of
 from dudi.errors import ConfigError, DudiError, EnvironmentFault
 from dudi.evaluation.records import STUDENT
+from dudi.files import sha256_of_json
 from dudi.models.load import find_model, locate
 from dudi.stacking.recipe import StackConfig, load_stack_config, read_words, readers_of
 from dudi.stacking.set_card import task_words
 from dudi.stacking.stages import task_of
 from dudi.stacking.stored import MODEL, model_folder
 from dudi.study.grid import WITH_HEAD, Study, StudyRow, verb_of
-from dudi.study.identity import files_of, key_from, own_settings, weights
+from dudi.study.identity import files_of, own_settings, weights
 from dudi.training import checkpoints
 
 _READS = {
@@ -31,30 +32,22 @@ _READS = {
     "finetune": ("encoder", "llm", "start"),
 }
 """The models that a stage reads, of those that its recipe names."""
+StackVerbs = Callable[[list[str]], int]
+"""Runs the words that follow `dudi stack`. The verbs stand above this package, and are handed down."""
 _RUNS = ("start", "teacher")
-_Kind = Literal["run", "part", "translator"]
 """Keys that take a run's folder, and find the model in it; others take the model's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of one seed, whichever rows have it.
+    """One stage of one seed, whichever rows have it."""
 
-    Attributes:
-        verb: Of `dudi stack`.
-        key: Hash of all that it depends on but the seed, the stages before it included.
-        seed: Its seed.
-        recipe: A file, or the name of a shipped recipe.
-        words: `key=value` over the recipe.
-        after: Keys that are an earlier stage, each with that stage's `id`.
-    """
-
-    verb: str
-    key: str
+    verb: str  # of `dudi stack`
+    key: str  # hash of all that it depends on but the seed, the stages before it included
     seed: int
-    recipe: str
-    words: tuple[str, ...]
-    after: tuple[tuple[str, str], ...]
+    recipe: str  # a file, or the name of a shipped recipe
+    words: tuple[str, ...]  # `key=value` over the recipe
+    after: tuple[tuple[str, str], ...]  # keys that are an earlier stage, each with that stage's `id`
 
     @property
     def id(self) -> str:
@@ -67,12 +60,10 @@ class Stage:
 
     def command(self, runs: Path) -> list[str]:
         """What follows `dudi stack`."""
-        before = [
-            f"{key}={runs / stage if key.partition('.')[0] in _RUNS else runs / stage / MODEL}"
-            for key, stage in self.after
-        ]
-        words = [*self.words, *before, f"seed={self.seed}", "--output", str(runs / self.id)]
-        return [self.verb, self.recipe, *words]
+        words = [*self.words]
+        for key, stage in self.after:
+            words.append(f"{key}={runs / stage if key.partition('.')[0] in _RUNS else runs / stage / MODEL}")
+        return [self.verb, self.recipe, *words, f"seed={self.seed}", "--output", str(runs / self.id)]
 
     def is_trained(self, runs: Path) -> bool:
         """Whether its folder holds the model, whole."""
@@ -86,25 +77,16 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StackJob:
-    """A row at one seed: its stages, and what the last one is asked.
-
-    Attributes:
-        key: Hash of all that the answers depend on but the seed.
-        seed: The seed of every stage.
-        stages: In order.
-        asked: What follows the system in `dudi stack eval`: rows and options.
-        translate: The words of translate-test, which name its MT model; else none.
-        subjects: Who is asked.
-    """
+    """A row at one seed: its stages, and what the last one is asked."""
 
     kind: ClassVar[Literal["stack"]] = "stack"
 
-    key: str
-    seed: int
-    stages: tuple[Stage, ...]
-    asked: tuple[str, ...]
-    translate: tuple[str, ...] = ()
-    subjects: tuple[str, ...] = (STUDENT,)
+    key: str  # hash of all that the answers depend on but the seed
+    seed: int  # of every stage
+    stages: tuple[Stage, ...]  # in order
+    asked: tuple[str, ...]  # what follows the system in `dudi stack eval`: rows and options
+    translate: tuple[str, ...] = ()  # the words of translate-test, which name its MT model; else none
+    subjects: tuple[str, ...] = (STUDENT,)  # who is asked
 
     @property
     def id(self) -> str:
@@ -146,10 +128,10 @@ def stack_job(study: Study, row: StudyRow, seed: int) -> StackJob:
     assert study.asked is not None
     stages = _stages(study, row, seed)
     translator = None if row.translate is None else (row.translate, weights(row.translate))
-    key = key_from([stages[-1].key, study.asked.words, files_of(study.asked.rows), translator])
+    key = sha256_of_json([stages[-1].key, study.asked.words(), files_of(study.asked.rows), translator])[:16]
     if row.translate is None:
-        return StackJob(key, seed, stages, study.asked.untranslated)
-    return StackJob(key, seed, stages, study.asked.words, ("--translate", row.translate))
+        return StackJob(key, seed, stages, study.asked.words(translated=False))
+    return StackJob(key, seed, stages, study.asked.words(), ("--translate", row.translate))
 
 
 def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
@@ -159,13 +141,14 @@ def _stages(study: Study, row: StudyRow, seed: int) -> tuple[Stage, ...]:
         beside = study.file.parent / one.recipe
         recipe = str(beside.resolve()) if beside.is_file() else one.recipe
         try:
-            said = (*read_words(one.verb, one.told), *one.told_alone)
+            # Words for the stages of its verb alone stand above those for all.
+            alone = [word.partition(".")[2] for word in one.told if verb_of(word) == one.verb]
+            said = (*read_words(one.verb, [word for word in one.told if verb_of(word) is None]), *alone)
             task = () if one.task is None else read_words(one.verb, task_words(Path(one.task), (*said, *one.words)))
             words = (*said, *(PlacedWord(word, one.place("task")) for word in task), *one.words)
-            # An earlier stage stands in a stage's key by its own: wherever the runs lie, and whichever seed.
-            told = tuple(
-                PlacedWord(f"{key}={stage.verb}-{stage.key}", one.place("after", key)) for key, stage in earlier.items()
-            )
+            told = []
+            for key, stage in earlier.items():  # by its own key: wherever the runs lie, and whichever seed
+                told.append(PlacedWord(f"{key}={stage.verb}-{stage.key}", one.place("after", key)))
             key = _key_of(one.verb, recipe, (*words, *told))
         except ConfigError as error:
             if str(error).startswith(f"{study.file}:"):  # a key of the stage, with its line
@@ -196,15 +179,11 @@ def _key_of(verb: str, recipe: str, words: tuple[str, ...]) -> str:
     tree["weights"] = [weights(one) or weights(one, config.llm.gguf_file) or weights(f"{one}/{MODEL}") for one in named]
     sources = (config.data.train, config.data.eval, config.data.parallel, config.data.bitext)
     tree["files"] = {str(source): files_of(str(source)) for source in sources if source}
-    return key_from([tree, own_settings(config, config.settings), config.dtype])
+    return sha256_of_json([tree, own_settings(config, config.settings), config.dtype])[:16]
 
 
 def check_words(studies: Sequence[Study], words: Sequence[str]) -> None:
     """Refuse words of the command line that no row of some studies reads: the page would name them all the same.
-
-    Args:
-        studies: The tables that the words are for.
-        words: `key=value`, or `align.key=value`.
 
     Raises:
         ConfigError: naming the word, and who would read it. A key that there is not is the recipe's to refuse.
@@ -216,10 +195,8 @@ def check_words(studies: Sequence[Study], words: Sequence[str]) -> None:
         verb, key = verb_of(word), word.partition("=")[0]
         readers = readers_of(key) if verb is None else (verb,)
         if readers and not set(readers) & set(verbs):
-            raise ConfigError(
-                f"{COMMAND_LINE}: {key}: no row of these studies reads it: it belongs to {' or '.join(readers)}; take "
-                "it out"
-            )
+            what = f"no row of these studies reads it: it belongs to {' or '.join(readers)}; take it out"
+            raise ConfigError(f"{COMMAND_LINE}: {key}: {what}")
 
 
 def check_stages(study: Study) -> dict[str, str]:
@@ -244,20 +221,19 @@ def check_stages(study: Study) -> dict[str, str]:
             unknown |= {row.translate: why} if why else {}
         for stage, own in zip(_stages(study, row, 0), row.stages, strict=True):
             config = stage.config()
+            at = f"{where}: stage '{own.called}'"
             try:
                 config.check_models()
                 if stage.verb in WITH_HEAD:
                     task_of(config)
             except ConfigError as error:
                 key = str(error).partition(":")[0].removesuffix(".model")
-                raise ConfigError(
-                    f"{where}: stage '{own.called}': {error}. Set it in the stage's `keys`, or for every row on the "
-                    f"command line: {key}=..."
-                ) from error
+                advice = f"Set it in the stage's `keys`, or for every row on the command line: {key}=..."
+                raise ConfigError(f"{at}: {error}. {advice}") from error
             try:
                 unknown |= _look_for_models(stage, config)
             except DudiError as error:
-                raise type(error)(f"{where}: stage '{own.called}': {error}") from error
+                raise type(error)(f"{at}: {error}") from error
             _look_for(f"{where}: data.train", str(config.data.train), config.data.split)
     rows = study.asked.rows
     _look_for(f"{study.place('asked', 'rows')}: asked", rows, asked_split(rows, study.asked.split))
@@ -265,35 +241,27 @@ def check_stages(study: Study) -> dict[str, str]:
 
 
 def _look_for_models(stage: Stage, config: StackConfig) -> dict[str, str]:
-    """Look for the models that a stage reads and no stage before it makes; what cannot be looked for, and why.
-
-    Raises:
-        ConfigError, DataError: as in `check_stages`; with the key.
-    """
+    """Look for the models that a stage reads and no stage before it makes; what cannot be looked for, and why."""
     read, unknown = set(_READS[stage.verb]), {}
     if "start" in read and config.start.model is not None:  # in the place of the two
         read -= {"encoder", "llm"}
     read -= {key.partition(".")[0] for key, _ in stage.after}
     for name in sorted(read):
         section = getattr(config, name)
-        if section.model is not None:
-            gguf_file = section.gguf_file if name == "llm" else None
-            revision = None if name in _RUNS else section.revision
-            kind: _Kind = "run" if name in _RUNS else "part"
-            if why := _why_unknown(section.model, revision, gguf_file, f"{name}.model", kind):
-                unknown[section.model] = why
+        if section.model is None:
+            continue
+        gguf_file = section.gguf_file if name == "llm" else None
+        revision, kind = (None, "run") if name in _RUNS else (section.revision, "part")
+        if why := _why_unknown(section.model, revision, gguf_file, f"{name}.model", kind):
+            unknown[section.model] = why
     return unknown
 
 
 @functools.cache
-def _why_unknown(name: str, revision: str | None, gguf_file: str | None, key: str, kind: _Kind) -> str:
+def _why_unknown(name: str, revision: str | None, gguf_file: str | None, key: str, kind: str) -> str:
     """Why a model cannot be looked for from here; empty where it is there.
 
     A translator's weights may be of any kind that `transformers` reads.
-
-    Raises:
-        ConfigError: there is none; with the key.
-        DataError: a file of it is damaged or hostile.
     """
     try:
         if kind == "run":

@@ -1,13 +1,18 @@
-"""One job of a study, from its recipe to `evaluation.json`."""
+"""One job of a study, from its recipe to `evaluation.json`: a run, a count of FLOPs, or a row of stacks."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from dudi.command import say
 from dudi.distill.loading import Loaded
 from dudi.distill.run import make_trainer, read_rows, train
 from dudi.distill.stages.cold_start import COLD_START
@@ -18,44 +23,33 @@ from dudi.files import write_json
 from dudi.study.counting import counted_flops
 from dudi.study.jobs import CACHE, FLOPS, AnyJob, Job
 from dudi.study.results import SECONDS_FILE, of_stack
-from dudi.study.stack_worker import StackVerbs, clock, train_and_ask
-from dudi.study.stacks import StackJob
+from dudi.study.stacks import StackJob, StackVerbs
 
 
 def run_job(job: AnyJob, runs: Path, *, keep_models: bool = False, verbs: StackVerbs | None = None) -> list[Evaluation]:
     """Do one job and keep what it finds; what it prints goes to `log.txt` in its folder.
 
-    Args:
-        job: What to do.
-        runs: The study's folder; stages that runs share are cached in it.
-        keep_models: Leave the weights; otherwise they are deleted once they have been asked.
-        verbs: What runs the stages of a stack; no other job needs it.
-
-    Returns:
-        What was found out.
+    Stages that runs share are cached in the study's folder. Weights are deleted once they have been asked, unless
+    `keep_models` says otherwise. The verbs run the stages of a stack; no other job needs them.
     """
     folder = runs / job.id
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(job, StackJob):
-        assert verbs is not None
-        with (folder / "log.txt").open("a", encoding="utf-8") as log, _into(log):
+    with contextlib.ExitStack() as until:
+        log = until.enter_context((folder / "log.txt").open("a", encoding="utf-8"))
+        until.enter_context(contextlib.redirect_stdout(log))
+        until.enter_context(contextlib.redirect_stderr(log))
+        quiet_libraries()
+        if isinstance(job, StackJob):
+            assert verbs is not None
             train_and_ask(job, runs, verbs, keep_models=keep_models)
-        return list(of_stack(job, runs).values())
-    config = job.config("disable_tqdm=true", f"cache_dir={runs / CACHE}")
-    loaded = Loaded(config, config.dudi_config(folder))
-    with (folder / "log.txt").open("a", encoding="utf-8") as log, _into(log):
+            return list(of_stack(job, runs).values())
+        config = job.config("disable_tqdm=true", f"cache_dir={runs / CACHE}")
+        loaded = Loaded(config, config.dudi_config(folder))
         found = _count(job, loaded) if job.kind == "cost" else _train(job, loaded)
     if not keep_models:
         for part in ("checkpoints", "stages", "model"):
             shutil.rmtree(folder / part, ignore_errors=True)
     return found
-
-
-@contextlib.contextmanager
-def _into(log: Any) -> Iterator[None]:
-    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        quiet_libraries()
-        yield
 
 
 def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
@@ -89,3 +83,38 @@ def _count(job: Job, loaded: Loaded) -> list[Evaluation]:
     )
     keep_evaluations([found], [], loaded.args.folder)
     return [found]
+
+
+def train_and_ask(job: StackJob, runs: Path, verbs: StackVerbs, *, keep_models: bool) -> None:
+    """Train what is missing of a row's stages, each by whoever comes first, and ask the last one.
+
+    `evaluation.json` lies in the job's folder then. `keep_models` leaves the checkpoints of stages too; their models
+    stay anyhow: rows share them.
+
+    Raises:
+        DudiError: as the verb raises it.
+    """
+    for stage in job.stages:
+        folder = runs / stage.id
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the stage's folder, which a run that is begun anew moves away. Waits for the row that trains it.
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if stage.is_trained(runs):
+                continue
+            command = stage.command(runs)
+            say(shlex.join(["dudi", "stack", *command]))
+            with clock() as spent:
+                verbs(command)
+            write_json(folder / SECONDS_FILE, spent)
+            if not keep_models:
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    verbs(job.asking(runs))
+
+
+@contextlib.contextmanager
+def clock() -> Iterator[dict[str, float]]:
+    """Wall time, and processor time: the second hardly changes when other jobs run beside. Known at the end."""
+    spent: dict[str, float] = {}
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield spent
+    spent |= {"wall": round(time.perf_counter() - wall, 2), "cpu": round(time.process_time() - cpu, 2)}
