@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from dudi.data.examples import Example
-from dudi.distill.loading import Loaded, read_rows
+from dudi.distill.loading import Loaded
 from dudi.distill.recipe import load_run_config
+from dudi.distill.run import make_trainer, read_rows
 from dudi.objective.forward import completion_states
 from dudi.objective.heads import Head, head_of
 from dudi.objective.losses import token_divergence
@@ -63,12 +64,12 @@ def measured(recipe: str, overrides: list[str], steps: int, per_language: int, f
     config = load_run_config(recipe, [*overrides, *words])
     args = config.dudi_config(folder, disable_tqdm=True)
     loaded = Loaded(config, args)
-    rows, _ = read_rows(config, args, folder)
+    rows, _ = read_rows(config, args)
     held = {language: [row for row in rows.rows if row.language == language] for language in args.languages}
     apart = {row.id for own in held.values() for row in own[-per_language:]}
     asked = [row for row in rows.rows if row.id in apart]
     rows.rows[:] = [row for row in rows.rows if row.id not in apart]
-    trainer = loaded.make_trainer(rows, None)
+    trainer = make_trainer(loaded, rows, None)
     trainer.train()
     examples, _ = trainer.setup.reader.read(asked, "held out", rows.rejections)
     student, teacher = trainer.inner_model().eval(), loaded.teacher

@@ -19,7 +19,7 @@ from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import TASKS, questions
 from dudi.evaluation.cldr_qa import items_of
 from dudi.evaluation.generate import Decoding
-from dudi.evaluation.questions import ask
+from dudi.evaluation.questions import ChosenQuestions
 from dudi.evaluation.summary import Answered
 from dudi.files import sha256_of
 from dudi.models.load import load_model, load_tokenizer
@@ -49,7 +49,7 @@ def write_card(role: str, folder: Path, command: str) -> None:
     chat = chat_format(tokenizer, {}, role)
     model = load_model(str(folder), dtype=torch.float32)
     asked = _thinned(questions())
-    answered = ask(model, chat, items_of(asked), Decoding(64))
+    answered = ChosenQuestions(items_of(asked), Decoding(64)).answers(model, chat)
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     text = _page(role, training, command, _scores(answered), _fertility(chat), _sums(folder))
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ from babel.languages import get_official_languages
 from dudi.data.cldr import KINDS, LANGUAGES, Fact, cldr_items, cldr_rows, fact_of, facts, prepare_cldr, row_of, word
 from dudi.data.cldr.items import _check_words
 from dudi.data.cldr.locales import countries, country_currencies, currencies, official_languages
-from dudi.data.cldr.speaker import Speaker, speaker
+from dudi.data.cldr.speaker import speaker
 from dudi.data.cldr.tasks import _languages_elsewhere
 from dudi.data.cldr.wording import WORDING_DIR, load_wording, placeholders, wording
 from dudi.data.rows import Row
@@ -274,7 +274,7 @@ def test_a_missing_name_is_left_out(language):
     assert (own.currency("ZWG") is None) == (language != "en")
     named = [code for code in countries() if own.country(code)]
     assert len(named) >= 190
-    assert all(own.bare_country(code) == own.cldr.country(code) != code for code in named)
+    assert all(own.bare_country(code) == own.locale.territories[code] != code for code in named)
 
 
 def test_no_english_names_in_other_scripts():
@@ -286,7 +286,8 @@ def test_no_english_names_in_other_scripts():
             assert not re.search("[A-Za-z]", own.currency(code) or "")
     # CLDR's Malay has no word for Tagalog; English has.
     assert Locale.parse("en").languages["tl"] == "Tagalog"
-    assert speaker("ms").cldr.language("tl") is None
+    malay = speaker("ms")
+    assert malay._name("language", malay.locale.languages, "tl") is None
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -356,7 +357,7 @@ def test_a_broken_wording_file_names_file_and_key(tmp_path, old, new, message):
 def test_wording_is_held_to_its_kinds(tmp_path, old, new, message):
     own = dataclasses.replace(speaker("en"), words=load_wording(broken(tmp_path, old, new)))
     with pytest.raises(ConfigError, match=message):
-        _check_words(Speaker(own.code, own.words, own.cldr))
+        _check_words(own)
 
 
 def test_missing_wording_file(tmp_path):

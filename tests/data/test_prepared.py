@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dudi.data.overlap import Grams, benchmark_grams, grams
+from dudi.data.overlap import Grams, find_benchmark, grams
 from dudi.data.parallel import _spread, prepare_parallel
 from dudi.data.sources import load_rows
 from dudi.data.task_rows import prepare_task
@@ -137,9 +137,9 @@ def own_task(folder, name, documents, language=""):
 def test_texts_are_found_however_deep(tmp_path):
     texts = [NESTED["translation"]["en"], NESTED["translation"]["th"], NESTED["choices"]["text"][0]]
     texts.append(NESTED["answers"][0]["text"])
-    known, tasks, notes = benchmark_grams([own_task(tmp_path, "nested", [NESTED])], ["en", "th"], None)
-    assert all(known.shares([text]) for text in texts) and not notes
-    assert [task.name for task in tasks] == ["nested"]  # it says no language, and is held against all
+    found = find_benchmark([own_task(tmp_path, "nested", [NESTED])], ["en", "th"], None)
+    assert all(found.grams.shares([text]) for text in texts) and not found.notes
+    assert found.tasks == ["nested"]  # it says no language, and is held against all
 
 
 def test_a_benchmark_without_a_language_or_a_long_text_is_said(sets, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dudi.data.rejections import IN_MEMORY
-from dudi.data.rows import MAX_CHARACTERS, MAX_TURNS, Rejections, Row, RowError, parse_row
+from dudi.data.rejections import IN_MEMORY, Rejections
+from dudi.data.rows import MAX_CHARACTERS, MAX_TURNS, Row, RowError, parse_row
 from dudi.errors import DataError, EnvironmentFault
 
 CODES = ["id", "vi", "th", "en"]

@@ -13,7 +13,7 @@ import pytest
 
 from dudi.data.cldr import cldr_rows
 from dudi.data.locate import held_out, own_split
-from dudi.data.rows import Rejections
+from dudi.data.rejections import Rejections
 from dudi.data.sources import fingerprint, load_rows, rows_from_records
 from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.files import atomic_file
@@ -76,7 +76,7 @@ def test_bad_lines_are_rejected_with_their_place(tmp_path):
 
 
 def test_a_line_that_is_too_long_costs_one_row(tmp_path, monkeypatch):
-    monkeypatch.setattr("dudi.data.files.MAX_LINE_BYTES", 200)
+    monkeypatch.setattr("dudi.data.records.MAX_LINE_BYTES", 200)
     path = write_lines(tmp_path / "a.jsonl", [record(1), record(2, completion="x" * 900), record(3)])
     loaded = load(path)
     assert [row.id for row in loaded.rows] == ["r1", "r3"]

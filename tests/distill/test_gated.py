@@ -41,12 +41,12 @@ def asked_of_teacher(trainer):
     """What the probe asks the teacher, as text."""
     found = []
 
-    def answers(run, engine, chat, prompts, rows):
+    def scores(run, engine, chat, prompts, rows):
         found.append([chat.tokenizer.decode(prompt) for prompt in prompts])
-        return [""] * len(prompts)
+        return [0.0] * len(prompts)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "_answers", answers)
+        patch.setattr(stage, "_scores", scores)
         stage._probe(trainer.run, trainer.setup.probe.examples)
     return found[1]  # behind the student's
 

@@ -7,6 +7,7 @@ import pytest
 from dudi.data.sources import load_rows
 from dudi.distill.loading import Loaded
 from dudi.distill.recipe import load_run_config
+from dudi.distill.run import make_trainer
 from dudi.models import load
 from dudi.plan import plan_run
 from dudi.program.train import train
@@ -77,11 +78,11 @@ def test_stages_of_one_recipe_share_a_teacher(tmp_path, read):
     config = load_run_config("mini/gkd", QUICK)
     loaded = Loaded(config, config.dudi_config(tmp_path))
     rows = load_rows("cldr-qa-1", languages=["id", "my"], tasks=["currency"])
-    first, second = loaded.make_trainer(rows, None), loaded.make_trainer(rows, None)
+    first, second = make_trainer(loaded, rows, None), make_trainer(loaded, rows, None)
     assert first.setup.teacher is second.setup.teacher is loaded.teachers["default"]
     assert first.model is not second.model
     stage = loaded.args.for_cold_start(str(tmp_path / "stage"))
-    assert loaded.make_trainer(rows, None, args=stage).setup.teacher is None
+    assert make_trainer(loaded, rows, None, args=stage).setup.teacher is None
     loaded.drop_teachers()
     assert loaded.teachers["default"] is not first.setup.teacher
     assert read["load_model", "teacher"] == 2

@@ -213,6 +213,15 @@ def test_evaluate_takes_other_rows(tmp_path, tokenizer):
     assert (tmp_path / "rejected-eval_dataset.jsonl").is_file() and not (tmp_path / "rejected.jsonl").exists()
 
 
+def test_the_bad_rows_of_several_datasets_are_in_one_file(tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, tokenizer, ROWS[:16], max_rejected_share=0.5)
+    with pytest.warns(UserWarning, match="2 missing_key"):
+        trainer.eval_dataset = {"a": [*ROWS[:8], {"prompt": "?"}], "b": [*ROWS[8:16], {"prompt": "!"}]}
+    text = (tmp_path / "rejected-eval_dataset.jsonl").read_text(encoding="utf-8")
+    files = [record["file"] for record in map(json.loads, text.splitlines())]
+    assert files == ["eval_dataset['a']", "eval_dataset['b']"]
+
+
 @pytest.mark.parametrize("kind", [dict, datasets.DatasetDict])
 def test_evaluation_sets_may_have_names(kind, tmp_path, tokenizer):
     sets = {"id": ROWS[:16:8], "vi": ROWS[1:16:8]}

@@ -13,9 +13,10 @@ from dudi.data.rows import parse_row
 from dudi.distill.loading import Loaded
 from dudi.distill.passes import judge_all
 from dudi.distill.recipe import RunConfig
+from dudi.distill.run import make_trainer as trainer_of_recipe
 from dudi.distill.stages.probe import FILE, PROBE, best_of
 from dudi.distill.step import Step
-from dudi.distill.trust import found_trust
+from dudi.distill.teachers import found_trust
 from dudi.errors import ConfigError
 from dudi.models.frozen import OffloadedModel
 from dudi.plan import estimate
@@ -394,7 +395,7 @@ def test_a_recipe_with_two_loads_each_once(tmp_path, tokenizer, monkeypatch):
     config = RunConfig.load(file)
     loaded = Loaded(config, config.dudi_config(tmp_path / "run"))
     rows = rows_from_records(ROWS, languages=[row["language"] for row in ROWS])
-    trainer = loaded.make_trainer(rows, None)
+    trainer = trainer_of_recipe(loaded, rows, None)
     assert read == {"s": 1, "a": 1, "b": 1}
     assert trainer.setup.teachers.routes == {"default": "default", "my": "my+ta", "ta": "my+ta"}
     trainer.train()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dudi
 from dudi.evaluation.benchmarks import BENCHMARKS, find
-from dudi.evaluation.harness.questions import Options
+from dudi.evaluation.harness.options import Options
 
 ROOT = Path(dudi.__file__).parent
 WORDS = {"program/lm_eval.py", "program/seahelm.py", "program/seahelm_options.py"}

@@ -21,7 +21,7 @@ from dudi.evaluation.cldr_qa import described, fingerprint, items_of
 from dudi.evaluation.evaluate import Subject, evaluate
 from dudi.evaluation.generate import Decoding, Generated, generate, reference_bits
 from dudi.evaluation.metrics import METRICS
-from dudi.evaluation.questions import Answered, ChosenQuestions, Item, ask
+from dudi.evaluation.questions import Answered, ChosenQuestions, Item
 from dudi.evaluation.records import Evaluation, SeedScores
 from dudi.evaluation.scores import chrf, exact_match, in_language, normalise, repetition, token_f1, tokens
 from dudi.evaluation.summary import Scores, floor, scores, tabulate
@@ -257,8 +257,8 @@ def test_reference_bits_are_a_plain_log_softmax(model, chat):
 def test_the_batch_size_changes_nothing(model, chat):
     asked = items_of(questions(["th", "en"], ["units"], per_split=2, trained=LANGUAGES))
     through: list[int] = []
-    alone = ask(model, chat, asked, Decoding(6), batch_size=1)
-    together = ask(model, chat, asked, Decoding(6), batch_size=5, done=through.append)
+    alone = ChosenQuestions(asked, Decoding(6), batch_size=1).answers(model, chat)
+    together = ChosenQuestions(asked, Decoding(6), batch_size=5).answers(model, chat, done=through.append)
     assert through == [5, 5, 2]
     for one, other in zip(alone, together, strict=True):
         assert other.bits == pytest.approx(one.bits, rel=1e-5)
@@ -267,7 +267,7 @@ def test_the_batch_size_changes_nothing(model, chat):
 
 def test_a_record_says_what_was_asked_and_answered(model, chat):
     asked = questions(["my"], ["currency"], per_split=2, trained=LANGUAGES)
-    answered = ask(model, chat, items_of(asked), Decoding(4))
+    answered = ChosenQuestions(items_of(asked), Decoding(4)).answers(model, chat)
     assert [one.id for one in answered] == [question.row.id for question in asked]
     bits = reference_bits(model, chat, [question.row for question in asked])
     for one, question, cost in zip(answered, asked, bits, strict=True):
@@ -285,7 +285,7 @@ def test_the_judgement_does_not_hang_on_which_languages_are_asked(model, chat, m
     english = "The official language of this country is certainly English."
     monkeypatch.setattr(asking, "generate", lambda model, chat, rows, *_, **__: [says(english) for _ in rows])
     asked = items_of(questions(["id", "th"], ["units"], per_split=1))
-    assert not any(one.in_language for one in ask(model, chat, asked, Decoding(1)))
+    assert not any(one.in_language for one in ChosenQuestions(asked, Decoding(1)).answers(model, chat))
 
 
 def says(text):
@@ -295,7 +295,7 @@ def says(text):
 def test_perfect_answers_score_perfectly(model, chat, monkeypatch):
     monkeypatch.setattr(asking, "generate", lambda model, chat, rows, *_, **__: [says(r.completion) for r in rows])
     asked = items_of(questions(["vi", "ta"], ["currency", "calendar"], per_split=3, trained=LANGUAGES))
-    total = scores(ask(model, chat, asked, Decoding(1)))
+    total = scores(ChosenQuestions(asked, Decoding(1)).answers(model, chat))
     assert (total.questions, total.exact_match, total.in_language, total.in_language_strict) == (18, 1, 1, 1)
     assert (total.token_f1, total.ended, total.length, total.empty) == (1, 1, 3, 0)
     assert total.chrf == pytest.approx(100)
@@ -306,9 +306,9 @@ def items(*codes, **fields):
     return [dataclasses.replace(Item(row), **fields) for row in ROWS if row.language in codes]
 
 
-def judged(monkeypatch, model, chat, item, answer, **options):
+def judged(monkeypatch, model, chat, item, answer):
     monkeypatch.setattr(asking, "generate", lambda *_, **__: [says(answer)])
-    (one,) = ask(model, chat, [item], Decoding(4), **options)
+    (one,) = ChosenQuestions([item], Decoding(4)).answers(model, chat)
     return one
 
 
@@ -376,7 +376,7 @@ def test_a_decoding_that_makes_no_sense(fields, said):
 
 def run_all(model, chat, asked, decoding=None, seeds=(0,), batch_size=64):
     how = {"name": "some", "questions": len(asked)}
-    every = ChosenQuestions(asked, how, decoding or Decoding(6, 0.9), batch_size=batch_size)
+    every = ChosenQuestions(asked, decoding or Decoding(6, 0.9), how, batch_size=batch_size)
     (found,), lines = evaluate([Subject("m", "folder", lambda: (model, chat))], [every], seeds)
     return found, lines
 

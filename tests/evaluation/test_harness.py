@@ -13,7 +13,8 @@ from dudi.data.chat import chat_format, plain_format
 from dudi.data.task_files import shipped_tasks
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.evaluation.harness.names import Named, language_of, named_tasks, suffixes, told_apart
-from dudi.evaluation.harness.questions import Options, choose_tasks
+from dudi.evaluation.harness.options import Options
+from dudi.evaluation.harness.questions import choose_tasks
 from helpers import CHATML, make_model, make_tokenizer
 from task_sets import NEWS, SIB, write_parquet
 

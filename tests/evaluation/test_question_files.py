@@ -8,7 +8,7 @@ import pytest
 
 from dudi.data.cldr import LANGUAGES
 from dudi.data.cldr.benchmark import questions
-from dudi.data.files import Located
+from dudi.data.records import Located
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import choose
@@ -197,8 +197,8 @@ def test_per_split_takes_the_first_of_each_language_and_split(tmp_path):
         for split in ("s", "t")
     ]
     items, _, _ = read_questions(written(tmp_path, rows))
-    assert [item.row.id for item in chosen(items, per_split=1)] == ["th-s-0", "th-t-0", "en-s-0", "en-t-0"]
-    assert len(chosen(items, ["en"], per_split=2)) == 4
+    assert [item.row.id for item in chosen(items, Wanted(per_split=1))] == ["th-s-0", "th-t-0", "en-s-0", "en-t-0"]
+    assert len(chosen(items, Wanted(languages=["en"], per_split=2))) == 4
 
 
 def test_what_is_written_down(good):

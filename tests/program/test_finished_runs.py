@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dudi.distill.loading import Loaded
+from dudi.distill import run
 from dudi.program.cli import main
 from dudi.training import checkpoints
 from helpers import CHATML, ROWS, make_model, make_tokenizer
@@ -73,6 +73,6 @@ def test_what_was_not_touched_is_known_without_loading_anything(finished, tmp_pa
     monkeypatch.chdir(place)
     assert main(WORDS) == 0  # other times, the same content: looked into, and written down
     assert "holds this run, finished" in capsys.readouterr().out
-    monkeypatch.setattr(Loaded, "make_trainer", None)
+    monkeypatch.setattr(run, "make_trainer", None)
     assert main(WORDS) == 0
     assert "holds this run, finished" in capsys.readouterr().out

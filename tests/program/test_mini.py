@@ -19,7 +19,7 @@ from dudi.data.cldr.benchmark import questions, training_rows
 from dudi.distill.verbalizer import Verbalizer
 from dudi.evaluation.cldr_qa import items_of
 from dudi.evaluation.generate import Decoding, generate
-from dudi.evaluation.questions import ask
+from dudi.evaluation.questions import ChosenQuestions
 from dudi.evaluation.records import read_evaluations
 from dudi.models.load import load_model, load_tokenizer
 from dudi.program.cli import main
@@ -43,7 +43,7 @@ def loaded(role):
 
 def share_right(role, tasks, per_split, splits=("seen", "transfer", "unseen"), languages=LANGUAGES):
     asked = [q for q in questions(languages, tasks, per_split=per_split) if q.split in splits]
-    answered = ask(*loaded(role), items_of(asked), Decoding(48))
+    answered = ChosenQuestions(items_of(asked), Decoding(48)).answers(*loaded(role))
     return {code: [one.exact for one in answered if one.language == code] for code in languages}
 
 

@@ -106,7 +106,7 @@ def test_the_command_tells_base_files_from_the_recipe():
 def test_a_lead_that_holds_over_the_seeds_has_a_diamond(study):
     runs = study()
     found = compared.compared(groups_of(runs))
-    split, language, everything = found.tables
+    split, language, everything = found.compared
     assert language.grid.columns == ("Indonesian", "Burmese", "overall")
     lines = lines_in(language.grid)
     assert list(lines) == ["dudi", "sft", "guessing", "base", "cold start", "teacher"]
@@ -135,21 +135,21 @@ def test_runs_that_were_asked_other_questions_do_not_compare(make_asked):
     other = make_asked("two", method="gkd", asked={"fingerprint": "f" * 64})
     found = compared.compared(groups_of([make_asked("one"), other]))
     assert "were not asked the same: fingerprint differs" in found.words
-    cells = [cell for table in found.tables for line in table.grid.lines for cell in line.entries]
+    cells = [cell for table in found.compared for line in table.grid.lines for cell in line.entries]
     assert not any(cell.best or cell.second or cell.diamond for cell in cells)
 
 
 def test_other_seeds_compare_and_are_said(make_asked):
     found = compared.compared(groups_of([make_asked("one"), make_asked("two", method="gkd", seed=5)]))
     assert found.words == ""
-    assert any("seeds" in remark for remark in found.tables[0].remarks)
+    assert any("seeds" in remark for remark in found.compared[0].remarks)
 
 
 def test_a_seed_that_is_there_twice_counts_once(make_asked):
     runs = [make_asked("one"), make_asked("copy"), make_asked("two", seed=1, shares=SHARES | {"student": 0.5})]
     (group,) = groups_of(runs)
     assert compared.evaluation_of(group).seeds == [0, 1]
-    assert "dudi: seed 0 is there more than once and counts once" in compared.compared([group]).tables[0].remarks
+    assert "dudi: seed 0 is there more than once and counts once" in compared.compared([group]).compared[0].remarks
 
 
 def test_scores_that_are_no_numbers_are_dashes(make_asked):
@@ -160,7 +160,7 @@ def test_scores_that_are_no_numbers_are_dashes(make_asked):
     scores["overall"]["exact_match"] = float("nan")
     (folder / "evaluation.json").write_text(json.dumps(result))
     found = compared.compared(groups_of([folder, make_asked("two", method="gkd")]))
-    assert [cell.text for cell in lines_in(found.tables[1].grid)["dudi"]] == ["–", "15.5", "–"]
+    assert [cell.text for cell in lines_in(found.compared[1].grid)["dudi"]] == ["–", "15.5", "–"]
 
 
 def test_a_run_without_a_result_is_named(make_asked, make):

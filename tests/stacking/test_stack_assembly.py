@@ -102,6 +102,8 @@ def test_the_auto_classes_put_it_together(parents, batch, tmp_path):
     model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert type(model) is type(stack)
     assert not info["missing_keys"]
+    named = type(stack).from_pretrained(pretrained_model_name_or_path=folder)
+    assert torch.equal(read(named, batch), read(stack, batch))
 
 
 def test_a_part_that_was_trained_whole_is_saved_whole(parents, batch, tmp_path):

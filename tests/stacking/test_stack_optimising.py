@@ -18,9 +18,9 @@ from stack_helpers import (
 
 from dudi.errors import ConfigError
 from dudi.stacking import Source, StackRow, align, build_stack
-from dudi.stacking.disturbing import Disturbance
 from dudi.stacking.muon import Muon, orthogonal
 from dudi.stacking.sampling import POOL, LikeLength
+from dudi.stacking.sequences import Disturbance
 
 WHOLE = {
     "max_steps": 6,

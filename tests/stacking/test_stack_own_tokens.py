@@ -39,7 +39,7 @@ from dudi.stacking import (
     vectors,
     with_head,
 )
-from dudi.stacking.joining import pack
+from dudi.stacking.sequences import pack
 
 LORA = LoraSettings(r=4)
 BOTH = {"llm_tokens": True}

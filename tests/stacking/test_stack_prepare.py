@@ -269,6 +269,14 @@ def test_the_hub_s_parts_are_read_and_classes_are_named(hub):
     assert "nah: NLLB cannot read it (--languages nah takes it all the same)" in said(done)
 
 
+def test_languages_that_are_left_out_come_in_the_order_of_the_set(hub, monkeypatch):
+    unread = ("nah", "oto", "tar", "shp", "hch", "bzd", "cni")
+    known = {code: prepare_module.find_language(code) for code in ("aym", *unread)}
+    monkeypatch.setattr(prepare_module, "languages_of", lambda name: known)
+    done = prepare("americasnli", hub / "out")
+    assert [why.partition(":")[0] for why in done.left_out] == list(unread)
+
+
 def test_a_language_that_nllb_cannot_read_is_taken_where_it_is_asked_for(hub):
     done = prepare("americasnli", hub / "out", languages=["nah"], max_train=1)
     assert {language for split, language in done.counts if split == "test"} == {"nah_Latn"}

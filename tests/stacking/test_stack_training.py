@@ -44,9 +44,8 @@ from dudi.stacking import (
     vectors,
     with_head,
 )
-from dudi.stacking.alignment import AlignmentLoss
+from dudi.stacking.alignment import AlignmentLoss, start_connector, word_pairs
 from dudi.stacking.building import merge
-from dudi.stacking.connector import start_connector, word_pairs
 from dudi.stacking.evaluation import macro_f1
 from dudi.stacking.fitting import token_span, with_choices
 from dudi.stacking.mntp import IGNORED, MaskedNextToken

@@ -36,8 +36,7 @@ from dudi.stacking import (
     with_lm_head,
     write,
 )
-from dudi.stacking.generating import NO_LABEL
-from dudi.stacking.head import whole_llm
+from dudi.stacking.generating import NO_LABEL, whole_llm
 from dudi.stacking.writing import AnswerWording, WritingLoss
 from helpers import CHATML
 

@@ -37,6 +37,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dudi.comparison.significance import check_confidence
 from dudi.errors import ConfigError
 
 FEWEST_ITEMS = 10
@@ -124,8 +125,7 @@ def lead(
     Raises:
         ConfigError: a side is empty, the sides or runs were asked different items, or an option is out of its range.
     """
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence must be between 0 and 1, such as 0.95; got {confidence}")
+    check_confidence(confidence)
     if comparisons < 1 or samples < 100:
         raise ConfigError(f"comparisons must be at least 1 and samples at least 100; got {comparisons} and {samples}")
     items, values, weights, inside = _tables([*first, *second])
@@ -187,12 +187,8 @@ def _scores(drawn: _Floats, values: _Floats, weights: _Floats, inside: _Floats) 
     return means.sum(axis=-1) / present.sum(axis=-1)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Draw:
-    """How often each item (samples, items), and each run of either side (samples, runs), is in each of some samples."""
-
-    items: NDArray[np.uint32]
-    runs: tuple[NDArray[np.int64], NDArray[np.int64]]
+_Draw = tuple[NDArray[np.uint32], tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""How often each item (samples, items), and each run of either side (samples, runs), is in each of some samples."""
 
 
 def _draws(items: int, runs: tuple[int, int], samples: int, seed: int) -> Iterator[_Draw]:
@@ -203,7 +199,7 @@ def _draws(items: int, runs: tuple[int, int], samples: int, seed: int) -> Iterat
         size = min(most, samples - begin)
         drawn = generator.multinomial(items, np.full(items, 1 / items), size=size)
         first, second = (generator.multinomial(count, np.full(count, 1 / count), size=size) for count in runs)
-        yield _Draw(drawn.astype(np.uint32), (first, second))
+        yield drawn.astype(np.uint32), (first, second)
 
 
 @functools.lru_cache(maxsize=2)
@@ -214,8 +210,7 @@ def _kept_draws(items: int, runs: tuple[int, int], samples: int, seed: int) -> t
 
 def _differences(draw: _Draw, values: _Floats, weights: _Floats, inside: _Floats) -> _Floats:
     """Differences (samples,) between two sides whose items and runs are drawn again."""
-    scores = _scores(draw.items.astype(np.float64), values, weights, inside)
-    sides = []
-    for side, chosen in zip(np.split(scores, [draw.runs[0].shape[1]], axis=1), draw.runs, strict=True):
-        sides.append((side * chosen).sum(axis=1) / side.shape[1])
-    return sides[0] - sides[1]
+    items, (first, second) = draw
+    scores = _scores(items.astype(np.float64), values, weights, inside)
+    own, other = np.split(scores, [first.shape[1]], axis=1)
+    return (own * first).sum(axis=1) / own.shape[1] - (other * second).sum(axis=1) / other.shape[1]

@@ -13,12 +13,7 @@ from dudi.languages.registry import LANGUAGES
 
 
 def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -> Metric:
-    """The metric to show.
-
-    Args:
-        evaluations: Whose scores.
-        by: As `find_columns`.
-        asked: Its name; None takes the first of `METRICS` that is there, else the first that is.
+    """The metric to show: the one that was asked for, else the first of `METRICS` that is there, else the first.
 
     Raises:
         ConfigError: nobody has the one that was asked for.
@@ -27,9 +22,9 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
     found: dict[str, None] = {}
     every = [run.scores for one in evaluations for run in one.runs]
     for leaf in (leaf for own in every for leaf in (own.get(OVERALL), *part_of(own, f"by_{by}").values())):
-        values = part_of(leaf).items()
-        measured = (name for name, value in values if value is not None and not isinstance(value, Mapping))
-        found |= dict.fromkeys(name for name in measured if name != "questions")
+        for name, value in part_of(leaf).items():
+            if name != "questions" and value is not None and not isinstance(value, Mapping):
+                found[name] = None
     if not found:
         raise DataError(f"{evaluations[0].name}: the scores hold no metric")
     if asked is None:
@@ -42,14 +37,19 @@ def find_metric(evaluations: Sequence[Evaluation], by: str, asked: str | None) -
     return directed[0] if len(directed) == 1 else metric_of(asked)
 
 
+def column_place(by: str, column: str) -> tuple[str, ...]:
+    """The keys of a column in the scores."""
+    return (OVERALL,) if column == OVERALL else (f"by_{by}", column)
+
+
 def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:
-    """The keys that any run has under `by_...`, in the benchmark's own order, others behind; none for `overall`.
+    """The keys that any run has under `by_...`, in the benchmark's own order, others behind; then `overall`.
 
     Raises:
         ConfigError: no run has such scores, or they have two keys.
     """
     if by == OVERALL:
-        return []
+        return [OVERALL]
     keys = list(dict.fromkeys(key for one in evaluations for key in one.keys(by)))
     if not keys or _two_keys(evaluations, by):
         every = (key for one in evaluations for run in one.runs for key in run.scores)
@@ -61,7 +61,7 @@ def find_columns(evaluations: Sequence[Evaluation], by: str) -> list[str]:
         raise ConfigError(f"by: the scores have no 'by_{by}'{hint}")
     orders = find(evaluations[0].benchmark.get("name")).orders
     order = list(LANGUAGES if by == "language" else orders.get(by, ()))
-    return sorted(keys, key=lambda key: order.index(key) if key in order else len(order))
+    return [*sorted(keys, key=lambda key: order.index(key) if key in order else len(order)), OVERALL]
 
 
 def _two_keys(evaluations: Sequence[Evaluation], by: str) -> bool:
@@ -71,36 +71,27 @@ def _two_keys(evaluations: Sequence[Evaluation], by: str) -> bool:
     return any(isinstance(value, Mapping) for leaf in inside for name, value in leaf.items() if name != "stderr")
 
 
-def column_scores(evaluations: Sequence[Evaluation], by: str, column: str, metric: Metric) -> dict[str, list[float]]:
+def column_scores(evaluations: Sequence[Evaluation], place: Sequence[str], metric: Metric) -> dict[str, list[float]]:
     """One column: each evaluation's scores over its runs, in the metric's shown unit; empty where it has none.
 
     Raises:
         DataError: a score is not a finite number.
     """
-    keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)
     found = {}
     for one in evaluations:
         try:
-            values = one.values(metric.name, *keys)
+            values = one.values(metric.name, *place)
         except (TypeError, ValueError):
             values = [math.nan]
         if not all(map(math.isfinite, values)):
-            raise DataError(f"{one.name}: {'.'.join((*keys, metric.name))} is not a finite number")
+            raise DataError(f"{one.name}: {'.'.join((*place, metric.name))} is not a finite number")
         found[one.name] = [metric.scale * value for value in values]
     return found
 
 
-def column_questions(evaluation: Evaluation, by: str, column: str) -> float | None:
-    """How many questions a column's scores say that they are of, of several runs the fewest; None where none says."""
-    keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)
+def column_questions(evaluation: Evaluation, place: Sequence[str]) -> float:
+    """How many questions a column's scores say that they are of, of several runs the fewest; else infinitely many."""
     try:
-        return min(evaluation.values("questions", *keys), default=None)
+        return min(evaluation.values("questions", *place), default=math.inf)
     except (TypeError, ValueError):  # a count that is no number tells nothing
-        return None
-
-
-def column_errors(evaluations: Sequence[Evaluation], by: str, column: str, metric: Metric) -> dict[str, float]:
-    """The standard errors over questions in one column, of evaluations of one run that bring them."""
-    keys = (OVERALL,) if column == OVERALL else (f"by_{by}", column)
-    found = {one.name: one.error(metric.name, *keys) for one in evaluations}
-    return {name: metric.scale * error for name, error in found.items() if error is not None}
+        return math.inf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 
 from dudi.comparison.paired import ITEM_PERMUTATION
 from dudi.comparison.table import Cell, Comparison, Drawn, Duel
@@ -25,13 +24,9 @@ def title(comparison: Comparison) -> str:
 
 
 def remarks(comparison: Comparison, best: str, second: str, below: Grid | None = None) -> list[str]:
-    """What stands below a table: what the marks mean, and what a reader must know.
+    """What stands below a table: what the marks mean (the best may be `bold`), and what a reader must know.
 
-    Args:
-        comparison: The table.
-        best: How the best is marked, such as `bold`.
-        second: How the second best is.
-        below: The table below which they stand, which may show nothing behind `±`; None: it shows what there is.
+    The table `below` which they stand may show nothing behind `±`; None: it shows what there is.
     """
     cells = [cell for row in comparison.rows for cell in row.cells]
     lines = [f"{best}: best; {second}: second best"] if any(cell.best for cell in cells) else []
@@ -53,13 +48,19 @@ def remarks(comparison: Comparison, best: str, second: str, below: Grid | None =
 
 def _tested(comparison: Comparison) -> str:
     duels = comparison.duels
-    tests = f"{len(duels)} tests" if len(duels) > 1 else "1 test"
-    aso = f"ASO, eps_min < {comparison.tau:g}{_held({duel.drawn for duel in duels})}"
-    used = [aso] if any(duel.eps is not None for duel in duels) else []
+    drawn = {duel.drawn for duel in duels}
+    used = []
+    if any(duel.eps is not None for duel in duels):
+        held = ", over the seeds alone" if Drawn.NO_ANSWERS in drawn else ""
+        if Drawn.CARRIED in drawn or Drawn.LOST in drawn:
+            where = " where answers are kept" if Drawn.NO_ANSWERS in drawn else ""
+            held = f", and a bootstrap over items{where}"
+        used.append(f"ASO, eps_min < {comparison.tau:g}{held}")
     level = (1 - comparison.confidence) / len(duels)
-    over_questions = dict.fromkeys(duel.test for duel in duels if duel.test)
-    over = {name: "" if name == ITEM_PERMUTATION else " over questions" for name in over_questions}
-    used += [f"{name}{units}, p < {level:.2g}" for name, units in over.items()]
+    for name in dict.fromkeys(duel.test for duel in duels if duel.test):
+        units = "" if name == ITEM_PERMUTATION else " over questions"
+        used.append(f"{name}{units}, p < {level:.2g}")
+    tests = f"{len(duels)} tests" if len(duels) > 1 else "1 test"
     how = f"{', '.join(used)}, confidence {comparison.confidence:g} over {tests}"
     if comparison.candidate is None:
         return f"the best is better than the next best ({how})"
@@ -69,30 +70,16 @@ def _tested(comparison: Comparison) -> str:
     return f"{comparison.candidate} is better than {duels[0].against}, the best other overall ({how})"
 
 
-def _held(drawn: Collection[Drawn | None]) -> str:
-    """What leads over seeds rest on besides them; nothing where the seeds show none."""
-    if Drawn.CARRIED not in drawn and Drawn.LOST not in drawn:
-        return ", over the seeds alone" if Drawn.NO_ANSWERS in drawn else ""
-    return f", and a bootstrap over items{' where answers are kept' if Drawn.NO_ANSWERS in drawn else ''}"
-
-
-def has_std(comparison: Comparison) -> bool:
-    """Whether any cell has a standard deviation, or the standard error of one run."""
-    return any(cell.std is not None or cell.error is not None for row in comparison.rows for cell in row.cells)
-
-
-def column_title(by: str, column: str, *, long: bool) -> str:
+def column_title(by: str, column: str, *, long: bool = True) -> str:
     """A heading; languages by name where there is room."""
     return LANGUAGES[column].name if long and by == "language" and column in LANGUAGES else plain(column)
 
 
-def grid(comparison: Comparison, *, std: bool, long: bool) -> Grid:
+def grid(comparison: Comparison, *, std: bool = True, long: bool = True) -> Grid:
     """The main table.
 
-    Args:
-        comparison: What is shown.
-        std: Whether cells have their standard deviation, of one run the standard error.
-        long: Whether headings have room for names of languages.
+    Cells have their standard deviation, of one run the standard error, where `std` is true and there is one; headings
+    have room for names of languages where `long` is.
     """
     columns = [column_title(comparison.by, column, long=long) for column in comparison.columns]
     columns += ["Δ", "Δ %"] if comparison.baseline else []
@@ -106,20 +93,20 @@ def grid(comparison: Comparison, *, std: bool, long: bool) -> Grid:
     return Grid(tuple(columns), tuple(lines))
 
 
-def eps_grid(comparison: Comparison, *, long: bool) -> Grid:
+def eps_grid(comparison: Comparison) -> Grid:
     """Every test that was made: who, against whom, eps_min or p; of a candidate and its rivals a line a rival."""
     kinds = {duel.test is None for duel in comparison.duels}
     heading = "eps_min or p" if len(kinds) > 1 else "eps_min" if True in kinds else "p"
     if comparison.rivals:
-        return _rivals_grid(comparison, heading, long=long)
+        return _rivals_grid(comparison, heading)
     lines = []
     for duel in comparison.duels:
         entries = (Entry(plain(duel.name)), Entry(plain(duel.against)), _tested_entry(duel))
-        lines.append(Line(column_title(comparison.by, duel.column, long=long), entries))
+        lines.append(Line(column_title(comparison.by, duel.column), entries))
     return Grid(("tested", "against", heading), tuple(lines))
 
 
-def _rivals_grid(comparison: Comparison, heading: str, *, long: bool) -> Grid:
+def _rivals_grid(comparison: Comparison, heading: str) -> Grid:
     """The candidate's lead over each rival, and the test of it."""
     known = {(duel.against, duel.column): duel for duel in comparison.duels}
     lines = []
@@ -132,7 +119,7 @@ def _rivals_grid(comparison: Comparison, heading: str, *, long: bool) -> Grid:
                 entry = dataclasses.replace(found, text=f"{lead.text} ({found.text.split(' ')[0]})")
             entries.append(entry)
         lines.append(Line(plain(f"less {rival}"), tuple(entries)))
-    titles = (column_title(comparison.by, column, long=long) for column in comparison.columns)
+    titles = (column_title(comparison.by, column) for column in comparison.columns)
     return Grid(tuple(titles), tuple(lines), f"{plain(str(comparison.candidate))} ({heading})")
 
 

@@ -1,18 +1,25 @@
-"""The answers of runs as items that can be drawn again: from lines of `answers.jsonl` to `bootstrap.lead`."""
+"""From lines of `answers.jsonl` to tests: runs as items that can be drawn again, single models question by question."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dudi.comparison.bootstrap import AnswerScore, Lead, lead
 from dudi.comparison.packed import unpacked
+from dudi.comparison.paired import Paired, paired_test
 from dudi.evaluation.metrics import MACRO_F1, OVERALL, Metric
-from dudi.evaluation.question_scores import QuestionScore, class_scores, in_column, question_score
+from dudi.evaluation.question_scores import (
+    class_scores,
+    in_column,
+    question_score,
+    question_scores,
+    weights_of,
+)
 from dudi.evaluation.records import Evaluation
 from dudi.training.runlog import read_jsonl
 
@@ -24,8 +31,8 @@ def answers_by_run(
 
     Args:
         lines: Lines of `answers.jsonl`, of one model and benchmark; a line's `seed` says which run it is of.
-        metric: Such as `accuracy`, `exact_match` or `bits_per_byte`. `macro_f1`, which no single answer has, is made of
-            labels and answers, where the lines have both.
+        metric: Such as `accuracy` or `bits_per_byte`. `macro_f1`, which no single answer has, is made of labels and
+            answers, where the lines have both.
         by: `language`, `split`, `task`: what a line must say.
         column: What it must say there; `overall` takes every line. Only those that count in the column are taken.
 
@@ -35,17 +42,12 @@ def answers_by_run(
     """
     runs: dict[int, list[AnswerScore]] = {}
     for line in in_column(lines, by, column):
-        for part, score in _parts(line, metric).items():
-            own = AnswerScore(score.item, score.cell, score.value * score.weight, score.weight, part)
-            runs.setdefault(int(line.get("seed") or 0), []).append(own)
+        parts = class_scores(line) if metric == MACRO_F1 else {None: question_score(line, metric)}
+        for part, score in parts.items():
+            if score is not None:
+                own = AnswerScore(score.item, score.cell, score.value * score.weight, score.weight, part)
+                runs.setdefault(int(line.get("seed") or 0), []).append(own)
     return runs
-
-
-def _parts(line: Mapping[str, Any], metric: str) -> dict[Hashable, QuestionScore]:
-    if metric == MACRO_F1:
-        return class_scores(line)
-    score = question_score(line, metric)
-    return {} if score is None else {None: score}
 
 
 def lines_of(evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
@@ -58,14 +60,11 @@ def lines_of(evaluation: Evaluation) -> Sequence[Mapping[str, Any]]:
     if evaluation.answers is None or not evaluation.answers[0].is_file():
         return []
     file, subject = evaluation.answers
-    seed, benchmark = evaluation.runs[0].seed, str(evaluation.benchmark.get("name"))
-    own = [
-        line
-        for line in _read(file, file.stat().st_mtime_ns)
-        if (line.get("benchmark"), line.get("subject")) == (benchmark, subject)
-    ]
+    name = (str(evaluation.benchmark.get("name")), subject)
+    lines = _read(file, file.stat().st_mtime_ns)
+    own = [line for line in lines if (line.get("benchmark"), line.get("subject")) == name]
     # Greedy answers of a run say 0, the seed that they did not need, and its scores that of the training.
-    by_seed = [line for line in own if line.get("seed") == seed]
+    by_seed = [line for line in own if line.get("seed") == evaluation.runs[0].seed]
     return by_seed or (own if len({line.get("seed") for line in own}) == 1 else [])
 
 
@@ -79,31 +78,49 @@ def resampled(
 ) -> Lead | None:
     """The lead of one model over another in one column, with an interval from drawing questions and runs again.
 
-    Args:
-        one: Read from files beside their `answers.jsonl`, over one or several runs.
-        other: Another.
-        metric: What is compared; where less is better, the lead is that of the negated scores.
-        by: What the columns are.
-        column: Which one.
-        confidence: Of all intervals of the table together.
-        comparisons: How many these are.
+    Both were read from files beside their `answers.jsonl`. Where less is better, the lead is that of the negated
+    scores. `confidence` is that of all `comparisons` intervals of the table together.
 
     Returns:
         None where the answers of a run are missing or do not have the metric, or the runs did not answer the same
         questions.
     """
-    sides = []
-    for each in (one, other):
-        answers = _answers(each, metric, by, column)
-        if not answers:
-            return None
-        sides.append(answers)
+    sides: list[list[list[AnswerScore]]] = []
     asked = set()
-    for run in itertools.chain(*sides):
-        asked.add(frozenset((own.item, own.group) for own in run))
+    for side in (one, other):
+        sides.append([])
+        for run in _single(side):
+            by_run = answers_by_run(lines_of(run), metric.name, by, column)
+            answers = list(itertools.chain(*by_run.values()))
+            if metric.better < 0:
+                answers = [dataclasses.replace(own, value=-own.value) for own in answers]
+            asked.add(frozenset((own.item, own.group) for own in answers))
+            sides[-1].append(answers)
     if len(asked) != 1 or not all(asked):
         return None
     return lead(*sides, confidence=confidence, comparisons=comparisons)
+
+
+def tested_by_question(one: Evaluation, other: Evaluation, metric: Metric, by: str, column: str) -> Paired | None:
+    """The paired test of one single model against another in one column, over items where several questions share one.
+
+    Both were read from files beside their `answers.jsonl`. Where less is better, the test takes the negated scores.
+
+    Returns:
+        None where one has several runs or no answers, or they did not answer the same questions.
+    """
+    if len(one.runs) != 1 or len(other.runs) != 1:
+        return None
+    own, theirs = (question_scores(lines_of(each), metric.name, by, column) for each in (one, other))
+    if not own or set(own) != set(theirs):
+        return None
+    scores, rivals = list(own.values()), [theirs[name] for name in own]
+    items = [score.item for score in scores]
+    if items != [score.item for score in rivals]:
+        return None
+    a = [metric.better * score.value for score in scores]
+    b = [metric.better * score.value for score in rivals]
+    return paired_test(a, b, weights_of(scores), items=items)
 
 
 def has_answers(evaluation: Evaluation) -> bool:
@@ -114,16 +131,3 @@ def has_answers(evaluation: Evaluation) -> bool:
 def _single(evaluation: Evaluation) -> list[Evaluation]:
     parts = evaluation.parts or (evaluation,)
     return [dataclasses.replace(part, runs=(run,)) for part in parts for run in part.runs]
-
-
-def _answers(evaluation: Evaluation, metric: Metric, by: str, column: str) -> list[list[AnswerScore]]:
-    """The answers of each run; nothing where those of one are missing."""
-    found: list[list[AnswerScore]] = []
-    for run in _single(evaluation):
-        answers = [own for each in answers_by_run(lines_of(run), metric.name, by, column).values() for own in each]
-        if not answers:
-            return []
-        if metric.better < 0:
-            answers = [dataclasses.replace(own, value=-own.value) for own in answers]
-        found.append(answers)
-    return found

@@ -59,19 +59,15 @@ def load_evaluations(words: Sequence[str], benchmark: str | None = None) -> list
     evaluations: dict[str, tuple[str, Evaluation]] = {}
     for said, one, named in found:
         if taken[one.name] > 1 and not named:
-            one = dataclasses.replace(one, name=_folder_name(said))
+            path, colon, subject = said.partition(":")
+            folder = Path(path).parent if path.endswith(".json") else Path(path)
+            one = dataclasses.replace(one, name=folder.resolve().name + colon + subject)
         if one.name in evaluations:
             raise ConfigError(
                 f"{evaluations[one.name][0]} and {said} are both called '{one.name}'; call one NAME={said}"
             )
         evaluations[one.name] = said, one
     return [one for _, one in evaluations.values()]
-
-
-def _folder_name(said: str) -> str:
-    path, colon, subject = said.partition(":")
-    place = Path(path)
-    return (place.parent if place.suffix == ".json" else place).resolve().name + colon + subject
 
 
 def _places_of(word: str) -> tuple[str | None, list[Place]]:
@@ -95,19 +91,15 @@ def _places(text: str) -> list[Place] | None:
 
 
 def _matches(text: str) -> list[Place]:
-    if paths := _paths(text):
-        return [Place(one) for one in paths]
-    path = text
-    while path := path.rpartition(":")[0]:  # a subject may have a colon in its name, and so may a folder
-        if paths := _paths(path):
-            return [Place(one, text[len(path) + 1 :]) for one in paths]
+    parts = text.split(":")
+    for count in range(len(parts), 0, -1):  # a subject may have a colon in its name, and so may a folder
+        path = ":".join(parts[:count])
+        found = [path] if path and Path(path).exists() else []
+        if not found and _WILD & set(path):
+            found = sorted(glob.glob(path, recursive=True))
+        if found:
+            return [Place(Path(one), ":".join(parts[count:])) for one in found]
     return []
-
-
-def _paths(text: str) -> list[Path]:
-    if Path(text).exists():
-        return [Path(text)]
-    return [Path(one) for one in sorted(glob.glob(text, recursive=True))] if _WILD & set(text) else []
 
 
 def _read(place: Place, benchmark: str | None) -> Evaluation:
@@ -124,10 +116,7 @@ def _read(place: Place, benchmark: str | None) -> Evaluation:
     if wanted not in names:
         hint = "" if benchmark is None else did_you_mean(benchmark, names)
         raise ConfigError(f"{file}: holds {', '.join(names) or 'nothing'}; choose with --benchmark NAME{hint}")
-    return _subject_of([one for one in found if str(one.benchmark.get("name")) == wanted], place, file)
-
-
-def _subject_of(found: Sequence[Evaluation], place: Place, file: Path) -> Evaluation:
+    found = [one for one in found if str(one.benchmark.get("name")) == wanted]
     by_subject = {one.subject or one.name: one for one in found}
     if (guessing := found[0].guessing()) is not None:
         by_subject.setdefault(FLOOR, guessing)
@@ -148,7 +137,15 @@ def _joined(name: str | None, parts: Sequence[tuple[Place, Evaluation]]) -> Eval
     if not others:
         return dataclasses.replace(first, name=name or first.name)
     for other_place, other in others:
-        _check_joins(place, first, other_place, other, name)
+        both = f"{place} and {other_place}"
+        for one, two in ((first.about.get("method"), other.about.get("method")), (first.subject, other.subject)):
+            if one and two and one != two:
+                raise ConfigError(f"{both} are not seeds of one method: one is of {one}, the other of {two}")
+        if name is None and first.name != other.name:
+            raise ConfigError(f"{both} have different names; write NAME=PATH,PATH to join them")
+        renamed = [dataclasses.replace(first, name=str(place)), dataclasses.replace(other, name=str(other_place))]
+        if found := differences(*renamed, seeds=False):
+            raise ConfigError(f"{found[0].text}: they cannot be the seeds of one evaluation")
     if _shared_seed(parts) and all(len(part.runs) == 1 for _, part in parts):
         parts = [(place, _by_training_seed(part)) for place, part in parts]
     if shared := _shared_seed(parts):
@@ -156,28 +153,13 @@ def _joined(name: str | None, parts: Sequence[tuple[Place, Evaluation]]) -> Eval
     return joined([part for _, part in parts], name)
 
 
-def _check_joins(place: Place, first: Evaluation, other_place: Place, other: Evaluation, name: str | None) -> None:
-    pairs = [(first.about.get("method"), other.about.get("method")), (first.subject, other.subject)]
-    for one, two in pairs:
-        if one and two and one != two:
-            raise ConfigError(
-                f"{place} and {other_place} are not seeds of one method: one is of {one}, the other of {two}"
-            )
-    if name is None and first.name != other.name:
-        raise ConfigError(f"{place} and {other_place} have different names; write NAME=PATH,PATH to join them")
-    renamed = [dataclasses.replace(one, name=str(where)) for where, one in ((place, first), (other_place, other))]
-    if found := differences(renamed[0], renamed[1], seeds=False):
-        raise ConfigError(f"{found[0].text}: they cannot be the seeds of one evaluation")
-
-
 def _shared_seed(parts: Sequence[tuple[Place, Evaluation]]) -> str:
     """Which two have a seed in common; empty when none have."""
     seen: dict[int, Place] = {}
-    for place, part in parts:
-        for seed in part.seeds:
-            if seed in seen:
-                return f"{seen[seed]} and {place} both have seed {seed}; join runs of different seeds"
-            seen[seed] = place
+    for place, seed in ((place, seed) for place, part in parts for seed in part.seeds):
+        if seed in seen:
+            return f"{seen[seed]} and {place} both have seed {seed}; join runs of different seeds"
+        seen[seed] = place
     return ""
 
 

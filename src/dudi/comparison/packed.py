@@ -31,13 +31,17 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
         are; of bits per byte bits and bytes): a digit (base 36) each where all are counts below 36, or a list. A single
         digit weighs all of them. Behind them, where they are not None and 0, the task and the number of the first item.
     """
-    places: dict[Any, int] = {}
-    cells: dict[Cell, dict[int, tuple[float, float]]] = {}
-    pooled = False
     told = []
     for line in lines:
         told.append(((line["language"], line.get("split"), line.get("overall") is not False, line.get("task")), line))
-    for cell, line in _in_order(told):
+    if not any("item" in line for line in lines):
+        # No item is in two cells: cell by cell, none has the numbers of others between its own.
+        cells_in_order = list(dict.fromkeys(cell for cell, _ in told))
+        told.sort(key=lambda pair: cells_in_order.index(pair[0]))
+    places: dict[Any, int] = {}
+    cells: dict[Cell, dict[int, tuple[float, float]]] = {}
+    pooled = False
+    for cell, line in told:
         place = places.setdefault(line.get("item", line.get("id")), len(places))
         if (score := question_score(line, metric)) is not None:
             own, weight = cells.setdefault(cell, {}).get(place, (0.0, 0.0))
@@ -45,15 +49,6 @@ def pack(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
             pooled = not score.cell
     about: dict[str, Any] = {"metric": metric} | ({"pooled": True} if pooled else {})
     return about | {"cells": [_packed(cell, own) for cell, own in cells.items()]}
-
-
-def _in_order(lines: Sequence[tuple[Cell, Mapping[str, Any]]]) -> Sequence[tuple[Cell, Mapping[str, Any]]]:
-    """As they come; where no item is in two cells, cell by cell: none has the numbers of others between its own."""
-    if any("item" in line for _, line in lines):
-        return lines
-    cells = dict.fromkeys(cell for cell, _ in lines)
-    order = {cell: place for place, cell in enumerate(cells)}
-    return sorted(lines, key=lambda pair: order[pair[0]])
 
 
 def _packed(cell: Cell, own: Mapping[int, tuple[float, float]]) -> list[Any]:

@@ -98,9 +98,7 @@ def _by_item(differences: NDArray[np.float64], items: Sequence[Hashable]) -> NDA
 def mcnemar(only_a: int, only_b: int) -> float:
     """The exact McNemar test: two-sided p of a fair coin that fell so unevenly.
 
-    Args:
-        only_a: Questions that A alone has right.
-        only_b: Questions that B alone has right.
+    `only_a` and `only_b` are the questions that A alone, and B alone, has right.
     """
     total = only_a + only_b
     tail = sum(math.comb(total, count) for count in range(min(only_a, only_b) + 1))

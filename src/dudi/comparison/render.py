@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
-from dudi.comparison.grid import eps_grid, grid, has_std, remarks, title
+from dudi.comparison.grid import eps_grid, grid, remarks, title
 from dudi.comparison.table import Comparison
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.metrics import OVERALL
@@ -26,15 +27,14 @@ def render(
     eps: bool = False,
     width: int = WIDTH,
 ) -> str:
-    """Write a comparison down.
+    """A comparison as `text`, `markdown`, `latex` or `csv`; CSV always has everything.
 
     Args:
         comparison: What `compare` returned.
-        format: `text`, `markdown`, `latex` or `csv`.
+        format: One of `FORMATS`.
         colour: Text: bold and underline as escape codes, where a `*` and a `+` stand otherwise.
-        std: Whether standard deviations are shown; None shows them where there are any, in text where they fit. CSV
-            always has them.
-        eps: Whether a table of every test, its eps_min or p, follows. CSV always has them.
+        std: Whether standard deviations are shown; None shows them where there are any, in text where they fit.
+        eps: Whether a table of every test, its eps_min or p, follows.
         width: Text: the terminal's columns. A table that does not fit is turned round, and never cut.
 
     Raises:
@@ -44,16 +44,16 @@ def render(
         raise ConfigError(f"format: '{format}' is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
     if format == "csv":
         return csv_text(every_cell(comparison))
-    tested = eps_grid(comparison, long=True) if eps and comparison.duels else None
+    tested = [eps_grid(comparison)] if eps and comparison.duels else []
     if format == "text":
         return _text(comparison, tested, std, colour, width)
-    table = grid(comparison, std=has_std(comparison) if std is None else std, long=True)
+    table = grid(comparison, std=std is not False)
     table = table.turned() if len(table.columns) > _WIDEST else table
-    return (_markdown if format == "markdown" else _latex)(comparison, table, tested)
+    return (_markdown if format == "markdown" else _latex)(comparison, [table, *tested])
 
 
-def _text(comparison: Comparison, tested: Grid | None, std: bool | None, colour: bool, width: int) -> str:
-    tables = [_fitting(comparison, std, colour, width), *([Laid(tested, colour)] if tested else [])]
+def _text(comparison: Comparison, tested: Sequence[Grid], std: bool | None, colour: bool, width: int) -> str:
+    tables = [_fitting(comparison, std, colour, width), *(Laid(one, colour) for one in tested)]
     marks = ("Bold", "underlined") if colour else ("*", "+")
     lines = remarks(comparison, *marks, tables[0].grid)
     notes = [textwrap.fill(line, width, subsequent_indent="  ") for line in lines]
@@ -63,29 +63,30 @@ def _text(comparison: Comparison, tested: Grid | None, std: bool | None, colour:
 
 def _fitting(comparison: Comparison, std: bool | None, colour: bool, width: int) -> Laid:
     """The first that fits: with standard deviations, without, closer together, turned round."""
-    with_std = [std] if std is not None else [has_std(comparison), False]
-    straight = [grid(comparison, std=one, long=False) for one in with_std]
-    turned = [grid(comparison, std=one, long=True).turned() for one in with_std]
-    options = [Laid(one, colour) for one in straight] + [Laid(straight[-1], colour, gap=1)]
-    options += [Laid(one, colour) for one in turned] + [Laid(turned[-1], colour, gap=1)]
+    options = []
+    with_std = [True, False] if std is None else [std]
+    for turned in (False, True):
+        tables = [grid(comparison, std=one, long=turned) for one in with_std]
+        tables = [table.turned() for table in tables] if turned else tables
+        options += [*(Laid(table, colour) for table in tables), Laid(tables[-1], colour, gap=1)]
     whole = (one for one in options if one.width <= width)
     folded = (one for one in options if one.least_width <= width)
     return next(whole, None) or next(folded, options[-1])
 
 
-def _markdown(comparison: Comparison, table: Grid, tested: Grid | None) -> str:
-    parts = [plain_markdown(title(comparison)), markdown(table), *([markdown(tested)] if tested else [])]
-    lines = remarks(comparison, "Bold", "underlined", table)
+def _markdown(comparison: Comparison, tables: Sequence[Grid]) -> str:
+    parts = [plain_markdown(title(comparison)), *map(markdown, tables)]
+    lines = remarks(comparison, "Bold", "underlined", tables[0])
     parts += ["\n".join(f"- {plain_markdown(line)}" for line in lines)] if lines else []
     return "\n\n".join(parts) + "\n"
 
 
-def _latex(comparison: Comparison, table: Grid, tested: Grid | None) -> str:
-    lines = remarks(comparison, "Bold", "underlined", table)
-    caption = [f"{plain_latex(line)}." for line in [title(comparison), *lines]]
-    parts = [latex(table), *([r"\par\medskip", latex(tested)] if tested else [])]
-    lines = ["% needs \\usepackage{booktabs}", r"\begin{table}[t]", r"\centering", *parts]
-    return "\n".join([*lines, rf"\caption{{{' '.join(caption)}}}", r"\end{table}"]) + "\n"
+def _latex(comparison: Comparison, tables: Sequence[Grid]) -> str:
+    lines = [title(comparison), *remarks(comparison, "Bold", "underlined", tables[0])]
+    caption = " ".join(f"{plain_latex(line)}." for line in lines)
+    parts = "\n\\par\\medskip\n".join(map(latex, tables))
+    head = ["% needs \\usepackage{booktabs}", r"\begin{table}[t]", r"\centering"]
+    return "\n".join([*head, parts, rf"\caption{{{caption}}}", r"\end{table}"]) + "\n"
 
 
 def every_cell(comparison: Comparison) -> Grid:

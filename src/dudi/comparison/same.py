@@ -32,13 +32,7 @@ class Difference:
 
 
 def differences(a: Evaluation, b: Evaluation, *, seeds: bool = True) -> list[Difference]:
-    """Everything that keeps the scores of two evaluations from being compared.
-
-    Args:
-        a: One evaluation.
-        b: The other.
-        seeds: Whether their seeds must be the same.
-    """
+    """Everything that keeps the scores of two evaluations from being compared; of their seeds where these count."""
     own, other = _flat(a.benchmark), _flat(b.benchmark)  # a value that is None counts as missing
     order = {key: place for place, key in enumerate(KEYS)}
     keys = sorted({*own, *other}, key=lambda key: (order.get(key.partition(".")[0], len(KEYS)), key))
@@ -58,50 +52,36 @@ def differences(a: Evaluation, b: Evaluation, *, seeds: bool = True) -> list[Dif
 def check_comparable(
     evaluations: Sequence[Evaluation], *, references: Collection[str] = (), allow: Collection[str] = ()
 ) -> list[str]:
-    """Refuse evaluations that do not compare.
+    """Refuse evaluations that do not compare; returns what differs and was allowed, a line each.
 
     Args:
         evaluations: At least one.
         references: Names of those whose seeds may differ: they are shown, and not tested.
         allow: Keys that may differ, `seeds` among them, or `all`.
 
-    Returns:
-        What differs and was allowed, a line each.
-
     Raises:
         ConfigError: they differ in a key that is not allowed, or `allow` names a key that nobody has.
     """
-    _check_allowed(evaluations, allow)
+    flat = [key for one in evaluations for key in _flat(one.benchmark)]
+    known = list(dict.fromkeys([ALL, SEEDS, *KEYS, *(key.partition(".")[0] for key in flat)]))
+    for key in allow:
+        if key not in (*known, *flat):
+            hint = did_you_mean(key, [*known, *flat]) or f"; keys: {', '.join(known)}"
+            raise ConfigError(f"--allow-different: there is no key '{key}'{hint}")
     found: dict[str, None] = {}
     first = next((one for one in evaluations if one.name not in references), evaluations[0])
     for other in (other for other in evaluations if other is not first):
         differ = differences(first, other, seeds=not {first.name, other.name} & set(references))
-        if refused := [difference for difference in differ if not _is_allowed(difference, allow)]:
-            raise ConfigError(_refusal(refused))
+        prefixes = tuple(f"{key}." for key in allow)
+        refused = [one for one in differ if not f"{one.key}.".startswith(prefixes)]
+        if refused and ALL not in allow:
+            roots = list(dict.fromkeys(one.key.partition(".")[0] for one in refused))
+            more = f" (and {', '.join(roots[1:])})" if roots[1:] else ""
+            join = "; join the seeds of one method as NAME=RUN,RUN" if refused[0].key == SEEDS else ""
+            told = f"{refused[0].text}{more}: not comparable{join}"
+            raise ConfigError(f"{told}, or add --allow-different {' '.join(roots)}")
         found |= dict.fromkeys(difference.text for difference in differ)
     return list(found)
-
-
-def _refusal(refused: Sequence[Difference]) -> str:
-    first, roots = refused[0], list(dict.fromkeys(difference.key.partition(".")[0] for difference in refused))
-    more = f" (and {', '.join(roots[1:])})" if roots[1:] else ""
-    join = "; join the seeds of one method as NAME=RUN,RUN" if first.key == SEEDS else ""
-    return f"{first.text}{more}: not comparable{join}, or add --allow-different {' '.join(roots)}"
-
-
-def _check_allowed(evaluations: Sequence[Evaluation], allow: Collection[str]) -> None:
-    flat = [key for one in evaluations for key in _flat(one.benchmark)]
-    roots = dict.fromkeys([ALL, SEEDS, *KEYS, *(key.partition(".")[0] for key in flat)])
-    for key in allow:
-        if key not in (known := [*roots, *flat]):
-            hint = did_you_mean(key, known) or f"; keys: {', '.join(roots)}"
-            raise ConfigError(f"--allow-different: there is no key '{key}'{hint}")
-
-
-def _is_allowed(difference: Difference, allow: Collection[str]) -> bool:
-    parts = difference.key.split(".")
-    prefixes = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-    return ALL in allow or any(prefix in allow for prefix in prefixes)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -81,7 +81,15 @@ def aso(
     Raises:
         ConfigError: A score set that is empty, not a list of numbers or not finite; an option out of its range.
     """
-    _check(confidence, seed, comparisons, bootstraps, step)
+    check_confidence(confidence)
+    if seed < 0:
+        raise ConfigError(f"seed must not be negative, got {seed}")
+    if comparisons < 1:
+        raise ConfigError(f"comparisons must be at least 1, got {comparisons}")
+    if bootstraps < 2:
+        raise ConfigError(f"bootstraps must be at least 2, such as 1000; got {bootstraps}")
+    if not 0 < step < 1:
+        raise ConfigError(f"step must be between 0 and 1, such as 0.005; got {step}")
     a, b = _sorted(scores_a, "scores_a"), _sorted(scores_b, "scores_b")
     cells = math.ceil(1 / step)
     quantiles_a, quantiles_b = _quantiles(a, cells), _quantiles(b, cells)
@@ -98,9 +106,7 @@ def aso(
 def violation_ratio(quantiles_a: _Floats, quantiles_b: _Floats) -> _Floats:
     """The share of the squared distance between two quantile functions that lies where A is below B.
 
-    Args:
-        quantiles_a: Quantiles of A at evenly spaced t, (..., cells).
-        quantiles_b: Quantiles of B at the same t, (..., cells).
+    Quantiles are at the same evenly spaced t, (..., cells).
 
     Returns:
         Ratios (...), 0 to 1; `EQUAL` where the two do not differ.
@@ -137,14 +143,7 @@ def _sorted(scores: Sequence[float] | _Floats, name: str) -> _Floats:
     return np.sort(values)
 
 
-def _check(confidence: float, seed: int, comparisons: int, bootstraps: int, step: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raise a `ConfigError` for what is not between 0 and 1."""
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be between 0 and 1, such as 0.95; got {confidence}")
-    if seed < 0:
-        raise ConfigError(f"seed must not be negative, got {seed}")
-    if comparisons < 1:
-        raise ConfigError(f"comparisons must be at least 1, got {comparisons}")
-    if bootstraps < 2:
-        raise ConfigError(f"bootstraps must be at least 2, such as 1000; got {bootstraps}")
-    if not 0 < step < 1:
-        raise ConfigError(f"step must be between 0 and 1, such as 0.005; got {step}")

@@ -14,16 +14,17 @@ import enum
 import itertools
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from dudi.comparison.bootstrap import FEWEST_ITEMS
-from dudi.comparison.columns import column_errors, column_questions, column_scores, find_columns, find_metric
-from dudi.comparison.items import has_answers, resampled
+from dudi.comparison.columns import column_place, column_questions, column_scores, find_columns, find_metric
+from dudi.comparison.items import has_answers, resampled, tested_by_question
 from dudi.comparison.paired import Paired
 from dudi.comparison.same import check_comparable
-from dudi.comparison.significance import TAU, aso
-from dudi.comparison.single import tested_by_question
+from dudi.comparison.significance import TAU, aso, check_confidence
 from dudi.errors import ConfigError, did_you_mean
 from dudi.evaluation.metrics import OVERALL, Metric
 from dudi.evaluation.records import Evaluation
@@ -40,11 +41,8 @@ class Cell:
         best: Whether no other mean is better; several are where they tie.
         second: Whether only the best are better.
         eps: eps_min of this method; None where it was not tested. Of several tests, against rivals, the largest: all
-            must be beaten. So are the next four of that test.
-        against: The other side of it: the next best, or the candidate's rival.
+            must be beaten. So are `against`, `p` and `test`, which are as in a `Duel`.
         significant: Whether every test that was made of the method here says that it is better.
-        p: Of a test over questions; None where there was none.
-        test: Which one: `McNemar`, `paired permutation` or `paired permutation over items`.
         error: Standard error over questions, of one run that brings it; None for several.
     """
 
@@ -79,14 +77,13 @@ class Duel:
     """One test: whether a method is better than another in a column.
 
     Attributes:
-        column: Where.
         name: Who is tested.
         against: Whom it must beat: the next best, or one rival of the candidate's. Several, joined by commas, where the
             next best tie: all must be beaten, so the largest eps or p counts.
         difference: Of the means, in the metric's shown unit.
         eps: eps_min of Almost Stochastic Order over the seeds; None for single models.
         p: Of the test over questions of single models, two-sided; None over seeds.
-        test: Which one, as in a cell; None over seeds.
+        test: Which one: `McNemar`, `paired permutation` or `paired permutation over items`; None over seeds.
         significant: Whether eps is below tau and, where answers are kept, a bootstrap over items carries the lead; or
             whether p is below what the tests of the table together leave each, in the favour of who is tested. Over
             fewer than `FEWEST_ITEMS` items none is.
@@ -110,8 +107,6 @@ class ComparedRow:
     """One method.
 
     Attributes:
-        name: As its evaluation says.
-        cells: One per column.
         runs: How many seeds it has.
         delta: Its overall mean less the baseline's; None for the baseline itself and where there is none.
         percent: The same in percent of the baseline's mean.
@@ -132,7 +127,6 @@ class Comparison:
 
     Attributes:
         by: What the columns are.
-        metric: What the numbers are.
         columns: Keys of the columns; the last is `overall`.
         rows: One per evaluation, in their order.
         benchmark: What was asked, of the first.
@@ -166,10 +160,12 @@ class Comparison:
         return row.cells[self.columns.index(column)]
 
 
-_Scores = Mapping[str, Mapping[str, list[float]]]
-"""By column, then method: one value per run, in the shown unit."""
-_Test = tuple[str, str, tuple[str, ...]]
-"""A column, who is tested, and against whom: several where the next best tie."""
+class _Test(NamedTuple):
+    """Who is tested in a column, and against whom: several where the next best tie."""
+
+    column: str
+    name: str
+    rivals: tuple[str, ...]
 
 
 def compare(
@@ -206,45 +202,43 @@ def compare(
         ConfigError: the evaluations do not compare; unknown names, metrics or columns.
         DataError: a score is not a finite number.
     """
-    _check_options(confidence, tau)
+    check_confidence(confidence)
+    if not 0 < tau <= 1:
+        raise ConfigError(f"tau must be above 0 and at most 1, such as {TAU}; got {tau}")
     _check_names(evaluations, baseline, candidate, rivals, references)
     differs = check_comparable(evaluations, references=references, allow=allow_different)
     chosen = find_metric(evaluations, by, metric)
-    scores = {
-        column: column_scores(evaluations, by, column, chosen) for column in [*find_columns(evaluations, by), OVERALL]
-    }
-    contestants = [one.name for one in evaluations if one.name not in references]
-    ranks = {column: _ranked(own, contestants, chosen) for column, own in scores.items()}
-    planned = _planned(ranks, contestants, scores, chosen, candidate, rivals)
-    by_name = {one.name: one for one in evaluations}
-    over_seeds: list[_Test] = []
-    paired: dict[_Test, Paired] = {}
+    values = {}
+    for column in find_columns(evaluations, by):
+        values[column] = column_scores(evaluations, column_place(by, column), chosen)
+    scores = _Scores(
+        by_name={one.name: one for one in evaluations},
+        by=by,
+        metric=chosen,
+        values=values,
+        contestants=[one.name for one in evaluations if one.name not in references],
+        confidence=confidence,
+        tau=tau,
+    )
+    planned = scores.planned(candidate, rivals)
+    made: dict[_Test, Paired | None] = {}
     for test in planned:
-        column, name, against = test
-        if min(len(scores[column][one]) for one in (name, *against)) >= 2:
-            over_seeds.append(test)
-        elif (found := _paired(by_name, test, chosen, by)) is not None:
-            paired[test] = found
-    count = len(over_seeds) + len(paired)
-    eps = {test: _eps(scores, test, chosen, confidence, count) for test in over_seeds}
-    leads = [test for test in over_seeds if eps[test] < tau]
-    drawn = {test: _drawn(by_name, test, chosen, by, confidence, count) for test in leads}
-    level = (1 - confidence) / max(1, count)
-    made = [test for test in planned if test in eps or test in paired]
-    duels = [_duel(scores, test, eps.get(test), drawn.get(test), paired.get(test), level) for test in made]
-    errors = {column: column_errors(evaluations, by, column, chosen) for column in scores}
-    rows = [_row(one, scores, errors, ranks, duels, one.name in references) for one in evaluations]
-    untested = _pairs([test for test in planned if test not in made])
+        if min(len(scores.values[test.column][one]) for one in (test.name, *test.rivals)) >= 2:
+            made[test] = None  # over the seeds
+        elif (paired := scores.paired(test)) is not None:
+            made[test] = paired
+    duels = [scores.duel(test, paired, len(made)) for test, paired in made.items()]
+    untested = [(test.column, test.name, ", ".join(test.rivals)) for test in planned if test not in made]
     notes = [
-        *_of_luck(dict(zip(made, duels, strict=True)), chosen),
-        *(f"Not tested, since a test needs 2 scores a side: {pair}" for pair in untested),
-        *_fewer(evaluations, scores),
+        *_of_luck(duels, chosen),
+        *(f"Not tested, since a test needs 2 scores a side: {pair}" for pair in _pairs(untested)),
+        *scores.fewer(),
     ]
     return Comparison(
         by=by,
         metric=chosen,
-        columns=tuple(scores),
-        rows=tuple(_with_delta(row, rows, baseline) for row in rows),
+        columns=tuple(scores.values),
+        rows=tuple(scores.rows(duels, baseline)),
         benchmark=evaluations[0].benchmark,
         duels=tuple(duels),
         confidence=confidence,
@@ -255,13 +249,6 @@ def compare(
         differs=tuple(differs),
         notes=tuple(notes),
     )
-
-
-def _check_options(confidence: float, tau: float) -> None:
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence must be between 0 and 1, such as 0.95; got {confidence}")
-    if not 0 < tau <= 1:
-        raise ConfigError(f"tau must be above 0 and at most 1, such as {TAU}; got {tau}")
 
 
 def _check_names(
@@ -291,121 +278,132 @@ def _check_names(
             raise ConfigError(f"rivals: '{name}' is {what}")
 
 
-def _ranked(scores: Mapping[str, list[float]], names: Sequence[str], metric: Metric) -> tuple[list[str], list[str]]:
-    """The best and the second best; equal means share a place. Nobody, where there is nothing to be better than."""
-    means = {name: metric.better * statistics.fmean(scores[name]) for name in names if scores[name]}
-    if not metric.better or len(means) < 2:
-        return [], []
-    best = _top(means)
-    return best, _top({name: mean for name, mean in means.items() if name not in best})
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Scores:
+    """Everybody's scores, and what is tested of them.
+
+    Attributes:
+        values: By column, then name: one value per run, in the shown unit.
+        contestants: Who is ranked and tested.
+    """
+
+    by_name: Mapping[str, Evaluation]
+    by: str
+    metric: Metric
+    values: Mapping[str, Mapping[str, list[float]]]
+    contestants: Sequence[str]
+    confidence: float
+    tau: float
+
+    def ranked(self, column: str) -> tuple[list[str], list[str]]:
+        """The best and the second best; equal means share a place. Nobody, where there is nothing to be better than."""
+        scores = self.values[column]
+        means = {name: self.metric.better * statistics.fmean(scores[name]) for name in self.contestants if scores[name]}
+        if not self.metric.better or len(means) < 2:
+            return [], []
+        best = _top(means)
+        return best, _top({name: mean for name, mean in means.items() if name not in best})
+
+    def planned(self, candidate: str | None, rivals: Sequence[str]) -> list[_Test]:
+        """Who should be tested against whom: a method that shares the first place leads nobody."""
+        tests = []
+        if candidate is None:
+            for column in self.values:
+                best, second = self.ranked(column)
+                tests += [_Test(column, best[0], tuple(second))] if len(best) == 1 else []
+            return tests
+        if not self.metric.better:
+            return []
+        overall = {name: own for name, own in self.values[OVERALL].items() if name in self.contestants and own}
+        means = {name: self.metric.better * statistics.fmean(own) for name, own in overall.items() if name != candidate}
+        against = list(dict.fromkeys(rivals)) or _top(means)[:1]
+        for column, own in self.values.items():
+            tests += [_Test(column, candidate, (rival,)) for rival in against if own[candidate] and own[rival]]
+        return tests
+
+    def paired(self, test: _Test) -> Paired | None:
+        """The test over questions; against several the largest p, since all must be beaten."""
+        found = []
+        for rival in test.rivals:
+            one, other = self.by_name[test.name], self.by_name[rival]
+            found.append(tested_by_question(one, other, self.metric, self.by, test.column))
+        known = [one for one in found if one is not None]
+        return max(known, key=lambda one: one.p) if known and len(known) == len(found) else None
+
+    def duel(self, test: _Test, paired: Paired | None, tests: int) -> Duel:
+        """A test over the seeds, or over questions; one of so many tests."""
+        # Several rivals tie, so that any of them will do.
+        own, *others = (self.values[test.column][name] for name in (test.name, *test.rivals))
+        duel = Duel(test.column, test.name, ", ".join(test.rivals), statistics.fmean(own) - statistics.fmean(others[0]))
+        if paired is None:
+            first, *seconds = (self.metric.better * np.asarray(side) for side in (own, *others))
+            eps = max(aso(first, second, self.confidence, comparisons=tests) for second in seconds)
+            drawn = self._drawn(test, tests) if eps < self.tau else None
+            significant = drawn in (Drawn.CARRIED, Drawn.NO_ANSWERS)
+            return dataclasses.replace(duel, eps=eps, significant=significant, drawn=drawn)
+        ahead = paired.p < (1 - self.confidence) / tests and paired.difference > 0
+        few = paired.items < FEWEST_ITEMS
+        drawn = Drawn.FEW if ahead and few else None
+        return dataclasses.replace(duel, p=paired.p, test=paired.test, significant=ahead and not few, drawn=drawn)
+
+    def _drawn(self, test: _Test, tests: int) -> Drawn:
+        """What drawing the items again says; against several all must be beaten."""
+        one, rivals = self.by_name[test.name], [self.by_name[rival] for rival in test.rivals]
+        leads = []
+        for rival in rivals:
+            column = (self.metric, self.by, test.column)
+            leads.append(resampled(one, rival, *column, confidence=self.confidence, comparisons=tests))
+        known = [found for found in leads if found is not None]
+        missing = len(known) < len(leads)
+        # Where nothing is drawn, the scores alone may tell that there are too few items: no more than questions.
+        few = missing and column_questions(one, column_place(self.by, test.column)) < FEWEST_ITEMS
+        if few or any(found.few for found in known):
+            return Drawn.FEW
+        if not all(found.carried for found in known):
+            return Drawn.LOST
+        if not missing:
+            return Drawn.CARRIED
+        return Drawn.NOT_DRAWN if all(map(has_answers, (one, *rivals))) else Drawn.NO_ANSWERS
+
+    def rows(self, duels: Sequence[Duel], baseline: str | None) -> Iterator[ComparedRow]:
+        """A row for everybody, with what the tests say."""
+        ranks = {column: self.ranked(column) for column in self.values}
+        base = None if baseline is None else self.values[OVERALL][baseline]
+        for name, one in self.by_name.items():
+            cells = []
+            for column, scores in self.values.items():
+                values, (best, second) = scores[name], ranks[column]
+                error = one.error(self.metric.name, *column_place(self.by, column)) if values else None
+                cells.append(
+                    Cell(
+                        mean=statistics.fmean(values) if values else None,
+                        std=statistics.stdev(values) if len(values) > 1 else None,
+                        n=len(values),
+                        best=name in best,
+                        second=name in second,
+                        error=None if error is None else self.metric.scale * error,
+                        **_hardest([duel for duel in duels if (duel.name, duel.column) == (name, column)]),
+                    )
+                )
+            row = ComparedRow(name, tuple(cells), len(one.runs), reference=name not in self.contestants)
+            if base and cells[-1].mean is not None and name != baseline:
+                mean = statistics.fmean(base)
+                delta = cells[-1].mean - mean
+                row = dataclasses.replace(row, delta=delta, percent=100 * delta / mean if mean else None)
+            yield row
+
+    def fewer(self) -> Iterator[str]:
+        """One line for each method that some seeds have no score of."""
+        for name, one in self.by_name.items():
+            counts = {column: len(scores[name]) for column, scores in self.values.items()}
+            short = [f"{column} {count}" for column, count in counts.items() if 0 < count < len(one.runs)]
+            if short:
+                yield f"{name}: of {len(one.runs)} seeds, scores are there for {', '.join(short)}"
 
 
 def _top(means: Mapping[str, float]) -> list[str]:
     most = max(means.values(), default=0.0)
     return [name for name, mean in means.items() if math.isclose(mean, most, rel_tol=1e-9, abs_tol=1e-12)]
-
-
-def _planned(
-    ranks: Mapping[str, tuple[list[str], list[str]]],
-    names: Sequence[str],
-    scores: _Scores,
-    metric: Metric,
-    candidate: str | None,
-    rivals: Sequence[str],
-) -> list[_Test]:
-    """Who should be tested against whom: a method that shares the first place leads nobody."""
-    if candidate is None:
-        return [(column, best[0], tuple(second)) for column, (best, second) in ranks.items() if len(best) == 1]
-    others = [name for name in names if name != candidate]
-    best = _top({name: metric.better * statistics.fmean(own) for name in others if (own := scores[OVERALL][name])})
-    if not metric.better:
-        return []
-    return [
-        (column, candidate, (rival,))
-        for column, own in scores.items()
-        for rival in dict.fromkeys(rivals or best[:1])
-        if own[candidate] and own[rival]
-    ]
-
-
-def _eps(scores: _Scores, test: _Test, metric: Metric, confidence: float, tests: int) -> float:
-    """eps_min; against several the largest, since all must be beaten."""
-    column, name, rivals = test
-    own, *others = ([metric.better * value for value in scores[column][one]] for one in (name, *rivals))
-    return max(aso(own, other, confidence, comparisons=tests) for other in others)
-
-
-def _paired(by_name: Mapping[str, Evaluation], test: _Test, metric: Metric, by: str) -> Paired | None:
-    """The test over questions; against several the largest p, since all must be beaten."""
-    column, name, rivals = test
-    found = [tested_by_question(by_name[name], by_name[rival], metric, by, column) for rival in rivals]
-    known = [one for one in found if one is not None]
-    return max(known, key=lambda one: one.p) if known and len(known) == len(found) else None
-
-
-def _drawn(
-    by_name: Mapping[str, Evaluation], test: _Test, metric: Metric, by: str, confidence: float, tests: int
-) -> Drawn:
-    """What drawing the items again says; against several all must be beaten."""
-    column, name, rivals = test
-    keys: dict[str, Any] = {"confidence": confidence, "comparisons": tests}
-    leads = [resampled(by_name[name], by_name[rival], metric, by, column, **keys) for rival in rivals]
-    if any(found.few if found is not None else _few_questions(by_name[name], by, column) for found in leads):
-        return Drawn.FEW
-    if any(found is not None and not found.carried for found in leads):
-        return Drawn.LOST
-    if None not in leads:
-        return Drawn.CARRIED
-    return Drawn.NOT_DRAWN if all(has_answers(by_name[one]) for one in (name, *rivals)) else Drawn.NO_ANSWERS
-
-
-def _few_questions(evaluation: Evaluation, by: str, column: str) -> bool:
-    """Whether the scores alone tell that there are too few items: no more than there are questions."""
-    count = column_questions(evaluation, by, column)
-    return count is not None and count < FEWEST_ITEMS
-
-
-def _duel(
-    scores: _Scores, test: _Test, eps: float | None, drawn: Drawn | None, paired: Paired | None, level: float
-) -> Duel:
-    """A test over the seeds, or of single models over questions; p has to be below `level`."""
-    column, name, rivals = test
-    # Several rivals tie, so that any of them will do.
-    difference = statistics.fmean(scores[column][name]) - statistics.fmean(scores[column][rivals[0]])
-    duel = Duel(column, name, ", ".join(rivals), difference)
-    if paired is None:
-        significant = drawn in (Drawn.CARRIED, Drawn.NO_ANSWERS)
-        return dataclasses.replace(duel, eps=eps, significant=significant, drawn=drawn)
-    ahead, few = paired.p < level and paired.difference > 0, paired.items < FEWEST_ITEMS
-    drawn = Drawn.FEW if ahead and few else None
-    return dataclasses.replace(duel, p=paired.p, test=paired.test, significant=ahead and not few, drawn=drawn)
-
-
-def _row(
-    evaluation: Evaluation,
-    scores: _Scores,
-    errors: Mapping[str, Mapping[str, float]],
-    ranks: Mapping[str, tuple[list[str], list[str]]],
-    duels: Sequence[Duel],
-    reference: bool,
-) -> ComparedRow:
-    name = evaluation.name
-    cells = []
-    for column, own in scores.items():
-        (best, second), values = ranks[column], own[name]
-        tested = [one for one in duels if (one.name, one.column) == (name, column)]
-        cells.append(
-            Cell(
-                mean=statistics.fmean(values) if values else None,
-                std=statistics.stdev(values) if len(values) > 1 else None,
-                n=len(values),
-                best=name in best,
-                second=name in second,
-                error=errors[column].get(name) if values else None,
-                **_hardest(tested),
-            )
-        )
-    return ComparedRow(name, tuple(cells), len(evaluation.runs), reference=reference)
 
 
 def _hardest(tested: Sequence[Duel]) -> dict[str, Any]:
@@ -418,16 +416,7 @@ def _hardest(tested: Sequence[Duel]) -> dict[str, Any]:
     return {**kept, "significant": all(one.significant for one in tested)}
 
 
-def _with_delta(row: ComparedRow, rows: Sequence[ComparedRow], baseline: str | None) -> ComparedRow:
-    base = next((one.cells[-1].mean for one in rows if one.name == baseline), None)
-    mean = row.cells[-1].mean
-    if base is None or mean is None or row.name == baseline:
-        return row
-    delta = mean - base
-    return dataclasses.replace(row, delta=delta, percent=100 * delta / base if base else None)
-
-
-def _of_luck(duels: Mapping[_Test, Duel], metric: Metric) -> list[str]:
+def _of_luck(duels: Sequence[Duel], metric: Metric) -> Iterator[str]:
     """One line for each pair whose test shows a lead that the items do not carry, or could not be asked to."""
     why = {
         Drawn.LOST: "other questions could turn",
@@ -435,28 +424,15 @@ def _of_luck(duels: Mapping[_Test, Duel], metric: Metric) -> list[str]:
         "questions:",
         Drawn.FEW: f"fewer than {FEWEST_ITEMS} items carry none:",
     }
-    lines = []
     for (verdict, told), measure in itertools.product(why.items(), ("eps_min", "p")):
-        own = [test for test, duel in duels.items() if duel.drawn is verdict and (duel.p is None) == (measure != "p")]
-        pairs = _pairs(sorted(own))
-        lines += [f"No lead, though {measure} says so: {told} {pair}" for pair in pairs]
-    return lines
+        own = [duel for duel in duels if duel.drawn is verdict and (duel.p is None) == (measure != "p")]
+        for pair in _pairs(sorted((duel.column, duel.name, duel.against) for duel in own)):
+            yield f"No lead, though {measure} says so: {told} {pair}"
 
 
-def _pairs(tests: Sequence[_Test]) -> list[str]:
+def _pairs(tests: Iterable[tuple[str, str, str]]) -> list[str]:
     """Who is tested against whom, and in which columns."""
-    pairs: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for test in tests:
-        pairs.setdefault(test[1:], []).append(test[0])
-    return [f"{name} against {', '.join(rivals)} ({', '.join(columns)})" for (name, rivals), columns in pairs.items()]
-
-
-def _fewer(evaluations: Sequence[Evaluation], scores: _Scores) -> list[str]:
-    """One line for each method that some seeds have no score of."""
-    lines = []
-    for one in evaluations:
-        counts = {column: len(own[one.name]) for column, own in scores.items()}
-        short = [f"{column} {count}" for column, count in counts.items() if 0 < count < len(one.runs)]
-        if short:
-            lines.append(f"{one.name}: of {len(one.runs)} seeds, scores are there for {', '.join(short)}")
-    return lines
+    pairs: dict[str, list[str]] = {}
+    for column, name, against in tests:
+        pairs.setdefault(f"{name} against {against}", []).append(column)
+    return [f"{pair} ({', '.join(columns)})" for pair, columns in pairs.items()]

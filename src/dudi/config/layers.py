@@ -76,14 +76,15 @@ class _Layer:
     def setting(self, value: Any, node: Node) -> Setting:
         return Setting(value, self.origin, self.place(node), self.number)
 
+    def drop(self, section: str) -> None:
+        """Forget what the layers below say of a section."""
+        for key in list(self.settings):
+            if key == section or key.startswith(f"{section}."):
+                del self.settings[key]
+
 
 def read_layers(path: Path, overrides: Sequence[str], schema: Schema) -> Settings:
-    """Settings of a recipe file over its bases, under the overrides.
-
-    Args:
-        path: The recipe.
-        overrides: Words of the form `key=value`, the later one wins; each may be a `PlacedWord`.
-        schema: Which keys there are.
+    """Settings of a recipe file over its bases, under `key=value` words, each perhaps a `PlacedWord`; later ones win.
 
     Raises:
         ConfigError: unreadable YAML, unknown keys, a circle of `extends`; EnvironmentFault: a file cannot be read.
@@ -159,11 +160,9 @@ def _lay(layer: _Layer, root: Node) -> None:
     written: dict[str, str] = {}
     for given, node in root.value.items():
         section, _, rest = given.partition(".")
-        if section in layer.schema.families:
-            _lay_family(layer, section, Node({rest: node}, node.line) if rest else node)
-            continue
-        if section in layer.schema.sections:
-            _lay_section(layer, section, Node({rest: node}, node.line) if rest else node)
+        lay = _lay_family if section in layer.schema.families else _lay_section
+        if section in (*layer.schema.families, *layer.schema.sections):
+            lay(layer, section, Node({rest: node}, node.line) if rest else node)
             continue
         key = YAML_NAMES.get(given, given)
         _check_key(layer, key, "", node)
@@ -176,8 +175,7 @@ def _lay(layer: _Layer, root: Node) -> None:
 def _lay_family(layer: _Layer, family: str, node: Node) -> None:
     """Sections by names of the recipe's own, each laid as any section is; null empties them all."""
     if node.value is None:
-        for key in [key for key in layer.settings if key.startswith(f"{family}.")]:
-            del layer.settings[key]
+        layer.drop(family)
         layer.settings[family] = layer.setting(None, node)
         return
     if not isinstance(node.value, dict):
@@ -190,7 +188,7 @@ def _lay_family(layer: _Layer, family: str, node: Node) -> None:
 
 
 def _lay_section(layer: _Layer, section: str, node: Node) -> None:
-    given, settings, text = node.value, layer.settings, layer.schema.text_key(section)
+    given, settings, text = node.value, layer.settings, layer.schema.shorthand.get(section.partition(".")[0])
     if isinstance(given, dict):
         settings[section] = layer.setting({}, node)
         for key, child in given.items():
@@ -201,8 +199,7 @@ def _lay_section(layer: _Layer, section: str, node: Node) -> None:
     if given is not None and not (text and fits):
         wanted = f", or text for {section}.{text}" if text else " or null"
         raise ConfigError(f"{layer.place(node)}: {section}: expected a mapping{wanted}")
-    for key in [key for key in settings if key == section or key.startswith(f"{section}.")]:
-        del settings[key]
+    layer.drop(section)
     value = node.plain() if isinstance(given, list) else given
     settings[section if given is None else f"{section}.{text}"] = layer.setting(value, node)
 
@@ -225,13 +222,7 @@ def _check_key(layer: _Layer, key: str, section: str, node: Node) -> None:
 
 
 def suggest_key(key: str, section: str, schema: Schema) -> str | None:
-    """The known key that `key` was probably meant to be, across all sections.
-
-    Args:
-        key: What was written, without its section.
-        section: Where it was written; empty for the top level.
-        schema: Which keys there are.
-    """
+    """The known key, across all sections, that `key` in this section (empty: the top level) was to be, probably."""
     last = key.rpartition(".")[2]
     if last in _FAMILIAR:
         return _FAMILIAR[last]

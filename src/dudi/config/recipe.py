@@ -87,8 +87,7 @@ class Recipe(BaseModel):
         """
         own, data = self.settings, self.model_dump()["data"]
         key = "eval_on_start" if own["eval_on_start"] else "eval_strategy"
-        evaluates, rows = key == "eval_on_start" or own[key] != "no", data["eval"] or data["eval_split"]
-        if evaluates and not rows:
+        if own[key] not in (False, "no") and not (data["eval"] or data["eval_split"]):
             raise ConfigError(self.placed(f"{key}: there are no rows to evaluate on; set data.eval"))
 
     @property
@@ -105,25 +104,17 @@ class Recipe(BaseModel):
         return {key.name: copy.deepcopy(self.value(key)) for key in self.schema_.training().values()}
 
     def value(self, key: TrainingKey) -> Any:
-        """The value of a training key."""
         return self.training.get(key.name, key.default)
 
     def known(self, key: str) -> str:
-        """A key as YAML names it.
-
-        Raises:
-            ConfigError: there is no such key.
-        """
+        """A key as YAML names it; one that is not there is refused."""
         key = YAML_NAMES.get(key, key)
         if not self.schema_.knows(key):
             raise ConfigError(f"unknown key '{key}'{did_you_mean(key, self.schema_.known_keys())}")
         return key
 
     def origin(self, key: str) -> Origin:
-        """Where a value came from: `default`, `method`, `recipe` or `command line`.
-
-        Args:
-            key: `learning_rate`, `student.model`, `lambda` (or `lmbda`) ...
+        """Where the value of a key (`learning_rate`, `student.model`, `lambda` or `lmbda`) came from.
 
         Raises:
             ConfigError: there is no such key.
@@ -138,30 +129,27 @@ class Recipe(BaseModel):
 
     def digest(self) -> str:
         """Hash of every value, given or default: the same for equal recipes, also where 500 was given as 500.0."""
-        settings = {
-            name: int(value) if isinstance(value, float) and value.is_integer() else value
-            for name, value in self.settings.items()
-        }
+        settings = self.settings
+        for name, value in settings.items():
+            if isinstance(value, float) and value.is_integer():
+                settings[name] = int(value)
         return sha256_of_json([self.model_dump(mode="json", exclude={"training"}), settings])
 
     def resolved_yaml(self, leave_out: Collection[str] = ()) -> str:
         """Every value of the run, defaults included, each with a comment on where it came from.
 
-        The text is a recipe: `load` reads an equal one from it.
-
-        Args:
-            leave_out: Keys that say nothing of the run where they have their default.
+        The text is a recipe: `load` reads an equal one from it. Keys to `leave_out` have no line where they have their
+        default, since it says nothing of the run.
         """
-        lines = [
-            "# Every value of this run and where it came from. "
-            f"This file is a recipe: dudi {self.command} resolved.yaml"
-        ]
+        untold = {key for key in leave_out if self.origin(key) == "default"}
+        read = f"dudi {self.command} resolved.yaml"
+        lines = [f"# Every value of this run and where it came from. This file is a recipe: {read}"]
         for name, section in self.schema_.sections.items():
             given = self.model_dump(include={name})[name]
             if given is None:
                 lines.append(self._line(name, None, name))
                 continue
-            keys = [key for key in section.model_fields if self._tells(f"{name}.{key}", leave_out)]
+            keys = [key for key in section.model_fields if f"{name}.{key}" not in untold]
             lines.append(f"{name}:" if keys else f"{name}: {{}}")
             lines += ["  " + self._line(key, given[key], f"{name}.{key}") for key in keys]
         for family, sections in self.model_dump(include=set(self.schema_.families)).items():
@@ -171,15 +159,10 @@ class Recipe(BaseModel):
                 lines += [f"    {self._line(key, value, f'{family}.{name}.{key}')}" for key, value in given.items()]
         lines += ["", self._line("dtype", self.dtype, "dtype"), "", "# The method and its training"]
         for own in (True, False):
-            own_keys = [key for key in self.schema_.training().values() if key.own is own]
-            own_keys = [key for key in own_keys if self._tells(key.yaml_name, leave_out)]
-            lines += [self._line(key.yaml_name, self.value(key), key.yaml_name) for key in own_keys]
+            told = [key for key in self.schema_.training().values() if key.own is own and key.yaml_name not in untold]
+            lines += [self._line(key.yaml_name, self.value(key), key.yaml_name) for key in told]
             lines += ["", "# transformers.TrainingArguments"] if own else []
         return "\n".join(lines) + "\n"
-
-    def _tells(self, key: str, leave_out: Collection[str]) -> bool:
-        """Whether a key has a line in `resolved_yaml`."""
-        return key not in leave_out or self.origin(key) != "default"
 
     def _line(self, name: str, value: Any, key: str) -> str:
         origin = self.origin(key)
@@ -187,12 +170,9 @@ class Recipe(BaseModel):
         return f"{name}: {render(value)}  # {origin}{place}"
 
     def arguments(self, kind: type[Any], output_dir: str | Path, **changes: Any) -> Any:
-        """The run's `TrainingArguments`, in the precision that `dtype` and the device ask for.
+        """The run's `TrainingArguments` of a kind, in the precision that `dtype` and the device ask for.
 
-        Args:
-            kind: Their class.
-            output_dir: The run's folder.
-            changes: Fields that win over the recipe; `bf16` and `fp16` win over `dtype`.
+        Fields that are given as `changes` win over the recipe; `bf16` and `fp16` win over `dtype`.
 
         Raises:
             ConfigError: values out of range or against each other; with file and line where they were given.

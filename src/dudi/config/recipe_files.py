@@ -40,10 +40,7 @@ def list_recipes(*, stacks: bool = False) -> list[str]:
 
 
 def find_recipe(name: str | Path) -> Path:
-    """The file of a recipe.
-
-    Args:
-        name: A file's path, or the name of a shipped recipe (`table2/dudi`; `recipes/table2/dudi.yaml` works anywhere).
+    """The file at a path, or of a shipped recipe (`table2/dudi`; `recipes/table2/dudi.yaml` works anywhere).
 
     Raises:
         ConfigError: no such file and no such recipe.
@@ -53,23 +50,23 @@ def find_recipe(name: str | Path) -> Path:
         return path
     if path.is_dir():
         raise ConfigError(f"{name}: is a folder; name the recipe's YAML file")
+    hint = ""
     if not path.is_absolute():
-        shipped = path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
+        shipped = _shipped_name(path)
         names = [*list_recipes(), *list_recipes(stacks=True)]
         if shipped in names:
             return recipes_folder() / f"{shipped}.yaml"
         hint = did_you_mean(shipped, names) or "; `dudi ls recipes` lists the shipped ones"
-    else:
-        hint = ""
     raise ConfigError(f"{name}: no such recipe{hint}")
 
 
-def find_study(name: str | Path) -> Path:
-    """The file of a study.
+def _shipped_name(path: Path) -> str:
+    """What a shipped file would be called: `recipes/table2/dudi.yaml` and `table2/dudi` are the same."""
+    return path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
 
-    Args:
-        name: A file's path, or the name of a shipped study (`study/stack/own/table`;
-            `recipes/study/stack/own/table.yaml` works anywhere).
+
+def find_study(name: str | Path) -> Path:
+    """The file of a study: one that is there, or a shipped one's (`study/stack/own/table`), as of `find_recipe`.
 
     Returns:
         The file; where there is neither, the path as it was given: whoever reads it says so.
@@ -80,8 +77,7 @@ def find_study(name: str | Path) -> Path:
     path = Path(name)
     if path.exists() or path.is_absolute():
         return path
-    folder = recipes_folder()
-    shipped = path.as_posix().removeprefix("recipes/").removesuffix(".yaml")
+    folder, shipped = recipes_folder(), _shipped_name(path)
     files = (folder / STUDIES).rglob("*.yaml")
     names = sorted(file.relative_to(folder).with_suffix("").as_posix() for file in files)
     if shipped in names:
@@ -97,11 +93,7 @@ STUDENT_SECTIONS = ("student", "teachers", "benchmark")
 
 
 def refuse_other_verbs(name: str, *, stacks: bool) -> None:
-    """Refuse what is written where a recipe's name should be, and a recipe of the other system.
-
-    Args:
-        name: What stands behind the verb.
-        stacks: Whether the verb is one of `dudi stack`.
+    """Refuse what is written behind a verb where a recipe's name should be, and a recipe of the other system.
 
     Raises:
         ConfigError: a key, or a recipe that another verb reads; or as in `find_recipe`.
@@ -113,11 +105,11 @@ def refuse_other_verbs(name: str, *, stacks: bool) -> None:
         other = file.is_relative_to(shipped / STACKS) is not stacks
     else:
         other = _has_section(file, STUDENT_SECTIONS if stacks else STACK_SECTIONS)
+    if other and stacks:
+        raise ConfigError(f"{name}: is a recipe of `dudi train`")
     if other:
-        theirs = (
-            "`dudi train`" if stacks else "`dudi stack` (adapt, align, teach, distill, finetune; dudi plan --stage)"
-        )
-        raise ConfigError(f"{name}: is a recipe of {theirs}")
+        stages = "adapt, align, teach, distill, finetune; dudi plan --stage"
+        raise ConfigError(f"{name}: is a recipe of `dudi stack` ({stages})")
 
 
 def _has_section(file: Path, sections: tuple[str, ...]) -> bool:

@@ -63,15 +63,10 @@ class LoraSection(Section):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainingKey:
-    """One key.
+    """One key: a field of the arguments, with the type of what a recipe may give.
 
-    Attributes:
-        name: The field of the arguments.
-        hint: The type of what a recipe may give.
-        default: Its default; None for keys that take the method's own.
-        help: One line about it; empty for fields of `TrainingArguments` that dudi leaves as they are.
-        own: Whether dudi declares it, or gives it another default than transformers does.
-        rule: Its range, its stage, and what a resume makes of it.
+    The `default` of keys that take the method's own is None. The `help` is empty for fields of `TrainingArguments` that
+    dudi leaves as they are; `own` ones it declares, or gives another default than transformers does.
     """
 
     name: str
@@ -83,7 +78,6 @@ class TrainingKey:
 
     @property
     def yaml_name(self) -> str:
-        """How a recipe writes it."""
         return YAML_NAMES.get(self.name, self.name)
 
     def read(self, value: Any) -> Any:
@@ -103,7 +97,7 @@ class Schema:
 
     Attributes:
         sections: Its sections, in the order in which they are written.
-        shorthand: The key that a section's text stands for.
+        shorthand: The key that text in place of a section, or of one of a family, stands for, where it may be text.
         training: Its keys at the top level, beside `dtype`; asking for them imports torch.
         families: Sections of which a recipe may have several, by names of its own: `teachers.my.model`.
     """
@@ -132,14 +126,10 @@ class Schema:
             return self.families[first], rest.partition(".")[2]
         return self.sections.get(first), rest
 
-    def text_key(self, section: str) -> str | None:
-        """The key that text in place of a section stands for; None where a section is no text."""
-        return self.shorthand.get(section.partition(".")[0])
-
     def hint(self, key: str) -> Any:
         """The type of a known key's value; of a section that may be given as text, that of the text."""
         section, name = self.section_of(key)
-        name = name or self.text_key(key) or ""
+        name = name or self.shorthand.get(key.partition(".")[0], "")
         if section is not None and name in section.model_fields:
             return section.model_fields[name].annotation
         return Dtype if key == "dtype" else self.training()[key].hint if key in self.training() else Any

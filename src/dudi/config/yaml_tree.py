@@ -52,7 +52,6 @@ class _Resolver(VersionedResolver):
     """Dates, `<<` and `=` are text."""
 
     def add_version_implicit_resolver(self, version: Any, tag: str, regexp: Any, first: Any) -> None:
-        """Leave out what is no plain value."""
         if tag in _PLAIN:
             super().add_version_implicit_resolver(version, tag, regexp, first)
 
@@ -64,9 +63,6 @@ def read_yaml(path: Path, name: str = "", asked_by: str = "") -> Node:
         path: The file.
         name: What error messages call it; its path when empty.
         asked_by: What names it, in front of a message that it cannot be read.
-
-    Returns:
-        The root; an empty document is an empty mapping.
 
     Raises:
         ConfigError: no such file, not UTF-8, or as `parse_yaml`; EnvironmentFault: it cannot be read.
@@ -90,15 +86,9 @@ def read_yaml(path: Path, name: str = "", asked_by: str = "") -> Node:
 
 
 def parse_yaml(text: str, name: str, *, comments: bool = True) -> Node:
-    """Read one YAML document of plain values.
+    """Read one YAML document of plain values, of which error messages have the name; an empty one is an empty mapping.
 
-    Args:
-        text: The document.
-        name: What error messages call it, usually the file's path.
-        comments: Whether something may follow the value.
-
-    Returns:
-        The root; an empty document is an empty mapping.
+    Without `comments` nothing may follow the value.
 
     Raises:
         ConfigError: syntax, tags, duplicate or non-text keys, too much of anything; with name and line.

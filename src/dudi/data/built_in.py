@@ -26,13 +26,7 @@ class BuiltIn:
     def rows(
         self, languages: Sequence[str], tasks: Sequence[str] | None, rows_per_language: int | None, seed: int
     ) -> list[Row]:
-        """The rows.
-
-        Args:
-            languages: The codes that are wanted.
-            tasks: Of a source that has tasks: which ones; None takes all.
-            rows_per_language: How many; None takes the source's own number.
-            seed: Of a source that draws.
+        """The rows; arguments as of `dudi.data.sources.load_rows`.
 
         Raises:
             ConfigError: an unknown language or task.

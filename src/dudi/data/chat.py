@@ -64,8 +64,7 @@ class ChatFormat:
         try:
             text = _render(self.tokenizer, messages, self.kwargs, add_generation_prompt=True)
         except TemplateError as error:
-            what = plain(str(error).partition("\n")[0][:160])
-            raise RowError("template_refuses", f"the model's chat template refuses it: {what}") from error
+            raise RowError("template_refuses", f"the model's chat template refuses it: {_said(error)}") from error
         return text.removesuffix(self.cut) + self.lead
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -86,10 +85,7 @@ class ChatFormat:
 def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], model_name: str) -> ChatFormat:
     """Find out where an answer starts and ends in a tokenizer's chat template.
 
-    Args:
-        tokenizer: With a chat template.
-        kwargs: The user's template arguments; they win over `DEFAULT_TEMPLATE_KWARGS`.
-        model_name: For error messages.
+    The user's template arguments win over `DEFAULT_TEMPLATE_KWARGS`.
 
     Raises:
         ConfigError: no chat template, one that loses the answer, or one without an end-of-turn token.
@@ -101,7 +97,13 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
             "set student.chat_template to a .jinja file"
         )
     used = {**DEFAULT_TEMPLATE_KWARGS, **kwargs}
-    prompt, full, spaced = _probed(tokenizer, used, model_name)
+    question: Message = {"role": "user", "content": "?"}
+    answers: list[Message] = [{"role": "assistant", "content": text} for text in (_PROBE, f"\n {_PROBE} \n")]
+    try:
+        prompt = _render(tokenizer, [question], used, add_generation_prompt=True)
+        full, spaced = (_render(tokenizer, [question, own], used, add_generation_prompt=False) for own in answers)
+    except Exception as error:  # what a template raises is as free as what it does in its sandbox
+        raise DataError(f"{model_name}: its chat template fails on two short turns: {_said(error)}") from error
     before, found, after = full.partition(_PROBE)
     if not found:
         raise ConfigError(f"{model_name}: its chat template does not print the assistant's answer")
@@ -115,10 +117,8 @@ def chat_format(tokenizer: PreTrainedTokenizerBase, kwargs: Mapping[str, Any], m
     stops = tuple(dict.fromkeys(i for i in (end_of_turn, tokenizer.eos_token_id, *named) if i is not None))
     digest = hashlib.sha256(repr((tokenizer.chat_template, prompt, full, stops, used)).encode()).hexdigest()
     cut, lead = _seam(tokenizer, used, prompt, before)
-    strips = _strips(spaced, full)
-    return ChatFormat(
-        tokenizer, used, lead, end_of_turn, stops, digest, _special_tokens(tokenizer), cut=cut, strips=strips
-    )
+    special = _special_tokens(tokenizer)
+    return ChatFormat(tokenizer, used, lead, end_of_turn, stops, digest, special, cut, _strips(spaced, full))
 
 
 def plain_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
@@ -136,11 +136,7 @@ def plain_format(tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
 def _seam(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], prompt: str, before: str) -> tuple[str, str]:
     """What a generation prompt has more than the text before an answer, at its end, and what it has less.
 
-    Args:
-        tokenizer: With a chat template.
-        kwargs: What it is rendered with.
-        prompt: A question with the generation prompt.
-        before: The same question, answered, up to the answer.
+    `prompt` is a question with the generation prompt, `before` the same question, answered, up to the answer.
     """
     if before.startswith(prompt):
         return "", before[len(prompt) :]
@@ -164,26 +160,13 @@ def _strips(spaced: str, full: str) -> tuple[str | None, str | None]:
     return kinds.get(left, ""), kinds.get(right, "")
 
 
-def _probed(tokenizer: PreTrainedTokenizerBase, kwargs: dict[str, Any], model_name: str) -> tuple[str, str, str]:
-    """Renderings: a question as a prompt, with its answer, and with one that has white space around it."""
-    question: Message = {"role": "user", "content": "?"}
-    answer: Message = {"role": "assistant", "content": _PROBE}
-    spacious: Message = {"role": "assistant", "content": f"\n {_PROBE} \n"}
-    try:
-        prompt = _render(tokenizer, [question], kwargs, add_generation_prompt=True)
-        full = _render(tokenizer, [question, answer], kwargs, add_generation_prompt=False)
-        return prompt, full, _render(tokenizer, [question, spacious], kwargs, add_generation_prompt=False)
-    except Exception as error:  # what a template raises is as free as what it does in its sandbox
-        what = plain(str(error).partition("\n")[0][:160]) or type(error).__name__
-        raise DataError(f"{model_name}: its chat template fails on two short turns: {what}") from error
+def _said(error: Exception) -> str:
+    """What a template says is wrong, on one line."""
+    return plain(str(error).partition("\n")[0][:160]) or type(error).__name__
 
 
 def read_template(path: Path, key: str) -> str:
-    """A chat template's file.
-
-    Args:
-        path: The file.
-        key: What asked for it, for messages.
+    """A chat template's file; `key` is what asked for it, for messages.
 
     Raises:
         ConfigError: it is no regular file, or no text.

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located
 from dudi.data.formats import FORMATS, Columns, open_format
+from dudi.data.records import Located
 from dudi.data.rejections import Rejections
-from dudi.data.rows import Row, RowError, parse_row, refuse_zawgyi
-from dudi.data.sources import RowIds, by_language, reject
+from dudi.data.rows import Row, RowError, refuse_zawgyi
+from dudi.data.sources import RowIds, by_language, check, reject
 from dudi.data.writers import row_writer
 from dudi.errors import ConfigError, DataError
 from dudi.languages.registry import check_codes, load_languages
@@ -25,12 +25,9 @@ class ConvertReport:
     """What `convert` did.
 
     Attributes:
-        output: The file written.
         rejected: `NAME.rejected.jsonl` beside `NAME.jsonl`, or None when no row was rejected.
-        format: The format that was read.
         total: Records read.
         languages: Rows written, by language.
-        rejections: The records that were not written.
         notes: What a person should know of how the file was read.
     """
 
@@ -103,7 +100,7 @@ def convert(
     columns = columns or Columns()
     kind, records, note = open_format(input, format, columns, quoted)
     read = _Converter(FORMATS[kind], columns, language, detect_language, known)
-    rejections = Rejections()
+    rejections, ids = Rejections(), RowIds()
     total = 0
     written: Counter[str] = Counter()
     other_form: Counter[str] = Counter()
@@ -111,7 +108,7 @@ def convert(
         for located in records:
             total += 1
             try:
-                row = read(located)
+                row = ids.unique(read(located))
             except RowError as error:
                 reject(rejections, located, error)
                 continue
@@ -127,19 +124,18 @@ def convert(
     notes = [note] if note else []
     if other_form:
         notes.append(f"{other_form.total():,} rows were not in Unicode's NFC, and are now ({by_language(other_form)})")
-    return ConvertReport(output, rejected if rejections else None, kind, total, dict(written), rejections, tuple(notes))
+    return ConvertReport(output, rejected, kind, total, dict(written), rejections, tuple(notes))
 
 
 @dataclasses.dataclass
 class _Converter:
-    """From a located record of another format to a row with a unique id and a language."""
+    """From a located record of another format to a row with a language."""
 
     reshape: Callable[[Mapping[str, Any], Columns], dict[str, Any]]
     columns: Columns
     language: str | None
     detect_language: bool
     languages: Sequence[str]
-    ids: RowIds = dataclasses.field(default_factory=RowIds)
 
     def __call__(self, located: Located) -> Row:
         if located.problem is not None:
@@ -149,17 +145,16 @@ class _Converter:
             raise RowError("not_an_object", "a record must be an object with keys")
         shaped = self.reshape(record, self.columns)
         shaped |= {"id": record.get(self.columns.id), "language": record.get(self.columns.language)}
-        unknown = self.detect_language and shaped["language"] in (None, "")
-        row = parse_row(
-            shaped,
-            fallback_id=f"{Path(located.file).name}:{located.line}",
-            language=UNDETERMINED if unknown else self.language,
-            known_languages=None if unknown else self.languages,
-        )
-        return self.ids.unique(self._detected(row) if unknown else row)
+        reshaped = dataclasses.replace(located, value=shaped)
+        if not self.detect_language or shaped["language"] not in (None, ""):
+            return check(reshaped, self.languages, self.language, "language")
+        row = check(reshaped, None, UNDETERMINED, "language")
+        row = dataclasses.replace(row, language=self._detected(row))
+        refuse_zawgyi(row)
+        return row
 
-    def _detected(self, row: Row) -> Row:
-        """The row with the language of its answer, or of question and answer where the answer is too short to tell."""
+    def _detected(self, row: Row) -> str:
+        """The language of a row's answer, or of question and answer where the answer is too short to tell."""
         from dudi.languages.detect import detect
 
         code = detect(row.completion, self.languages)
@@ -169,6 +164,4 @@ class _Converter:
             raise RowError("language_not_detected", "too little text to tell its language")
         if code not in self.languages:
             raise RowError("unknown_language", f"its text seems to be {code!r}, not one of {', '.join(self.languages)}")
-        found = dataclasses.replace(row, language=code)
-        refuse_zawgyi(found)
-        return found
+        return code

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from dudi.data.files import MAX_LINE_BYTES, Located
+from dudi.data.records import MAX_LINE_BYTES, Located
 from dudi.errors import DataError
 
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -27,7 +27,6 @@ class CsvFile:
     """A CSV file whose records can be told apart.
 
     Attributes:
-        path: The file.
         delimiter: Comma, semicolon or tab, whichever the header has most of.
         quoted: Whether a quotation mark at the start of a cell quotes it, and is no part of its text.
         names: The columns.
@@ -48,28 +47,22 @@ class CsvFile:
             reader = _reader(handle, self.delimiter, self.quoted)
             try:
                 next(reader)
-                for fields in reader:
-                    if fields:
-                        yield self._record(reader.line_num, fields)
+                for fields in filter(None, reader):
+                    name, line, problem = str(self.path), reader.line_num, None
+                    if any(_ESCAPED_BYTE.search(field) for field in fields):
+                        problem = ("invalid_utf8", "a field is not UTF-8")
+                    elif len(fields) != len(self.names):
+                        problem = ("wrong_column_count", f"{len(fields)} fields for {len(self.names)} columns")
+                    if problem is not None:
+                        yield Located(name, line, problem=problem, excerpt=",".join(fields)[:400])
+                    else:
+                        yield Located(name, line, dict(zip(self.names, fields, strict=True)))
             except (csv.Error, OSError) as error:
                 raise DataError(f"{self.path}, line {reader.line_num}: cannot be read as CSV: {error}") from error
 
-    def _record(self, line: int, fields: list[str]) -> Located:
-        text = ",".join(fields)[:400]
-        if any(_ESCAPED_BYTE.search(field) for field in fields):
-            return Located(str(self.path), line, problem=("invalid_utf8", "a field is not UTF-8"), excerpt=text)
-        if len(fields) != len(self.names):
-            problem = ("wrong_column_count", f"{len(fields)} fields for {len(self.names)} columns")
-            return Located(str(self.path), line, problem=problem, excerpt=text)
-        return Located(str(self.path), line, dict(zip(self.names, fields, strict=True)))
-
 
 def open_csv(path: Path, quoted: bool | None = None) -> CsvFile:
-    """Find out how a file is written.
-
-    Args:
-        path: The file.
-        quoted: Whether its cells are quoted; None finds out.
+    """Find out how a file is written; also whether its cells are quoted, where `quoted` is None.
 
     Raises:
         DataError: the file is empty or cannot be read, or where its rows end cannot be told.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -80,21 +81,14 @@ def tokenise(
 
     A completion that passes `max_length` is cut on the right between two tokens, loses its end of turn and is counted.
     Prompts are never cut: one that is longer than `max_length - 16` is rejected and counted. So is a row whose text
-    holds one of the models' special tokens, which would end a turn or open another where nobody meant to.
-
-    Args:
-        rows: The checked rows.
-        student: The student's chat format.
-        teacher: The teacher's, or None.
-        max_length: Most tokens of prompt and completion together.
-        rejections: Where rejected prompts are counted.
-        others: Those of further teachers, in whose templates the prompts have to be possible too.
+    holds one of the models' special tokens, which would end a turn or open another where nobody meant to, and one whose
+    prompt is impossible in a teacher's template: in that of `teacher`, or of the further ones in `others`.
 
     Raises:
         DataError: no row is left.
     """
     examples: list[Example] = []
-    truncated: dict[str, int] = {}
+    truncated: Counter[str] = Counter()
     formats = [student, *([] if teacher is None else [teacher]), *others]
     seen = too_long = 0
     for row in rows:
@@ -104,10 +98,8 @@ def tokenise(
         try:
             if found is not None:  # the tokenizer would take it for its own
                 raise RowError("special_token", f"its text holds {found!r}, a special token of the model")
-            prompt = student.prompt_ids(row.prompt)
-            teacher_prompt = teacher.prompt_ids(row.prompt) if teacher is not None else prompt
-            for other in others:
-                other.prompt_ids(row.prompt)
+            prompt, *prompts = [chat.prompt_ids(row.prompt) for chat in formats]
+            teacher_prompt = prompt if teacher is None else prompts[0]
             if len(prompt) > max_length - SMALLEST_COMPLETION:
                 too_long += 1
                 raise RowError("prompt_too_long", f"{len(prompt)} tokens")
@@ -119,23 +111,19 @@ def tokenise(
             continue
         completion = student.answer_ids(row.completion)
         room = max_length - len(prompt)
-        if len(completion) > room:
-            truncated[row.language] = truncated.get(row.language, 0) + 1
-        examples.append(
-            Example(row, _ids(prompt), _ids(teacher_prompt), _ids(completion[:room]), len(completion) <= room)
-        )
-    if not examples:
-        raise DataError(_nothing_left(seen, too_long, max_length, rejections))
-    return ExampleSet(examples, truncated, digest_of(examples))
-
-
-def _nothing_left(seen: int, too_long: int, max_length: int, rejections: Rejections) -> str:
+        ended = len(completion) <= room
+        if not ended:
+            truncated[row.language] += 1
+        examples.append(Example(row, _ids(prompt), _ids(teacher_prompt), _ids(completion[:room]), ended))
+    if examples:
+        return ExampleSet(examples, dict(truncated), digest_of(examples))
     if not seen:
-        return "the dataset has no rows"
-    if too_long < seen:
-        return f"no row is left of {seen}: {', '.join(f'{n:,} {why}' for why, n in rejections.counts.most_common(4))}"
-    room = f"max_length - {SMALLEST_COMPLETION} = {max_length - SMALLEST_COMPLETION}"
-    return f"no row is left of {seen}: every prompt passes {room} tokens; raise max_length"
+        raise DataError("the dataset has no rows")
+    why = ", ".join(f"{count:,} {reason}" for reason, count in rejections.counts.most_common(4))
+    if too_long == seen:
+        limit = f"max_length - {SMALLEST_COMPLETION} = {max_length - SMALLEST_COMPLETION}"
+        why = f"every prompt passes {limit} tokens; raise max_length"
+    raise DataError(f"no row is left of {seen}: {why}")
 
 
 def digest_of(examples: Sequence[Example]) -> str:

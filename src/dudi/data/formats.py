@@ -10,22 +10,15 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from dudi.data.csv_files import CSV_SUFFIXES, open_csv
-from dudi.data.files import Located, read_records
+from dudi.data.records import Located, read_records
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, DataError, did_you_mean
 
 SHAREGPT_ROLES = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-    "assistant": "assistant",
+    **dict.fromkeys(("human", "user"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model", "assistant"), "assistant"),
     "system": "system",
-    "function_call": "tool",
-    "observation": "tool",
-    "tool": "tool",
+    **dict.fromkeys(("function_call", "observation", "tool"), "tool"),
 }
 
 
@@ -43,13 +36,7 @@ class Columns:
 def open_format(
     path: Path, format: str, columns: Columns, quoted: bool | None = None
 ) -> tuple[str, Iterator[Located], str]:
-    """Find out a file's format.
-
-    Args:
-        path: The file.
-        format: One of `FORMATS`, or `auto`.
-        columns: The names of the columns.
-        quoted: As in `dudi.data.csv_files.open_csv`.
+    """Find out a file's format, where it is `auto` and not one of `FORMATS`; `quoted` as in `open_csv`.
 
     Returns:
         The format, its records, and what a person should know of how they are read.
@@ -67,7 +54,11 @@ def open_format(
         raise ConfigError(f"{path}: is no CSV file, whose cells could be quoted")
     if is_csv:
         file = open_csv(path, quoted)
-        _check_columns(path, file.names, columns)
+        needed = () if columns.messages in file.names else (columns.prompt, columns.completion)
+        for name in needed:
+            if name not in file.names:
+                there = ", ".join(file.names)[:200]
+                raise ConfigError(f"{path}: no column '{name}'{did_you_mean(name, file.names)}; it has {there}")
         plain = quoted is None and not file.quoted
         note = "its cells are not quoted: a quotation mark at the start of one is text" if plain else ""
         return "csv", file.records(), note
@@ -76,12 +67,6 @@ def open_format(
         return format, records, ""
     looked_at = list(itertools.islice(records, 100))
     return _guess(path, looked_at), itertools.chain(looked_at, records), ""
-
-
-def _check_columns(path: Path, names: Sequence[str], columns: Columns) -> None:
-    for name in (columns.prompt, columns.completion) if columns.messages not in names else ():
-        if name not in names:
-            raise ConfigError(f"{path}: no column '{name}'{did_you_mean(name, names)}; it has {', '.join(names)[:200]}")
 
 
 def _guess(path: Path, records: Sequence[Located]) -> str:
@@ -120,15 +105,14 @@ def _sharegpt(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     conversations = record.get("conversations")
     if not _is_list(conversations):
         raise RowError("wrong_type" if "conversations" in record else "missing_key", "`conversations` must be a list")
-    return {"messages": _system(record) + [_sharegpt_turn(turn) for turn in conversations]}
-
-
-def _sharegpt_turn(turn: Any) -> dict[str, Any]:
-    if not isinstance(turn, Mapping):
-        raise RowError("wrong_type", "a turn must be an object with `from` and `value`")
-    role = turn.get("from", turn.get("role"))
-    content = turn.get("value", turn.get("content"))
-    return {"role": SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role, "content": content}
+    turns = _system(record)
+    for turn in conversations:
+        if not isinstance(turn, Mapping):
+            raise RowError("wrong_type", "a turn must be an object with `from` and `value`")
+        role = turn.get("from", turn.get("role"))
+        role = SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role
+        turns.append({"role": role, "content": turn.get("value", turn.get("content"))})
+    return {"messages": turns}
 
 
 def _is_list(value: Any) -> TypeGuard[Sequence[Any]]:
@@ -150,13 +134,9 @@ def _csv_row(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
         raise RowError("broken_json", f"the column `{columns.messages}` holds no JSON") from error
 
 
-def _own_row(record: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    return {key: record[key] for key in ("messages", "prompt", "completion") if key in record}
-
-
 FORMATS: dict[str, Callable[[Mapping[str, Any], Columns], dict[str, Any]]] = {
     "alpaca": _alpaca,
     "sharegpt": _sharegpt,
     "csv": _csv_row,
-    "rows": _own_row,
+    "rows": lambda record, _: {key: record[key] for key in ("messages", "prompt", "completion") if key in record},
 }

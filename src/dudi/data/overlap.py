@@ -6,6 +6,7 @@ Thai, Lao, Burmese and Khmer have no spaces between words; 20 of their character
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.task_data import documents
-from dudi.data.task_files import TaskFile, find_tasks
+from dudi.data.task_files import find_tasks
 
 WORDS, CHARACTERS = 8, 20
 SHORT_WORDS, SHORT_CHARACTERS = 4, 10
@@ -28,9 +29,6 @@ class Grams:
 
     def __init__(self) -> None:
         self._known: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def add(self, text: str) -> bool:
         """Take in a text; returns whether it has an n-gram at all."""
@@ -76,39 +74,47 @@ class _Letters(dict[int, int | None]):
 _LETTERS = _Letters()
 
 
-def benchmark_grams(
-    words: Sequence[str], languages: Sequence[str] | None, folder: Path | None
-) -> tuple[Grams, list[TaskFile], list[str]]:
-    """The n-grams of what some tasks ask, these tasks, and what a person should know of the comparison.
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeldOutText:
+    """What rows must share nothing with: the n-grams of the tasks that what was `named` stands for."""
 
-    The documents' own texts are read and not the prompts: what is said around them is the same in every row.
+    grams: Grams
+    named: list[str]
+    tasks: list[str]
+    notes: list[str]
 
-    Args:
-        words: Task files, folders or names, as `find_tasks` takes them.
-        languages: Those of the rows; None takes all. A task that says no language is taken for each of them.
-        folder: Where local Parquet files are; None reads what the tasks name.
+
+def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path | None) -> HeldOutText | None:
+    """What rows in some languages must share nothing with; None where no task is named.
+
+    The documents' own texts are read and not the prompts: what is said around them is the same in every row. A task
+    that says no language is taken for each of them. `words` are as of `find_tasks`, `folder` as of `documents`.
 
     Raises:
         ConfigError: a task or its data is not there.
         DataError: a file cannot be read.
         EnvironmentFault: the hub cannot be reached.
     """
-    known, tasks, notes = Grams(), [], []
+    if not words:
+        return None
+    found = HeldOutText(Grams(), list(words), [], [])
     for word in words:
-        every = find_tasks(word)
-        own = [task for task in every if languages is None or not task.language or task.language in languages]
+        own = [task for task in find_tasks(word) if not task.language or task.language in languages]
         there = {task.language for task in own}
-        missing = [] if "" in there else [code for code in languages or () if code not in there]
+        missing = [] if "" in there else [code for code in dict.fromkeys(languages) if code not in there]
         if missing:
-            notes.append(f"{word} has no task in {', '.join(missing)}: rows in it were compared with nothing of it")
+            lacking = f"{word} has no task in {', '.join(missing)}"
+            found.notes.append(f"{lacking}: rows in it were compared with nothing of it")
         for task in own:
-            sound = (one.value for one in documents(task, task.split("test"), folder) if one.problem is None)
-            if not sum(known.add(text) for document in sound for text in texts_of(document)):
-                notes.append(
-                    f"{task.name} has no text of {WORDS} words or {CHARACTERS} characters: nothing was compared"
-                )
-        tasks += own
-    return known, tasks, notes
+            found.tasks.append(task.name)
+            compared = False
+            for located in documents(task, task.split("test"), folder):
+                for text in texts_of(located.value) if located.problem is None else ():
+                    compared |= found.grams.add(text)
+            if not compared:
+                lacking = f"{task.name} has no text of {WORDS} words or {CHARACTERS} characters"
+                found.notes.append(f"{lacking}: nothing was compared")
+    return found
 
 
 def texts_of(document: Any) -> Iterator[str]:

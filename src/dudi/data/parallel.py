@@ -7,13 +7,14 @@ import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from dudi.data.files import Located, read_records
 from dudi.data.formats import CSV_SUFFIXES
-from dudi.data.prepared import Draft, Group, Prepared, Quotas, at_most, find_benchmark, prepare
+from dudi.data.overlap import find_benchmark
+from dudi.data.prepared import Draft, Group, Prepared, at_most, prepare
+from dudi.data.records import Located, read_records
 from dudi.data.sources import by_language, excerpt_of
 from dudi.errors import ConfigError, DataError
 from dudi.files import sha256_of
@@ -26,16 +27,8 @@ LOOKED_AT = 20
 """Rows from which the form of a file is found out."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
-    """A text and its translation.
-
-    Attributes:
-        key: What tells it from the other pairs of the file.
-        source: In the language that was named with `--from`.
-        target: In the other one.
-        language: The other one's code.
-    """
+class Pair(NamedTuple):
+    """A text in the language that was named with `--from`, and its translation; `key` tells it from other pairs."""
 
     key: str
     source: str
@@ -75,8 +68,8 @@ def prepare_parallel(
             `source` are drawn evenly from all others.
         per_language: With `balance`, at most so many rows in each language, and all of one that has fewer; without
             it, at most so many of each pair of languages.
-        not_in: Tasks whose test questions must share no n-gram with either side.
-        folder: Where local Parquet files of these tasks are.
+        not_in: Tasks whose test questions must share no n-gram with either side; their local files are in `folder`.
+        folder: As in `prepare_task`.
         seed: Of the draw.
         licence: For the card: what the texts' own page says.
 
@@ -100,7 +93,7 @@ def prepare_parallel(
         "per_language": per_language,
         "one_side_alone": reader.alone,  # counted by the passes, which come before the card
     }
-    quotas = _balanced(source, per_language) if balance else at_most(per_language)
+    quotas = functools.partial(_balanced, source, per_language) if balance else functools.partial(at_most, per_language)
     drafts = functools.partial(_drafts, reader, both)
     return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed, notes=reader.notes)
 
@@ -125,19 +118,15 @@ def _drafts(reader: _Reader, both: bool) -> Iterator[Located]:
                 "prompt": translation_prompt(text, spoken, wanted, reader.known),
                 "completion": translation,
             }
-            yield Located(located.file, located.line, Draft(record, (wanted, spoken), texts))
+            yield dataclasses.replace(located, value=Draft(record, (wanted, spoken), texts))
 
 
-def _balanced(source: str, per_language: int | None) -> Quotas:
+def _balanced(source: str, per_language: int | None, counts: Mapping[Group, int]) -> dict[Group, int]:
     """As many rows in each language as in the one with the fewest; into `source` evenly from all others."""
-
-    def quotas(counts: Mapping[Group, int]) -> Mapping[Group, int]:
-        out = {group: own for group, own in counts.items() if group[0] != source}
-        back = {group: own for group, own in counts.items() if group[0] == source}
-        size = per_language or min(out.values(), default=0) or max(back.values(), default=0)
-        return {group: min(own, size) for group, own in out.items()} | _spread(back, size)
-
-    return quotas
+    out = {group: own for group, own in counts.items() if group[0] != source}
+    back = {group: own for group, own in counts.items() if group[0] == source}
+    size = per_language or min(out.values(), default=0) or max(back.values(), default=0)
+    return at_most(size, out) | _spread(back, size)
 
 
 def _spread(counts: Mapping[Group, int], total: int) -> dict[Group, int]:
@@ -152,8 +141,7 @@ class _Reader:
     """The pairs of a file, whichever form it has.
 
     Attributes:
-        languages: The codes of the other side.
-        missing: Those of them that the file has no text in.
+        languages: The codes of the other side; those that the file has no text in are `missing`.
         alone: Of the last pass, by language: texts whose other side the file does not have.
     """
 
@@ -161,13 +149,20 @@ class _Reader:
         self, file: Path, source: str, targets: Sequence[str] | None, split: str | None, known: Mapping[str, Language]
     ) -> None:
         self.file, self.source, self.split, self.known = file, source, split, known
-        first = list(itertools.islice((one.value for one in self._records() if one.problem is None), LOOKED_AT))
+        first = list(itertools.islice(self._sound(), LOOKED_AT))
         if not first:
             raise DataError(f"{file}: has no rows{f' of the split {split}' if split else ''}")
         # CSV keeps fields beyond the header under None.
         names = list(dict.fromkeys(str(name) for record in first for name in record if name is not None))
         self._columns = self._columns_of(names, first)
-        self._form = self._form_of(names)
+        self._is_long = "lang" in names and "text" in names
+        if self._is_long:
+            self._columns = {code: name for code, name in self._columns.items() if code == source}
+        elif source not in self._columns or len(self._columns) < 2:
+            raise ConfigError(
+                f"{file}: its columns are {', '.join(names)}; expected lang, row and text, or lang, text and "
+                f"{source}, or a column for each language ({source}, ...) (docs/data.md)"
+            )
         self._there = Counter(self._texts())
         self.languages = self._chosen(targets)
         self.missing = [code for code in self.languages if code not in self._there]
@@ -177,10 +172,17 @@ class _Reader:
     def pairs(self) -> Iterator[Located]:
         """Located `Pair`s in the languages that are wanted, and records that could not be read."""
         self.alone.clear()
-        for located in self._form():
-            pair = located.value
-            if located.problem is not None or pair.language in self.languages:
+        held = {}  # of the long form: the source's texts that stand in rows of their own
+        for record in self._sound() if self._is_long else ():
+            if _lacking(record) is None and self._code_of(record["lang"]) == self.source:
+                held[_key(record)] = record["text"]
+        for located in self._records():
+            if located.problem is not None:
                 yield located
+            elif self._is_long:
+                yield from self._long(located, held)
+            else:
+                yield from self._wide(located)
 
     def notes(self) -> list[str]:
         """What a person should know of what was not paired, after a pass."""
@@ -212,10 +214,10 @@ class _Reader:
 
     def _texts(self) -> Iterator[str]:
         """The language of every text; of one that is not known, as the file says it."""
-        for record in (located.value for located in self._records() if located.problem is None):
+        for record in self._sound():
             yield from (code for code, column in self._columns.items() if record.get(column))
-            if self._form == self._long and isinstance(record.get("lang"), str):
-                yield _code_of(record["lang"], self.known) or record["lang"]
+            if self._is_long and isinstance(record.get("lang"), str):
+                yield self._code_of(record["lang"]) or record["lang"]
 
     def _columns_of(self, names: Sequence[str], first: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """The column of each language, of those that are named by one."""
@@ -223,78 +225,62 @@ class _Reader:
         for name in names:
             # `id` is Indonesian, and what people call a row's key: a key is one word.
             key = name == "id" and not any(" " in str(record.get("id", "")).strip() for record in first)
-            code = _code_of(name, self.known)
+            code = self._code_of(name)
             if code is not None and not (key and self.source != code):
                 found.setdefault(code, name)
         return found
-
-    def _form_of(self, names: Sequence[str]) -> Callable[[], Iterator[Located]]:
-        if "lang" in names and "text" in names:
-            beside = self._columns.get(self.source)
-            self._columns = {} if beside is None else {self.source: beside}
-            return self._long
-        if self.source in self._columns and len(self._columns) > 1:
-            return self._wide
-        raise ConfigError(
-            f"{self.file}: its columns are {', '.join(names)}; expected lang, row and text, or lang, text and "
-            f"{self.source}, or a column for each language ({self.source}, ...) (docs/data.md)"
-        )
 
     def _records(self) -> Iterator[Located]:
         records = _delimited(self.file) if self.file.suffix.lower() in CSV_SUFFIXES else read_records(self.file)
         for located in records:
             record = located.value
-            if located.problem is None and not isinstance(record, Mapping):
-                yield Located(located.file, located.line, problem=("not_an_object", "a record is an object with keys"))
-            elif located.problem is not None or self.split is None or record.get("split") == self.split:
-                yield located if located.problem is not None else dataclasses.replace(located, value=_unfolded(record))
-
-    def _long(self) -> Iterator[Located]:
-        """Each text its own row: the source's stands beside it, or in a row of its own, and those are held."""
-        held = {}
-        for located in self._records():
-            record = located.value
-            if located.problem is not None or _lacking(record) is not None:
-                continue
-            if _code_of(record["lang"], self.known) == self.source:
-                held[_key(record)] = record["text"]
-        for located in self._records():
-            record = located.value
             if located.problem is not None:
                 yield located
-                continue
-            if (problem := _lacking(record)) is not None:
-                yield Located(located.file, located.line, None, problem, excerpt_of(record))
-                continue
-            language = _code_of(record["lang"], self.known) or record["lang"]
-            source = record.get(self._columns.get(self.source, "")) or held.get(_key(record))
-            if language == self.source:
-                continue
-            if source:
-                yield _pair(located, str(record.get("row", located.line)), source, record["text"], language)
-            elif language in self.languages:
+            elif not isinstance(record, Mapping):
+                yield Located(located.file, located.line, problem=("not_an_object", "a record is an object with keys"))
+            elif self.split is None or record.get("split") == self.split:
+                yield dataclasses.replace(located, value=_unfolded(record))
+
+    def _sound(self) -> Iterator[Mapping[str, Any]]:
+        return (located.value for located in self._records() if located.problem is None)
+
+    def _long(self, located: Located, held: Mapping[tuple[str, str], Any]) -> Iterator[Located]:
+        """Each text its own row: the source's stands beside it, or in a row of its own."""
+        record = located.value
+        if (problem := _lacking(record)) is not None:
+            yield Located(located.file, located.line, None, problem, excerpt_of(record))
+            return
+        language = self._code_of(record["lang"]) or record["lang"]
+        source = record.get(self._columns.get(self.source, "")) or held.get(_key(record))
+        if language == self.source:
+            return
+        if source:
+            yield from self._pair(located, record.get("row", located.line), source, record["text"], language)
+        elif language in self.languages:
+            self.alone[language] += 1
+
+    def _wide(self, located: Located) -> Iterator[Located]:
+        """A column for each language."""
+        record = located.value
+        key = record.get("row") or (None if "id" in self._columns.values() else record.get("id")) or located.line
+        texts = {code: record.get(column) for code, column in self._columns.items()}
+        source = texts.pop(self.source)
+        for language, text in texts.items():
+            if text and source:
+                yield from self._pair(located, key, source, text, language)
+            elif (text or source) and language in self.languages:
                 self.alone[language] += 1
 
-    def _wide(self) -> Iterator[Located]:
-        """A column for each language."""
-        for located in self._records():
-            record = located.value
-            if located.problem is not None:
-                yield located
-                continue
-            key = record.get("row") or (None if "id" in self._columns.values() else record.get("id")) or located.line
-            texts = {code: record.get(column) for code, column in self._columns.items()}
-            source = texts.pop(self.source)
-            for language, text in texts.items():
-                if text and source:
-                    yield _pair(located, str(key), source, text, language)
-                elif (text or source) and language in self.languages:
-                    self.alone[language] += 1
+    def _pair(self, located: Located, key: Any, source: Any, target: Any, language: str) -> Iterator[Located]:
+        """The pair of two texts, if its language is wanted."""
+        if not (isinstance(source, str) and isinstance(target, str)):
+            yield Located(located.file, located.line, problem=("wrong_type", "a text of the pair is no text"))
+        elif language in self.languages:
+            yield dataclasses.replace(located, value=Pair(str(key), source, target, language))
 
-
-def _code_of(name: str, known: Mapping[str, Language]) -> str | None:
-    """The language that a column or a `lang` names: `th`, `tha_Thai`, `sentence_tha_Thai` (FLORES on the hub)."""
-    return name if name in known else CODES.get(name.removeprefix("sentence_"))
+    def _code_of(self, name: str) -> str | None:
+        """The language that a column or a `lang` names: `th`, `tha_Thai`, `sentence_tha_Thai` (FLORES on the hub)."""
+        return name if name in self.known else CODES.get(name.removeprefix("sentence_"))
 
 
 def _unfolded(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -319,12 +305,6 @@ def _lacking(record: Mapping[str, Any]) -> tuple[str, str] | None:
 def _key(record: Mapping[str, Any]) -> tuple[str, str]:
     """What texts that say the same have in common."""
     return str(record.get("split")), str(record.get("row"))
-
-
-def _pair(located: Located, key: str, source: Any, target: Any, language: str) -> Located:
-    if isinstance(source, str) and isinstance(target, str):
-        return dataclasses.replace(located, value=Pair(key, source, target, language))
-    return Located(located.file, located.line, problem=("wrong_type", "a text of the pair is no text"))
 
 
 def _delimited(file: Path) -> Iterator[Located]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from dudi.data.files import Located
-from dudi.data.overlap import CHARACTERS, WORDS, Grams, benchmark_grams
+from dudi.data.overlap import CHARACTERS, WORDS, HeldOutText
+from dudi.data.records import Located
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sea.sampling import hash_rank
-from dudi.data.sources import RowIds, content_digest, reject
+from dudi.data.sources import RowIds, by_language, content_digest, reject
 from dudi.data.writers import card_beside, row_writer
 from dudi.errors import DataError
 from dudi.files import sha256_of, write_text
@@ -30,6 +30,8 @@ Group = tuple[str, ...]
 """What is balanced: a language, or a language and the one it was translated from."""
 Quotas = Callable[[Mapping[Group, int]], Mapping[Group, int]]
 """From how many good rows each group has to how many of them are written."""
+MAX_REJECTED_SHARE = 0.05
+"""Nothing is written when more rows than this share are bad."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,11 +51,9 @@ class Draft:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was written.
+    """What was written; `NAME.card.json` is beside it.
 
     Attributes:
-        output: The file of rows; `NAME.card.json` is beside it.
-        card: The card.
         rejections: The rows that could not be used.
         notes: What a person should know of the source.
     """
@@ -68,35 +68,14 @@ class Prepared:
         counts = ", ".join(f"{code} {own['written']:,}" for code, own in written.items())
         lines = [f"{self.output}: {card['output']['rows']:,} of {card['rows_read']:,} rows ({counts})"]
         if card["not_in"] is not None:
-            left_out = ", ".join(f"{code} {own['overlap']:,}" for code, own in written.items() if own["overlap"])
-            total = sum(own["overlap"] for own in written.values())
+            left_out = {code: own["overlap"] for code, own in written.items() if own["overlap"]}
+            each = f" ({by_language(left_out)})" if left_out else ""
             named = ", ".join(card["not_in"]["named"])
-            lines.append(
-                f"left out, since they share n-grams with {named}: {total:,}{f' ({left_out})' if total else ''}"
-            )
+            lines.append(f"left out, since they share n-grams with {named}: {sum(left_out.values()):,}{each}")
         if self.rejections:
-            lines += [
-                f"{len(self.rejections):,} rejected, each in {self.output.with_suffix('.rejected.jsonl').name}:",
-                *self.rejections.summary(),
-            ]
+            bad = self.output.with_suffix(".rejected.jsonl").name
+            lines += [f"{len(self.rejections):,} rejected, each in {bad}:", *self.rejections.summary()]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class HeldOutText:
-    """What rows must share nothing with.
-
-    Attributes:
-        grams: The n-grams of its texts.
-        named: What was named.
-        tasks: The tasks that this stands for.
-        notes: What a person should know of the comparison.
-    """
-
-    grams: Grams
-    named: list[str]
-    tasks: list[str]
-    notes: list[str]
 
 
 def prepare(
@@ -104,11 +83,10 @@ def prepare(
     output: Path,
     about: Mapping[str, Any],
     *,
-    quotas: Quotas = dict,
-    benchmark: HeldOutText | None = None,
-    seed: int = 0,
-    max_rejected_share: float = 0.05,
-    notes: Callable[[], Sequence[str]] = tuple,
+    quotas: Quotas,
+    benchmark: HeldOutText | None,
+    seed: int,
+    notes: Callable[[], Sequence[str]],
 ) -> Prepared:
     """Judge, balance and write rows, and their card.
 
@@ -116,10 +94,9 @@ def prepare(
         drafts: Starts a pass: located `Draft`s, or what kept a record from being one.
         output: The `.jsonl` or `.parquet` file; `NAME.card.json` and `NAME.rejected.jsonl` go beside it.
         about: What the card says of the source.
-        quotas: How many rows each group gives; all of them where nothing is said.
+        quotas: How many rows each group gives.
         benchmark: Rows that share an n-gram with it are left out and counted.
         seed: Of the choice within a group.
-        max_rejected_share: Nothing is written when more rows than this share are bad.
         notes: What a person should know of the source, asked after a pass.
 
     Raises:
@@ -132,7 +109,7 @@ def prepare(
     for group, _, rank in judge.passed(drafts()):
         ranks.setdefault(group, array.array("q")).append(rank)
     judge.rejections.settle(output.with_suffix(".rejected.jsonl"))
-    judge.rejections.check_share(judge.total, max_rejected_share)
+    judge.rejections.check_share(judge.total, MAX_REJECTED_SHARE)
     if not ranks:
         why = f"; {judge.overlap.total():,} share n-grams with the benchmark" if judge.overlap else ""
         raise DataError("; ".join([f"{output.name}: no good row among {judge.total:,}{why}", *notes()]))
@@ -143,9 +120,11 @@ def prepare(
             if rank <= limits[group]:
                 written[row.language] += 1
                 write({"id": row.id, "language": row.language, "messages": row.messages})
+    told = list(notes())
     not_in: dict[str, Any] | None = None
     if benchmark is not None:
         not_in = {"named": benchmark.named, "tasks": benchmark.tasks, "words": WORDS, "characters": CHARACTERS}
+        told += [f"--not-in: {note}" for note in benchmark.notes]
     card = {
         **about,
         "seed": seed,
@@ -159,7 +138,6 @@ def prepare(
         "output": {"file": output.name, "rows": written.total(), "sha256": sha256_of(output)},
     }
     write_text(card_beside(output), json.dumps(card, ensure_ascii=False, indent=2) + "\n")
-    told = [*notes(), *([] if benchmark is None else [f"--not-in: {note}" for note in benchmark.notes])]
     return Prepared(output, card, judge.rejections, tuple(told))
 
 
@@ -195,8 +173,8 @@ class _Judge:
                 row = parse_row(draft.record, fallback_id=f"{located.file}:{located.line}").in_nfc()
                 row = self._ids.unique(row)
             except RowError as error:
-                record = None if located.problem else draft.record
-                reject(self.rejections, dataclasses.replace(located, value=record), error)
+                shown = located if draft is None else dataclasses.replace(located, value=draft.record)
+                reject(self.rejections, shown, error)
                 continue
             if self.benchmark is not None and self.benchmark.grams.shares(draft.texts):
                 self.overlap[row.language] += 1
@@ -204,14 +182,6 @@ class _Judge:
             yield draft.group, row, hash_rank(self.seed, row.id, content_digest(row))
 
 
-def find_benchmark(words: Sequence[str], languages: Sequence[str], folder: Path | None) -> HeldOutText | None:
-    """What rows in some languages must share nothing with; arguments and errors as those of `benchmark_grams`."""
-    if not words:
-        return None
-    grams, tasks, notes = benchmark_grams(words, list(dict.fromkeys(languages)), folder)
-    return HeldOutText(grams, list(words), [task.name for task in tasks], notes)
-
-
-def at_most(count: int | None) -> Quotas:
+def at_most(count: int | None, counts: Mapping[Group, int]) -> dict[Group, int]:
     """At most so many rows of each group; all where None."""
-    return lambda counts: {group: own if count is None else min(own, count) for group, own in counts.items()}
+    return {group: own if count is None else min(own, count) for group, own in counts.items()}

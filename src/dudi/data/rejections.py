@@ -27,8 +27,6 @@ class Rejection:
         reason: A short stable slug, such as `empty_completion`.
         file: The file, dataset or stage that it came from.
         line: Its line (text), row (Parquet, counted from 1) or record (CSV: the record's last line).
-        id: Its id, where it has one.
-        detail: What is wrong, for people.
         excerpt: The beginning of the row, at most 200 characters.
     """
 
@@ -67,16 +65,7 @@ class Rejections:
         row_id: str | None = None,
         excerpt: str = "",
     ) -> None:
-        """Count one rejected row.
-
-        Args:
-            reason: A short stable slug.
-            where: The file, dataset or stage.
-            detail: What is wrong, for people.
-            line: Line or row number, counted from 1.
-            row_id: The row's id, where it has one.
-            excerpt: The row's text; cut to 200 characters.
-        """
+        """Count one rejected row; arguments as the fields of `Rejection`, `where` for its `file`."""
         detail, excerpt = (plain(text[: 4 * EXCERPT_LENGTH]) for text in (detail, excerpt))
         rejection = Rejection(reason, where, line, row_id, detail, excerpt[:EXCERPT_LENGTH])
         self.counts[reason] += 1
@@ -92,10 +81,7 @@ class Rejections:
         return found
 
     def write(self, path: Path) -> Path:
-        """Write `rejected.jsonl`: one object a line with reason, file, line, id, detail and excerpt.
-
-        Args:
-            path: The file; it appears whole or not at all.
+        """Write `rejected.jsonl`, whole or not at all: one `Rejection` a line, as an object.
 
         Returns:
             `path`.
@@ -134,12 +120,8 @@ class Rejections:
     def check_share(self, total: int, max_share: float) -> None:
         """Stop when too many rows were rejected.
 
-        Args:
-            total: Rows read, good and bad.
-            max_share: Largest share of rejected rows, between 0 and 1.
-
         Raises:
-            DataError: more than `max_share` of `total` were rejected.
+            DataError: more than `max_share`, between 0 and 1, of `total` rows that were read, good and bad.
         """
         if not total or len(self) <= max_share * total:
             return

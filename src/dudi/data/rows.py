@@ -8,11 +8,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
-from dudi.data.rejections import Rejection, Rejections
 from dudi.errors import did_you_mean
 from dudi.languages.zawgyi import is_zawgyi
-
-__all__ = ["Message", "Rejection", "Rejections", "Row", "RowError", "parse_row"]
 
 ROLES = ("system", "user", "assistant")
 TOOL_ROLES = frozenset({"tool", "function", "ipython"})
@@ -109,7 +106,7 @@ def parse_row(
             string or a list of messages; `id`, a language and, where they are text, `teacher` and `parallel` are read
             beside them, other keys are left alone.
         fallback_id: The id of a record that has none.
-        language: The language of a record whose own column is missing or null.
+        language: The language of a record whose own column, `language_column`, is missing or null.
         language_column: The column that holds the language's code.
         known_languages: The codes that are allowed; None allows anything that looks like a code.
 
@@ -161,33 +158,26 @@ def _turns(record: Mapping[str, Any]) -> list[Message]:
         _refuse_missing(key, record)
         if record[key] is None:
             raise RowError("null", f"`{key}` is null")
-    return [*_prompt_turns(record["prompt"]), _completion_turn(record["completion"])]
+    prompt = _side(record["prompt"], "prompt", "user")
+    if prompt[-1]["role"] != "user":
+        raise RowError("last_turn_not_user", f"the last turn of `prompt` is the {prompt[-1]['role']}'s, not the user's")
+    answer = _side(record["completion"], "completion", "assistant")
+    if len(answer) > 1:
+        advice = "put the earlier ones in `prompt`"
+        raise RowError("completion_not_one_turn", f"`completion` has {len(answer)} turns; {advice}")
+    if answer[0]["role"] != "assistant":
+        raise RowError("last_turn_not_assistant", f"the turn of `completion` is the {answer[0]['role']}'s")
+    return [*prompt, *answer]
 
 
-def _prompt_turns(value: Any) -> list[Message]:
+def _side(value: Any, key: str, role: str) -> list[Message]:
+    """The turns of a prompt or a completion; a text is one turn."""
     if isinstance(value, str):
-        return [Message(role="user", content=_text(value, "prompt"))]
-    turns = _messages(value, "prompt")
+        return [Message(role=role, content=_text(value, key))]
+    turns = _messages(value, key)
     if not turns:
-        raise RowError("empty_prompt", "`prompt` has no turns")
-    if turns[-1]["role"] != "user":
-        raise RowError("last_turn_not_user", f"the last turn of `prompt` is the {turns[-1]['role']}'s, not the user's")
+        raise RowError(f"empty_{key}", f"`{key}` has no turns")
     return turns
-
-
-def _completion_turn(value: Any) -> Message:
-    if isinstance(value, str):
-        return Message(role="assistant", content=_text(value, "completion"))
-    turns = _messages(value, "completion")
-    if not turns:
-        raise RowError("empty_completion", "`completion` has no turns")
-    if len(turns) > 1:
-        raise RowError(
-            "completion_not_one_turn", f"`completion` has {len(turns)} turns; put the earlier ones in `prompt`"
-        )
-    if turns[0]["role"] != "assistant":
-        raise RowError("last_turn_not_assistant", f"the turn of `completion` is the {turns[0]['role']}'s")
-    return turns[0]
 
 
 def _messages(value: Any, key: str) -> list[Message]:
@@ -231,10 +221,8 @@ def _text(value: Any, where: str) -> str:
         code = f"U+{ord(found.group()):04X}"
         raise RowError("no_character", f"{where}: {code} at character {found.start()} is no character")
     if _DAMAGED in text:
-        place = text.index(_DAMAGED)
-        raise RowError(
-            "damaged_text", f"{where}: U+FFFD at character {place}: the text was damaged before it came here"
-        )
+        place = f"U+FFFD at character {text.index(_DAMAGED)}"
+        raise RowError("damaged_text", f"{where}: {place}: the text was damaged before it came here")
     return text
 
 
@@ -254,11 +242,6 @@ def _split(turns: list[Message]) -> tuple[tuple[Message, ...], str]:
     spoken = roles[1:] if roles[0] == "system" else roles
     if spoken != ["user", "assistant"] * (len(spoken) // 2):
         raise RowError("roles_do_not_alternate", "user and assistant must take turns, the user at the start")
-    _refuse_empty(turns)
-    return tuple(turns[:-1]), turns[-1]["content"]
-
-
-def _refuse_empty(turns: list[Message]) -> None:
     if _shows_nothing(turns[-1]["content"]):
         raise RowError("empty_completion", "the answer is empty")
     if _shows_nothing(turns[-2]["content"]):
@@ -267,6 +250,7 @@ def _refuse_empty(turns: list[Message]) -> None:
         # An empty system turn means something: it switches a template's own system prompt off.
         if turn["role"] != "system" and _shows_nothing(turn["content"]):
             raise RowError("empty_turn", f"turn {index + 1} is empty")
+    return tuple(turns[:-1]), turns[-1]["content"]
 
 
 def _shows_nothing(text: str) -> bool:
@@ -298,10 +282,8 @@ def _language(value: Any, fixed: str | None, column: str, known: Collection[str]
     if not isinstance(value, str):
         raise RowError("wrong_type", f"`{column}` must be a language's code, got {_kind(value)}")
     if fixed is not None and value != fixed:
-        raise RowError(
-            "language_conflict",
-            f"`{column}` says {value[:40]!r}, but the fixed language is {fixed!r}: drop one of them",
-        )
+        conflict = f"`{column}` says {value[:40]!r}, but the fixed language is {fixed!r}"
+        raise RowError("language_conflict", f"{conflict}: drop one of them")
     if known is None:
         if not _LANGUAGE_CODE.fullmatch(value):
             raise RowError("unknown_language", f"{value[:40]!r} is not a language's code")

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.built_in import SOURCES
-from dudi.data.files import Located
-from dudi.data.locate import note_of, records_of
-from dudi.data.rejections import Rejection, Rejections
+from dudi.data.locate import note_of
+from dudi.data.records import Located, records_of
+from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.errors import ConfigError, did_you_mean
-
-__all__ = ["Rejection", "Rejections", "RowIds", "RowSet", "load_rows", "rows_from_records"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,13 +79,12 @@ def load_rows(
         DataError: a file as a whole cannot be read.
         EnvironmentFault: the hub cannot be reached.
     """
-    rejections = rejections if rejections is not None else Rejections()
     if source in SOURCES:
         if split != "train":
             raise ConfigError(f"{source}: comes with training rows alone, and has no split '{split}'; take it out")
         made = SOURCES[source].rows(list(languages), tasks, rows_per_language, seed)[:max_rows]
-        return RowSet(made, len(made), fingerprint(made), rejections)
-    rows = collect(
+        return RowSet(made, len(made), fingerprint(made), rejections if rejections is not None else Rejections())
+    found = rows_from_records(
         records_of(source, split),
         languages=languages,
         language=language,
@@ -96,15 +93,15 @@ def load_rows(
         max_rows=max_rows,
         only=only,
     )
-    notes = [note_of(source, split)]
-    if rows.left_out:
-        notes.append(note_of_others(source, only or (), rows.left_out))
-    if other_form := Counter(row.language for row in rows.rows if not row.is_nfc):
+    notes = [note] if (note := note_of(source, split)) else []
+    if found.left_out:
+        notes.append(note_of_others(source, only or (), found.left_out))
+    if other_form := Counter(row.language for row in found.rows if not row.is_nfc):
         notes.append(
             f"{source}: {other_form.total():,} rows are not in Unicode's NFC, in which the same words may be other "
             f"tokens ({by_language(other_form)}); `dudi prepare convert` writes NFC"
         )
-    return dataclasses.replace(rows, notes=tuple(note for note in notes if note))
+    return dataclasses.replace(found, notes=tuple(notes))
 
 
 def note_of_others(source: str, only: Iterable[str], left_out: Mapping[str, int]) -> str:
@@ -118,7 +115,7 @@ def by_language(counts: Mapping[str, int]) -> str:
 
 
 def rows_from_records(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[Mapping[str, Any] | Located],
     *,
     languages: Collection[str],
     language: str | None = None,
@@ -126,39 +123,12 @@ def rows_from_records(
     rejections: Rejections | None = None,
     max_rows: int | None = None,
     name: str = "dataset",
-) -> RowSet:
-    """Check records that are in memory: a `datasets.Dataset`, or a list of mappings.
-
-    Args:
-        records: The records, as users write rows.
-        languages: The codes that rows may have.
-        language: The language of rows whose column is missing or null.
-        language_column: The column that holds the code.
-        rejections: Where to count bad rows; a new one when None.
-        max_rows: Stop after so many good rows; None reads all.
-        name: How rejections name the dataset; also the beginning of the ids of rows that have none.
-    """
-    return collect(
-        (Located(name, number, record) for number, record in enumerate(records, start=1)),
-        languages=languages,
-        language=language,
-        language_column=language_column,
-        rejections=rejections if rejections is not None else Rejections(),
-        max_rows=max_rows,
-    )
-
-
-def collect(
-    records: Iterable[Located],
-    *,
-    languages: Collection[str],
-    language: str | None,
-    language_column: str,
-    rejections: Rejections,
-    max_rows: int | None,
     only: Collection[str] | None = None,
 ) -> RowSet:
-    """Check located records one after the other; arguments as in `load_rows`.
+    """Check records that are in memory (a `datasets.Dataset`, or a list of mappings), or that come with their places.
+
+    `name` is how rejections name records without a place, and the beginning of the ids of rows that have none. The
+    other arguments are those of `load_rows`.
 
     Raises:
         ConfigError: `language` is not one of `languages`.
@@ -167,14 +137,16 @@ def collect(
         raise ConfigError(
             f"language: '{language}' is not one of {', '.join(languages)}{did_you_mean(language, languages)}"
         )
+    rejections = rejections if rejections is not None else Rejections()
     rows: list[Row] = []
     left_out: Counter[str] = Counter()
     ids = RowIds()
     total = 0
-    for located in records:
+    for number, record in enumerate(records, start=1):
         if max_rows is not None and len(rows) >= max_rows:
             break
         total += 1
+        located = record if isinstance(record, Located) else Located(name, number, record)
         try:
             row = check(located, languages, language, language_column)
             if only is not None and row.language not in only:

@@ -16,37 +16,35 @@ same item in every language. `metadata.data` of a task says how its rows become 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located, damaged, read_records
-from dudi.data.locate import find_files, records_of
+from dudi.data.locate import find_files
+from dudi.data.records import BATCH_ROWS, Located, damaged, read_records, records_of
 from dudi.data.task_files import TaskFile
 from dudi.errors import ConfigError, DataError, did_you_mean
 
 FILES = ("json", "parquet")
 """The values of `dataset_path` that stand for files in `dataset_kwargs.data_files`."""
-_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LocalData:
-    """`metadata.data` of a task.
-
-    Attributes:
-        file: The file's name in a folder of data.
-        lang: The language of its rows.
-        splits: The set's names of splits to the file's.
-        columns: The file's names of columns to the set's; several of them take the parts of a list.
-        parallel: Codes of further languages to the columns that their text of the same row becomes.
-    """
+    """`metadata.data` of a task: which rows of a local file are read, and what the hub calls their columns."""
 
     file: str
     lang: str
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     columns: Mapping[str, str | Sequence[str]] = dataclasses.field(default_factory=dict)
     parallel: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def places(self, split: str, folder: Path) -> tuple[Path, Path, str]:
+        """The file of many languages, that of this language and split alone, and what the first calls the split."""
+        file = folder / self.file
+        own = file.with_name(f"{file.stem}.{self.lang}.{split}{file.suffix}")
+        return file, own, self.splits.get(split, split)
 
 
 def local_data(task: TaskFile) -> LocalData | None:
@@ -69,13 +67,9 @@ def local_data(task: TaskFile) -> LocalData | None:
 
 
 def documents(task: TaskFile, split: str, folder: Path | None = None) -> Iterator[Located]:
-    """The documents of one split, streamed.
+    """The documents of one split, streamed; `split` is the set's own name of it, as `TaskFile.split` gives.
 
-    Args:
-        task: The task.
-        split: The set's own name of it, as `TaskFile.split` gives.
-        folder: A folder of local Parquet files, for tasks with `metadata.data`; None takes the files that the task
-            names itself, or the hub.
+    The files of `metadata.data` are in `folder`; without one those that the task names itself, or the hub, are read.
 
     Raises:
         ConfigError: the file, its language or its split is not there.
@@ -108,8 +102,8 @@ def _named_files(task: TaskFile, split: str) -> Iterator[Located]:
             found = find_files(str(word), split)
         except ConfigError as error:
             raise ConfigError(f"{task.path}: {error}{hint}") from error
-        for path, shown in found.files:
-            yield from read_records(path, shown)
+        for path in found.files:
+            yield from read_records(path)
 
 
 def local_documents(task: TaskFile, data: LocalData, split: str, folder: Path) -> Iterator[Located]:
@@ -122,15 +116,13 @@ def local_documents(task: TaskFile, data: LocalData, split: str, folder: Path) -
         ConfigError: neither is there, or it has no rows of this language and split.
         DataError: it cannot be read.
     """
-    file = folder / data.file
-    own = file.with_name(f"{file.stem}.{data.lang}.{split}{file.suffix}")
+    file, own, local = data.places(split, folder)
     if own.is_file():
         yield from read_records(own)
         return
     if not file.is_file():
         siblings = [path.name for path in folder.glob("*.parquet")] if folder.is_dir() else []
         raise ConfigError(f"{file}: no such file{did_you_mean(file.name, siblings)} ({task.name} reads it)")
-    local = data.splits.get(split, split)
     others: dict[str, dict[Any, str]] = {}  # small beside what a model takes, and held
     for lang, column in data.parallel.items():
         others[column] = {one.value["row"]: one.value["text"] for one in _rows(file, lang, local)}
@@ -148,10 +140,8 @@ def local_documents(task: TaskFile, data: LocalData, split: str, folder: Path) -
 
 def has_split(data: LocalData, split: str, folder: Path) -> bool:
     """Whether a local file has rows of a task's language and split."""
-    file = folder / data.file
-    if file.with_name(f"{file.stem}.{data.lang}.{split}{file.suffix}").is_file():
-        return True
-    return file.is_file() and next(_rows(file, data.lang, data.splits.get(split, split)), None) is not None
+    file, own, local = data.places(split, folder)
+    return own.is_file() or (file.is_file() and next(_rows(file, data.lang, local), None) is not None)
 
 
 def _rows(file: Path, lang: str, split: str) -> Iterator[Located]:
@@ -162,17 +152,14 @@ def _rows(file: Path, lang: str, split: str) -> Iterator[Located]:
 
     try:
         table = ds.dataset(file, format="parquet")
-        if missing := {"lang", "split", "row"} - set(table.schema.names):
-            raise DataError(
-                f"{file}: has no column {', '.join(sorted(missing))}; it has {', '.join(table.schema.names)}"
-            )
+        there = table.schema.names
+        if missing := sorted({"lang", "split", "row"} - set(there)):
+            raise DataError(f"{file}: has no column {', '.join(missing)}; it has {', '.join(there)}")
         wanted = (pc.field("lang") == lang) & (pc.field("split") == split)
-        batches = table.scanner(filter=wanted, batch_size=_BATCH, use_threads=False).to_batches()
-        number = 0
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield Located(str(file), number, row)
+        batches = table.scanner(filter=wanted, batch_size=BATCH_ROWS, use_threads=False).to_batches()
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        for number, row in enumerate(rows, start=1):
+            yield Located(str(file), number, row)
     except (pa.ArrowException, OSError) as error:
         raise damaged(file, error) from error
 

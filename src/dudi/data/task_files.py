@@ -33,13 +33,7 @@ class Function(str):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TaskFile:
-    """A task as its file describes it.
-
-    Attributes:
-        path: The file.
-        name: Its `task`.
-        config: Its keys, those of the included files below them.
-    """
+    """A task as its file describes it; `config` has the file's keys, and those of the included files below them."""
 
     path: Path
     name: str
@@ -87,12 +81,10 @@ def tasks_folder() -> Path:
 
 
 def find_tasks(word: str, languages: Sequence[str] | None = None) -> list[TaskFile]:
-    """The tasks that a word names, in the languages that are wanted.
+    """The tasks that a word names, in the languages that are wanted; in all where none are given.
 
-    Args:
-        word: A file, a folder of files, the name of a shipped task (`dudi_sib200_th`), or of all languages of a set
-            (`sib200`, `dudi_sib200`).
-        languages: Their codes; None takes all that there are.
+    The word is a file, a folder of files, the name of a shipped task (`dudi_sib200_th`), or of all languages of a set
+    (`sib200`, `dudi_sib200`).
 
     Raises:
         ConfigError: nothing has that name, a file is broken, or none of its tasks is in these languages.
@@ -118,9 +110,8 @@ def of_family(word: str, languages: Sequence[str] | None = None) -> list[TaskFil
     found = [task for task in shipped if bare in (task.family, task.name.removeprefix(PREFIX))]
     if not found:
         names = sorted({name for task in shipped for name in (task.family, task.name)})
-        raise ConfigError(
-            f"{word}: is no task file, and no shipped task is called so{did_you_mean(word, names)} (docs/tasks.md)"
-        )
+        hint = did_you_mean(word, names)
+        raise ConfigError(f"{word}: is no task file, and no shipped task is called so{hint} (docs/tasks.md)")
     return _in_languages(word, found, languages)
 
 
@@ -160,7 +151,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -181,12 +172,7 @@ class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  
     """Plain YAML, and the names of functions as names."""
 
 
-def _function(loader: _Loader, node: yaml.Node) -> Function:
-    return Function(loader.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else "")
-
-
-_Loader.add_constructor("!function", _function)
-_LOADER = _Loader
+_Loader.add_constructor("!function", lambda loader, node: Function(node.value if node.id == "scalar" else ""))
 
 
 # --- templates
@@ -195,21 +181,16 @@ _LOADER = _Loader
 class Prompts:
     """A task's templates, ready to be rendered.
 
-    Args:
-        task: The task; `doc_to_text` and `doc_to_target` have to be templates or columns.
-
     Raises:
-        ConfigError: one of them is missing, or a function.
+        ConfigError: `doc_to_text` or `doc_to_target` is missing, or a function.
     """
 
     def __init__(self, task: TaskFile) -> None:
         self.task = task
         for key in ("doc_to_text", "doc_to_target", "doc_to_choice", "process_docs"):
             if isinstance(task.config.get(key), Function):
-                raise ConfigError(
-                    f"{task.path}: {key} is the function {task.config[key]}, and no code of a task file is run here; "
-                    "write it as a Jinja template"
-                )
+                what = f"{key} is the function {task.config[key]}, and no code of a task file is run here"
+                raise ConfigError(f"{task.path}: {what}; write it as a Jinja template")
         for key in ("doc_to_text", "doc_to_target"):
             if task.config.get(key) in (None, ""):
                 raise ConfigError(f"{task.path}: has no {key}: nothing to ask, or nothing to answer")
@@ -268,11 +249,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) -> str:
-    """The filter that lm_eval adds to Jinja's."""
-    return re.sub(pattern, replacement, text, count=count)
-
-
 _ENVIRONMENT = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-_ENVIRONMENT.filters["regex_replace"] = _regex_replace
+# The filter that lm_eval adds to Jinja's.
+_ENVIRONMENT.filters["regex_replace"] = lambda text, pattern, new, count=0: re.sub(pattern, new, text, count=count)
 _template = functools.lru_cache(maxsize=256)(_ENVIRONMENT.from_string)

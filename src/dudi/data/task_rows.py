@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import Located
-from dudi.data.overlap import texts_of
-from dudi.data.prepared import Draft, Prepared, at_most, find_benchmark, prepare
+from dudi.data.overlap import find_benchmark, texts_of
+from dudi.data.prepared import Draft, Prepared, at_most, prepare
+from dudi.data.records import Located
 from dudi.data.task_data import documents, local_data
 from dudi.data.task_files import Prompts, TaskFile, find_tasks
 from dudi.errors import ConfigError, DataError
@@ -69,16 +70,17 @@ def prepare_task(
         "inputs": _inputs(tasks, folder),
         "per_language": per_language,
     }
-    quotas = at_most(per_language)
+    quotas = functools.partial(at_most, per_language)
     return prepare(drafts, output, about, quotas=quotas, benchmark=benchmark, seed=seed, notes=lambda: notes)
 
 
 def _draft(located: Located, task: TaskFile, prompts: Prompts, split: str) -> Located:
-    """A document as a draft."""
     document = located.value
-    if located.problem is not None or not isinstance(document, Mapping):
-        problem = located.problem or ("not_an_object", "a document is an object with keys")
-        return Located(located.file, located.line, None, problem, located.excerpt)
+    if located.problem is not None:
+        return located
+    if not isinstance(document, Mapping):
+        problem = ("not_an_object", "a document is an object with keys")
+        return Located(located.file, located.line, problem=problem)
     try:
         prompt, completion = prompts.prompt(document).strip(), prompts.completion(document).strip()
     except DataError as error:
@@ -96,11 +98,8 @@ def _inputs(tasks: Sequence[TaskFile], folder: Path | None) -> list[dict[str, An
         if folder is not None and data is not None:
             file = folder / data.file
             if data.file not in found:
-                sha256 = sha256_of(file) if file.is_file() else None
-                found[data.file] = {"file": data.file, "sha256": sha256}
+                found[data.file] = {"file": data.file, "sha256": sha256_of(file) if file.is_file() else None}
         else:
             name = ":".join(str(task.config[key]) for key in ("dataset_path", "dataset_name") if task.config.get(key))
             found[name] = {"dataset": name}
-    if not found:
-        raise ConfigError("no task names its data")
     return list(found.values())

@@ -35,31 +35,22 @@ def row_schema(extra: tuple[str, ...] = ()) -> Any:
 def row_writer(path: Path, extra: tuple[str, ...] = ()) -> Iterator[Write]:
     """A function that appends one row to `path`; the file appears when the block ends well.
 
-    Args:
-        path: A `.jsonl` or `.parquet` file.
-        extra: Columns of text beside `id`, `language` and `messages`.
+    `extra` are columns of text beside `id`, `language` and `messages`.
 
     Raises:
-        ConfigError: another suffix.
+        ConfigError: the suffix is neither `.jsonl` nor `.parquet`.
         EnvironmentFault: the file cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in OUTPUT_SUFFIXES:
         raise ConfigError(f"{path}: rows are written as {' or '.join(OUTPUT_SUFFIXES)}, not '{suffix}'")
     with atomic_file(path) as temporary:
-        opened = _parquet_writer(temporary, extra) if suffix == ".parquet" else _json_writer(temporary)
-        with opened as write:
-            yield write
-
-
-@contextlib.contextmanager
-def _json_writer(path: Path) -> Iterator[Write]:
-    with path.open("w", encoding="utf-8", newline="\n") as out:
-
-        def write(row: dict[str, Any]) -> None:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-        yield write
+        if suffix == ".parquet":
+            with _parquet_writer(temporary, extra) as write:
+                yield write
+        else:
+            with temporary.open("w", encoding="utf-8", newline="\n") as out:
+                yield lambda row: print(json.dumps(row, ensure_ascii=False), file=out)
 
 
 @contextlib.contextmanager

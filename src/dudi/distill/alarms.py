@@ -18,43 +18,38 @@ class Sign:
         key: The rate in `metrics.jsonl`.
         limit: The key of `DudiConfig` that holds its threshold.
         inverted: Whether the rate is good, so that what is missing from 1 counts.
-        what: What the rollouts do.
-        advice: What a person can do.
     """
 
     key: str
     limit: str
-    inverted: bool
     what: str
     advice: str
+    inverted: bool = False
 
 
 SIGNS: tuple[Sign, ...] = (
     Sign(
         "rollout/empty_rate",
         "alarm_empty_rate",
-        False,
         "are empty",
         "look for empty or cut answers among the targets, lower learning_rate or lambda, or start from a cold start",
     ),
     Sign(
         "rollout/repetition_rate",
         "alarm_repetition_rate",
-        False,
         "end in a loop of the same tokens",
         "lower learning_rate or lambda, raise temperature, or start from a cold start",
     ),
     Sign(
         "rollout/eos_rate",
         "alarm_unended_rate",
-        True,
         "never end",
         "raise max_new_tokens; if that does not help, check the chat template's end of turn in `--dry-run`",
+        inverted=True,
     ),
     Sign(
         "rollout/wrong_language_rate",
         "alarm_wrong_language_rate",
-        False,
         "are in another language than asked for",
         "look at samples.jsonl; train on more rows of the languages that are missed, or take another verbalizer",
     ),
@@ -62,11 +57,7 @@ SIGNS: tuple[Sign, ...] = (
 
 
 class CollapseAlarm:
-    """Tells once for each sign that rollouts have collapsed.
-
-    Args:
-        args: Thresholds, and over how many optimizer steps a rate is averaged.
-    """
+    """Tells once for each sign that rollouts have collapsed."""
 
     def __init__(self, args: DudiConfig) -> None:
         self.args = args

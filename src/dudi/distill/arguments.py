@@ -54,7 +54,6 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
             self.stage_epochs = self.num_train_epochs
 
     def _check_together(self) -> None:
-        """Hold keys against each other."""
         values = vars(self)
         for name, parts in unread(values, [key.name for key in dataclasses.fields(DudiKeys)]).items():
             raise ConfigError(refusal(YAML_NAMES.get(name, name), values, parts))
@@ -71,12 +70,11 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         if self.share_rollouts and self.verbalizer != "none":
             raise ConfigError("share_rollouts: needs `verbalizer: none`, since y' answers the plain prompt")
         given = self.teacher_weight
-        weights = given.values() if isinstance(given, dict) else [given] if isinstance(given, int | float) else []
-        for weight in weights:
-            if not 0 <= weight <= 1:
+        for weight in given.values() if isinstance(given, dict) else [given]:
+            if isinstance(weight, int | float) and not 0 <= weight <= 1:
                 raise ConfigError(f"teacher_weight: must lie between 0 and 1, got {weight}")
-        if isinstance(self.teacher_weight, dict):
-            check_codes(self.teacher_weight, load_languages(), "teacher_weight")
+        if isinstance(given, dict):
+            check_codes(given, load_languages(), "teacher_weight")
         if given != 1 and self.targets == "teacher":
             raise ConfigError(
                 "teacher_weight: what is not the teacher's share is learned from the ground truth, which `targets: "
@@ -136,22 +134,14 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         return "plain" if self.share_rollouts else "verbalized"
 
     def require_teacher(self, given: bool) -> None:
-        """Hold a method that reads a second model against whether there is one.
-
-        Raises:
-            ConfigError: it is missing.
-        """
+        """Raise a `ConfigError` where the method reads a second model, and none is given."""
         if self.needs_teacher and not given:
             raise ConfigError(
                 f"method {self.method} needs a teacher: set teacher (teacher_model in Python) to a larger model"
             )
 
     def refuse_no_share(self) -> None:
-        """Hold a teacher without a share in any completion against what else is trained.
-
-        Raises:
-            ConfigError: nothing is.
-        """
+        """Raise a `ConfigError` where nothing is trained beside a teacher without a share in any completion."""
         if self.signals.keys() == {"on_policy"}:
             raise ConfigError(
                 "teacher_weight: 0 leaves nothing to train on: the rollouts are the teacher's affair alone, and the "
@@ -178,11 +168,7 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
         return METHODS[self.method].teacher == "ema" and any(s.teacher_reads for s in build_signals(self).values())
 
     def for_cold_start(self, output_dir: str) -> DudiConfig:
-        """The config of the cold-start stage: the same keys, with SFT or DFT as the method.
-
-        Args:
-            output_dir: The folder of the stage.
-        """
+        """The config of the cold-start stage in its own folder: the same keys, with SFT or DFT as the method."""
         # A copy, not a new object: TrainingArguments resets the process group's state when it is constructed.
         stage = copy.copy(self)
         stage.method = "dft" if self.cold_start == "dft" else "sft"
@@ -204,10 +190,8 @@ class DudiConfig(DudiKeys, RunArguments):  # type: ignore[misc]  # its words are
 
 def build_signals(args: DudiConfig) -> dict[str, Signal]:
     """The signals that a config runs; one of weight 0 is left out, and so never rolled out or scored."""
-    off_policy, on_policy = (
-        Distance(kind or args.divergence, args.beta, args.kd_temperature)
-        for kind in (args.off_policy_divergence, args.on_policy_divergence)
-    )
+    off_policy = Distance(args.off_policy_divergence or args.divergence, args.beta, args.kd_temperature)
+    on_policy = Distance(args.on_policy_divergence or args.divergence, args.beta, args.kd_temperature)
     everything: dict[str, Signal] = {
         "sequence": SequenceSignal(args.spin_beta),
         "off_policy": OffPolicySignal(args.off_policy_loss, off_policy, args.gold_loss),

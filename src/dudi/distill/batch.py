@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from dudi.data.chat import Tokens
 from dudi.data.examples import Example
-from dudi.distill.trust import Trust
+from dudi.distill.teachers import Trust
 from dudi.objective.heads import Head
 from dudi.objective.shared_events import Alignment
 from dudi.objective.signals import Kind, Signal
@@ -29,9 +29,8 @@ class Scored:
 
     Attributes:
         kind: `gold`, `plain` or `verbalized`.
-        example: The row that it belongs to.
         prompt: What the student reads.
-        completion: The ids that are scored; never empty.
+        completion: The ids that are scored; none of a prompt that is not answered yet.
         teacher_prompt: What the teacher reads before the same ids.
         language: The language that the completion should be in.
         ended: Whether the completion has its end of turn.
@@ -47,7 +46,7 @@ class Scored:
     completion: Tokens
     teacher_prompt: Tokens
     language: str
-    ended: bool
+    ended: bool = False
     trained: int = 0
     teacher_completion: Tokens | None = None
     alignment: Alignment | None = None
@@ -85,14 +84,12 @@ class MicroBatch:
     """The sequences of one forward pass.
 
     Attributes:
-        sequences: By kind, each in row order.
         per_sequence: Whether a token's weight is the inverse of its sequence's trained length.
         gold_reference: (B,) stored log-probabilities of the ground truth under the reference; None: not stored.
         watched: Places (kind's row numbers) at which overlap and entropies are measured.
         shares: What each token of a kind and a language counts in its signal's mean; 1 where nothing is said.
-        trust: Share of the teacher in each language.
         balance: Factor on each language's divergence on rollouts; 1 where nothing is said.
-        judged: What the teachers gave, by their names, where they have read all micro-batches of a step beforehand.
+        judged: What the teachers gave, by their names (empty where there is no choice), once they have read it.
     """
 
     sequences: dict[Kind, list[Scored]]
@@ -102,12 +99,16 @@ class MicroBatch:
     shares: Mapping[tuple[Kind, str], float] = dataclasses.field(default_factory=dict)
     trust: Trust = dataclasses.field(default_factory=Trust)
     balance: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    judged: dict[str, Judged] | None = None
+    judged: dict[str, Judged] = dataclasses.field(default_factory=dict)
 
     @property
     def pairs(self) -> int:
         """Rows of the micro-batch."""
         return max(len(scored) for scored in self.sequences.values())
+
+    def lengths(self, kind: Kind) -> list[int]:
+        """Of the completions."""
+        return [len(scored.completion) for scored in self.sequences[kind]]
 
     def weights(self, kind: Kind) -> Tensor:
         """(N,) fp32 share of each completion token in its signal's mean."""
@@ -120,15 +121,12 @@ class MicroBatch:
 
     def trusted(self, kind: Kind) -> Tensor | None:
         """(N,) share of the teacher in each completion token, on rollouts times the balance; None: 1 everywhere."""
-        factors = [
-            self.trust.of(scored.language, scored.teacher)
-            * (1.0 if kind == "gold" else self.balance.get(scored.language, 1.0))
-            for scored in self.sequences[kind]
-        ]
+        balance = {} if kind == "gold" else self.balance
+        own = [(one.language, one.teacher) for one in self.sequences[kind]]
+        factors = [self.trust.of(language, teacher) * balance.get(language, 1.0) for language, teacher in own]
         if all(factor == 1.0 for factor in factors):
             return None
-        lengths = torch.tensor([len(scored.completion) for scored in self.sequences[kind]])
-        return torch.repeat_interleave(torch.tensor(factors), lengths)
+        return torch.repeat_interleave(torch.tensor(factors), torch.tensor(self.lengths(kind)))
 
     def summed_weights(self) -> dict[Kind, float]:
         """Each kind's part in its denominator."""
@@ -140,8 +138,7 @@ class BatchPart:
     """What of a micro-batch is scored together: everything, or the sequences of one teacher.
 
     Attributes:
-        batch: Its sequences.
-        signals: Those that read them.
+        signals: Those that read the sequences.
         teacher: Whose; None for signals that read none.
         places: Where its completion tokens are among those of the micro-batch, by kind; None: all of them.
     """
@@ -153,13 +150,7 @@ class BatchPart:
 
 
 def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) -> list[BatchPart]:
-    """A micro-batch cut by teacher; first what reads no teacher.
-
-    Args:
-        batch: The sequences.
-        signals: Those that run.
-        watched: The kind that `batch.watched` counts tokens of.
-    """
+    """A micro-batch cut by teacher, first what reads none; `batch.watched` counts the tokens of the kind `watched`."""
     untaught = {name: signal for name, signal in signals.items() if not signal.teacher_reads}
     parts = [BatchPart(dataclasses.replace(batch, watched=[]), untaught, None)] if untaught else []
     read = sorted({kind for signal in signals.values() for kind in signal.teacher_reads})
@@ -167,22 +158,16 @@ def parts_of(batch: MicroBatch, signals: Mapping[str, Signal], watched: Kind) ->
         places: dict[Kind, Tensor] = {}
         sequences: dict[Kind, list[Scored]] = {}
         for kind in read:
-            lengths = torch.tensor([len(scored.completion) for scored in batch.sequences[kind]])
             own = torch.tensor([scored.teacher == name for scored in batch.sequences[kind]])
-            found = torch.repeat_interleave(own, lengths).nonzero().squeeze(1)
+            found = torch.repeat_interleave(own, torch.tensor(batch.lengths(kind))).nonzero().squeeze(1)
             if len(found):
                 places[kind] = found
                 sequences[kind] = [scored for scored in batch.sequences[kind] if scored.teacher == name]
         mapped = {int(place): number for number, place in enumerate(places.get(watched, []))}
-        own_batch = dataclasses.replace(
-            batch,
-            sequences=sequences,
-            gold_reference=None,
-            watched=[mapped[place] for place in batch.watched if place in mapped],
-        )
-        reading = {
-            one: signal for one, signal in signals.items() if signal.teacher_reads and signal.teacher_reads <= {*places}
-        }
+        seen = [mapped[place] for place in batch.watched if place in mapped]
+        own_batch = dataclasses.replace(batch, sequences=sequences, gold_reference=None, watched=seen)
+        taught = {one: signal for one, signal in signals.items() if signal.teacher_reads}
+        reading = {one: signal for one, signal in taught.items() if signal.teacher_reads <= {*places}}
         parts.append(BatchPart(own_batch, reading, name, places))
     return parts
 
@@ -196,24 +181,3 @@ def event_counts(batches: Sequence[MicroBatch]) -> list[float]:
                 own = (found.used_bytes(), found.total, int((found.used & found.agreeing).sum()), int(found.used.sum()))
                 counts = [total + count for total, count in zip(counts, own, strict=True)]
     return counts
-
-
-def teacher_tokens(batches: Sequence[MicroBatch], signals: Mapping[str, Signal], names: Sequence[str]) -> Tensor:
-    """(T, signals) fp64 trained tokens that each teacher judges for each signal; 0 for signals without a teacher."""
-    table = torch.zeros(len(names), len(signals), dtype=torch.float64)
-    for batch in batches:
-        for column, signal in enumerate(signals.values()):
-            for scored in (one for kind in signal.teacher_reads for one in batch.sequences[kind]):
-                table[names.index(scored.teacher), column] += float(scored.counted().sum())
-    return table
-
-
-def teacher_metrics(table: Tensor, names: Sequence[str], signals: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Each teacher's tokens and its share of those of its signal, from a step's summed `teacher_tokens`."""
-    totals = table.sum(0).tolist()
-    found: dict[str, dict[str, float]] = {name: {} for name in names}
-    for name, line in zip(names, table.tolist(), strict=True):
-        for signal, tokens, total in zip(signals, line, totals, strict=True):
-            if total:
-                found[name] |= {f"tokens/{signal}": tokens, f"share/{signal}": tokens / total}
-    return found

@@ -30,9 +30,8 @@ WIDTH = LOSSES + AGREEMENT + SPOKEN
 def owners(batch: MicroBatch, kind: Kind, languages: Sequence[str]) -> Tensor:
     """(N,) index of its language for each completion token of a kind; one that is not listed is the last."""
     places = {language: place for place, language in enumerate(languages)}
-    sequences = batch.sequences[kind]
-    of_each = torch.tensor([places.get(scored.language, len(languages) - 1) for scored in sequences])
-    return torch.repeat_interleave(of_each, torch.tensor([len(scored.completion) for scored in sequences]))
+    of_each = torch.tensor([places.get(scored.language, len(languages) - 1) for scored in batch.sequences[kind]])
+    return torch.repeat_interleave(of_each, torch.tensor(batch.lengths(kind)))
 
 
 def token_table(batches: Sequence[MicroBatch], languages: Sequence[str]) -> Tensor:
@@ -52,9 +51,7 @@ def token_table(batches: Sequence[MicroBatch], languages: Sequence[str]) -> Tens
 def language_shares(table: Tensor, languages: Sequence[str]) -> dict[tuple[Kind, str], float]:
     """What a token counts when each language counts by its rows: rows of the language over its tokens.
 
-    Args:
-        table: `token_table` of a whole optimizer step, summed over the ranks.
-        languages: Codes of its second dimension.
+    The table is a `token_table` of a whole optimizer step, summed over the ranks.
     """
     return {
         (kind, language): rows / tokens
@@ -79,20 +76,17 @@ def loss_table(batch: MicroBatch, rows: Mapping[Kind, Rows], languages: Sequence
     return table
 
 
-def entropies(student: float, teacher: float) -> dict[str, float]:
-    """Mean entropies by their names; a teacher's that nobody knows (NaN: it is served) is left out."""
-    known = {} if math.isnan(teacher) else {"teacher_entropy": teacher}
-    return {"student_entropy": student, **known}
+def agreement_metrics(line: Sequence[float], overlap_k: int) -> dict[str, float]:
+    """Overlap and mean entropies of a line of the table; a teacher's that nobody knows (NaN: served) is left out."""
+    overlap, student, teacher, positions = line[LOSSES : LOSSES + 4]
+    if not positions:
+        return {}
+    found = {f"overlap@{overlap_k}": overlap / positions, "student_entropy": student / positions}
+    return found if math.isnan(teacher) else found | {"teacher_entropy": teacher / positions}
 
 
 def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) -> dict[str, dict[str, Any]]:
-    """The metrics of each language that occurred in a step.
-
-    Args:
-        table: (L, WIDTH) summed over micro-batches and ranks.
-        languages: Their codes.
-        overlap_k: k of the overlap.
-    """
+    """The metrics of each language that occurred in a step, from (L, WIDTH) summed over micro-batches and ranks."""
     totals = table.sum(0)
     found: dict[str, dict[str, Any]] = {}
     for language, line in zip(languages, table.tolist(), strict=True):
@@ -102,10 +96,7 @@ def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) ->
             if weight:
                 metrics[f"loss/{name}"] = value / weight
                 metrics[f"share/{name}"] = weight / float(totals[2 * place + 1])
-        overlap, student, teacher, positions = line[LOSSES : LOSSES + 4]
-        if positions:
-            metrics[f"overlap@{overlap_k}"] = overlap / positions
-            metrics |= entropies(student / positions, teacher / positions)
+        metrics |= agreement_metrics(line, overlap_k)
         detected, wrong = line[-SPOKEN:]
         if detected:
             metrics["rollout/wrong_language_rate"] = wrong / detected
@@ -115,13 +106,10 @@ def language_metrics(table: Tensor, languages: Sequence[str], overlap_k: int) ->
 
 
 def deviations(ratios: Tensor) -> tuple[float, list[float | None]]:
-    """Standard deviations of log p_T - log p_S, of all tokens and of each language's.
+    """Standard deviations of log p_T - log p_S, of all tokens and of each language; None of fewer than two tokens.
 
     Args:
         ratios: (L, 3) sums of the ratio, of its square, and of its number.
-
-    Returns:
-        The one of all tokens; those of the languages, None where there are fewer than two tokens.
     """
 
     def deviation(line: Sequence[float]) -> float | None:
@@ -134,11 +122,7 @@ def deviations(ratios: Tensor) -> tuple[float, list[float | None]]:
 def balance(ratios: Tensor, languages: Sequence[str]) -> dict[str, float]:
     """Factors that keep one noisy language from giving most of the gradient: clip(sigma_all / sigma_l, 1/4, 4).
 
-    DN-MOPD (arXiv 2609.35347) balances domains so; here a domain is a language.
-
-    Args:
-        ratios: (L, 3) as in `deviations`.
-        languages: Their codes.
+    DN-MOPD (arXiv 2609.35347) balances domains so; here a domain is a language. The ratios are those of `deviations`.
     """
     whole, own = deviations(ratios)
     return {

@@ -26,6 +26,7 @@ from dudi.rollouts import Engine, TransformersEngine, VLLMEngine
 from dudi.rollouts.vllm import Backend, Sampling
 from dudi.training.arguments import training_dtype
 
+Opened = Callable[[], AbstractContextManager[PreTrainedModel]]
 SCORED_AT_ONCE = 128
 """Rows of logits that are held when log-probabilities are compared."""
 
@@ -65,13 +66,7 @@ def teacher_engine(run: Run, teacher: Teacher, temperature: float) -> Engine:
     return _engine(run, opened, teacher.chat, vocabulary, temperature)
 
 
-def _engine(
-    run: Run,
-    model: Callable[[], AbstractContextManager[PreTrainedModel]],
-    chat: ChatFormat,
-    vocabulary: int,
-    temperature: float,
-) -> TransformersEngine:
+def _engine(run: Run, model: Opened, chat: ChatFormat, vocabulary: int, temperature: float) -> TransformersEngine:
     """An engine with this run's sampling."""
     args = run.args
     return TransformersEngine(
@@ -107,7 +102,7 @@ def vllm_engine(run: Run) -> VLLMEngine:
             seed=args.seed,
             folder=args.folder,
         )
-        student = Student(run.peft_model, setup.tokenizer, run.accelerator, training_dtype(args))
+        student = Student(run.peft_model, setup.student_format.tokenizer, run.accelerator, training_dtype(args))
         return Colocated(student, options) if args.vllm_mode == "colocate" else Served(student, options)
 
     return VLLMEngine(

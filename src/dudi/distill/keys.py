@@ -36,13 +36,7 @@ SEA_LANGUAGES: tuple[str, ...] = ("id", "vi", "th", "ta", "tl", "ms", "my")
 
 @dataclass(frozen=True, slots=True)
 class KeyGroup:
-    """A part of a run that reads keys.
-
-    Attributes:
-        what: What it is, for people.
-        there: Whether a run of this method, with these values, has it.
-        switches: The keys that decide it.
-    """
+    """A part of a run that reads keys, whether a run of a method with some values has it, and the keys that decide."""
 
     what: str
     there: Callable[[Method, Values], bool]
@@ -333,14 +327,8 @@ _DEFAULTS: dict[str, Any] = {field.name: default_of(field) for field in dataclas
 
 
 def method_default(method: str, name: str, given: Values | None = None) -> Any:
-    """The value that a method gives to a key of `METHOD_KEYS` when the user does not.
-
-    Args:
-        method: Its name.
-        name: The key's.
-        given: What the user gave: without a verbalizer that chooses, no method has a language to weigh.
-    """
-    if name == "verbalizer_targets":
+    """The value that a method gives to a key of `METHOD_KEYS` when the user does not, who gave other keys."""
+    if name == "verbalizer_targets":  # without a verbalizer that chooses, no method has a language to weigh
         verbalizer = (given or {}).get("verbalizer") or method_default(method, "verbalizer")
         if verbalizer not in CHOOSING:
             return RULES[name].common
@@ -350,11 +338,8 @@ def method_default(method: str, name: str, given: Values | None = None) -> Any:
 def unread(values: Values, given: Iterable[str]) -> dict[str, list[KeyGroup]]:
     """The given keys that no part of the run reads, each with the parts that would.
 
-    A key that has the value that it would have anyway says nothing, and is not among them.
-
-    Args:
-        values: The value of every key of `DudiKeys`, by its Python name.
-        given: Names of keys that somebody gave.
+    A key that has the value that it would have anyway says nothing, and is not among them. All keys of `DudiKeys` have
+    to be among the values, by their Python names.
     """
     found, method = {}, METHODS[values["method"]]
     read_by = {name: RULES[name].read_by for name in given if name in RULES}
@@ -373,11 +358,7 @@ def refusal(name: str, values: Values, parts: Iterable[KeyGroup]) -> str:
 
 
 def check_cold_start(start: str) -> None:
-    """Hold `cold_start` against its words, where it is no folder.
-
-    Raises:
-        ConfigError: it is nearly one of them.
-    """
+    """Raise a `ConfigError` where `cold_start` is nearly one of its words, and no folder."""
     if start not in COLD_STARTS and nearest(start, COLD_STARTS) and not Path(start).exists():
         hint = did_you_mean(start, COLD_STARTS)
         raise ConfigError(f"cold_start: '{start}' is neither one of {', '.join(COLD_STARTS)} nor a folder{hint}")

@@ -1,4 +1,4 @@
-"""The models, tokenizers and rows that a recipe names."""
+"""The models, tokenizers and chat formats that a recipe names."""
 
 from __future__ import annotations
 
@@ -7,105 +7,25 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dudi.command import say
-from dudi.data.built_in import SOURCES
 from dudi.data.chat import ChatFormat, borrow_template, chat_format, read_template, template_kwargs
-from dudi.data.locate import held_out
-from dudi.data.rejections import Rejections
-from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.teacher_keys import by_key
-from dudi.errors import ConfigError, DataError, EnvironmentFault
-from dudi.languages.registry import check_codes, load_languages
+from dudi.errors import ConfigError, EnvironmentFault
 from dudi.training.arguments import training_dtype
-from dudi.training.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from dudi.config.schema import LoraSection, ModelSection
-    from dudi.distill.recipe import RunConfig, TeacherSection
+    from dudi.distill.recipe import RunConfig
     from dudi.distill.served import ServedTeacher
-    from dudi.distill.trainer import DudiTrainer
-
-
-def read_rows(config: RunConfig, args: DudiConfig, folder: Path) -> tuple[RowSet, RowSet | None]:
-    """The training and the evaluation rows; rejected ones are shown.
-
-    Raises:
-        ConfigError: `languages` names one that is not known.
-        DataError: too many rows are bad, or none is left.
-    """
-    data, rejections = config.data, Rejections()
-    try:
-        check_codes(args.languages, load_languages(), "languages")
-    except ConfigError as error:
-        raise ConfigError(config.placed(str(error))) from error
-    # Without the key, every language of the data is trained: its default is that of the verbalizer's targets.
-    only = None if config.origin("languages") == "default" else args.languages
-    rows = load_rows(data.train, split=data.split, only=only, **_row_options(config, args, data.train, rejections))
-    evaluation = read_evaluation(config, args, rejections)
-    total = rows.total + (evaluation.total if evaluation else 0)
-    notes = dict.fromkeys((*rows.notes, *(evaluation.notes if evaluation else ())))
-    if notes and args.process_index == 0:
-        say("\n".join(f"note: {note}" for note in notes))
-    show_rejections(rejections, total, config, args, folder)
-    if not rows.rows:
-        raise DataError("; ".join([f"{data.train}: no good row is left of {rows.total}", *rows.notes]))
-    return rows, evaluation
-
-
-def read_evaluation(config: RunConfig, args: DudiConfig, rejections: Rejections) -> RowSet | None:
-    """The evaluation rows; None where the recipe names none. Bad ones are counted in `rejections`.
-
-    Raises:
-        ConfigError: the recipe does not say which of several splits, or they are the rows that are trained on.
-        DataError: a file as a whole cannot be read.
-    """
-    named = held_out(config.data.train, config.data.eval, config.data.eval_split)
-    if named is None:
-        return None
-    source, split = named
-    return load_rows(source, split=split, **_row_options(config, args, source, rejections))
-
-
-def _row_options(config: RunConfig, args: DudiConfig, source: str, rejections: Rejections) -> dict[str, Any]:
-    data = config.data
-    return {
-        "languages": list(args.languages) if source in SOURCES else sorted(load_languages()),
-        "language": data.language,
-        "language_column": data.language_column,
-        "rejections": rejections,
-        "max_rows": data.max_rows,
-        "rows_per_language": data.rows_per_language,
-        "tasks": data.tasks,
-        "seed": args.seed,
-    }
-
-
-def show_rejections(rejections: Rejections, total: int, config: RunConfig, args: DudiConfig, folder: Path) -> None:
-    """Say what was rejected and why, and stop when it is too much, each row in `rejected.jsonl`.
-
-    Raises:
-        DataError: more than `data.max_rejected_share` of the rows are bad.
-    """
-    if rejections and args.process_index == 0:
-        say("\n".join(rejections.summary()))
-        if len(rejections) > config.data.max_rejected_share * total:
-            rejections.write(folder / "rejected.jsonl")
-    rejections.check_share(total, config.data.max_rejected_share)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Loaded:
-    """The models, tokenizers and chat formats that a recipe names, handed on to whoever needs one of them.
+    """What a recipe names, with its training arguments, handed on to whoever needs one of them.
 
     Each is read when it is first asked for, and once; a dry run never asks for weights. The student alone is read each
-    time: training changes it.
-
-    Attributes:
-        config: The recipe.
-        args: Its training arguments.
+    time: training changes it. Who asks for a chat format is told by a `ConfigError` of a template that cannot be used.
     """
 
     config: RunConfig
@@ -126,11 +46,7 @@ class Loaded:
 
     @functools.cached_property
     def student_format(self) -> ChatFormat:
-        """How the student reads a conversation.
-
-        Raises:
-            ConfigError: no chat template, or one without an end of turn.
-        """
+        """How the student reads a conversation."""
         kwargs = template_kwargs(self.args.chat_template_kwargs, "student")
         return chat_format(self.tokenizer, kwargs, self.config.student.model)
 
@@ -140,9 +56,16 @@ class Loaded:
 
     @functools.cached_property
     def teachers(self) -> dict[str, PreTrainedModel | ServedTeacher]:
-        """The teachers by name, the main one in front (`RunConfig.named_teachers`)."""
-        dtype = training_dtype(self.args)
-        return {name: _teacher_of(section, dtype) for name, section in self.config.named_teachers.items()}
+        """The teachers by name, the main one in front (`RunConfig.named_teachers`), here or where they are served."""
+        from dudi.distill.served import ServedTeacher
+
+        found: dict[str, PreTrainedModel | ServedTeacher] = {}
+        for name, section in self.config.named_teachers.items():
+            if section.server is None:
+                found[name] = _model_of(section, training_dtype(self.args))
+            else:
+                found[name] = ServedTeacher(str(section.model), section.server, section.server_timeout)
+        return found
 
     def drop_teachers(self) -> None:
         """Forget the teachers: they are read anew when they are asked for again."""
@@ -155,11 +78,7 @@ class Loaded:
 
     @functools.cached_property
     def teacher_formats(self) -> dict[str, ChatFormat]:
-        """How they read a conversation, in the student's template where one has none.
-
-        Raises:
-            ConfigError: as `student_format`.
-        """
+        """How they read a conversation, in the student's template where one has none."""
         kwargs, found = template_kwargs(self.args.chat_template_kwargs, "teacher"), {}
         for name, tokenizer in self.teacher_tokenizers.items():
             borrow_template(tokenizer, self.tokenizer)
@@ -168,17 +87,17 @@ class Loaded:
 
     @functools.cached_property
     def student_config(self) -> PretrainedConfig:
-        """The student's config, without its weights.
-
-        Raises:
-            EnvironmentFault: it can be read neither here nor on the hub.
-            ConfigError: it is no config that transformers knows.
-        """
+        """The student's config, without its weights; errors as in `teacher_configs`."""
         return _config_of(self.config.student, "student")
 
     @functools.cached_property
     def teacher_configs(self) -> dict[str, PretrainedConfig]:
-        """The teachers', likewise, by name."""
+        """The teachers', likewise, by name.
+
+        Raises:
+            EnvironmentFault: one can be read neither here nor on the hub.
+            ConfigError: one is no config that transformers knows.
+        """
         sections, several = self.config.named_teachers, bool(self.config.teachers)
         return {name: _config_of(one, f"teachers.{name}" if several else "teacher") for name, one in sections.items()}
 
@@ -193,79 +112,28 @@ class Loaded:
 
         teachers = self.config.named_teachers.values() if self.args.needs_teacher else []
         for section in (self.config.student, *(one for one in teachers if one.server is None)):
-            find_model(
-                str(section.model),
-                revision=section.revision,
-                gguf_file=section.gguf_file,
-                trust_remote_code=section.trust_remote_code,
-            )
+            find_model(str(section.model), **_version(section))
 
-    def make_trainer(
-        self,
-        rows: RowSet,
-        evaluation: RowSet | None,
-        interrupts: Interrupts | None = None,
-        args: DudiConfig | None = None,
-    ) -> DudiTrainer:
-        """A trainer of the student on these rows.
 
-        Args:
-            rows: The training rows.
-            evaluation: Those of evaluation, or None.
-            interrupts: Tells when a signal has asked to stop.
-            args: Other training arguments than the recipe's: those of one of its stages.
-        """
-        from dudi.distill.trainer import DudiTrainer
-
-        args = self.args if args is None else args
-        tokenizer = self.tokenizer  # before the weights: what is wrong with it is said at once
-        lent: Any = by_key(self.teacher_tokenizers) if args.needs_teacher else self.lender
-        student = self.read_student()
-        teachers = by_key(self.teachers) if args.needs_teacher else {}
-        return DudiTrainer(
-            student,
-            None,
-            args,
-            rows.rows,
-            None if evaluation is None else evaluation.rows,
-            tokenizer,
-            peft_config=None if self.config.lora is None else lora_config(self.config.lora),
-            teacher_processing_class=lent,
-            teachers=teachers or None,
-            rejections=rows.rejections,
-            interrupts=interrupts,
-        )
+def _version(section: ModelSection) -> dict[str, Any]:
+    return {
+        "revision": section.revision,
+        "gguf_file": section.gguf_file,
+        "trust_remote_code": section.trust_remote_code,
+    }
 
 
 def _tokenizer_of(section: ModelSection, role: str) -> PreTrainedTokenizerBase:
-    """A section's tokenizer, with the chat template that it asks for.
-
-    Raises:
-        ConfigError: the template's file cannot be read.
-    """
+    """A section's tokenizer, with the chat template that it asks for."""
     from dudi.models.load import load_tokenizer, locate
 
     wanted = section.chat_template
     own = wanted is None or (wanted == "teacher" and role == "student")
     template = None if own else read_template(Path(locate(str(wanted))), f"{role}.chat_template")
-    tokenizer = load_tokenizer(
-        section.model,
-        revision=section.revision,
-        gguf_file=section.gguf_file,
-        trust_remote_code=section.trust_remote_code,
-    )
+    tokenizer = load_tokenizer(section.model, **_version(section))
     if wanted is not None:
         tokenizer.chat_template = template  # None: it is given the teacher's
     return tokenizer
-
-
-def _teacher_of(section: TeacherSection, auto: str) -> PreTrainedModel | ServedTeacher:
-    """A teacher's model, here or where it is served."""
-    from dudi.distill.served import ServedTeacher
-
-    if section.server is not None:
-        return ServedTeacher(str(section.model), section.server, section.server_timeout)
-    return _model_of(section, auto)
 
 
 def _model_of(section: ModelSection, auto: str) -> PreTrainedModel:
@@ -280,12 +148,10 @@ def _model_of(section: ModelSection, auto: str) -> PreTrainedModel:
     model = load_model(
         section.model,
         dtype=getattr(torch, name),
-        revision=section.revision,
         attn_implementation=section.attn_implementation,
-        gguf_file=section.gguf_file,
         keep_layers=section.keep_layers,
         quantization=None if teacher is None else teacher.quantization,
-        trust_remote_code=section.trust_remote_code,
+        **_version(section),
     )
     if teacher is not None and teacher.device != "auto":
         move(model, teacher.device)
@@ -293,16 +159,7 @@ def _model_of(section: ModelSection, auto: str) -> PreTrainedModel:
 
 
 def _config_of(section: ModelSection, role: str) -> PretrainedConfig:
-    """The config of a recipe's model, cut to the layers that are kept; no weights are read.
-
-    Args:
-        section: `student` or `teacher` of the recipe.
-        role: Which of them, for messages.
-
-    Raises:
-        EnvironmentFault: neither here nor on the hub can the config be read.
-        ConfigError: it is no config that transformers knows.
-    """
+    """The config of a recipe's model, cut to the layers that are kept; no weights are read."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
@@ -311,10 +168,9 @@ def _config_of(section: ModelSection, role: str) -> PretrainedConfig:
     from dudi.models.load import locate
 
     name = str(section.model)
-    options: dict[str, Any] = {"gguf_file": section.gguf_file} if section.gguf_file else {}
-    options["trust_remote_code"] = section.trust_remote_code
+    options = {option: value for option, value in _version(section).items() if value is not None}
     try:
-        config = AutoConfig.from_pretrained(locate(name), revision=section.revision or "main", **options)
+        config = AutoConfig.from_pretrained(locate(name), **options)
     except OSError as error:
         if not Path(name).exists() and (found := explain_hub_error(name, "config", error)) is not None:
             raise found from error
@@ -331,11 +187,7 @@ def _config_of(section: ModelSection, role: str) -> PretrainedConfig:
 
 
 def lora_config(section: LoraSection) -> Any:
-    """The adapter as `peft` wants it.
-
-    Raises:
-        ConfigError: peft is not installed.
-    """
+    """The adapter as `peft` wants it; a `ConfigError` where peft is not installed."""
     try:
         from peft import LoraConfig
     except ImportError:

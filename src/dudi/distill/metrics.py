@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dudi.languages.detect import detect
 from dudi.objective.fused import Observer
+from dudi.objective.shared_events import SharedEvents
 from dudi.objective.signals import Heads, Rows
 from dudi.objective.top_tokens import TopTokens
 
@@ -140,35 +141,23 @@ class Watch:
         return -torch.exp(log_probs, out=self.room[: len(log_probs)]).mul_(log_probs).sum(-1)
 
 
-class Masses:
-    """What two models with different tokenizers hold of the end of the turn, and outside of their common events.
+def adding_masses(sums: Tensor, events: SharedEvents, then: Observer | None) -> Observer:
+    """Add what two models with different tokenizers hold of the end of the turn, and outside of their common events.
 
-    Args:
-        end: Number of the cell of the end of turn.
-        other: That of OTHER, which is the last, where there is one.
-        device: Where the sums are kept.
-
-    Attributes:
-        sums: (5,) probabilities of the end (student, teacher) and of OTHER (student, teacher), number of positions.
+    The sums (5,) are probabilities of the end (student, teacher) and of OTHER (student, teacher), which is behind the
+    events, and the number of positions. `then` is shown the same.
     """
 
-    def __init__(self, end: int, other: int, device: torch.device) -> None:
-        self.end, self.other = end, other
-        self.sums = torch.zeros(5, device=device)
+    def observe(rows: slice | Tensor, student: Tensor, teacher: Tensor | TopTokens) -> None:
+        if isinstance(teacher, TopTokens):
+            raise RuntimeError("across tokenizers a teacher's whole distribution is needed")
+        parts = [side[:, events.end].exp().sum() for side in (student, teacher)]
+        parts += [side[:, len(events.cells) :].exp().sum() for side in (student, teacher)]
+        sums.add_(torch.stack([*parts, parts[0].new_tensor(float(len(student)))]).float())
+        if then is not None:
+            then(rows, student, teacher)
 
-    def observing(self, then: Observer | None) -> Observer:
-        """Add what is shown, and show it to somebody else."""
-
-        def observe(rows: slice | Tensor, student: Tensor, teacher: Tensor | TopTokens) -> None:
-            if isinstance(teacher, TopTokens):
-                raise RuntimeError("across tokenizers a teacher's whole distribution is needed")
-            parts = [side[:, self.end].exp().sum() for side in (student, teacher)]
-            parts += [side[:, self.other :].exp().sum() for side in (student, teacher)]
-            self.sums += torch.stack([*parts, parts[0].new_tensor(float(len(student)))]).float()
-            if then is not None:
-                then(rows, student, teacher)
-
-        return observe
+    return observe
 
 
 def event_metrics(sums: Sequence[float]) -> dict[str, float]:
@@ -208,11 +197,7 @@ def agreement(rows: Rows, heads: Heads, watch: Watch) -> Tensor:
 
 
 def ends_in_a_loop(ids: Sequence[int]) -> bool:
-    """Whether a rollout's end is a few tokens over and over: 4 rounds and 16 tokens at least.
-
-    Args:
-        ids: (T,) the rollout without its end of turn.
-    """
+    """Whether a rollout, without its end of turn, ends in a few tokens over and over: 4 rounds and 16 tokens."""
     for period in range(1, LONGEST_LOOP + 1):
         length = max(SHORTEST_REPETITION, 4 * period)
         tail = ids[-length:]
@@ -226,8 +211,6 @@ class RolloutHealth:
     """Counts over the rollouts of an optimizer step, both kinds together.
 
     Attributes:
-        rollouts: How many.
-        tokens: Their tokens.
         ended: How many stopped by themselves.
         detected: How many are long enough for their language to be told.
         wrong: How many of those are in another language than asked for.

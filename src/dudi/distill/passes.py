@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 
 from dudi.distill.batch import BatchPart, Judged, MicroBatch, Scored, parts_of
 from dudi.distill.by_language import loss_table, owners
-from dudi.distill.metrics import Masses, Watch, agreement
-from dudi.distill.served import ServedTeacher
+from dudi.distill.metrics import Watch, adding_masses, agreement
 from dudi.distill.state import Run
 from dudi.distill.step import Step
 from dudi.models.frozen import FrozenModel, Policy
@@ -30,14 +29,7 @@ from dudi.training.ranks import together
 def losses_of(
     run: Run, model: nn.Module, batch: MicroBatch, signals: Mapping[str, Signal], step: Step
 ) -> dict[str, Any]:
-    """Score one micro-batch.
-
-    Args:
-        run: Whose teacher and reference are read.
-        model: The student, wrapped.
-        batch: The sequences.
-        signals: Those that run.
-        step: Whose clock runs.
+    """Score one micro-batch with the wrapped student, and the teacher and reference of the run.
 
     Returns:
         `sums`: each signal's summed loss, a scalar with a gradient to the student; `losses`: (L, LOSSES) the same in
@@ -45,34 +37,29 @@ def losses_of(
         (`metrics.agreement`); `masses`: (5,) sums over the borders that two tokenizers both have; `teacher_states`:
         what teachers that are computed here gave, by kind.
     """
-    args, vocabulary, teachers = run.args, run.setup.vocabulary, run.setup.teachers
-    if batch.judged is None:
+    args, teachers = run.args, run.setup.teachers
+    if not batch.judged:
         judge_all(run, [batch], signals, step)
-    judged, batch.judged = batch.judged or {}, None
+    judged, batch.judged = batch.judged, {}
     reference = _reference_pass(run, batch, signals, step)
+    parts = [BatchPart(batch, signals, "" if "" in judged else None)]
+    if teachers.several:
+        parts = parts_of(batch, signals, args.on_policy_kind)
 
     def work(student: PreTrainedModel) -> dict[str, Any]:
-        head = head_of(student).shared_with(vocabulary)
-        if not step.factors:
-            return scored(student, head)
-        with gathering(student, head, args.loss_kernel) as head:
-            return scored(student, head)
-
-    def scored(student: PreTrainedModel, head: Head) -> dict[str, Any]:
-        rows = student_rows(student, batch, reference)
-        parts, events = [BatchPart(batch, signals, "" if "" in judged else None)], run.setup.events
-        if teachers.several:
-            parts = parts_of(batch, signals, args.on_policy_kind)
+        own = head_of(student).shared_with(run.setup.vocabulary)
         found: dict[str, Any] = {}
-        for part in parts:
-            own = None if part.teacher is None else judged[part.teacher]
-            if teachers.several:
-                events = None if part.teacher is None else teachers.members[part.teacher].events
-            teacher = None if own is None else _beside(own.head, head)
-            heads = Heads(head, teacher, args.loss_kernel, events, step.factors)
-            read = rows if own is None else _rows_of(part, rows, own.states)
-            one = _score(run, part.batch, read, part.signals, heads)
-            found = one if not found else _added(found, one)
+        with gathering(student, own, args.loss_kernel) if step.factors else contextlib.nullcontext(own) as head:
+            rows = student_rows(student, batch, reference)
+            for part in parts:
+                read, heads = rows, Heads(head, None, args.loss_kernel, None, step.factors)
+                if part.teacher is not None:
+                    given, teacher = judged[part.teacher], teachers.named(part.teacher)
+                    read = _rows_of(part, rows, given.states)
+                    events = None if teacher is None else teacher.events
+                    heads = dataclasses.replace(heads, teacher=_beside(given.head, head), events=events)
+                one = _score(run, part.batch, read, part.signals, heads)
+                found = one if not found else _added(found, one)
         return found
 
     given = {f"{name}/{kind}": found for name, own in judged.items() for kind, found in own.states.items()}
@@ -91,17 +78,16 @@ def _score(
         owner = owners(batch, args.on_policy_kind, languages)
         watch = Watch(batch.watched, watched.labels, owner, len(languages), args.overlap_k)
         watched.observer = watch.observe
-    events = None if heads.events is None else heads.events.events
-    end, other = (0, 0) if events is None else (events.end, len(events.cells))
-    masses = Masses(end, other, heads.student.weight.device)
+    masses = torch.zeros(5, device=heads.student.weight.device)
     for own in rows.values():
-        if own.events is not None:
-            own.observer = masses.observing(own.observer)
+        if own.events is not None and heads.events is not None:
+            own.observer = adding_masses(masses, heads.events.events, own.observer)
     sums = {name: signal.loss(rows, heads) for name, signal in signals.items()}  # with a gradient to the student
     measured = torch.zeros(len(languages), 7, dtype=torch.float64)
     if watch is not None:
         measured = agreement(rows[args.on_policy_kind], heads, watch).cpu()
-    return {"sums": sums, "losses": loss_table(batch, rows, languages), "agreement": measured, "masses": masses.sums}
+    losses = loss_table(batch, rows, languages)
+    return {"sums": sums, "losses": losses, "agreement": measured, "masses": masses.cpu()}
 
 
 def _added(found: Mapping[str, Any], one: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,22 +113,25 @@ def _rows_of(
     """The student's rows of one teacher's sequences, with what the teacher gave for them."""
     rows: dict[Kind, Rows] = {}
     for kind, places in (part.places or {}).items():
-        whole, sequences = everything[kind], part.batch.sequences[kind]
-        device = whole.hidden.device
-        index, trust = places.to(device), part.batch.trusted(kind)
-        rows[kind] = Rows(
-            whole.hidden[index],
-            whole.labels[index],
-            [len(scored.completion) for scored in sequences],
-            part.batch.weights(kind).to(device),
-            trust=None if trust is None else trust.to(device),
-        )
+        index = places.to(everything[kind].hidden.device)
+        rows[kind] = _rows(part.batch, kind, everything[kind].hidden[index], everything[kind].labels[index])
     if part.places is None:  # all of them
         rows |= everything
     for kind, found in states.items():
-        rows[kind].teacher_hidden = found.to(rows[kind].hidden.device)
-        rows[kind].events = _events_of(part.batch.sequences[kind])
+        own, sequences = rows[kind], part.batch.sequences[kind]
+        own.teacher_hidden = found.to(own.hidden.device)
+        alignments = [scored.alignment for scored in sequences if scored.alignment is not None]
+        if alignments:
+            written = [scored.completion for scored in sequences]
+            own.events = EventBatch(alignments, written, [scored.read_by_teacher for scored in sequences])
     return rows
+
+
+def _rows(batch: MicroBatch, kind: Kind, hidden: Tensor, labels: Tensor) -> Rows:
+    weights, trust = batch.weights(kind).to(hidden.device), batch.trusted(kind)
+    if trust is not None:
+        trust = trust.to(hidden.device)
+    return Rows(hidden, labels, batch.lengths(kind), weights, trust=trust)
 
 
 def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Signal], step: Step) -> None:
@@ -154,19 +143,19 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
     policies: Mapping[str, Policy] = run.policies
     if not run.setup.teachers.several:
         policies = {} if run.teacher is None else {"": run.teacher}
-    for batch in batches:
-        batch.judged = {}
-    if kinds and (served := _served(run)):
+    # The student's average is read in the place of a teacher that is alone, once there is one.
+    served = run.setup.teachers.served if run.setup.teachers.several or run.teacher is None else {}
+    if kinds and served:
         # A rank without sequences waits for the others, and hears of what went wrong.
         with step.clock("teacher"):
-            together(lambda: _ask(run, served, batches, kinds))
+            together(lambda: _ask(run, batches, kinds))
     for name, policy in policies.items() if kinds else ():
         own = [(batch, sequences) for batch in batches if (sequences := _read_by(name, batch, kinds))]
         if not own:
             continue
         kept = [_kept(run, sequences) for _, sequences in own]
-        events = run.setup.events if not name else run.setup.teachers.members[name].events
-        vocabulary = run.setup.vocabulary if events is None else None
+        teacher = run.setup.teachers.named(name)
+        vocabulary = run.setup.vocabulary if teacher is None or teacher.events is None else None
         unread = any(sequences.keys() - found.keys() for (_, sequences), found in zip(own, kept, strict=True))
         if unread or not isinstance(policy, FrozenModel):
             opened = policy.opened()
@@ -177,20 +166,12 @@ def judge_all(run: Run, batches: Sequence[MicroBatch], signals: Mapping[str, Sig
                 rest = {kind: sequences[kind] for kind in sequences if kind not in found}
                 with run.accelerator.autocast():
                     states, head = teacher_states(module, rest, vocabulary)
-                batch.judged = {**(batch.judged or {}), name: Judged(found | states, head)}
+                batch.judged[name] = Judged(found | states, head)
 
 
-def _served(run: Run) -> dict[str, ServedTeacher]:
-    """The teachers that servers are asked for, by the name that their sequences have."""
-    teachers, alone = run.setup.teachers, run.setup.teacher
-    if not teachers.several:  # the student's average is read in its place, once there is one
-        return {"": alone} if isinstance(alone, ServedTeacher) and run.teacher is None else {}
-    return {name: one.model for name, one in teachers.members.items() if isinstance(one.model, ServedTeacher)}
-
-
-def _ask(run: Run, served: Mapping[str, ServedTeacher], batches: Sequence[MicroBatch], kinds: Sequence[Kind]) -> None:
+def _ask(run: Run, batches: Sequence[MicroBatch], kinds: Sequence[Kind]) -> None:
     """Let servers read their teachers' sequences, each those of all micro-batches at once."""
-    for name, teacher in served.items():
+    for name, teacher in run.setup.teachers.served.items():
         own = [(batch, kind, found) for batch in batches for kind, found in _read_by(name, batch, kinds).items()]
         pairs = [(scored.teacher_prompt, scored.completion) for _, _, found in own for scored in found]
         named = iter(teacher.read(pairs, run.args.teacher_top_k, run.setup.vocabulary))
@@ -199,7 +180,7 @@ def _ask(run: Run, served: Mapping[str, ServedTeacher], batches: Sequence[MicroB
             given.setdefault(id(batch), {})[kind] = TopTokens.joined(list(itertools.islice(named, len(found))))
         for batch in batches:
             if id(batch) in given:
-                batch.judged = {**(batch.judged or {}), name: Judged(given[id(batch)], None)}
+                batch.judged[name] = Judged(given[id(batch)], None)
 
 
 def _kept(run: Run, sequences: Mapping[Kind, Sequence[Scored]]) -> dict[Kind, Tensor]:
@@ -250,8 +231,6 @@ def teacher_states(
         return states, head if vocabulary is None else head.shared_with(vocabulary)
 
     states, head = inside(module, work)
-    if not chosen:
-        return {}, head
     by_kind: dict[Kind, Tensor] = {}
     for kind, own in sequences.items():
         read = sum(len(scored.read_by_teacher) for scored in own)
@@ -259,43 +238,20 @@ def teacher_states(
     return by_kind, head
 
 
-def student_rows(
-    model: PreTrainedModel,
-    batch: MicroBatch,
-    reference: Mapping[Kind, Tensor],
-) -> dict[Kind, Rows]:
-    """The student's one pass over all sequences of a micro-batch, cut into kinds.
+def student_rows(model: PreTrainedModel, batch: MicroBatch, reference: Mapping[Kind, Tensor]) -> dict[Kind, Rows]:
+    """The student's one pass, inside its wrapped forward, over all sequences of a micro-batch, cut into kinds.
 
-    Args:
-        model: The innermost student, inside its wrapped forward.
-        batch: The sequences.
-        reference: By kind, (S,) summed log-probabilities of the reference.
+    Of the reference, by kind, there are the (S,) summed log-probabilities.
     """
-    everything = [scored for kind in batch.sequences for scored in batch.sequences[kind]]
+    everything = list(itertools.chain.from_iterable(batch.sequences.values()))
     hidden = completion_states(model, [(s.prompt, s.completion) for s in everything])
     labels = joined_ids([scored.completion for scored in everything], hidden.device)
     rows: dict[Kind, Rows] = {}
     start = 0
-    for kind, sequences in batch.sequences.items():
-        lengths = [len(scored.completion) for scored in sequences]
-        part = slice(start, start + sum(lengths))
+    for kind in batch.sequences:
+        part = slice(start, start + sum(batch.lengths(kind)))
         start = part.stop
-        trust = batch.trusted(kind)
-        rows[kind] = Rows(
-            hidden[part],
-            labels[part],
-            lengths,
-            batch.weights(kind).to(hidden.device),
-            reference=None if kind not in reference else reference[kind].to(hidden.device),
-            trust=None if trust is None else trust.to(hidden.device),
-        )
+        rows[kind] = _rows(batch, kind, hidden[part], labels[part])
+        if kind in reference:
+            rows[kind].reference = reference[kind].to(hidden.device)
     return rows
-
-
-def _events_of(sequences: Sequence[Scored]) -> EventBatch | None:
-    """The completions in both models' tokens, where these differ."""
-    alignments = [scored.alignment for scored in sequences if scored.alignment is not None]
-    if not alignments:
-        return None
-    written = [scored.completion for scored in sequences]
-    return EventBatch(alignments, written, [scored.read_by_teacher for scored in sequences])

@@ -136,12 +136,8 @@ class RunConfig(Recipe):
     """Everything that `dudi train` needs to know.
 
     Attributes:
-        student: The model to train.
         teacher: The larger model; `teacher.model` is None for methods without one.
         teachers: Several of them instead, by language, by the value of a row's `teacher`, or `default`.
-        data: The rows.
-        lora: Adapters; None trains all weights.
-        benchmark: The questions asked after training; None asks nothing.
         training: The given keys of `DudiConfig`, by their Python names (`lmbda`); what is not here has its default.
     """
 
@@ -218,11 +214,8 @@ class RunConfig(Recipe):
     def refuse_untold_code(self, told: Origin | None = "command line") -> None:
         """Let a model run code of its own only where a person says so: recipes are passed from hand to hand.
 
-        Args:
-            told: Where it may be said; None: nowhere.
-
         Raises:
-            ConfigError: it is said elsewhere.
+            ConfigError: it is said elsewhere than where it may be (`told`; None: nowhere).
         """
         for name, section in {"student": self.student, **self._teacher_sections()}.items():
             key = f"{name}.trust_remote_code"
@@ -267,11 +260,7 @@ class RunConfig(Recipe):
             raise ConfigError(self.placed(f"{key}: nothing is evaluated on it; set eval_strategy: epoch, or steps"))
 
     def _settle_rows(self) -> None:
-        """What built-in sources alone read is refused beside others, or left behind where a layer below gave it.
-
-        Raises:
-            ConfigError: it was given with the rows, or over them.
-        """
+        """What built-in sources alone read is refused beside others, or left behind where a layer below gave it."""
         sources = {key: getattr(self.data, key) for key in ("train", "eval") if getattr(self.data, key) is not None}
         chosen = max(self._sources[f"data.{key}"].layer for key in sources)
         for name in ("rows_per_language", "tasks"):
@@ -291,11 +280,7 @@ class RunConfig(Recipe):
             del self._sources[key]
 
     def _settle_teachers(self) -> None:
-        """One way of naming teachers: the one that the upper layer takes, where a base has the other.
-
-        Raises:
-            ConfigError: both in one layer, or one of several without a model.
-        """
+        """One way of naming teachers: the one that the upper layer takes, where a base has the other."""
         for name, section in self._teacher_sections().items():
             if section.model is None and name != "teacher":
                 raise ConfigError(f"{self.place(name)}: {name}.model is missing: name its model")
@@ -335,11 +320,7 @@ load_run_config = RunConfig.load
 
 
 def load_named(name: str, overrides: Sequence[str]) -> RunConfig:
-    """The recipe that a person names behind a verb, with the keys that they say.
-
-    Args:
-        name: A file, or the name of a shipped recipe.
-        overrides: `key=value` words.
+    """The recipe (a file, or a shipped one's name) that a person names behind a verb, with their `key=value` words.
 
     Raises:
         ConfigError: as `load_run_config`; it is one of `dudi stack`, or a file would let a model run its own code.

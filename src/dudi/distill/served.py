@@ -49,7 +49,8 @@ class ServedTeacher:
         vocabulary: Ids that it gives a probability.
         served: The name under which the server knows it, once it was checked.
         longest: Tokens that the server reads and writes in one sequence, likewise; None where it does not say.
-        account: What the server was asked for since the last step.
+        account: What the server was asked for since the last step: requests, tokens that it read (prompts included),
+            the summed probability of the tails, and tokens of completions (places).
     """
 
     def __init__(self, name: str, url: str, timeout: float = 600.0, waits: Sequence[float] = WAITS) -> None:
@@ -57,7 +58,13 @@ class ServedTeacher:
         self.vocabulary = int(_text_config(name).vocab_size)
         self.served = name
         self.longest: int | None = None
-        self.account = Account()
+        self.account = dict.fromkeys(("requests", "tokens", "tail", "places"), 0.0)
+
+    def take_account(self) -> list[float]:
+        """The account's numbers, to be summed over ranks; it is counted from zero again."""
+        found = list(self.account.values())
+        self.account = dict.fromkeys(self.account, 0.0)
+        return found
 
     @property
     def identity(self) -> str:
@@ -65,11 +72,7 @@ class ServedTeacher:
         return f"served as {self.served}"
 
     def _look(self) -> tuple[str, int | None]:
-        """The model's name on the server, and how long a sequence it reads.
-
-        Raises:
-            ConfigError: the server has others.
-        """
+        """The model's name on the server, and how long a sequence it reads."""
         models = {str(one["id"]): one for one in self.server.models()}
         name = self.name if self.name in models else next(iter(models), "")
         if len(models) != 1 and self.name not in models:
@@ -83,10 +86,7 @@ class ServedTeacher:
     def check(self, top_k: int, vocabulary: int, *, reads_tokens: bool) -> None:
         """Look for the model, and ask for two tokens as a step will for all: what is refused is refused at the start.
 
-        Args:
-            top_k: Tokens that are named at a place.
-            vocabulary: Ids that student and teacher share.
-            reads_tokens: Whether its probabilities will be asked for, or its answers alone.
+        One of which answers alone are wanted (`reads_tokens` is False) is asked for no tokens.
 
         Raises:
             ConfigError: the server refuses, or nearly all ids are asked for.
@@ -100,7 +100,7 @@ class ServedTeacher:
                 f"teacher_top_k: {top_k} of the {vocabulary} ids that student and teacher share leave no tail; lower it"
             )
         from_first(lambda: len(self.read([([0], [0])], top_k, vocabulary)))
-        self.account.take()
+        self.take_account()
 
     def check_length(self, tokens: int, who: str, what: str) -> None:
         """Refuse sequences that the server does not read; arguments and errors as in `models.limits`."""
@@ -133,21 +133,20 @@ class ServedTeacher:
                     raise self.server.misunderstood(f"prompt_logprobs of {len(at)} tokens for a prompt of {len(ids)}")
                 labels = ids[-len(pairs[place][1]) :]
                 try:
-                    found.append(self._top_tokens(labels, at[-len(labels) :], named, vocabulary))
+                    top = self._top_tokens(labels, at[-len(labels) :], named, vocabulary)
                 except (AttributeError, KeyError, TypeError, ValueError) as error:
                     raise self.server.misunderstood("its prompt_logprobs are of another form") from error
-                self.account.add(ids, found[-1])
-            self.account.requests += 1
+                found.append(top)
+                self.account["tokens"] += len(ids)
+                self.account["tail"] += float(top.log_probs[:, -1].exp().sum())
+                self.account["places"] += len(top)
+            self.account["requests"] += 1
         return found
 
     def _top_tokens(
         self, labels: Sequence[int], places: Sequence[Mapping[str, Any]], named: int, vocabulary: int
     ) -> TopTokens:
-        """One completion: the label at each place, and what the server names there, more than which it may not be.
-
-        Raises:
-            EnvironmentFault: these are no log-probabilities, or not those of this prompt.
-        """
+        """One completion: the label at each place, and what the server names there, more than which it may not be."""
         ids, log_probs = [], []
         for label, place in zip(labels, places, strict=True):
             at = {int(token): float(one["logprob"]) for token, one in place.items()}
@@ -165,35 +164,6 @@ class ServedTeacher:
         return TopTokens(torch.tensor(ids), torch.tensor(log_probs))
 
 
-@dataclasses.dataclass(slots=True)
-class Account:
-    """What a server was asked for since the last step.
-
-    Attributes:
-        requests: How many times.
-        tokens: Tokens that it read, prompts included.
-        tail: Summed probability of the tails.
-        places: Tokens of completions.
-    """
-
-    requests: int = 0
-    tokens: int = 0
-    tail: float = 0.0
-    places: int = 0
-
-    def add(self, ids: Sequence[int], top: TopTokens) -> None:
-        """Count one sequence."""
-        self.tokens += len(ids)
-        self.tail += float(top.log_probs[:, -1].exp().sum())
-        self.places += len(top)
-
-    def take(self) -> list[float]:
-        """The numbers, to be summed over ranks; counted from zero again."""
-        found = [float(number) for number in dataclasses.astuple(self)]
-        self.requests, self.tokens, self.tail, self.places = 0, 0, 0.0, 0
-        return found
-
-
 def _portions(lengths: Sequence[int]) -> Iterator[range]:
     """Neighbours that go into one request: one at least, and no more than the limits allow."""
     start = size = 0
@@ -207,11 +177,6 @@ def _portions(lengths: Sequence[int]) -> Iterator[range]:
 
 
 def _text_config(name: str) -> Any:
-    """The config of a model that is served elsewhere.
-
-    Raises:
-        EnvironmentFault: it cannot be read.
-    """
     try:
         return AutoConfig.from_pretrained(locate(name)).get_text_config()
     except (OSError, ValueError) as error:

@@ -27,7 +27,6 @@ from dudi.distill.teacher_setup import (
     head_size,
     line_up,
     load_teacher,
-    teacher_is_read,
     tokenizers_by_name,
 )
 from dudi.distill.teachers import Teacher, Teachers
@@ -38,7 +37,6 @@ from dudi.models.adapters import innermost
 from dudi.models.image_text import tokenizer_in
 from dudi.models.limits import check_ids, check_length
 from dudi.models.load import load_model, load_tokenizer
-from dudi.objective.event_loss import EventLoss
 from dudi.objective.forward import open_forward
 from dudi.objective.heads import check_head
 
@@ -48,39 +46,28 @@ class Setup:
     """The parts of a run.
 
     Attributes:
-        model: The student, with its adapter if it has one.
-        tokenizer: The student's.
         teacher: The second model, frozen or served, or None; of several, the default one, as for all that is said of it
             below.
-        student_format: The student's chat format.
-        teacher_format: The teacher's; the student's own where there is no second model.
+        teacher_format: The teacher's chat format; the student's own where there is no second model.
         vocabulary: The ids that both heads share; the student's, where the tokenizers differ.
-        events: The loss across tokenizers, where they differ and a divergence is read; else None.
-        verbalizer: Writes z and p_z.
         languages: All languages that are known, as candidates for detection.
         reader: Reads further rows.
-        train: Tokenised training rows.
         eval: Tokenised evaluation rows, by name where there are several datasets; or None.
         probe: Rows that the probe of `teacher_weight: auto` asks, none of them trained on; None without a probe.
-        rejections: Rows that were not taken.
         notes: What a person should know before it starts.
-        teachers: All second models, and who of them judges what.
     """
 
     model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
     teacher: PreTrainedModel | ServedTeacher | None
     student_format: ChatFormat
     teacher_format: ChatFormat
     vocabulary: int
-    events: EventLoss | None
     verbalizer: Verbalizer
     languages: tuple[str, ...]
     reader: RowReader
     train: ExampleSet | None
     eval: ExampleSet | dict[str, ExampleSet] | None
     probe: ExampleSet | None
-    rejections: Rejections
     notes: list[str]
     teachers: Teachers
 
@@ -107,11 +94,13 @@ def build_setup(
     notes: list[str] = []
     if args.verbalizer != "none":
         check_codes(args.languages, load_languages(), "languages")
-    given, names = merge_keys(
-        teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
-    )
+    by_key = teacher if isinstance(teacher, Mapping) else {} if teacher is None else {DEFAULT: teacher}
+    given, names = merge_keys(by_key)
     tokenizers = tokenizers_by_name(teacher_tokenizer, names)
-    wanted = given if teacher_is_read(bool(given), args, notes) else {}
+    args.require_teacher(bool(given))
+    if given and not args.needs_teacher:
+        notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
+    wanted = given if args.needs_teacher else {}
     name, student, student_tokenizer = _load_student(model, tokenizer)
     inner = innermost(student)
     lender = next(iter(tokenizers.values()), None)  # one that is given without a teacher may lend its template
@@ -126,30 +115,31 @@ def build_setup(
         )
     check_choice(args, len(wanted))
     vocabulary = head_size(inner)
-    lined_up: dict[str, tuple[PreTrainedModel | ServedTeacher, ChatFormat, str | None]] = {}
+    members: dict[str, Teacher] = {}
+    differences: dict[str, str | None] = {}
     for key in wanted:
         one, its_tokenizer = loaded.get(key) or load_teacher(wanted[key], tokenizers.get(key), student_tokenizer)
         if one is inner:
             raise ConfigError(
                 "teacher_model, teachers: one is the student itself, and would be frozen with it; load it a second time"
             )
-        lined_up[key] = (one, *line_up(one, its_tokenizer, own, vocabulary, args, notes))
-    vocabulary = min([vocabulary, *(head_size(one) for one, _, apart in lined_up.values() if apart is None)])
+        chat, differences[key] = line_up(one, its_tokenizer, own, vocabulary, args, notes)
+        members[key] = Teacher(key, one, chat, own_tokens=differences[key] is not None)
+    vocabulary = min([vocabulary, *(head_size(one.model) for one in members.values() if not one.own_tokens)])
     open_forward(inner)
     check_head(inner)
     check_ids(inner, student_tokenizer, "student")
-    for one, chat, _ in lined_up.values():
-        if not isinstance(one, ServedTeacher):
-            check_ids(one, chat.tokenizer, "teacher")
-    chats = [chat for _, chat, _ in lined_up.values()]
-    languages = tuple(load_languages())
+    for member in members.values():
+        if not isinstance(member.model, ServedTeacher):
+            check_ids(member.model, member.chat.tokenizer, "teacher")
+    chats, languages = [member.chat for member in members.values()], tuple(load_languages())
     taken = Rejections() if rejections is None else rejections
-    reader = RowReader(args, own, chats[0] if chats else None, vocabulary, languages, chats[1:])
+    reader = RowReader(args, own, chats, vocabulary, languages)
     try:
-        train, rows = _read(reader, train_dataset, "train_dataset", taken)
-        evaluation, more = _read_evaluation(reader, eval_dataset, taken)
+        train, rows = reader.read_all(train_dataset, "train_dataset", taken)
+        evaluation, more = reader.read_all(eval_dataset, "eval_dataset", taken)
     except DataError:
-        if rejections is None and len(taken):
+        if rejections is None:
             tell_rejections(taken, 0, args, share=1.0)
         raise
     if rejections is None:
@@ -157,55 +147,54 @@ def build_setup(
     probe = None
     if args.teacher_weight == "auto" and train is not None:
         train, probe = rows_for_probe(train, evaluation, args.probe_rows, args.seed, notes)
-    _check_lengths(inner, [one for one, _, _ in lined_up.values()], [] if train is None else train.examples, args)
-    members: dict[str, Teacher] = {}
-    for key, (one, chat, apart) in lined_up.items():
-        events = events_of(own, chat, apart, (vocabulary, head_size(one)), args, train, notes)
-        members[key] = Teacher(key, one, chat, apart is not None, events)
+    examples = [] if train is None else train.examples
+    _check_lengths(inner, [member.model for member in members.values()], examples, args)
+    for key, member in members.items():
+        events = events_of(member, own, vocabulary, differences[key], args, examples, notes)
+        members[key] = dataclasses.replace(member, events=events)
     teachers = Teachers(members, names if members and isinstance(teacher, Mapping) else {})
-    verbalizer = verbalizer_of(args, [] if train is None else [example.row for example in train.examples], notes)
-    sets = [train, probe, *(evaluation.values() if isinstance(evaluation, Mapping) else [evaluation])]
+    verbalizer = verbalizer_of(args, [example.row for example in examples], notes)
     if args.needs_teacher:
-        check_routes(teachers, args, verbalizer, [one for one in sets if one is not None], notes)
+        check_routes(teachers, args, verbalizer, [train, probe, *_sets(evaluation)], notes)
     return Setup(
         model=student,
-        tokenizer=student_tokenizer,
         teacher=loaded[first][0] if wanted else None,
         student_format=own,
         teacher_format=chats[0] if chats else own,
         vocabulary=vocabulary,
-        events=None if teachers.main is None else teachers.main.events,
         verbalizer=verbalizer,
         languages=languages,
-        train=train,
         reader=reader,
+        train=train,
         eval=evaluation,
         probe=probe,
-        rejections=taken,
         notes=notes,
         teachers=teachers,
     )
 
 
-def check_routes(
-    teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet], notes: list[str]
-) -> None:
-    """Hold the keys that teachers, and shares of them, are given under against everything that they will judge.
+def _sets(evaluation: ExampleSet | Mapping[str, ExampleSet] | None) -> list[ExampleSet]:
+    if isinstance(evaluation, Mapping):
+        return list(evaluation.values())
+    return [] if evaluation is None else [evaluation]
 
-    Args:
-        teachers: Their routes are read, no model.
-        args: The run's keys.
-        verbalizer: Knows the languages that rollouts are asked for.
-        sets: All rows: of training, of the probe, of evaluation.
-        notes: Gets the names in the rows' column `teacher` that are no key, and languages of shares that nothing is in.
+
+def check_routes(
+    teachers: Teachers, args: DudiConfig, verbalizer: Verbalizer, sets: Sequence[ExampleSet | None], notes: list[str]
+) -> None:
+    """Hold the keys that teachers, and shares of them, are given under against all rows, which they will judge.
+
+    Of the teachers no model is read. Names in the column `teacher` that are no key, and languages of shares that
+    nothing is in, are added to the notes.
 
     Raises:
         ConfigError: a key that is neither a language nor in any row, a language without a teacher, or shares of 0 in
             all languages where nothing else is trained.
     """
-    rows = [example for one in sets for example in one.examples]
+    rows = [example for one in sets if one is not None for example in one.examples]
     targets = verbalizer.targets if args.chooses_target else ()
-    teachers.check(rows, targets, tuple(load_languages()), routed=args.teacher_route == "given")
+    if args.teacher_route == "given":  # else a probe finds out who judges what, and the keys are names
+        teachers.check(rows, targets, tuple(load_languages()))
     named = Counter(example.row.teacher for example in rows if example.row.teacher not in (None, *teachers.routes))
     if named:
         listed = ", ".join(f"{name!r} {count:,}" for name, count in sorted(named.items()))
@@ -241,29 +230,6 @@ def _check_lengths(
         check(longest + rolled_out, "the teacher", what)
 
 
-def _read(
-    reader: RowReader, dataset: Records | ExampleSet | None, name: str, rejections: Rejections
-) -> tuple[ExampleSet | None, int]:
-    """The examples of a dataset, and how many rows it had; None for none, and examples as they are."""
-    if dataset is None or isinstance(dataset, ExampleSet):
-        return dataset, 0 if dataset is None else len(dataset.examples)
-    return reader.read(dataset, name, rejections)
-
-
-def _read_evaluation(
-    reader: RowReader, dataset: Records | ExampleSet | Mapping[str, Records] | None, rejections: Rejections
-) -> tuple[ExampleSet | dict[str, ExampleSet] | None, int]:
-    """The same for evaluation, where several datasets may have names (a dict, a `DatasetDict`)."""
-    if not isinstance(dataset, Mapping):
-        return _read(reader, dataset, "eval_dataset", rejections)
-    found: dict[str, ExampleSet] = {}
-    total = 0
-    for name, one in dataset.items():
-        found[name], rows = reader.read(one, f"eval_dataset[{name!r}]", rejections)
-        total += rows
-    return found, total
-
-
 def _load_student(
     model: nn.Module | str, tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None
 ) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
@@ -277,11 +243,7 @@ def _load_student(
 
 
 def verbalizer_of(args: DudiConfig, rows: Sequence[Row], notes: list[str]) -> Verbalizer:
-    """The verbalizer of a run, with the parallel rows of its pivot.
-
-    Raises:
-        DataError: no row has one.
-    """
+    """The verbalizer of a run, with the parallel rows of its pivot; a `DataError` where no row has one."""
     excluded, pivot = args.exclude_targets, args.pivot
     verbalizer = Verbalizer(args.verbalizer, args.languages, args.seed, exclude_targets=excluded, pivot=pivot)
     if pivot is None or not rows or "on_policy" not in args.signals:
@@ -326,19 +288,12 @@ def rows_for_probe(
     """The rows to train on, and those that a probe asks: of the evaluation rows, or held out of the training rows.
 
     Which rows they are hangs on the seed and their ids alone. A language never gives more than half of its rows away.
-
-    Args:
-        train: The training rows.
-        evaluation: Evaluation rows, of one dataset or of several, or None.
-        per_language: Most rows of a language.
-        seed: Of the run.
-        notes: Gets what was left out.
+    What was left out is added to `notes`.
 
     Raises:
         DataError: no row can be asked.
     """
-    sets = evaluation.values() if isinstance(evaluation, Mapping) else [] if evaluation is None else [evaluation]
-    given = [example for one in sets for example in one.examples]
+    given = [example for one in _sets(evaluation) for example in one.examples]
     apart = _not_trained(given, train, notes) if given else []
     source = apart or train.examples
     of_language: dict[str, list[Example]] = {}

@@ -25,24 +25,9 @@ class Formats:
 
 
 def show_rows(
-    console: Console,
-    args: DudiConfig,
-    examples: Sequence[Example],
-    formats: Formats,
-    verbalizer: Verbalizer | None = None,
+    console: Console, args: DudiConfig, examples: Sequence[Example], formats: Formats, verbalizer: Verbalizer
 ) -> None:
-    """For each example: what the student and the teacher read.
-
-    Args:
-        console: Where to print; its colours decide how trained tokens are marked.
-        args: The method and its verbalizer.
-        examples: The rows to show.
-        formats: How the two models read a conversation.
-        verbalizer: The run's; made from the keys when None.
-    """
-    verbalizer = verbalizer or Verbalizer(
-        args.verbalizer, args.languages, args.seed, exclude_targets=args.exclude_targets, pivot=args.pivot
-    )
+    """For each example: what the student and the teacher read; the console's colours say how tokens are marked."""
     for example in examples:
         console.rule(f"{example.row.language}  {shown(example.row.id)}")
         _gold(console, example, formats)

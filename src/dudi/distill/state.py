@@ -17,7 +17,7 @@ from dudi.distill.arguments import DudiConfig
 from dudi.distill.batch import Scored
 from dudi.distill.collect import Collector
 from dudi.distill.setup import Setup
-from dudi.distill.trust import Trust
+from dudi.distill.teachers import Trust
 from dudi.errors import ConfigError
 from dudi.models.adapters import innermost
 from dudi.models.frozen import Policy
@@ -31,20 +31,14 @@ class Run:
     """What is known of a run between its steps.
 
     Attributes:
-        args: Its keys.
-        setup: Its models' formats, its rows and its verbalizer.
-        accelerator: Devices and ranks.
-        signals: The terms of Eq. 8 that it has.
         model: The student, with its adapters, outside of what distributes it; as it is at the time of the call.
         wrapped: The student inside of what distributes it, likewise.
         step: Optimizer steps made so far.
         write_once: Lets the rank that saves write, and all ranks wait.
-        log: `metrics.jsonl`.
         teacher: The model that divergences read, or None; of several, the default one.
         policies: The second models by their names (`Teachers.members`).
         reference: The frozen policy of the sequence signal, or None.
         gold_reference: log pi_ref(y | x) of each training row, by row id.
-        trust: Share of the teacher in each language (`teacher_weight`).
         balance: Factor on each language's divergence on rollouts (`language_balance`); 1 where nothing is said.
         ratios: (L, 3) what the balance is made of, summed over the first steps (`by_language.balance`).
         kept_states: A target's states where they are kept (`teacher_cache`), None for any other sequence; or None.
@@ -72,11 +66,7 @@ class Run:
 
     @property
     def rows(self) -> ExampleSet:
-        """The training rows.
-
-        Raises:
-            ConfigError: there are none.
-        """
+        """The training rows; a `ConfigError` where there are none."""
         if self.setup.train is None:
             raise ConfigError("train_dataset: there is none")
         return self.setup.train
@@ -97,11 +87,7 @@ class Run:
         return innermost(self.peft_model)
 
     def reference_log_probs(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Tensor:
-        """(S,) summed log-probabilities of completions under the reference.
-
-        Args:
-            pairs: S prompts with their completions.
-        """
+        """(S,) summed log-probabilities under the reference of S prompts with their completions."""
         if self.reference is None:
             raise RuntimeError("this method has no reference")
         with self.reference.opened() as module, self.accelerator.autocast():

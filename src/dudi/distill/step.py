@@ -16,20 +16,20 @@ from torch.profiler import record_function
 
 from dudi.data.examples import Example
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.batch import MicroBatch, event_counts, teacher_metrics, teacher_tokens
+from dudi.distill.batch import MicroBatch, event_counts
 from dudi.distill.by_language import (
     AGREEMENT,
     LOSSES,
     SPOKEN,
     WIDTH,
+    agreement_metrics,
     balance,
-    entropies,
     language_metrics,
     language_shares,
     token_table,
 )
 from dudi.distill.collect import Collected
-from dudi.distill.metrics import WATCHED_POSITIONS, RolloutHealth, event_metrics, health_metrics, watched_positions
+from dudi.distill.metrics import WATCHED_POSITIONS, event_metrics, health_metrics, watched_positions
 from dudi.distill.state import Run
 from dudi.distill.work import PHASES, flops_of
 from dudi.environment import peak_memory
@@ -37,8 +37,6 @@ from dudi.errors import DataError, first_of
 from dudi.objective.signals import Kind, Signal
 from dudi.rollouts import VLLMEngine
 
-EVENTS = 9
-"""Numbers of what two tokenizers have in common: `event_counts` and `Masses`."""
 BALANCE_STEPS = 8
 """Steps after which the languages' balance is frozen."""
 
@@ -49,8 +47,7 @@ class Step:
 
     Attributes:
         number: The optimizer step, counted from 1.
-        signals: Those that run.
-        weights: Their weights in Eq. 8.
+        weights: Those of its signals in Eq. 8.
         collected: The sequences of this rank.
         counts: Each signal's denominator, over all micro-batches and ranks.
         promised: Whether the loss is Eq. 8 and nothing else, so that `factors` may be relied on before it is there.
@@ -59,20 +56,18 @@ class Step:
         masses: Sums of both models' ends and of what is outside their common events.
         scored: Completion tokens that the student was scored on, on this rank.
         flops: What each phase multiplies on this rank (`work.flops_of`).
-        seconds: Wall time of each phase.
         bad_numbers: What was not finite on this rank, and the ids of the rows that it came from.
-        started: When the step began.
     """
 
     number: int
     signals: dict[str, Signal]
     weights: dict[str, float]
-    collected: Collected = dataclasses.field(default_factory=lambda: Collected([], RolloutHealth(), [], []))
+    collected: Collected = dataclasses.field(default_factory=Collected)
     counts: dict[str, float] = dataclasses.field(default_factory=dict)
     promised: bool = False
     sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    languages: Tensor | None = None
-    masses: Tensor | None = None
+    languages: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(1, WIDTH, dtype=torch.float64))
+    masses: Tensor = dataclasses.field(default_factory=lambda: torch.zeros(5))
     scored: int = 0
     flops: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     seconds: dict[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
@@ -102,21 +97,15 @@ class Step:
         """Take in one micro-batch: each signal's sum, the tables of its languages, what two tokenizers share."""
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value.detach())) + value.detach()
-        table = torch.cat([losses, agreement, torch.zeros(len(losses), SPOKEN, dtype=torch.float64)], dim=1)
-        self.languages = table if self.languages is None else self.languages + table
-        self.masses = masses if self.masses is None else self.masses + masses
+        unspoken = torch.zeros(len(losses), SPOKEN, dtype=torch.float64)
+        self.languages = self.languages + torch.cat([losses, agreement, unspoken], dim=1)
+        self.masses = self.masses + masses
 
     def note_bad_loss(self, batch: MicroBatch, teacher_states: Mapping[str, Tensor]) -> None:
         """Remember the rows of a micro-batch whose loss is not finite: the teacher's fault, if what it gave is not."""
         finite = all(bool(torch.isfinite(states).all()) for states in teacher_states.values())
         what = "the loss" if finite else "the teacher's output"
         self.bad_numbers[what] = self.bad_numbers.get(what, []) + row_ids([batch])
-
-    def timings(self, scored: float) -> dict[str, float]:
-        """The `time/*` metrics in seconds, and the completion tokens scored per second on all ranks."""
-        whole = time.perf_counter() - self.started
-        times = {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
-        return times | {"time/step": whole, "tokens_per_second": scored / whole}
 
 
 def weights_of_step(args: DudiConfig, step: int) -> dict[str, float]:
@@ -135,12 +124,7 @@ def weights_of_step(args: DudiConfig, step: int) -> dict[str, float]:
 
 
 def begin_step(run: Run, micro_batches: Sequence[Sequence[Example]], epoch: int) -> Step:
-    """Roll out for all micro-batches together, and count every signal's tokens or pairs, over all ranks.
-
-    Args:
-        run: Whose step it is.
-        micro_batches: The rows of each micro-batch on this rank.
-        epoch: The pass over the data.
+    """Roll out for this rank's micro-batches together, and count every signal's tokens or pairs, over all ranks.
 
     Raises:
         DataError: no token is left to train on.
@@ -151,9 +135,19 @@ def begin_step(run: Run, micro_batches: Sequence[Sequence[Example]], epoch: int)
     with step.clock("rollout"):
         step.collected = run.collector.collect(micro_batches, step.signals, epoch)
     batches = step.collected.batches
-    _weigh(run, batches)
-    step.counts = count(run, step.signals, batches)
-    if not any(step.counts.values()):
+    shares: dict[tuple[Kind, str], float] = {}
+    if run.args.loss_average == "language":
+        table = token_table(batches, run.setup.languages).to(run.args.device)
+        shares = language_shares(run.accelerator.reduce(table, "sum"), run.setup.languages)
+    own = torch.zeros(len(weights), dtype=torch.float64)
+    for batch in batches:
+        batch.trust, batch.balance, batch.shares = run.trust, run.balance, shares
+        summed = batch.summed_weights()
+        counts = [signal.count(summed, batch.pairs) for signal in step.signals.values()]
+        own += torch.tensor(counts, dtype=torch.float64)
+    total = run.accelerator.reduce(own.to(run.args.device), "sum").tolist()
+    step.counts = dict(zip(step.signals, total, strict=True))
+    if not any(total):
         ids = [example.row.id for examples in micro_batches for example in examples]
         raise DataError(f"step {number}: no token is left to train on; rows {first_of(ids, 8)}")
     step.flops = flops_of(run, list(step.signals.values()), batches)
@@ -161,36 +155,14 @@ def begin_step(run: Run, micro_batches: Sequence[Sequence[Example]], epoch: int)
     return step
 
 
-def _weigh(run: Run, batches: Sequence[MicroBatch]) -> None:
-    """Say what each token counts, and how far its teacher is trusted."""
-    languages = run.setup.languages
-    shares: dict[tuple[Kind, str], float] = {}
-    if run.args.loss_average == "language":
-        own = token_table(batches, languages).to(run.args.device)
-        shares = language_shares(run.accelerator.reduce(own, "sum"), languages)
-    for batch in batches:
-        batch.trust, batch.balance, batch.shares = run.trust, run.balance, shares
-
-
-def count(run: Run, signals: Mapping[str, Signal], batches: Sequence[MicroBatch]) -> dict[str, float]:
-    """Each signal's denominator, over all micro-batches and all ranks."""
-    own = torch.zeros(len(signals), dtype=torch.float64)
-    for batch in batches:
-        weights = batch.summed_weights()
-        own += torch.tensor([s.count(weights, batch.pairs) for s in signals.values()], dtype=torch.float64)
-    total = run.accelerator.reduce(own.to(run.args.device), "sum").tolist()
-    return dict(zip(signals, total, strict=True))
-
-
 def _attach(run: Run, step: Step) -> None:
     """Give each micro-batch what was stored of the reference, and the positions to watch."""
     limit, kind = WATCHED_POSITIONS // run.args.world_size, run.args.on_policy_kind
-    read = [batch.sequences.get(kind, []) for batch in step.collected.batches]
-    total = sum(len(scored.completion) for scored in itertools.chain.from_iterable(read))
-    watched = watched_positions(total, limit, run.args.seed, step.number)
+    batches = step.collected.batches
+    sizes = [sum(batch.lengths(kind)) if kind in batch.sequences else 0 for batch in batches]
+    watched = watched_positions(sum(sizes), limit, run.args.seed, step.number)
     start = 0
-    for batch, sequences in zip(step.collected.batches, read, strict=True):
-        size = sum(len(scored.completion) for scored in sequences)
+    for batch, size in zip(batches, sizes, strict=True):
         if "on_policy" in step.signals:
             batch.watched = [place - start for place in watched if start <= place < start + size]
         start += size
@@ -204,92 +176,76 @@ def row_ids(batches: Sequence[MicroBatch]) -> list[str]:
     return [s.example.row.id for batch in batches for s in next(iter(batch.sequences.values()))]
 
 
-def rank_sums(step: Step, device: torch.device) -> Tensor:
-    """What has to be summed over the ranks, in fp64.
-
-    Each signal's loss, the rollouts' health, tokens, FLOPs, what two tokenizers have in common, and the languages.
-    """
-    if step.languages is None or step.masses is None:
-        raise RuntimeError("rank_sums is asked for after the step's last micro-batch")
-    step.languages[:, -SPOKEN:] = torch.tensor(step.collected.spoken, dtype=torch.float64)
-    return torch.cat(
-        [
-            torch.stack([value.double() for value in step.sums.values()]),
-            torch.tensor([*dataclasses.astuple(step.collected.health), step.scored], device=device).double(),
-            torch.tensor(list(step.flops.values()), dtype=torch.float64, device=device),
-            torch.tensor(event_counts(step.collected.batches), device=device).double(),
-            step.masses.double().to(device),
-            step.languages.flatten().to(device),
-        ]
-    )
+def _own_sums(step: Step, device: torch.device) -> list[Tensor]:
+    """This rank's, in fp64: each signal's loss, the rollouts' health and the tokens, FLOPs, events, the languages."""
+    table = step.languages.clone()
+    table[:, -SPOKEN:] = torch.tensor(step.collected.spoken, dtype=torch.float64)
+    counted = [*dataclasses.astuple(step.collected.health), step.scored]
+    events = torch.tensor(event_counts(step.collected.batches), device=device)
+    return [
+        torch.stack([value.double() for value in step.sums.values()]),
+        torch.tensor(counted, device=device).double(),
+        torch.tensor(list(step.flops.values()), dtype=torch.float64, device=device),
+        torch.cat([events.double(), step.masses.double().to(device)]),
+        table.flatten().to(device),
+    ]
 
 
-def language_table(total: Tensor, languages: Sequence[str]) -> Tensor:
-    """(L, WIDTH) of a step's summed `rank_sums`."""
-    return total[len(total) - len(languages) * WIDTH :].reshape(len(languages), WIDTH).cpu()
-
-
-def step_record(step: Step, total: Tensor, args: DudiConfig, languages: Sequence[str]) -> dict[str, Any]:
-    """The metrics of a step.
-
-    Args:
-        step: The step, after its last micro-batch.
-        total: `rank_sums`, summed.
-        args: The run's config.
-        languages: Codes of the languages that are told apart.
-    """
-    names, table = list(step.sums), language_table(total, languages)
-    losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(names, total.tolist(), strict=False)}
-    weighed = sum(step.weights[name] * value for name, value in losses.items())
-    rest = total[len(names) : len(total) - table.numel()].tolist()
-    *health, scored = rest[: -EVENTS - len(PHASES)]
-    flops = rest[-EVENTS - len(PHASES) : -EVENTS]
-    overlap, student, teacher, positions = table.sum(0)[LOSSES : LOSSES + 4].tolist()
-    record: dict[str, Any] = {"loss": weighed, **{f"loss/{name}": value for name, value in losses.items()}}
-    if positions:
-        record[f"overlap@{args.overlap_k}"] = overlap / positions
-        record |= entropies(student / positions, teacher / positions)
-    record |= health_metrics(health)
-    record |= event_metrics(rest[-EVENTS:])
+def end_step(run: Run, step: Step) -> dict[str, Any]:
+    """The metrics of a step over all ranks; the languages' balance is settled by what it found."""
+    args, languages, reduce = run.args, run.setup.languages, run.accelerator.reduce
+    own = _own_sums(step, args.device)
+    parts = reduce(torch.cat(own), "sum").split([len(part) for part in own])
+    sums, (*health, scored), flops, events = (part.tolist() for part in parts[:-1])
+    table = parts[-1].reshape(len(languages), WIDTH).cpu()
+    if run.ratios is not None and step.number <= BALANCE_STEPS:  # it is left alone from then on
+        run.ratios += table[:, LOSSES + 4 : LOSSES + AGREEMENT]
+        if step.number == BALANCE_STEPS:
+            run.balance = balance(run.ratios, languages)
+    losses = {name: value / max(step.counts[name], 1.0) for name, value in zip(step.sums, sums, strict=True)}
+    record: dict[str, Any] = {"loss": sum(step.weights[name] * value for name, value in losses.items())}
+    record |= {f"loss/{name}": value for name, value in losses.items()}
+    record |= agreement_metrics(table.sum(0).tolist(), args.overlap_k)
+    record |= health_metrics(health) | event_metrics(events)
     record["languages"] = language_metrics(table, languages, args.overlap_k)
     if args.loss_average == "token":
-        record |= {f"tokens/{name}": int(step.counts[name]) for name in names if name != "sequence"}
-    record |= step.timings(scored)
+        record |= {f"tokens/{name}": int(step.counts[name]) for name in losses if name != "sequence"}
+    whole = time.perf_counter() - step.started
+    record |= {f"time/{phase}": seconds for phase, seconds in step.seconds.items()}
+    record |= {"time/step": whole, "tokens_per_second": scored / whole}
     record |= {f"flops/{phase}": value for phase, value in zip(PHASES, flops, strict=True) if value}
     record["memory/peak"] = peak_memory()
     if args.pivot is not None and "on_policy" in step.signals:
         record["verbalizer/with_pivot"] = step.collected.with_pivot
     if step.collected.without_example:
         record["verbalizer/without_example"] = step.collected.without_example
-    return record
-
-
-def end_step(run: Run, step: Step) -> dict[str, Any]:
-    """The metrics of a step over all ranks; the languages' balance is settled by what it found."""
-    device, reduce = run.args.device, run.accelerator.reduce
-    total = reduce(rank_sums(step, device), "sum")
-    _settle_balance(run, step, total)
-    record = step_record(step, total, run.args, run.setup.languages) | _rollout_gap(run)
-    teachers = run.setup.teachers
-    if teachers.several:
-        names = list(teachers.members)
-        own = teacher_tokens(step.collected.batches, step.signals, names).to(device)
-        record["teachers"] = teacher_metrics(reduce(own, "sum").cpu(), names, step.signals)
-    if teachers.served:
-        accounts = torch.tensor([one.account.take() for one in teachers.served], dtype=torch.float64).sum(0)
-        requests, tokens, tail, places = reduce(accounts.to(device), "sum").tolist()
+    record |= _rollout_gap(run)
+    if run.setup.teachers.several:
+        record["teachers"] = _teacher_shares(run, step)
+    if served := run.setup.teachers.served:
+        accounts = torch.tensor([one.take_account() for one in served.values()], dtype=torch.float64).sum(0)
+        requests, tokens, tail, places = reduce(accounts.to(args.device), "sum").tolist()
         if places:
             record |= {"teacher/requests": requests, "teacher/tokens": tokens, "teacher/tail": tail / places}
     return record
 
 
-def _settle_balance(run: Run, step: Step, total: Tensor) -> None:
-    """Find the languages' balance in the first steps, and leave it alone from then on."""
-    if run.ratios is None or step.number > BALANCE_STEPS:
-        return
-    run.ratios += language_table(total, run.setup.languages)[:, LOSSES + 4 : LOSSES + AGREEMENT]
-    if step.number == BALANCE_STEPS:
-        run.balance = balance(run.ratios, run.setup.languages)
+def _teacher_shares(run: Run, step: Step) -> dict[str, dict[str, float]]:
+    """The trained tokens that each teacher judged for each signal, and its share of them, over all ranks."""
+    names = list(run.setup.teachers.members)
+    own = torch.zeros(len(names), len(step.signals), dtype=torch.float64)
+    for batch in step.collected.batches:
+        for column, signal in enumerate(step.signals.values()):
+            for scored in itertools.chain.from_iterable(batch.sequences[kind] for kind in signal.teacher_reads):
+                own[names.index(scored.teacher), column] += float(scored.counted().sum())
+    table = run.accelerator.reduce(own.to(run.args.device), "sum").cpu()
+    totals = table.sum(0).tolist()
+    found: dict[str, dict[str, float]] = {name: {} for name in names}
+    for name, line in zip(names, table.tolist(), strict=True):
+        for read, tokens, total in zip(step.signals, line, totals, strict=True):
+            if total:
+                found[name] |= {f"tokens/{read}": tokens, f"share/{read}": tokens / total}
+    return found
 
 
 def _rollout_gap(run: Run) -> dict[str, float]:

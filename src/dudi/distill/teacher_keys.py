@@ -11,12 +11,7 @@ M = TypeVar("M")
 
 
 def keys_together(given: Mapping[str, Any], keys: Iterable[str] | None = None) -> list[list[str]]:
-    """The keys of a mapping, those of equal values together.
-
-    Args:
-        given: Models, names or sections by key.
-        keys: Its keys in another order than its own.
-    """
+    """The keys of a mapping, those of equal values together, in its own order or another."""
     found: list[list[str]] = []
     for key in given if keys is None else keys:
         same = next((own for own in found if given[own[0]] == given[key]), None)
@@ -25,11 +20,7 @@ def keys_together(given: Mapping[str, Any], keys: Iterable[str] | None = None) -
 
 
 def merge_keys(given: Mapping[str, M]) -> tuple[dict[str, M], dict[str, str]]:
-    """Teachers by name (`my+ta`) from teachers by key, each once and the default one in front; and each key's name.
-
-    Args:
-        given: Models, names of them, or their sections of a recipe; the same one may stand under several keys.
-    """
+    """Teachers by name (`my+ta`) from teachers by key, each once and the default one in front; and each key's name."""
     keys = keys_together(given, sorted(given, key=lambda key: key != DEFAULT))
     names = {key: "+".join(own) for own in keys for key in own}
     return {names[own[0]]: given[own[0]] for own in keys}, names

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import ChatFormat, Tokens, borrow_template, chat_format, template_kwargs
-from dudi.data.examples import Example, ExampleSet
+from dudi.data.examples import Example
 from dudi.distill.arguments import DudiConfig
 from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
+from dudi.distill.teachers import Teacher
 from dudi.errors import ConfigError, DudiError
 from dudi.models.image_text import tokenizer_in
 from dudi.models.load import load_model, load_tokenizer, move
@@ -30,11 +32,7 @@ Given = PreTrainedModel | ServedTeacher | str
 def tokenizers_by_name(
     given: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None, names: Mapping[str, str]
 ) -> dict[str, PreTrainedTokenizerBase]:
-    """The given tokenizers by their teachers' names, the default one's in front.
-
-    Raises:
-        ConfigError: a key that no teacher has.
-    """
+    """The given tokenizers by their teachers' names, the default one's in front; a `ConfigError` of an unknown key."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -59,8 +57,12 @@ def line_up(
     borrow_template(tokenizer, own.tokenizer)
     theirs = chat_format(tokenizer, template_kwargs(args.chat_template_kwargs, "teacher"), name)
     different = vocabulary_difference(own.tokenizer, tokenizer, vocabulary, head_size(teacher))
-    if different is None:
-        check_ends(own, theirs)
+    if different is None and theirs.end_of_turn != own.end_of_turn:
+        ends = [own.tokenizer.convert_ids_to_tokens(one.end_of_turn) for one in (own, theirs)]
+        raise ConfigError(
+            f"the student's template ends a turn with {ends[0]!r}, the teacher's with {ends[1]!r}: the teacher would "
+            "judge an ending it never writes; set student.chat_template: teacher"
+        )
     if isinstance(teacher, ServedTeacher):
         check_served(teacher, different, min(vocabulary, teacher.vocabulary), args, notes)
         return theirs, different
@@ -73,12 +75,12 @@ def line_up(
 
 
 def events_of(
+    teacher: Teacher,
     student: ChatFormat,
-    teacher: ChatFormat,
+    vocabulary: int,
     different: str | None,
-    sizes: tuple[int, int],
     args: DudiConfig,
-    train: ExampleSet | None,
+    examples: Sequence[Example],
     notes: list[str],
 ) -> EventLoss | None:
     """The loss across tokenizers, where they differ and a divergence is read.
@@ -97,21 +99,10 @@ def events_of(
     notes.append(different)
     if not args.reads_teacher_tokens:
         return None
-    events, coverage = shared_events(student, teacher, sizes, [] if train is None else train.examples, args)
+    sizes = (vocabulary, head_size(teacher.model))
+    events, coverage = shared_events(student, teacher.chat, sizes, examples, args)
     notes.append(f"their shared events are compared:\n{coverage.table()}")
     return EventLoss(events, args.device)
-
-
-def teacher_is_read(given: bool, args: DudiConfig, notes: list[str]) -> bool:
-    """Whether a method reads a second model.
-
-    Raises:
-        ConfigError: it does, and none is given.
-    """
-    args.require_teacher(given)
-    if given and not args.needs_teacher:
-        notes.append(f"method {args.method} reads no teacher: the one that was given is left alone")
-    return args.needs_teacher
 
 
 def check_served(
@@ -152,12 +143,14 @@ def load_teacher(
     teacher: Given, tokenizer: PreTrainedTokenizerBase | None, students: PreTrainedTokenizerBase
 ) -> tuple[PreTrainedModel | ServedTeacher, PreTrainedTokenizerBase]:
     """The teacher and its tokenizer: the given one, the one it was saved with, else the student's."""
-    if isinstance(teacher, str):
-        tokenizer = load_tokenizer(teacher) if tokenizer is None else tokenizer
-        return load_model(teacher), tokenizer
-    if isinstance(teacher, ServedTeacher):
-        return teacher, load_tokenizer(teacher.name) if tokenizer is None else tokenizer
-    return teacher, tokenizer if tokenizer is not None else _tokenizer_of(teacher) or students
+    if not isinstance(teacher, str | ServedTeacher):
+        if tokenizer is None and teacher.config.name_or_path:
+            with contextlib.suppress(DudiError):
+                tokenizer = load_tokenizer(teacher.config.name_or_path)
+        return teacher, tokenizer or students
+    if tokenizer is None:
+        tokenizer = load_tokenizer(teacher if isinstance(teacher, str) else teacher.name)
+    return load_model(teacher) if isinstance(teacher, str) else teacher, tokenizer
 
 
 def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
@@ -175,37 +168,8 @@ def _freeze(teacher: PreTrainedModel, args: DudiConfig) -> None:
     teacher.eval().requires_grad_(False)
 
 
-def _tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase | None:
-    """The tokenizer at the name a model was loaded from, where there is one."""
-    name = model.config.name_or_path
-    if not name:
-        return None
-    try:
-        return load_tokenizer(name)
-    except DudiError:
-        return None
-
-
-def check_ends(student: ChatFormat, teacher: ChatFormat) -> None:
-    """Hold the ends of turn of two models with one tokenizer against each other.
-
-    Raises:
-        ConfigError: they are different tokens.
-    """
-    if teacher.end_of_turn != student.end_of_turn:
-        ours, theirs = (student.tokenizer.convert_ids_to_tokens(i) for i in (student.end_of_turn, teacher.end_of_turn))
-        raise ConfigError(
-            f"the student's template ends a turn with {ours!r}, the teacher's with {theirs!r}: the teacher would judge "
-            "an ending it never writes; set student.chat_template: teacher"
-        )
-
-
 def check_choice(args: DudiConfig, teachers: int) -> None:
-    """Refuse several teachers of a method whose divergence is from the student's own average, and a choice of one.
-
-    Raises:
-        ConfigError: they would only write its cold start's targets, or there is nothing to choose.
-    """
+    """Raise a `ConfigError` for several teachers of a method that is its own teacher, and for a choice of one."""
     if teachers == 1 and args.teacher_route == "auto":
         raise ConfigError("teacher_route: auto chooses among several; name them in `teachers`, or take it out")
     if teachers > 1 and args.teaches_itself:
@@ -215,17 +179,10 @@ def check_choice(args: DudiConfig, teachers: int) -> None:
 def shared_events(
     student: ChatFormat, teacher: ChatFormat, sizes: tuple[int, int], examples: Sequence[Example], args: DudiConfig
 ) -> tuple[SharedEvents, Coverage]:
-    """The common events of two chat formats, and how much of each language's targets they cover.
-
-    Args:
-        student: The student's.
-        teacher: The teacher's.
-        sizes: Rows of the student's head and of the teacher's.
-        examples: The rows.
-        args: Say how much has to be covered.
+    """The common events of two chat formats with heads of these sizes, and how much of the targets they cover.
 
     Raises:
-        ConfigError: less of a language is.
+        ConfigError: they cover less than `min_shared_bytes` of a language.
     """
     events = SharedEvents(student.tokenizer, teacher.tokenizer, student.stop_ids, teacher.stop_ids, *sizes)
     completions: dict[str, list[Tokens]] = {}

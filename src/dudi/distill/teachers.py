@@ -1,4 +1,4 @@
-"""Several teachers: who judges which completion.
+"""Several teachers: who judges which completion, and how far a teacher is trusted in a language.
 
 A completion is judged by the teacher that its row names, else by that of the language that it should be in, else by the
 default one. All of them share each signal's denominator.
@@ -7,7 +7,8 @@ default one. All of them share each signal's denominator.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,6 +19,9 @@ from dudi.distill.served import ServedTeacher
 from dudi.distill.teacher_keys import DEFAULT
 from dudi.errors import ConfigError, did_you_mean
 from dudi.objective.event_loss import EventLoss
+
+NOT_ASKED = 0.5
+"""The share in a language that no row of a probe is in: sigmoid(q / tau) where nothing is known, q = 0."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,14 +68,20 @@ class Teachers:
         return {name: one.model for name, one in self.members.items() if not isinstance(one.model, ServedTeacher)}
 
     @property
-    def served(self) -> list[ServedTeacher]:
-        """Those that servers hold."""
-        return [one.model for one in self.members.values() if isinstance(one.model, ServedTeacher)]
+    def served(self) -> dict[str, ServedTeacher]:
+        """Those that servers hold, by the names that sequences give them: the empty one where there is no choice."""
+        names = {name: name if self.several else "" for name in self.members}
+        models = self.members.items()
+        return {names[name]: one.model for name, one in models if isinstance(one.model, ServedTeacher)}
 
     @property
     def main(self) -> Teacher | None:
         """Who judges whatever nobody else is named for; None without a second model."""
         return next(iter(self.members.values()), None)
+
+    def named(self, name: str) -> Teacher | None:
+        """The one of a sequence's `teacher`; the empty name is the main one's, where there is no choice."""
+        return self.members[name] if name else self.main
 
     def by_key(self) -> tuple[dict[str, PreTrainedModel | ServedTeacher], dict[str, PreTrainedTokenizerBase]]:
         """The models and their tokenizers as they were given."""
@@ -81,12 +91,7 @@ class Teachers:
         return {key: one.model for key, one in members.items()}, tokenizers
 
     def of(self, row: Row, language: str) -> Teacher | None:
-        """Who judges a completion of a row.
-
-        Args:
-            row: The row.
-            language: The language that the completion should be in.
-        """
+        """Who judges a completion of a row that should be in a language."""
         if not self.several:
             return self.main
         if row.teacher is not None and row.teacher in self.routes:
@@ -100,20 +105,12 @@ class Teachers:
             return example.teacher_prompt
         return teacher.chat.prompt_ids(example.row.prompt)
 
-    def check(self, examples: Iterable[Example], targets: Sequence[str], known: Sequence[str], *, routed: bool) -> None:
-        """Hold the keys against the rows.
-
-        Args:
-            examples: All rows.
-            targets: Languages of rollouts, beside the rows' own.
-            known: All languages.
-            routed: Whether the keys say who judges what; else a probe finds out, and they are names.
+    def check(self, examples: Iterable[Example], targets: Sequence[str], known: Sequence[str]) -> None:
+        """Hold the keys against all rows, the languages of rollouts beside the rows' own, and all known languages.
 
         Raises:
             ConfigError: a key that is neither a language nor in any row, or a language without a teacher.
         """
-        if not routed:
-            return
         rows = [example.row for example in examples]
         named = {row.teacher for row in rows if row.teacher is not None}
         for key in self.routes:
@@ -128,3 +125,32 @@ class Teachers:
         alone = {language for name, language in asked if name not in self.routes and language not in self.routes}
         if alone:
             raise ConfigError(f"teachers: there is none for {', '.join(sorted(alone))}: name it, or a `{DEFAULT}`")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trust:
+    """The share of the teacher in each language.
+
+    Attributes:
+        by_language: Where it was given or found.
+        elsewhere: In the other languages, and in rows without one.
+        by_teacher: By language, that of each of several teachers, where a probe has asked all of them.
+    """
+
+    by_language: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    elsewhere: float = 1.0
+    by_teacher: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    def of(self, language: str, teacher: str = "") -> float:
+        """The share in a completion that should be in a language, judged by a teacher, or by whoever is asked there."""
+        own = self.by_teacher.get(language, {}).get(teacher)
+        return self.by_language.get(language, self.elsewhere) if own is None else own
+
+
+def found_trust(found: Mapping[str, Mapping[str, Any]]) -> Trust:
+    """What a probe found (`probe.weigh`, `probe.best_of`)."""
+    return Trust(
+        {language: float(one["weight"]) for language, one in found.items()},
+        NOT_ASKED,
+        {language: one["weights"] for language, one in found.items() if "weights" in one},
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,10 @@ from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.distill.batch import MicroBatch
 from dudi.distill.by_language import balance
 from dudi.distill.collect import Collector
-from dudi.distill.dataset import MAX_REJECTED_SHARE, Records
+from dudi.distill.dataset import MAX_REJECTED_SHARE, Records, RowTrainer, listed
 from dudi.distill.engines import student_engine, vllm_engine
 from dudi.distill.habits import as_config, as_name, refuse_habits, warn_of_rounding
 from dudi.distill.passes import judge_all, losses_of
-from dudi.distill.row_trainer import RowTrainer, listed
 from dudi.distill.served import ServedTeacher
 from dudi.distill.setup import build_setup
 from dudi.distill.stages.answers import write_targets
@@ -53,7 +53,7 @@ from dudi.distill.stages.teacher_states import keep_states
 from dudi.distill.state import Run
 from dudi.distill.step import BALANCE_STEPS, Step, begin_step, end_step, row_ids
 from dudi.distill.teacher_setup import Given, identity_of
-from dudi.distill.trust import Trust, found_trust
+from dudi.distill.teachers import Trust, found_trust
 from dudi.distill.validation import evaluate_examples
 from dudi.errors import ConfigError
 from dudi.models.adapters import adapter_settings, in_adapter, with_adapter
@@ -144,7 +144,7 @@ class DudiTrainer(RowTrainer):
             rejections,
             max_rejected_share,
         )
-        self.setup, self.max_rejected_share = parts, max_rejected_share
+        self.setup, self.reader, self.max_rejected_share = parts, parts.reader, max_rejected_share
         self.chat = parts.student_format
         self.trained_with = f"dudi's method `{args.method}`"
         self.has_extra_tensors = args.teaches_itself or args.language_balance
@@ -156,7 +156,7 @@ class DudiTrainer(RowTrainer):
             data_collator=list,  # a micro-batch stays one of examples: they are lined up once rollouts are there
             train_dataset=listed(parts.train),
             eval_dataset=listed(parts.eval),
-            processing_class=parts.tokenizer,
+            processing_class=parts.student_format.tokenizer,
             callbacks=callbacks,
             optimizers=optimizers,
         )
@@ -192,15 +192,8 @@ class DudiTrainer(RowTrainer):
             policies={name: frozen(model) for name, model in parts.teachers.local.items()},
         )
         self.run.teacher = next(iter(self.run.policies.values()), None)
-        self.run.collector = Collector(
-            args,
-            parts.verbalizer,
-            parts.student_format,
-            parts.teacher_format,
-            vllm_engine(self.run) if args.use_vllm else student_engine(self.run, args.temperature),
-            parts.languages,
-            parts.teachers,
-        )
+        engine = vllm_engine(self.run) if args.use_vllm else student_engine(self.run, args.temperature)
+        self.run.collector = Collector(args, parts, engine)
         if args.language_balance:
             self.run.ratios = torch.zeros(len(parts.languages), 3, dtype=torch.float64)
         self.step: Step | None = None
@@ -210,20 +203,24 @@ class DudiTrainer(RowTrainer):
 
     # ---- before the first step
 
+    def use_examples(self, examples: ExampleSet) -> None:
+        """Train on these, and let the whole run know of them."""
+        self.setup.train = examples
+        super().use_examples(examples)
+
     def prepare(self) -> None:
         """The stages that come first: cold start, teacher-written targets, reference, moving average."""
         run, args = self.run, self.args
-        adapter = self.run_cold_start()
+        same_adapter = self.run_cold_start()
         run.trust = self._trust()
         if args.verbalizer_targets == "teacher":
             verbalizer = self.setup.verbalizer
             verbalizer.target_weights = {code: run.trust.of(code) for code in verbalizer.targets}
         if args.targets == "teacher":
             self.use_examples(write_targets(run))
-        if (kept := keep_states(run)) is not None:
-            run.kept_states = kept.of
+        run.kept_states = keep_states(run)
         if "sequence" in args.signals:
-            run.reference = make_reference(run, on_new_adapter=adapter != "continue")
+            run.reference = make_reference(run, on_new_adapter=not same_adapter)
             if not METHODS[args.method].iterated and not reads_rows_once(args, len(run.rows.examples)):
                 run.gold_reference = store_gold_reference(run)
         if args.teaches_itself:
@@ -249,15 +246,15 @@ class DudiTrainer(RowTrainer):
             setup.teachers.chosen = {language: one["teacher_name"] for language, one in found.items()}
         return found_trust(found)
 
-    def run_cold_start(self) -> str:
-        """Bring the student to where stage 2 starts; returns how an adapter was treated (`Started.adapter`)."""
+    def run_cold_start(self) -> bool:
+        """Bring the student to where stage 2 starts; whether it goes on with its adapter (`Started.same_adapter`)."""
         started = cold_start(self.run, self.peft_config, self._trainer_of_cold_start, self.resumed)
         # Its length is that of the run that made it.
         self.began_from = {} if started.key is None else {COLD_START: started.key}
         self.base_changed = started.base_changed
         if started.model is not self.model:
             self.model = self.model_wrapped = started.model
-        return started.adapter
+        return started.same_adapter
 
     def _trainer_of_cold_start(self, model: nn.Module, args: DudiConfig) -> DudiTrainer:
         setup = self.setup
@@ -267,7 +264,7 @@ class DudiTrainer(RowTrainer):
             None,
             args,
             setup.train,
-            processing_class=setup.tokenizer,
+            processing_class=setup.student_format.tokenizer,
             teacher_processing_class=tokenizers or setup.teacher_format.tokenizer,
             teachers=models or None,
             stage=COLD_START,
@@ -292,15 +289,9 @@ class DudiTrainer(RowTrainer):
         others = list(setup.teachers.members.values())[1:]
         formats = [setup.student_format, setup.teacher_format, *(one.chat for one in others)]
         tokenizers = [hash_of_tokenizer(one.tokenizer) for one in formats]
-        several: dict[str, Any] = {}
-        if others:
-            hashes = {one.name: identity_of(one.model, f"the teacher '{one.name}'") for one in others}
-            several = {"teachers": hashes, "judges": hash_of([setup.teachers.routes, judges(self.run)[-1]])}
-        shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
-        pivots = [None if one is None else one.id for one in shown]
         # Beside the ids of the tokens: the verbalizer reads texts and languages. Where a row was read from is no part.
         texts = fingerprint(example.row for example in rows.examples)
-        return {
+        found: dict[str, Any] = {
             "data": {"rows": len(rows.examples), "sha256": texts},
             "token_ids": rows.digest,
             "tokenizers": tokenizers,
@@ -309,13 +300,18 @@ class DudiTrainer(RowTrainer):
             "adapter": adapter_settings(self.model),
             "start": start_folder_hash(self.args),
             "teacher": None if setup.teacher is None else identity_of(setup.teacher),
-            **several,
-            **({} if self.args.pivot is None else {"pivots": hash_of(pivots)}),
-            **({} if self.args.teacher_cache is None else {"teacher_states": "kept"}),
-            **({"teacher_top_k": self.args.teacher_top_k} if setup.teachers.served else {}),
-            "stage": self.stage,
-            **super().describe(),
         }
+        if others:
+            found["teachers"] = {one.name: identity_of(one.model, f"the teacher '{one.name}'") for one in others}
+            found["judges"] = hash_of([setup.teachers.routes, judges(self.run)[-1]])
+        if self.args.pivot is not None:
+            shown = [setup.verbalizer.pivot_of(example.row) for example in rows.examples]
+            found["pivots"] = hash_of([None if one is None else one.id for one in shown])
+        if self.args.teacher_cache is not None:
+            found["teacher_states"] = "kept"
+        if setup.teachers.served:
+            found["teacher_top_k"] = self.args.teacher_top_k
+        return found | {"stage": self.stage} | super().describe()
 
     def _is_new(self, name: str) -> bool:
         """Whether this run made a weight itself, from its seed: where it comes from says nothing of it."""
@@ -365,13 +361,9 @@ class DudiTrainer(RowTrainer):
         self, epoch_iterator: Iterator[list[Example]], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, MicroBatch]], Tensor | int | None]:
         """All micro-batches of one optimizer step: rolled out together, counted before any loss."""
-        micro_batches: list[list[Example]] = []
         # `Trainer` would make one step more when it resumes from the last one.
-        for _ in range(num_batches if self.state.global_step < self.state.max_steps else 0):
-            examples = next(epoch_iterator, None)
-            if examples is None:
-                break
-            micro_batches.append(examples)
+        wanted = num_batches if self.state.global_step < self.state.max_steps else 0
+        micro_batches = list(itertools.islice(epoch_iterator, wanted))
         if not micro_batches:
             return [], None
         step = begin_step(self.run, micro_batches, self.epoch)
@@ -481,11 +473,7 @@ class DudiTrainer(RowTrainer):
 
 
 def _given_teachers(one: Teaching | None, several: Mapping[str, Teaching] | None) -> Given | dict[str, Given] | None:
-    """The one teacher, or several by their keys.
-
-    Raises:
-        ConfigError: both, no mapping, an empty one, or a key without a model.
-    """
+    """The one teacher, or several by their keys."""
     if several is None:
         return as_name(one)
     if one is not None:

@@ -26,13 +26,8 @@ def evaluate_examples(run: Run, examples: Sequence[Example], prefix: str) -> tup
     A method without an off-policy term is evaluated by its cross-entropy. Nothing is drawn from the global
     generators, and rollouts use noise of their own, so that a run is the same with and without evaluation.
 
-    Args:
-        run: Whose student is evaluated.
-        examples: The set.
-        prefix: Of the metrics' names.
-
     Returns:
-        The metrics, and the number of rows.
+        The metrics, their names with the prefix, and the number of rows.
     """
     args = run.args
     off_policy = run.signals.get("off_policy") or OffPolicySignal(
@@ -41,22 +36,23 @@ def evaluate_examples(run: Run, examples: Sequence[Example], prefix: str) -> tup
     signals: dict[str, Signal] = {"off_policy": off_policy}
     if args.eval_rollouts and "on_policy" in run.signals:
         signals["on_policy"] = run.signals["on_policy"]
-    names = [*signals, "nats", "bytes", "rows"]
-    own = torch.zeros(2, len(names), dtype=torch.float64)
+    own = torch.zeros(2 * len(signals) + 3, dtype=torch.float64)
     model = run.wrapped()
     # Inside a training loop the model does this itself; before one it is bare.
     with evaluating(model), run.accelerator.autocast():
         for batch, counted in _batches_of_rank(examples, args):
-            _add(run, model, batch, signals, own if counted else torch.zeros_like(own))
-    total = run.accelerator.reduce(own.to(args.device), "sum").cpu()
-    sums = dict(zip(names, total[0].tolist(), strict=True))
-    counts = dict(zip(names, total[1].tolist(), strict=True))
-    losses = {name: sums[name] / max(counts[name], 1.0) for name in signals}
+            found = torch.tensor(_numbers(run, model, batch, signals), dtype=torch.float64)
+            if counted:
+                own += found
+    total = run.accelerator.reduce(own.to(args.device), "sum").tolist()
+    *parts, nats, size, rows = total
+    sums, counts = parts[: len(signals)], parts[len(signals) :]
+    losses = {name: value / max(weight, 1.0) for name, value, weight in zip(signals, sums, counts, strict=True)}
     metrics = {f"{prefix}_loss": losses["off_policy"]}
-    metrics[f"{prefix}_bits_per_byte"] = sums["nats"] / math.log(2) / max(sums["bytes"], 1.0)
+    metrics[f"{prefix}_bits_per_byte"] = nats / math.log(2) / max(size, 1.0)
     if "on_policy" in losses:
         metrics[f"{prefix}_loss/on_policy"] = losses["on_policy"]
-    return metrics, int(sums["rows"])
+    return metrics, int(rows)
 
 
 def _batches_of_rank(examples: Sequence[Example], args: DudiConfig) -> Iterator[tuple[Sequence[Example], bool]]:
@@ -71,20 +67,15 @@ def _batches_of_rank(examples: Sequence[Example], args: DudiConfig) -> Iterator[
         yield (own, True) if own else (examples[:1], False)
 
 
-def _add(run: Run, model: Any, examples: Sequence[Example], signals: dict[str, Signal], own: torch.Tensor) -> None:
-    """Add one batch: sums in the first line of `own`, counts in the second."""
-    collected = run.collector.collect([examples], signals, epoch=0, purpose="eval")
-    batch = collected.batches[0]
-    step = Step(0, signals, dict.fromkeys(signals, 1.0))
-    sums = losses_of(run, model, batch, signals, step)["sums"]
-    weights = batch.summed_weights()
-    for column, (name, signal) in enumerate(signals.items()):
-        own[0, column] += float(sums[name])
-        own[1, column] += signal.count(weights, batch.pairs)
-    own[0, len(signals)] += gold_nats(run, model, batch)
+def _numbers(run: Run, model: Any, examples: Sequence[Example], signals: dict[str, Signal]) -> list[float]:
+    """Of one batch: each signal's sum, then what each is divided by, and the targets' nats, bytes and rows."""
+    batch = run.collector.collect([examples], signals, epoch=0, purpose="eval").batches[0]
+    sums = losses_of(run, model, batch, signals, Step(0, signals, dict.fromkeys(signals, 1.0)))["sums"]
+    losses, weights = [float(sums[name]) for name in signals], batch.summed_weights()
+    counts = [signal.count(weights, batch.pairs) for signal in signals.values()]
     targets = [run.setup.student_format.text(example.completion) for example in examples]
-    own[0, len(signals) + 1] += sum(len(target.encode("utf-8")) for target in targets)
-    own[0, len(signals) + 2] += len(examples)
+    size = sum(len(target.encode("utf-8")) for target in targets)
+    return [*losses, *counts, gold_nats(run, model, batch), size, len(examples)]
 
 
 def gold_nats(run: Run, model: Any, batch: MicroBatch) -> float:

@@ -66,7 +66,7 @@ class Verbalizer:
 
     def __init__(
         self,
-        mode: str,
+        mode: Mode,
         languages: Sequence[str],
         seed: int,
         exclude_targets: Sequence[str] = (),
@@ -74,7 +74,9 @@ class Verbalizer:
         pivot: str | None = None,
         languages_dir: Path | None = None,
     ) -> None:
-        self.mode = _mode(mode)
+        if mode not in MODES:
+            raise ConfigError(f"verbalizer: '{mode}' is not one of {', '.join(MODES)}{did_you_mean(mode, MODES)}")
+        self.mode: Mode = mode
         self.seed = seed
         self.known = load_languages(languages_dir)
         # Without a verbalizer nothing is asked for in words: rows of any language are trained.
@@ -115,25 +117,24 @@ class Verbalizer:
         mode = self.mode
         if mode == "mix":
             mode = "multilingual" if _draw("mix", self.seed, epoch, row.id) % 2 else "cross_lingual"
+        z, p_z = _copy(row.prompt), _copy(row.prompt)
         if mode == "none":
-            return Verbalized(_copy(row.prompt), _copy(row.prompt), row.language, mode)
+            return Verbalized(z, p_z, row.language, mode)
         question = _last_user_turn(row)
         slots = {"question": row.prompt[question]["content"], "answer": row.completion}
         if with_pivot and (other := self.pivot_of(row)) is not None:
             slots["answer"] += self._in_pivot(row, other)
         if mode == "english":
             wording = self.known[_ENGLISH].wording
-            teacher = fill(wording.sdft if with_answer else wording.sdft_without_answer, slots)
-            return Verbalized(_with_turn(row.prompt, question, teacher), _copy(row.prompt), row.language, mode)
+            z[question]["content"] = fill(wording.sdft if with_answer else wording.sdft_without_answer, slots)
+            return Verbalized(z, p_z, row.language, mode)
         own = self._language(row)
         target = row.language if mode == "multilingual" else self.target(row.id, row.language, epoch)
         slots["language"] = own.names[target]
         wording = own.wording
-        teacher = fill(wording.teacher if with_answer else wording.teacher_without_answer, slots)
-        student = fill(wording.student, slots)
-        return Verbalized(
-            _with_turn(row.prompt, question, teacher), _with_turn(row.prompt, question, student), target, mode
-        )
+        z[question]["content"] = fill(wording.teacher if with_answer else wording.teacher_without_answer, slots)
+        p_z[question]["content"] = fill(wording.student, slots)
+        return Verbalized(z, p_z, target, mode)
 
     def pivot_of(self, row: Row) -> Row | None:
         """The row that says the same in the language of the pivot; None for a row in it, or without a parallel one."""
@@ -151,11 +152,6 @@ class Verbalizer:
         """The target language of `cross_lingual`, one of the training languages and English without `language`.
 
         Drawn uniformly, or in proportion to `target_weights` where they are set.
-
-        Args:
-            row_id: The row's id.
-            language: The row's own language.
-            epoch: Which visit of the row this is.
 
         Raises:
             ConfigError: no target is left for `language`.
@@ -203,11 +199,7 @@ def fill(template: str, slots: Mapping[str, str]) -> str:
     """Put texts into a template, literally and in one pass.
 
     Braces, backslashes and dollars in a text stay as they are, and a text that itself says `{answer}` is not read
-    again.
-
-    Args:
-        template: A text with `{question}`, `{answer}` or `{language}`.
-        slots: Slot to text; must hold every slot that the template has.
+    again. The template may have `{question}`, `{answer}` and `{language}`; each that it has needs a text.
     """
     return _SLOT.sub(lambda slot: slots[slot[1]], template)
 
@@ -219,13 +211,6 @@ def _draw(stream: str, seed: int, epoch: int, row_id: str) -> int:
     """
     key = f"dudi.verbalizer/{stream}/{seed}/{epoch}/{row_id}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
-
-
-def _mode(mode: str) -> Mode:
-    for known in MODES:
-        if mode == known:
-            return known
-    raise ConfigError(f"verbalizer: '{mode}' is not one of {', '.join(MODES)}{did_you_mean(mode, MODES)}")
 
 
 def _codes(codes: Sequence[str], known: Iterable[str], key: str) -> tuple[str, ...]:
@@ -257,9 +242,3 @@ def _last_user_turn(row: Row) -> int:
 
 def _copy(messages: Iterable[Message]) -> list[Message]:
     return [Message(role=message["role"], content=message["content"]) for message in messages]
-
-
-def _with_turn(messages: Iterable[Message], index: int, content: str) -> list[Message]:
-    copied = _copy(messages)
-    copied[index]["content"] = content
-    return copied

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dudi.distill.batch import MicroBatch
 from dudi.distill.state import Run
 from dudi.models.adapters import innermost, is_adapted
-from dudi.models.shape import Shape, decode_flops, forward_flops, sequence_flops, shape_of_model
+from dudi.models.shape import decode_flops, forward_flops, sequence_flops, shape_of_model
 from dudi.objective.signals import Signal
 
 PHASES = ("rollout", "teacher", "reference", "student")
@@ -20,16 +20,14 @@ def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch])
     Padding, noise, element-wise passes and the optimizer are not among them: what is here no implementation can leave
     out. A backward pass does the forward's work twice, for the inputs and for the weights; that of an adapter's
     base once.
-
-    Args:
-        run: Whose models they are.
-        signals: Those that run.
-        batches: The step's micro-batches on this rank.
     """
     student = shape_of_model(innermost(run.model()))
     judged = {kind for signal in signals for kind in signal.teacher_reads}
     compared = {kind for signal in signals for kind in signal.reference_reads}
-    teachers = _teachers(run, student)
+    own = run.setup.teachers  # by the names that sequences give them; without one the student's average
+    teachers = {} if own.members or run.teacher is None else {"": student}
+    for name, model in own.local.items():
+        teachers[name if own.several else ""] = shape_of_model(innermost(model))
     backward = (1 if is_adapted(run.model()) else 2) + bool(run.args.gradient_checkpointing)
     flops = dict.fromkeys(PHASES, 0.0)
     everything = ((batch, kind, one) for batch in batches for kind, own in batch.sequences.items() for one in own)
@@ -48,13 +46,3 @@ def flops_of(run: Run, signals: Sequence[Signal], batches: Sequence[MicroBatch])
             else:
                 flops["teacher"] += sequence_flops(teacher, len(scored.teacher_prompt), tokens)
     return flops
-
-
-def _teachers(run: Run, student: Shape) -> dict[str, Shape]:
-    """The shapes of the second models that are here, by the names that sequences give them."""
-    teachers = run.setup.teachers
-    if not teachers.members:
-        return {} if run.teacher is None else {"": student}  # its own moving average
-    return {
-        name if teachers.several else "": shape_of_model(innermost(model)) for name, model in teachers.local.items()
-    }

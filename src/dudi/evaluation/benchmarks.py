@@ -33,12 +33,7 @@ CLDR_QA = Benchmark(
     versions={"cldr_version": "CLDR", "babel_version": "Babel"},
     made="babel {babel_version} (CLDR {cldr_version})",
 )
-SEAHELM = Benchmark(
-    seahelm.NAME,
-    orders={
-        "competency": ("nlu", "nlg", "nlr", "safety", "linguistic-diagnostics", "instruction-following", "knowledge")
-    },
-)
+SEAHELM = Benchmark(seahelm.NAME, orders={"competency": tuple(seahelm.COMPETENCIES)})
 LM_EVAL = Benchmark(
     harness.NAME,
     "dudi.evaluation.harness.questions:choose",
@@ -101,9 +96,8 @@ def choose(name: str, wanted: Wanted) -> Asked:
         DataError: a file without a good question.
     """
     check_name(name)
-    entry = find(name)
-    if entry.served:
+    if find(name).served:
         raise ConfigError(f"benchmark: {name} asks a server: dudi eval MODEL --benchmark {name}")
-    module, _, function = entry.choose.partition(":")
+    module, _, function = find(name).choose.partition(":")
     asked: Asked = getattr(importlib.import_module(module), function)(name, wanted)
     return asked

@@ -46,9 +46,8 @@ def choose(name: str, wanted: Wanted) -> ChosenQuestions:
     )
     if not found:
         raise ConfigError(f"{NAME}: no question is left in the {part} part; name other tasks or languages")
-    longest = MAX_NEW_TOKENS if wanted.max_new_tokens is None else wanted.max_new_tokens
-    decoding = Decoding(longest, wanted.temperature, wanted.top_p, wanted.top_k)
-    return ChosenQuestions(items_of(found), described(found, part), decoding, list(LANGUAGES), wanted.batch_size)
+    decoding = Decoding.of(wanted, MAX_NEW_TOKENS)
+    return ChosenQuestions(items_of(found), decoding, described(found, part), list(LANGUAGES), wanted.batch_size)
 
 
 def _check_run(trained: Trained, tasks: Sequence[str] | None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from dudi.errors import ConfigError
 from dudi.evaluation.records import SeedScores
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ class Trained:
 
     Attributes:
         source: `data.train` of its recipe.
-        languages: Its languages.
         tasks: `data.tasks`; None: all that the source has.
         whole: Whether all rows of the source were read.
     """
@@ -37,15 +37,12 @@ class Wanted:
     """What is wanted of a benchmark; each refuses what it has no use for.
 
     Attributes:
-        languages: Only these; None: all.
-        tasks: Only these; None: all.
+        languages, tasks: Only these; None: all.
         part: The part, of benchmarks that come in parts.
         per_split: At most this many questions of each language and split.
         language: The language of a file's rows that do not name theirs.
         max_new_tokens: Longest answer; None: the benchmark's own.
-        temperature: Of sampling; 0 is greedy.
-        top_p: Sample among the likeliest tokens of this probability.
-        top_k: Sample among this many of the likeliest tokens.
+        temperature, top_p, top_k: As `dudi.evaluation.generate.Decoding` has them.
         batch_size: Questions that are asked together; answers do not depend on it.
         trained: What the model was trained on, where that is known.
         in_run: Whether a run asks what it has trained: the benchmark must then go with what that was.
@@ -72,7 +69,6 @@ class Outcome:
     """What came of asking one model.
 
     Attributes:
-        runs: Scores by seed.
         answers: Lines of `answers.jsonl`, without `benchmark` and `subject`.
         about: Further facts, such as what `guessing` reaches.
     """
@@ -118,16 +114,16 @@ class Questions(Protocol[Reads]):
         """Refuse seeds that make no sense.
 
         Raises:
-            ConfigError: with what to do.
+            ConfigError: none, one named twice, or several where nothing is drawn.
         """
 
     def ask(self, model: PreTrainedModel, reads: Reads, seeds: Sequence[int], done: Callable[[int], None]) -> Outcome:
-        """Ask a model everything, once for each seed.
+        """Ask a model everything, once for each seed, seeds ascending.
 
         Args:
             model: The model, on its device.
             reads: What it reads with.
-            seeds: Of the sampling, or the seed of the training as a label.
+            seeds: Of the sampling, or the seed of the training as a label; `check_seeds` has passed them.
             done: Told how many more questions are through.
         """
 
@@ -150,19 +146,24 @@ class Asked(Questions["ChatFormat"], Protocol):
         """
 
     def prompts(self) -> Iterator[str]:
-        """Every question in its words, without a chat template."""
+        """Every question in its words, without a chat template or examples in front."""
 
     def previews(self, chat: ChatFormat, seed: int) -> Iterator[Preview]:
-        """The first question of each task and language, before any model is there.
-
-        Args:
-            chat: The model's chat format.
-            seed: Of the examples that are drawn.
-        """
+        """The first question of each task and language, with the examples that the seed draws."""
 
     @property
     def configuration(self) -> Mapping[str, Any]:
         """What is asked and how, in full: `benchmark`, and what its tasks say of themselves."""
+
+
+def check_once_each(seeds: Sequence[int]) -> None:
+    """Refuse no seed at all, and one that is named twice.
+
+    Raises:
+        ConfigError: with the seeds.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"give at least one seed, and each once; got {', '.join(map(str, seeds)) or 'none'}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

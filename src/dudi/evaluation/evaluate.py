@@ -61,8 +61,11 @@ def evaluate(
     found: list[Evaluation] = []
     answers: list[dict[str, Any]] = []
     everybody, questions = list(subjects), sum(one.total for one in asked) * len(seeds)
-    with _bar(len(everybody) * questions) as bar:
-        task = bar.add_task("", total=len(everybody) * questions)
+    total, console = len(everybody) * questions, Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
+    # Nothing but the bar; without a terminal, nothing at all.
+    with Progress(*columns, console=console, disable=not console.is_terminal or not total) as bar:
+        task = bar.add_task("", total=total)
         for subject in everybody:
             words = f"asking: {subject.name}"
             bar.update(task, description=words)
@@ -88,10 +91,3 @@ def _facts(model: PreTrainedModel, seconds: float) -> dict[str, Any]:
         "device": str(model.device),
         "versions": {"python": platform.python_version()} | versions,
     }
-
-
-def _bar(total: int) -> Progress:
-    """Nothing but the bar; without a terminal, nothing at all."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal or total == 0)

@@ -8,14 +8,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat
 from dudi.data.rows import Row
 from dudi.errors import ConfigError
+from dudi.evaluation.entry import Wanted, check_once_each
+from dudi.evaluation.likelihood import text_nats
 from dudi.models.frozen import evaluating
-from dudi.objective.forward import completion_states
 from dudi.objective.heads import head_of
 from dudi.rollouts import NoiseKey, Request, TransformersEngine
 
@@ -39,6 +39,12 @@ class Decoding:
     top_p: float | None = None
     top_k: int | None = None
 
+    @classmethod
+    def of(cls, wanted: Wanted, max_new_tokens: int) -> Decoding:
+        """As it is wanted; `max_new_tokens` where nobody says how long."""
+        longest = max_new_tokens if wanted.max_new_tokens is None else wanted.max_new_tokens
+        return cls(longest, wanted.temperature, wanted.top_p, wanted.top_k)
+
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
@@ -57,8 +63,7 @@ class Decoding:
         Raises:
             ConfigError: none, one named twice, or several for greedy decoding.
         """
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ConfigError(f"give at least one seed, and each once; got {', '.join(map(str, seeds)) or 'none'}")
+        check_once_each(seeds)
         if len(seeds) > 1 and not self.temperature:
             raise ConfigError(
                 f"{len(seeds)} seeds with temperature 0 give {len(seeds)} times the same answers, for greedy decoding "
@@ -67,10 +72,9 @@ class Decoding:
 
     def described(self) -> dict[str, Any]:
         """As records keep it: what is off is left out."""
-        cuts = {"top_p": self.top_p, "top_k": self.top_k}
-        return {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens} | {
-            name: value for name, value in cuts.items() if value is not None
-        }
+        every: dict[str, Any] = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
+        every |= {"top_p": self.top_p, "top_k": self.top_k}
+        return {name: value for name, value in every.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,13 +123,8 @@ def generate(
     ]
 
 
-@torch.no_grad()
 def reference_bits(model: PreTrainedModel, chat: ChatFormat, rows: Sequence[Row]) -> list[float]:
     """-log2 pi(reference | prompt) of each row, the end of turn included."""
     pairs = [(chat.prompt_ids(row.prompt), chat.answer_ids(row.completion)) for row in rows]
     with evaluating(model):
-        states = completion_states(model, pairs)
-        labels = torch.tensor([token for _, answer in pairs for token in answer], device=states.device)
-        log_probs = head_of(model).log_probs(states, labels)
-    parts = log_probs.split([len(answer) for _, answer in pairs])
-    return [-float(part.double().sum()) / math.log(2) for part in parts]
+        return [nats / math.log(2) for nats in text_nats(model, pairs)]

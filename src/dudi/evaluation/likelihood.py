@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from dudi.models.caches import cache_name
-from dudi.objective.forward import completion_states
+from dudi.objective.forward import completion_states, joined_ids
 from dudi.objective.heads import Head, backbone, head_of
 
 POSITIONS_CPU, POSITIONS = 512, 16384
@@ -27,12 +28,7 @@ Ids = Sequence[int]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LikelihoodQuestion:
-    """A context and its continuations.
-
-    Attributes:
-        context: Token ids, at least one.
-        continuations: Token ids of each, at least one.
-    """
+    """A context and its continuations, each of at least one token."""
 
     context: Ids
     continuations: Sequence[Ids]
@@ -97,21 +93,16 @@ def costs(
 def _batches(questions: Sequence[LikelihoodQuestion], device: torch.device) -> list[list[int]]:
     """Places of questions of similar length and as many continuations, longest first."""
     room = POSITIONS_CPU if device.type == "cpu" else POSITIONS
-    order = sorted(range(len(questions)), key=lambda at: (-len(questions[at].continuations), -questions[at].longest))
     batches: list[list[int]] = []
-    for place in order:
-        first = questions[batches[-1][0]] if batches else None
-        count = len(questions[place].continuations)
-        fits = (
-            first is not None
-            and len(first.continuations) == count
-            and 2 * questions[place].longest > first.longest
-            and (len(batches[-1]) + 1) * first.longest <= room
-        )
-        if fits:
+    many, longest = 0, 0  # of the first question of the last batch
+    counts = [len(one.continuations) for one in questions]
+    for place in sorted(range(len(questions)), key=lambda at: (-counts[at], -questions[at].longest)):
+        own = questions[place].longest
+        if counts[place] == many and 2 * own > longest and (len(batches[-1]) + 1) * longest <= room:
             batches[-1].append(place)
         else:
             batches.append([place])
+            many, longest = counts[place], own
     return batches
 
 
@@ -139,51 +130,40 @@ def _whole(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQue
 
 def _shared(model: PreTrainedModel, head: Head, questions: Sequence[LikelihoodQuestion]) -> list[list[Cost]]:
     """Contexts once, padded on the left; then all continuations, padded on the right; as many of each question."""
-    device, width = model.device, max(len(one.context) for one in questions)
-    many = len(questions[0].continuations)
-    ids = torch.zeros((len(questions), width), dtype=torch.int64, device=device)
-    mask = torch.zeros_like(ids)
-    for row, one in enumerate(questions):
-        ids[row, width - len(one.context) :] = torch.as_tensor(one.context, dtype=torch.int64)
-        mask[row, width - len(one.context) :] = 1
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    many, decoder = len(questions[0].continuations), backbone(model)
     cache = DynamicCache(config=model.config.get_text_config())
-    decoder = backbone(model)
     cached = {cache_name(decoder): cache, "use_cache": True}
+    contexts = [one.context for one in questions]
+    ids = _padded(contexts, "left", model.device)
+    mask = _padded([[1] * len(context) for context in contexts], "left", model.device)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
     out = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, **cached)
-    first = out.last_hidden_state[:, -1]
+    first = out.last_hidden_state[:, -1:].repeat_interleave(many, 0)
+    later = first[:, :0]
     texts = [continuation for one in questions for continuation in one.continuations]
-    rest = max(len(text) for text in texts) - 1
-    later = _later(decoder, cache, mask, texts, many, rest) if rest else None
-    rows = []
-    for place, text in enumerate(texts):
-        rows.append(first[place // many].unsqueeze(0))
-        if later is not None and len(text) > 1:
-            rows.append(later[place, : len(text) - 1])
+    ids = _padded([text[:-1] for text in texts], "right", model.device)  # the last token is predicted and not read
+    if ids.numel():
+        cache.batch_repeat_interleave(many)
+        mask = mask.repeat_interleave(many, 0)
+        positions = mask.sum(-1, keepdim=True) + torch.arange(ids.shape[1], device=ids.device)
+        mask = torch.cat([mask, torch.ones_like(ids)], 1)
+        later = decoder(input_ids=ids, attention_mask=mask, position_ids=positions, **cached).last_hidden_state
+    rows: list[Tensor] = []
+    for start, rest, text in zip(first, later, texts, strict=True):
+        rows += [start, rest[: len(text) - 1]]
     return _costs(head, torch.cat(rows), questions)
 
 
-def _later(
-    decoder: torch.nn.Module, cache: DynamicCache, mask: Tensor, texts: Sequence[Ids], many: int, width: int
-) -> Tensor:
-    """States of all tokens of the continuations but the last, behind the cached contexts: (texts, width, H)."""
-    ids = torch.zeros((len(texts), width), dtype=torch.int64, device=mask.device)
-    for row, text in enumerate(texts):
-        ids[row, : len(text) - 1] = torch.as_tensor(text[:-1], dtype=torch.int64)
-    cache.batch_repeat_interleave(many)
-    before = mask.repeat_interleave(many, 0)
-    positions = before.sum(-1, keepdim=True) + torch.arange(width, device=mask.device)
-    whole = torch.cat([before, torch.ones_like(ids)], 1)
-    cached = {cache_name(decoder): cache, "use_cache": True}
-    out = decoder(input_ids=ids, attention_mask=whole, position_ids=positions, **cached)
-    states: Tensor = out.last_hidden_state
-    return states
+def _padded(rows: Sequence[Ids], side: str, device: torch.device) -> Tensor:
+    """Rows of integers with zeros on one side: (rows, longest)."""
+    tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_side=side).to(device)
 
 
 def _costs(head: Head, states: Tensor, questions: Sequence[LikelihoodQuestion]) -> list[list[Cost]]:
     """From states, row by row behind each other, to the costs of each question; the softmax is in fp32."""
     texts = [continuation for one in questions for continuation in one.continuations]
-    labels = torch.tensor([token for text in texts for token in text], device=states.device)
+    labels = joined_ids(texts, states.device)
     nats, likeliest = [], []
     for part, wanted in zip(states.split(ROWS), labels.split(ROWS), strict=True):
         logits = head.logits_of_few(part)
@@ -197,26 +177,10 @@ def _costs(head: Head, states: Tensor, questions: Sequence[LikelihoodQuestion]) 
 
 
 @torch.no_grad()
-def text_nats(
-    model: PreTrainedModel,
-    texts: Sequence[tuple[Ids, Ids]],
-    batch_size: int,
-    done: Callable[[int], None] = lambda count: None,
-) -> list[float]:
-    """-log pi(text | prefix) of whole texts, in nats; no logits are held.
-
-    Args:
-        model: A causal language model in eval mode.
-        texts: Prefix and text of each, in token ids.
-        batch_size: Texts that are read together.
-        done: Told how many more are through.
-    """
-    head, found = head_of(model), []
-    for start in range(0, len(texts), batch_size):
-        batch = texts[start : start + batch_size]
-        states = completion_states(model, batch)
-        labels = torch.tensor([token for _, text in batch for token in text], device=states.device)
-        parts = head.log_probs(states, labels).double().split([len(text) for _, text in batch])
-        found += [-float(part.sum()) for part in parts]
-        done(len(batch))
-    return found
+def text_nats(model: PreTrainedModel, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:
+    """-log pi(text | prefix) of whole texts behind their prefixes, read together, in nats; no logits are held."""
+    states = completion_states(model, pairs)
+    texts = [text for _, text in pairs]
+    log_probs = head_of(model).log_probs(states, joined_ids(texts, states.device)).double()
+    parts = log_probs.split([len(text) for text in texts])
+    return [-float(part.sum()) for part in parts]

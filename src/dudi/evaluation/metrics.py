@@ -37,6 +37,11 @@ class Metric:
         """`%` for shares; empty for what has no unit, or the one that its name says."""
         return "%" if self.scale == 100 else ""
 
+    @property
+    def heading(self) -> str:
+        """Over a narrow column."""
+        return self.short or self.title
+
     def shown(self, values: Sequence[float]) -> tuple[str, str]:
         """Mean and standard deviation (n - 1) of values over seeds; a dash where there is none."""
         scaled = [self.scale * value for value in values]
@@ -81,13 +86,12 @@ def metric_of(name: str, better: object = None) -> Metric:
             is better, nothing is marked.
     """
     known, _, filtered = name.partition(",")
-    if name in METRICS or (known in METRICS and filtered):
-        return METRICS.get(name) or _filtered(METRICS[known], name, filtered)
+    if name in METRICS:
+        return METRICS[name]
+    if known in METRICS and filtered:
+        metric = METRICS[known]
+        ends = ((metric.title, " in %"), (metric.short, ", %"))
+        title, short = (f"{text.removesuffix(end)} ({filtered}){end * text.endswith(end)}" for text, end in ends)
+        return dataclasses.replace(metric, name=name, title=title, short=short if metric.short else "")
     told = better.get(name) if isinstance(better, Mapping) else None
     return Metric(name, name, better=told if told in (1, -1) else 0, digits=3)
-
-
-def _filtered(metric: Metric, name: str, filtered: str) -> Metric:
-    ends = ((metric.title, " in %"), (metric.short, ", %"))
-    title, short = (f"{text.removesuffix(end)} ({filtered}){end * text.endswith(end)}" for text, end in ends)
-    return dataclasses.replace(metric, name=name, title=title, short=short if metric.short else "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,8 @@ from transformers import PreTrainedModel
 
 from dudi.data.chat import ChatFormat
 from dudi.data.rejections import Rejections
-from dudi.distill.loading import Loaded, read_evaluation
+from dudi.distill.loading import Loaded
+from dudi.distill.run import read_evaluation
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.errors import ConfigError
 from dudi.evaluation.benchmarks import check_options, choose
@@ -43,13 +45,15 @@ def evaluate_run(loaded: Loaded, subjects: Collection[str] | None = None) -> lis
         An evaluation for each subject and benchmark; none when the recipe has no section `benchmark`.
     """
     config, args = loaded.config, loaded.args
-    folder, asked = args.folder, asked_of(config, args)
+    asked = asked_of(config, args)
+    if not asked:
+        return []
     for one in asked:
-        one.settle(folder / REJECTED, config.data.max_rejected_share)
+        one.settle(args.folder / REJECTED, config.data.max_rejected_share)
     chosen = [subject for subject in subjects_of(loaded) if subjects is None or subject.role in subjects]
-    found, answers = evaluate(chosen, asked, [args.seed]) if asked else ([], [])
+    found, answers = evaluate(chosen, asked, [args.seed])
     if found:
-        keep_evaluations(found, answers, folder)
+        keep_evaluations(found, answers, args.folder)
     return found
 
 
@@ -66,28 +70,16 @@ def asked_of(config: RunConfig, args: DudiConfig) -> list[Asked]:
     names = [section.name] if isinstance(section.name, str) else section.name
     if section.tasks and len(names) > 1:
         raise ConfigError(f"benchmark.tasks: of which of {', '.join(names)}? Name one benchmark, or no task")
-    check_options(names, section.options or {})
-    wanted = Wanted(
-        languages=section.languages,
-        tasks=section.tasks,
-        part=section.part,
-        per_split=section.per_split,
-        max_new_tokens=section.max_new_tokens,
-        batch_size=section.batch_size,
-        trained=trained_of(config, args.languages),
-        in_run=True,
-        options=section.options or {},
-    )
+    trained, options = trained_of(config, args.languages), section.options or {}
+    check_options(names, options)
+    same = ("languages", "tasks", "part", "per_split", "max_new_tokens", "batch_size")
+    given = {key: getattr(section, key) for key in same}
+    wanted = Wanted(trained=trained, in_run=True, options=options, **given)
     return [choose(name, wanted) for name in names]
 
 
 def probe_notes(config: RunConfig, args: DudiConfig, asked: Sequence[Asked]) -> list[str]:
     """A line for each benchmark that a probe would see before it is reported: its questions are rows of `data.eval`.
-
-    Args:
-        config: The recipe.
-        args: Its training arguments.
-        asked: What the finished run is asked.
 
     Raises:
         DataError: the rows cannot be read.
@@ -100,33 +92,27 @@ def probe_notes(config: RunConfig, args: DudiConfig, asked: Sequence[Asked]) -> 
     for one in asked:
         shared = sum(prompts[prompt] for prompt in set(map(str.strip, one.prompts())))
         if shared and one.benchmark.get("part") != "validation":
-            notes.append(
-                f"data.eval: {shared:,} of {len(rows.rows):,} rows are questions of {one.benchmark['name']}, which the "
-                "run reports: a probe that asks them chooses by the test; name other rows"
-            )
+            name = one.benchmark["name"]
+            what = f"{shared:,} of {len(rows.rows):,} rows are questions of {name}, which the run reports"
+            notes.append(f"data.eval: {what}: a probe that asks them chooses by the test; name other rows")
     return notes
 
 
 def subjects_of(loaded: Loaded) -> Iterator[Subject[ChatFormat]]:
     """Everybody whom a run has: the base, the cold start where it is a whole model, the student, the teachers."""
-    config, args, folder = loaded.config, loaded.args, loaded.args.folder
+    config, folder, about = loaded.config, loaded.args.folder, {"method": loaded.config.method}
     cold_start, final = folder / "stages" / COLD_START / "model", folder / "model"
-    about = {"method": config.method}
 
-    def ours(read: Callable[[], PreTrainedModel]) -> Callable[[], tuple[PreTrainedModel, ChatFormat]]:
-        def load() -> tuple[PreTrainedModel, ChatFormat]:
-            model = read()
-            move(model, args.device)
-            return model, loaded.student_format
+    def ours(kept: Path | None = None) -> tuple[PreTrainedModel, ChatFormat]:
+        model = loaded.read_student() if kept is None else load_model(str(kept), dtype=torch.float32)
+        move(model, loaded.args.device)
+        return model, loaded.student_format
 
-        return load
-
-    kept = functools.partial(load_model, dtype=torch.float32)
-    yield Subject("base", config.student.model, ours(loaded.read_student), "base", about)
+    yield Subject("base", config.student.model, ours, "base", about)
     if (cold_start / "config.json").is_file():  # with LoRA it is an adapter, and part of what follows
-        yield Subject("cold start", str(cold_start), ours(lambda: kept(str(cold_start))), COLD_START, about)
+        yield Subject("cold start", str(cold_start), functools.partial(ours, cold_start), COLD_START, about)
     if final.is_dir():
-        yield Subject(config.method, str(final), ours(lambda: kept(str(final))), STUDENT, about)
+        yield Subject(config.method, str(final), functools.partial(ours, final), STUDENT, about)
     for place, (name, section) in enumerate(config.named_teachers.items()):
         if section.model is not None and section.server is None:  # one that is served is not here to be asked
             own, role = (f" {name}", f"_{name}") if place else ("", "")  # no colon: `dudi compare RUN:SUBJECT`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
@@ -11,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.files import DATA_SUFFIXES, Located, read_records
 from dudi.data.formats import CSV_SUFFIXES, Columns, open_format
+from dudi.data.locate import DATA_SUFFIXES
+from dudi.data.records import Located, read_records
 from dudi.data.rejections import Rejections
 from dudi.data.rows import Row, RowError, parse_row
 from dudi.data.sources import RowIds, reject
@@ -32,10 +34,6 @@ MAX_NEW_TOKENS = 256
 def choose(name: str, wanted: Wanted) -> ChosenQuestions:
     """The questions of a file, or some of them.
 
-    Args:
-        name: The file, as in `read_questions`.
-        wanted: Which ones, and how they are asked.
-
     Raises:
         ConfigError: no such file, language or task.
         DataError: the file cannot be read, or holds no good question.
@@ -49,7 +47,7 @@ def choose(name: str, wanted: Wanted) -> ChosenQuestions:
         raise DataError(f"{path}: no good question in {total:,} rows{f': {why}' if why else ''} (docs/eval.md)")
     _must_occur(path, "language", wanted.languages, [item.row.language for item in items])
     _must_occur(path, "task", wanted.tasks, [item.task for item in items if item.task])
-    kept = chosen(items, wanted.languages, wanted.tasks, wanted.per_split)
+    kept = chosen(items, wanted)
     if not kept:
         raise ConfigError(f"{path}: no question is of these languages and of these tasks; name fewer of both")
     languages = dict.fromkeys(item.row.language for item in kept)
@@ -60,47 +58,36 @@ def choose(name: str, wanted: Wanted) -> ChosenQuestions:
         "tasks": list(dict.fromkeys(item.task for item in kept if item.task)),
         "fingerprint": fingerprint(kept),
     }
-    longest = MAX_NEW_TOKENS if wanted.max_new_tokens is None else wanted.max_new_tokens
-    decoding = Decoding(longest, wanted.temperature, wanted.top_p, wanted.top_k)
-    return ChosenQuestions(kept, how, decoding, sorted(load_languages()), wanted.batch_size, total, rejections)
+    decoding, candidates = Decoding.of(wanted, MAX_NEW_TOKENS), sorted(load_languages())
+    return ChosenQuestions(kept, decoding, how, candidates, wanted.batch_size, total, rejections)
 
 
-def chosen(
-    items: Sequence[Item],
-    languages: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    per_split: int | None = None,
-) -> list[Item]:
-    """The questions of some languages and tasks, at most `per_split` of each language and split."""
+def chosen(items: Sequence[Item], wanted: Wanted) -> list[Item]:
+    """The questions of the languages and tasks that are wanted, at most `per_split` of each language and split."""
+    languages, tasks, most = wanted.languages, wanted.tasks, wanted.per_split
     taken: Counter[tuple[str, str]] = Counter()
     kept = []
     for item in items:
         if (languages and item.row.language not in languages) or (tasks and item.task not in tasks):
             continue
         taken[item.row.language, item.split] += 1
-        if per_split is None or taken[item.row.language, item.split] <= per_split:
+        if most is None or taken[item.row.language, item.split] <= most:
             kept.append(item)
     return kept
 
 
 def _must_occur(path: Path, what: str, wanted: Sequence[str] | None, found: Sequence[str]) -> None:
     known = list(dict.fromkeys(found))
-    for one in wanted or ():
-        if one not in known:
-            hint = did_you_mean(one, known)
-            there = ", ".join(known[:20]) or "none"
-            raise ConfigError(f"{path}: no question has the {what} '{one}'{hint}; there are {there}")
+    for one in (one for one in wanted or () if one not in known):
+        there = ", ".join(known[:20]) or "none"
+        raise ConfigError(f"{path}: no question has the {what} '{one}'{did_you_mean(one, known)}; there are {there}")
 
 
 def read_questions(path: Path, language: str | None = None) -> tuple[list[Item], int, Rejections]:
     """Read a file of questions.
 
     A row has `prompt` (text or messages) or `question`, one or several references under one of the names in
-    `REFERENCES`, and `language`; `id`, `split` and `task` where it wants.
-
-    Args:
-        path: A `.jsonl`, `.ndjson`, `.json`, `.parquet`, `.csv` or `.tsv` file.
-        language: The language of rows that do not name theirs.
+    `REFERENCES`, and `language`, else it is in the one given here; `id`, `split` and `task` where it wants.
 
     Returns:
         The good questions in the file's order, their ids unique; the number of rows; the bad ones. Too many of these
@@ -115,15 +102,13 @@ def read_questions(path: Path, language: str | None = None) -> tuple[list[Item],
         raise ConfigError(f"{path}: no such file of questions{did_you_mean(path.name, siblings)}")
     rejections, ids = Rejections(), RowIds()
     items: list[Item] = []
-    total = 0
     for located in _records(path):
-        total += 1
         try:
             item = parse_question(located, language)
             items.append(dataclasses.replace(item, row=ids.unique(item.row)))
         except RowError as error:
             reject(rejections, located, error)
-    return items, total, rejections
+    return items, len(items) + len(rejections), rejections
 
 
 def parse_question(located: Located, language: str | None = None) -> Item:
@@ -137,15 +122,13 @@ def parse_question(located: Located, language: str | None = None) -> Item:
     record = located.value
     if not isinstance(record, Mapping):
         raise RowError("not_an_object", f"a row is an object with keys, got {type(record).__name__}")
-    prompt, references = _only(record, PROMPTS, "prompt")[1], _references(located, record)
-    given = {"id": record.get("id"), "language": record.get("language"), "prompt": prompt}
+    given = {"id": record.get("id"), "language": record.get("language"), "prompt": _only(record, PROMPTS, "prompt")[1]}
     fallback = f"{Path(located.file).name}:{located.line}"
     rows: list[Row] = []
-    for reference in references:
+    for reference in _references(located, record):
         rows.append(parse_row(given | {"completion": reference}, fallback_id=fallback, language=language))
-    first, *others = rows
-    further = dict.fromkeys(other.completion for other in others if other.completion != first.completion)
-    return Item(first, tuple(further), task=_label(record, "task"), split=_label(record, "split"))
+    _, *further = dict.fromkeys(row.completion for row in rows)
+    return Item(rows[0], tuple(further), task=_label(record, "task"), split=_label(record, "split"))
 
 
 def fingerprint(items: Sequence[Item]) -> str:
@@ -153,7 +136,7 @@ def fingerprint(items: Sequence[Item]) -> str:
     digest = hashlib.sha256()
     for item in items:
         row = item.row
-        content = [row.id, row.language, item.split, item.task, list(row.prompt), list(item.references)]
+        content = [row.id, row.language, item.split, item.task, row.prompt, item.references]
         digest.update(json.dumps(content, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
 
@@ -194,11 +177,10 @@ def _references(located: Located, record: Mapping[str, Any]) -> list[Any]:
 
 def _of_cell(text: str) -> list[Any]:
     """A cell of a CSV file holds one reference, or several as a JSON list."""
-    try:
-        found = json.loads(text) if text.lstrip().startswith("[") else None
-    except (ValueError, RecursionError):  # a text that begins with a bracket
-        found = None
-    return found if isinstance(found, list) else [text]
+    if text.lstrip().startswith("["):
+        with contextlib.suppress(ValueError, RecursionError):  # a text that begins with a bracket
+            return list(json.loads(text))
+    return [text]
 
 
 def _must_be_text(value: Any, name: str) -> None:

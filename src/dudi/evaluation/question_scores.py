@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 from dudi.evaluation.metrics import OVERALL
+from dudi.evaluation.records import part_of
 
 _FIELDS = {"exact_match": "exact"}
 """Metrics whose field in a line has another name."""
@@ -34,17 +35,7 @@ class QuestionScore:
 def question_scores(
     lines: Iterable[Mapping[str, Any]], metric: str, by: str = OVERALL, column: str = OVERALL
 ) -> dict[str, QuestionScore]:
-    """The scores of single questions in one column of a table.
-
-    Args:
-        lines: Lines of `answers.jsonl`, of one model, benchmark and seed.
-        metric: Such as `exact_match` or `acc`.
-        by: `language`, `split`, `task`: what a line must say.
-        column: As `in_column`.
-
-    Returns:
-        By the question's id, those that have the metric.
-    """
+    """The scores of single questions in a metric, by their ids, as far as they have it; arguments as of `in_column`."""
     scores = {str(line.get("id")): question_score(line, metric) for line in in_column(lines, by, column)}
     return {name: score for name, score in scores.items() if score is not None}
 
@@ -53,7 +44,7 @@ def in_column(lines: Iterable[Mapping[str, Any]], by: str, column: str) -> list[
     """The lines whose scores a column of a table shows.
 
     Args:
-        lines: Lines of `answers.jsonl`.
+        lines: Lines of `answers.jsonl`, of one model, benchmark and seed.
         by: `language`, `split`, `task`: what a line must say.
         column: What it must say there; `overall` takes every line. Those that say `overall: false` are of the language
             that a task was learned in: it has a column of its own, and is in no other unless it is alone there.
@@ -67,16 +58,16 @@ def in_column(lines: Iterable[Mapping[str, Any]], by: str, column: str) -> list[
 def question_score(line: Mapping[str, Any], metric: str) -> QuestionScore | None:
     """What one line scored in a metric, such as `exact_match` or `acc`; None where it does not have it."""
     own = line.get("scores")
+    cell: tuple[str, str] | tuple[()] = ()
+    weight: Any = 1.0
     if isinstance(own, Mapping):
-        value, weights = own.get(metric), line.get("weights")
-        weight = weights.get(metric, 1.0) if isinstance(weights, Mapping) else 1.0
-        cell: tuple[str, str] | tuple[()] = (str(line.get("language")), str(line.get("task")))
-        cell = () if line.get("pooled") else cell
+        value, weight = own.get(metric), part_of(line, "weights").get(metric, 1.0)
+        cell = () if line.get("pooled") else (str(line.get("language")), str(line.get("task")))
     elif metric == "bits_per_byte":
-        bits, weight, cell = line.get("bits"), line.get("bytes"), ()
+        bits, weight = line.get("bits"), line.get("bytes")
         value = bits / weight if _is_number(bits) and _is_number(weight) and weight else None
     else:
-        value, weight, cell = line.get(_FIELDS.get(metric, metric)), 1.0, ()
+        value = line.get(_FIELDS.get(metric, metric))
     if not _is_number(value) or not _is_number(weight):
         return None
     return QuestionScore(float(value), float(weight), cell, line.get("item", str(line.get("id"))))
@@ -85,8 +76,7 @@ def question_score(line: Mapping[str, Any], metric: str) -> QuestionScore | None
 def class_scores(line: Mapping[str, Any]) -> dict[Hashable, QuestionScore]:
     """What one line has to say of the F1 of classes, 2 tp / (2 tp + fp + fn): of each its part of that ratio.
 
-    Args:
-        line: Of `answers.jsonl`; one without `label` and `answer` has nothing to say.
+    A line without `label` and `answer` has nothing to say.
     """
     label, answer = line.get("label"), line.get("answer")
     known = question_score({**line, "scores": {"macro_f1": float(label == answer)}}, "macro_f1")

@@ -45,80 +45,10 @@ class Item:
         """Every reference."""
         return (self.row.completion, *self.alternatives)
 
-
-def ask(
-    model: PreTrainedModel,
-    chat: ChatFormat,
-    items: Sequence[Item],
-    decoding: Decoding,
-    *,
-    seed: int = 0,
-    candidates: Sequence[str] = tuple(LANGUAGES),
-    batch_size: int = 64,
-    bits: Mapping[str, float] | None = None,
-    done: Callable[[int], None] = lambda count: None,
-) -> list[Answered]:
-    """Put questions to a model.
-
-    Args:
-        model: Any causal language model.
-        chat: Its chat format.
-        items: What is asked.
-        decoding: How answers are decoded.
-        seed: Of the sampling.
-        candidates: The languages that an answer can be in: all that dudi knows, whichever are asked.
-        batch_size: Questions that are decoded together; answers do not depend on it.
-        bits: What each reference costs, by row id, where another seed has found it out.
-        done: Told how many more are through, batch by batch.
-
-    Returns:
-        The answers, in the order of the questions.
-    """
-    ordered = sorted(items, key=lambda item: (len(item.row.prompt[-1]["content"]), item.row.id))
-    by_id: dict[str, Answered] = {}
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
-        rows = [item.row for item in batch]
-        written = generate(model, chat, rows, decoding, seed=seed, batch_size=batch_size)
-        costs = reference_bits(model, chat, rows) if bits is None else [bits[row.id] for row in rows]
-        for item, one, cost in zip(batch, written, costs, strict=True):
-            by_id[item.row.id] = judge(item, one, cost, candidates, seed)
-        done(len(batch))
-    return [by_id[item.row.id] for item in items]
-
-
-def judge(item: Item, written: Generated, bits: float, candidates: Sequence[str], seed: int = 0) -> Answered:
-    """An answer against its references; arguments as of `ask`."""
-    row, answer, references = item.row, written.text, item.references
-    inside: dict[bool, bool | None] = {}
-    for merged in (True, False):
-        tests = (in_language(answer, one, row.language, candidates, merge_malay=merged) for one in references)
-        inside[merged] = any(tests) if row.language in candidates else None
-    exact = any(exact_match(answer, reference) for reference in references)
-    best_chrf = max(chrf(answer, reference) for reference in references)
-    return Answered(
-        id=row.id,
-        language=row.language,
-        task=item.task,
-        kind=item.kind,
-        split=item.split,
-        question=row.prompt[-1]["content"],
-        reference=row.completion,
-        answer=answer,
-        exact=exact,
-        chrf=best_chrf,
-        in_language=inside[True],
-        bits=bits,
-        bytes=len(row.completion.encode("utf-8")),
-        guess=item.guess,
-        in_language_strict=inside[False],
-        token_f1=max(token_f1(answer, reference) for reference in references),
-        repetition=repetition(answer),
-        length=written.length,
-        ended=written.ended,
-        alternatives=item.alternatives,
-        seed=seed,
-    )
+    @property
+    def question(self) -> str:
+        """The last turn of the prompt."""
+        return self.row.prompt[-1]["content"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,17 +57,17 @@ class ChosenQuestions:
 
     Attributes:
         items: The questions, their ids unique.
-        about: What they are, for the record; the decoding is added.
         decoding: How answers are decoded.
-        candidates: The languages that an answer can be in.
-        batch_size: Questions that are decoded together.
+        about: What they are, for the record; the decoding is added.
+        candidates: The languages that an answer can be in: all that dudi knows, whichever are asked.
+        batch_size: Questions that are decoded together; answers do not depend on it.
         rows: Rows read from a file, good and bad.
         rejections: The bad ones.
     """
 
     items: Sequence[Item]
-    about: Mapping[str, Any]
     decoding: Decoding
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     candidates: Sequence[str] = tuple(LANGUAGES)
     batch_size: int = 64
     rows: int = 0
@@ -145,60 +75,41 @@ class ChosenQuestions:
 
     @property
     def benchmark(self) -> Mapping[str, Any]:
-        """What is asked and how."""
         return {**self.about, "decoding": self.decoding.described()}
+
+    configuration = benchmark
 
     @property
     def total(self) -> int:
-        """How many questions one seed asks."""
         return len(self.items)
 
     def check_seeds(self, seeds: Sequence[int]) -> None:
-        """As `Decoding.check_seeds`."""
         self.decoding.check_seeds(seeds)
 
     def settle(self, file: Path, max_share: float) -> list[str]:
-        """Write the rejected rows, or take away those of an earlier attempt; returns a line a reason."""
         self.rejections.settle(file)
         self.rejections.check_share(self.rows, max_share)
         return self.rejections.summary()
 
     def prompts(self) -> Iterator[str]:
-        """The last turn of every question."""
-        return (item.row.prompt[-1]["content"] for item in self.items)
+        return (item.question for item in self.items)
 
     def previews(self, chat: ChatFormat, seed: int) -> Iterator[Preview]:
-        """The first question of each task and language, through the chat template."""
         first: dict[str, Item] = {}
         for item in self.items:
             first.setdefault(" ".join(filter(None, (item.task, item.row.language))), item)
         for name, item in first.items():
             yield Preview(name, chat.render(item.row.prompt), item.row.completion)
 
-    @property
-    def configuration(self) -> Mapping[str, Any]:
-        return self.benchmark
-
     def ask(
         self, model: PreTrainedModel, chat: ChatFormat, seeds: Sequence[int], done: Callable[[int], None]
     ) -> Outcome:
-        """Ask everything once for each seed, seeds ascending; what references cost is found out once."""
-        self.check_seeds(seeds)
+        """As `Asked` has it; what references cost is found out once."""
         runs: list[SeedScores] = []
         every: list[Answered] = []
-        bits: dict[str, float] | None = None
+        bits: dict[str, float] = {}
         for seed in sorted(seeds):
-            answered = ask(
-                model,
-                chat,
-                self.items,
-                self.decoding,
-                seed=seed,
-                candidates=self.candidates,
-                batch_size=self.batch_size,
-                bits=bits,
-                done=done,
-            )
+            answered = self.answers(model, chat, seed, bits, done)
             bits = {one.id: one.bits for one in answered}
             runs.append(SeedScores(seed, tabulate(answered, scores)))
             every += answered
@@ -206,3 +117,66 @@ class ChosenQuestions:
         if all(item.guess is not None for item in self.items):
             about["guessing"] = tabulate(every[: self.total], floor)
         return Outcome(tuple(runs), [dataclasses.asdict(one) for one in every], about)
+
+    def answers(
+        self,
+        model: PreTrainedModel,
+        chat: ChatFormat,
+        seed: int = 0,
+        bits: Mapping[str, float] | None = None,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> list[Answered]:
+        """A model's answers under one seed, judged, in the order of the questions.
+
+        Args:
+            model: Any causal language model.
+            chat: Its chat format.
+            seed: Of the sampling.
+            bits: What each reference costs, by row id, where another seed has found it out.
+            done: Told how many more are through, batch by batch.
+        """
+        ordered = sorted(self.items, key=lambda item: (len(item.question), item.row.id))
+        by_id: dict[str, Answered] = {}
+        for start in range(0, len(ordered), self.batch_size):
+            batch = ordered[start : start + self.batch_size]
+            rows = [item.row for item in batch]
+            written = generate(model, chat, rows, self.decoding, seed=seed, batch_size=self.batch_size)
+            costs = [bits[row.id] for row in rows] if bits else reference_bits(model, chat, rows)
+            for item, one, cost in zip(batch, written, costs, strict=True):
+                by_id[item.row.id] = self._judged(item, one, cost, seed)
+            done(len(batch))
+        return [by_id[item.row.id] for item in self.items]
+
+    def _judged(self, item: Item, written: Generated, bits: float, seed: int) -> Answered:
+        """An answer against its references."""
+        row, answer, references = item.row, written.text, item.references
+        exact = any(exact_match(answer, reference) for reference in references)
+        best_chrf = max(chrf(answer, reference) for reference in references)
+        best_f1 = max(token_f1(answer, reference) for reference in references)
+        inside: dict[bool, bool | None] = {}
+        for merged in (True, False):
+            tests = (in_language(answer, one, row.language, self.candidates, merge_malay=merged) for one in references)
+            inside[merged] = any(tests) if row.language in self.candidates else None
+        return Answered(
+            id=row.id,
+            language=row.language,
+            task=item.task,
+            kind=item.kind,
+            split=item.split,
+            question=item.question,
+            reference=row.completion,
+            answer=answer,
+            exact=exact,
+            chrf=best_chrf,
+            in_language=inside[True],
+            bits=bits,
+            bytes=len(row.completion.encode("utf-8")),
+            guess=item.guess,
+            in_language_strict=inside[False],
+            token_f1=best_f1,
+            repetition=repetition(answer),
+            length=written.length,
+            ended=written.ended,
+            alternatives=item.alternatives,
+            seed=seed,
+        )

@@ -51,8 +51,7 @@ class Evaluation:
         about: Versions and other facts that do not decide whether two evaluations compare. `guessing` holds what
             guessing reaches on the same questions, where that is known; `better` which way those metrics are better
             that only their tasks know (1 or -1).
-        subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`, `teacher_my+ta`; empty outside
-            of one.
+        subject: Who it is in a run: `base`, `cold_start`, `student`, `teacher`, `teacher_my+ta`; else empty.
         answers: Where its single answers are, and how the lines name it; known of what was read, and not written.
         parts: The evaluations that this one was joined from, a run of each; not written either.
     """
@@ -72,15 +71,7 @@ class Evaluation:
         return [run.seed for run in self.runs]
 
     def values(self, metric: str, *keys: str) -> list[float]:
-        """A metric over the seeds.
-
-        Args:
-            metric: Such as `exact_match`.
-            keys: Where it stands: `"overall"`, or `"by_language", "th"`.
-
-        Returns:
-            One value per seed that has it: fewer than `seeds`, or none, where it is missing.
-        """
+        """A metric such as `exact_match` of each seed that has it at a place: `"overall"`, or `"by_language", "th"`."""
         places = [part_of(run.scores, *keys) for run in self.runs]
         return [float(place[metric]) for place in places if place.get(metric) is not None]
 
@@ -89,9 +80,9 @@ class Evaluation:
         if len(self.runs) != 1:
             return None
         value = part_of(self.runs[0].scores, *keys, "stderr").get(metric)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        return None
 
     def metric(self, name: str) -> Metric:
         """A metric of the scores, with the direction that the record has of it."""
@@ -106,9 +97,8 @@ class Evaluation:
         scores = self.about.get("guessing")
         if not isinstance(scores, Mapping):
             return None
-        return Evaluation(
-            FLOOR, "", self.benchmark, tuple(SeedScores(run.seed, scores) for run in self.runs), {}, FLOOR
-        )
+        runs = tuple(SeedScores(run.seed, scores) for run in self.runs)
+        return Evaluation(FLOOR, "", self.benchmark, runs, {}, FLOOR)
 
 
 def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
@@ -119,25 +109,17 @@ def part_of(scores: Any, *keys: str) -> Mapping[str, Any]:
 
 
 def joined(parts: Sequence[Evaluation], name: str | None = None) -> Evaluation:
-    """Evaluations of the seeds of one method as one, a run per seed; the rest is the first one's.
-
-    Args:
-        parts: The evaluations, no two with one seed.
-        name: What tables call it; None: as the first.
-    """
+    """Evaluations of the seeds of one method, no two with one seed, as one; the rest is the first one's."""
     runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.seed)
     models = ", ".join(dict.fromkeys(part.model for part in parts))
-    whole = dataclasses.replace(parts[0], name=name or parts[0].name, model=models)
-    return dataclasses.replace(whole, runs=tuple(runs), parts=tuple(parts))
+    named = dataclasses.replace(parts[0], name=name or parts[0].name, model=models)
+    return dataclasses.replace(named, runs=tuple(runs), parts=tuple(parts))
 
 
 def write_evaluations(evaluations: Iterable[Evaluation], file: Path, *, a_line_each: bool = False) -> Path:
     """Write an `evaluation.json` whole or not at all; returns its path.
 
-    Args:
-        evaluations: The evaluations.
-        file: Where they go.
-        a_line_each: Write a line for each: in a repository a difference then shows which.
+    With `a_line_each` a difference in a repository shows which evaluation is another.
 
     Raises:
         EnvironmentFault: it cannot be written.
@@ -166,25 +148,29 @@ def keep_evaluations(
     Args:
         new: The evaluations.
         answers: Lines of `answers.jsonl`, each with its `benchmark` and its `subject`.
-        folder: Where they go; it is made.
+        folder: It is made.
         stays: Whether one of the others that are there may stay.
 
     Raises:
         DataError: the folder holds an `evaluation.json` that cannot be read.
         EnvironmentFault: a file cannot be written.
     """
-    file, places = folder / FILE, {place_of(one) for one in new}
-    there = read_evaluations(file) if file.is_file() else []
-    others = [one for one in there if place_of(one) not in places and stays(one)]
+    places = {place_of(one) for one in new}
+    others = [one for one in evaluations_in(folder) if place_of(one) not in places and stays(one)]
     kept, lines = {place_of(one) for one in others}, read_jsonl(folder / ANSWERS)
     old = [line for line in lines if (str(line.get("benchmark")), str(line.get("subject"))) in kept]
     write_json_lines(folder / ANSWERS, [*old, *answers])
-    return write_evaluations([*others, *new], file)  # last: a folder with scores is whole
+    return write_evaluations([*others, *new], folder / FILE)  # last: a folder with scores is whole
 
 
 def place_of(evaluation: Evaluation) -> tuple[str, str]:
     """The benchmark's name, and who was asked: one folder holds one evaluation of each."""
     return str(evaluation.benchmark.get("name")), evaluation.subject or evaluation.name
+
+
+def evaluations_in(folder: Path) -> list[Evaluation]:
+    """What a folder holds already; errors as of `read_evaluations`."""
+    return read_evaluations(folder / FILE) if (folder / FILE).is_file() else []
 
 
 def read_evaluations(file: Path) -> list[Evaluation]:
@@ -213,9 +199,9 @@ def _evaluation(content: Any, file: Path) -> Evaluation:
     """One evaluation whose parts are of the kinds that they should be."""
     try:
         runs = tuple(sorted((SeedScores(**run) for run in content["runs"]), key=lambda run: run.seed))
-        names = [content["name"], content["model"], content.get("subject", "")]
-        answers = (file.with_name(ANSWERS), str(names[2] or names[0]))
-        one = Evaluation(names[0], names[1], content["benchmark"], runs, content.get("about", {}), names[2], answers)
+        name, model, subject = names = content["name"], content["model"], content.get("subject", "")
+        answers = (file.with_name(ANSWERS), str(subject or name))
+        one = Evaluation(name, model, content["benchmark"], runs, content.get("about", {}), subject, answers)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{file}: is not a whole evaluation: {type(error).__name__}: {error}") from error
     if not all(isinstance(name, str) and name.isprintable() for name in names) or not one.name.strip():

@@ -101,7 +101,7 @@ def in_language(
         answer: What a model wrote.
         reference: What is right.
         language: The code of the question's language.
-        candidates: The codes of all languages in the benchmark.
+        candidates: The codes of the languages that an answer can be in.
         merge_malay: Count Indonesian and Malay as one: in short answers they are often the same words.
     """
     if exact_match(answer, reference):

@@ -33,6 +33,8 @@ _FOLDERS = {"model", "checkpoints", "stages"}
 """In which a run keeps models; their names say nothing."""
 _DEEPEST = 4
 """Folders between a run and a model in it: `stages/cold_start/checkpoints/step-200`."""
+_FILES = ("revision", "gguf_file", "trust_remote_code")
+"""What says which files of a model are read, and how."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -46,10 +48,8 @@ class ModelSource:
         trained: What it was trained on, of a run.
         template_kwargs: What its chat template is rendered with.
         revision: Commit, tag or branch on the hub.
-        dtype: Precision of the weights; `auto` follows the device.
-        device: `auto`, `cpu`, `cuda:1` ...
+        dtype: Precision of the weights; `auto` follows the device, which may be `auto` too.
         chat_template: A jinja file that replaces the model's own template.
-        trust_remote_code: Run code that the model's repository brings.
         template_name: Which of the chat templates of a tokenizer that has several.
         gguf_file: A GGUF file in the folder or repository `model`, whose weights are made dense.
     """
@@ -79,15 +79,14 @@ class ModelSource:
             EnvironmentFault: the tokenizer cannot be had.
         """
         chat = self.chat(template)
-        about = {"subject": self.identity(chat)}
-        model = self.model if self.gguf_file is None else f"{self.model}/{self.gguf_file}"
 
         def opened() -> tuple[PreTrainedModel, ChatFormat]:
             loaded = self.load()
             check_ids(loaded, chat.tokenizer, self.model)
             return loaded, chat
 
-        return Subject(self.name, model, opened, about=about)
+        model = self.model if self.gguf_file is None else f"{self.model}/{self.gguf_file}"
+        return Subject(self.name, model, opened, about={"subject": self.identity(chat)})
 
     def on(self) -> str:
         """The device, found out."""
@@ -99,20 +98,18 @@ class ModelSource:
 
     def chat(self, template: bool = True) -> ChatFormat:
         """Its chat format; as `subject` has it. An adapter without a tokenizer has that of its base."""
-        folder, base = Path(locate(self.model)), base_of(self.model)
-        name = base if base is not None and not (folder / "tokenizer_config.json").is_file() else self.model
-        tokenizer = load_tokenizer(
-            name, revision=self.revision, gguf_file=self.gguf_file, trust_remote_code=self.trust_remote_code
-        )
+        base, whole = base_of(self.model), (Path(locate(self.model)) / "tokenizer_config.json").is_file()
+        name = self.model if base is None or whole else base
+        tokenizer = load_tokenizer(name, **{key: getattr(self, key) for key in _FILES})
         if self.chat_template is not None:
             tokenizer.chat_template = read_template(self.chat_template, "--chat-template")
         if self.template_name is not None:
             tokenizer.chat_template = _template_called(self.template_name, tokenizer.chat_template, self.model)
-        if not tokenizer.chat_template and not template:
-            return plain_format(tokenizer)
-        if not tokenizer.chat_template:
+        if tokenizer.chat_template:
+            return chat_format(tokenizer, self.template_kwargs, self.model)
+        if template:
             raise ConfigError(f"{self.model}: its tokenizer has no chat template; give one with --chat-template FILE")
-        return chat_format(tokenizer, self.template_kwargs, self.model)
+        return plain_format(tokenizer)
 
     def load(self) -> PreTrainedModel:
         """The model, on its device.
@@ -123,14 +120,8 @@ class ModelSource:
         """
         if base_of(self.model) is not None and importlib.util.find_spec("peft") is None:
             raise ConfigError(f"{self.model}: is an adapter, and the package peft is missing: pip install 'dudi[peft]'")
-        dtype = getattr(torch, self.precision())
-        model = load_model(
-            self.model,
-            dtype=dtype,
-            revision=self.revision,
-            gguf_file=self.gguf_file,
-            trust_remote_code=self.trust_remote_code,
-        ).eval()
+        how = {key: getattr(self, key) for key in _FILES}
+        model = load_model(self.model, dtype=getattr(torch, self.precision()), **how).eval()
         try:
             move(model, self.on())
         except (AssertionError, RuntimeError) as error:
@@ -142,23 +133,14 @@ class ModelSource:
 
     def identity(self, chat: ChatFormat) -> dict[str, Any]:
         """What decides its answers beside the questions: another one under the same name is another model."""
-        base = base_of(self.model)
-        below = {} if base is None else {"base": base, "base_weights": weights_of(base)}
-        return {
-            "weights": weights_of(self.model, self.gguf_file),
-            **below,
-            "revision": self.revision,
-            "dtype": self.precision(),
-            "chat_template": chat.digest,
-        }
+        found = {"weights": weights_of(self.model, self.gguf_file)}
+        if (base := base_of(self.model)) is not None:
+            found |= {"base": base, "base_weights": weights_of(base)}
+        return found | {"revision": self.revision, "dtype": self.precision(), "chat_template": chat.digest}
 
 
 def _template_called(name: str, templates: str | Mapping[str, str] | None, model: str) -> str:
-    """One of several chat templates of a tokenizer.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """One of several chat templates of a tokenizer."""
     known = templates if isinstance(templates, Mapping) else {}
     if name not in known:
         what = f"its chat templates are {', '.join(known)}" if known else "its tokenizer has no templates with names"
@@ -173,11 +155,7 @@ def weights_of(model: str, gguf_file: str | None = None) -> str | None:
 
 
 def base_of(model: str) -> str | None:
-    """The model that an adapter was trained for; None for a model that is no adapter.
-
-    Raises:
-        ConfigError: the adapter names none.
-    """
+    """The model that an adapter was trained for, itself where it names none; None for a model that is no adapter."""
     file = Path(locate(model)) / ADAPTER
     if not file.is_file():
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -13,13 +13,9 @@ class Answered:
 
     Attributes:
         id: The question's row id.
-        language: Its language.
-        task: Its task.
         kind: Its kind within the task.
         split: What its benchmark or its file says; or empty.
         question: The last user turn.
-        reference: What is right.
-        answer: What the model wrote.
         exact: Whether the answer and a reference are the same after normalisation.
         chrf: 0 to 100, against the best reference.
         in_language: Whether the answer is in the question's language, Indonesian and Malay counted as one; None where
@@ -33,7 +29,6 @@ class Answered:
         length: Tokens of the answer, its end not counted.
         ended: Whether the model ended it by itself.
         alternatives: Further references.
-        seed: Of the sampling.
     """
 
     id: str
@@ -61,22 +56,15 @@ class Answered:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scores:
-    """Means over some questions.
+    """Means over some questions of what `Answered` has of each, in its units; None was not measured.
 
     Attributes:
         questions: How many.
         exact_match: Share answered exactly, 0 to 1.
-        chrf: Mean chrF, 0 to 100; None for the floor.
-        in_language: Share answered in the question's language, Indonesian and Malay counted as one; None for the floor.
-        bits_per_byte: Bits that the references cost per byte of UTF-8: fair across tokenizers; None for the floor.
-        in_language_strict: As `in_language`, with Indonesian and Malay told apart.
-        token_f1: Mean F1 of tokens, 0 to 1.
-        repetition: Mean share of repeated 4-grams, 0 to 1.
-        length: Mean length of the answers in the model's own tokens.
-        ended: Share of answers that the model ended by itself: the end-of-turn rate.
+        bits_per_byte: Bits that the references cost per byte of UTF-8: fair across tokenizers.
+        length: In the model's own tokens.
+        ended: The end-of-turn rate, 0 to 1.
         empty: Share of answers that hold nothing but space.
-
-    A metric that is None was not measured.
     """
 
     questions: int
@@ -115,30 +103,26 @@ def floor(answered: Sequence[Answered]) -> Scores:
 
 
 def tabulate(answered: Sequence[Answered], judge: Callable[[Sequence[Answered]], Scores]) -> dict[str, Any]:
-    """The scores of some answers, as a `Run` has them.
-
-    Args:
-        answered: At least one.
-        judge: `scores`, or `floor`.
+    """The scores of some answers, at least one, as `SeedScores` has them: by `scores`, or by `floor`.
 
     Returns:
         `overall`, `by_split`, `by_language`, `by_task`, `by_kind` (finer than tasks) and `by_language_and_split`
         (language, then split), each leaf the fields of `Scores`. Questions without a split, task or kind are in none of
         its groups.
     """
-
-    def by(key: str, some: Iterable[Answered]) -> dict[str, Any]:
-        groups = _grouped(some, key)
-        return {name: dataclasses.asdict(judge(own)) for name, own in groups.items() if name}
-
     tables: dict[str, Any] = {"overall": dataclasses.asdict(judge(answered))}
-    tables |= {f"by_{key}": by(key, answered) for key in ("split", "language", "task", "kind")}
-    languages = _grouped(answered, "language")
-    return tables | {"by_language_and_split": {language: by("split", own) for language, own in languages.items()}}
+    tables |= {f"by_{key}": _by(key, answered, judge) for key in ("split", "language", "task", "kind")}
+    both: dict[str, Any] = {}
+    for language in tables["by_language"]:
+        own = [one for one in answered if one.language == language]
+        both[language] = _by("split", own, judge)
+    return tables | {"by_language_and_split": both}
 
 
-def _grouped(answered: Iterable[Answered], key: str) -> Mapping[str, list[Answered]]:
+def _by(
+    key: str, answered: Sequence[Answered], judge: Callable[[Sequence[Answered]], Scores]
+) -> dict[str, dict[str, Any]]:
     groups: dict[str, list[Answered]] = {}
     for one in answered:
         groups.setdefault(getattr(one, key), []).append(one)
-    return groups
+    return {name: dataclasses.asdict(judge(own)) for name, own in groups.items() if name}

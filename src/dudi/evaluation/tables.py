@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.metrics import METRICS, STANDARD_ERROR, Metric
@@ -31,30 +31,29 @@ def evaluation_tables(evaluation: Evaluation, *, colour: bool = False) -> str:
         evaluation: On any benchmark.
         colour: Whether to write escape codes for a terminal.
     """
-    tables = [terminal(fitting(made), title=name, colour=colour) for name, made in evaluation_grids(evaluation).items()]
-    known = any(_error(evaluation, metric, ["overall"]) for metric in _measured(evaluation, _LINES))
-    return "\n\n".join([_headline(evaluation), *tables, *([f"± and error: {STANDARD_ERROR}"] if known else [])])
+    whole, bare = evaluation_grids(evaluation), evaluation_grids(evaluation, errors=False)
+    tables = [terminal(_fitting(whole[name], bare[name]), title=name, colour=colour) for name in whole]
+    if any(_error(evaluation, metric, ["overall"]) for metric in _measured(evaluation, _LINES)):
+        tables.append(f"± and error: {STANDARD_ERROR}")
+    return "\n\n".join([_headline(evaluation), *tables])
 
 
-def evaluation_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
-    """The tables of one evaluation by their titles, each with its standard errors or without them."""
-    languages, splits = evaluation.keys("language"), splits_of(evaluation)
-    columns = splits if len(splits) <= MOST_SPLITS else []
-    names = {code: language_name(code) for code in languages}
-    found: dict[str, Callable[[bool], Grid]] = {}
-    if evaluation.keys(CELLS):
-        found |= cells_grids(evaluation)
-    else:
+def evaluation_grids(evaluation: Evaluation, errors: bool = True) -> dict[str, Grid]:
+    """The tables of one evaluation by their titles, with its standard errors or without them."""
+    splits, groups, found = splits_of(evaluation), evaluation.keys(GROUP), cells_grids(evaluation, errors)
+    if not evaluation.keys(CELLS):
         main = _measured(evaluation, _LINES)[0]
-        found[main.title.replace(" in %", ", in %")] = lambda errors: _main_grid(evaluation, main, names, columns)
-    if groups := {name: name for name in evaluation.keys(GROUP)}:
-        metrics = _metrics_of_groups([evaluation], list(groups))
-        found["By group"] = functools.partial(_rows_of, evaluation, GROUP, groups, metrics)
-    if languages:
-        found["By language"] = functools.partial(_metrics_grid, evaluation, "language", names)
+        columns = splits if len(splits) <= MOST_SPLITS else []
+        found[main.title.replace(" in %", ", in %")] = _main_grid(evaluation, main, columns)
+    if groups:
+        found["By group"] = _rows_of(evaluation, GROUP, groups, _metrics_of_groups([evaluation], groups), errors)
+    metrics = _measured(evaluation, _COLUMNS)
+    if languages := evaluation.keys("language"):
+        beside = metrics[1:] or metrics  # the first has its own table
+        found["By language"] = _rows_of(evaluation, "language", languages, beside, errors)
     if len(splits) > MOST_SPLITS:
-        found["By split"] = functools.partial(_metrics_grid, evaluation, "split", {split: split for split in splits})
-    found["Over all questions"] = lambda errors: _overall_grid(evaluation)
+        found["By split"] = _rows_of(evaluation, "split", splits, metrics, errors)
+    found["Over all questions"] = _overall_grid(evaluation)
     return found
 
 
@@ -67,15 +66,15 @@ def benchmark_tables(evaluations: Sequence[Evaluation], *, colour: bool = False)
     """
     by_role = by_subject(evaluations)
     if any(one.keys(CELLS) for one in by_role.values()):
-        made = {"By task": tasks_grid, "By group": groups_grid, "By language": languages_grid}
-        grids = {title: fitting(functools.partial(grid, by_role)) for title, grid in made.items()}
-        tables = [terminal(table, title=title, colour=colour) for title, table in grids.items() if table.lines]
+        tables = []
+        for title, made in {"By task": tasks_grid, "By group": groups_grid, "By language": languages_grid}.items():
+            grid = _fitting(made(by_role), made(by_role, errors=False))
+            tables += [terminal(grid, title=title, colour=colour)] if grid.lines else []
         return "\n\n".join([*tables, *([f"±: {STANDARD_ERROR}"] if any("±" in table for table in tables) else [])])
     splits, meanings = splits_of(*evaluations), find(evaluations[0].benchmark.get("name")).meanings
     parts = [_subjects_table(by_role, splits, colour)]
-    parts += ["\n".join(f"  {split}: {meanings[split]}" for split in splits if split in meanings)]
-    parts += ["", _languages_table(by_role, splits, colour)]
-    return "\n".join(part for place, part in enumerate(parts) if part or place == 2)
+    parts += [f"  {split}: {meanings[split]}" for split in splits if split in meanings]
+    return "\n".join([*parts, "", _languages_table(by_role, splits, colour)])
 
 
 def by_subject(evaluations: Iterable[Evaluation]) -> dict[str, Evaluation]:
@@ -108,34 +107,32 @@ def language_name(code: str) -> str:
     return LANGUAGES[code].name if code in LANGUAGES else code
 
 
-def cells_grids(evaluation: Evaluation) -> dict[str, Callable[[bool], Grid]]:
+def cells_grids(evaluation: Evaluation, errors: bool = True) -> dict[str, Grid]:
     """By what is measured: tasks down, languages across, each task in the first of its metrics; none without tasks."""
-    by_unit: dict[str, list[tuple[Metric, str]]] = {}
-    for task in evaluation.keys("task") if evaluation.keys(CELLS) else ():
+    codes = evaluation.keys(CELLS)
+    rows: dict[str, list[tuple[str, list[str]]]] = {}
+    for task in evaluation.keys("task") if codes else ():
         metric = main_metric(evaluation, "by_task", task)
-        by_unit.setdefault(metric.title.replace(" in %", ", in %"), []).append((metric, task))
-    return {title: functools.partial(_cells_grid, evaluation, tasks) for title, tasks in by_unit.items()}
-
-
-def _cells_grid(evaluation: Evaluation, tasks: Sequence[tuple[Metric, str]], errors: bool) -> Grid:
-    codes, rows = evaluation.keys(CELLS), []
-    for metric, task in tasks:
         cells = [_cell(evaluation, metric, [f"by_{CELLS}", code, task], errors) for code in codes]
-        rows.append((task, [*cells, _cell(evaluation, metric, ["by_task", task])]))
-    return grid_of((*codes, "all"), rows)
+        cells.append(_cell(evaluation, metric, ["by_task", task]))
+        rows.setdefault(metric.title.replace(" in %", ", in %"), []).append((task, cells))
+    return {title: grid_of((*codes, "all"), own) for title, own in rows.items()}
 
 
-def fitting(made: Callable[[bool], Grid]) -> Grid:
+def _fitting(with_errors: Grid, without: Grid) -> Grid:
     """A table with its standard errors where it fits a terminal with them, else without."""
-    with_errors = made(True)
-    return with_errors if Laid(with_errors).width <= WIDTH else made(False)
+    return with_errors if Laid(with_errors).width <= WIDTH else without
 
 
 def main_metric(evaluation: Evaluation, *place: str) -> Metric:
     """The metric that stands for a part of the scores: the first of `METRICS` that it has, else the first at all."""
-    values = part_of(evaluation.runs[0].scores, *place)
-    there = [name for name, value in values.items() if isinstance(value, int | float) and name != "questions"]
+    there = _numbers(part_of(evaluation.runs[0].scores, *place))
     return evaluation.metric(next((name for name in METRICS if name in there), there[0] if there else "score"))
+
+
+def _numbers(scores: Mapping[str, Any]) -> list[str]:
+    """The metrics among the keys of a part of the scores."""
+    return [name for name, value in scores.items() if isinstance(value, int | float) and name != "questions"]
 
 
 def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
@@ -143,11 +140,7 @@ def _measured(evaluation: Evaluation, usual: Sequence[str]) -> list[Metric]:
     overall = evaluation.runs[0].scores.get("overall", {})
     if "exact_match" in overall and not evaluation.keys(CELLS):
         return [METRICS[name] for name in usual]
-    return [
-        evaluation.metric(name)
-        for name, value in overall.items()
-        if isinstance(value, int | float) and name != "questions"
-    ]
+    return [evaluation.metric(name) for name in _numbers(overall)]
 
 
 def _headline(evaluation: Evaluation) -> str:
@@ -160,44 +153,37 @@ def _headline(evaluation: Evaluation) -> str:
     return f"{evaluation.name} on {how.get('name')}{part}: {how.get('questions')} questions, {drawn}, {seeds}"
 
 
-def _main_grid(evaluation: Evaluation, main: Metric, names: Mapping[str, str], splits: Sequence[str]) -> Grid:
+def _main_grid(evaluation: Evaluation, main: Metric, splits: Sequence[str]) -> Grid:
     """The main metric: languages down, splits across."""
-
-    def cells(one: Evaluation, by_split: Sequence[str], overall: Sequence[str]) -> list[str]:
-        parts = [_cell(one, main, [*by_split, split]) for split in splits]
-        return [*parts, _cell(one, main, overall)]
-
-    rows = []
-    for code, name in names.items():
-        rows.append((name, cells(evaluation, ["by_language_and_split", code], ["by_language", code])))
-    rows.append(("all", cells(evaluation, ["by_split"], ["overall"])))
+    lines = []
+    for code in evaluation.keys("language"):
+        lines.append((language_name(code), evaluation, ["by_language_and_split", code], ["by_language", code]))
+    lines.append(("all", evaluation, ["by_split"], ["overall"]))
     if (guessing := evaluation.guessing()) is not None:
         first = Evaluation("", "", {}, guessing.runs[:1])  # the same for every seed
-        rows.append(("guessing", cells(first, ["by_split"], ["overall"])))
+        lines.append(("guessing", first, ["by_split"], ["overall"]))
+    rows = []
+    for label, one, by_split, overall in lines:
+        places = [*([*by_split, split] for split in splits), overall]
+        rows.append((label, [_cell(one, main, place) for place in places]))
     return grid_of((*splits, "all"), rows, kinds={"all": "strong", "guessing": "faint"})
 
 
-def _metrics_grid(evaluation: Evaluation, by: str, names: Mapping[str, str], errors: bool) -> Grid:
-    metrics = _measured(evaluation, _COLUMNS)
-    metrics = metrics[1:] if by == "language" and len(metrics) > 1 else metrics  # the first has its own table
-    return _rows_of(evaluation, by, names, metrics, errors)
-
-
-def _rows_of(
-    evaluation: Evaluation, by: str, names: Mapping[str, str], metrics: Sequence[Metric], errors: bool
-) -> Grid:
+def _rows_of(evaluation: Evaluation, by: str, keys: Sequence[str], metrics: Sequence[Metric], errors: bool) -> Grid:
     rows = []
-    for key, name in names.items():
-        rows.append((name, [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics]))
-    return grid_of([metric.short or metric.title for metric in metrics], rows)
+    for key in keys:
+        cells = [_cell(evaluation, metric, [f"by_{by}", key], errors) for metric in metrics]
+        rows.append((language_name(key) if by == "language" else key, cells))
+    return grid_of([metric.heading for metric in metrics], rows)
 
 
 def _overall_grid(evaluation: Evaluation) -> Grid:
-    metrics = _measured(evaluation, _LINES)
-    shown = [(metric, metric.shown(evaluation.values(metric.name, "overall"))) for metric in metrics]
-    errors = {metric.name: _error(evaluation, metric, ["overall"]) for metric in metrics}
-    known = any(errors.values())
-    rows = [(metric.title, (mean, errors[metric.name] or std if known else std)) for metric, (mean, std) in shown]
+    rows, known = [], False
+    for metric in _measured(evaluation, _LINES):
+        mean, std = metric.shown(evaluation.values(metric.name, "overall"))
+        error = _error(evaluation, metric, ["overall"])
+        rows.append((metric.title, (mean, error or std)))
+        known = known or bool(error)
     return grid_of(("mean", "error" if known else "std"), rows)
 
 
@@ -215,10 +201,11 @@ def _cell(evaluation: Evaluation, metric: Metric, place: Sequence[str], errors: 
     A dash for none, and for what is no number: reports read the files of others.
     """
     try:
-        mean, std = metric.shown(evaluation.values(metric.name, *place))
+        mean, spread = metric.shown(evaluation.values(metric.name, *place))
     except (TypeError, ValueError):
         return NOT_MEASURED
-    spread = std if std != NOT_MEASURED else _error(evaluation, metric, place) if errors else ""
+    if spread == NOT_MEASURED:
+        spread = _error(evaluation, metric, place) if errors else ""
     return f"{mean} ±{spread}" if spread else mean
 
 
@@ -230,12 +217,9 @@ def _error(evaluation: Evaluation, metric: Metric, place: Sequence[str]) -> str:
 def tasks_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
     """Tasks down, everybody in a run across, each task in the first of its metrics, with its standard error."""
     first = next(iter(by_role.values()))
-    rows = []
-    for task in dict.fromkeys(task for one in by_role.values() for task in one.keys("task")):
-        metric = main_metric(first, "by_task", task)
-        label = f"{task}: {metric.short or metric.title}"
-        rows.append((label, [_cell(one, metric, ["by_task", task], errors) for one in by_role.values()]))
-    return grid_of([title(one) for one in by_role.values()], rows)
+    tasks = dict.fromkeys(task for one in by_role.values() for task in one.keys("task"))
+    lines = [(task, main_metric(first, "by_task", task), ["by_task", task]) for task in tasks]
+    return _everybody(by_role, lines, errors)
 
 
 def groups_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
@@ -243,26 +227,34 @@ def groups_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
 
     Without lines, where no group has a score of its own.
     """
-    rows = []
+    lines: list[tuple[str, Metric, list[str]]] = []
     for group in dict.fromkeys(group for one in by_role.values() for group in one.keys(GROUP)):
-        for metric in _metrics_of_groups(by_role.values(), [group]):
-            cells = [_cell(one, metric, [f"by_{GROUP}", group], errors) for one in by_role.values()]
-            rows.append((f"{group}: {metric.short or metric.title}", cells))
-    return grid_of([title(one) for one in by_role.values()], rows)
+        metrics = _metrics_of_groups(by_role.values(), [group])
+        lines += [(group, metric, [f"by_{GROUP}", group]) for metric in metrics]
+    return _everybody(by_role, lines, errors)
 
 
 def languages_grid(by_role: Mapping[str, Evaluation], errors: bool = True) -> Grid:
     """Languages down, everybody in a run across, in every metric of the whole that the language has."""
     first = next(iter(by_role.values()))
     main, metrics = main_metric(first, "overall"), _measured(first, _LINES)
-    metrics = [main, *(metric for metric in metrics if metric != main)]
     places = {language_name(code): ["by_language", code] for code in first.keys("language")} | {"all": ["overall"]}
-    rows = []
-    for metric in metrics:
+    lines = []
+    for metric in [main, *(metric for metric in metrics if metric != main)]:
         for name, place in places.items():
-            cells = [_cell(one, metric, place, errors) for one in by_role.values()]
-            if metric == main or set(cells) != {NOT_MEASURED}:
-                rows.append((f"{name}: {metric.short or metric.title}", cells))
+            if metric == main or any(_cell(one, metric, place) != NOT_MEASURED for one in by_role.values()):
+                lines.append((name, metric, place))
+    return _everybody(by_role, lines, errors)
+
+
+def _everybody(
+    by_role: Mapping[str, Evaluation], lines: Iterable[tuple[str, Metric, Sequence[str]]], errors: bool
+) -> Grid:
+    """Parts of the scores down, each in a metric, everybody in a run across."""
+    rows = []
+    for name, metric, place in lines:
+        cells = [_cell(one, metric, place, errors) for one in by_role.values()]
+        rows.append((f"{name}: {metric.heading}", cells))
     return grid_of([title(one) for one in by_role.values()], rows)
 
 

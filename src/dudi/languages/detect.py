@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import regex
 from py3langid.langid import MODEL_FILE, RAW_FLOOR, LanguageIdentifier
@@ -43,10 +43,8 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
     of no candidate gets py3langid's own guess among all other languages, so that an answer in Chinese is `zh`
     and not the nearest of the candidates.
 
-    Args:
-        text: Any string; lone surrogates and control characters are read as spaces.
-        candidates: Codes of known languages, in any order.
-        languages: The known languages; None takes `load_languages()`.
+    Lone surrogates and control characters are read as spaces. The known languages are `load_languages()`, unless they
+    are given.
 
     Returns:
         One of the candidates; another language's code (ISO 639) for a foreign script; or `und` when there are fewer
@@ -73,18 +71,15 @@ def detect(text: str, candidates: Sequence[str], languages: Mapping[str, Languag
     codes = {_MODEL_LABELS.get(base, base): code for base, code in bases.items()}
     labels = frozenset(_model().labels) - {_NO_LANGUAGE}
     if script is None:
-        return _classify(cleaned, labels - codes.keys())
-    return codes.get(_classify(cleaned, labels & codes.keys()), UNDETERMINED)
+        return _classify(cleaned, labels.difference(codes))
+    return codes.get(_classify(cleaned, labels.intersection(codes)), UNDETERMINED)
 
 
 def same_language(detected: str, wanted: str, merge_malay: bool = False) -> bool:
     """Whether a detected language counts as the wanted one.
 
-    Args:
-        detected: What `detect` returned.
-        wanted: A language code.
-        merge_malay: Take Indonesian and Malay for one: short texts in them are often the same words, so a strict
-            rate charges the model with the detector's confusion. Reports show both rates.
+    `merge_malay` takes Indonesian and Malay for one: short texts in them are often the same words, so a strict rate
+    charges the model with the detector's confusion. Reports show both rates.
     """
     return detected == wanted or (merge_malay and {detected, wanted} == {"id", "ms"})
 
@@ -107,18 +102,15 @@ def _deciding_script(shares: Mapping[str, float]) -> str | None:
     return max(shares, key=lambda script: shares[script])
 
 
-@functools.cache
-def _model() -> LanguageIdentifier:
-    """The whole model: half a second to read, about 30 MB."""
-    return LanguageIdentifier.from_model_file(MODEL_FILE)
+# The whole model: half a second to read, about 30 MB.
+_model = functools.cache(functools.partial(LanguageIdentifier.from_model_file, MODEL_FILE))
 
 
-def _classify(text: str, labels: Iterable[str]) -> str:
+def _classify(text: str, labels: frozenset[str]) -> str:
     """py3langid's answer among `labels`, or `und` where it has none."""
-    allowed = frozenset(labels)
-    if not allowed:
+    if not labels:
         return UNDETERMINED
-    label, score = _restricted(allowed).classify(text)
+    label, score = _restricted(labels).classify(text)
     return UNDETERMINED if score <= RAW_FLOOR else str(label)
 
 

@@ -115,12 +115,7 @@ def language_name(of: str, inside: str) -> str:
 
 
 def check_codes(codes: Iterable[str], known: Iterable[str], key: str) -> None:
-    """Refuse codes that are not known, with the nearest one that is.
-
-    Args:
-        codes: What the user wrote.
-        known: The codes that there are.
-        key: The config key that the codes came from, for the message.
+    """Refuse codes that are not known, with the nearest one that is; `key` is where they came from.
 
     Raises:
         ConfigError: a code is not in `known`.
@@ -151,14 +146,13 @@ def _listing(folder: Path) -> tuple[tuple[Path, int, int], ...]:
 def _with_folder(listing: tuple[tuple[Path, int, int], ...]) -> dict[str, Language]:
     merged = dict(LANGUAGES)
     for path, _, _ in listing:
-        language = _parse(path.read_bytes(), str(path), path.stem)
+        language = _read(path)
         merged[language.code] = language
-    completed: dict[str, Language] = {}
     for code, language in merged.items():
         lacking = [other for other in merged.values() if other.code not in language.names]
         names = {other.code: _foreign_name(other, language) for other in lacking}
-        completed[code] = dataclasses.replace(language, names={**language.names, **names})
-    return completed
+        merged[code] = dataclasses.replace(language, names={**language.names, **names})
+    return merged
 
 
 def _foreign_name(of: Language, inside: Language) -> str:
@@ -166,7 +160,13 @@ def _foreign_name(of: Language, inside: Language) -> str:
     given = of.named_by.get(inside.code)
     if given:
         return given
-    bare = _cldr_language_name(of.code, inside.code) or of.name
+    # Imported here because the built-in languages name each other and never come this way.
+    from babel import Locale, UnknownLocaleError
+
+    try:
+        bare = Locale.parse(inside.code, sep="-").languages.get(of.code.replace("-", "_")) or of.name
+    except (UnknownLocaleError, ValueError):  # ValueError: a code that is no CLDR identifier
+        bare = of.name
     prefix, suffix = inside.cldr_name.split("{name}")
     # Vietnamese CLDR says "Tiếng Java": what the pattern adds must not stand there twice.
     if prefix and bare.casefold().startswith(prefix.casefold()):
@@ -176,29 +176,21 @@ def _foreign_name(of: Language, inside: Language) -> str:
     return f"{prefix}{bare}{suffix}"
 
 
-def _cldr_language_name(of: str, inside: str) -> str | None:
-    # Imported here because the built-in languages name each other and never come this way.
-    from babel import Locale, UnknownLocaleError
-
+def _read(file: Path) -> Language:
+    """One language from its file."""
+    where, content = str(file), file.read_bytes()
     try:
-        names = Locale.parse(inside, sep="-").languages
-    except (UnknownLocaleError, ValueError):  # ValueError: a code that is no CLDR identifier
-        return None
-    return names.get(of.replace("-", "_"))
-
-
-def _parse(content: bytes, where: str, stem: str) -> Language:
-    """One language from the bytes of its file.
-
-    Raises:
-        ConfigError: naming the file and the key.
-    """
-    table = _read_toml(content, where)
+        table = tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{where}:{line}: not valid UTF-8; save the file as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from error
     _check_keys(table, (*_TEXT_KEYS, "names", "wording"), _OPTIONAL_KEYS, where, "")
     code, name, autonym, script = (_text(table[key], where, key) for key in _TEXT_KEYS)
     if not _CODE.fullmatch(code):
         raise ConfigError(f"{where}: key 'code': '{code}' is not a language code such as th, jv or pt-BR")
-    if code != stem:
+    if code != file.stem:
         raise ConfigError(f"{where}: key 'code' is '{code}': name the file {code}.toml, or correct the key")
     cldr_name = _text(table.get("cldr_name", "{name}"), where, "cldr_name")
     if _BRACE.findall(cldr_name) != ["{name}"]:
@@ -223,24 +215,13 @@ def _parse(content: bytes, where: str, stem: str) -> Language:
     )
 
 
-def _read_toml(content: bytes, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{where}:{line}: not valid UTF-8; save the file as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}") from error
-
-
 def _check_keys(
     table: Mapping[str, Any], required: Sequence[str], optional: Sequence[str], where: str, inside: str
 ) -> None:
     for key in table:
         if key not in required and key not in optional:
-            raise ConfigError(
-                f"{where}: unknown key '{inside}{key}'{did_you_mean(key, (*required, *optional))}; remove or rename it"
-            )
+            hint = did_you_mean(key, (*required, *optional))
+            raise ConfigError(f"{where}: unknown key '{inside}{key}'{hint}; remove or rename it")
     for key in required:
         if key not in table:
             raise ConfigError(f"{where}: key '{inside}{key}' is missing (docs/verbalizer.md shows a whole file)")
@@ -286,18 +267,11 @@ def _check_placeholders(text: str, wanted: Sequence[str], where: str, key: str) 
             allowed = ", ".join(f"{{{name}}}" for name in wanted)
             raise ConfigError(f"{where}: key '{key}': '{token}' is not a placeholder of it; it may hold {allowed}")
     for name in wanted:
-        if found.count(f"{{{name}}}") != 1:
-            raise ConfigError(
-                f"{where}: key '{key}' must hold {{{name}}} once, has it {found.count(f'{{{name}}}')} times"
-            )
+        if (times := found.count(f"{{{name}}}")) != 1:
+            raise ConfigError(f"{where}: key '{key}' must hold {{{name}}} once, has it {times} times")
 
 
-def _built_in() -> dict[str, Language]:
-    # Beside this file, not through the top package: in a folder that holds a clone `dudi`, Python takes that for it.
-    folder = Path(__file__).with_name("templates")
-    files = {code: folder / f"{code}.toml" for code in BUILT_IN}
-    return {code: _parse(file.read_bytes(), str(file), code) for code, file in files.items()}
-
-
-LANGUAGES: Mapping[str, Language] = MappingProxyType(_built_in())
+# Beside this file, not through the top package: in a folder that holds a clone `dudi`, Python takes that for it.
+_TEMPLATES = Path(__file__).with_name("templates")
+LANGUAGES: Mapping[str, Language] = MappingProxyType({code: _read(_TEMPLATES / f"{code}.toml") for code in BUILT_IN})
 """The eight built-in languages, in the order id vi th ta tl ms my en."""

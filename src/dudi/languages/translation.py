@@ -8,16 +8,11 @@ from dudi.languages.registry import LANGUAGES, Language, load_languages
 
 
 def translation_prompt(text: str, source: str, target: str, languages: Mapping[str, Language] | None = None) -> str:
-    """What is asked of one who shall translate.
+    """What is asked of one who shall translate a text, or a template's placeholder for it.
 
     The wish comes first, then the text behind the name of its language, then the name of the other language and a
-    colon: a chat model reads a question, and a model without a template finds the place where it has to go on.
-
-    Args:
-        text: The text, or a template's placeholder for it.
-        source: Its language: the prompt is worded in it, or in English where the language's file has no `translation`.
-        target: The language that is wanted.
-        languages: All that are known; None loads them.
+    colon: a chat model reads a question, and a model without a template finds the place where it has to go on. The
+    prompt is worded in the language of the text, or in English where that language's file has no `translation`.
 
     Raises:
         KeyError: a code is not known.

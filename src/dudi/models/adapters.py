@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,9 +48,8 @@ def innermost(model: nn.Module) -> PreTrainedModel:
     """
     inner = model.get_base_model() if is_adapted(model) else model
     if not isinstance(inner, PreTrainedModel):
-        raise ConfigError(
-            f"model: a {type(inner).__name__} is no model of transformers; load it with AutoModelForCausalLM"
-        )
+        kind = type(inner).__name__
+        raise ConfigError(f"model: a {kind} is no model of transformers; load it with AutoModelForCausalLM")
     return inner
 
 
@@ -64,12 +62,7 @@ def drawn_from(seed: int) -> Iterator[None]:
 
 
 def with_adapter(model: nn.Module, peft_config: Any, seed: int) -> nn.Module:
-    """The model with a new adapter, if one is asked for.
-
-    Args:
-        model: The student.
-        peft_config: Of the adapter; None: none.
-        seed: Of the adapter's start, which depends on nothing else.
+    """The model with a new adapter, if `peft_config` asks for one; its start depends on the seed alone.
 
     Raises:
         ConfigError: it has an adapter already.
@@ -136,10 +129,9 @@ def lies_in_adapter(model: nn.Module) -> TypeGuard[PeftModel]:
 
 
 def adapter_settings(model: nn.Module) -> dict[str, Any] | None:
-    """What decides how an adapter learns, beside its weights: kind, rank, alpha, dropout, targets, initialisation ...
+    """What decides how the active adapter learns, beside its weights; None without one.
 
-    Returns:
-        The fields of the active adapter's config but those `WITHOUT_EFFECT`, as JSON values; None without an adapter.
+    These are the fields of its config but those `WITHOUT_EFFECT`, as JSON values.
     """
     if not is_adapted(model):
         return None
@@ -164,20 +156,12 @@ def in_adapter(name: str, adapter: str) -> bool:
 
 
 def copy_adapter(peft_model: PeftModel, name: str) -> str:
-    """Add a frozen copy of the active adapter.
-
-    Args:
-        peft_model: The student.
-        name: What to call the copy; a number is added where there is an adapter of this name.
-
-    Returns:
-        The copy's name.
-    """
+    """Add a frozen copy of the active adapter; returns its name, which has a number where there is such an adapter."""
     active = peft_model.active_adapter
-    numbers = itertools.count(2)
-    free = name
+    free, number = name, 1
     while free in peft_model.peft_config:
-        free = f"{name}_{next(numbers)}"
+        number += 1
+        free = f"{name}_{number}"
     config = copy.deepcopy(peft_model.peft_config[active])
     if isinstance(getattr(config, "init_lora_weights", None), str):
         config.init_lora_weights = True  # some initialisations change the base, which has been changed already
@@ -205,9 +189,9 @@ def base_weights(peft_model: PeftModel) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in innermost(peft_model).state_dict():
         parts = name.split(".")
-        if any(adapter in parts for adapter in peft_model.peft_config):
-            continue
-        names[".".join(part for part in parts if part not in ("base_layer", "original_module", "token_adapter"))] = name
+        if not any(adapter in parts for adapter in peft_model.peft_config):
+            plain = [part for part in parts if part not in ("base_layer", "original_module", "token_adapter")]
+            names[".".join(plain)] = name
     return names
 
 
@@ -220,12 +204,8 @@ def merged(peft_model: PeftModel) -> PreTrainedModel:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    touched = {
-        id(parameter)
-        for module in peft_model.modules()
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
-        for parameter in module.parameters()
-    }
+    wrappers = [one for one in peft_model.modules() if isinstance(one, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    touched = {id(parameter) for one in wrappers for parameter in one.parameters()}
     twin = copy.deepcopy(peft_model, {id(one): one for one in peft_model.parameters() if id(one) not in touched})
     inner = innermost(twin)
     tied = [one for one in (inner.config, inner.config.get_text_config()) if getattr(one, "tie_word_embeddings", False)]
@@ -245,11 +225,8 @@ def merged(peft_model: PeftModel) -> PreTrainedModel:
 def save_adapter(peft_model: PeftModel, folder: Path, state_dict: dict[str, Any] | None, base: Path | None) -> None:
     """Save the active adapter alone, under whatever name, as `PeftModel.from_pretrained` looks for it.
 
-    Args:
-        peft_model: The student.
-        folder: Where to.
-        state_dict: Its whole weights, where they are not in the model.
-        base: The folder of the weights that it lies on, where no other place has them; it is named in the config.
+    `state_dict` holds the whole weights where they are not in the model; the config names `base`, the folder of the
+    weights that the adapter lies on, where no other place has them.
     """
     active = peft_model.active_adapter
     peft_model.save_pretrained(str(folder), state_dict=state_dict, selected_adapters=[active])

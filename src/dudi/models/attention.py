@@ -10,12 +10,7 @@ KINDS = frozenset({"full_attention", "sliding_attention"})
 
 
 def attends_to_all(config: PretrainedConfig, length: int) -> bool:
-    """Whether every layer is plain attention over all earlier positions.
-
-    Args:
-        config: The model's.
-        length: Most tokens that it will see; a window that holds them all is none.
-    """
+    """Whether every layer is plain attention over all that came before; a window that holds `length` tokens is none."""
     values = config.get_text_config().to_dict()
     kinds = set(values.get("layer_types") or ["full_attention"])
     window = values.get("sliding_window") if values.get("use_sliding_window", True) else None

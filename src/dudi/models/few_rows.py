@@ -50,11 +50,8 @@ def few_rows(model: nn.Module) -> Iterator[None]:
 
     A layer that somebody else has given a forward of its own is left alone.
     """
-    changed = [
-        layer
-        for layer in model.modules()
-        if type(layer) is nn.Linear and "forward" not in layer.__dict__ and is_large(layer.weight)
-    ]
+    linear = [layer for layer in model.modules() if type(layer) is nn.Linear]
+    changed = [layer for layer in linear if "forward" not in layer.__dict__ and is_large(layer.weight)]
     for layer in changed:
         layer.forward = _forward_of(layer)  # type: ignore[method-assign]  # of this layer alone, and for a while
     try:

@@ -51,7 +51,6 @@ class FrozenModel:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
-        """The model itself."""
         with torch.no_grad():
             yield self.module
 
@@ -60,27 +59,17 @@ class OffloadedModel(FrozenModel):
     """A model whose weights lie in the computer's memory, and come to the device while it is opened.
 
     Nothing is copied back: the weights in the computer's memory are kept, and taken up again.
-
-    Args:
-        model: The model, on the CPU.
-        device: Where it computes.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__(model)
-        self.device = device
+        self.device, pinned = device, device.type == "cuda"
         tensors = [*model.parameters(), *model.buffers()]
-        self._kept = [
-            (tensor, tensor.data.pin_memory() if device.type == "cuda" else tensor.data) for tensor in tensors
-        ]
+        self._kept = [(tensor, tensor.data.pin_memory() if pinned else tensor.data) for tensor in tensors]
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
         """The model on the device; its head has to be moved by whoever needs it later."""
-        if self.device.type == "cpu":
-            with super().opened() as module:
-                yield module
-            return
         try:
             for tensor, kept in self._kept:
                 tensor.data = kept.to(self.device, non_blocking=True)
@@ -92,11 +81,9 @@ class OffloadedModel(FrozenModel):
 
 
 def frozen_copy(model: nn.Module, dtype: torch.dtype = torch.float32) -> FrozenModel:
-    """A frozen copy of a model that is trained on, with its adapters.
+    """A frozen copy of an fp32 model that is trained on, with its adapters.
 
-    Args:
-        model: The model, in fp32.
-        dtype: Of the copy: rounded weight by weight, so that there is no second copy in fp32 on the way.
+    It is rounded to `dtype` weight by weight, so that there is no second copy in fp32 on the way.
     """
     if dtype == torch.float32:
         return FrozenModel(copy.deepcopy(model))
@@ -113,7 +100,6 @@ class AdapterOff:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[nn.Module]:
-        """The student with its adapters disabled."""
         with evaluating(self.student()) as module, self.peft_model().disable_adapter():
             yield module
 
@@ -152,7 +138,6 @@ class MovingAverage:
     _exact: dict[int, Tensor] = dataclasses.field(default_factory=dict, init=False)
 
     def opened(self) -> contextlib.AbstractContextManager[nn.Module]:
-        """The averaged model."""
         return self.policy.opened()
 
     @torch.no_grad()
@@ -161,8 +146,7 @@ class MovingAverage:
         for i, (student, average) in enumerate(self.pairs()):
             exact = self._exact_of(i, average)
             exact.lerp_(whole(student.detach()).to(exact.dtype), self.rate)
-            if exact is not average:
-                average.copy_(exact)
+            average.copy_(exact)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged parameters, numbered in the student's order."""
@@ -174,8 +158,7 @@ class MovingAverage:
         for i, (_, average) in enumerate(self.pairs()):
             exact = self._exact_of(i, average)
             exact.copy_(state[f"{i:05d}"])
-            if exact is not average:
-                average.copy_(exact)
+            average.copy_(exact)
 
     def _exact_of(self, number: int, average: Tensor) -> Tensor:
         """A parameter of the average in fp32 at least; itself where it is that exact."""

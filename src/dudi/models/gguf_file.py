@@ -6,7 +6,6 @@ package index. Here stands what a converter adds: each architecture's numbers, a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,28 +40,16 @@ GEMMA_PERIOD = 6
 """Of so many layers of Gemma 3 one reads everything; llama.cpp knows no other number."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class GgufContent:
-    """What a file holds.
+def write_gguf(
+    model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: str, path: Path
+) -> tuple[int, list[str]]:
+    """Write a model without adapters, under a name, as one of `FILE_TYPES`; one tensor is held beside the model.
 
-    Attributes:
-        tensors: How many.
-        unquantised: Names of the matrices whose rows are no multiple of the quantisation's block: these are F16.
-    """
+    The file appears whole or not at all.
 
-    tensors: int
-    unquantised: list[str]
-
-
-def write_gguf(model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: str, path: Path) -> GgufContent:
-    """Write the file, whole or not at all; one tensor is held beside the model.
-
-    Args:
-        model: Without adapters.
-        vocabulary: What the file says of its tokenizer.
-        name: What the file calls the model.
-        kind: One of `FILE_TYPES`.
-        path: Where to.
+    Returns:
+        How many tensors it holds, and the names of the matrices whose rows do not fill the quantisation's blocks: they
+        are F16.
 
     Raises:
         ConfigError: something in the model has no place in such a file.
@@ -80,7 +67,8 @@ def write_gguf(model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: 
         writer.add_file_type(FILE_TYPES[kind])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         _add_shape(writer, config)
-        vocabulary.add_to(writer)
+        for told, value in vocabulary.items():
+            getattr(writer, f"add_{told}")(value)
         for new, (_, tensor) in tensors.items():
             stored = gguf.quant_shape_to_byte_shape(tensor.shape, kinds[new])
             size = int(np.prod(stored))
@@ -92,7 +80,7 @@ def write_gguf(model: PreTrainedModel, vocabulary: Vocabulary, name: str, kind: 
             writer.write_tensor_data(_stored(old, _as_llama_cpp_has_it(config, old, tensor), kinds[new]))
         writer.close()
     unquantised = [new for new, found in kinds.items() if found != Kind[kind] and tensors[new][1].ndim > 1]
-    return GgufContent(len(tensors), unquantised)
+    return len(tensors), unquantised
 
 
 def check_architecture(model: PreTrainedModel) -> None:
@@ -122,29 +110,20 @@ def check_architecture(model: PreTrainedModel) -> None:
 
 
 def check_kind(config: PretrainedConfig) -> None:
-    """Refuse a model of another type than those that are known here.
-
-    Args:
-        config: Of the model, or of the part of it that reads text.
+    """Refuse a model, or the part of it that reads text, of another type than those that are known here.
 
     Raises:
         ConfigError: naming the types.
     """
-    if config.model_type not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise ConfigError(
-            f"--gguf: '{config.model_type}' is not one of the architectures that can be exported: {known}"
-        )
+    kind, known = config.model_type, ", ".join(ARCHITECTURES)
+    if kind not in ARCHITECTURES:
+        raise ConfigError(f"--gguf: '{kind}' is not one of the architectures that can be exported: {known}")
 
 
 def _ropes(config: Any) -> dict[str, dict[str, Any]]:
     """Rotary settings by kind of layer."""
     ropes = config.rope_parameters
     return ropes if "full_attention" in ropes else {"full_attention": ropes}
-
-
-def _head_dim(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
@@ -157,9 +136,9 @@ def _add_shape(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_key_length(_head_dim(config))
-    writer.add_value_length(_head_dim(config))
-    writer.add_rope_dimension_count(_head_dim(config))
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    for add in (writer.add_key_length, writer.add_value_length, writer.add_rope_dimension_count):
+        add(width)
     ropes = _ropes(config)
     writer.add_rope_freq_base(ropes["full_attention"]["rope_theta"])
     if "sliding_attention" in ropes:
@@ -179,18 +158,11 @@ def _named(model: PreTrainedModel, architecture: gguf.MODEL_ARCH) -> Iterator[tu
         if new is None or last not in ("weight", "bias"):
             raise ConfigError(f"--gguf: {old} has no name in a GGUF file of a {config.model_type} model")
         yield f"{new}.{last}", old, tensor
-    factors = _rope_factors(model)
-    if factors is not None:
-        yield "rope_freqs.weight", "rope_freqs", factors
-
-
-def _rope_factors(model: PreTrainedModel) -> Tensor | None:
-    """(head_dim / 2,) by how much Llama 3 slows its rotations down; None where it does not."""
-    rope = _ropes(model.config)["full_attention"]
-    if rope["rope_type"] != "llama3":
-        return None
-    half = torch.arange(0, _head_dim(model.config), 2, dtype=torch.float32) / _head_dim(model.config)
-    return rope["rope_theta"] ** -half / model.model.rotary_emb.inv_freq.cpu()
+    rope = _ropes(config)["full_attention"]
+    if rope["rope_type"] == "llama3":  # (head_dim / 2,) by how much it slows its rotations down
+        slowed = model.model.rotary_emb.inv_freq.cpu()
+        half = torch.arange(0, 2 * len(slowed), 2, dtype=torch.float32) / (2 * len(slowed))
+        yield "rope_freqs.weight", "rope_freqs", rope["rope_theta"] ** -half / slowed
 
 
 def _kind_of(tensor: Tensor, wanted: Kind) -> Kind:
@@ -218,11 +190,7 @@ def _as_llama_cpp_has_it(config: Any, name: str, tensor: Tensor) -> Tensor:
 
 
 def _stored(name: str, tensor: Tensor, kind: Kind) -> np.ndarray:
-    """The bytes of a tensor in the file.
-
-    Raises:
-        DataError: a weight is not finite, or becomes infinite in F16.
-    """
+    """The bytes of a tensor in the file."""
     if not torch.isfinite(tensor).all():
         raise DataError(f"{name}: holds weights that are not finite; such a model answers nothing")
     if kind == Kind.F16 and tensor.abs().max() > torch.finfo(torch.float16).max:

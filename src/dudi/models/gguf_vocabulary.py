@@ -7,20 +7,17 @@ tokenizer does is refused.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import gguf
 from gguf import TokenType
 from transformers import PreTrainedTokenizerBase
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from dudi.errors import ConfigError
 
-GPT2, SENTENCE_PIECE = "gpt2", "llama"
 WORDS_WITH_MARKS = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
 """How the package's miniature models cut text. `qwen35` cuts words and digits alike; only runs of spaces differ."""
 CUTS = {
@@ -32,51 +29,8 @@ LONE_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 SPACE = "▁"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What a file says of its tokenizer.
-
-    Attributes:
-        kind: `gpt2` or `llama`.
-        pre: llama.cpp's name of how text is cut before it is merged.
-        tokens: By id; as many as the model has rows.
-        types: Of each token.
-        merges: Of byte-level BPE, as `left right`.
-        scores: Of SentencePiece's tokens: a pair with a higher one is merged earlier.
-        ids: Special tokens, by llama.cpp's names: `bos`, `eos`, `unk`, `pad`, `eot`, `eom`.
-        adds_bos: Whether a text is read with the beginning-of-text token in front of it.
-        adds_space: Whether a text is read with a space in front of it.
-        chat_template: Jinja.
-    """
-
-    kind: str
-    pre: str
-    tokens: list[str]
-    types: list[TokenType]
-    merges: list[str]
-    scores: list[float]
-    ids: dict[str, int]
-    adds_bos: bool
-    adds_space: bool
-    chat_template: str | None
-
-    def add_to(self, writer: gguf.GGUFWriter) -> None:
-        """Write it into a file's header."""
-        writer.add_tokenizer_model(self.kind)
-        writer.add_tokenizer_pre(self.pre)
-        writer.add_token_list(self.tokens)
-        writer.add_token_types(self.types)
-        if self.kind == GPT2:
-            writer.add_token_merges(self.merges)
-        else:
-            writer.add_token_scores(self.scores)
-            writer.add_add_space_prefix(self.adds_space)
-        for name, value in self.ids.items():
-            getattr(writer, f"add_{name}_token_id")(value)
-        writer.add_add_bos_token(self.adds_bos)
-        writer.add_add_eos_token(False)
-        if self.chat_template:
-            writer.add_chat_template(self.chat_template)
+Vocabulary = dict[str, Any]
+"""What a file says of its tokenizer, as `GGUFWriter` is told it: by the names of its methods, without `add_`."""
 
 
 def vocabulary_of(
@@ -84,11 +38,8 @@ def vocabulary_of(
 ) -> Vocabulary:
     """Describe a tokenizer.
 
-    Args:
-        tokenizer: The model's.
-        rows: Of the model's embedding; those without a token are filled up.
-        ends: Tokens that end an answer, the end of turn first.
-        pre: llama.cpp's name of how text is cut; None finds it out.
+    Rows of the model's embedding without a token are filled up. `ends` are tokens that end an answer, the end of turn
+    first; `pre` is llama.cpp's name of how text is cut, which None finds out.
 
     Raises:
         ConfigError: llama.cpp would read text in another way.
@@ -96,10 +47,8 @@ def vocabulary_of(
     if not tokenizer.is_fast:
         raise ConfigError("--gguf: the model has no tokenizer.json, from which the file's tokenizer is made")
     core: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    if core["model"]["type"] != "BPE":
-        raise ConfigError(
-            f"--gguf: {core['model']['type']} tokenizers cannot be exported; BPE and SentencePiece's BPE can"
-        )
+    if (kind := core["model"]["type"]) != "BPE":
+        raise ConfigError(f"--gguf: {kind} tokenizers cannot be exported; BPE and SentencePiece's BPE can")
     byte_level = not core["model"].get("byte_fallback")
     adds_space = _check_normalizer(core, byte_level)
     tokens, types = _tokens(tokenizer, rows, byte_level)
@@ -112,24 +61,24 @@ def vocabulary_of(
         found = "default"
     if isinstance(tokenizer.chat_template, dict):
         raise ConfigError("--gguf: the tokenizer has several chat templates; give one with --chat-template FILE")
-    return Vocabulary(
-        kind=GPT2 if byte_level else SENTENCE_PIECE,
-        pre=found,
-        tokens=tokens,
-        types=types,
-        merges=[" ".join(pair) for pair in merges],
-        scores=[] if byte_level else _scores(tokens, merges),
-        ids=_special_ids(tokenizer, ends),
-        adds_bos=tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
-        adds_space=adds_space,
-        chat_template=tokenizer.chat_template,
-    )
+    vocabulary: Vocabulary = {"tokenizer_model": "gpt2" if byte_level else "llama", "tokenizer_pre": found}
+    vocabulary |= {"token_list": tokens, "token_types": types}
+    if byte_level:
+        vocabulary["token_merges"] = [" ".join(pair) for pair in merges]
+    else:
+        vocabulary |= {"token_scores": _scores(tokens, merges), "add_space_prefix": adds_space}
+    vocabulary |= {f"{name}_token_id": value for name, value in _special_ids(tokenizer, ends).items()}
+    bos = tokenizer.bos_token_id
+    adds_bos = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+    vocabulary |= {"add_bos_token": adds_bos, "add_eos_token": False}
+    if tokenizer.chat_template:
+        vocabulary["chat_template"] = tokenizer.chat_template
+    return vocabulary
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]) -> dict[str, int]:
     """Special tokens by llama.cpp's names. It stops at `eos`, `eot` and `eom`: three ends have a place."""
-    names = {"bos": "bos", "eos": "eos", "unk": "unk", "pad": "pad"}
-    ids = {name: getattr(tokenizer, f"{ours}_token_id") for name, ours in names.items()}
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
     if ids["eos"] is None and ends:
         ids["eos"] = ends[0]
     others = [end for end in dict.fromkeys(ends) if end != ids["eos"]]
@@ -163,11 +112,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, rows: int, byte_level: bool) -> 
 
 
 def _check_normalizer(core: dict[str, Any], byte_level: bool) -> bool:
-    """Refuse what changes a text in a way that llama.cpp does not.
-
-    Returns:
-        Whether a space is put in front of a text.
-    """
+    """Whether a space is put in front of a text; what changes it in a way that llama.cpp does not is refused."""
     normalizer = core["normalizer"]
     steps = [] if normalizer is None else normalizer.get("normalizers", [normalizer])
     kinds = [step["type"] for step in steps]
@@ -178,9 +123,8 @@ def _check_normalizer(core: dict[str, Any], byte_level: bool) -> bool:
     pre = core["pre_tokenizer"] or {}
     spaces = [step for step in steps if step["type"] == "Replace" and step["content"] == SPACE]
     if len(spaces) + kinds.count("Prepend") != len(steps) or not (spaces or pre.get("type") == "Metaspace"):
-        raise ConfigError(
-            f"--gguf: llama.cpp has no such normalizer before SentencePiece: {', '.join(kinds) or 'none'}"
-        )
+        named = ", ".join(kinds) or "none"
+        raise ConfigError(f"--gguf: llama.cpp has no such normalizer before SentencePiece: {named}")
     return "Prepend" in kinds or pre.get("prepend_scheme") in ("first", "always")
 
 

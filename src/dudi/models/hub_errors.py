@@ -18,41 +18,33 @@ from dudi.errors import ConfigError, DudiError, EnvironmentFault
 
 
 def explain_hub_error(name: str, what: str, error: BaseException) -> DudiError | None:
-    """The error for a person, or None when it did not come from the hub.
+    """The error for a person who asked for a model, tokenizer or dataset (`what`); None if it is none of the hub's.
 
-    Args:
-        name: `org/name`, as it was asked for.
-        what: `model`, `tokenizer`, `config` or `dataset`.
-        error: What was raised; the hub's own error is among its causes.
+    The hub's own error is among the causes of what was raised.
     """
-    causes = list(_causes(error))
+    causes, hub = list(_causes(error)), f"the hub ({constants.ENDPOINT})"
+    not_here = f"{name}: no such folder here, and"
+
+    def among(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
     # `datasets` leaves the hub's error out of the chain and says it in words.
-    if any(isinstance(cause, GatedRepoError) or "is a gated dataset" in str(cause) for cause in causes):
-        return EnvironmentFault(
-            f"{name}: the {what} is gated: accept its terms on its page on the hub ({constants.ENDPOINT}), and run "
-            "`hf auth login`"
-        )
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return ConfigError(
-            f"{name}: no such folder here, and none on the hub that is open to you; check the spelling, or run "
-            "`hf auth login` if it is private"
-        )
-    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+    if among(GatedRepoError) or any("is a gated dataset" in str(cause) for cause in causes):
+        page = f"accept its terms on its page on {hub}, and run `hf auth login`"
+        return EnvironmentFault(f"{name}: the {what} is gated: {page}")
+    if among(RepositoryNotFoundError):
+        advice = "check the spelling, or run `hf auth login` if it is private"
+        return ConfigError(f"{not_here} none on the hub that is open to you; {advice}")
+    if among(RevisionNotFoundError):
         return ConfigError(f"{name}: the hub has no such revision of it; check `revision`")
     status = next((code for cause in causes if (code := _status(cause)) is not None), None)
-    if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes) or (
-        status is None and constants.HF_HUB_OFFLINE
-    ):
-        return EnvironmentFault(
-            f"{name}: no such folder here, and not in the hub's cache; HF_HUB_OFFLINE is set: unset it or name a folder"
-        )
+    if among(OfflineModeIsEnabled) or (status is None and constants.HF_HUB_OFFLINE):
+        advice = "HF_HUB_OFFLINE is set: unset it or name a folder"
+        return EnvironmentFault(f"{not_here} not in the hub's cache; {advice}")
     if status is not None:
-        return EnvironmentFault(f"{name}: the hub ({constants.ENDPOINT}) answers {status}; try again later")
-    if any(isinstance(cause, LocalEntryNotFoundError | ConnectionError) for cause in causes):
-        return EnvironmentFault(
-            f"{name}: no such folder here, and the hub ({constants.ENDPOINT}) cannot be reached; check the network, or "
-            "name a folder"
-        )
+        return EnvironmentFault(f"{name}: {hub} answers {status}; try again later")
+    if among(LocalEntryNotFoundError, ConnectionError):
+        return EnvironmentFault(f"{not_here} {hub} cannot be reached; check the network, or name a folder")
     return None
 
 

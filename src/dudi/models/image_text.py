@@ -66,9 +66,7 @@ def text_modules(model: PreTrainedModel) -> list[nn.Module]:
 def freeze_sight(model: nn.Module, inner: PreTrainedModel) -> None:
     """Freeze what of a student reads no text: no loss reaches it, and DDP waits for gradients.
 
-    Args:
-        model: The student, with adapters or without.
-        inner: What lies inside of them; one that reads text alone is left as it is.
+    `inner` is what lies inside of its adapters; one that reads text alone is left as it is.
     """
     if not reads_images(inner):
         return

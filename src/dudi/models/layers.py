@@ -23,14 +23,7 @@ def spaced_layers(total: int, wanted: int) -> list[int]:
 
 
 def keep_layers(config: PretrainedConfig, kept: int | Sequence[int]) -> list[int]:
-    """Cut a model's config down to some layers of what reads its text.
-
-    Args:
-        config: The whole model's; changed in place.
-        kept: The layers, or how many of them, evenly spaced.
-
-    Returns:
-        The layers.
+    """Cut the whole model's config down to some layers of what reads its text, in place; returns their numbers.
 
     Raises:
         ConfigError: more layers than there are, one that is not there, or one named twice.

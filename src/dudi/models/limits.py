@@ -18,22 +18,15 @@ def check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, who: s
 
     A special token beyond them is let pass, as Gemma 3 has one for images: no row may spell one out.
 
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        who: `student` or `teacher`, for the message.
-
     Raises:
         ConfigError: there is such a token, or the end of text is one.
     """
     words: Any = model.get_input_embeddings()
     size = words.weight.shape[0]
-    added = tokenizer.added_tokens_decoder
-    beyond = sorted(
-        (index, token)
-        for token, index in tokenizer.get_vocab().items()
-        if index >= size and not (index in added and added[index].special and index != tokenizer.eos_token_id)
-    )
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    passed = special - {tokenizer.eos_token_id}
+    ids = tokenizer.get_vocab().items()
+    beyond = sorted((index, token) for token, index in ids if index >= size and index not in passed)
     if beyond:
         shown = ", ".join(f"{token!r} ({index})" for index, token in beyond[:3])
         raise ConfigError(
@@ -56,13 +49,7 @@ def learned_positions(model: PreTrainedModel) -> int | None:
 
 
 def check_length(model: PreTrainedModel, tokens: int, who: str, what: str) -> None:
-    """Refuse a length for which a model has no positions.
-
-    Args:
-        model: The model.
-        tokens: The longest sequence that it would read.
-        who: The model, for the message.
-        what: What makes sequences as long, and is to be changed.
+    """Refuse a number of tokens for which a model (`who`) has no positions; `what` makes sequences as long.
 
     Raises:
         ConfigError: the model has fewer positions.

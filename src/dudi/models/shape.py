@@ -22,15 +22,12 @@ class Shape:
     """The numbers that decide what a model costs.
 
     Attributes:
-        name: What the recipe calls it.
         parameters: All weights; tied ones count once.
         text: Those that read or write text, which can be trained; all of them but in a model that reads images too.
         linear: Weights of the matrix products that every token goes through, without the head.
-        layers: Decoder layers.
         hidden: Width of the residual stream.
-        query: Query heads times their width.
+        query: Query heads (`heads`) times their width.
         key_value: Key (or value) heads times their width.
-        heads: Query heads.
         intermediate: Inner width of the MLP.
         vocabulary: Rows of the head.
         normed_heads: Whether queries and keys are normed (Qwen3).
@@ -69,24 +66,14 @@ def empty_model(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def shape_of(config: PretrainedConfig, name: str | None = None) -> Shape:
-    """The shape of the model that `config` describes.
-
-    Args:
-        config: Any causal language model's.
-        name: What people call it; by default its name or path.
-
-    Raises:
-        ConfigError: as `empty_model`.
-    """
+    """The shape of the model that `config` describes, as `empty_model` makes it."""
     return shape_of_model(empty_model(config), name)
 
 
 def shape_of_model(model: PreTrainedModel, name: str | None = None) -> Shape:
     """The shape of a model that is there; adapters in it count as what every token goes through.
 
-    Args:
-        model: The causal language model, without what distributes it.
-        name: What people call it; by default its name or path.
+    It is without what distributes it; people call it by its `name`, by default its name or path.
     """
     config = model.config
     text = config.get_text_config()
@@ -116,15 +103,10 @@ def shape_of_model(model: PreTrainedModel, name: str | None = None) -> Shape:
 
 
 def forward_flops(shape: Shape, lengths: float, squares: float, head_rows: float) -> float:
-    """One forward pass over whole sequences.
+    """One forward pass over whole sequences: of the sums of their lengths and of the lengths' squares.
 
-    Attention counts the full square, as profilers do; a causal kernel does about half of that part.
-
-    Args:
-        shape: The model.
-        lengths: Sum of the sequences' lengths.
-        squares: Sum of their squares.
-        head_rows: Positions that reach the head.
+    Attention counts the full square, as profilers do; a causal kernel does about half of that part. `head_rows`
+    positions reach the head.
     """
     attention = 4.0 * shape.query * shape.layers * squares
     return 2.0 * shape.linear * lengths + attention + 2.0 * shape.hidden * shape.vocabulary * head_rows

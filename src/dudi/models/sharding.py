@@ -72,8 +72,10 @@ def check_sharding(accelerator: Accelerator) -> None:
         )
 
 
-def whole_weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Any]:
-    """The state of a spread model on rank 0, empty elsewhere; every rank has to call it."""
+def whole_weights(model: nn.Module, accelerator: Accelerator) -> dict[str, Any] | None:
+    """The state of a spread model on rank 0, empty elsewhere, for which every rank has to call it; else None."""
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return None
     weights: dict[str, Any] = accelerator.get_state_dict(model)
     tied = tied_head(innermost(model))
     if tied is not None:
@@ -123,12 +125,8 @@ def _resharded(model: PreTrainedModel, sharded: list[Any]) -> list[Any]:
     Root, final norm and head keep theirs, since the backward pass begins with them.
     """
     layers = set(model._no_split_modules or ())
-    embedding, tied = model.get_input_embeddings(), tied_head(model) is not None
-    return [
-        module
-        for module in sharded
-        if type(module).__name__.removeprefix("FSDP") in layers or (module is embedding and not tied)
-    ]
+    own = None if tied_head(model) is not None else model.get_input_embeddings()
+    return [module for module in sharded if module is own or type(module).__name__.removeprefix("FSDP") in layers]
 
 
 def whole_optimizer_state(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,16 +153,11 @@ def _spread(value: Any, like: Tensor) -> Any:
 
 
 def load_whole_weights(model: nn.Module, folder: Path) -> None:
-    """Put the weights of a saved model into one that is spread.
-
-    Raises:
-        ConfigError: the folder holds none.
-    """
+    """Put the weights of a saved model into one that is spread; an adapter, which has none of these, is refused."""
     weights: dict[str, Any] = {}
     for file in sorted(folder.glob("model*.safetensors")):
         weights |= load_file(file)
     if not weights:
         raise ConfigError(f"{folder}: no model*.safetensors; an adapter cannot be resumed under FSDP")
     # A tied head is saved once, under its embedding's name.
-    options = StateDictOptions(full_state_dict=True, strict=False)
-    set_model_state_dict(model, weights, options=options)
+    set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))

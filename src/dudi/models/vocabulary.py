@@ -12,31 +12,24 @@ def vocabulary_difference(
 ) -> str | None:
     """What tells two tokenizers apart, in a sentence; None where both give all shared ids the same meaning.
 
-    Models of one family pad their embeddings differently (Qwen2.5: 151936 up to 3B, 152064 above), so equal sizes are
-    not needed, and equal sizes prove nothing: the ids of every token are compared.
-
-    Args:
-        student: Tokenizer of the student.
-        teacher: Tokenizer of the teacher.
-        student_size: Rows of the student's head.
-        teacher_size: Rows of the teacher's head.
+    Models of one family pad their embeddings differently (Qwen2.5: 151936 up to 3B, 152064 above), so equal sizes (rows
+    of the heads) are not needed, and prove nothing: the ids of every token are compared.
     """
     shared = min(student_size, teacher_size)
     ours, theirs = _by_id(student, shared), _by_id(teacher, shared)
-    different = [i for i in sorted(ours.keys() & theirs.keys()) if ours[i] != theirs[i]]
+    known = ours.keys() & theirs.keys()
+    different = [i for i in sorted(known) if ours[i] != theirs[i]]
     if different:
-        shown = ", ".join(f"{i}: {ours[i]!r} / {theirs[i]!r}" for i in different[:3])
-        return (
-            f"student and teacher have different tokenizers: {len(different)} ids differ, from {shown} (student / "
-            "teacher)"
-        )
+        shown = ", ".join(f"{i}: {ours[i]!r} / {theirs[i]!r}" for i in different[:3]) + " (student / teacher)"
+        return f"student and teacher have different tokenizers: {len(different)} ids differ, from {shown}"
     lone = sorted(ours.keys() ^ theirs.keys())
-    known = len(ours.keys() & theirs.keys())
-    if len(lone) > max(64, known // 100):
+    if len(lone) > max(64, len(known) // 100):
         return f"student and teacher have different tokenizers: {len(lone)} ids exist in one alone, from {lone[:3]}"
-    special = _special_difference(student, teacher)
-    if special is not None:
-        return special
+    own, other = student.get_vocab(), teacher.get_vocab()
+    for token in sorted({*student.all_special_tokens, *teacher.all_special_tokens} & own.keys() & other.keys()):
+        if own[token] != other[token]:
+            ids = f"{own[token]} / {other[token]}"
+            return f"student and teacher give the special token {token!r} different ids: {ids}"
     if student(_PROBE, add_special_tokens=False)["input_ids"] != teacher(_PROBE, add_special_tokens=False)["input_ids"]:
         return "student and teacher have the same token ids but split text differently (merges or normalisation)"
     return None
@@ -44,13 +37,3 @@ def vocabulary_difference(
 
 def _by_id(tokenizer: PreTrainedTokenizerBase, size: int) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items() if index < size}
-
-
-def _special_difference(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> str | None:
-    ours, theirs = student.get_vocab(), teacher.get_vocab()
-    for token in sorted({*student.all_special_tokens, *teacher.all_special_tokens}):
-        if token in ours and token in theirs and ours[token] != theirs[token]:
-            return (
-                f"student and teacher give the special token {token!r} different ids: {ours[token]} / {theirs[token]}"
-            )
-    return None

@@ -17,12 +17,7 @@ NARROW = (torch.bfloat16, torch.float16)
 
 
 def compute_in_float32(model: nn.Module) -> bool:
-    """Let a frozen model widen the weights of each module while it runs.
-
-    An embedding widens the rows that are looked up, and not the table.
-
-    Args:
-        model: Changed in place: it gets hooks. Its weights stay as they are between two calls.
+    """Let a frozen model widen the weights of each module while it runs, by hooks; between two calls they stay.
 
     Returns:
         Whether any of its weights has 16 bits, so that there was something to do.
@@ -50,14 +45,12 @@ class _Widened:
     held: dict[str, Tensor] = dataclasses.field(default_factory=dict)
 
     def widen(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Before the module's forward: its weights in fp32."""
         for name, parameter in _narrow_parameters(module):
             self.held[name] = parameter.data
             parameter.data = parameter.data.float()
         return arguments
 
     def restore(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        """After it, and after an error in it: its weights as they were."""
         for name, value in self.held.items():
             module.get_parameter(name).data = value
         self.held.clear()
@@ -69,7 +62,6 @@ class _WidenedRows(_Widened):
     padding: int | None = None
 
     def widen(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A table of the rows that are looked up, in fp32, and their places in it."""
         if not _narrow_parameters(module) or not isinstance(module, nn.Embedding):
             return arguments
         self.held["weight"], self.padding = module.weight.data, module.padding_idx
@@ -79,7 +71,6 @@ class _WidenedRows(_Widened):
         return (places, *arguments[1:])
 
     def restore(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        """The table, and its row that is not trained."""
         if self.held:
             module.padding_idx = self.padding  # type: ignore[assignment]
         super().restore(module, arguments, output)

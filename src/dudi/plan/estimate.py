@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from transformers import PretrainedConfig
@@ -37,16 +37,9 @@ SECONDS_PER_LAYER = 0.6e-3
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StageEstimate:
-    """Work before the method's own steps.
-
-    Attributes:
-        name: What it is.
-        flops: On one device.
-        hours: None without a GPU, or where the number of rows is not known.
-    """
+    """Work before the method's own steps; no hours without a GPU, or where the number of rows is not known."""
 
     name: str
-    flops: float
     hours: float | None
 
 
@@ -55,7 +48,6 @@ class Plan:
     """What a run is expected to need.
 
     Attributes:
-        method: The method's name.
         work: What the numbers were computed from.
         dtype: Precision of the passes.
         memory: Bytes on each device.
@@ -104,9 +96,13 @@ class Plan:
     @property
     def total_hours(self) -> float | None:
         """Hours with the stages before, or None when one of them is not known."""
-        parts = [self.hours, *(stage.hours for stage in self.stages)]
-        known = [part for part in parts if part is not None]
-        return sum(known) if len(known) == len(parts) else None
+        return _sum_of_known([self.hours, *(stage.hours for stage in self.stages)])
+
+
+def _sum_of_known(parts: Sequence[float | None]) -> float | None:
+    """The sum; None where a part is not known."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def estimate(
@@ -153,16 +149,25 @@ def estimate(
         ConfigError: an unknown GPU, or a config that is no causal language model.
     """
     device = None if gpu is None else find_gpu(gpu)
+    if lengths is None:  # rows that fill `max_length`, with answers as long as `max_new_tokens`
+        prompt = max(args.max_length - args.max_new_tokens, args.max_length // 2)
+        lengths = Lengths(prompt, args.max_length - prompt, args.max_new_tokens)
     student = shape_of(student_config)
-    teacher = shape_of(teacher_config) if teacher_config is not None and args.needs_teacher else None
     element = FP32 if dtype == "float32" else 2
-    others = [(shape_of(config), bytes_of_one) for config, bytes_of_one in other_teachers if teacher is not None]
-    sizes = [int(shape.parameters * (element if one is None else one)) for shape, one in others]
+    teachers: list[Shape] = []
+    sizes: list[int] = []
+    if teacher_config is not None and args.needs_teacher:
+        for config, size in ((teacher_config, teacher_bytes_per_parameter), *other_teachers):
+            teachers.append(shape_of(config))
+            sizes.append(int(teachers[-1].parameters * (element if size is None else size)))
+    # A moving average is fp32, or its updates of 1% would round away.
+    averaged = student.parameters if lora_parameters is None else lora_parameters
     work = Workload(
         student=student,
-        teacher=teacher,
+        teacher=teachers[0] if teachers else None,
+        other_teachers=tuple(teachers[1:]),
         outcomes=workload.outcomes_of(args),
-        lengths=lengths or workload.longest(args),
+        lengths=lengths,
         verbalized=args.verbalizer != "none",
         pivot=args.pivot is not None,
         keeps_states=args.teacher_cache is not None,
@@ -177,15 +182,8 @@ def estimate(
         trainable=student.text if lora_parameters is None else lora_parameters,
         adapter=lora_parameters is not None,
         frozen_element=FP32 if lora_parameters is None else student_bytes_per_parameter,
-        teacher_bytes=_teacher_bytes(
-            args,
-            student,
-            teacher,
-            lora_parameters,
-            element if teacher_bytes_per_parameter is None else teacher_bytes_per_parameter,
-        ),
-        other_teachers=tuple(shape for shape, _ in others),
-        other_bytes=tuple(sizes),
+        teacher_bytes=sum(sizes[:1]) + (FP32 * averaged if args.teaches_itself else 0),
+        other_bytes=tuple(sizes[1:]),
         offloads=args.teacher_offload == "cpu" and not cpu,
         reference_bytes=_reference_bytes(args, student, lora_parameters),
         processes=gpus,
@@ -210,24 +208,7 @@ def estimate(
         utilisation=utilisation,
         notes=(),
     )
-    stages = (
-        _answers_stage(args, plan),
-        _cold_start_stage(args, plan),
-        _probe_stage(args, plan, probed),
-        _states_stage(plan),
-        _reference_stage(plan),
-    )
-    plan = dataclasses.replace(plan, stages=tuple(stage for stage in stages if stage is not None))
-    notes = (*_length_notes(plan), *_memory_notes(args, plan), *_disk_notes(plan), *_time_notes(plan))
-    return dataclasses.replace(plan, notes=notes)
-
-
-def _teacher_bytes(args: DudiConfig, student: Shape, teacher: Shape | None, adapter: int | None, element: float) -> int:
-    """A second model in the passes' precision; a moving average in fp32, or its updates of 1% would round away."""
-    own = 0 if teacher is None else int(teacher.parameters * element)
-    if not args.teaches_itself:
-        return own
-    return own + FP32 * (student.parameters if adapter is None else adapter)
+    return dataclasses.replace(plan, stages=tuple(_stages(args, plan, probed)), notes=tuple(_notes(args, plan)))
 
 
 def _reference_bytes(args: DudiConfig, student: Shape, adapter: int | None) -> int:
@@ -256,10 +237,8 @@ def _rate(work: Workload, gpu: Gpu, utilisation: float) -> float:
 def _step_seconds(work: Workload, flops: Mapping[Phase, float], gpu: Gpu, utilisation: float) -> dict[Phase, float]:
     rate = _rate(work, gpu, utilisation)
     seconds = {phase: flops[phase] / rate for phase in PHASES}
-    together = min(work.rollout_batch, work.rollouts)
-    cache = footprint.memory(work).kv_cache
-    written = workload.decode_steps(work) * _decode_step_seconds(work.student, cache, gpu)
-    seconds["rollout"] = max(seconds["rollout"], written) if together else 0.0
+    written = workload.decode_steps(work) * _decode_step_seconds(work.student, footprint.memory(work).kv_cache, gpu)
+    seconds["rollout"] = max(seconds["rollout"], written)
     return seconds
 
 
@@ -269,63 +248,59 @@ def _decode_step_seconds(shape: Shape, cache: int, gpu: Gpu) -> float:
     return max(reading, SECONDS_PER_LAYER * shape.layers)
 
 
-def _hours(plan: Plan, flops: float, tokens: int = 0, writer: Shape | None = None) -> float | None:
-    """Of passes, or of tokens that `writer` decodes one after the other; None without a GPU."""
-    if plan.gpu is None:
+def _hours(plan: Plan, rows: int | None, flops: float, writer: Shape | None = None) -> float | None:
+    """Of so many FLOPs for each row, or of answers that `writer` decodes; None where GPU or rows are not known."""
+    if plan.gpu is None or rows is None:
         return None
-    passes = flops / _rate(plan.work, plan.gpu, plan.utilisation)
-    written = 0.0 if writer is None else tokens * _decode_step_seconds(writer, 0, plan.gpu)
-    return max(passes, written) / 3600
+    work, own = plan.work, rows / plan.work.processes
+    seconds = own * flops / _rate(work, plan.gpu, plan.utilisation)
+    if writer is not None:
+        tokens = math.ceil(own / work.rollout_batch) * work.lengths.rollout
+        seconds = max(seconds, tokens * _decode_step_seconds(writer, 0, plan.gpu))
+    return seconds / 3600
 
 
-def _answers_stage(args: DudiConfig, plan: Plan) -> StageEstimate | None:
-    work, teacher = plan.work, plan.work.teacher
-    if teacher is None or work.served or not (args.targets == "teacher" or args.cold_start == "teacher_sft"):
-        return None
-    name = "the teacher's answers (cached)"
-    if plan.rows is None:
-        return StageEstimate(name, 0.0, None)
-    rows = plan.rows / work.processes
-    flops = rows * decode_flops(teacher, work.lengths.prompt, work.lengths.rollout)
-    tokens = math.ceil(rows / work.rollout_batch) * work.lengths.rollout
-    return StageEstimate(name, flops, _hours(plan, flops, tokens, teacher))
+def _stages(args: DudiConfig, plan: Plan, probed: int | None) -> Iterator[StageEstimate]:
+    work, teacher, rows = plan.work, plan.work.teacher, plan.rows
+    if teacher is not None and not work.served and (args.targets == "teacher" or args.cold_start == "teacher_sft"):
+        flops = decode_flops(teacher, work.lengths.prompt, work.lengths.rollout)
+        yield StageEstimate("the teacher's answers (cached)", _hours(plan, rows, flops, teacher))
+    if args.cold_start in ("sft", "dft", "teacher_sft"):
+        yield StageEstimate(f"cold start, {args.cold_start} (cached)", _cold_start_hours(args, plan))
+    if teacher is not None and args.teacher_weight == "auto" and METHODS[args.method].teacher == "model":
+        yield _probe_stage(args, plan, most_probed(args, rows) if probed is None else probed)
+    if teacher is not None and work.keeps_states:
+        flops = workload.target_states_flops(work)
+        yield StageEstimate("the teacher's states on the targets (kept)", _hours(plan, rows, flops))
+    if any("gold" in outcome.reference for outcome in work.outcomes):  # its log-probabilities are kept for the run
+        reads = (plan.steps or 0) * work.rows * work.accumulation * work.processes
+        flops = workload.row_flops(work, work.student, "gold", "reference")
+        hours = _hours(plan, None if rows is None else min(rows, reads), flops)
+        yield StageEstimate("the reference's pass over the ground truth", hours)
 
 
-def _cold_start_stage(args: DudiConfig, plan: Plan) -> StageEstimate | None:
-    if args.cold_start not in ("sft", "dft", "teacher_sft"):
-        return None
-    name = f"cold start, {args.cold_start} (cached)"
+def _cold_start_hours(args: DudiConfig, plan: Plan) -> float | None:
     stage = args.for_cold_start(str(args.output_dir))
     steps = steps_of(stage, plan.rows, plan.work.processes)
-    if steps is None:
-        return StageEstimate(name, 0.0, None)
-    work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
-    flops = workload.step_flops(work)
-    total = sum(flops.values()) * steps
-    if plan.gpu is None:
-        return StageEstimate(name, total, None)
-    seconds = sum(_step_seconds(work, flops, plan.gpu, plan.utilisation).values())
-    return StageEstimate(name, total, seconds * steps / 3600)
-
-
-def _probe_stage(args: DudiConfig, plan: Plan, probed: int | None) -> StageEstimate | None:
-    """Teacher and student answer held-out rows; with `teacher_route: auto` every teacher all of them."""
-    work = plan.work
-    if work.teacher is None or args.teacher_weight != "auto" or METHODS[args.method].teacher != "model":
+    if steps is None or plan.gpu is None:
         return None
-    asked = most_probed(args, plan.rows) if probed is None else probed
+    work = dataclasses.replace(plan.work, outcomes=workload.outcomes_of(stage))
+    seconds = _step_seconds(work, workload.step_flops(work), plan.gpu, plan.utilisation)
+    return sum(seconds.values()) * steps / 3600
+
+
+def _probe_stage(args: DudiConfig, plan: Plan, asked: int) -> StageEstimate:
+    """Teacher and student answer held-out rows; with `teacher_route: auto` every teacher all of them."""
+    work, lengths = plan.work, plan.work.lengths
     largest = sorted(work.readers, key=lambda one: -one.parameters)
     teachers = largest if args.teacher_route == "auto" else largest[:1]
     name = f"the probe, about {asked:,} rows answered by {len(teachers) + 1}"
     name += f", {args.probe_examples} examples in front for the teacher" if args.probe_examples else ""
-    prompt, answer, rows = work.lengths.prompt, work.lengths.rollout, asked / work.processes
-    behind = prompt + args.probe_examples * (prompt + work.lengths.completion)
-    flops = [(work.student, rows * decode_flops(work.student, prompt, answer))]
-    flops += [(shape, rows * decode_flops(shape, behind, answer)) for shape in teachers]
-    tokens = math.ceil(rows / work.rollout_batch) * answer
-    hours = [_hours(plan, one, tokens, shape) for shape, one in flops]
-    whole = None if plan.gpu is None else sum(one for one in hours if one is not None)
-    return StageEstimate(name, sum(one for _, one in flops), whole)
+    behind = lengths.prompt + args.probe_examples * (lengths.prompt + lengths.completion)
+    hours = []
+    for shape, prompt in ((work.student, lengths.prompt), *((shape, behind) for shape in teachers)):
+        hours.append(_hours(plan, asked, decode_flops(shape, prompt, lengths.rollout), shape))
+    return StageEstimate(name, _sum_of_known(hours))
 
 
 def most_probed(args: DudiConfig, rows: int | None) -> int:
@@ -334,99 +309,61 @@ def most_probed(args: DudiConfig, rows: int | None) -> int:
     return asked if rows is None else min(asked, rows // 2)
 
 
-def _states_stage(plan: Plan) -> StageEstimate | None:
-    """The teacher's pass over the targets, where its states are kept."""
-    if not plan.work.keeps_states or plan.work.teacher is None:
-        return None
-    name = "the teacher's states on the targets (kept)"
-    if plan.rows is None:
-        return StageEstimate(name, 0.0, None)
-    flops = workload.target_states_flops(plan.work) * plan.rows / plan.work.processes
-    return StageEstimate(name, flops, _hours(plan, flops))
-
-
-def _disk_notes(plan: Plan) -> list[str]:
-    """How large the kept states get, and what they save."""
-    work = plan.work
-    if not work.keeps_states or work.teacher is None or plan.rows is None or plan.steps is None:
-        return []
-    tokens = plan.rows * workload.completion_length(work, "gold")
-    size = tokens * max(shape.hidden for shape in work.readers) * work.element
-    without = workload.step_flops(dataclasses.replace(work, keeps_states=False))
-    saved = (sum(without.values()) - plan.step_flops) * plan.steps * work.processes
-    made = workload.target_states_flops(work) * plan.rows
-    share = (saved - made) / (sum(without.values()) * plan.steps * work.processes)
-    return [
-        f"teacher_cache: up to {size / 1e9:,.2f} GB on the disk for {tokens:,} tokens. Made in this run it saves "
-        f"{(saved - made) / 1e12:,.1f} of the steps' TFLOP ({share:.0%}), and {saved / 1e12:,.1f} where it is there."
-    ]
-
-
-def _reference_stage(plan: Plan) -> StageEstimate | None:
-    """Its log-probabilities of the rows' (x, y), which are kept for the run."""
-    work = plan.work
-    if not any("gold" in outcome.reference for outcome in work.outcomes):
-        return None
-    name = "the reference's pass over the ground truth"
-    if plan.rows is None:
-        return StageEstimate(name, 0.0, None)
-    reads = (plan.steps or 0) * work.rows * work.accumulation * work.processes
-    flops = workload.row_flops(work, work.student, "gold", "reference") * min(plan.rows, reads) / work.processes
-    return StageEstimate(name, flops, _hours(plan, flops))
-
-
-def _length_notes(plan: Plan) -> list[str]:
-    lengths = plan.work.lengths
-    return [
+def _notes(args: DudiConfig, plan: Plan) -> Iterator[str]:
+    """Every assumption, one sentence each."""
+    work, gpu, lengths = plan.work, plan.gpu, plan.work.lengths
+    yield (
         f"Upper estimate: every prompt has {lengths.prompt} tokens, every ground truth {lengths.completion}, every "
         f"rollout {lengths.rollout}; typical rows are shorter, and both memory and hours with them."
-    ]
-
-
-def _memory_notes(args: DudiConfig, plan: Plan) -> list[str]:
-    work = plan.work
-    copied = ", the reference's copy" if work.reference_bytes else ""
-    if work.reference_bytes and args.reference_dtype != "float32":
-        copied = ""
-    notes = [f"Trained weights{copied}, gradients and AdamW's two states are fp32{_passes_in(plan)}"]
+    )
+    copied = ", the reference's copy" if work.reference_bytes and args.reference_dtype == "float32" else ""
+    passes = "." if plan.dtype == "float32" else f"; passes run in {plan.dtype}."
+    if gpu is not None and plan.dtype == "bfloat16" and not gpu.bfloat16:
+        passes = f"; passes are 16-bit, and {gpu.name} has no bfloat16: the run will take float16 with loss scaling."
+    yield f"Trained weights{copied}, gradients and AdamW's two states are fp32{passes}"
     if work.processes > 1:
-        notes.append(f"{work.processes} devices hold a whole copy each, and DDP's buckets hold the gradients again.")
+        yield f"{work.processes} devices hold a whole copy each, and DDP's buckets hold the gradients again."
     if args.fsdp or args.deepspeed:
-        notes.append("FSDP and DeepSpeed spread weights over the devices; that is not counted here.")
+        yield "FSDP and DeepSpeed spread weights over the devices; that is not counted here."
     if args.teaches_itself:
-        notes.append("The moving average is fp32: in 16 bits its small updates would round away.")
+        yield "The moving average is fp32: in 16 bits its small updates would round away."
     if work.other_teachers:
-        notes.append(
+        yield (
             "With several teachers memory counts all of them, and work the dearest of them for every row: who judges "
             "what depends on the rows."
         )
     if work.offloads:
-        notes.append("Teachers lie in the computer's memory (teacher_offload): the largest counts while it reads.")
+        yield "Teachers lie in the computer's memory (teacher_offload): the largest counts while it reads."
     if work.adapter and work.reference_bytes == 0 and "sequence" in args.signals:
-        notes.append("With LoRA the reference is the student without its adapter.")
+        yield "With LoRA the reference is the student without its adapter."
     if not work.checkpointing:
-        notes.append(
-            "Activations are all kept (gradient_checkpointing: false), with an attention that holds no square."
-        )
+        yield "Activations are all kept (gradient_checkpointing: false), with an attention that holds no square."
     if work.student.experts or (work.teacher is not None and work.teacher.experts):
-        notes.append("A mixture of experts counts all its experts as active: an upper estimate.")
-    return notes
-
-
-def _passes_in(plan: Plan) -> str:
-    if plan.gpu is not None and plan.dtype == "bfloat16" and not plan.gpu.bfloat16:
-        return f"; passes are 16-bit, and {plan.gpu.name} has no bfloat16: the run will take float16 with loss scaling."
-    return "." if plan.dtype == "float32" else f"; passes run in {plan.dtype}."
-
-
-def _time_notes(plan: Plan) -> list[str]:
-    if plan.gpu is None:
-        return ["Name a GPU (--gpu) for seconds and hours."]
-    notes = [
+        yield "A mixture of experts counts all its experts as active: an upper estimate."
+    if work.keeps_states and work.teacher is not None and plan.rows is not None and plan.steps is not None:
+        yield _kept_states_note(plan, plan.rows, plan.steps)
+    if gpu is None:
+        yield "Name a GPU (--gpu) for seconds and hours."
+        return
+    yield (
         f"Passes at {plan.utilisation:.0%} of the GPU's peak rate; decoding at {BANDWIDTH_SHARE:.0%} of its memory's "
-        f"bandwidth and at least {SECONDS_PER_LAYER * 1e3:.1f} ms a layer and token (transformers' generate).",
-        "Loading, evaluation, checkpoints and the exchange of gradients are not counted.",
-    ]
+        f"bandwidth and at least {SECONDS_PER_LAYER * 1e3:.1f} ms a layer and token (transformers' generate)."
+    )
+    yield "Loading, evaluation, checkpoints and the exchange of gradients are not counted."
     if plan.steps is None:
-        notes.append("The number of rows is not known here: set max_steps or data.max_rows for hours.")
-    return notes
+        yield "The number of rows is not known here: set max_steps or data.max_rows for hours."
+
+
+def _kept_states_note(plan: Plan, rows: int, steps: int) -> str:
+    """How large the kept states get, and what they save."""
+    work = plan.work
+    tokens = rows * workload.completion_length(work, "gold")
+    size = tokens * max(shape.hidden for shape in work.readers) * work.element
+    without = sum(workload.step_flops(dataclasses.replace(work, keeps_states=False)).values())
+    saved = (without - plan.step_flops) * steps * work.processes
+    gain = saved - workload.target_states_flops(work) * rows
+    share = gain / (without * steps * work.processes)
+    return (
+        f"teacher_cache: up to {size / 1e9:,.2f} GB on the disk for {tokens:,} tokens. Made in this run it saves "
+        f"{gain / 1e12:,.1f} of the steps' TFLOP ({share:.0%}), and {saved / 1e12:,.1f} where it is there."
+    )

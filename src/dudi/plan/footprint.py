@@ -28,9 +28,7 @@ TOKEN_TILE = 4096
 class Memory:
     """Bytes on one device.
 
-    Held throughout: student, teacher, reference, gradients, optimizer, reserve. Beside these, one of four at a time:
-    rollouts (kv_cache + sampling), the teacher's and reference's passes (scoring), the student's (activations + head),
-    and once, at the end, the copy that an adapter is merged into (merging).
+    Beside what is `held` throughout there is one of the `phases` at a time.
 
     Attributes:
         student: Weights that are trained, in fp32, an adapter included.
@@ -61,7 +59,7 @@ class Memory:
     head: int
     merging: int
     reserve: int
-    later: int = 0
+    later: int
 
     @property
     def held(self) -> int:
@@ -87,42 +85,26 @@ def memory(work: Workload) -> Memory:
     """Bytes on one device at the peak of an optimizer step."""
     student, trainable = work.student, work.trainable
     gradients = FP32 * trainable * (2 if work.processes > 1 else 1)
-    activations = [_activations(work, outcome) for outcome in work.outcomes]
+    together = min(work.rollout_batch, work.rollouts)  # rollouts that are decoded at a time
+    kinds = {kind for outcome in work.outcomes for kind in outcome.student - {"gold"}}
+    prompt = max((prompt_length(work, kind, "rollout") for kind in kinds), default=0)
+    activations = max(_activations(work, outcome) for outcome in work.outcomes)
+    tables = 5 * FP32 * together * student.vocabulary  # logits, scaled logits, noise and its bits
     return Memory(
         student=work.frozen_element * student.parameters + (FP32 * trainable if work.adapter else 0),
         teacher=0 if work.offloads else work.teacher_bytes + sum(work.other_bytes),
         reference=work.reference_bytes,
         gradients=gradients,
         optimizer=2 * FP32 * trainable,
-        kv_cache=_kv_cache(work),
-        sampling=_sampling(work),
+        kv_cache=costs.cache_bytes(student, together * (prompt + work.lengths.rollout), work.element),
+        sampling=max(tables, costs.inference_bytes(student, together * prompt, work.element)),
         scoring=_scoring(work),
-        activations=max(activations),
+        activations=activations,
         head=max(_head(work, outcome) for outcome in work.outcomes),
         merging=work.frozen_element * student.linear if work.adapter else 0,
         reserve=LIBRARIES if work.cpu else CONTEXT,
         later=gradients if work.accumulation == 1 and work.processes == 1 else 0,
     )
-
-
-def _decoded(work: Workload) -> tuple[int, int]:
-    """How many rollouts are decoded together, and the longest prompt of one."""
-    kinds = {kind for outcome in work.outcomes for kind in outcome.student - {"gold"}}
-    prompt = max((prompt_length(work, kind, "rollout") for kind in kinds), default=0)
-    return min(work.rollout_batch, work.rollouts), prompt
-
-
-def _kv_cache(work: Workload) -> int:
-    together, prompt = _decoded(work)
-    return costs.cache_bytes(work.student, together * (prompt + work.lengths.rollout), work.element)
-
-
-def _sampling(work: Workload) -> int:
-    """Five fp32 tables of (rollouts, vocabulary) - logits, scaled, noise and its bits - or the prompts' pass."""
-    together, prompt = _decoded(work)
-    logits = 5 * FP32 * together * work.student.vocabulary
-    prefill = costs.inference_bytes(work.student, together * prompt, work.element)
-    return max(logits, prefill)
 
 
 def _padded(work: Workload, kinds: Iterable[Kind], reader: Phase) -> int:
@@ -161,14 +143,13 @@ def _head(work: Workload, outcome: StepKind) -> int:
         return _fused_head(work, outcome)
     vocabulary = work.student.vocabulary
     rows = [work.rows * completion_length(work, kind) for kind in outcome.student]
-    copies = (12 if work.jsd else 8) if outcome.divergence else 4
+    copies = (12 if work.jsd else 8) if outcome.teacher else 4
     # Tables of at most so many logits are held dense.
     most = {"dense": math.inf, "auto": DENSE_LOGITS}.get(work.kernel, 0)
     dense = [n for n in rows if n * vocabulary <= most]
     chunked = [n for n in rows if n * vocabulary > most]
-    tiles = (
-        (2 if outcome.divergence else 1) * min(max(chunked, default=0), TOKEN_TILE) * min(VOCABULARY_TILE, vocabulary)
-    )
+    tile = min(max(chunked, default=0), TOKEN_TILE) * min(VOCABULARY_TILE, vocabulary)
+    tiles = 2 * tile if outcome.teacher else tile
     gradient = 0 if work.adapter else FP32 * vocabulary * work.student.hidden
     return FP32 * (copies * sum(dense) * vocabulary + tiles) + gradient
 
@@ -181,9 +162,8 @@ def _fused_head(work: Workload, outcome: StepKind) -> int:
     """
     vocabulary, hidden = work.student.vocabulary, work.student.hidden
     judged = [work.rows * completion_length(work, kind) for kind in outcome.teacher]
-    scored = [
-        work.rows * completion_length(work, kind) for kind in outcome.reference or outcome.student - outcome.teacher
-    ]
+    scored_kinds = outcome.reference or outcome.student - outcome.teacher
+    scored = [work.rows * completion_length(work, kind) for kind in scored_kinds]
     widest = max([*judged, *scored], default=0) * vocabulary
     tiles = 2 * min(widest, max(work.tile, FEWEST_ROWS * vocabulary)) + 4 * min(widest, work.block)
     widened = work.teacher.vocabulary * work.teacher.hidden if work.widened_teacher and work.teacher and judged else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import pyarrow.parquet as parquet
 from transformers import PretrainedConfig
@@ -15,8 +15,9 @@ from dudi.data.built_in import SOURCES
 from dudi.data.rejections import Rejections
 from dudi.data.sources import RowSet, load_rows
 from dudi.distill.arguments import DudiConfig
-from dudi.distill.loading import Loaded, read_evaluation
+from dudi.distill.loading import Loaded
 from dudi.distill.recipe import RunConfig, TeacherSection
+from dudi.distill.run import read_evaluation
 from dudi.environment import choose_precision, device_type
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.models.adapters import innermost
@@ -28,12 +29,7 @@ from dudi.plan.hardware import find_gpu
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Counted:
-    """The rows of a run.
-
-    Attributes:
-        trained: Those that are trained on; None: not known.
-        probed: Those that a probe asks; None: there is none, or it is not known.
-    """
+    """The rows of a run: those that are trained on, and those that a probe asks; None: not known, or no probe."""
 
     trained: int | None
     probed: int | None = None
@@ -131,20 +127,13 @@ def _teacher_bytes(section: TeacherSection, config: PretrainedConfig, dtype: Dty
         return 0.0
     if section.quantization is None:
         return {"auto": None, "float32": 4.0}.get(section.dtype, 2.0)
-    bits = _bits(section.quantization)
+    wanted = section.quantization
+    bits = 4 if wanted.get("load_in_4bit") else 8 if wanted.get("load_in_8bit") else wanted.get("bits")
     if bits not in _QUANTISED_BYTES:
         return None
     shape = shape_of(config)  # embeddings, norms and the head keep their precision
     rest = shape.parameters - shape.linear
     return (shape.linear * _QUANTISED_BYTES[bits] + rest * (4 if dtype == "float32" else 2)) / shape.parameters
-
-
-def _bits(quantization: dict[str, Any]) -> int | None:
-    if quantization.get("load_in_4bit"):
-        return 4
-    if quantization.get("load_in_8bit"):
-        return 8
-    return cast("int | None", quantization.get("bits"))
 
 
 def count_rows(config: RunConfig) -> int | None:
@@ -155,7 +144,12 @@ def count_rows(config: RunConfig) -> int | None:
     data = config.data
     if data.train in SOURCES:
         return _built_in(config).total
-    count = _rows_of(Path(data.train))
+    path, count = Path(data.train), None
+    if path.suffix == ".parquet" and path.is_file():
+        count = int(parquet.ParquetFile(path).metadata.num_rows)
+    elif path.suffix == ".jsonl" and path.is_file():
+        with path.open("rb") as file:
+            count = sum(1 for line in file if line.strip())
     if data.max_rows is None:
         return count
     return data.max_rows if count is None else min(count, data.max_rows)
@@ -191,12 +185,3 @@ def _counted(config: RunConfig, args: DudiConfig) -> Counted:
         return Counted(rows)
     counts = Counter(row.language for row in found.rows)
     return Counted(rows, sum(min(args.probe_rows, count) for count in counts.values()))
-
-
-def _rows_of(path: Path) -> int | None:
-    if path.suffix == ".parquet" and path.is_file():
-        return int(parquet.ParquetFile(path).metadata.num_rows)
-    if path.suffix == ".jsonl" and path.is_file():
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    return None

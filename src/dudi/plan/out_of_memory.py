@@ -22,10 +22,7 @@ _CPU_ALLOCATOR = "can't allocate memory"
 
 @contextlib.contextmanager
 def explained_out_of_memory(config: RunConfig) -> Iterator[None]:
-    """Inside, running out of memory ends in the keys to change, from the estimate of `dudi plan`.
-
-    Args:
-        config: The run that is under way inside.
+    """Inside, running out of memory ends in the keys to change, from the estimate of `dudi plan` for this run.
 
     Raises:
         EnvironmentFault: the memory of the device, or of the machine, was full.
@@ -43,9 +40,8 @@ def _advice(config: RunConfig) -> str:
     try:
         planned = plan_run(config, gpus=max(1, int(os.environ.get("WORLD_SIZE", "1"))))
     except (DudiError, OSError, ValueError):  # the estimate is a help: it must not hide what happened
-        return (
-            "lower per_device_train_batch_size, rollout_batch_size or max_length; `dudi plan` estimates what they need"
-        )
+        keys = "per_device_train_batch_size, rollout_batch_size or max_length"
+        return f"lower {keys}; `dudi plan` estimates what they need"
     return advise_out_of_memory(planned, _device_bytes())
 
 

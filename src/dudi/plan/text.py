@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import textwrap
 from collections.abc import Iterator
 
@@ -34,11 +35,11 @@ def _models(plan: Plan) -> str:
     work = plan.work
     unnamed = "CPU" if work.cpu else "device"
     device = unnamed if plan.gpu is None else f"{plan.gpu.name} ({_gb(plan.gpu.memory)} GB)"
-    teachers = [] if work.teacher is None else [work.teacher]
-    models = [("student", work.student), *(("teacher", shape) for shape in (*teachers, *work.other_teachers))]
+    models = [("student", work.student), *(("teacher", shape) for shape in (work.teacher, *work.other_teachers))]
     rows = []
     for role, shape in models:
-        rows.append((f"  {role}  {shortened(shape.name)}", (f"{shape.parameters:,}",)))
+        if shape is not None:
+            rows.append((f"  {role}  {shortened(shape.name)}", (f"{shape.parameters:,}",)))
     rows += [("  adapters", (f"{work.trainable:,}",))] if work.adapter else []
     heading = f"{plan.method} on {work.processes} x {device}, {plan.dtype}"
     batch = work.rows * work.accumulation * work.processes
@@ -110,16 +111,10 @@ def _gb(size: float) -> str:
 
 
 def advise_out_of_memory(plan: Plan, device_bytes: int) -> str:
-    """Which keys to lower, and by how much, for the estimate to fit.
+    """Which keys to lower, and by how much, for the estimate to fit: one or two sentences.
 
-    Batch size and accumulation change together, so that the optimizer step stays the same.
-
-    Args:
-        plan: The plan of the run that ran out, or is expected to.
-        device_bytes: Memory of one device.
-
-    Returns:
-        One or two sentences.
+    Batch size and accumulation change together, so that the optimizer step stays the same. The plan is that of a run
+    that ran out of the memory of one device, or is expected to.
     """
     start = f"{_gb(plan.memory.total)} GB are estimated and the device has {_gb(device_bytes)} GB"
     if fits(plan.memory.total, device_bytes):
@@ -140,24 +135,24 @@ def _smaller(work: Workload) -> Iterator[Workload]:
     """Workloads of less and less memory and the same optimizer step; checkpointing, which costs time, comes last."""
     batch, product = min(work.rollout_batch, max(work.rollouts, 1)), work.rows * work.accumulation
     counts = [rows for rows in range(work.rows, 0, -1) if product % rows == 0]  # down from the present batch size
+    batches = [work.rollout_batch, *(batch >> shift for shift in range(1, batch.bit_length()))]
     for checkpointing in dict.fromkeys((work.checkpointing, True)):
-        for rows in counts:
-            for rollouts in [batch >> shift for shift in range(batch.bit_length())] or [batch]:
-                yield dataclasses.replace(
-                    work,
-                    rows=rows,
-                    accumulation=work.rows * work.accumulation // rows,
-                    rollout_batch=rollouts if rollouts < min(work.rollout_batch, work.rollouts) else work.rollout_batch,
-                    checkpointing=checkpointing,
-                )
+        for rows, rollouts in itertools.product(counts, batches):
+            yield dataclasses.replace(
+                work,
+                rows=rows,
+                accumulation=product // rows,
+                rollout_batch=rollouts,
+                checkpointing=checkpointing,
+            )
 
 
 def _halved(work: Workload) -> Workload:
-    rollouts = max(1, work.rollout_batch // 2)
-    if work.rows == 1 or (work.rows * work.accumulation) % (work.rows // 2):
+    rows, rollouts = work.rows // 2, max(1, work.rollout_batch // 2)
+    if rows == 0 or (work.rows * work.accumulation) % rows:
         return dataclasses.replace(work, checkpointing=True, rollout_batch=rollouts)
-    accumulation = work.rows * work.accumulation // (work.rows // 2)
-    return dataclasses.replace(work, rows=work.rows // 2, accumulation=accumulation, rollout_batch=rollouts)
+    accumulation = work.rows * work.accumulation // rows
+    return dataclasses.replace(work, rows=rows, accumulation=accumulation, rollout_batch=rollouts)
 
 
 def _settings(new: Workload, old: Workload) -> str:

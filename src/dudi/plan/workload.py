@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 from dudi.distill.arguments import DudiConfig, build_signals
 from dudi.models.shape import Shape, decode_flops, forward_flops, sequence_flops
-from dudi.objective.fused import DEVICE_TILE
 from dudi.objective.signals import Kind, Signal
 from dudi.plan.costs import FP32
 
@@ -37,12 +36,6 @@ class Lengths:
     wording: int = VERBALIZER_TOKENS
 
 
-def longest(args: DudiConfig) -> Lengths:
-    """Rows that fill `max_length`, with answers as long as `max_new_tokens`."""
-    prompt = max(args.max_length - args.max_new_tokens, args.max_length // 2)
-    return Lengths(prompt, args.max_length - prompt, args.max_new_tokens)
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class StepKind:
     """One way a step can go: `mixing: sample` draws which token signal runs."""
@@ -51,7 +44,6 @@ class StepKind:
     student: frozenset[Kind]
     teacher: frozenset[Kind]
     reference: frozenset[Kind]
-    divergence: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,12 +51,11 @@ class Workload:
     """Everything that decides the memory and the work of one device.
 
     Attributes:
-        student: The model that is trained.
-        teacher: The model that is read, or None.
         outcomes: What a step can be; probabilities sum to 1.
-        lengths: Tokens of a row.
         verbalized: Whether the prompts of y~ carry a verbalizer's wording.
         pivot: Whether z shows the example in another language too.
+        keeps_states: Whether the teacher's states on the targets are read from the disk (`teacher_cache`).
+        served: Whether teachers are elsewhere: nothing of them runs here.
         rows: Rows of a micro-batch.
         accumulation: Micro-batches of an optimizer step.
         rollout_batch: Most rollouts decoded together.
@@ -76,24 +67,25 @@ class Workload:
         adapter: Whether those are an adapter's.
         frozen_element: Bytes of a number of the student's weights under an adapter.
         teacher_bytes: Bytes of the teacher's weights (a moving average's included).
-        reference_bytes: Bytes of the reference's weights.
+        other_bytes: Of each further teacher's.
+        offloads: Whether teachers lie in the computer's memory, and come to the device one by one.
+        reference_bytes: Of the reference's.
         processes: Devices that share the work, each with a whole copy.
         cpu: Whether the device is the computer itself.
         widened_teacher: Whether the teacher is held in 16 bits and computed with in fp32.
         tile: Logits that the fused head makes at a time.
         block: Logits that it works on at a time.
-        other_teachers: Further teachers.
-        other_bytes: Bytes of their weights.
-        served: Whether teachers are elsewhere: nothing of them runs here.
-        keeps_states: Whether the teacher's states on the targets are read from the disk (`teacher_cache`).
-        offloads: Whether teachers lie in the computer's memory, and come to the device one by one.
     """
 
     student: Shape
     teacher: Shape | None
+    other_teachers: tuple[Shape, ...]
     outcomes: tuple[StepKind, ...]
     lengths: Lengths
     verbalized: bool
+    pivot: bool
+    keeps_states: bool
+    served: bool
     rows: int
     accumulation: int
     rollout_batch: int
@@ -103,20 +95,16 @@ class Workload:
     element: int
     trainable: int
     adapter: bool
+    frozen_element: int
     teacher_bytes: int
+    other_bytes: tuple[int, ...]
+    offloads: bool
     reference_bytes: int
-    processes: int = 1
-    cpu: bool = False
-    widened_teacher: bool = False
-    tile: int = DEVICE_TILE
-    block: int = DEVICE_TILE
-    other_teachers: tuple[Shape, ...] = ()
-    other_bytes: tuple[int, ...] = ()
-    offloads: bool = False
-    pivot: bool = False
-    keeps_states: bool = False
-    served: bool = False
-    frozen_element: int = FP32
+    processes: int
+    cpu: bool
+    widened_teacher: bool
+    tile: int
+    block: int
 
     @property
     def readers(self) -> tuple[Shape, ...]:
@@ -153,7 +141,7 @@ def _outcome(probability: float, signals: Iterable[Signal]) -> StepKind:
         student.update(signal.reads)
         teacher.update(signal.teacher_reads)
         reference.update(signal.reference_reads)
-    return StepKind(probability, frozenset(student), frozenset(teacher), frozenset(reference), divergence=bool(teacher))
+    return StepKind(probability, frozenset(student), frozenset(teacher), frozenset(reference))
 
 
 def prompt_length(work: Workload, kind: Kind, reader: Phase) -> int:
@@ -173,29 +161,21 @@ def completion_length(work: Workload, kind: Kind) -> int:
 def step_flops(work: Workload) -> dict[Phase, float]:
     """FLOPs of one optimizer step on one device, by phase; with `mixing: sample` the expectation."""
     total: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
-    for outcome in work.outcomes:
-        for phase, flops in _outcome_flops(work, outcome).items():
-            total[phase] += outcome.probability * flops * work.rows * work.accumulation
-    return total
-
-
-def _outcome_flops(work: Workload, outcome: StepKind) -> Mapping[Phase, float]:
-    student = work.student
-    prompts = (prompt_length(work, kind, "rollout") for kind in outcome.student if kind != "gold")
-    rollout = sum(decode_flops(student, prompt, work.lengths.rollout) for prompt in prompts)
-    read = []
-    for teacher in work.readers:
-        read.append(sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher))
-    judged = sum(row_flops(work, student, kind, "reference") for kind in outcome.reference - {"gold"})
-    forward = sum(row_flops(work, student, kind, "student") for kind in outcome.student)
     # A backward pass does the forward's work twice: for the inputs and for the weights, which an adapter's base skips.
     passes = (2 if work.adapter else 3) + (1 if work.checkpointing else 0)
-    return {
-        "rollout": rollout,
-        "teacher": max(read, default=0.0),
-        "reference": judged,
-        "student": passes * forward,
-    }
+    for outcome in work.outcomes:
+        times = outcome.probability * work.rows * work.accumulation
+        prompts = (prompt_length(work, kind, "rollout") for kind in outcome.student if kind != "gold")
+        total["rollout"] += times * sum(decode_flops(work.student, prompt, work.lengths.rollout) for prompt in prompts)
+        read = [0.0]
+        for teacher in work.readers:
+            read.append(sum(_teacher_flops(work, teacher, kind) for kind in outcome.teacher))
+        total["teacher"] += times * max(read)
+        judged = outcome.reference - {"gold"}
+        total["reference"] += times * sum(row_flops(work, work.student, kind, "reference") for kind in judged)
+        forward = sum(row_flops(work, work.student, kind, "student") for kind in outcome.student)
+        total["student"] += times * passes * forward
+    return total
 
 
 def row_flops(work: Workload, shape: Shape, kind: Kind, reader: Phase) -> float:

@@ -34,11 +34,12 @@ def describe(config: RunConfig, args: DudiConfig) -> str:
     Raises:
         DudiError: what training would refuse of the rows, the keys, and the models as far as their configs tell.
     """
-    from dudi.distill.loading import Loaded, read_rows
+    from dudi.distill.loading import Loaded
+    from dudi.distill.run import read_rows
     from dudi.distill.setup import check_routes, rows_for_probe, verbalizer_of
     from dudi.distill.teacher_setup import check_choice
 
-    rows, evaluation = read_rows(config, args, args.folder)
+    rows, evaluation = read_rows(config, args)
     loaded = Loaded(config, args)
     loaded.find_models()
     by_name = loaded.teacher_formats if args.needs_teacher else {}

@@ -24,13 +24,12 @@ FOLDER = Path("evals")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of `dudi eval`."""
-    add = parser.add_argument
+    add, known = parser.add_argument, ", ".join(BENCHMARKS)
     add("model", nargs="?", metavar="MODEL", help="a model's folder, a hub name, package:NAME, or the folder of a run")
-    known = ", ".join(BENCHMARKS)
-    add(
-        "--benchmark", action="append", metavar="NAME|FILE", help=f"{known}, or a file (default: {DEFAULT}); may repeat"
-    )
-    groups = [parser.add_argument_group(title) for title in ("what is asked", "how it answers", "the model")]
+    what = f"{known}, or a file (default: {DEFAULT}); may repeat"
+    add("--benchmark", action="append", metavar="NAME|FILE", help=what)
+    titles = ("what is asked", "how it answers", "the model")
+    asked, answering, model = (parser.add_argument_group(title).add_argument for title in titles)
     seahelm_arguments(parser)
     lm_eval_arguments(parser)
     add("--name", help="what tables call the model (default: from its folder)")
@@ -39,8 +38,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="replace another evaluation that is there")
     add("--write-out", "-w", action="store_true", help="print the first prompt of each task before it is asked")
     add("--show-config", action="store_true", help="print what was asked and how, in full")
-    for group, fill in zip(groups, (_asked_arguments, _answering_arguments, _model_arguments), strict=True):
-        fill(group)
+
+    asked("--part", metavar="test|validation", help=f"of {DEFAULT} (default: test)")
+    asked("--languages", nargs="+", metavar="CODE", help="only these languages")
+    asked("--tasks", "-t", nargs="+", metavar="TASK", help="only these tasks")
+    asked("--per-split", type=whole_number(1), metavar="N", help="at most N questions of each language and split")
+    asked("--language", metavar="CODE", help="the language of a file's rows that do not name theirs")
+    most = "stop at more bad rows (default: 0.05)"
+    asked("--max-rejected-share", type=float, default=0.05, metavar="X", help=most)
+
+    seeds = "; ".join(["0", *(f"{one.name}: {one.seed}" for one in BENCHMARKS.values() if one.seed)])
+    drawn = f"of sampling (default: 0, greedy; {SERVED}: the model's own)"
+    answering("--temperature", type=float, metavar="T", help=drawn)
+    answering("--top-p", type=float, metavar="P", help="sample among the likeliest tokens of this probability")
+    answering("--top-k", type=whole_number(1), metavar="K", help="sample among the K likeliest tokens")
+    longest = "longest answer (default: 64; of files 256)"
+    answering("--max-new-tokens", type=whole_number(1), metavar="N", help=longest)
+    answering("--seeds", type=whole_number(1), metavar="N", help="the seeds 0 to N - 1")
+    answering("--seed", type=one_seed, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
+    size = f"questions at a time (default: {Wanted().batch_size}); auto: fewer where memory runs out"
+    answering("--batch-size", "-b", type=batch_size, metavar="N|auto", help=size)
+
+    model("--revision", help="commit, tag or branch on the hub")
+    dtype = "precision of the weights (default: the device's)"
+    model("--dtype", default="auto", metavar="auto|float32|...", help=dtype)
+    model("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
+    model("--chat-template", type=Path, metavar="FILE", help="a jinja file instead of the model's own template")
+    model("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
     parser.set_defaults(template_name=None, template_kwargs={})  # of several words of lm_eval's
 
 
@@ -51,48 +75,10 @@ def _results_folder(word: str) -> Path:
     return output_folder(word)
 
 
-def _asked_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--part", metavar="test|validation", help=f"of {DEFAULT} (default: test)")
-    add("--languages", nargs="+", metavar="CODE", help="only these languages")
-    add("--tasks", "-t", nargs="+", metavar="TASK", help="only these tasks")
-    add("--per-split", type=whole_number(1), metavar="N", help="at most N questions of each language and split")
-    add("--language", metavar="CODE", help="the language of a file's rows that do not name theirs")
-    add("--max-rejected-share", type=float, default=0.05, metavar="X", help="stop at more bad rows (default: 0.05)")
-
-
-def _answering_arguments(group: argparse._ArgumentGroup) -> None:
-    add, batch = group.add_argument, Wanted().batch_size
-    seeds = "; ".join(["0", *(f"{one.name}: {one.seed}" for one in BENCHMARKS.values() if one.seed)])
-    add("--temperature", type=float, metavar="T", help=f"of sampling (default: 0, greedy; {SERVED}: the model's own)")
-    add("--top-p", type=float, metavar="P", help="sample among the likeliest tokens of this probability")
-    add("--top-k", type=whole_number(1), metavar="K", help="sample among the K likeliest tokens")
-    add("--max-new-tokens", type=whole_number(1), metavar="N", help="longest answer (default: 64; of files 256)")
-    add("--seeds", type=whole_number(1), metavar="N", help="the seeds 0 to N - 1")
-    add("--seed", type=one_seed, nargs="+", metavar="SEED", help=f"these seeds (default: {seeds})")
-    size = f"questions at a time (default: {batch}); auto: fewer where memory runs out"
-    add("--batch-size", "-b", type=batch_size, metavar="N|auto", help=size)
-
-
-def _model_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--revision", help="commit, tag or branch on the hub")
-    add("--dtype", default="auto", metavar="auto|float32|...", help="precision of the weights (default: the device's)")
-    add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
-    add("--chat-template", type=Path, metavar="FILE", help="a jinja file instead of the model's own template")
-    add("--trust-remote-code", action="store_true", help="run code that the model's repository brings")
-
-
 def unread(
     given: argparse.Namespace, read: Collection[str], fill: Callable[[argparse.ArgumentParser], None] = add_arguments
 ) -> str | None:
-    """The first option of a command line that says something and that nobody reads.
-
-    Args:
-        given: The command line.
-        read: The options that are read, as attributes of `given`.
-        fill: Adds the options that are looked at to a parser.
-    """
+    """The first option of those that `fill` adds that says something, and that nobody reads."""
     parser = argparse.ArgumentParser(add_help=False)
     fill(parser)
     usual = vars(parser.parse_args([]))
@@ -100,51 +86,27 @@ def unread(
     return next((f"--{name.replace('_', '-')}" for name in said), None)
 
 
-def benchmarks_of(given: argparse.Namespace) -> list[str]:
-    """What is asked: names of the registry, and files."""
-    return list(dict.fromkeys(given.benchmark or [DEFAULT]))
-
-
 def wanted_of(given: argparse.Namespace, trained: Trained | None) -> Wanted:
-    """What a command line wants of its benchmarks.
-
-    Raises:
-        ConfigError: options of a benchmark that is not asked.
-    """
+    """What a command line wants of its benchmarks."""
     values = {name: getattr(given, name) for one in BENCHMARKS.values() for name in one.options}
     options = {name: value for name, value in values.items() if value is not None}
-    check_options(benchmarks_of(given), options)
+    check_options(given.benchmark, options)
+    usual, most = Wanted().batch_size, given.max_batch_size
+    size = most or usual if given.batch_size == AUTO else given.batch_size or usual
+    same = ("part", "per_split", "language", "max_new_tokens", "top_p", "top_k")
     return Wanted(
         languages=words_of(given.languages),
         tasks=words_of(given.tasks),
-        part=given.part,
-        per_split=given.per_split,
-        language=given.language,
-        max_new_tokens=given.max_new_tokens,
         temperature=given.temperature or 0.0,
-        top_p=given.top_p,
-        top_k=given.top_k,
-        batch_size=_batch_size(given),
+        batch_size=min(size, most or size),
         trained=trained,
         options=options,
+        **{name: getattr(given, name) for name in same},
     )
 
 
-def _batch_size(given: argparse.Namespace) -> int:
-    """How many questions are asked together, or at most where that is found out."""
-    usual, most = Wanted().batch_size, given.max_batch_size
-    if given.batch_size == AUTO:
-        return most or usual
-    size = given.batch_size or usual
-    return min(size, most or size)
-
-
 def source_of(given: argparse.Namespace) -> ModelSource:
-    """The model, with the options that say how it is loaded.
-
-    Raises:
-        ConfigError: an unknown precision, or a run without a model.
-    """
+    """The model, with the options that say how it is loaded."""
     from dudi.evaluation import source as sources
 
     if given.dtype not in sources.DTYPES:
@@ -158,21 +120,16 @@ def source_of(given: argparse.Namespace) -> ModelSource:
 
 def seeds_of(given: argparse.Namespace) -> list[int]:
     """The seeds, ascending."""
-    names = benchmarks_of(given)
-    usual = find(names[0]).seed if len(names) == 1 else 0
+    usual = find(given.benchmark[0]).seed if len(given.benchmark) == 1 else 0
     return list(range(given.seeds)) if given.seeds is not None else sorted(given.seed or [usual])
 
 
 def check_numbers(given: argparse.Namespace) -> None:
-    """Refuse numbers that make no sense.
-
-    Raises:
-        ConfigError: with the option's name.
-    """
+    """Refuse numbers that make no sense."""
     if given.seeds is not None and given.seed is not None:
         raise ConfigError("--seeds and --seed: give one of them")
-    check_batch_size(given.batch_size, benchmarks_of(given))
-    if given.limit is not None and not any("limit" in find(name).options for name in benchmarks_of(given)):
+    check_batch_size(given.batch_size, given.benchmark)
+    if given.limit is not None and not any("limit" in find(name).options for name in given.benchmark):
         if given.limit != int(given.limit):
             raise ConfigError(f"--limit must be a whole number, got {given.limit}; a share is for {takers_of('limit')}")
         if given.limit < 1:

@@ -69,20 +69,19 @@ def run(given: argparse.Namespace) -> int:
     check_kind(whole.config.get_text_config())
     model = text_alone(whole)
     vocabulary = vocabulary_of(chat.tokenizer, model.config.vocab_size, _ends(model, chat), given.pre)
-    written = write_gguf(model, vocabulary, name, kind, output)
-    ends = [vocabulary.tokens[vocabulary.ids[end]] for end in ("eos", "eot", "eom") if end in vocabulary.ids]
+    tensors, unquantised = write_gguf(model, vocabulary, name, kind, output)
+    names = [end for end in ("eos_token_id", "eot_token_id", "eom_token_id") if end in vocabulary]
+    ends = ", ".join(vocabulary["token_list"][vocabulary[end]] for end in names)
     lines = [
-        f"{output}: {output.stat().st_size / 1e6:,.1f} MB, {written.tensors} tensors, {kind}",
-        f"  {model.config.model_type}; tokenizer {vocabulary.kind}, text cut as {vocabulary.pre}; "
-        f"ends at {', '.join(ends)}",
+        f"{output}: {output.stat().st_size / 1e6:,.1f} MB, {tensors} tensors, {kind}",
+        f"  {model.config.model_type}; tokenizer {vocabulary['tokenizer_model']}, "
+        f"text cut as {vocabulary['tokenizer_pre']}; ends at {ends}",
     ]
-    if written.unquantised:
-        lines.append(
-            f"  F16 in place of {kind}, since their rows do not fill blocks: {len(written.unquantised)} matrices"
-        )
+    if unquantised:
+        lines.append(f"  F16 in place of {kind}, since their rows do not fill blocks: {len(unquantised)} matrices")
     if model is not whole:
         lines.append(f"  the text of a {whole.config.model_type} model alone, without what reads images")
-    if vocabulary.chat_template is None:
+    if "chat_template" not in vocabulary:
         lines.append("  no chat template: the model has none; --chat-template FILE gives it one")
     return say("\n".join(lines))
 

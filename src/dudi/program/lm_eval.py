@@ -44,14 +44,8 @@ def lm_eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num-fewshot", "-f", type=int, metavar="N", help="examples in front of each question (default: the task's)")
     template = "prompts go through the chat template (of several, the one that is called NAME)"
     add("--apply-chat-template", nargs="?", const=True, metavar="NAME", help=template)
-    add(
-        "--fewshot-as-multiturn",
-        type=_truth,
-        nargs="?",
-        const=True,
-        metavar="true|false",
-        help="examples as turns of the chat (default: true)",
-    )
+    turns = "examples as turns of the chat (default: true)"
+    add("--fewshot-as-multiturn", type=_truth, nargs="?", const=True, metavar="true|false", help=turns)
     add("--system-instruction", metavar="TEXT", help="a system turn in front")
     add("--gen-kwargs", action=_Pairs, nargs="+", metavar="KEY=VALUE", help="of generation, over the task's own")
     add("--include-path", type=Path, nargs="+", metavar="DIR", help="folders of task files and groups")
@@ -60,13 +54,8 @@ def lm_eval_arguments(parser: argparse.ArgumentParser) -> None:
     add("--samples", "-E", type=_numbers, metavar="JSON|FILE", help=samples)
     add("--metadata", action=_Pairs, nargs="+", metavar="KEY=VALUE", help="what tasks are told over their own metadata")
     add("--log-samples", "-s", action="store_true", help="(always so: answers.jsonl)")
-    add(
-        "--config",
-        "-C",
-        action=_Config,
-        metavar="FILE",
-        help="options in lm_eval's YAML; those of the command line win",
-    )
+    file = "options in lm_eval's YAML; those of the command line win"
+    add("--config", "-C", action=_Config, metavar="FILE", help=file)
     add("--model", "-M", dest="backend", metavar="hf", help="(hf, which is the only one)")
     pairs = "pretrained=MODEL in place of MODEL, peft=ADAPTER, revision, dtype ..."
     add("--model-args", "-a", action=_Pairs, nargs="+", metavar="KEY=VALUE", help=pairs)
@@ -76,11 +65,7 @@ def lm_eval_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settle_model(given: argparse.Namespace) -> None:
-    """Put what `--model`, `--model-args` and a template's name say where dudi's own words say it.
-
-    Raises:
-        ConfigError: another loader, an argument that there is not, two words that contradict each other, or no model.
-    """
+    """Put what `--model`, `--model-args` and a template's name say where dudi's own words say it."""
     if given.backend not in (None, *_LOADED):
         raise ConfigError(f"--model {given.backend}: dudi loads a model with transformers, which is --model hf")
     if isinstance(given.apply_chat_template, str):
@@ -91,9 +76,8 @@ def settle_model(given: argparse.Namespace) -> None:
         given.apply_chat_template = True
     args = dict(given.model_args or {})
     pretrained, adapter, file = (args.pop(name, None) for name in ("pretrained", "peft", "gguf_file"))
-    for name in _MODEL_ARGS:
-        if name in args:
-            _set_once(given, name, args.pop(name))
+    for name in [name for name in _MODEL_ARGS if name in args]:
+        _set_once(given, name, args.pop(name))
     given.template_kwargs = dict(args.pop("chat_template_args", None) or {})
     if "enable_thinking" in args:
         given.template_kwargs["enable_thinking"] = args.pop("enable_thinking")
@@ -106,7 +90,11 @@ def settle_model(given: argparse.Namespace) -> None:
     if named is not None:
         _set_once(given, "model", str(named))
     if adapter is not None and pretrained is not None:
-        _check_base(str(adapter), str(pretrained))
+        from dudi.evaluation.source import base_of
+
+        base = base_of(str(adapter))
+        if base not in (None, str(pretrained)) and Path(str(base)).resolve() != Path(str(pretrained)).resolve():
+            raise ConfigError(f"--model-args: {adapter} was trained for {base}, and pretrained is {pretrained}")
     if given.model is None:
         raise ConfigError("name a model: dudi eval MODEL, or --model-args pretrained=MODEL (see dudi eval --help)")
 
@@ -123,14 +111,6 @@ def _set_once(given: argparse.Namespace, name: str, value: Any) -> None:
     setattr(given, name, value)
 
 
-def _check_base(adapter: str, pretrained: str) -> None:
-    from dudi.evaluation.source import base_of
-
-    base = base_of(adapter)
-    if base is not None and base != pretrained and Path(base).resolve() != Path(pretrained).resolve():
-        raise ConfigError(f"--model-args: {adapter} was trained for {base}, and pretrained is {pretrained}")
-
-
 def listed(benchmarks: Sequence[str], tasks: Sequence[str] | None) -> str | None:
     """What `--tasks list` prints: the shipped sets with their languages; None where nobody asks for it."""
     if LM_EVAL.name not in benchmarks or list(tasks or ()) != ["list"]:
@@ -141,17 +121,12 @@ def listed(benchmarks: Sequence[str], tasks: Sequence[str] | None) -> str | None
     for task in shipped_tasks():
         sets.setdefault(task.family, []).append(task.language)
     lines = [f"{name:<20}{' '.join(codes)}" for name, codes in sets.items()]
-    return "\n".join(
-        [*lines, "", "also any task, group or tag of lm_eval: lm_eval ls tasks (docs/tasks.md, docs/eval.md)"]
-    )
+    others = "also any task, group or tag of lm_eval: lm_eval ls tasks (docs/tasks.md, docs/eval.md)"
+    return "\n".join([*lines, "", others])
 
 
 def batch_size(text: str) -> int | str:
-    """The `type` of `--batch-size`: a number, or `AUTO`, which lm_eval also writes `auto:4`.
-
-    Raises:
-        ArgumentTypeError: neither, or a number below 1.
-    """
+    """The `type` of `--batch-size`: a number, or `AUTO`, which lm_eval also writes `auto:4`."""
     word, colon, times = text.partition(":")
     if word == AUTO and (not colon or times.isdecimal()):
         return AUTO
@@ -159,31 +134,22 @@ def batch_size(text: str) -> int | str:
 
 
 def check_batch_size(size: int | str, names: Sequence[str]) -> None:
-    """Refuse `AUTO` where another benchmark is asked too.
-
-    Raises:
-        ConfigError: with its name.
-    """
+    """Refuse `AUTO` where another benchmark is asked too."""
     other = next((name for name in names if name != LM_EVAL.name), None)
     if size == AUTO and other is not None:
         raise ConfigError(f"--batch-size {AUTO}: is for {LM_EVAL.name}; give a number for {other}")
 
 
 def one_seed(text: str) -> int:
-    """A seed; also lm_eval's `0,1234,1234,1234`, of Python, NumPy, torch and the examples, of which dudi has one.
-
-    Raises:
-        ArgumentTypeError: no whole number, or the last three differ.
-    """
+    """A seed; also lm_eval's `0,1234,1234,1234`, of Python, NumPy, torch and the examples, of which dudi has one."""
     parts = text.split(",")
     try:
         seeds = [int(part) for part in parts]
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text}") from None
     if len(seeds) not in (1, 4) or len(set(seeds[1:])) > 1:
-        raise argparse.ArgumentTypeError(
-            f"{text}: sampling and examples have one seed; several runs are written --seed {' '.join(parts)}"
-        )
+        several = f"several runs are written --seed {' '.join(parts)}"
+        raise argparse.ArgumentTypeError(f"{text}: sampling and examples have one seed; {several}")
     return seeds[-1]
 
 
@@ -197,9 +163,7 @@ def _truth(text: str) -> bool:
 def _numbers(text: str) -> Mapping[str, Any]:
     """`--samples`: a JSON object, or the file that holds one."""
     try:
-        path = Path(text)
-        content = text if text.lstrip().startswith("{") else path.read_text(encoding="utf-8")
-        found = json.loads(content)
+        found = json.loads(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{text} is neither a JSON object nor a file that can be read") from error
     except ValueError as error:
@@ -213,11 +177,6 @@ class _Otherwise(argparse.Action):
     """Says what there is in place of a word of lm_eval's."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Refuse it.
-
-        Raises:
-            ConfigError: always.
-        """
         names = tuple(self.option_strings)
         raise ConfigError(f"{names[0]}: {_OTHERWISE[names]} (see {parser.prog} --help)")
 
@@ -228,11 +187,6 @@ class _Config(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
-        """Set what is not set yet.
-
-        Raises:
-            ConfigError: no file, no mapping, or an option that there is not.
-        """
         content = read_yaml(Path(values), asked_by="--config").plain()
         if not isinstance(content, dict):
             raise ConfigError(f"--config {values}: is not a mapping of options to values")
@@ -252,16 +206,16 @@ class _Config(argparse.Action):
 
 def _as_words(option: str, value: Any) -> list[str]:
     """How a value of a file stands on a command line; nothing where it says that the option is not there."""
+    if value is False and option == "--fewshot-as-multiturn":
+        return [option, "false"]
     if value is None or value is False or value in ({}, []):
-        return [option, "false"] if option == "--fewshot-as-multiturn" and value is False else []
+        return []
     if value is True:
         return [option]
     if isinstance(value, dict):
         return [option, json.dumps(value)]
-    if isinstance(value, list):
-        words = list(map(str, value))
-        return [option, *([",".join(words)] if option == "--seed" else words)]
-    return [option, str(value)]
+    words = [str(one) for one in (value if isinstance(value, list) else [value])]
+    return [option, *([",".join(words)] if option == "--seed" else words)]
 
 
 class _Pairs(argparse.Action):
@@ -270,23 +224,13 @@ class _Pairs(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
     ) -> None:
-        """Add what is given to what was.
-
-        Raises:
-            ConfigError: it is of none of these forms.
-        """
         found, option = dict(getattr(namespace, self.dest) or {}), self.option_strings[0]
         for word in values:
-            found |= _object(option, word) if word.lstrip().startswith("{") else _pairs(option, word)
+            try:
+                found |= json.loads(word) if word.lstrip().startswith("{") else _pairs(option, word)
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"{option}: '{word}' is not JSON: {error}") from error
         setattr(namespace, self.dest, found)
-
-
-def _object(option: str, text: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: '{text}' is not JSON: {error}") from error
-    return found
 
 
 def _pairs(option: str, text: str) -> dict[str, Any]:

@@ -20,14 +20,7 @@ def task_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def task(given: argparse.Namespace) -> int:
-    """Write rows of a task.
-
-    Returns:
-        0.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
-    """
+    """Write rows of a task; returns 0."""
     from dudi.data.task_rows import prepare_task
 
     prepared = prepare_task(
@@ -58,14 +51,7 @@ def parallel_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parallel(given: argparse.Namespace) -> int:
-    """Write translation rows.
-
-    Returns:
-        0.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
-    """
+    """Write translation rows; returns 0."""
     from dudi.data.parallel import ALL, prepare_parallel
 
     targets = words_of(given.to)

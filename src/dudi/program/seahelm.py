@@ -32,12 +32,7 @@ STARTED = ("server_python", "server_args", "startup_timeout", "temperature")
 def run(given: argparse.Namespace) -> int:
     """Evaluate as the command line of `dudi eval` says, print the table, and write `evaluation.json`.
 
-    Returns:
-        0; also when tasks are missing, which the table says.
-
-    Raises:
-        ConfigError: an option that is missing, wrong or does nothing here; results under other settings.
-        EnvironmentFault: the server or SEA-HELM ended.
+    Tasks that are missing are no error: the table says which.
     """
     if given.seahelm is None:
         raise ConfigError("--benchmark seahelm: name a checkout of SEA-HELM with --seahelm DIR (docs/seahelm.md)")

@@ -18,30 +18,21 @@ TRANSLATION = {"target": "eng_Latn", "beams": 5, "max_new_tokens": 256, "transla
 STAGES = ("adapt", "align", "teach", "distill", "finetune")
 
 
-def _stage_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="keys that win over the recipe")
-    parser.add_argument("--task", type=Path, metavar="DIR", help="rows and labels from a folder of dudi stack prepare")
-    parser.add_argument("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
-    parser.add_argument(
-        "--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)"
-    )
-    parser.add_argument("--output", type=output_folder, metavar="DIR", help="the run's folder")
-
-
-def _align_arguments(parser: argparse.ArgumentParser) -> None:
-    _stage_arguments(parser)
-    parser.add_argument(
-        "--recipe", dest="flavour", choices=tuple(RECIPES), help="start of the connector, and what becomes of the LoRA"
-    )
-
-
-def _later_arguments(parser: argparse.ArgumentParser) -> None:
-    _stage_arguments(parser)
-    parser.add_argument("--recipe", dest="flavour", help=argparse.SUPPRESS)  # to say whose it is
-
-
 def _stage(name: str, help: str) -> Verb:
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        add = parser.add_argument
+        add("recipe", metavar="RECIPE", help="a YAML file, or the name of a shipped recipe")
+        add("overrides", nargs="*", metavar="key=value", help="keys that win over the recipe")
+        add("--task", type=Path, metavar="DIR", help="rows and labels from a folder of dudi stack prepare")
+        add("--dry-run", action="store_true", help="resolve, validate and show; train nothing")
+        add("--resume", default="auto", metavar="auto|never|PATH", help="where to go on from (default: auto)")
+        add("--output", type=output_folder, metavar="DIR", help="the run's folder")
+        if name == "align":
+            flavour = "start of the connector, and what becomes of the LoRA"
+            add("--recipe", dest="flavour", choices=tuple(RECIPES), help=flavour)
+        else:
+            add("--recipe", dest="flavour", help=argparse.SUPPRESS)  # to say whose it is
+
     def run(given: argparse.Namespace) -> int:
         from dudi.config.recipe_files import refuse_other_verbs
         from dudi.stacking.recipe import load_stack_config, read_words
@@ -60,7 +51,7 @@ def _stage(name: str, help: str) -> Verb:
 
         return run_stage(config, dry_run=given.dry_run, resume=given.resume, output=given.output)
 
-    return Verb(help, _align_arguments if name == "align" else _later_arguments, run)
+    return Verb(help, arguments, run)
 
 
 def _eval_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,17 +67,12 @@ def _eval_arguments(parser: argparse.ArgumentParser) -> None:
     default = {name: f"(default: {value})" for name, value in TRANSLATION.items()}
     add("--target", metavar="CODE", help=f"what to translate into {default['target']}")
     add("--beams", type=whole_number(1), metavar="N", help=f"beams of the translation {default['beams']}")
-    longest = f"longest translation {default['max_new_tokens']}"
-    add("--max-new-tokens", type=whole_number(1), metavar="N", help=longest)
-    read = f"tokens that it reads {default['translate_length']}"
-    add("--translate-length", type=whole_number(1), metavar="N", help=read)
+    longest, read = default["max_new_tokens"], default["translate_length"]
+    add("--max-new-tokens", type=whole_number(1), metavar="N", help=f"longest translation {longest}")
+    add("--translate-length", type=whole_number(1), metavar="N", help=f"tokens that it reads {read}")
     _reading_arguments(parser)
-    add(
-        "--output",
-        type=output_folder,
-        metavar="DIR",
-        help="where scores and answers go (default: runs/eval-NAME_OF_ROWS)",
-    )
+    place = "where scores and answers go (default: runs/eval-NAME_OF_ROWS)"
+    add("--output", type=output_folder, metavar="DIR", help=place)
     add("--force", action="store_true", help="ask again what the folder holds answers of")
     add("--card", action="store_true", help="put the scores into each run's evaluation.json, report and model card too")
 
@@ -96,12 +82,8 @@ def _reading_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--split", help="split of a folder or on the hub (default: that of the folder's own name, else test)")
     add("--code", action="append", default=[], metavar="OURS=THEIRS", help="id=ind_Latn: its code for ours")
-    add(
-        "--max-length",
-        type=whole_number(1),
-        metavar="N",
-        help="tokens of a row that are read (default: as in training)",
-    )
+    length = "tokens of a row that are read (default: as in training)"
+    add("--max-length", type=whole_number(1), metavar="N", help=length)
     add("--batch-size", type=whole_number(1), default=32, metavar="N", help="rows at a time (default: %(default)s)")
     add("--max-rows", type=whole_number(1), metavar="N", help="at most so many rows of each language")
     add("--device", default="auto", help="auto, cpu, cuda:1 ... (default: auto)")
@@ -128,13 +110,8 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("output", type=output_folder, metavar="DIR", help="the folder to write")
     add("--from", dest="place", type=Path, metavar="PATH", help="file or folder that holds the set (default: the hub)")
     add("--train", metavar="PATH|hub", help="English training rows, where --from has none")
-    add(
-        "--languages",
-        nargs="+",
-        default=[],
-        metavar="CODE",
-        help="only these, in the set's codes or NLLB's; all: what NLLB cannot read, too",
-    )
+    languages = "only these, in the set's codes or NLLB's; all: what NLLB cannot read, too"
+    add("--languages", nargs="+", default=[], metavar="CODE", help=languages)
     add("--max-train", type=whole_number(0), metavar="N", help="at most so many training rows")
     add("--revision", metavar="REV", help="commit, tag or branch of the set on the hub")
 
@@ -145,35 +122,21 @@ def _prepare(given: argparse.Namespace) -> int:
     from dudi.stacking.set_card import said
 
     done = prepare(
-        given.set,
-        given.output,
-        place=given.place,
-        train=given.train,
-        languages=words_of(given.languages) or (),
-        max_train=given.max_train,
-        revision=given.revision,
-    )
+        given.set, given.output, place=given.place, train=given.train, languages=words_of(given.languages) or (),
+        max_train=given.max_train, revision=given.revision,
+    )  # fmt: skip
     return say(said(done))
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--seeds", type=whole_number(1), default=1, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
-    add(
-        "--attention",
-        choices=("bidirectional", "causal", "both"),
-        default="bidirectional",
-        help="of the LLM (default: %(default)s)",
-    )
+    attention = ("bidirectional", "causal", "both")
+    add("--attention", choices=attention, default=attention[0], help="of the LLM (default: %(default)s)")
     add("--jobs", type=whole_number(1), metavar="N", help="processes of one thread each (default: cores)")
     add("--quick", action="store_true", help="a few steps: to see that it runs, not what it finds")
-    add(
-        "--output",
-        type=output_folder,
-        default=Path("runs/stack-demo"),
-        metavar="DIR",
-        help="where the page goes (default: %(default)s)",
-    )
+    place = "where the page goes (default: %(default)s)"
+    add("--output", type=output_folder, default=Path("runs/stack-demo"), metavar="DIR", help=place)
     add("--rows", type=output_folder, metavar="DIR", help="only write the rows there, for recipes/stack/mini/")
 
 
@@ -182,6 +145,9 @@ def stack_verb(words: list[str]) -> int:
     return dispatch(words, "dudi stack", STACK.kinds, STACK.help)
 
 
+_DEMO = late("dudi.program.stack_demo", "run", stack_verb)
+_EVAL = late("dudi.program.stack_eval", "run")
+_GENERATE = late("dudi.program.stack_generate", "run")
 STACK: Kinds = Kinds(
     "an MT encoder under a language model (MT-LLM)",
     {
@@ -191,20 +157,8 @@ STACK: Kinds = Kinds(
         "teach": _stage("teach", "tune the LLM alone on the English task, and store its vectors"),
         "distill": _stage("distill", "Stage 2: the stack learns the tuned LLM's vectors"),
         "finetune": _stage("finetune", "tune a stack, or an encoder alone, on labels"),
-        "demo": Verb(
-            "MT-LLM against its rivals on small models of the package",
-            _demo_arguments,
-            late("dudi.program.stack_demo", "run", stack_verb),
-        ),
-        "eval": Verb(
-            "ask a tuned model about rows in any of its languages",
-            _eval_arguments,
-            late("dudi.program.stack_eval", "run"),
-        ),
-        "generate": Verb(
-            "let a causal stack write about texts in its languages",
-            _generate_arguments,
-            late("dudi.program.stack_generate", "run"),
-        ),
+        "demo": Verb("MT-LLM against its rivals on small models of the package", _demo_arguments, _DEMO),
+        "eval": Verb("ask a tuned model about rows in any of its languages", _eval_arguments, _EVAL),
+        "generate": Verb("let a causal stack write about texts in its languages", _generate_arguments, _GENERATE),
     },
 )

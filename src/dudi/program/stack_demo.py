@@ -12,7 +12,7 @@ from dudi.command import say
 from dudi.config.recipe_files import STUDIES, recipes_folder
 from dudi.program.study import RUNS, run_arguments, run_studies
 from dudi.stacking.miniature.rows import write_rows
-from dudi.study.grid import Study, StudyRow, read_study
+from dudi.study.grid import Study, read_study
 from dudi.study.stack_worker import StackVerbs
 
 ROWS = Path("data/stack")
@@ -29,15 +29,7 @@ languages about other countries.
 
 
 def run(given: argparse.Namespace, stack_verb: StackVerbs) -> int:
-    """Write the rows, run the studies, print their tables.
-
-    Args:
-        given: The words of `dudi stack demo`.
-        stack_verb: What runs a stage of a stack.
-
-    Raises:
-        EnvironmentFault: a run failed.
-    """
+    """Write the rows, run the studies by `stack_verb`, print their tables."""
     if given.rows is not None:
         write_rows(given.rows)
         return say(
@@ -64,15 +56,14 @@ def _study(attention: str, given: argparse.Namespace) -> Study:
         return study
     assert study.asked is not None
     asked = study.asked.model_copy(update={"beams": 1, "max_new_tokens": 4})
-    return study.model_copy(update={"rows": tuple(map(_shortened, study.rows)), "asked": asked})
-
-
-def _shortened(row: StudyRow) -> StudyRow:
-    stages = []
-    for stage in row.stages:
-        few = {**QUICK, **(QUICK_ALIGN if stage.verb == "align" else {})}
-        stages.append(stage.model_copy(update={"keys": {**stage.keys, **few}}))
-    return row.model_copy(update={"stages": tuple(stages)})
+    rows = []
+    for row in study.rows:
+        stages = []
+        for stage in row.stages:
+            keys = {**stage.keys, **QUICK, **(QUICK_ALIGN if stage.verb == "align" else {})}
+            stages.append(stage.model_copy(update={"keys": keys}))
+        rows.append(row.model_copy(update={"stages": tuple(stages)}))
+    return study.model_copy(update={"rows": tuple(rows), "asked": asked})
 
 
 def _tables(studies: list[Study], output: Path) -> Iterator[str]:

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from dudi.command import say, words_of
-from dudi.comparison.bootstrap import FEWEST_ITEMS
+from dudi.comparison.bootstrap import FEWEST_ITEMS, lead
+from dudi.comparison.items import answers_by_run
 from dudi.comparison.same import SEEDS
 from dudi.data.locate import asked_split, note_of
 from dudi.data.sources import by_language
@@ -33,11 +34,11 @@ from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import on_device
 from dudi.stacking.reading import first_of_each, read_rows
 from dudi.stacking.rows import StackRow, Task
-from dudi.stacking.scores import seconds_per_row, transferred
+from dudi.stacking.scores import transferred
 from dudi.stacking.set_card import CARD
 from dudi.stacking.systems import Measured, System
 from dudi.stacking.task_sets import SOURCE_LANGUAGE
-from dudi.stacking.tokens import Source
+from dudi.stacking.tokens import Source, language_codes
 from dudi.stacking.translation import Translated, translate_rows
 from dudi.tables import grid_of, terminal
 
@@ -46,15 +47,12 @@ def run(given: argparse.Namespace) -> int:
     """Evaluate as the words say; print a table, and keep scores and answers.
 
     A system whose answers to the same rows lie in the folder already is not asked again.
-
-    Raises:
-        ConfigError: a model has no head, an option or a language code is unknown, two runs of a system have one seed.
-        DataError: a row cannot be used, or none has a label.
     """
     quiet_libraries()
     complete(given)
     contestants = [system_of(word, given.translate) for word in given.systems]
-    if twice := {one.name for one in contestants if [two.name for two in contestants].count(one.name) > 1}:
+    named = Counter(one.name for one in contestants)
+    if twice := [name for name, count in named.items() if count > 1]:
         raise ConfigError(f"two systems are called '{min(twice)}'; call one NAME=RUN")
     if given.card:
         check_cards(contestants, given.translate)
@@ -73,11 +71,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def complete(given: argparse.Namespace) -> None:
-    """Put in how rows are translated, where nothing was said of it.
-
-    Raises:
-        ConfigError: it was said, and nothing is translated.
-    """
+    """Put in how rows are translated, where nothing was said of it; what was said without `--translate` is refused."""
     for name, value in TRANSLATION.items():
         if getattr(given, name) is None:
             setattr(given, name, value)
@@ -86,16 +80,13 @@ def complete(given: argparse.Namespace) -> None:
 
 
 def check_cards(contestants: Sequence[System], translate: str | None) -> None:
-    """Refuse `--card` where there is no card to put scores on.
-
-    Raises:
-        ConfigError: a system is no run, or reads translations.
-    """
+    """Refuse `--card` where there is no card to put scores on: a system is no run, or reads translations."""
     if translate is not None:
         raise ConfigError("--card: the LLM behind a translator is no model of one run, and has no card")
-    for run in (run for system in contestants for run in system.runs):
-        if not (Path(run) / systems.RECIPE).is_file():
-            raise ConfigError(f"--card: {run}: is no run of dudi stack, and has no card to put scores on")
+    for system in contestants:
+        for run in system.runs:
+            if not (Path(run) / systems.RECIPE).is_file():
+                raise ConfigError(f"--card: {run}: is no run of dudi stack, and has no card to put scores on")
 
 
 def put_on_cards(system: System, measured: Sequence[Measured]) -> list[str]:
@@ -108,11 +99,7 @@ def put_on_cards(system: System, measured: Sequence[Measured]) -> list[str]:
 
 
 def system_of(word: str, translate: str | None) -> System:
-    """`RUN`, `NAME=RUN,RUN` or a pattern as a system.
-
-    Raises:
-        ConfigError: nothing is there.
-    """
+    """`RUN`, `NAME=RUN,RUN` or a pattern as a system."""
     name, equals, rest = word.partition("=")
     if not equals or Path(word).exists():
         name, rest = "", word
@@ -129,11 +116,7 @@ def system_of(word: str, translate: str | None) -> System:
 
 
 class _Asking:
-    """The rows of one call, read once for each task, and translated once.
-
-    Args:
-        given: The words.
-    """
+    """The rows of one call, read once for each task, and translated once."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
@@ -171,8 +154,7 @@ class _Asking:
         found = {"weights": weights, "max_length": given.max_length, "codes": self.codes}
         if given.translate is None:
             return found
-        named = ("translate", "target", "beams", "max_new_tokens", "translate_length")
-        found |= {name: getattr(given, name) for name in named}
+        found |= {name: getattr(given, name) for name in ("translate", *TRANSLATION)}
         return found | {"translator": weights_of(given.translate)}
 
     def _is_kept(self, name: str, seeds: list[int], about: Mapping[str, Any]) -> bool:
@@ -182,12 +164,7 @@ class _Asking:
         return any(one.seeds == seeds and one.about.get("subject") == about["subject"] for one in own)
 
     def labelled(self, task: Task) -> LabelledRows:
-        """The labelled rows, in the languages that are asked for.
-
-        Raises:
-            ConfigError: no row is in one of them.
-            DataError: no row has a label, or the systems' tasks read other rows.
-        """
+        """The labelled rows, in the languages that are asked for."""
         if task not in self._labelled:
             given = self.given
             rows = read_rows(
@@ -203,18 +180,12 @@ class _Asking:
                 raise DataError(f"{given.rows}: no row has a label")
             self._check_source_language(rows)
             if len({row.language for row in rows}) > 1 and any(row.item is None and not row.has_id for row in rows):
-                self.notes.append(
-                    f"note: {given.rows}: rows have no id: the n-th row of each language counts as one item"
-                )
+                counted = "rows have no id: the n-th row of each language counts as one item"
+                self.notes.append(f"note: {given.rows}: {counted}")
             found = LabelledRows(
-                name=self.name,
-                rows=rows,
-                task=task,
-                split=self.split,
-                source_language=given.source_language,
-                batch_size=given.batch_size,
-                max_length=given.max_length,
-            )
+                name=self.name, rows=rows, task=task, split=self.split, source_language=given.source_language,
+                batch_size=given.batch_size, max_length=given.max_length,
+            )  # fmt: skip
             if self.benchmark and self.benchmark != found.benchmark:
                 raise ConfigError(f"{given.rows}: the systems were tuned on different tasks, and read other rows of it")
             self.benchmark, self._labelled[task] = found.benchmark, found
@@ -226,28 +197,19 @@ class _Asking:
         if given.translate is None:
             return None
         if task not in self._translated:
-            source = Source(load_tokenizer(given.translate))
-            known = {ours: theirs for ours, theirs in self.codes.items() if theirs in source.languages}
-            source = Source(source.tokenizer, known)
+            tokenizer = load_tokenizer(given.translate)
+            languages = language_codes(tokenizer)
+            source = Source(tokenizer, {ours: theirs for ours, theirs in self.codes.items() if theirs in languages})
+            translator = on_device(systems.open_translator(given.translate), self.device)
             self._translated[task] = translate_rows(
-                on_device(systems.open_translator(given.translate), self.device),
-                source,
-                self.labelled(task).rows,
-                given.target,
-                num_beams=given.beams,
-                batch_size=given.batch_size,
-                max_length=given.translate_length,
-                max_new_tokens=given.max_new_tokens,
-            )
+                translator, source, self.labelled(task).rows, given.target, num_beams=given.beams,
+                batch_size=given.batch_size, max_length=given.translate_length, max_new_tokens=given.max_new_tokens,
+            )  # fmt: skip
             self.notes += [f"note: {code} is translated as {how}" for code, how in source.stand_ins.items()]
         return self._translated[task]
 
     def _check_source_language(self, rows: Sequence[StackRow]) -> None:
-        """Refuse a source language that nobody knows: every language would count as one to transfer to.
-
-        Raises:
-            ConfigError: no row is in it, and neither has the table of languages it.
-        """
+        """Refuse a source language that nobody knows: every language would count as one to transfer to."""
         code = self.given.source_language
         there = list(dict.fromkeys(row.language for row in rows))
         if find_language(code) is None and code not in there:
@@ -265,11 +227,8 @@ class _Asking:
             longer = f"texts longer than {self.given.translate_length} tokens"
             notes.append(f"note: {longer} were cut for translation: {by_language(translated.cut)}")
         if translated is not None and translated.unfinished:
-            most = self.given.max_new_tokens
-            notes.append(
-                f"note: translations that had not ended after {most} tokens were cut (--max-new-tokens): "
-                f"{by_language(translated.unfinished)}"
-            )
+            longer = f"translations that had not ended after {self.given.max_new_tokens} tokens"
+            notes.append(f"note: {longer} were cut (--max-new-tokens): {by_language(translated.unfinished)}")
         notes += [f"note: {code} is read as {how}" for code, how in about["stand_ins"].items()]
         self.notes += [note for note in notes if note not in self.notes]
 
@@ -325,19 +284,25 @@ def _cells(evaluations: Sequence[Evaluation], metric: str, *keys: str) -> list[s
 
 
 def _spent(evaluation: Evaluation) -> str:
-    seconds = seconds_per_row(evaluation)
+    seconds = evaluation.about["seconds_per_row"]
     reading, translating = (sum(one[key] for one in seconds) / len(seconds) for key in ("reading", "translating"))
     return f"{1000 * reading:.1f}" + (f" + {1000 * translating:.1f}" if translating else "")
 
 
 def told_leads(measured: Sequence[Measured]) -> list[str]:
-    """The best system against each other: a lead, and whether resampling items and seeds carries it."""
+    """The best system against each other, without the language that was learned in: its lead, and whether it is one.
+
+    The intervals, over items and seeds drawn anew, hold together at 95 %.
+    """
     if len(measured) < 2:
         return []
     overall = {one.evaluation.name: one.evaluation.values(ACCURACY, OVERALL) for one in measured}
     best = max(overall, key=lambda name: sum(overall[name]) / len(overall[name]))
+    sides = {one.evaluation.name: list(answers_by_run(one.answers, ACCURACY).values()) for one in measured}
+    others = [name for name in sides if name != best]
     lines = []
-    for name, found in systems.leads(measured, best).items():
+    for name in others:
+        found = lead(sides[best], sides[name], comparisons=len(others))
         seeds = f" and {' and '.join(map(str, found.runs))} seeds" if max(found.runs) > 1 else ", one seed a side"
         verdict = "" if found.carried else ": no lead"
         verdict += f", since fewer than {FEWEST_ITEMS} items carry none" if found.few else ""
@@ -350,12 +315,7 @@ def told_leads(measured: Sequence[Measured]) -> list[str]:
 
 
 def comparing(output: Path, evaluations: Sequence[Evaluation]) -> list[str]:
-    """The command that puts systems of a folder side by side, with the permissions that `dudi compare` asks for.
-
-    Args:
-        output: The folder.
-        evaluations: Those in it that were asked the same rows.
-    """
+    """The command that puts systems of a folder, asked the same rows, side by side with what `dudi compare` wants."""
     words = ["dudi", "compare", *(f"{output}:{one.name}" for one in evaluations)]
     if len({str(one.benchmark["name"]) for one in read_evaluations(output / FILE)}) > 1:
         words += ["--benchmark", str(evaluations[0].benchmark["name"])]
@@ -365,11 +325,7 @@ def comparing(output: Path, evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `--device` names; `auto` is a GPU where there is one.
-
-    Raises:
-        ConfigError: it is none, or not here.
-    """
+    """The device that `--device` names; `auto` is a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -382,11 +338,7 @@ def device_of(name: str) -> torch.device:
 
 
 def pairs_of(words: list[str], option: str) -> dict[str, str]:
-    """`text=premise` as a mapping.
-
-    Raises:
-        ConfigError: a word of another form.
-    """
+    """`text=premise` as a mapping."""
     pairs = [word.partition("=") for word in words]
     for ours, equals, theirs in pairs:
         if not (ours and equals and theirs):

@@ -24,12 +24,7 @@ from dudi.stacking.writing import write
 
 
 def run(given: argparse.Namespace) -> int:
-    """Write as the words say; print what was written, or keep it in a file.
-
-    Raises:
-        ConfigError: the model cannot write, or an option or a language code is unknown.
-        DataError: a row cannot be used.
-    """
+    """Write as the words say; print what was written, or keep it in a file."""
     quiet_libraries()
     if (given.text is None) == (given.rows is None):
         raise ConfigError("dudi stack generate: give ROWS, or --text and --language")
@@ -48,16 +43,9 @@ def run(given: argparse.Namespace) -> int:
     length = given.max_length or model.config.max_row_length or LENGTH
     shortened = Counter[str]()
     found = write(
-        on_device(writer, device_of(given.device)),
-        source,
-        llm_source.tokenizer,
-        rows,
-        prompt,
-        batch_size=given.batch_size,
-        max_length=length,
-        max_new_tokens=given.max_new_tokens,
-        shortened=shortened,
-    )
+        on_device(writer, device_of(given.device)), source, llm_source.tokenizer, rows, prompt,
+        batch_size=given.batch_size, max_length=length, max_new_tokens=given.max_new_tokens, shortened=shortened,
+    )  # fmt: skip
     lines = [line_of(row, prompt, written) for row, written in zip(rows, found, strict=True)]
     if given.output is None:
         for line in lines:
@@ -74,12 +62,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def rows_of(given: argparse.Namespace, task: Task) -> list[StackRow]:
-    """The row that `--text` is, or those of a file.
-
-    Raises:
-        ConfigError: no such file.
-        DataError: a record is no row.
-    """
+    """The row that `--text` is, or those of a file."""
     if given.text is not None:
         return [StackRow(given.text, given.language, id="text")]
     rows = read_rows(
@@ -90,11 +73,7 @@ def rows_of(given: argparse.Namespace, task: Task) -> list[StackRow]:
 
 
 def writer_of(name: str, model: MTLLMPreTrainedModel) -> MTLLMForCausalLM:
-    """The model as one that writes: with its LLM's head, where it has none.
-
-    Raises:
-        ConfigError: it answers by a class or a choice, reads in both directions, or its head is not at hand.
-    """
+    """The model as one that writes: with its LLM's head, where it has none."""
     if isinstance(model, MTLLMForCausalLM):
         return model
     if not isinstance(model, MTLLMModel):

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dudi.command import say
+from dudi.data.sources import by_language
 from dudi.environment import choose_precision, quiet_libraries
 from dudi.errors import ConfigError, EnvironmentFault
 from dudi.files import write_json
-from dudi.stacking.recipe import ALONE, StackConfig
-from dudi.training.checkpoints import read_manifest
+from dudi.models.load import find_model
+from dudi.report import write_model_card, write_report
+from dudi.stacking import stored
+from dudi.stacking.arguments import StackArguments
+from dudi.stacking.earlier import check_earlier, held_by_start, parents_of
+from dudi.stacking.planning import plan_stage
+from dudi.stacking.reading import first_texts, notes_of, rows_with_english, store_texts, training_rows
+from dudi.stacking.recipe import ALONE, WITH_TASK, StackConfig
+from dudi.stacking.rows import StackRow, fingerprint
+from dudi.stacking.stages import STAGES, StageJob, task_of
+from dudi.stacking.store import TextRows
+from dudi.stacking.unloaded import check_unloaded
 from dudi.training.interrupts import Interrupts
 from dudi.training.ranks import from_first, together
 from dudi.training.run_folder import check_output, go_on, is_finished, starting_point, write_records
 from dudi.training.runlog import read_jsonl
 from dudi.training.sources import SOURCES, times_of, touched
 
-if TYPE_CHECKING:
-    from dudi.stacking.arguments import StackArguments
-    from dudi.stacking.rows import StackRow
-
 TEXTS = "texts"
 """The folder, inside a run's, of the texts that it is trained on; gone when the run is finished."""
 MODELS = "models"
 """What `data.json` calls the digests of the models that a run is made of, by the keys that name them."""
-EARLIER = "earlier"
-"""Where a version before `MODELS` had those of earlier stages: in the manifest of the model."""
 
 NEXT = {
     "adapt": "dudi stack align RECIPE llm={place}/model",
@@ -44,27 +50,16 @@ NEXT = {
 
 
 def run_stage(config: StackConfig, *, dry_run: bool = False, resume: str = "auto", output: Path | None = None) -> int:
-    """Run one stage.
+    """Run the stage that a recipe names, or show what it would do; returns the exit code.
 
-    Args:
-        config: The recipe, which names the stage.
-        dry_run: Resolve, validate and show; train nothing.
-        resume: As in `dudi.distill.run.train`.
-        output: The run's folder; `runs/NAME-STAGE` when None.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        DudiError: with the exit code that belongs to it.
+    `resume` is as in `dudi.distill.run.train`; the run's folder is `runs/NAME-STAGE` when `output` is None.
     """
     quiet_libraries()
     folder = output if output is not None else default_output(config)
     args = config.stack_arguments(folder)
     from_first(lambda: check_output(folder, resume, config.named_places))
     if dry_run:
-        say(describe(config, args, folder))
-        return 0
+        return say(describe(config, args, folder))
     with Interrupts():
         return _run(config, args, folder, resume)
 
@@ -73,45 +68,34 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
     first = args.process_index == 0
     if resume == "auto" and from_first(lambda: is_finished(folder, config.digest())):
         check_finished(config, folder)
-        say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
-        return 0
-    from dudi.stacking import stored
-    from dudi.stacking.earlier import check_earlier, held_by_start
-    from dudi.stacking.reading import notes_of, parallel_rows
-    from dudi.stacking.stages import STAGES, WITH_TASK, StageJob, task_of
-
+        return say(f"{folder} holds this run, finished: {folder}/model. Use --resume never to run it again")
     task = task_of(config) if config.stage in WITH_TASK else None
     config.check_models()
     check_earlier(config, task)
     seen = times_of(_places(config), folder) if first else {}  # before any of it is read
     rows, eval_rows, bitext, data = _read(config, folder)
-    parallel = parallel_rows(config) if config.stage == "align" else []
+    parallel = rows_with_english(config, "parallel")
     start = from_first(lambda: starting_point(folder, resume, {config.stage}))
     models = from_first(lambda: models_of(config))
-    if start is not None:
-        from_first(lambda: _hold_models(folder, start, models))
+    if start is not None:  # its rows stand in the checkpoint
+        what = f"{start} belongs to a run that began with other models under the same names"
+        from_first(lambda: _refuse(what, _told(folder), models))
     if first:
         say(f"{config.stage} -> {folder}   ({choose_precision(config.dtype, use_cpu=args.use_cpu).reason})")
         resolved = config.resolved_yaml(held_by_start(config))
         write_records(folder, resolved, data | {MODELS: models}, dtype=config.dtype, use_cpu=args.use_cpu)
         write_json(folder / SOURCES, seen)
-        for line in _said(data):
-            say(line)
-        for line in notes_of(config):
+        for line in [*_said(data), *notes_of(config)]:
             say(line)
         go_on(folder, start, resume)
-    made = STAGES[config.stage](StageJob(config, args, rows, eval_rows, parallel, start, bitext))
+    job = StageJob(config, args, rows, eval_rows, parallel, start, bitext)
+    model, source, llm_tokenizer = STAGES[config.stage](job)
     if first:
-        stored.save_model(
-            folder / stored.MODEL,
-            made.model,
-            made.tokenizer,
-            made.llm_tokenizer,
-            {"stage": config.stage, "config": config.digest()},
-            whole=args.save_parents,
-        )
+        about = {"stage": config.stage, "config": config.digest()}
+        place = folder / stored.MODEL
+        stored.save_model(place, model, source.tokenizer, llm_tokenizer, about, whole=args.save_parents)
         shutil.rmtree(folder / TEXTS, ignore_errors=True)
-        for code, how in made.stand_ins.items():
+        for code, how in source.stand_ins.items():
             say(f"note: {code} is read as {how}")
         finish(folder, config)
     return 0
@@ -120,14 +104,8 @@ def _run(config: StackConfig, args: StackArguments, folder: Path, resume: str) -
 def check_finished(config: StackConfig, folder: Path) -> None:
     """Refuse a finished run whose rows or models, parents and earlier stages, are others now under the same names.
 
-    Where no file was touched since it began, nothing is read; and a run of a version that did not write down its files
-    is not looked at.
-
-    Raises:
-        ConfigError: with each difference.
+    Where no file was touched since it began, or it did not write down its files, nothing is read.
     """
-    if not from_first(lambda: (folder / SOURCES).is_file()):
-        return
     now = from_first(lambda: touched(_places(config), folder))
     if now is None:
         return
@@ -140,32 +118,20 @@ def check_finished(config: StackConfig, folder: Path) -> None:
 
 def _hold_against(config: StackConfig, folder: Path, found: dict[str, Any]) -> None:
     """Refuse a finished run that was made of other rows than those that were `found`, or of other models."""
-    told, now = _told(folder), models_of(config)
-    earlier = {f"{key}.model": digest for key, digest in read_manifest(folder / "model").get(EARLIER, {}).items()}
-    changed = _changed(told.get(MODELS, earlier), now)
+    told, rows = _told(folder), []
     if told["fingerprint"] != found["fingerprint"]:
-        changed.append("data.train")
+        rows.append("data.train")
     if told.get("bitext", {}).get("fingerprint") != found.get("bitext", {}).get("fingerprint"):
-        changed.append("data.bitext")
+        rows.append("data.bitext")
+    _refuse(f"{folder} holds this run, finished, and what it was made of is another now", told, models_of(config), rows)
+
+
+def _refuse(what: str, told: Mapping[str, Any], models: Mapping[str, str], others: Sequence[str] = ()) -> None:
+    """Refuse a run whose models, as far as it wrote them down, are others now; or of which `others` have changed."""
+    before = told.get(MODELS, {})
+    changed = [key for key, digest in models.items() if before.get(key, digest) != digest] + [*others]
     if changed:
-        raise ConfigError(
-            f"{folder} holds this run, finished, and what it was made of is another now: {', '.join(changed)}. "
-            "--resume never runs it again, --output makes another"
-        )
-
-
-def _hold_models(folder: Path, start: Path, models: Mapping[str, str]) -> None:
-    """Refuse to go on with other models than those that a run began with; its rows stand in the checkpoint."""
-    if changed := _changed(_told(folder).get(MODELS, {}), models):
-        raise ConfigError(
-            f"{start} belongs to a run that began with other models under the same names: {', '.join(changed)}. "
-            "--resume never runs it again, --output makes another"
-        )
-
-
-def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The keys whose model is another now; what a run did not write down is passed over."""
-    return [key for key, digest in now.items() if before.get(key, digest) != digest]
+        raise ConfigError(f"{what}: {', '.join(changed)}. --resume never runs it again, --output makes another")
 
 
 def _told(folder: Path) -> dict[str, Any]:
@@ -176,14 +142,7 @@ def _told(folder: Path) -> dict[str, Any]:
 
 
 def models_of(config: StackConfig) -> dict[str, str]:
-    """Digests of the models that a stage is made of, by the keys that name them; of those that lie on this disk.
-
-    Raises:
-        ConfigError: an earlier stage is not there.
-    """
-    from dudi.stacking import stored
-    from dudi.stacking.earlier import parents_of
-
+    """Digests of the models that a stage is made of, by the keys that name them; of those that lie on this disk."""
     found = {f"{key}.model": stored.digest_of(name) for key, name in config.earlier.items()}
     parents = {key: stored.digest_of_parent(name) for key, name in parents_of(config).items()}
     return found | {key: digest for key, digest in parents.items() if digest is not None}
@@ -191,8 +150,6 @@ def models_of(config: StackConfig) -> dict[str, str]:
 
 def _places(config: StackConfig) -> list[str | None]:
     """The names of all that a stage reads, what its `start` stands on included."""
-    from dudi.stacking.earlier import parents_of
-
     return [*config.named_places.values(), *parents_of(config).values()]
 
 
@@ -204,16 +161,12 @@ def _read(
     Labelled rows are held in memory. Texts, of which there are millions, are written once, by the first process, to a
     file in the run's folder, which every process maps.
     """
-    from dudi.stacking.reading import bitext_rows, store_texts, training_rows
-    from dudi.stacking.stages import WITH_TASK, task_of
-    from dudi.stacking.store import TextRows
-
     if config.stage in WITH_TASK:
         rows, eval_rows = training_rows(config, task_of(config))
         return rows, eval_rows, [], _described(config.data.train, rows) | {"rejected": {}}
     left_out = from_first(lambda: store_texts(config, folder / TEXTS))
     texts = TextRows(folder / TEXTS)
-    bitext = bitext_rows(config) if config.stage == "align" else []
+    bitext = rows_with_english(config, "bitext")
     also = {"bitext": _described(config.data.bitext, bitext)} if bitext else {}
     about = {"source": config.data.train, "fingerprint": texts.digest, "rows": texts.counts, "rejected": left_out}
     return texts, [], bitext, about | also
@@ -221,15 +174,11 @@ def _read(
 
 def _described(source: str | None, rows: Sequence[StackRow]) -> dict[str, Any]:
     """Rows in memory, as `data.json` tells of them."""
-    from dudi.stacking.rows import fingerprint
-
     counts = dict(Counter(row.language for row in rows))
     return {"source": source, "fingerprint": fingerprint(rows), "rows": counts}
 
 
 def _said(data: dict[str, Any]) -> list[str]:
-    from dudi.data.sources import by_language
-
     lines = []
     for what, own in (("rows", data), ("rows of bitext, which come first", data.get("bitext"))):
         if own is not None:
@@ -243,36 +192,24 @@ def _said(data: dict[str, Any]) -> list[str]:
 def default_output(config: StackConfig) -> Path:
     """`runs/NAME-STAGE`; the stage once."""
     name = config.recipe_name.replace("/", "-")
-    return Path("runs") / (name if f"-{name}".endswith(f"-{config.stage}") else f"{name}-{config.stage}")
+    if not f"-{name}".endswith(f"-{config.stage}"):
+        name = f"{name}-{config.stage}"
+    return Path("runs") / name
 
 
 def describe(config: StackConfig, args: StackArguments, folder: Path) -> str:
-    """What a run would do: its keys that are no defaults, where each is from, and what it finds at the names in them.
-
-    Raises:
-        DudiError: a model or rows that it names are not there, or cannot be used.
-    """
+    """What a run would do: its keys that are no defaults, where each is from, and what lies at the names in them."""
     lines = [f"dudi stack {config.stage} -> {folder}", ""]
-    kept = [line for line in config.resolved_yaml().splitlines()[1:] if line and not line.endswith("# default")]
+    kept = [line for line in config.resolved_yaml().splitlines() if line and not line.endswith("# default")]
     sections = [line for line in kept if not line.startswith("#")]
-    for place, line in enumerate(sections):
-        following = sections[place + 1] if place + 1 < len(sections) else ""
-        if line.endswith(":") and not following.startswith("  "):
-            continue  # a section that holds nothing but defaults
-        lines.append(line)
+    for line, following in itertools.zip_longest(sections, sections[1:], fillvalue=""):
+        if not line.endswith(":") or following.startswith("  "):  # else a section that holds nothing but defaults
+            lines.append(line)
     return "\n".join([*lines, "", *_found(config, args), "dry run: nothing was trained"])
 
 
 def _found(config: StackConfig, args: StackArguments) -> list[str]:
     """The models and rows that a stage would read, each looked for."""
-    from dudi.models.load import find_model
-    from dudi.stacking import stored
-    from dudi.stacking.earlier import check_earlier
-    from dudi.stacking.planning import plan_stage
-    from dudi.stacking.reading import bitext_rows, first_texts, notes_of, parallel_rows, training_rows
-    from dudi.stacking.stages import WITH_TASK, task_of
-    from dudi.stacking.unloaded import check_unloaded
-
     task = task_of(config) if config.stage in WITH_TASK else None
     config.check_models()
     check_earlier(config, task)
@@ -288,24 +225,22 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
         rows, held_out = training_rows(config, task)
         known = len(rows)
         check_unloaded(config, args, [*rows, *held_out])
-        counts = {"rows": f"{len(rows):,}", "held out": f"{len(held_out):,}" if held_out else ""}
+        count, others = f"{len(rows):,}", {"held out": held_out}
     else:
         texts, count = first_texts(config)
-        parallel, bitext = (parallel_rows(config), bitext_rows(config)) if config.stage == "align" else ([], [])
+        parallel, bitext = rows_with_english(config, "parallel"), rows_with_english(config, "bitext")
         check_unloaded(config, args, [*texts, *parallel, *bitext])
-        counts = {"rows": count, "parallel": f"{len(parallel):,}" if parallel else ""}
-        counts["bitext"] = f"{len(bitext):,}" if bitext else ""
-    found = [*(f"{name:<9}{said}" for name, said in counts.items() if said), *notes_of(config)]
+        others = {"parallel": parallel, "bitext": bitext}
+    lines += [f"rows     {count}", *(f"{name:<9}{len(own):,}" for name, own in others.items() if own)]
+    lines += notes_of(config)
     try:
-        return [*lines, *found, "", plan_stage(config, rows=known).text(), ""]
+        return [*lines, "", plan_stage(config, rows=known).text(), ""]
     except EnvironmentFault as error:
-        return [*lines, *found, f"no estimate: {error}"]
+        return [*lines, f"no estimate: {error}"]
 
 
 def finish(folder: Path, config: StackConfig) -> None:
     """Write the report and the model card, and say where everything is."""
-    from dudi.report import write_model_card, write_report
-
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
@@ -313,9 +248,8 @@ def finish(folder: Path, config: StackConfig) -> None:
     if shortened:
         say(f"note: {shortened:,} of {read:,} rows were longer than max_length and were shortened")
     if probed := max((line.get("parallel/shortened", 0) for line in records), default=0):
-        say(
-            f"note: {probed:,.0f} rows of data.parallel were longer than max_length and were measured without their end"
-        )
+        cut = "were longer than max_length and were measured without their end"
+        say(f"note: {probed:,.0f} rows of data.parallel {cut}")
     last: dict[str, Any] = next((record for record in reversed(records) if "loss" in record), {})
     wanted = ("loss", "fvu", "cosine", "accuracy")
     say("  ".join(f"{key} {last[key]:.3g}" for key in wanted if isinstance(last.get(key), float)))

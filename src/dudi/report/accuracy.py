@@ -6,15 +6,14 @@ from huggingface_hub import EvalResult
 
 from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS
 from dudi.evaluation.records import STUDENT, Evaluation
-from dudi.evaluation.tables import language_name, main_metric
+from dudi.evaluation.tables import language_name, main_metric, splits_of
+from dudi.report.compared import QuestionsSection
 from dudi.report.dots import DotRow, Dots
-from dudi.report.results import Result, described
+from dudi.report.results import Asked, Result, described, scores_for_hub
 from dudi.report.wording import plain_name, said
-from dudi.tables import Grid, grid_of
+from dudi.tables import grid_of
 
 _METRICS = (METRICS[ACCURACY], METRICS[MACRO_F1])
-_TASKS = {"choice": "multiple-choice"}
-"""The hub's name for a kind of task; `text-classification` for others."""
 _AFTER = "after"
 """Of the shapes of a chart, the one of what was trained."""
 
@@ -24,45 +23,42 @@ def is_chosen(evaluation: Evaluation) -> bool:
     return main_metric(evaluation, "overall").name == ACCURACY
 
 
-def accuracy_in_words(result: Result) -> str:
+def accuracy_section(result: Result) -> QuestionsSection:
+    """What a page says of a single run: by part of the rows and by language, in both metrics."""
+    splits = splits_of(*result.evaluations.values())
+    places = [*(("by_split", split) for split in splits), ("overall",)]
+    by_split, by_language, dots = [], [], []
+    for metric in _METRICS:
+        by_split.append((metric.title, [result.shown(metric.name, STUDENT, *place, form=".1f") for place in places]))
+    for code in result.languages:
+        cells = [result.shown(metric.name, STUDENT, "by_language", code, form=".1f") for metric in _METRICS]
+        cells.append(result.shown("questions", STUDENT, "by_language", code, form=",.0f", scale=1))
+        by_language.append((language_name(code), cells))
+        value = result.value(ACCURACY, STUDENT, "by_language", code)
+        dots.append(DotRow(language_name(code), {_AFTER: value and 100 * value}))
+    return QuestionsSection(
+        words=_in_words(result),
+        by_split=grid_of((*splits, "all"), by_split),
+        by_language=grid_of((*(metric.title for metric in _METRICS), "rows"), by_language),
+        chart=Dots("Answered right, by language", dots, {_AFTER: "this model"}),
+        details=asked(result.evaluations[STUDENT]),
+        heading="Answered right",
+        exact=False,
+        note="Each row has one right answer.",
+    )
+
+
+def _in_words(result: Result) -> str:
     """One sentence: how many answers are right, and over which languages."""
     learned = _learned(result.evaluations[STUDENT])
     languages = [code for code in result.languages if code != learned]
     where = f"{len(languages)} languages" if len(languages) > 1 else language_name(languages[0])
-    beside = ""
+    means, beside = " in mean" if len(languages) > 1 else "", ""
     if learned is not None:
         share = result.shown(ACCURACY, STUDENT, "by_language", learned, form=".1f")
         beside = f"; {share}% in {language_name(learned)}"
-    means, overall = " in mean" if len(languages) > 1 else "", result.shown(ACCURACY, STUDENT, "overall", form=".1f")
+    overall = result.shown(ACCURACY, STUDENT, "overall", form=".1f")
     return f"It answers {overall}% of the rows right{means}, in {where}{beside}."
-
-
-def split_grid(result: Result, splits: list[str]) -> Grid:
-    """Both metrics by part of the rows, and over all of them."""
-    rows = []
-    for metric in _METRICS:
-        places = [*(("by_split", split) for split in splits), ("overall",)]
-        rows.append((metric.title, [result.shown(metric.name, STUDENT, *place, form=".1f") for place in places]))
-    return grid_of((*splits, "all"), rows)
-
-
-def language_grid(result: Result) -> Grid:
-    """Both metrics and the number of rows, by language."""
-    rows = []
-    for code in result.languages:
-        cells = [result.shown(metric.name, STUDENT, "by_language", code, form=".1f") for metric in _METRICS]
-        count = result.shown("questions", STUDENT, "by_language", code, form=",.0f", scale=1)
-        rows.append((language_name(code), [*cells, count]))
-    return grid_of((*(metric.title for metric in _METRICS), "rows"), rows)
-
-
-def language_chart(result: Result) -> Dots:
-    """Accuracy of each language."""
-    rows = []
-    for code in result.languages:
-        value = result.value(ACCURACY, STUDENT, "by_language", code)
-        rows.append(DotRow(language_name(code), {_AFTER: value and 100 * value}))
-    return Dots("Answered right, by language", rows, {_AFTER: "this model"})
 
 
 def asked(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
@@ -82,22 +78,14 @@ def asked(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
 def eval_results(result: Result) -> list[EvalResult]:
     """The scores for the hub: over languages, and in each."""
     name, split = plain_name(result.name) or "rows", result.how.get("split")
-    places = [(None, ("overall",)), *((code, ("by_language", code)) for code in result.languages)]
-    return [
-        EvalResult(
-            task_type=_TASKS.get(str(result.how.get("task")), "text-classification"),
-            dataset_type=name,
-            dataset_name=name,
-            dataset_config=None if code is None else plain_name(code),
-            dataset_split=None if split is None else plain_name(split),
-            metric_type={MACRO_F1: "f1"}.get(metric.name, metric.name),
-            metric_name=metric.title.removesuffix(" in %"),
-            metric_value=round(value, 6),
-        )
-        for code, place in places
-        for metric in _METRICS
-        if (value := result.value(metric.name, STUDENT, *place)) is not None
-    ]
+    asked: list[Asked] = [(name, None, ("overall",))]
+    asked += [(name, plain_name(code), ("by_language", code)) for code in result.languages]
+    metrics = []
+    for metric in _METRICS:
+        kind = "f1" if metric.name == MACRO_F1 else metric.name
+        metrics.append((metric.name, kind, metric.title.removesuffix(" in %")))
+    task = "multiple-choice" if result.how.get("task") == "choice" else "text-classification"
+    return scores_for_hub(result, task, asked, metrics, None if split is None else plain_name(split))
 
 
 def _learned(evaluation: Evaluation) -> str | None:

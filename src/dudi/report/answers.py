@@ -39,9 +39,6 @@ class Answer:
     """What one subject answered.
 
     Attributes:
-        subject: As in `answers.jsonl`.
-        title: What the page calls it.
-        text: The answer.
         right: Whether it is the reference, after normalisation.
         colour: Of the method that trained a student, where several stand side by side.
     """
@@ -72,11 +69,10 @@ class AnswersSection:
 
     Attributes:
         cards: The chosen questions, by language.
-        languages: Their languages, in the order of the paper's tables.
+        languages: Of these, in the order of the paper's tables.
         first: The language that is shown first: English, which most readers of the page can read, or else the first.
         before: What the page calls the student before its method.
-        counts: (change, number of questions), over all questions.
-        total: How many questions there are.
+        counts: (change, number of questions), over all `total` questions.
         runs: Whose answers they are; the first run's decide which questions are shown.
         turned: How many cards of a language show a question that turned right, where there are as many.
     """
@@ -95,22 +91,19 @@ def choose(groups: Sequence[Group]) -> AnswersSection | None:
     """The section; None when nobody recorded answers of a student before and after."""
     sources = []
     for group in groups:
-        if answered := [run for run in group.runs if run.answers]:
-            sources.append((group, answered[0]))
+        if run := next((run for run in group.runs if run.answers), None):
+            sources.append((group, run, _by_id(run)))
     if not sources:
         return None
-    by_id = _by_id(sources[0][1])
+    _, run, by_id = sources[0]
     before = before_method(name for own in by_id.values() if "student" in own for name in own)
     if before is None:
         return None
-    run = sources[0][1]
     result = result_of(run) or Result(run, {}, str(run.value("method") or ""))
-    tables = [(group, by_id if other is run else _by_id(other)) for group, other in sources]
     cards = []
     for name, own in by_id.items():
         if before in own and "student" in own:
-            methods = [(group, table.get(name, {})) for group, table in tables]
-            cards.append(_card(result, before, own, methods))
+            cards.append(_card(result, before, own, [(group, table.get(name, {})) for group, _, table in sources]))
     counts = Counter(card.change for card in cards)
     languages = in_order(card.language for card in cards)
     chosen: list[Card] = []
@@ -123,26 +116,18 @@ def choose(groups: Sequence[Group]) -> AnswersSection | None:
         before=result.title(before),
         counts=tuple((change, counts[change]) for change in QUOTA),
         total=len(cards),
-        runs=tuple(run.name for _, run in sources),
+        runs=tuple(run.name for _, run, _ in sources),
     )
-
-
-def are_missing(groups: Sequence[Group]) -> bool:
-    """Whether the benchmark was asked for, or has scores, and no answers are there at all."""
-    runs = [run for group in groups for run in group.runs]
-    answered = any(run.answers for run in runs)
-    return not answered and any(run.value("benchmark") or result_of(run) is not None for run in runs)
 
 
 def _by_id(run: RunFolder) -> dict[str, dict[str, Record]]:
     found: dict[str, dict[str, Record]] = {}
     first = next(iter(benchmarks_of([run])), None)
     for record in run.answers:
-        if first is not None and record.get("benchmark", first) != first:
-            continue
-        if "scores" in record and "exact" not in record:  # a task in which nothing is right or wrong
-            continue
-        found.setdefault(text_of(record, "id"), {})[text_of(record, "subject")] = record
+        other = first is not None and record.get("benchmark", first) != first
+        judged = "scores" not in record or "exact" in record  # there are tasks in which nothing is right or wrong
+        if judged and not other:
+            found.setdefault(text_of(record, "id"), {})[text_of(record, "subject")] = record
     return found
 
 
@@ -154,11 +139,11 @@ def _card(
     shown = []
     for name in (subject for subject in SUBJECTS if subject in own):
         if len(methods) == 1 or name in (before, "teacher"):
-            shown.append(Answer(name, result.title(name), text_of(own[name], "answer"), own[name].get("exact") is True))
+            shown.append(_answer(name, result.title(name), own[name]))
         elif name == "student":
-            for group, other in ((group, table[name]) for group, table in methods if name in table):
-                text = text_of(other, "answer")
-                shown.append(Answer(name, group.label, text, other.get("exact") is True, group.colour))
+            for group, table in methods:
+                if name in table:
+                    shown.append(_answer(name, group.label, table[name], group.colour))
     return Card(
         id=text_of(record, "id"),
         language=text_of(record, "language"),
@@ -168,6 +153,10 @@ def _card(
         reference=text_of(record, "reference"),
         answers=tuple(shown),
     )
+
+
+def _answer(subject: str, title: str, record: Record, colour: int | None = None) -> Answer:
+    return Answer(subject, title, text_of(record, "answer"), record.get("exact") is True, colour)
 
 
 def _of_language(cards: Sequence[Card]) -> list[Card]:

@@ -27,14 +27,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bars:
-    """A chart of bars, each with its name above.
-
-    Attributes:
-        title: What it shows.
-        bars: The bars; parts that are missing are left out.
-        unit: Of the sizes.
-        parts: The parts' labels in the order of the legend, which gives them their colours.
-    """
+    """A chart of bars, each with its name above; `parts` are labels in the order of the legend and its colours."""
 
     title: str
     bars: Sequence[Bar]

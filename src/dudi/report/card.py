@@ -8,9 +8,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from dudi.evaluation.records import part_of
+from dudi.evaluation.records import FILE, part_of
 from dudi.files import write_text
 from dudi.report import dudi_card, stack_card
+from dudi.report.benchmark import benchmark_sections
 from dudi.report.facts import command_of
 from dudi.report.figures import sections
 from dudi.report.files import template
@@ -19,7 +20,6 @@ from dudi.report.licences import data_licence, model_licence
 from dudi.report.lines import Lines
 from dudi.report.run_folder import RunFolder, read_run
 from dudi.report.scales import short
-from dudi.report.stack_figures import is_stack
 from dudi.report.wording import said
 from dudi.tables import DASH, grid_of, markdown, plain_markdown
 
@@ -27,10 +27,7 @@ _LIBRARIES = ("dudi", "torch", "transformers", "trl", "accelerate", "datasets", 
 
 
 def write_model_card(run_dir: Path) -> Path:
-    """Write the card into the run directory and, where it is there, into `model/`.
-
-    Args:
-        run_dir: A finished or an interrupted run, of `dudi train` or of `dudi stack`.
+    """Write the card of a run of `dudi train` or `dudi stack` into its folder and, where it is there, into `model/`.
 
     Returns:
         The run directory's `README.md`.
@@ -48,31 +45,34 @@ def write_model_card(run_dir: Path) -> Path:
 
 def render_card(run: RunFolder) -> str:
     """The card as text; what people and models wrote is escaped for Markdown."""
-    kind = stack_card if is_stack(run) else dudi_card
+    kind = stack_card if run.is_stack else dudi_card
     page = template(
         f"{kind.__name__.rpartition('.')[2]}.md.jinja",
         autoescape=False,
         finalize=lambda value: value if isinstance(value, Markup) else plain_markdown(str(value)),
     )
-    found, commit = part_of(run.environment, "packages"), run.environment.get("commit")
+    found = part_of(run.environment, "packages")
+    versions = [f"{name} {found[name]}" for name in _LIBRARIES if found.get(name)]
+    if commit := run.environment.get("commit"):
+        versions.append(f"commit {commit}")
     own = kind.content(run)
     licences = [(role, said(name), model_licence(name, revision)) for role, name, revision in own["parents"]]
     licences.append(("data", said(run.value("data.train") or run.data.get("source")), data_licence(run)))
-    return str(
-        page.render(
-            front_matter=Markup(kind.front_matter(run).to_yaml()),
-            name=run.name,
-            command=code_block(command_of(run) or "dudi train resolved.yaml"),
-            versions=[f"{name} {found[name]}" for name in _LIBRARIES if found.get(name)]
-            + ([f"commit {commit}"] if commit else []),
-            licences=licences,
-            metrics=_last_values(run),
-            table=lambda grid: Markup(markdown(grid)),
-            texts=_texts,
-            dash=DASH,
-            **own,
-        )
+    text = page.render(
+        front_matter=Markup(kind.front_matter(run).to_yaml()),
+        name=run.name,
+        command=code_block(command_of(run) or "dudi train resolved.yaml"),
+        versions=versions,
+        licences=licences,
+        metrics=_last_values(run),
+        benchmarks=benchmark_sections(grouped([run])),
+        result_file=FILE,
+        table=lambda grid: Markup(markdown(grid)),
+        texts=_texts,
+        dash=DASH,
+        **own,
     )
+    return str(text)
 
 
 def _texts(rows: Iterable[Sequence[object]], corner: str = "", *columns: str) -> Markup:
@@ -91,7 +91,9 @@ def code_block(text: str) -> Markup:
 def _last_values(run: RunFolder) -> list[tuple[str, str]]:
     """The last value of each line that the report draws of a single run, with its unit."""
     charts = [figure.chart for section in sections(grouped([run])) for figure in section.drawn]
-    lines = [chart for chart in charts if isinstance(chart, Lines) and len(chart.series) == 1]
-    return [
-        (f"{line.title}, {line.y}" if line.y else line.title, short(line.series[0].points[-1][1])) for line in lines
-    ]
+    found = []
+    for chart in charts:
+        if isinstance(chart, Lines) and len(chart.series) == 1:
+            value = short(chart.series[0].points[-1][1])
+            found.append((f"{chart.title}, {chart.y}" if chart.y else chart.title, value))
+    return found

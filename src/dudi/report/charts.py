@@ -20,8 +20,6 @@ class Key:
     """One entry of a legend.
 
     Attributes:
-        label: Any text.
-        colour: Which colour.
         dash: Which pattern of line; None for what is drawn as an area or a mark.
         mark: The drawing of a mark within 16 x 16, in place of a line or a square.
     """
@@ -49,13 +47,7 @@ class Chart(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Drawing:
-    """A drawing of `WIDTH` by `height`.
-
-    Attributes:
-        parts: SVG elements.
-        height: In the units of `WIDTH`.
-        said: What screen readers read aloud.
-    """
+    """A drawing of `WIDTH` by `height`: its SVG elements, and what screen readers read aloud."""
 
     parts: tuple[Markup, ...]
     height: float

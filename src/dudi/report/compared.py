@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dudi.errors import DudiError
@@ -33,15 +33,7 @@ _MEANINGS = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Compared:
-    """One table.
-
-    Attributes:
-        heading: Above it.
-        about: What the numbers are.
-        grid: Columns, labels and cells.
-        tests: Every test that was made; None for none.
-        remarks: What the marks mean, and what a reader must know.
-    """
+    """One table, what its numbers are, the tests that were made, what the marks mean and what a reader must know."""
 
     heading: str
     about: str
@@ -51,33 +43,53 @@ class Compared:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Comparisons:
-    """A benchmark's section for several runs.
+class QuestionsSection:
+    """A benchmark's section of the page.
 
     Attributes:
-        words: Whether the numbers compare.
-        tables: By split, by language, and other metrics.
-        chart: By language; None when there is nothing to draw.
-        colours: Label of a group to its colour.
+        name: The benchmark's, where there are several.
+        words: The result of a single run in two sentences; of several, whether the numbers compare.
+        by_split: A single run: a row for everybody who answered.
+        meanings: (split, what it means).
+        by_language: A single run: before and after by split.
+        by_group: A single run: the scores of groups of tasks that a benchmark makes in its own way.
+        tables: Of what no run made: the tables of one evaluation, of several each task in each language; by title.
+        cells: What stands in the cells of `by_language`.
+        compared: Several runs: by split, by language, and other metrics.
+        chart: Exact match by language; None where there is nothing to draw.
+        details: (name, value): what was asked, and how.
+        missing: Runs whose recipe asks for the benchmark and that have no result.
+        heading: Above `by_split`.
+        exact: Whether answers were held against references; else there are metrics of another kind.
+        note: What the metrics of another kind are.
     """
 
-    words: str
-    tables: tuple[Compared, ...]
-    chart: Dots | None
-    colours: Mapping[str, int]
+    name: str = ""
+    words: str = ""
+    by_split: Grid | None = None
+    meanings: tuple[tuple[str, str], ...] = ()
+    by_language: Grid | None = None
+    by_group: Grid | None = None
+    tables: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
+    cells: str = ""
+    compared: tuple[Compared, ...] = ()
+    chart: Dots | None = None
+    details: tuple[tuple[str, str], ...] = ()
+    missing: tuple[str, ...] = ()
+    heading: str = "Questions answered exactly, in %"
+    exact: bool = True
+    note: str = ""
 
 
-def compared(groups: Sequence[Group], benchmark: str | None = None) -> Comparisons | None:
-    """All groups that have results on a benchmark (None: each run's first); None when none has."""
+def compared(groups: Sequence[Group], benchmark: str | None = None) -> QuestionsSection:
+    """All groups that have results on a benchmark (None: each run's first), of which there is one at least."""
     evaluations = [one for group in groups if (one := evaluation_of(group, benchmark)) is not None]
-    if not evaluations:
-        return None
     references = _references(groups, {one.name for one in evaluations}, benchmark)
     colours = {group.label: group.colour for group in groups}
     try:
         return side_by_side(evaluations, references, _notes(groups, benchmark), colours)
     except DudiError as error:  # scores that nobody can read cost the tables, and not the report
-        return Comparisons(f"The runs cannot be compared: {error}", (), None, {})
+        return QuestionsSection(words=f"The runs cannot be compared: {error}")
 
 
 def evaluation_of(group: Group, benchmark: str | None = None) -> Evaluation | None:
@@ -114,15 +126,11 @@ def side_by_side(
     notes: Sequence[str],
     colours: Mapping[str, int],
     who: str = "runs",
-) -> Comparisons:
+) -> QuestionsSection:
     """Evaluations on one benchmark: tables by split, task, group and language, other metrics, a chart.
 
-    Args:
-        evaluations: Those that are ranked and tested.
-        references: Those that are shown beside them.
-        notes: What stands below the first table.
-        colours: Colours of the first, by their names.
-        who: What the evaluations are of, in words.
+    `evaluations` are ranked and tested, in their `colours` by name; `references` are shown beside them. The `notes`
+    stand below the first table; `who` is what the evaluations are of, in words.
 
     Raises:
         DudiError: scores that nobody can read.
@@ -147,11 +155,10 @@ def side_by_side(
         for by in ("language", "task"):
             table = compare(everybody, by=by, metric=metric, references=shown_only, allow_different=allowed)
             tables.append(_table(f"By {by}: {table.metric.title}", table, ()))
+    tables.append(_further(everybody, shown_only))
     tables = [dataclasses.replace(one, grid=_coloured(one.grid, colours)) for one in tables]
-    further = _further(everybody, shown_only)
-    tables.append(dataclasses.replace(further, grid=_coloured(further.grid, colours)))
     chart = _chart(made["language"], colours) if "language" in made else None
-    return Comparisons(words, tuple(tables), chart, colours)
+    return QuestionsSection(words=words, compared=tuple(tables), chart=chart)
 
 
 def _of_tasks(evaluation: Evaluation, made: Mapping[str, Comparison]) -> list[str]:
@@ -164,15 +171,15 @@ def _of_tasks(evaluation: Evaluation, made: Mapping[str, Comparison]) -> list[st
 
 def _coloured(grid: Grid, colours: Mapping[str, int]) -> Grid:
     """The lines of groups in their colours, those that are there for reference faint."""
-    lines = [
-        dataclasses.replace(line, colour=colours.get(line.label), kind="" if line.label in colours else "faint")
-        for line in grid.lines
-    ]
+    lines = []
+    for line in grid.lines:
+        kind = "" if line.label in colours else "faint"
+        lines.append(dataclasses.replace(line, colour=colours.get(line.label), kind=kind))
     return dataclasses.replace(grid, lines=tuple(lines))
 
 
 def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compared:
-    from dudi.comparison.grid import eps_grid, grid, has_std, remarks, title
+    from dudi.comparison.grid import eps_grid, grid, remarks, title
 
     contestants = [row for row in comparison.rows if not row.reference]
     if len(contestants) > 1 and not comparison.duels and not comparison.notes:
@@ -180,8 +187,8 @@ def _table(heading: str, comparison: Comparison, notes: Sequence[str]) -> Compar
     return Compared(
         heading,
         title(comparison),
-        _measured(grid(comparison, std=has_std(comparison), long=True)),
-        eps_grid(comparison, long=True) if comparison.duels else None,
+        _measured(grid(comparison)),
+        eps_grid(comparison) if comparison.duels else None,
         (*remarks(comparison, "Bold", "underlined"), *notes),
     )
 
@@ -195,13 +202,12 @@ def _measured(table: Grid) -> Grid:
     lines = []
     for line in table.lines:
         lines.append(dataclasses.replace(line, entries=tuple(line.entries[place] for place in kept)))
-    columns = tuple(table.columns[place] for place in kept)
-    return dataclasses.replace(table, columns=columns, lines=tuple(lines))
+    return dataclasses.replace(table, columns=tuple(table.columns[place] for place in kept), lines=tuple(lines))
 
 
 def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Compared:
     """Every metric over all questions; leads are marked and not tested, since tests would add up."""
-    from dudi.comparison.grid import grid, has_std
+    from dudi.comparison.grid import grid
     from dudi.comparison.table import compare
 
     columns: list[str] = []
@@ -211,7 +217,7 @@ def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Comp
         made = compare(everybody, by="overall", metric=name, references=shown_only, allow_different=["all"])
         columns.append(METRICS[name].title)
         errors = errors or any(cell.error is not None for row in made.rows for cell in row.cells)
-        for line in grid(made, std=has_std(made), long=True).lines:
+        for line in grid(made).lines:
             lines[line.label].append(dataclasses.replace(line.entries[-1], diamond=False))
     table = Grid(tuple(columns), tuple(Line(label, tuple(entries)) for label, entries in lines.items()))
     remarks = (
@@ -224,40 +230,37 @@ def _further(everybody: Sequence[Evaluation], shown_only: Sequence[str]) -> Comp
 
 def _references(groups: Sequence[Group], taken: set[str], benchmark: str | None) -> list[Evaluation]:
     """Those who are the same in every run, once: guessing, the base, the cold start over its seeds, the teacher."""
-    found: list[Evaluation] = []
+    found: dict[str, Evaluation] = {}
     for subject in REFERENCES:
         seen: set[str] = set()
         for group in groups:
             results = _by_seed(group, benchmark)
-            scores = [
-                SeedScores(seed, own) for seed, result in results.items() if (own := _finite(result.scores(subject)))
-            ]
-            kept = scores if subject == "cold_start" else scores[:1]
+            own = [SeedScores(seed, _finite(result.scores(subject))) for seed, result in results.items()]
+            known = [run for run in own if run.scores]
+            kept = known if subject == "cold_start" else known[:1]
             text = json.dumps([run.scores for run in kept], sort_keys=True)
             if not kept or text in seen:
                 continue
-            title = next(iter(results.values())).title(subject)
-            name = f"{title} of {group.label}" if seen else title
-            while name in taken or any(one.name == name for one in found):
+            first = next(iter(results.values()))
+            name = f"{first.title(subject)} of {group.label}" if seen else first.title(subject)
+            while name in taken or name in found:
                 name += " *"
             seen.add(text)
-            found.append(Evaluation(name, subject, next(iter(results.values())).how, tuple(kept)))
-    return found
+            found[name] = Evaluation(name, subject, first.how, tuple(kept))
+    return list(found.values())
 
 
 def _notes(groups: Sequence[Group], benchmark: str | None) -> list[str]:
     """Which runs have no result, and which seeds are there twice."""
     without = [run for group in groups for run in group.runs if result_of(run, benchmark) is None]
     missing = ", ".join(run.name for run in without if not run.value("benchmark"))
-    return [*([f"No benchmark was asked for in {missing}"] if missing else []), *_twice(groups)]
-
-
-def _twice(groups: Sequence[Group]) -> Iterator[str]:
+    notes = [f"No benchmark was asked for in {missing}"] if missing else []
     for group in groups:
         seeds = [run.value("seed") for run in group.runs if result_of(run) is not None]
         again = sorted({seed for seed in seeds if isinstance(seed, int) and seeds.count(seed) > 1})
         if again:
-            yield f"{group.label}: seed {', '.join(map(str, again))} is there more than once and counts once"
+            notes.append(f"{group.label}: seed {', '.join(map(str, again))} is there more than once and counts once")
+    return notes
 
 
 def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
@@ -273,7 +276,7 @@ def _chart(comparison: Comparison, colours: Mapping[str, int]) -> Dots | None:
         cells = {mark: row.cells[place] for mark, row in own}
         spreads = {mark: cell.error if cell.std is None else cell.std for mark, cell in cells.items()}
         known = {mark: spread for mark, spread in spreads.items() if spread is not None}
-        name = "all" if column == "overall" else column_title("language", column, long=True)
+        name = "all" if column == "overall" else column_title("language", column)
         rows.append(DotRow(name, {mark: cell.mean for mark, cell in cells.items()}, known))
     exact = comparison.metric.name == "exact_match"
     shown = "Answered exactly" if exact else comparison.metric.title.removesuffix(" in %")

@@ -11,7 +11,6 @@ from dudi.report.bars import Bar
 from dudi.report.groups import Group
 from dudi.report.run_folder import RunFolder, number, numbers
 from dudi.report.scales import short
-from dudi.report.stack_figures import is_stack
 from dudi.report.wording import gibibytes, lasted
 from dudi.tables import DASH, Grid, grid_of
 
@@ -43,9 +42,7 @@ def cost_table(groups: Sequence[Group]) -> Grid | None:
     if all(cell == DASH for _, cells in rows for cell in cells):
         return None
     columns = ("cold start", *PHASES, "total", "tokens / s", "peak memory")
-    if not _stacks(groups):
-        return grid_of(columns, rows)
-    first = columns.index("total")
+    first = columns.index("total") if _stacks(groups) else 0
     return grid_of(columns[first:], [(name, cells[first:]) for name, cells in rows])
 
 
@@ -55,18 +52,17 @@ def phase_table(groups: Sequence[Group]) -> Grid | None:
     Seconds and GFLOP are means over the steps, and over the runs of a group. GFLOP are counted from the sequences,
     without padding; the last column is their rate over what a matrix product reached on this machine before the run.
     """
-    rows = [
-        (phase if len(groups) == 1 else f"{group.described}: {phase}", cells)
-        for group in groups
-        for phase in PHASES
-        if (cells := _phase_cells(group, phase)) is not None
-    ]
+    rows = []
+    for group in groups:
+        for phase in PHASES:
+            if (cells := _phase_cells(group, phase)) is not None:
+                rows.append((phase if len(groups) == 1 else f"{group.described}: {phase}", cells))
     columns = ("seconds a step", "share", "GFLOP a step", "GFLOP / s", "of the machine's products")
     return grid_of(columns, rows) if rows and not _stacks(groups) else None
 
 
 def _stacks(groups: Sequence[Group]) -> bool:
-    return all(is_stack(run) for group in groups for run in group.runs)
+    return all(run.is_stack for group in groups for run in group.runs)
 
 
 def phase_lines(run: RunFolder) -> list[str]:

@@ -30,13 +30,7 @@ _METHOD = '<circle class="dot {colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">{title}<
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DotRow:
-    """One row.
-
-    Attributes:
-        name: At the left.
-        values: Kind of mark to its value in %, None for what was not measured.
-        spread: Kind of mark to +- in %, where it is known.
-    """
+    """One row: kinds of marks to values in %, None for what was not measured, and to +- in % where it is known."""
 
     name: str
     values: Mapping[str, float | None]
@@ -50,13 +44,7 @@ def method_mark(colour: int) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dots:
-    """Rows of marks on one scale that begins at 0 %.
-
-    Attributes:
-        title: What it shows.
-        rows: From top to bottom.
-        names: Kind of mark (`guess`, `before`, `after`, `teacher`, or `method_mark`) to who it stands for.
-    """
+    """Rows of marks on one scale that begins at 0 %; `names`: for whom a kind of `SHAPES` or a `method_mark` stands."""
 
     title: str
     rows: Sequence[DotRow]
@@ -68,16 +56,15 @@ class Dots:
 
     def drawing(self) -> Drawing | None:
         """The drawing, or None when nothing was measured."""
-        reach = [
-            value + row.spread.get(kind, 0.0)
-            for row in self.rows
-            for kind, value in row.values.items()
-            if value is not None
-        ]
-        if not reach:
+        reach = [1.0]
+        for row in self.rows:
+            known = {kind: value for kind, value in row.values.items() if value is not None}
+            reach += [value + row.spread.get(kind, 0.0) for kind, value in known.items()]
+        if len(reach) == 1:
             return None
-        ticks = nice_ticks(0.0, max(*reach, 1.0), 4)
-        height = max(ROW, LANE * len(self._methods) + 10)
+        ticks = nice_ticks(0.0, max(reach), 4)
+        methods = [kind for kind in self.names if kind not in SHAPES]
+        height = max(ROW, LANE * len(methods) + 10)
         bottom = TOP + height * len(self.rows)
         parts: list[Markup] = []
         for tick in ticks:
@@ -86,28 +73,23 @@ class Dots:
             parts.append(text(x, bottom + 17, f"{short(tick)}%", anchor="middle"))
         said = []
         for place, row in enumerate(self.rows):
-            parts += self._row(row, TOP + height * (place + 0.5), ticks[-1])
+            middle = TOP + height * (place + 0.5)
+            parts += self._row(row, middle, ticks[-1])
+            for lane, kind in enumerate(methods):
+                parts += self._lane(row, kind, middle + LANE * (lane - (len(methods) - 1) / 2), ticks[-1])
             shown = [f"{self.names[kind]} {value:.0f}%" for kind, value in row.values.items() if value is not None]
             said.append(f"{row.name}: {', '.join(shown) or 'not measured'}")
         return Drawing(tuple(parts), bottom + 24, f"{self.title}. {'; '.join(said)}")
-
-    @property
-    def _methods(self) -> list[str]:
-        return [kind for kind in self.names if kind not in SHAPES]
 
     def _row(self, row: DotRow, y: float, most: float) -> list[Markup]:
         known = {kind: value for kind in SHAPES if (value := row.values.get(kind)) is not None}
         parts = [text(LEFT - 9, y + 4, row.name, "label", "end")]
         if "before" in known and "after" in known:
             parts.append(rule(_x(known["before"], most), y, _x(known["after"], most), y, "line c0"))
-        parts += [
-            _shape(kind, _x(value, most), y, f"{row.name}, {self.names[kind]}: {value:.0f}%")
-            for kind, value in known.items()
-        ]
+        for kind, value in known.items():
+            parts.append(_shape(kind, _x(value, most), y, f"{row.name}, {self.names[kind]}: {value:.0f}%"))
         if "after" in known:
             parts.append(text(WIDTH - 4, y + 4, f"{known['after']:.0f}%", "label value", "end"))
-        for lane, kind in enumerate(self._methods):
-            parts += self._lane(row, kind, y + LANE * (lane - (len(self._methods) - 1) / 2), most)
         return parts
 
     def _lane(self, row: DotRow, kind: str, y: float, most: float) -> list[Markup]:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dudi.evaluation.records import FILE, STUDENT, part_of
+from dudi.evaluation.records import STUDENT, part_of
 from dudi.evaluation.tables import CELLS
 from dudi.languages.registry import LANGUAGES
 from dudi.objective.methods import METHODS, Method
-from dudi.report.benchmark import benchmark_sections
 from dudi.report.facts import model_name, teacher_names, teachers_of
-from dudi.report.groups import grouped
 from dudi.report.language_figures import probe_grid
 from dudi.report.licences import is_hub
-from dudi.report.results import Result, benchmarks_of, result_of
+from dudi.report.results import Asked, Result, results_of, scores_for_hub, uses_teacher
 from dudi.report.run_folder import RunFolder, last
 from dudi.report.samples import lang
 from dudi.report.wording import in_order, plain_name, said
 from dudi.tables import DASH
 
+_TASK = "text-generation"
 _SCORES = (
-    ("exact_match", "Exact match"),
-    ("in_language", "Answers in the question's language"),
-    ("chrf", "chrF"),
-    ("bits_per_byte", "Bits per byte of the reference"),
+    ("exact_match", "exact_match", "Exact match"),
+    ("in_language", "in_language", "Answers in the question's language"),
+    ("chrf", "chrf", "chrF"),
+    ("bits_per_byte", "bits_per_byte", "Bits per byte of the reference"),
 )
 
 
@@ -34,15 +32,14 @@ def front_matter(run: RunFolder) -> ModelCardData:
     """What the hub reads, with the student's scores as `model-index`."""
     student, source = run.value("student.model"), str(run.value("data.train") or "").partition(":")[0]
     codes = [code for code in _codes(run) if lang(code) == code]  # the hub refuses anything else
-    results = [result for name in benchmarks_of([run]) if (result := result_of(run, name)) is not None]
-    scores = [one for result in results for one in _eval_results(result)]
+    scores = [one for result in results_of(run) for one in _eval_results(result)]
     return ModelCardData(
         language=codes or None,
         license="other",
         library_name="transformers",
         base_model=student if is_hub(student) else None,
         datasets=[source] if is_hub(source) else None,
-        pipeline_tag="text-generation",
+        pipeline_tag=_TASK,
         tags=["dudi", "distillation", *(name for name in METHODS if name == run.value("method"))],
         model_name=plain_name(run.name) or "student",
         eval_results=scores or None,
@@ -52,49 +49,33 @@ def front_matter(run: RunFolder) -> ModelCardData:
 def _eval_results(result: Result) -> list[EvalResult]:
     """The student's scores over all questions of a benchmark, and in each language; of tasks, each as a data set."""
     scores, codes = result.scores(STUDENT), [code for code in result.languages if lang(code) == code]
-    asked: list[tuple[str, str | None, tuple[str, ...]]] = []
-    if result.has_cells:
-        known = [result.evaluations[STUDENT].metric(name) for name in part_of(scores, "overall") if name != "questions"]
-        metrics = [(metric.name, metric.title.removesuffix(" in %")) for metric in known]
-        for task in part_of(scores, "by_task"):
-            asked.append((task, None, ("by_task", task)))
-            asked += [(task, code, (f"by_{CELLS}", code, task)) for code in codes]
-    else:
-        metrics = list(_SCORES)
-        asked.append((result.name, None, ("overall",)))
-        asked += [(result.name, code, ("by_language", code)) for code in codes]
-    part = result.how.get("part")
-    found = []
-    for data_set, code, place in asked:
-        name = plain_name(data_set) or ("task" if result.has_cells else "benchmark")
-        for key, title in metrics:
-            if (value := result.value(key, STUDENT, *place)) is not None:
-                found.append(
-                    EvalResult(
-                        task_type="text-generation",
-                        dataset_type=name,
-                        dataset_name=name,
-                        dataset_config=code,
-                        dataset_split=None if part is None or result.has_cells else plain_name(part),
-                        metric_type=plain_name(key) or "metric",
-                        metric_name=(plain_name(title) or "metric") if result.has_cells else title,
-                        metric_value=round(value, 6),
-                    )
-                )
-    return found
+    if not result.has_cells:
+        name, part = plain_name(result.name) or "benchmark", result.how.get("part")
+        asked: list[Asked] = [(name, None, ("overall",)), *((name, code, ("by_language", code)) for code in codes)]
+        return scores_for_hub(result, _TASK, asked, _SCORES, None if part is None else plain_name(part))
+    metrics = []
+    for key in part_of(scores, "overall"):
+        if key != "questions":
+            title = result.evaluations[STUDENT].metric(key).title.removesuffix(" in %")
+            metrics.append((key, plain_name(key) or "metric", plain_name(title) or "metric"))
+    asked = []
+    for task in part_of(scores, "by_task"):
+        name = plain_name(task) or "task"
+        asked.append((name, None, ("by_task", task)))
+        asked += [(name, code, (f"by_{CELLS}", code, task)) for code in codes]
+    return scores_for_hub(result, _TASK, asked, metrics)
 
 
 def content(run: RunFolder) -> dict[str, Any]:
     """What the template of a student's card is filled with."""
     method = METHODS.get(str(run.value("method")))
-    # A second model gave signals or wrote targets.
-    reads = method is None or method.teacher == "model" or run.value("targets") == "teacher"
-    teachers = teachers_of(run) if reads else {}
+    teachers = teachers_of(run) if method is None or uses_teacher(run) else {}
     teacher = teacher_names(run) if teachers else "none"
     rows = part_of(run.data, "rows")
     named = {code: f"{LANGUAGES[code].name} ({code})" if code in LANGUAGES else code for code in _codes(run)}
     languages = [f"{name}: {rows[code]} rows" if code in rows else name for code, name in named.items()]
-    total, held_out = (_total(part) for part in (rows, part_of(run.data, "probe")))
+    total = sum(count for count in rows.values() if isinstance(count, int))
+    held_out = sum(count for count in part_of(run.data, "probe").values() if isinstance(count, int))
     steps = last(run.stage(cold=False), "step")
     return {
         "method": method,
@@ -114,13 +95,7 @@ def content(run: RunFolder) -> dict[str, Any]:
             *((role, section.get("model"), section.get("revision")) for role, section in teachers.items()),
         ],
         "probe": probe_grid(run),
-        "benchmarks": benchmark_sections(grouped([run])),
-        "result_file": FILE,
     }
-
-
-def _total(counts: Mapping[str, Any]) -> int:
-    return sum(count for count in counts.values() if isinstance(count, int))
 
 
 def _codes(run: RunFolder) -> list[str]:

@@ -10,13 +10,11 @@ from typing import Any
 
 from dudi.errors import ConfigError, DataError
 from dudi.evaluation.benchmarks import find
-from dudi.evaluation.records import FILE, FLOOR, Evaluation, read_evaluations
+from dudi.evaluation.records import FILE, FLOOR, Evaluation, part_of, read_evaluations
 from dudi.evaluation.tables import TITLES, cells_grids, evaluation_grids, language_name, main_metric
 from dudi.report import accuracy
-from dudi.report.benchmark import QuestionsSection
-from dudi.report.compared import side_by_side
+from dudi.report.compared import QuestionsSection, side_by_side
 from dudi.report.dots import DotRow, Dots, method_mark
-from dudi.report.html import render_html
 from dudi.report.run_folder import FILES, number, text_of
 from dudi.report.wording import in_order, lasted, said
 from dudi.tables import Entry, Grid, Line
@@ -25,49 +23,8 @@ PER_LANGUAGE = 3
 """Questions of each language whose answers are shown, on each benchmark."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shown:
-    """A question, and what everybody answered.
-
-    Attributes:
-        language: Its code.
-        task: What it belongs to.
-        question: Its words, or its name where these were not kept.
-        reference: What is right.
-        answers: (name, answer, whether it is right or None where nobody knows, colour).
-    """
-
-    language: str
-    task: str
-    question: str
-    reference: str
-    answers: tuple[tuple[str, str, bool | None, int], ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Page:
-    """What the page holds.
-
-    Attributes:
-        title: The names of the models.
-        glance: A row for each model and benchmark.
-        benchmarks: A section for each benchmark.
-        answers: By the benchmark's name, some of its questions.
-        versions: (name, value): what has asked.
-    """
-
-    title: str
-    glance: Grid
-    benchmarks: tuple[QuestionsSection, ...]
-    answers: Mapping[str, Sequence[Shown]]
-    versions: tuple[tuple[str, str], ...]
-
-
 def evaluation_folders(folders: Sequence[Path]) -> list[Path]:
-    """The folders of `dudi eval` among those that are named; a folder of such folders stands for them.
-
-    Returns:
-        Nothing where they are runs, or nothing at all.
+    """The folders of `dudi eval` among those that are named; a folder of such folders stands for them. None of runs.
 
     Raises:
         ConfigError: some are runs and some are not.
@@ -75,11 +32,10 @@ def evaluation_folders(folders: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     others: list[Path] = []
     for folder in folders:
-        inside = sorted(file.parent for file in folder.glob(f"*/{FILE}")) if folder.is_dir() else []
-        if _is_evaluation(folder):
-            found.append(folder)
-        elif inside and not any((folder / name).exists() for name in FILES) and all(map(_is_evaluation, inside)):
-            found += inside
+        here = [folder] if (folder / FILE).is_file() else sorted(file.parent for file in folder.glob(f"*/{FILE}"))
+        of_runs = any((own / name).exists() for own in (folder, *here) for name in FILES)
+        if here and not of_runs:
+            found += here
         else:
             others.append(folder)
     if found and others:
@@ -89,15 +45,8 @@ def evaluation_folders(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _is_evaluation(folder: Path) -> bool:
-    return (folder / FILE).is_file() and not any((folder / name).exists() for name in FILES)
-
-
-def read_page(folders: Sequence[Path]) -> Page:
-    """Everything that the page says.
-
-    Args:
-        folders: Each with an `evaluation.json`.
+def content(folders: Sequence[Path]) -> dict[str, Any]:
+    """What the template of the page is filled with, out of folders that each have an `evaluation.json`.
 
     Raises:
         ConfigError: two that are called the same.
@@ -107,7 +56,7 @@ def read_page(folders: Sequence[Path]) -> Page:
     by_benchmark: dict[str, list[Evaluation]] = {}
     for one in everybody:
         by_benchmark.setdefault(str(one.benchmark.get("name")), []).append(one)
-    names = dict.fromkeys(one.name for one in everybody)
+    names = list(dict.fromkeys(one.name for one in everybody))
     colours = {name: place for place, name in enumerate(names)}
     try:
         sections = [_section(name, own, colours) for name, own in by_benchmark.items()]
@@ -116,8 +65,19 @@ def read_page(folders: Sequence[Path]) -> Page:
         raise DataError(f"{', '.join(names)}: scores that are no numbers: {error}") from error
     if len(sections) == 1:
         sections = [dataclasses.replace(sections[0], name="")]
-    answers = {name: shown for name, own in by_benchmark.items() if (shown := _answers(own, colours))}
-    return Page(", ".join(names), glance, tuple(sections), answers, _versions(everybody))
+    versions: dict[str, dict[str, None]] = {}  # each package in every version that has asked
+    for one in everybody:
+        for name, version in part_of(one.about, "versions").items():
+            versions.setdefault(str(name), {})[str(version)] = None
+    return {
+        "title": ", ".join(names),
+        "glance": glance,
+        "benchmarks": sections,
+        "answers": {name: shown for name, own in by_benchmark.items() if (shown := _answers(own, colours))},
+        "per_language": PER_LANGUAGE,
+        "versions": [(name, ", ".join(own)) for name, own in versions.items()],
+        "runs": [],
+    }
 
 
 def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
@@ -138,24 +98,20 @@ def _renamed(folders: Sequence[Path]) -> list[Evaluation]:
 
 def _section(name: str, evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> QuestionsSection:
     first = evaluations[0]
-    details = (*accuracy.asked(first), *_notes(evaluations))
-    meanings = tuple((split, meaning) for split, meaning in find(name).meanings.items() if split in first.keys("split"))
-    if len(evaluations) > 1:
+    if len(evaluations) == 1:
+        grids = evaluation_grids(first)
+        section = QuestionsSection(chart=_chart(first, colours[first.name]))
+    else:
+        grids = {}
+        for one in evaluations:
+            grids |= {f"{one.name}: {title}": grid for title, grid in cells_grids(one).items()}
         guessing = first.guessing()
         references = [] if guessing is None else [dataclasses.replace(guessing, name=TITLES[FLOOR])]
         own = {one.name: colours[one.name] for one in evaluations}
-        found = side_by_side(evaluations, references, (), own, "models")
-        cells: dict[str, Grid] = {}
-        for one in evaluations:
-            cells |= {f"{one.name}: {title}": made(True) for title, made in cells_grids(one).items()}
-        section = QuestionsSection(
-            name, found.words, compared=found.tables, colours=own, chart=found.chart, tables=cells
-        )
-        return dataclasses.replace(section, details=details, meanings=meanings)
-    grids = {title: made(True) for title, made in evaluation_grids(first).items()}
-    return QuestionsSection(
-        name, tables=grids, chart=_chart(first, colours[first.name]), details=details, meanings=meanings
-    )
+        section = side_by_side(evaluations, references, (), own, "models")
+    meanings = tuple((split, meaning) for split, meaning in find(name).meanings.items() if split in first.keys("split"))
+    details = (*accuracy.asked(first), *_notes(evaluations))
+    return dataclasses.replace(section, name=name, tables=grids, details=details, meanings=meanings)
 
 
 def _chart(evaluation: Evaluation, colour: int) -> Dots | None:
@@ -178,9 +134,9 @@ def _notes(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
     notes: dict[str, None] = {}
     rejected: dict[str, Any] = {}
     for one in evaluations:
-        said_of, left = one.about.get("notes"), one.about.get("rejected")
-        notes |= dict.fromkeys(map(str, said_of)) if isinstance(said_of, list) else {}
-        rejected |= left if isinstance(left, Mapping) else {}
+        told = one.about.get("notes")
+        notes |= dict.fromkeys(map(str, told)) if isinstance(told, list) else {}
+        rejected |= part_of(one.about, "rejected")
     left_out = ", ".join(f"{reason} {count}" for reason, count in rejected.items())
     return [*(("note", note) for note in notes), *([("rows left out", left_out)] if left_out else [])]
 
@@ -188,41 +144,30 @@ def _notes(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
 def _glance(by_benchmark: Mapping[str, Sequence[Evaluation]], colours: Mapping[str, int]) -> Grid:
     """A row for each model and benchmark: what stands for its scores, and what was asked of whom."""
     lines = []
-    for name, evaluations in by_benchmark.items():
-        for one in evaluations:
-            metric = main_metric(one, "overall")
-            mean, std = metric.shown(one.values(metric.name, "overall"))
-            error = one.error(metric.name, "overall")
-            spread = f"{metric.scale * error:.{metric.digits}f}" if error is not None else std
-            score = f"{metric.title}: {mean}" + ("" if spread == "-" else f" ± {spread}")
-            subject = one.about.get("subject")
-            precision = subject.get("dtype") if isinstance(subject, Mapping) else None
-            cells = (
-                name,
-                score,
-                said(one.benchmark.get("questions")),
-                ", ".join(map(str, one.seeds)),
-                one.model,
-                said(precision),
-                lasted(number(one.about.get("seconds"))),
-            )
-            lines.append(Line(one.name, tuple(map(Entry, cells)), colour=colours[one.name]))
+    for one in (one for evaluations in by_benchmark.values() for one in evaluations):
+        metric = main_metric(one, "overall")
+        mean, spread = metric.shown(one.values(metric.name, "overall"))
+        if (error := one.error(metric.name, "overall")) is not None:
+            spread = f"{metric.scale * error:.{metric.digits}f}"
+        cells = (
+            str(one.benchmark.get("name")),
+            f"{metric.title}: {mean}" + ("" if spread == "-" else f" ± {spread}"),
+            said(one.benchmark.get("questions")),
+            ", ".join(map(str, one.seeds)),
+            one.model,
+            said(part_of(one.about, "subject").get("dtype")),
+            lasted(number(one.about.get("seconds"))),
+        )
+        lines.append(Line(one.name, tuple(map(Entry, cells)), colour=colours[one.name]))
     columns = ("Benchmark", "Score", "Questions", "Seeds", "Weights from", "Precision", "Time")
     return Grid(columns, tuple(lines), "Model", texts=True)
 
 
-def _versions(evaluations: Sequence[Evaluation]) -> tuple[tuple[str, str], ...]:
-    """Each package in every version that has asked."""
-    found: dict[str, dict[str, None]] = {}
-    for one in evaluations:
-        versions = one.about.get("versions")
-        for name, version in versions.items() if isinstance(versions, Mapping) else ():
-            found.setdefault(str(name), {})[str(version)] = None
-    return tuple((name, ", ".join(versions)) for name, versions in found.items())
+def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Questions that everybody answered, some of each language: a hash of their names decides, and tasks take turns.
 
-
-def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> list[Shown]:
-    """Questions that everybody answered, some of each language: a hash of their names decides, and tasks take turns."""
+    Their answers are (name, answer, whether it is right or None where nobody knows, colour).
+    """
     from dudi.comparison.items import lines_of
 
     tables: list[dict[str, Mapping[str, Any]]] = []
@@ -237,28 +182,16 @@ def _answers(evaluations: Sequence[Evaluation], colours: Mapping[str, int]) -> l
         tasks.setdefault(str(line.get("task") or ""), []).append(name)
     found = []
     for code in in_order(by_language):
-        tasks = by_language[code]
-        turns = [(place, task, name) for task, own in tasks.items() for place, name in enumerate(own)]
+        turns = [(place, task, name) for task, own in by_language[code].items() for place, name in enumerate(own)]
         for _, task, name in sorted(turns)[:PER_LANGUAGE]:
-            line = tables[0][name]
             answers = []
             for one, table in zip(evaluations, tables, strict=True):
                 own = table[name]
                 right = own.get("exact", own.get("right"))  # a stack's answer is a class
                 answers.append((one.name, str(own.get("answer")), right, colours[one.name]))
+            line = tables[0][name]
             question = text_of(line, "question") or name  # stacks of earlier versions kept the row's name alone
             reference = text_of(line, "reference") or text_of(line, "label")
-            found.append(Shown(code, task, question, reference, tuple(answers)))
+            shown = {"language": code, "task": task, "question": question, "reference": reference, "answers": answers}
+            found.append(shown)
     return found
-
-
-def render_evaluations(page: Page, figures: str) -> str:
-    """The page as text.
-
-    Args:
-        page: What it holds.
-        figures: Name of the folder that holds the charts as files.
-    """
-    return render_html(
-        "evaluations.html.jinja", title=page.title, figures=figures, page=page, per_language=PER_LANGUAGE, runs=[]
-    )

@@ -16,13 +16,11 @@ from dudi.report.bars import Bars
 from dudi.report.charts import DASHES, Chart, Key, inline
 from dudi.report.cost import PHASES, phase_bars
 from dudi.report.groups import Group
-from dudi.report.language_figures import language_charts as measured_by_language
-from dudi.report.language_figures import teacher_charts
+from dudi.report.language_figures import language_charts, stack_language_charts, teacher_charts
 from dudi.report.lines import Lines, Series
 from dudi.report.run_folder import RunFolder, overlap_key, points
 from dudi.report.scales import MOST_POINTS
-from dudi.report.stack_figures import is_stack, language_charts, learning
-from dudi.report.wording import GIB
+from dudi.report.wording import in_unit
 
 Records = Sequence[Mapping[str, Any]]
 Select = Callable[[RunFolder], list[tuple[float, float]]]
@@ -49,13 +47,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FigureSection:
-    """Figures under one heading.
-
-    Attributes:
-        title: The heading.
-        lead: One or two sentences on how to read them.
-        figures: The charts.
-    """
+    """Figures under one heading, with one or two sentences on how to read them."""
 
     title: str
     lead: str
@@ -66,8 +58,8 @@ class FigureSection:
         return [figure for figure in self.figures if figure.svg is not None]
 
 
-_Metric = tuple[str, str, str, float]
-"""Of a chart of lines: its title, the metric, its unit, and what values are multiplied with."""
+_Metric = tuple[str, str, str]
+"""Of a chart of lines: its title, the metric, and its unit."""
 _Metrics = tuple[str, str, tuple[_Metric, ...]]
 """Of a section: its title, its lead, and its charts."""
 _LOSSES: _Metrics = (
@@ -75,46 +67,53 @@ _LOSSES: _Metrics = (
     "The weighted sum is what was minimised; the signals are shown without their weights. A sequence signal starts "
     "at log 2 = 0.693.",
     (
-        ("Weighted sum", "loss", "", 1.0),
-        ("Sequence signal", "loss/sequence", "nats a pair", 1.0),
-        ("Off-policy token signal", "loss/off_policy", "nats a token", 1.0),
-        ("On-policy token signal", "loss/on_policy", "nats a token", 1.0),
+        ("Weighted sum", "loss", ""),
+        ("Sequence signal", "loss/sequence", "nats a pair"),
+        ("Off-policy token signal", "loss/off_policy", "nats a token"),
+        ("On-policy token signal", "loss/on_policy", "nats a token"),
     ),
 )
 _EVALUATION: _Metrics = (
     "Evaluation during training",
     "On rows that are not trained on: the off-policy signal (cross-entropy for a method without one).",
     (
-        ("Loss on the evaluation rows", "eval_loss", "nats a token", 1.0),
-        ("Bits per byte of their targets", "eval_bits_per_byte", "bits", 1.0),
+        ("Loss on the evaluation rows", "eval_loss", "nats a token"),
+        ("Bits per byte of their targets", "eval_bits_per_byte", "bits"),
     ),
 )
 _COLD_START: _Metrics = (
     "Cold start",
     "The stage before the method, trained on the ground truth.",
-    (("Loss of the cold start", "loss", "nats a token", 1.0),),
+    (("Loss of the cold start", "loss", "nats a token"),),
 )
 _ROLLOUTS: _Metrics = (
     "Rollouts",
     "The health of what the student writes. Few ends or a growing length mean that answers are cut off; a wrong "
     "language is counted against the one that was asked for.",
     (
-        ("Mean length", "rollout/mean_length", "tokens", 1.0),
-        ("Ended by themselves", "rollout/eos_rate", "%", 100.0),
-        ("In a wrong language", "rollout/wrong_language_rate", "%", 100.0),
+        ("Mean length", "rollout/mean_length", "tokens"),
+        ("Ended by themselves", "rollout/eos_rate", "%"),
+        ("In a wrong language", "rollout/wrong_language_rate", "%"),
     ),
 )
 _OPTIMISER: _Metrics = (
     "Optimizer",
     "A gradient norm that jumps or a loss that follows it upwards is worth a look at the learning rate.",
-    (("Learning rate", "learning_rate", "", 1.0), ("Norm of the gradient", "grad_norm", "", 1.0)),
+    (("Learning rate", "learning_rate", ""), ("Norm of the gradient", "grad_norm", "")),
 )
+LEARNING: tuple[_Metric, ...] = (
+    ("Loss", "loss", ""),
+    ("Fraction of variance unexplained", "fvu", "share"),
+    ("Cosine to the teacher", "cosine", ""),
+    ("Accuracy in training", "accuracy", "share"),
+)
+"""What stages of stacks measure, each as far as it has it."""
 _method: Callable[[RunFolder], Records] = functools.partial(RunFolder.stage, cold=False)
 
 
 def sections(groups: Sequence[Group]) -> list[FigureSection]:
     """Every section with charts, in the order of the page."""
-    if is_stack(groups[0].runs[0]):
+    if groups[0].runs[0].is_stack:
         return [*_stack(groups), _cost(groups), _section(groups, *_OPTIMISER)]
     evaluated = any(run.evaluated() for group in groups for run in group.runs)
     return [
@@ -180,14 +179,9 @@ def legend(groups: Sequence[Group], series: Sequence[Series]) -> list[Key]:
 
 
 def _lines(
-    groups: Sequence[Group],
-    title: str,
-    key: str,
-    unit: str,
-    scale: float = 1.0,
-    stage: Callable[[RunFolder], Records] = _method,
+    groups: Sequence[Group], title: str, key: str, unit: str, stage: Callable[[RunFolder], Records] = _method
 ) -> Figure:
-    series = lines_of(groups, lambda run: [(x, y * scale) for x, y in points(stage(run), key)])
+    series = lines_of(groups, lambda run: in_unit(unit, points(stage(run), key)))
     return Figure(Lines(title, series, y=unit, legend=legend(groups, series)), _averaged(series))
 
 
@@ -199,42 +193,35 @@ def _averaged(series: Sequence[Series]) -> str:
 
 
 def _agreement(groups: Sequence[Group]) -> FigureSection:
-    return FigureSection(
-        "Student and teacher",
-        "Measured where the student wrote. The overlap is the share of the teacher's likeliest tokens that are among "
-        "the student's (Figure 5 of the paper); entropies say how sure each of them is.",
-        (_overlap(groups), *_entropies(groups)),
-    )
-
-
-def _overlap(groups: Sequence[Group]) -> Figure:
     keys = {overlap_key(_method(run)) or "" for group in groups for run in group.runs}
     series = lines_of(groups, lambda run: points(_method(run), overlap_key(_method(run)) or ""))
     named = sorted(key.removeprefix("overlap@") for key in keys if key)
     title = "Overlap ratio" + (f" of the top {' or '.join(named)}" if named else "")
-    return Figure(Lines(title, series, y="share", legend=legend(groups, series)), _averaged(series))
-
-
-def _entropies(groups: Sequence[Group]) -> tuple[Figure, ...]:
-    """Student and teacher in one chart where there is one run; else the dashes are the seeds'."""
-    if len(groups) > 1 or len(groups[0].runs) > 1:
+    overlap = Figure(Lines(title, series, y="share", legend=legend(groups, series)), _averaged(series))
+    run = groups[0].runs[0]
+    if len(groups) > 1 or len(groups[0].runs) > 1:  # in one chart the dashes would be the seeds'
         pair = (("Entropy of the student", "student_entropy"), ("Entropy of the teacher", "teacher_entropy"))
-        return tuple(_lines(groups, title, key, "nats") for title, key in pair)
-    records = _method(groups[0].runs[0])
-    series = [
-        Series(who, points(records, f"{who}_entropy"), colour, dash=colour)
-        for colour, who in enumerate(("student", "teacher"))
-    ]
-    return (Figure(Lines("Entropies", series, y="nats"), _averaged(series), own_legend=True),)
+        entropies = [_lines(groups, title, key, "nats") for title, key in pair]
+    else:
+        both = []
+        for colour, who in enumerate(("student", "teacher")):
+            both.append(Series(who, points(_method(run), f"{who}_entropy"), colour, dash=colour))
+        entropies = [Figure(Lines("Entropies", both, y="nats"), _averaged(both), own_legend=True)]
+    return FigureSection(
+        "Student and teacher",
+        "Measured where the student wrote. The overlap is the share of the teacher's likeliest tokens that are among "
+        "the student's (Figure 5 of the paper); entropies say how sure each of them is.",
+        (overlap, *entropies),
+    )
 
 
 def _languages(groups: Sequence[Group]) -> list[FigureSection]:
     """Nothing where no run was measured by language: runs of former versions, and of one language."""
-    run = next((run for group in groups for run in group.runs if measured_by_language(run)), None)
+    run = next((run for group in groups for run in group.runs if language_charts(run)), None)
     if run is None:
         return []
     several = len(groups) > 1 or len(groups[0].runs) > 1
-    figures = [Figure(chart, own_legend=True) for chart in (*measured_by_language(run), *teacher_charts(run))]
+    figures = [Figure(chart, own_legend=True) for chart in (*language_charts(run), *teacher_charts(run))]
     lead = (
         "A line is a language: that of the ground truth on the targets, the one that was asked for on rollouts. Shares "
         "are of a signal's weight." + (f" Shown is the run {run.name}." if several else "")
@@ -243,25 +230,30 @@ def _languages(groups: Sequence[Group]) -> list[FigureSection]:
     return [FigureSection("Languages", lead, drawn)]
 
 
+def learning(runs: Sequence[RunFolder]) -> list[_Metric]:
+    """Of `LEARNING` the loss, and what any of some runs has measured: a stage without labels has no accuracy."""
+    return [one for one in LEARNING if one[1] == "loss" or any(points(run.metrics, one[1]) for run in runs)]
+
+
 def _stack(groups: Sequence[Group]) -> list[FigureSection]:
     learned = _section(
         groups,
         "Learning",
         "The loss of this stage, and how near its vectors come to the teacher's within a batch: a fraction of variance "
         "unexplained of 0 is perfect, of 1 no better than the mean.",
-        [(*metric, 1.0) for metric in learning([run for group in groups for run in group.runs])],
+        learning([run for group in groups for run in group.runs]),
     )
     languages = FigureSection(
         "Languages",
         "On parallel text: the stack's vector of a text against the LLM's vector of its English. No label is used.",
-        tuple(Figure(chart, own_legend=True) for chart in language_charts(groups)),
+        tuple(Figure(chart, own_legend=True) for chart in stack_language_charts(groups[0].runs[0])),
     )
     return [learned, *([languages] if languages.drawn else [])]
 
 
 def _cost(groups: Sequence[Group]) -> FigureSection:
     bars = Figure(Bars("Time by phase", phase_bars(groups), "seconds a step", PHASES), own_legend=True)
-    phases = () if is_stack(groups[0].runs[0]) else (bars,)  # a step of a stack has none
+    phases = () if groups[0].runs[0].is_stack else (bars,)  # a step of a stack has none
     return FigureSection(
         "Cost",
         "What the runs took. Seconds a step are means over a run's steps, and over the runs of a method.",
@@ -269,6 +261,6 @@ def _cost(groups: Sequence[Group]) -> FigureSection:
             *phases,
             _lines(groups, "Time of a step", "time/step", "seconds"),
             _lines(groups, "Throughput", "tokens_per_second", "tokens / s"),
-            _lines(groups, "Peak memory", "memory/peak", "GiB", scale=1 / GIB),
+            _lines(groups, "Peak memory", "memory/peak", "GiB"),
         ),
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from dudi.distill.keys import DudiKeys
 from dudi.report.charts import DASHES, Key
@@ -20,13 +19,7 @@ _NOT_THE_METHOD_SECTIONS = ("benchmark",)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Group:
-    """Runs of one method with the same values.
-
-    Attributes:
-        label: What charts and tables call it: the method, and the values that tell it from other groups of its method.
-        runs: Its runs, by seed.
-        colour: Of all its lines.
-    """
+    """Runs of one method with the same values, by seed; the label tells them from other groups of their method."""
 
     label: str
     runs: tuple[RunFolder, ...]
@@ -41,13 +34,18 @@ class Group:
 
     @property
     def described(self) -> str:
-        """`dudi, seeds 0, 1 and 2`; a single run's label alone."""
-        return self.label if len(self.runs) == 1 else f"{self.label}, seeds {_listed(self.seeds)}"
+        """`dudi, seeds 0, 1 and 3`; a single run's label alone."""
+        if len(self.runs) == 1:
+            return self.label
+        *others, final = self.seeds
+        told = f"{', '.join(others)} and {final}"
+        numbers = [int(seed) for seed in self.seeds if seed.isdecimal()]
+        if len(numbers) == len(self.runs) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            told = f"{numbers[0]} to {numbers[-1]}"
+        return f"{self.label}, seeds {told}"
 
     def keys(self) -> list[Key]:
         """The legend of its runs, each with its pattern of line."""
-        if len(self.runs) == 1:
-            return [Key(self.label, self.colour, 0)]
         return [Key(seed, self.colour, place % DASHES) for place, seed in enumerate(self.seeds)]
 
 
@@ -55,7 +53,10 @@ def grouped(runs: Sequence[RunFolder]) -> list[Group]:
     """The groups of some runs, in the order in which they were named."""
     members: dict[str, list[RunFolder]] = {}
     for run in runs:
-        members.setdefault(_identity(run), []).append(run)
+        # The same for runs that differ by their seed alone; a run whose recipe is lost stands alone.
+        kept = {key: value for key, value in run.values.items() if _counts(str(key))}
+        alike = json.dumps(kept, sort_keys=True, default=str) if run.values else f"folder {run.path.resolve()}"
+        members.setdefault(alike, []).append(run)
     seeds = {run.name: run.value("seed") for run in runs}
     known = {name: seed if isinstance(seed, int) else float("inf") for name, seed in seeds.items()}
     ordered = [sorted(own, key=lambda run: (known[run.name], run.name)) for own in members.values()]
@@ -81,35 +82,17 @@ def _counts(key: str) -> bool:
     return section not in _NOT_THE_METHOD_SECTIONS and key not in _NOT_THE_METHOD
 
 
-def _identity(run: RunFolder) -> str:
-    """The same for runs that differ by their seed alone; a run whose recipe is lost stands alone."""
-    if not run.values:
-        return f"folder {run.path.resolve()}"
-    kept = {key: value for key, value in run.values.items() if _counts(str(key))}
-    return json.dumps(kept, sort_keys=True, default=str)
-
-
 def _labels(runs: Sequence[RunFolder]) -> list[str]:
     """The method, or a stack's stage; where several groups share it, with the values in which they differ."""
     methods = [str(run.value("method") or run.value("stage") or "") for run in runs]
     labels = []
     for run, method in zip(runs, methods, strict=True):
         namesakes = [other for other, name in zip(runs, methods, strict=True) if name == method]
-        parts = _telling(run, differing(namesakes), namesakes.index(run)) if len(namesakes) > 1 else []
+        place = namesakes.index(run)
+        values = {key: row[place] for key, row in differing(namesakes).items()}
+        # `alpha 0.2`: values that a person set stand before all others.
+        given = {setting.key for setting in run.settings if setting.given}
+        told = {key: value for key, value in values.items() if key in given} or values
+        parts = [f"{key.rpartition('.')[2]} {value}" for key, value in told.items() if value][:3]
         labels.append(", ".join([method, *parts]) if method else run.name)
     return [label if labels.count(label) == 1 else run.name for label, run in zip(labels, runs, strict=True)]
-
-
-def _telling(run: RunFolder, values: Mapping[str, Sequence[str]], place: int) -> list[str]:
-    """`alpha 0.2`: a group's values where it departs from its namesakes, those that a person set before all others."""
-    given = {setting.key for setting in run.settings if setting.given}
-    every = {key: row[place] for key, row in values.items()}
-    own = {key: value for key, value in every.items() if key in given} or every
-    return [f"{key.rpartition('.')[2]} {value}" for key, value in own.items() if value][:3]
-
-
-def _listed(words: Sequence[Any]) -> str:
-    numbers = [int(word) for word in words if str(word).isdecimal()]
-    if len(numbers) == len(words) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]} to {numbers[-1]}"
-    return " and ".join([", ".join(map(str, words[:-1])), str(words[-1])]) if len(words) > 1 else str(words[0])

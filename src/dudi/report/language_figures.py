@@ -8,12 +8,11 @@ from typing import Any
 from dudi.evaluation.records import part_of
 from dudi.report.charts import COLOURS, Chart
 from dudi.report.lines import Lines, Series
-from dudi.report.run_folder import RunFolder, number, overlap_key
-from dudi.report.wording import in_order, shown
+from dudi.report.run_folder import RunFolder, number, overlap_key, points
+from dudi.report.wording import in_order, in_unit, shown
 from dudi.tables import Entry, Grid, Line
 
 _SIGNALS = (("off_policy", "Off-policy signal"), ("on_policy", "On-policy signal"))
-_TEACHER, _NAMED = "teacher", "teacher_name"
 
 
 def language_charts(run: RunFolder) -> list[Chart]:
@@ -24,39 +23,51 @@ def language_charts(run: RunFolder) -> list[Chart]:
         return []
     overlap = overlap_key(records) or "overlap@"
     metrics = [
-        ("Sequence signal by language", "loss/sequence", "nats a pair", 1.0),
-        *((f"{title} by language", f"loss/{name}", "nats a token", 1.0) for name, title in _SIGNALS),
-        *((f"Share of the {title.lower()} by language", f"share/{name}", "%", 100.0) for name, title in _SIGNALS),
-        ("Overlap ratio by language", overlap, "share", 1.0),
-        ("Entropy of the student by language", "student_entropy", "nats", 1.0),
-        ("Entropy of the teacher by language", "teacher_entropy", "nats", 1.0),
-        ("In a wrong language, by language", "rollout/wrong_language_rate", "%", 100.0),
+        ("Sequence signal by language", "loss/sequence", "nats a pair"),
+        *((f"{title} by language", f"loss/{name}", "nats a token") for name, title in _SIGNALS),
+        *((f"Share of the {title.lower()} by language", f"share/{name}", "%") for name, title in _SIGNALS),
+        ("Overlap ratio by language", overlap, "share"),
+        ("Entropy of the student by language", "student_entropy", "nats"),
+        ("Entropy of the teacher by language", "teacher_entropy", "nats"),
+        ("In a wrong language, by language", "rollout/wrong_language_rate", "%"),
     ]
-    return [_chart(run, title, "languages", codes, key, unit, scale) for title, key, unit, scale in metrics]
+    return [_chart(run, title, "languages", codes, key, unit) for title, key, unit in metrics]
 
 
 def teacher_charts(run: RunFolder) -> list[Chart]:
     """Each teacher's share of the tokens, where a run has several."""
     records = run.stage(cold=False)
     names = list(dict.fromkeys(str(name) for record in records for name in part_of(record, "teachers")))
-    signals = [] if len(names) < 2 else _SIGNALS
-    return [
-        _chart(run, f"Share of each teacher, {title.lower()}", "teachers", names, f"share/{name}", "%", 100.0)
-        for name, title in signals
-    ]
+    charts = []
+    for name, title in _SIGNALS if len(names) > 1 else ():
+        charts.append(_chart(run, f"Share of each teacher, {title.lower()}", "teachers", names, f"share/{name}", "%"))
+    return charts
 
 
-def _chart(run: RunFolder, title: str, part: str, names: list[str], key: str, unit: str, scale: float) -> Chart:
+def _chart(run: RunFolder, title: str, part: str, names: list[str], key: str, unit: str) -> Chart:
     """One metric of every name in a part of the records (`languages`, `teachers`)."""
     series = []
     for place, name in enumerate(names):
-        points = []
-        for record in run.stage(cold=False):
-            value, step = number(part_of(record, part, name).get(key)), number(record.get("step"))
-            if value is not None and step is not None:
-                points.append((step, scale * value))
-        series.append(Series(name, points, place % COLOURS, dash=place // COLOURS))
+        records = [{**part_of(record, part, name), "step": record.get("step")} for record in run.stage(cold=False)]
+        series.append(Series(name, in_unit(unit, points(records, key)), place % COLOURS, dash=place // COLOURS))
     return Lines(title, series, y=unit)
+
+
+def stack_languages(run: RunFolder) -> list[str]:
+    """The languages of the parallel text that a stack was measured on, in the order of the record."""
+    keys = (key for record in run.metrics for key in record if key.startswith("fvu/"))
+    return list(dict.fromkeys(key.removeprefix("fvu/") for key in keys))
+
+
+def stack_language_charts(run: RunFolder) -> list[Chart]:
+    """FVU and cosine of each language of a stack over the steps."""
+    charts: list[Chart] = []
+    for title, key, unit in (("FVU by language", "fvu", "share"), ("Cosine by language", "cosine", "")):
+        series = []
+        for colour, code in enumerate(stack_languages(run)):
+            series.append(Series(code, points(run.metrics, f"{key}/{code}"), colour, dash=colour))
+        charts.append(Lines(title, series, y=unit))
+    return charts
 
 
 def probe_grid(run: RunFolder) -> Grid | None:
@@ -67,19 +78,17 @@ def probe_grid(run: RunFolder) -> Grid | None:
     scores: dict[str, Mapping[str, Any]] = {}
     for code, one in found.items():
         several = one.get("teachers")
-        scores[code] = several if isinstance(several, Mapping) else {"": one.get(_TEACHER)}  # the only one has no name
+        scores[code] = several if isinstance(several, Mapping) else {"": one.get("teacher")}  # the only one has no name
     teachers = list(dict.fromkeys(str(name) for own in scores.values() for name in own))
-    columns = [f"teacher {name}" if name else _TEACHER for name in teachers]
+    columns = [f"teacher {name}" if name else "teacher" for name in teachers]
     lines = []
     for code in in_order(found):
         one, own = found[code], scores[code]
-        best = one.get(_NAMED)
-        entries = [Entry(shown(number(own.get(name))), best=len(teachers) > 1 and name == best) for name in teachers]
-        rest = (
-            shown(number(one.get("student"))),
-            shown(number(one.get("error"))),
-            shown(number(one.get("weight")), ".1%"),
-        )
-        lines.append(Line(code, (Entry(shown(number(one.get("rows")), ".0f")), *entries, *map(Entry, rest))))
+        best = one.get("teacher_name") if len(teachers) > 1 else None
+        entries = [Entry(shown(number(one.get("rows")), ".0f"))]
+        entries += [Entry(shown(number(own.get(name))), best=name == best) for name in teachers]
+        rest = (("student", ""), ("error", ""), ("weight", ".1%"))
+        entries += [Entry(shown(number(one.get(key)), form)) for key, form in rest]
+        lines.append(Line(code, tuple(entries)))
     heads = ("rows", *columns, "student", "error of the difference", "teacher's share")
     return Grid(heads, tuple(lines), "language")

@@ -29,12 +29,7 @@ _LONGEST = 300
 
 
 def model_licence(name: Any, revision: str | None = None) -> str:
-    """The licence of a model, or where to look for it.
-
-    Args:
-        name: A hub name, a folder or `package:NAME`, as in the recipe.
-        revision: Of a hub name.
-    """
+    """The licence of a model (a hub name, a folder or `package:NAME`, as in the recipe), or where to look for it."""
     if not isinstance(name, str) or not name:
         return "not stated here"
     known = next((terms for pattern, terms in KNOWN if pattern.match(name)), "")
@@ -82,12 +77,12 @@ def _stated(name: str, revision: str | None, kind: str) -> str:
     import huggingface_hub
 
     try:
-        card: Any = _folder(name) or ""
-        if card:
-            card = card / CARD
+        card: Any = None
+        if folder := _folder(name):
+            card = folder / CARD
         elif is_hub(name):
             card = huggingface_hub.try_to_load_from_cache(name, CARD, revision=revision, repo_type=kind)
-        front = huggingface_hub.metadata_load(card) if isinstance(card, str | Path) and str(card) else None
+        front = huggingface_hub.metadata_load(card) if isinstance(card, str | Path) else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError):  # huggingface_hub reads cards with PyYAML
         return ""
     # A licence of its own has the identifier `other` and says the rest in these keys.

@@ -27,9 +27,8 @@ class Series:
     """One line.
 
     Attributes:
-        label: For the legend and the tooltips; any text.
+        label: For the legend and the tooltips.
         points: (x, y) in the order of x.
-        colour: Which colour, from 0.
         dash: Which pattern of line, from 0, the solid one.
         weight: `thin` for one of several runs, `thick` for their mean.
         spread: +- of each point, such as the standard deviation over seeds; empty for none. NaN where there is none.
@@ -54,7 +53,6 @@ class Lines:
     """A chart of lines.
 
     Attributes:
-        title: What it shows.
         series: The lines; empty ones are left out.
         x: Name of the axis of x.
         y: Unit of the axis of y, shown above it.
@@ -83,7 +81,14 @@ class Lines:
         if not drawn:
             return None
         frame = _Axes.around([row for _, rows in drawn for row in rows], self.scale)
-        parts = [*_grid(frame), text(WIDTH - RIGHT, HEIGHT - 6, self.x, "name", "end"), text(2, 10, self.y, "name")]
+        parts: list[Markup] = []
+        for tick in frame.y_ticks:
+            parts.append(rule(LEFT, frame.y(tick), WIDTH - RIGHT, frame.y(tick)))
+            parts.append(text(LEFT - 6, frame.y(tick) + 4, short(tick), anchor="end"))
+        parts += [text(frame.x(tick), HEIGHT - BOTTOM + 16, short(tick), anchor="middle") for tick in frame.x_ticks]
+        base = frame.y(frame.y_ticks[0])
+        parts.append(rule(LEFT, base, WIDTH - RIGHT, base, "axis"))
+        parts += [text(WIDTH - RIGHT, HEIGHT - 6, self.x, "name", "end"), text(2, 10, self.y, "name")]
         for line, rows in drawn:
             parts += _line(frame, line, rows, self)
         said = "; ".join(f"{line.label}: from {short(rows[0][1])} to {short(rows[-1][1])}" for line, rows in drawn)
@@ -125,41 +130,22 @@ class _Axes:
         return HEIGHT - BOTTOM - (value - low) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
 
 
-def _grid(frame: _Axes) -> list[Markup]:
-    parts: list[Markup] = []
-    for tick in frame.y_ticks:
-        parts.append(rule(LEFT, frame.y(tick), WIDTH - RIGHT, frame.y(tick)))
-        parts.append(text(LEFT - 6, frame.y(tick) + 4, short(tick), anchor="end"))
-    parts += [text(frame.x(tick), HEIGHT - BOTTOM + 16, short(tick), anchor="middle") for tick in frame.x_ticks]
-    base = frame.y(frame.y_ticks[0])
-    return [*parts, rule(LEFT, base, WIDTH - RIGHT, base, "axis")]
-
-
 def _line(frame: _Axes, line: Series, rows: Sequence[Triple], chart: Lines) -> list[Markup]:
+    """A line with its spread, and dots on short ones; on long ones places that answer to the pointer."""
     colour = f"c{line.colour % COLOURS}"
     places = [(frame.x(x), frame.y(y)) for x, y, _ in rows]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     shape = Markup('<polyline class="line {} {}" points="{}"><title>{}</title></polyline>')
-    spread = _band if chart.spread == "band" else _error_bars
-    return [
-        *spread(frame, rows, colour),
-        shape.format(stroke(line.colour, line.dash), line.weight, path, line.label),
-        *_dots(line, rows, places, chart.x),
-    ]
-
-
-def _dots(line: Series, rows: Sequence[Triple], places: Sequence[tuple[float, float]], x_name: str) -> list[Markup]:
-    """Dots on short lines; on long ones places that answer to the pointer. Nothing on the thin lines beside a mean."""
-    if line.weight == "thin":
-        return []
-    few = len(rows) <= FEW
-    kind, radius = (f"dot c{line.colour % COLOURS}", 3) if few else (f"hit c{line.colour % COLOURS}", 6)
+    drawn = (_band if chart.spread == "band" else _error_bars)(frame, rows, colour)
+    drawn.append(shape.format(stroke(line.colour, line.dash), line.weight, path, line.label))
+    if line.weight == "thin":  # beside a mean, which has the dots
+        return drawn
+    kind, radius = (f"dot {colour}", 3) if len(rows) <= FEW else (f"hit {colour}", 6)
     every = math.ceil(len(places) / MOST_TOOLTIPS)
     shape = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {} {}: {}</title></circle>')
-    drawn = []
     for place, (x, y, spread) in list(zip(places, rows, strict=True))[::every]:
         value = f"{short(y)} ± {short(spread)}" if math.isfinite(spread) else short(y)
-        drawn.append(shape.format(kind, *place, radius, line.label, x_name.rpartition(" ")[2], short(x), value))
+        drawn.append(shape.format(kind, *place, radius, line.label, chart.x.rpartition(" ")[2], short(x), value))
     return drawn
 
 

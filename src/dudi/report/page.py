@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
 from dudi.errors import EnvironmentFault
-from dudi.evaluation.records import ANSWERS
+from dudi.evaluation.records import ANSWERS, FILE
 from dudi.files import atomic_file, write_text
-from dudi.report import answers, facts, plots, samples
-from dudi.report.benchmark import QuestionsSection, benchmark_sections
+from dudi.report import answers, evaluations, facts, plots, samples
+from dudi.report.benchmark import benchmark_sections
+from dudi.report.charts import inline, key_mark
 from dudi.report.cost import cost_table, phase_table, total_seconds
-from dudi.report.evaluations import evaluation_folders, read_page, render_evaluations
-from dudi.report.figures import Figure, FigureSection, sections
-from dudi.report.files import resource
+from dudi.report.evaluations import evaluation_folders
+from dudi.report.figures import Figure, learning, sections
+from dudi.report.files import resource, template
 from dudi.report.groups import Group, differing, grouped
-from dudi.report.html import render_html
 from dudi.report.language_figures import probe_grid
-from dudi.report.run_folder import RunFolder, last, overlap_key, read_runs
-from dudi.report.stack_figures import is_stack, learning, stacked
+from dudi.report.results import result_of
+from dudi.report.run_folder import STACK_PARTS, RunFolder, last, overlap_key, read_runs
 from dudi.report.wording import gibibytes, in_order, lasted, said, shown
-from dudi.tables import DASH, Entry, Grid, Line
-
-FIGURES = "figures"
+from dudi.tables import DASH, Entry, Grid, Line, html_table
 
 
 def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: bool = False) -> Path:
@@ -56,110 +56,85 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None, *, png: b
     target = Path(output) if output is not None else above / "report.html"
     if png:
         plots.png('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')  # what it lacks is said at once
-    folder = target.parent / (FIGURES if target.stem == "report" else f"{target.stem}-{FIGURES}")
-    if evaluated:
-        page = read_page(evaluated)
-        figures = list(_figures([], page.benchmarks))
-        write_text(target, render_evaluations(page, folder.name))
-    else:
-        groups = grouped(runs)
-        drawn, benchmarks = sections(groups), benchmark_sections(groups)
-        figures = list(_figures(drawn, benchmarks))
-        write_text(target, render_page(groups, drawn, benchmarks, folder.name))
-    write_figures(figures, folder, png=png)
+    folder = target.parent / ("figures" if target.stem == "report" else f"{target.stem}-figures")
+    content = evaluations.content(evaluated) if evaluated else _content(runs)
+    name = "evaluations.html.jinja" if evaluated else "report.html.jinja"
+    write_text(target, _render(name, figures=folder.name, **content))
+    figures = [Figure(benchmark.chart) for benchmark in content["benchmarks"] if benchmark.chart is not None]
+    for section in content.get("sections", ()):
+        figures += section.figures
+    for figure in figures:
+        _write_figure(figure, folder / f"{figure.file}.svg", png)
     return target
 
 
-def _figures(drawn: Sequence[FigureSection], benchmarks: Sequence[QuestionsSection]) -> Iterator[Figure]:
-    for benchmark in benchmarks:
-        if benchmark.chart is not None:
-            yield Figure(benchmark.chart)
-    for section in drawn:
-        yield from section.figures
-
-
-def write_figures(figures: Sequence[Figure], folder: Path, *, png: bool = False) -> list[Path]:
-    """Write charts as SVG files, and as PNG files where asked for.
-
-    A chart that has nothing to show any more loses its file of an earlier report.
-
-    Raises:
-        ConfigError: `png` without resvg-py or a font.
-        EnvironmentFault: a file cannot be written.
-    """
-    written = []
-    for figure in figures:
-        file = folder / f"{figure.file}.svg"
-        if figure.svg is None:
-            _remove(file)
-            continue
-        svg = plots.standalone(figure.chart)
-        written.append(write_text(file, svg))
-        if png:
-            with atomic_file(file.with_suffix(".png")) as temporary:
-                temporary.write_bytes(plots.png(svg))
-            written.append(file.with_suffix(".png"))
-    return written
-
-
-def _remove(svg: Path) -> None:
-    try:
-        for file in (svg, svg.with_suffix(".png")):
+def _write_figure(figure: Figure, file: Path, png: bool) -> None:
+    """A chart that has nothing to show any more loses its file of an earlier report."""
+    picture = file.with_suffix(".png")
+    if figure.svg is None:
+        try:
             file.unlink(missing_ok=True)
-    except OSError as error:
-        raise EnvironmentFault(f"{svg}: cannot be removed: {error.strerror}") from error
+            picture.unlink(missing_ok=True)
+        except OSError as error:
+            raise EnvironmentFault(f"{file}: cannot be removed: {error.strerror}") from error
+        return
+    svg = plots.standalone(figure.chart)
+    write_text(file, svg)
+    if png:
+        with atomic_file(picture) as temporary:
+            temporary.write_bytes(plots.png(svg))
 
 
-def render_page(
-    groups: Sequence[Group],
-    drawn: Sequence[FigureSection],
-    benchmarks: Sequence[QuestionsSection],
-    figures: str = FIGURES,
-) -> str:
-    """The page as text.
-
-    Args:
-        groups: The runs.
-        drawn: The sections with charts.
-        benchmarks: A section for each benchmark.
-        figures: Name of the folder that holds the charts as files.
-    """
-    chosen, total = samples.choose(groups)
-    runs = [run for group in groups for run in group.runs]
-    probes = [(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None]
-    firsts = [group.runs[0] for group in groups]
-    script = resource("report.js")
-    return render_html(
-        "report.html.jinja",
-        title=title(groups),
-        figures=figures,
-        stacks=all(map(is_stack, runs)),
-        groups=groups,
-        runs=runs,
-        single=len(runs) == 1,
-        glance=glance(groups),
-        benchmarks=benchmarks,
-        answers=answers.choose(groups),
-        answers_missing=ANSWERS if answers.are_missing(groups) else "",
-        sections=drawn,
-        cost=cost_table(groups),
-        phases=phase_table(groups),
-        probes=probes,
-        samples=chosen,
-        samples_total=total,
-        languages=in_order(sample.language for sample in chosen),
-        facts=facts,
-        differing=differing(firsts),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+def _render(name: str, **own: Any) -> str:
+    """A page as text: its template, which extends `page.html.jinja`, filled with its own parts and those of all."""
+    page = template(name, autoescape=True).render(
+        html_table=lambda grid, kind="": Markup(html_table(grid, kind)),
+        inline=inline,
+        key_mark=key_mark,
+        title_of=samples.language_title,
+        lang=samples.lang,
+        result_file=FILE,
+        style=Markup(resource("chart.css") + resource("report.css")),
+        written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        **own,
     )
+    return str(page)
 
 
-def title(groups: Sequence[Group]) -> str:
-    """The page's title: the run's name, or the methods."""
-    if len(groups) == 1 and len(groups[0].runs) == 1:
-        return groups[0].runs[0].name
-    return "; ".join(group.described for group in groups)
+def _content(runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """What the template of a report of runs is filled with."""
+    groups = grouped(runs)
+    runs = [run for group in groups for run in group.runs]
+    chosen, total = samples.choose(groups)
+    probes = [(run.name, grid) for run in runs if (grid := probe_grid(run)) is not None]
+    answered = any(run.answers for run in runs)
+    asked = any(run.value("benchmark") or result_of(run) is not None for run in runs)
+    title = "; ".join(group.described for group in groups)
+    firsts = [group.runs[0] for group in groups]
+    stacks = all(run.is_stack for run in runs)
+    script = resource("report.js")
+    return {
+        "title": runs[0].name if len(runs) == 1 else title,
+        "stacks": stacks,
+        "groups": groups,
+        "runs": runs,
+        "single": len(runs) == 1,
+        "glance": glance(groups),
+        "sections": sections(groups),
+        "benchmarks": benchmark_sections(groups),
+        "answers": answers.choose(groups),
+        "answers_missing": "" if answered or not asked else ANSWERS,
+        "cost": cost_table(groups),
+        "phases": phase_table(groups),
+        "probes": probes,
+        "samples": chosen,
+        "samples_total": total,
+        "languages": in_order(sample["language"] for sample in chosen),
+        "facts": facts,
+        "differing": differing(firsts),
+        "script": Markup(script),
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    }
 
 
 def glance(groups: Sequence[Group]) -> tuple[list[tuple[str, str]], Grid]:
@@ -186,10 +161,12 @@ def summary(run: RunFolder) -> dict[str, str]:
     """
     records = run.stage(cold=False)
     steps = {"Steps": shown(last(records, "step"))}
-    if is_stack(run):
+    if run.is_stack:
+        parts = [facts.model_name(run.value(key)) for key in STACK_PARTS if run.value(f"{key}.model")]
+        models = facts.model_name(run.value("start")) if run.value("start.model") else " + ".join(parts)
         teacher = {"Teacher": facts.teacher_names(run)} if run.value("stage") == "distill" else {}
         learned = {title: shown(last(records, key)) for title, key, _ in learning([run])}
-        about = {"Stage": said(run.value("stage")), "Models": stacked(run), **teacher, **steps, **learned}
+        about = {"Stage": said(run.value("stage")), "Models": models, **teacher, **steps, **learned}
     else:
         overlap = overlap_key(records)
         about = {

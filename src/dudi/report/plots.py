@@ -32,24 +32,12 @@ FONTS = ("Noto Sans", "DejaVu Sans", "Liberation Sans", "Arial", "Helvetica", "S
 
 
 def line_chart(
-    series: Sequence[Series],
-    *,
-    title: str,
-    x: str = "optimizer step",
-    y: str = "",
-    scale: XScale = "steps",
+    series: Sequence[Series], *, title: str, x: str = "optimizer step", y: str = "", scale: XScale = "steps"
 ) -> str:
-    """Lines, each with a band where its `spread` is given.
+    """The text of an SVG file with lines, each with a band where its `spread` is given.
 
-    Args:
-        series: The lines; colours are 0 to 7. `Series.spread` is +- of each point, such as the standard deviation.
-        title: Above the drawing.
-        x: Name of the axis of x.
-        y: Unit of the axis of y.
-        scale: `steps` (ticks at whole numbers), `linear` or `log`.
-
-    Returns:
-        An SVG file's text.
+    `x` is the name of the axis of x, `y` the unit of the axis of y; `scale` is `steps` (ticks at whole numbers),
+    `linear` or `log`. Colours are 0 to 7; a `spread` is +- of each point, such as the standard deviation.
 
     Raises:
         ConfigError: no line has a point, or a spread has another length than its points.
@@ -60,17 +48,9 @@ def line_chart(
 def score_against_size(
     series: Sequence[Series], *, title: str, x: str = "parameters", y: str = "score", log: bool = True
 ) -> str:
-    """Scores over the size of the student, a line a method, +- `spread` as error bars.
+    """The text of an SVG file with scores over the size of the student, a line a method, +- `spread` as error bars.
 
-    Args:
-        series: A line a method; points are (parameters, mean score).
-        title: Above the drawing.
-        x: Name of the axis of x.
-        y: Unit of the axis of y.
-        log: Whether the axis of x is logarithmic.
-
-    Returns:
-        An SVG file's text.
+    Points are (parameters, mean score); `log` spaces powers of ten evenly.
 
     Raises:
         ConfigError: as `line_chart`.
@@ -79,16 +59,7 @@ def score_against_size(
 
 
 def bar_chart(bars: Sequence[Bar], *, title: str, unit: str, parts: Sequence[str]) -> str:
-    """Stacked bars.
-
-    Args:
-        bars: The bars.
-        title: Above the drawing.
-        unit: Of their sizes.
-        parts: Labels of the parts, in the order of the legend.
-
-    Returns:
-        An SVG file's text.
+    """The text of an SVG file with stacked bars; `parts` are their labels, in the order of the legend.
 
     Raises:
         ConfigError: all bars are empty.

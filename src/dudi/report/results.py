@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from huggingface_hub import EvalResult
 
 from dudi.evaluation.benchmarks import find
 from dudi.evaluation.records import FLOOR, STUDENT, Evaluation, part_of
@@ -21,13 +23,7 @@ _SHORT_FINGERPRINT = 12
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Result:
-    """The scores of one run.
-
-    Attributes:
-        run: The run.
-        evaluations: By subject; guessing among them, where it is known.
-        method: What trained the student; an empty text when nobody wrote it down.
-    """
+    """The scores of one run by subject, guessing among them; `method` is empty where nobody wrote it down."""
 
     run: RunFolder
     evaluations: Mapping[str, Evaluation]
@@ -78,12 +74,7 @@ class Result:
 
 
 def result_of(run: RunFolder, benchmark: str | None = None) -> Result | None:
-    """The run's scores; None when `evaluation.json` is missing or holds none of a student.
-
-    Args:
-        run: The run.
-        benchmark: On which benchmark; None: the first.
-    """
+    """The run's scores on a benchmark (None: the first); None when `evaluation.json` is missing or has no student."""
     names = benchmarks_of([run])
     wanted = benchmark if benchmark is not None else next(iter(names), "")
     own = by_subject(one for one in run.scores if str(one.benchmark.get("name") or "") == wanted)
@@ -98,9 +89,23 @@ def benchmarks_of(runs: Iterable[RunFolder]) -> list[str]:
     return list(dict.fromkeys(str(one.benchmark.get("name") or "") for one in students))
 
 
+def results_of(run: RunFolder) -> list[Result]:
+    """The run's scores on each benchmark."""
+    results = (result_of(run, name) for name in benchmarks_of([run]))
+    return [result for result in results if result is not None]
+
+
 def in_words(result: Result) -> str:
     """Two sentences: how the student was trained, and what it answers now."""
-    return f"{_trained(result)} {_measures(result) if result.has_cells else _answers(result)}"
+    count = len(part_of(result.run.data, "rows")) or len(result.languages)
+    where = "1 language" if count == 1 else f"{count} languages"
+    method = METHODS.get(str(result.run.value("method")))
+    trained = f"The student was trained in {where}{'' if method is None else ', without a teacher'}."
+    if uses_teacher(result.run):
+        trained = f"The student learned from the teacher in {where}."
+    elif method is not None and method.teacher == "ema":
+        trained = f"The student learned from its own moving average in {where}."
+    return f"{trained} {_measures(result) if result.has_cells else _answers(result)}"
 
 
 def described(how: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -117,25 +122,45 @@ def described(how: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("benchmark", said(how.get("name")) + (f", part {how['part']}" if "part" in how else "")),
         ("tasks", ", ".join(map(str, tasks)) if isinstance(tasks, list) and tasks else DASH),
         ("questions", said(how.get("questions"))),
-        *((("limit of each task", f"{limit:g}"),) if limit else ()),
+        *([("limit of each task", f"{limit:g}")] if limit else []),
         ("fingerprint (SHA-256, short)", said(how.get("fingerprint"))[:_SHORT_FINGERPRINT]),
         ("decoding", chosen),
-        *((("versions", ", ".join(versions)),) if versions else ()),
+        *([("versions", ", ".join(versions))] if versions else []),
     )
 
 
-def _trained(result: Result) -> str:
-    count = len(part_of(result.run.data, "rows")) or len(result.languages)
-    where = "1 language" if count == 1 else f"{count} languages"
-    method = METHODS.get(str(result.run.value("method")))
-    if _uses_teacher(result.run):
-        return f"The student learned from the teacher in {where}."
-    if method is not None and method.teacher == "ema":
-        return f"The student learned from its own moving average in {where}."
-    return f"The student was trained in {where}{'' if method is None else ', without a teacher'}."
+Asked = tuple[str, str | None, tuple[str, ...]]
+"""Of scores for the hub: the data set, its part, and where a student's scores on it stand."""
 
 
-def _uses_teacher(run: RunFolder) -> bool:
+def scores_for_hub(
+    result: Result,
+    task: str,
+    asked: Iterable[Asked],
+    metrics: Sequence[tuple[str, str, str]],
+    split: str | None = None,
+) -> list[EvalResult]:
+    """The student's scores as the hub reads them; metrics are (key, the hub's name, title)."""
+    found = []
+    for data_set, config, place in asked:
+        for key, kind, title in metrics:
+            if (value := result.value(key, STUDENT, *place)) is not None:
+                found.append(
+                    EvalResult(
+                        task_type=task,
+                        dataset_type=data_set,
+                        dataset_name=data_set,
+                        dataset_config=config,
+                        dataset_split=split,
+                        metric_type=kind,
+                        metric_name=title,
+                        metric_value=round(value, 6),
+                    )
+                )
+    return found
+
+
+def uses_teacher(run: RunFolder) -> bool:
     """Whether a second model gave signals or wrote targets, as far as the recipe says."""
     method = METHODS.get(str(run.value("method")))
     return method is not None and (method.teacher == "model" or run.value("targets") == "teacher")
@@ -152,7 +177,7 @@ def _answers(result: Result) -> str:
     if "floor" in shares:
         beside.append(f"guessing gives {shares['floor']}")
     if "teacher" in shares:
-        unused = "" if _uses_teacher(result.run) else ", which this method does not use, answers"
+        unused = "" if uses_teacher(result.run) else ", which this method does not use, answers"
         beside.append(f"the teacher{unused} {shares['teacher']}")
     parts = [f"In this one run it answers {shares.get('student', DASH)} of {asked} exactly", ", ".join(beside)]
     return "; ".join(filter(None, parts)) + "."

@@ -18,6 +18,7 @@ from dudi.training.runlog import read_jsonl
 COLD_START = "cold_start"
 EVALUATIONS = "eval.jsonl"
 PROBE = "stages/probe/probe.json"
+STACK_PARTS = ("encoder", "llm")
 FILES = ("resolved.yaml", "env.json", "data.json", "metrics.jsonl", "samples.jsonl")
 
 
@@ -27,17 +28,13 @@ class RunFolder:
 
     Attributes:
         name: What charts and tables call the run.
-        path: The directory.
         settings: The lines of `resolved.yaml`.
         values: The same as values, sections as mappings.
         environment: `env.json`.
         data: `data.json`.
-        metrics: The objects of `metrics.jsonl`, in order.
-        samples: The objects of `samples.jsonl`, in order.
+        metrics: The objects of `metrics.jsonl`, in order; likewise of `samples.jsonl`, `answers.jsonl`, `eval.jsonl`.
         missing: Files that are not there or cannot be read.
         scores: `evaluation.json`; empty when the run has none that can be read.
-        answers: The objects of `answers.jsonl`, in order.
-        evaluations: The objects of `eval.jsonl`, in order.
         probe: What the probe of `teacher_weight: auto` found, by language; empty for a run without one.
     """
 
@@ -54,6 +51,11 @@ class RunFolder:
     answers: tuple[Mapping[str, Any], ...] = ()
     evaluations: tuple[Mapping[str, Any], ...] = ()
     probe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether `dudi stack` made this run."""
+        return all(isinstance(self.values.get(key), dict) for key in STACK_PARTS)
 
     def stage(self, cold: bool) -> list[Mapping[str, Any]]:
         """The metrics of the cold start, or of everything else."""
@@ -79,12 +81,11 @@ def read_runs(folders: Sequence[Path]) -> list[RunFolder]:
         raise ConfigError("report: name at least one run directory")
     runs = [read_run(Path(folder)) for folder in folders]
     names = [run.name for run in runs]
-    return [
-        dataclasses.replace(run, name=f"{run.path.resolve().parent.name}/{run.name}")
-        if names.count(run.name) > 1
-        else run
-        for run in runs
-    ]
+    found = []
+    for run in runs:
+        name = f"{run.path.resolve().parent.name}/{run.name}" if names.count(run.name) > 1 else run.name
+        found.append(dataclasses.replace(run, name=name))
+    return found
 
 
 def read_run(folder: Path) -> RunFolder:
@@ -96,49 +97,47 @@ def read_run(folder: Path) -> RunFolder:
     if not folder.is_dir():
         raise ConfigError(f"{folder}: there is no such run directory")
     missing: list[str] = []
-    text = _text(folder, "resolved.yaml", missing)
-    values = _mapping(text, "resolved.yaml", lambda whole: parse_yaml(whole, "resolved.yaml").plain(), missing)
+    values = read_object(folder, "resolved.yaml", missing, lambda text: parse_yaml(text, "resolved.yaml").plain())
     environment, data = read_object(folder, "env.json", missing), read_object(folder, "data.json", missing)
-    logs = {name: _lines(folder, name, missing) for name in ("metrics.jsonl", "samples.jsonl")}
+    metrics, samples = _lines(folder, "metrics.jsonl", missing), _lines(folder, "samples.jsonl", missing)
     if len(missing) == len(FILES):
         raise ConfigError(f"{folder}: holds none of {', '.join(FILES)}; is it a run directory?")
+    try:
+        scores = read_evaluations(folder / FILE)
+    except DudiError:  # a run without a benchmark misses nothing
+        scores = []
+    settings = read_settings(_text(folder / "resolved.yaml"), environment.get("command")) if values else []
     return RunFolder(
         name=folder.resolve().name,
         path=folder,
-        settings=tuple(read_settings(text, environment.get("command"))) if values else (),
+        settings=tuple(settings),
         values=values,
         environment=environment,
         data=data,
-        metrics=logs["metrics.jsonl"],
-        samples=logs["samples.jsonl"],
+        metrics=metrics,
+        samples=samples,
         missing=tuple(missing),
-        scores=_scores(folder),
+        scores=tuple(scores),
         answers=_lines(folder, ANSWERS, []),
         evaluations=_lines(folder, EVALUATIONS, []),
         probe=read_object(folder, PROBE, []),
     )
 
 
-def _scores(folder: Path) -> tuple[Evaluation, ...]:
+def _text(file: Path) -> str:
     try:
-        return tuple(read_evaluations(folder / FILE))
-    except DudiError:  # a run without a benchmark misses nothing
-        return ()
-
-
-def _text(folder: Path, name: str, missing: list[str]) -> str:
-    try:
-        text = (folder / name).read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        text = ""
-    if not text:
-        missing.append(name)
-    return text
+        return ""
 
 
-def _mapping(text: str, name: str, parse: Callable[[str], Any], missing: list[str]) -> Mapping[str, Any]:
+def read_object(
+    folder: Path, name: str, missing: list[str], parse: Callable[[str], Any] = json.loads
+) -> Mapping[str, Any]:
+    """The mapping that a file of a run holds; empty, and its name among `missing`, where there is none."""
+    text = _text(folder / name)
     try:
-        values = parse(text) if text else {}
+        values = parse(text) if text else None
     except (ConfigError, ValueError, RecursionError):
         values = None
     if isinstance(values, dict):
@@ -147,20 +146,14 @@ def _mapping(text: str, name: str, parse: Callable[[str], Any], missing: list[st
     return {}
 
 
-def read_object(folder: Path, name: str, missing: list[str]) -> Mapping[str, Any]:
-    """The JSON object that a file of a run holds; empty, and its name among `missing`, where there is none."""
-    return _mapping(_text(folder, name, missing), name, json.loads, missing)
-
-
 def _lines(folder: Path, name: str, missing: list[str]) -> tuple[Mapping[str, Any], ...]:
     try:
-        records = read_jsonl(folder / name)
+        records = tuple(read_jsonl(folder / name))
     except OSError:
-        records = []
-    found = tuple(record for record in records if isinstance(record, dict))
-    if not found:
+        records = ()
+    if not records:
         missing.append(name)
-    return found
+    return records
 
 
 def number(value: Any) -> float | None:

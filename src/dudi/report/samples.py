@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,38 +14,6 @@ from dudi.report.run_folder import RunFolder, text_of
 PER_LANGUAGE = 8
 _CODE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 _KINDS = {"plain": "plain prompt", "verbalized": "verbalized prompt"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ShownRollout:
-    """One rollout as the page shows it; an empty text was not recorded.
-
-    Attributes:
-        run: The run's name.
-        where: Stage, step and row.
-        kind: In words.
-        language: Code of the row's language.
-        target: Code of the language that was asked for.
-        detected: Code of the language that the rollout is in.
-        prompt: As the student read it.
-        rollout: What it wrote.
-        gold: The ground truth.
-    """
-
-    run: str
-    where: str
-    kind: str
-    language: str
-    target: str
-    detected: str
-    prompt: str
-    rollout: str
-    gold: str
-
-    @property
-    def wrong_language(self) -> bool:
-        """Whether the rollout is in another language than asked for, as far as could be told."""
-        return bool(self.detected and self.target) and self.detected not in ("und", self.target)
 
 
 def language_title(code: str) -> str:
@@ -61,7 +29,7 @@ def lang(code: str) -> str:
     return code if _CODE.fullmatch(code) else "und"
 
 
-def choose(groups: Sequence[Group]) -> tuple[list[ShownRollout], int]:
+def choose(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], int]:
     """The newest samples of each method and language, and how many there are in all.
 
     Each method shows its first run that has any; the more methods there are, the fewer samples of each.
@@ -70,28 +38,31 @@ def choose(groups: Sequence[Group]) -> tuple[list[ShownRollout], int]:
     for group in groups:
         sources += [run for run in group.runs if run.samples][:1]
     most = max(PER_LANGUAGE // max(len(sources), 1), 1)
-    chosen: list[ShownRollout] = []
+    chosen = []
     for run in sources:
-        taken: dict[str, int] = {}
+        taken: Counter[str] = Counter()
         for record in reversed(run.samples):
-            sample = _sample(run, record)
-            taken[sample.language] = taken.get(sample.language, 0) + 1
-            if taken[sample.language] <= most:
-                chosen.append(sample)
+            language = text_of(record, "language")
+            taken[language] += 1
+            if taken[language] <= most:
+                chosen.append(_sample(run, record))
     return chosen, sum(len(run.samples) for group in groups for run in group.runs)
 
 
-def _sample(run: RunFolder, record: Mapping[str, Any]) -> ShownRollout:
-    kind = text_of(record, "kind")
+def _sample(run: RunFolder, record: Mapping[str, Any]) -> dict[str, Any]:
+    """One rollout for the page; an empty text was not recorded."""
+    kind, target, detected = (text_of(record, key) for key in ("kind", "target_language", "detected_language"))
     places = [text_of(record, "stage"), f"step {text_of(record, 'step')}", text_of(record, "id")]
-    return ShownRollout(
-        run=run.name,
-        where=", ".join(place for place in places if place.strip() not in ("", "step")),
-        kind=_KINDS.get(kind, kind),
-        language=text_of(record, "language"),
-        target=text_of(record, "target_language"),
-        detected=text_of(record, "detected_language"),
-        prompt=text_of(record, "prompt"),
-        rollout=text_of(record, "rollout"),
-        gold=text_of(record, "gold"),
-    )
+    return {
+        "language": text_of(record, "language"),
+        "prompt": text_of(record, "prompt"),
+        "rollout": text_of(record, "rollout"),
+        "gold": text_of(record, "gold"),
+        "run": run.name,
+        "where": ", ".join(place for place in places if place.strip() not in ("", "step")),
+        "kind": _KINDS.get(kind, kind),
+        "target": target,
+        "detected": detected,
+        # In another language than asked for, as far as could be told.
+        "wrong_language": bool(detected and target) and detected not in ("und", target),
+    }

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 MOST_POINTS = 240
 """More points than this are averaged in neighbouring groups: a screen shows no more."""
 
-Point = tuple[float, float]
-
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers from at most `low` to at least `high`, in steps of 1, 2 or 5 times a power of ten."""

@@ -7,14 +7,12 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from dudi.evaluation.records import FILE, part_of
+from dudi.evaluation.records import part_of
 from dudi.report.accuracy import eval_results
-from dudi.report.benchmark import benchmark_sections
-from dudi.report.groups import grouped
+from dudi.report.language_figures import stack_languages
 from dudi.report.licences import is_hub
-from dudi.report.results import benchmarks_of, result_of
+from dudi.report.results import results_of
 from dudi.report.run_folder import RunFolder, last, read_object
-from dudi.report.stack_figures import languages_measured
 from dudi.report.wording import plain_name, said, shown
 from dudi.tables import DASH, grid_of
 
@@ -36,8 +34,7 @@ def front_matter(run: RunFolder) -> ModelCardData:
     """What the hub reads, with the scores of `dudi stack eval --card` as `model-index`."""
     parents = [name for role, name in _parts(run) if role in ("encoder", "LLM") and is_hub(name)]
     tags = ["dudi", "mt-llm", "model-stacking", f"stage-{run.value('stage')}"]
-    results = [result for name in benchmarks_of([run]) if (result := result_of(run, name)) is not None]
-    scores = [one for result in results for one in eval_results(result)]
+    scores = [one for result in results_of(run) for one in eval_results(result)]
     return ModelCardData(
         license="other",
         library_name="transformers",
@@ -55,8 +52,8 @@ def content(run: RunFolder) -> dict[str, Any]:
     what, how = STAGES.get("generation" if writes else stage, ("Model of dudi stack", "the stage was not recorded"))
     counts, steps = run.data.get("rows"), last(run.metrics, "step")
     rows = dict(counts) if isinstance(counts, Mapping) else {}
-    measured = []
-    for code in languages_measured(run):
+    parts, measured = _parts(run), []
+    for code in stack_languages(run):
         measured.append((code, [shown(last(run.metrics, f"{key}/{code}")) for key in ("fvu", "cosine")]))
     return {
         "what": what,
@@ -64,15 +61,13 @@ def content(run: RunFolder) -> dict[str, Any]:
         "writes": writes,
         "reads_languages": stage in ("align", "distill", "finetune"),
         "facts": [
-            *_parts(run),
+            *parts,
             ("optimizer steps", DASH if steps is None else int(steps)),
             ("rows", ", ".join(f"{code} {count}" for code, count in rows.items()) or DASH),
             ("fingerprint of the rows (SHA-256)", said(run.data.get("fingerprint"))),
         ],
-        "parents": [(role, name, None) for role, name in _parts(run)],
+        "parents": [(role, name, None) for role, name in parts],
         "languages": grid_of(("FVU", "cosine"), measured) if measured else None,
-        "benchmarks": benchmark_sections(grouped([run])),
-        "result_file": FILE,
     }
 
 

@@ -35,6 +35,12 @@ def gibibytes(value: float | None) -> str:
     return DASH if value is None else f"{value / GIB:.2f} GiB"
 
 
+def in_unit(unit: str, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points whose values are shares where the unit is %, and bytes where it is GiB; as they are in any other."""
+    scale = {"%": 100.0, "GiB": 1 / GIB}.get(unit, 1.0)
+    return [(x, scale * y) for x, y in points]
+
+
 def lasted(seconds: float | None) -> str:
     """A duration: `7.4 s`, `3 min 35 s`, `2 h 05 min`; `0 s` below a twentieth of a second; a dash for none."""
     if seconds is None:

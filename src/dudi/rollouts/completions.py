@@ -37,12 +37,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class CompletionServer:
-    """A server, by its address.
+    """A server, by its address: `http://host:port` or `https://...`, without /v1.
 
-    Args:
-        url: `http://host:port` or `https://...`, without /v1.
-        timeout: Seconds to wait for an answer.
-        waits: Seconds before each new attempt.
+    The timeout is in seconds, as are the waits before each new attempt.
 
     Raises:
         ConfigError: no such address.
@@ -53,10 +50,9 @@ class CompletionServer:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"teacher.server: '{url}' is no address; write http://HOST:PORT")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ConfigError(
-                f"teacher.server: {parts.scheme}://{parts.hostname}: an address and nothing else; a key is read from "
-                f"the environment variable {KEY}"
-            )
+            plain_url = f"{parts.scheme}://{parts.hostname}"
+            told = f"an address and nothing else; a key is read from the environment variable {KEY}"
+            raise ConfigError(f"teacher.server: {plain_url}: {told}")
         self.url = url.rstrip("/").removesuffix("/v1")
         self.timeout, self.waits = timeout, tuple(waits)
         direct = [urllib.request.ProxyHandler({})] if _is_here(parts.hostname) else []
@@ -67,10 +63,7 @@ class CompletionServer:
         return self._listed(self._ask("/v1/models"), "data", "id")
 
     def complete(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The answers to a list of prompts, in their order.
-
-        Args:
-            body: Of the request, with `prompt` a list of lists of ids.
+        """The answers to the prompts of a request's body (`prompt`, lists of ids), in their order.
 
         Raises:
             EnvironmentFault: the server does not answer, or not with that.
@@ -87,11 +80,7 @@ class CompletionServer:
         return EnvironmentFault(f"teacher.server: {self.url}: {what}; is it vLLM (docs/served-teacher.md)?")
 
     def _listed(self, answer: Any, name: str, field: str) -> list[dict[str, Any]]:
-        """A list of objects in an answer, each with a field.
-
-        Raises:
-            EnvironmentFault: there is none.
-        """
+        """A list of objects in an answer, each with a field."""
         given = answer.get(name) if isinstance(answer, dict) else None
         if not isinstance(given, list) or not all(isinstance(one, dict) and field in one for one in given):
             raise self.misunderstood(f"its answer has no `{name}`: {plain(' '.join(json.dumps(answer).split())[:120])}")

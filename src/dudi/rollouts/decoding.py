@@ -7,11 +7,12 @@ will be written: no token costs a copy of all before it. A test holds both equal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 from dudi.models.caches import cache_name
@@ -28,7 +29,6 @@ class RoomyLayer(CacheLayerMixin):
         self.room, self.length = room, 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocate once the shapes are known."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.keys = key_states.new_empty((*key_states.shape[:2], self.room, key_states.shape[3]))
         self.values = value_states.new_empty((*value_states.shape[:2], self.room, value_states.shape[3]))
@@ -50,41 +50,13 @@ class RoomyLayer(CacheLayerMixin):
             self.keys, self.values = self.keys[rows], self.values[rows]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of what a mask covers."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Positions that are written."""
         return self.length
 
     def get_max_length(self) -> int:
-        """Positions that there is room for."""
         return self.room
-
-
-class RoomyCache(Cache):
-    """One `RoomyLayer` for each layer of a model.
-
-    Args:
-        config: The model's.
-        room: Prompt and completion of the longest row, in tokens.
-    """
-
-    def __init__(self, config: PretrainedConfig, room: int) -> None:
-        super().__init__(layers=[RoomyLayer(room) for _ in range(config.get_text_config().num_hidden_layers)])
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some rows of the batch."""
-        for layer in self.layers:
-            if isinstance(layer, RoomyLayer):  # all of them are; the type of `layers` does not say so
-                layer.keep(rows)
-
-
-def true_mask(mask: Tensor, room: int) -> Tensor:
-    """(B, T) of 0 and 1 -> (B, room) of bool, true where it goes on."""
-    whole = torch.ones((mask.shape[0], room), dtype=torch.bool, device=mask.device)
-    whole[:, : mask.shape[1]] = mask.bool()
-    return whole
 
 
 class DecodingBatch:
@@ -95,21 +67,22 @@ class DecodingBatch:
         mask: (B, T) 1 at the prompts' tokens, 0 at the pads on their left.
         longest: Most tokens that will be decoded.
         vocabulary: Ids from here on are not looked at.
-
-    Attributes:
-        shrinks: Whether rows that have ended can leave the batch.
     """
 
     shrinks = True
+    """Whether rows that have ended can leave the batch (`keep`)."""
 
     def __init__(self, model: PreTrainedModel, mask: Tensor, longest: int, vocabulary: int) -> None:
         self.backbone, self.prompt_mask = backbone(model), mask
         self.head = head_of(model).shared_with(vocabulary)
         self.padded = not bool(mask.all())
         self.ready_made = model.config.get_text_config()._attn_implementation == "sdpa"
-        self.mask = true_mask(mask, mask.shape[1] + longest)
+        self.room = mask.shape[1] + longest
+        self.mask = F.pad(mask.bool(), (0, longest), value=True)  # (B, room)
         self.places = mask.sum(-1, keepdim=True)  # (B, 1) where the next token stands
-        self.cache = RoomyCache(model.config, mask.shape[1] + longest)
+        number = model.config.get_text_config().num_hidden_layers
+        self.layers: Sequence[RoomyLayer] = [RoomyLayer(self.room) for _ in range(number)]
+        self.cache = Cache(layers=[*self.layers])
         self.cache_name = cache_name(self.backbone)
 
     def begin(self, ids: Tensor) -> Tensor:
@@ -136,33 +109,5 @@ class DecodingBatch:
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows."""
         self.mask, self.places = self.mask[rows], self.places[rows]
-        self.cache.keep(rows)
-
-
-class DrawnTokens:
-    """What each row has drawn, and which of them have ended."""
-
-    def __init__(self, rows: int, longest: int, stop_ids: tuple[int, ...], device: torch.device) -> None:
-        self.ids = torch.zeros((rows, longest), dtype=torch.int64, device=device)
-        self.alive = torch.arange(rows, device=device)
-        self.ended = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
-        self.length = 0
-
-    def add(self, tokens: Tensor) -> None:
-        """One token (B,) for each row that is still decoded."""
-        self.ids[self.alive, self.length] = tokens
-        self.ended |= torch.isin(tokens, self.stops)
-        self.length += 1
-
-    def left(self) -> Tensor:
-        """Which of the rows that are decoded have not ended."""
-        return (~self.ended).nonzero()[:, 0]
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with some of them."""
-        self.alive, self.ended = self.alive[rows], self.ended[rows]
-
-    def lists(self) -> list[list[int]]:
-        """All that was drawn, row by row; what follows a stop means nothing."""
-        return self.ids[:, : self.length].tolist()
+        for layer in self.layers:
+            layer.keep(rows)

@@ -12,12 +12,7 @@ from dudi.rollouts.noise import NoiseKey
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """One answer that a model should write.
-
-    Attributes:
-        prompt: Token ids up to where the answer starts.
-        key: What its sampling noise is a function of.
-    """
+    """One answer that a model should write: to a prompt, with noise of a key."""
 
     prompt: Tokens
     key: NoiseKey

@@ -24,11 +24,8 @@ _ODD_2 = 0x846CA68B - 2**32  # as a signed 32-bit integer; products wrap modulo 
 class NoiseKey:
     """What a rollout's noise is a function of, beside position and token id.
 
-    Attributes:
-        seed: The run's seed.
-        row_id: The sample's id.
-        epoch: The pass over the data, or the iteration of SPIN.
-        kind: What the rollout is for (`plain`, `verbalized`, `teacher`, ...): each kind is an independent draw.
+    The epoch is the pass over the data, or the iteration of SPIN; the kind is what the rollout is for (`plain`,
+    `verbalized`, `teacher`, ...): each kind is an independent draw.
     """
 
     seed: int

@@ -9,22 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
-from dudi.rollouts.decoding import DecodingBatch, RoomyCache, RoomyLayer
+from dudi.rollouts.decoding import DecodingBatch, RoomyLayer
 
 WARM_UP = 3
 """Steps on a stream of their own before one is captured, in which libraries choose and allocate."""
 
 
 class StillLayer(RoomyLayer):
-    """Keys and values of one layer; a token is written where a tensor says, and everything is read.
-
-    Args:
-        room: Prompt and completion of the longest row, in tokens.
-        place: (1,) where the next token goes; the layers of a cache share it.
-    """
+    """Keys and values of one layer; a token is written where a tensor (1,) says, and everything is read."""
 
     def __init__(self, room: int, place: Tensor) -> None:
         super().__init__(room)
@@ -42,22 +38,8 @@ class StillLayer(RoomyLayer):
         return self.keys, self.values
 
 
-class StillCache(RoomyCache):
-    """One `StillLayer` for each layer of a model.
-
-    Args:
-        config: The model's.
-        room: Prompt and completion of the longest row, in tokens.
-        place: (1,) where the next token goes.
-    """
-
-    def __init__(self, config: PretrainedConfig, room: int, place: Tensor) -> None:
-        super().__init__(config, room)
-        self.layers = [StillLayer(room, place) for _ in self.layers]
-
-
 class StillDecoding(DecodingBatch):
-    """`Decoding` of a batch whose shapes stay: on a GPU its step is captured once and replayed.
+    """`DecodingBatch` of which the shapes stay: on a GPU its step is captured once and replayed.
 
     Raises:
         ValueError: the model's attention is not `sdpa`, whose masks are ready-made.
@@ -69,23 +51,21 @@ class StillDecoding(DecodingBatch):
         super().__init__(model, mask, longest, vocabulary)
         if not self.ready_made:
             raise ValueError("only sdpa's attention takes a mask that is ready-made")
-        prompt, room = mask.shape[1], mask.shape[1] + longest
-        self.place = torch.full((1,), prompt, dtype=torch.int64, device=mask.device)
-        self.cache = StillCache(model.config, room, self.place)
-        self.seen = torch.zeros((len(mask), 1, 1, room), dtype=torch.bool, device=mask.device)
-        self.seen[:, 0, 0, :prompt] = mask.bool()
+        self.place = torch.full((1,), mask.shape[1], dtype=torch.int64, device=mask.device)  # of the next token
+        self.layers = [StillLayer(self.room, self.place) for _ in self.layers]
+        self.cache = Cache(layers=[*self.layers])
+        self.seen = F.pad(mask.bool(), (0, longest))[:, None, None]  # (B, 1, 1, room)
         self.ids = torch.zeros((len(mask), 1), dtype=torch.int64, device=mask.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.logits = torch.empty(0)
 
     def step(self, ids: Tensor) -> Tensor:
-        """As `Decoding.step`; the logits are overwritten by the next step."""
+        """As of a `DecodingBatch`; the logits are overwritten by the next step."""
         self.ids.copy_(ids.unsqueeze(1))
         if self.ids.device.type != "cuda":
             return self._once()
         if self.graph is None:
-            self._capture()
-        assert self.graph is not None
+            self.graph = self._captured()
         self.graph.replay()
         return self.logits
 
@@ -96,8 +76,8 @@ class StillDecoding(DecodingBatch):
         self.place.add_(1)
         return logits
 
-    def _capture(self) -> None:
-        """Capture a step; those that warm up leave nothing behind but keys and values that are overwritten."""
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """A step as a graph; those that warm up leave nothing behind but keys and values that are overwritten."""
         kept = [tensor.clone() for tensor in (self.place, self.places, self.seen)]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -110,16 +90,8 @@ class StillDecoding(DecodingBatch):
         with torch.cuda.graph(graph):
             self.logits = self._once()
         self._back_to(kept)
-        self.graph = graph
+        return graph
 
     def _back_to(self, kept: list[Tensor]) -> None:
         for tensor, own in zip((self.place, self.places, self.seen), kept, strict=True):
             tensor.copy_(own)
-
-    def keep(self, rows: Tensor) -> None:
-        """Not to be had: shapes stay.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("the rows of a batch whose shapes stay are decoded to its end")

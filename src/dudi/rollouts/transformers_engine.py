@@ -28,7 +28,7 @@ from dudi.models.attention import attends_to_all
 from dudi.models.caches import cache_in, cache_name
 from dudi.models.few_rows import few_rows
 from dudi.models.limits import check_length
-from dudi.rollouts.decoding import DecodingBatch, DrawnTokens
+from dudi.rollouts.decoding import DecodingBatch
 from dudi.rollouts.engine import Request, Rollout
 from dudi.rollouts.noise import GumbelNoise
 from dudi.rollouts.still import StillDecoding
@@ -138,11 +138,7 @@ class TransformersEngine:
         return [rollouts[i] for i in range(len(requests))]
 
     def _check_decoding(self, model: PreTrainedModel, requests: Sequence[Request]) -> None:
-        """Look once whether `generate` draws from the model: token by token and padded as without a cache and alone.
-
-        Raises:
-            ConfigError: it does not: the rollouts would not be the student's.
-        """
+        """Look once whether `generate` draws from the model: token by token and padded as without a cache and alone."""
         if self.decoding_checked or not requests or self._is_plain(model, requests):
             return
         self.decoding_checked = True
@@ -181,23 +177,28 @@ class TransformersEngine:
         kind = StillDecoding if self.still else DecodingBatch
         decoding = kind(model, mask, self.max_new_tokens, self.vocabulary)
         noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
-        written = DrawnTokens(len(requests), self.max_new_tokens, self.stop_ids, model.device)
-        logits = decoding.begin(ids)
+        stops = torch.tensor(self.stop_ids, dtype=torch.int64, device=model.device)
+        written = ids.new_zeros((len(requests), self.max_new_tokens))
+        alive = torch.arange(len(requests), device=model.device)  # (B,) the rows that are still decoded
+        ended = torch.zeros_like(alive, dtype=torch.bool)
+        logits, length = decoding.begin(ids), 0
         while True:
-            tokens = self._draw(logits, noise, written.length)
-            written.add(tokens)
-            if written.length == self.max_new_tokens:
+            tokens = self._draw(logits, noise, length)
+            written[alive, length] = tokens
+            ended |= torch.isin(tokens, stops)
+            length += 1
+            if length == self.max_new_tokens:
                 break
-            if model.device.type == "cpu" or written.length % LOOK_EVERY == 0:  # a look at a device waits for it
-                left = written.left()
+            if model.device.type == "cpu" or length % LOOK_EVERY == 0:  # a look at a device waits for it
+                left = (~ended).nonzero()[:, 0]
                 if len(left) == 0:
                     break
                 if decoding.shrinks and len(tokens) >= FEW and 2 * len(left) <= len(tokens):
-                    tokens = tokens[left]
-                    for part in (decoding, noise, written):
-                        part.keep(left)
+                    tokens, alive, ended = tokens[left], alive[left], ended[left]
+                    decoding.keep(left)
+                    noise.keep(left)
             logits = decoding.step(tokens)
-        return [self._cut(tokens) for tokens in written.lists()]
+        return [self._cut(row) for row in written[:, :length].tolist()]
 
     def _draw(self, logits: Tensor, noise: GumbelNoise, position: int) -> Tensor:
         """(B, V) logits -> (B,) tokens."""
@@ -215,7 +216,17 @@ class TransformersEngine:
         alive, cache = list(range(len(requests))), None
         written: dict[int, list[int]] = {}
         while alive and ids.shape[1] < width + self.max_new_tokens:
-            out = self._continue(model, [requests[i] for i in alive], ids, mask, cache, width)
+            noise = GumbelNoise([requests[i].key for i in alive], self.vocabulary, model.device)
+            pick = _NoisyArgmax(noise, self.temperature, width, self.vocabulary, self.cuts)
+            criteria = [_HalfEnded(self.stop_ids, len(alive))] if len(alive) >= FEW else []
+            with _only(model, self._generation_config(width + self.max_new_tokens - ids.shape[1])):
+                out: GenerateDecoderOnlyOutput = model.generate(  # type: ignore[operator]  # a mixin the type lacks
+                    input_ids=ids,
+                    attention_mask=mask,
+                    logits_processor=LogitsProcessorList([pick]),
+                    stopping_criteria=StoppingCriteriaList(criteria),
+                    **{cache_name(model): cache},
+                )
             tokens = out.sequences[:, width:]
             written |= dict(zip(alive, tokens.tolist(), strict=True))
             left = (~torch.isin(tokens, torch.tensor(self.stop_ids, device=tokens.device)).any(dim=1)).nonzero()[:, 0]
@@ -234,24 +245,6 @@ class TransformersEngine:
             ids[row, width - length :] = torch.as_tensor(request.prompt, dtype=torch.int64)
             mask[row, width - length :] = 1
         return ids.to(device), mask.to(device)
-
-    def _continue(
-        self, model: PreTrainedModel, requests: Sequence[Request], ids: Tensor, mask: Tensor, cache: Any, width: int
-    ) -> GenerateDecoderOnlyOutput:
-        """Decode on until half of the rows have ended, or, of a few, all."""
-        noise = GumbelNoise([request.key for request in requests], self.vocabulary, model.device)
-        pick = _NoisyArgmax(noise, self.temperature, width, self.vocabulary, self.cuts)
-        config = self._generation_config(width + self.max_new_tokens - ids.shape[1])
-        criteria = [_HalfEnded(self.stop_ids, len(requests))] if len(requests) >= FEW else []
-        with _only(model, config):
-            out: GenerateDecoderOnlyOutput = model.generate(  # type: ignore[operator]  # a mixin the type lacks
-                input_ids=ids,
-                attention_mask=mask,
-                logits_processor=LogitsProcessorList([pick]),
-                stopping_criteria=StoppingCriteriaList(criteria),
-                **{cache_name(model): cache},
-            )
-        return out
 
     def _generation_config(self, new_tokens: int, **more: Any) -> GenerationConfig:
         return GenerationConfig(

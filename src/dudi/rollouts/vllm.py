@@ -30,11 +30,8 @@ STALE = 0.5
 class Sampling:
     """How rollouts are drawn, in full: nothing is left to the model's own generation config.
 
-    Attributes:
-        temperature: Of sampling.
-        max_new_tokens: Longest rollout.
-        stop_ids: Tokens that end one; they are its last token.
-        never: Ids that are padding of the embedding and are never drawn.
+    One of the `stop_ids` is the last token of a rollout that it ends; ids that are `never` drawn are padding of the
+    embedding.
     """
 
     temperature: float
@@ -122,35 +119,27 @@ class VLLMEngine:
         """One rollout for each request, in their order; every rank calls it together."""
         if self.backend is None:
             self.backend = self.open_backend()
-        longest = self.backend.longest
+        backend, sampling = self.backend, self.sampling
         for request in requests:
-            if len(request.prompt) + self.sampling.max_new_tokens > longest:
+            if len(request.prompt) + sampling.max_new_tokens > backend.longest:
                 raise ConfigError(
                     f"vllm_max_model_length: row {request.key.row_id} needs {len(request.prompt)} tokens of prompt and "
-                    f"{self.sampling.max_new_tokens} of rollout, and vLLM takes {longest}; raise it"
+                    f"{sampling.max_new_tokens} of rollout, and vLLM takes {backend.longest}; raise it"
                 )
-        self._send_weights(self.backend)
-        parameters = [self.sampling.parameters(request.key.seed_of_request()) for request in requests]
-        written = self.backend.write([request.prompt for request in requests], parameters)
-        rollouts = [Rollout(ids, ids[-1] in self.sampling.stop_ids, log_probs) for ids, log_probs in written]
-        self._measure(requests, rollouts, self.sampling.temperature if self.backend.processed else 1.0)
+        now = self.version()
+        if now != self.sent or backend.forgets:
+            begin = time.perf_counter()
+            backend.send_weights()
+            self.sync_seconds += time.perf_counter() - begin
+            self.sent = now
+        parameters = [sampling.parameters(request.key.seed_of_request()) for request in requests]
+        written = backend.write([request.prompt for request in requests], parameters)
+        rollouts = [Rollout(ids, ids[-1] in sampling.stop_ids, log_probs) for ids, log_probs in written]
+        self._measure(requests, rollouts, sampling.temperature if backend.processed else 1.0)
         return rollouts
 
-    def _send_weights(self, backend: Backend) -> None:
-        now = self.version()
-        if now == self.sent and not backend.forgets:
-            return
-        begin = time.perf_counter()
-        backend.send_weights()
-        self.sync_seconds += time.perf_counter() - begin
-        self.sent = now
-
     def _measure(self, requests: Sequence[Request], rollouts: Sequence[Rollout], temperature: float) -> None:
-        """Hold some rollouts' log-probabilities against the trainer's.
-
-        Raises:
-            NumericError: they are so far apart that vLLM cannot hold the student's weights.
-        """
+        """Hold some rollouts' log-probabilities against the trainer's: far apart, vLLM cannot hold the student."""
         chosen = range(0, len(rollouts), max(1, len(rollouts) // MEASURED))[:MEASURED]
         pairs = [(requests[i].prompt, rollouts[i].ids) for i in chosen]
         ours = self.log_probs(pairs or [self.idle], temperature).double().cpu()

@@ -40,20 +40,9 @@ TOKENS_A_PASS = 4096
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class VllmOptions:
-    """Where vLLM runs and how it is reached; the keys `vllm_*` of a run, docs/vllm.md.
+    """Where vLLM runs and how it is reached: the keys `vllm_*` of a run (docs/vllm.md), its seed and its folder.
 
-    Attributes:
-        weight_sync: How a server gets the weights: `nccl`, `disk`, or `auto`.
-        server_base_url: The server's URL.
-        server_timeout: Seconds to wait for it.
-        group_port: Port over which NCCL sends weights.
-        gpu_memory_utilization: Share of the device's memory that a colocated vLLM may take.
-        max_model_length: Longest prompt plus rollout, in tokens.
-        enable_sleep_mode: Give a colocated vLLM's memory back between rollouts.
-        model_impl: Whose model code runs.
-        batch_size: Most rollouts decoded together.
-        seed: The run's.
-        folder: The run's folder.
+    Times are in seconds, lengths in tokens, of a prompt and its rollout; `batch_size` rollouts are decoded together.
     """
 
     weight_sync: str
@@ -71,14 +60,7 @@ class VllmOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Student:
-    """Whose weights are sent.
-
-    Attributes:
-        model: The student with its adapters, without what distributes it.
-        tokenizer: Its tokenizer.
-        accelerator: The run's.
-        dtype: The precision that it is trained in, as torch names it.
-    """
+    """Whose weights are sent: a model with its adapters, without what distributes it, trained in a dtype of torch."""
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
@@ -87,7 +69,6 @@ class Student:
 
     @property
     def inner(self) -> PreTrainedModel:
-        """The causal language model inside the adapters."""
         return innermost(self.model)
 
 
@@ -153,13 +134,11 @@ class Colocated(VLLMGeneration):
         self.llm.reset_prefix_cache()
 
     def write(self, prompts: Sequence[Tokens], parameters: Sequence[dict[str, Any]]) -> list[Written]:
-        """One rollout a prompt, in their order."""
         if self.enable_sleep_mode:
             self.llm.wake_up(tags=["kv_cache"])
         sampling = [SamplingParams(**values, detokenize=False) for values in parameters]
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": _plain(prompt)} for prompt in prompts], sampling, use_tqdm=False
-        )
+        given = [{"prompt_token_ids": list(map(int, prompt))} for prompt in prompts]
+        outputs = self.llm.generate(given, sampling, use_tqdm=False)
         if self.enable_sleep_mode:
             self.llm.sleep(level=2)
             self._llm_weights_sleeping = True
@@ -178,7 +157,10 @@ class Served(VLLMGeneration):
 
     def __init__(self, student: Student, options: VllmOptions) -> None:
         self.student, self.options = student, options
-        self.by_disk = _by_disk(options, student.accelerator)
+        device = student.accelerator.device.type
+        if options.weight_sync == "nccl" and device != "cuda":
+            raise ConfigError(f"vllm_weight_sync: nccl needs CUDA, and this run is on {device}; use disk")
+        self.by_disk = options.weight_sync == "disk" or device != "cuda"
         super().__init__(
             student.model,
             student.accelerator,
@@ -190,11 +172,6 @@ class Served(VLLMGeneration):
         )
 
     def _init_vllm(self) -> None:
-        """Connect.
-
-        Raises:
-            EnvironmentFault: no server answers, or it was started without what the weights need.
-        """
         with _answered(self.server_base_url):
             self.vllm_client = VLLMClient(
                 self.server_base_url, group_port=self.group_port, connection_timeout=self.server_timeout
@@ -232,26 +209,14 @@ class Served(VLLMGeneration):
         shutil.rmtree(folder)
 
     def write(self, prompts: Sequence[Tokens], parameters: Sequence[dict[str, Any]]) -> list[Written]:
-        """One rollout a prompt, in their order."""
         with _answered(self.server_base_url), ThreadPoolExecutor(AT_ONCE) as threads:
             return list(threads.map(self._ask, prompts, parameters))
 
     def _ask(self, prompt: Tokens, parameters: dict[str, Any]) -> Written:
         """One request of its own: a server takes one seed for all prompts of a request."""
-        answer = self.vllm_client.generate([_plain(prompt)], generation_kwargs=parameters)
+        ids = list(map(int, prompt))  # JSON cannot hold numpy's
+        answer = self.vllm_client.generate([ids], generation_kwargs=parameters)
         return answer["completion_ids"][0], [values[0] for values in answer["logprobs"][0]]
-
-
-def _plain(prompt: Tokens) -> list[int]:
-    """Ids as JSON can hold them; numpy's integers cannot."""
-    return [int(token) for token in prompt]
-
-
-def _by_disk(options: VllmOptions, accelerator: Accelerator) -> bool:
-    on_cuda = accelerator.device.type == "cuda"
-    if options.weight_sync == "nccl" and not on_cuda:
-        raise ConfigError(f"vllm_weight_sync: nccl needs CUDA, and this run is on {accelerator.device.type}; use disk")
-    return options.weight_sync == "disk" or not on_cuda
 
 
 def _with_head(weights: Iterator[tuple[str, Tensor]], model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
@@ -283,11 +248,7 @@ def _launched(accelerator: Accelerator) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _answered(url: str) -> Iterator[None]:
-    """Say what is wrong with a server in one line.
-
-    Raises:
-        EnvironmentFault: it does not answer, or refuses.
-    """
+    """Say what is wrong with a server that does not answer, or refuses, in one line."""
     try:
         yield
     except (requests.RequestException, ConnectionError) as error:

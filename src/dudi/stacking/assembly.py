@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import cached_file
 
 from dudi.errors import ConfigError, DataError, DudiError
 from dudi.models.load import PACKAGE
 from dudi.stacking import llm2vec, lora, parts
 
 TRAINED = "trained.safetensors"
+"""The file of what was trained; there is none where all weights are saved together."""
 LOCAL = "local"
 """Of a parent in `config.json`: whether it was a folder with a relative name, and no name on the hub."""
 ADAPTERS = "adapters_digest"
@@ -25,27 +25,13 @@ _ABOUT = ("name", "adapters", "digest", LOCAL, ADAPTERS)
 _MERGED, HEADS = "merged.", ("score.", "lm_head.")
 
 
-def trained_file(name: str, revision: str | None = None) -> Path | None:
-    """The file of what was trained, in a folder or a repository; None where all weights are saved together."""
-    if Path(name).is_dir():
-        file = Path(name) / TRAINED
-        return file if file.is_file() else None
-    try:
-        found = cached_file(name, TRAINED, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:
-        return None
-    return None if found is None else Path(found)
-
-
 # ---- saving
 
 
 def save_trained(model: Any, folder: Path) -> None:
-    """Save a stack without the weights that are its parents'.
+    """Save a stack as `config.json` and `trained.safetensors`, without the weights that are its parents'.
 
-    Args:
-        model: Its config names the parents. A part without one has been trained whole, and is saved whole.
-        folder: Gets `config.json` and `trained.safetensors`.
+    A part without a parent in the config has been trained whole, and is saved whole.
     """
     reader, config = model.reader, model.config
     tensors = {name: value for name, value in reader.state_dict().items() if not _inherited(name, config.parents)}
@@ -66,36 +52,41 @@ def _inherited(name: str, parents: Mapping[str, Any]) -> bool:
     return name.partition(".")[0] in parents and ".lora_" not in name
 
 
+def parent_of(part: parts.Part, name: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `config.parents` says of a part: what it was read from and with; None where it was built in Python."""
+    if not part.digest:
+        return None
+    parent = {"name": name, **options, "digest": part.digest}
+    if Path(name).is_dir() and not Path(name).is_absolute():
+        parent[LOCAL] = True  # elsewhere its name looks like one on the hub
+    if part.adapters:
+        parent[ADAPTERS] = part.adapters
+    return parent
+
+
 def trained_whole(model: Any, role: str) -> None:
     """Note that all weights of a part are trained: it is saved whole, and nothing of a parent is left in it."""
-    reader = model.reader
-    reader.merged = []
-    for config in (model.config, reader.config):
-        config.merged = None
-        if config.parents is not None:
-            config.parents = {own: parent for own, parent in config.parents.items() if own != role}
+    config, model.reader.merged = model.config, []
+    config.merged = None
+    if config.parents is not None:
+        config.parents = {own: parent for own, parent in config.parents.items() if own != role}
 
 
 # ---- loading
 
 
 def fill(model: Any, trained: Path, dtype: Any = "auto") -> None:
-    """Give a model that has no weights yet those of its parents and what was trained, in place.
+    """Give a model that was made on the meta device the weights of its parents and what was trained, in place.
 
-    Args:
-        model: Made on the meta device from its config.
-        trained: `trained.safetensors`.
-        dtype: Of the parents' weights; `auto`: as when it was saved.
+    `dtype` is the parents' weights'; `auto`: as when it was saved.
 
     Raises:
         ConfigError: a parent cannot be had.
         DataError: a weight is missing, or has no place; or a parent is another model than the one that was trained on.
     """
-    place = str(trained.parent)
-    for config in (model.config, model.reader.config):
-        config.parents = {role: from_here(parent, role, place) for role, parent in (config.parents or {}).items()}
+    place, saved = str(trained.parent), load_file(trained)
     reader, config = model.reader, model.config
-    saved = load_file(trained)
+    config.parents = {role: from_here(parent, role, place) for role, parent in (config.parents or {}).items()}
     wanted = config.dtype if dtype in ("auto", None) else dtype
     precision = getattr(torch, wanted) if isinstance(wanted, str) else wanted
     reader.encoder = _part(place, "encoder", config, precision)
@@ -120,12 +111,7 @@ def fill(model: Any, trained: Path, dtype: Any = "auto") -> None:
 def from_here(parent: Mapping[str, Any], role: str, place: str) -> dict[str, Any]:
     """A parent whose names lead to it from the working directory, too: a relative one counts from where it was saved.
 
-    Nothing says where that was, but a run mostly lies below it: each folder above the model is tried.
-
-    Args:
-        parent: Of `config.parents`.
-        role: `encoder` or `llm`.
-        place: The model's folder.
+    Nothing says where that was, but a run mostly lies below it: each folder above the model, in `place`, is tried.
 
     Raises:
         ConfigError: the parent was a folder (`local`), and is in none of them.
@@ -150,10 +136,9 @@ def _from_here(name: str, place: str) -> str:
 
 def _part(place: str, role: str, config: Any, dtype: torch.dtype) -> PreTrainedModel | None:
     """A part with its parent's weights; one that was trained whole is empty, and gets those that were saved."""
-    own = config.encoder_config if role == "encoder" else config.llm_config
+    own, parent = getattr(config, f"{role}_config"), config.parents.get(role)
     if own is None:
         return None
-    parent = config.parents.get(role)
     if parent is None:
         empty = parts.empty_encoder(own) if role == "encoder" else parts.empty_llm(own)
         return empty.to(dtype)  # type: ignore[arg-type]

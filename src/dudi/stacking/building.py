@@ -64,47 +64,30 @@ def build_stack(
         ConfigError: a model cannot be read.
         DataError: weights are missing, or the LLM cannot be read as `attention` says.
     """
-    precision = getattr(torch, dtype)
-    bottom: parts.Part | None = None
-    top: parts.Part | None = None
-    if isinstance(encoder, str):
-        bottom = parts.load_encoder(encoder, dtype=precision, revision=revisions[0])
-    elif encoder is not None:
-        bottom = parts.bare_encoder(encoder)
-    if isinstance(llm, str):
-        top = llm2vec.load_adapted_llm(
-            llm, adapters, dtype=precision, revision=revisions[1], attn_implementation=attn_implementation,
-            gguf_file=gguf_file, keep_layers=keep_layers,
-        )  # fmt: skip
-    elif llm is not None:
-        top = parts.bare_llm(llm)
-        llm2vec.merge_adapters(top.model, adapters)
-    model = join(bottom, top, attention=attention, seed=seed)
-    sources: dict[str, tuple[parts.Part | None, dict[str, Any]]] = {
-        "encoder": (bottom, {"name": encoder, "revision": revisions[0]}),
-        "llm": (
-            top,
-            {
-                "name": llm,
-                "revision": revisions[1],
-                "adapters": list(adapters),
-                "attn_implementation": attn_implementation,
-                "gguf_file": gguf_file,
-                "keep_layers": keep_layers,
-            },
-        ),
+    precision, below, above = getattr(torch, dtype), None, None
+    options: dict[str, Any] = {
+        "revision": revisions[1],
+        "attn_implementation": attn_implementation,
+        "gguf_file": gguf_file,
+        "keep_layers": keep_layers,
     }
-    given = {role: (part, source) for role, (part, source) in sources.items() if part is not None}
-    if all(part is not None and part.digest for part, _ in given.values()):
-        named: dict[str, Any] = {}
-        for role, (part, own) in given.items():
-            place = Path(own["name"])
-            # A relative folder's name looks like one on the hub elsewhere.
-            local = {assembly.LOCAL: True} if not place.is_absolute() and place.is_dir() else {}
-            named[role] = {**own, "digest": "" if part is None else part.digest, **local}
-            if part is not None and part.adapters:
-                named[role][assembly.ADAPTERS] = part.adapters
-        model.config.parents = named
+    if isinstance(encoder, str):
+        below = parts.load_encoder(encoder, dtype=precision, revision=revisions[0])
+    elif encoder is not None:
+        below = parts.bare_encoder(encoder)
+    if isinstance(llm, str):
+        above = llm2vec.load_adapted_llm(llm, adapters, dtype=precision, **options)
+    elif llm is not None:
+        above = parts.bare_llm(llm)
+        llm2vec.merge_adapters(above.model, adapters)
+    model = join(below, above, attention=attention, seed=seed)
+    parents = {}
+    if below is not None:
+        parents["encoder"] = assembly.parent_of(below, encoder, {"revision": revisions[0]})
+    if above is not None:
+        parents["llm"] = assembly.parent_of(above, llm, options | {"adapters": list(adapters)})
+    if None not in parents.values():  # a part that was built in Python has no parent to be read from again
+        model.config.parents = parents
     return model
 
 
@@ -113,13 +96,12 @@ def join(
 ) -> MTLLMModel:
     """A stack that holds these very parts (no copy): an encoder, an LLM, or both."""
     configs = [None if part is None else copy.deepcopy(part.config) for part in (below, above)]
-    encoder, llm = (None if part is None else part.model for part in (below, above))
     config = MTLLMConfig(encoder_config=configs[0], llm_config=configs[1], attention=attention)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = MTLLMModel(config)
-    model.encoder, model.llm = encoder, llm
-    if llm is not None:
-        llm.config.is_causal, llm.config.use_cache = attention == "causal", False
+    model.encoder, model.llm = (None if part is None else part.model for part in (below, above))
+    if model.llm is not None:
+        model.llm.config.is_causal, model.llm.config.use_cache = attention == "causal", False
     if model.connector is not None:
         model.connector = new_linear(config.encoder_size, config.hidden_size, bias=True, seed=seed)
     on_device(model, model.adapted.device).eval()
@@ -141,11 +123,7 @@ def read_own_tokens(model: MTLLMPreTrainedModel, seed: int = 0) -> None:
     """Let the LLM of a stack read its own tokens of a text too, in place; where it does already, nothing is done.
 
     Between the encoder's states and the LLM's own tokens stands one learned embedding, the boundary (MindMerger, arXiv
-    2405.17386). It starts at random, of the size of the LLM's own embeddings.
-
-    Args:
-        model: Encoder and LLM, with a head or without.
-        seed: Of the boundary, which depends on nothing else.
+    2405.17386). It starts at random, from the seed alone, of the size of the LLM's own embeddings.
 
     Raises:
         ConfigError: a part is missing.
@@ -161,8 +139,7 @@ def read_own_tokens(model: MTLLMPreTrainedModel, seed: int = 0) -> None:
         drawn = torch.randn(1, reader.config.hidden_size, generator=torch.Generator().manual_seed(seed))
         drawn *= embed(ids).float().std().cpu()
     reader.boundary = nn.Embedding.from_pretrained(drawn.to(reader.device), freeze=False)
-    for config in (model.config, reader.config):
-        config.llm_tokens = True
+    model.config.llm_tokens = True
 
 
 def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
@@ -184,9 +161,8 @@ def with_head(model: MTLLMModel, task: Task, *, seed: int = 0) -> Any:
     kind = MTLLMForMultipleChoice if task.kind == "choice" else MTLLMForSequenceClassification
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         headed = kind(config)
-    outputs = headed.score.out_features
     headed.stack, model.config = model, config
-    headed.score = new_linear(config.hidden_size, outputs, bias=False, seed=seed).to(model.device)
+    headed.score = new_linear(config.hidden_size, headed.score.out_features, bias=False, seed=seed).to(model.device)
     return headed.train(model.training)
 
 
@@ -219,9 +195,7 @@ def load_stack(folder: str | Path, *, dtype: str = "auto") -> Any:
 
 def merge(model: MTLLMPreTrainedModel) -> None:
     """Merge the adapter of a stack into its weights, in place; what it was is kept, to be saved beside the parents."""
-    reader = model.reader
+    reader, config = model.reader, model.config
     reader.merged.append(lora.lora_weights(reader.adapted))
-    merged = [*(reader.config.merged or []), reader.config.lora]
     lora.merge_lora(reader.adapted)
-    for config in (model.config, reader.config):
-        config.merged, config.lora = merged, None
+    config.merged, config.lora = [*(config.merged or []), config.lora], None

@@ -29,15 +29,16 @@ ENCODER_TOLERANCE = 1e-4
 def check_attention(llm: PreTrainedModel, attention: str) -> None:
     """Perturb the last input and look at the first state, with padding in the batch and without; look for leaks.
 
-    Args:
-        llm: The LLM of a loaded stack, its weights in memory.
-        attention: What the stack's config says of it: `bidirectional` or `causal`.
-
     Raises:
-        DataError: the LLM's attention is not `config.attention`, or padding changes the result.
+        DataError: the LLM's attention is not what the stack's config says, or padding changes the result.
     """
-    wanted = attention == "bidirectional"
-    first = _inputs(llm, LENGTH)
+    who = type(llm).__name__
+    state = f"attention: the config says {attention}, but the first state of this {who}"
+    embedding: Any = llm.get_input_embeddings()
+    weight = embedding.weight
+    # Vectors of the size of the LLM's embeddings, the same ones at every load.
+    drawn = torch.randn(1, LENGTH, weight.shape[1], generator=torch.Generator().manual_seed(0))
+    first = (drawn * weight[:64].float().std().cpu().clamp(min=1e-3)).to(weight.device, weight.dtype)
     second = first.clone()
     second[:, -1] = first[:, -1].flip(-1) * -1.5
     with evaluating(llm):
@@ -45,19 +46,27 @@ def check_attention(llm: PreTrainedModel, attention: str) -> None:
         alone, padded = _states(llm, first, 0), _states(llm, first, PADDING)
         for padding, seen in ((0, alone), (PADDING, padded)):
             sees_ahead = bool((seen[:, 0] != _states(llm, second, padding)[:, 0]).any())
-            if sees_ahead is not wanted:
-                raise _otherwise(type(llm).__name__, attention, sees_ahead)
+            if sees_ahead and attention == "causal":
+                raise DataError(f"{state} depends on the last input; see config.is_causal")
+            if not sees_ahead and attention == "bidirectional":
+                advice = "it cannot be read bidirectionally: set attention: causal"
+                raise DataError(f"{state} does not depend on the last input; {advice}")
     leak = float((padded - alone).abs().max() / alone.abs().max().clamp(min=1e-6))
     if not leak <= (TOLERANCE if first.dtype == torch.float32 else 40 * TOLERANCE):
-        raise DataError(f"attention: padding changes what this {type(llm).__name__} reads (by {leak:.1e} of a state)")
+        raise DataError(f"attention: padding changes what this {who} reads (by {leak:.1e} of a state)")
+
+
+def _states(llm: PreTrainedModel, inputs: Tensor, padding: int) -> Tensor:
+    """States of the inputs, with so many padded places behind them that hold something else."""
+    places = torch.cat([inputs, 7.0 * inputs[:, :padding]], dim=1)
+    mask = torch.ones(places.shape[:2], dtype=torch.long, device=inputs.device)
+    mask[:, inputs.shape[1] :] = 0
+    return llm(inputs_embeds=places, attention_mask=mask).last_hidden_state[:, : inputs.shape[1]].float()
 
 
 @torch.no_grad()
 def check_encoder(encoder: PreTrainedModel) -> None:
     """Perturb the last token and look at the first state: an encoder's tokens see those behind them; look for leaks.
-
-    Args:
-        encoder: Of a loaded stack, its weights in memory.
 
     Raises:
         ConfigError: the state does not change: it is a decoder, and belongs on top; or padding changes the result.
@@ -86,12 +95,7 @@ def check_encoder(encoder: PreTrainedModel) -> None:
 
 
 def check_reader(reader: PreTrainedModel, source: Source, max_length: int) -> None:
-    """Hold the tokenizer and the longest text against the part of a stack that reads tokens.
-
-    Args:
-        reader: The encoder, or the LLM where it reads alone.
-        source: Its tokenizer.
-        max_length: Tokens of the longest text.
+    """Hold the tokenizer and the longest text, in tokens, against the part of a stack that reads them.
 
     Raises:
         ConfigError: ids that its embeddings lack, fewer positions than tokens, or no place for a word.
@@ -103,15 +107,10 @@ def check_reader(reader: PreTrainedModel, source: Source, max_length: int) -> No
 
 
 def check_room(source: Source, max_length: int, key: str) -> None:
-    """Refuse a length that has no place for more than what a tokenizer sets around a text.
-
-    Args:
-        source: The tokenizer.
-        max_length: Tokens that are read of a text.
-        key: Where that was said, for the message.
+    """Refuse a length, in tokens, that has no place for more than what a tokenizer sets around a text.
 
     Raises:
-        ConfigError: no token of a text would be read.
+        ConfigError: no token of a text would be read; `key` is where the length was said.
     """
     around = source.tokenizer.num_special_tokens_to_add()
     if max_length <= around:
@@ -119,12 +118,7 @@ def check_room(source: Source, max_length: int, key: str) -> None:
 
 
 def check_reading(reader: Any, source: Source, max_length: int) -> None:
-    """`check_reader` of a model without its head: of the part that reads, and of an LLM that reads its own tokens too.
-
-    Args:
-        reader: A `MTLLMModel`.
-        source: That it reads with.
-        max_length: Tokens of the longest text, of either tokenizer.
+    """`check_reader` of a `MTLLMModel`: of the part that reads, and of an LLM that reads its own tokens too.
 
     Raises:
         ConfigError: as there.
@@ -132,26 +126,3 @@ def check_reading(reader: Any, source: Source, max_length: int) -> None:
     check_reader(reader.reads, source, max_length)
     if source.beside is not None:
         check_reader(reader.llm, source.beside, 2 * max_length + 1)
-
-
-def _otherwise(name: str, said: str, sees_ahead: bool) -> DataError:
-    found = "depends" if sees_ahead else "does not depend"
-    advice = "see config.is_causal" if sees_ahead else "it cannot be read bidirectionally: set attention: causal"
-    return DataError(
-        f"attention: the config says {said}, but the first state of this {name} {found} on the last input; {advice}"
-    )
-
-
-def _states(llm: Any, inputs: Tensor, padding: int) -> Tensor:
-    """States of the inputs, with so many padded places behind them that hold something else."""
-    places = torch.cat([inputs, 7.0 * inputs[:, :padding]], dim=1)
-    mask = torch.ones(places.shape[:2], dtype=torch.long, device=inputs.device)
-    mask[:, inputs.shape[1] :] = 0
-    return llm(inputs_embeds=places, attention_mask=mask).last_hidden_state[:, : inputs.shape[1]].float()
-
-
-def _inputs(llm: Any, length: int) -> Tensor:
-    """(1, length, D) vectors of the size of the LLM's embeddings, the same ones at every load."""
-    weight = llm.get_input_embeddings().weight
-    drawn = torch.randn(1, length, weight.shape[1], generator=torch.Generator().manual_seed(0))
-    return (drawn * weight[:64].float().std().cpu().clamp(min=1e-3)).to(weight.device, weight.dtype)

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_TABLE = Path(__file__).with_name("languages.toml")
 _REGIONAL = re.compile(r"([a-z]{2,3})[_-][A-Z]{2}")
 """mBART's `id_ID`, a locale's `pt-BR`."""
 _WRITTEN = re.compile(r"([a-z]{2,3})[_-]([A-Z][a-z]{3})")
@@ -33,42 +32,40 @@ class LanguageCodes:
     stand_in: str = ""
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _table() -> Mapping[str, Any]:
-    return tomllib.loads(_TABLE.read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name("languages.toml").read_text(encoding="utf-8"))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def nllb_codes() -> tuple[str, ...]:
     """The 202 source languages of NLLB-200, sorted."""
     return tuple(_table()["nllb"].split())
 
 
-@functools.lru_cache(maxsize=1)
-def _by_beginning() -> Mapping[str, list[str]]:
-    """Codes by their first three letters: `ace` begins two."""
-    found: dict[str, list[str]] = {}
-    for code in (*nllb_codes(), *_table()["elsewhere"]):
-        found.setdefault(code[:3], []).append(code)
-    return found
-
-
+@functools.cache
 def find_language(name: str) -> LanguageCodes | None:
-    """The language that a code of a data set or of a tokenizer means.
+    """The language that a code of a data set or of a tokenizer means: `kaz_Cyrl`, `kk`, `kaz`, `zh-Hant`, `kk_KZ` ...
 
-    Args:
-        name: `kaz_Cyrl`, `kk`, `kaz`, `zh-Hant`, mBART's `kk_KZ`, ...
-
-    Returns:
-        None where the table does not know it, or where it may be one of several: `kas` is written in two scripts.
+    None where the table does not know it, or where it may be one of several: `kas` is written in two scripts.
     """
-    code = _canonical(name)
-    if code is None:
-        return None
-    if code in nllb_codes():
-        return LanguageCodes(code, code)
-    entry = _table()["elsewhere"][code]
-    return LanguageCodes(code, entry.get("as"), entry["why"])
+    codes, elsewhere, names = nllb_codes(), _table()["elsewhere"], _table()["names"]
+    if name in codes:
+        return LanguageCodes(name, name)
+    if name in elsewhere:
+        return LanguageCodes(name, elsewhere[name].get("as"), elsewhere[name]["why"])
+    if name in names:
+        return find_language(names[name])
+    if written := _WRITTEN.fullmatch(name):
+        wanted = f"{names.get(written[1], written[1])[:3]}_{written[2]}"
+        return find_language(wanted) if wanted in codes or wanted in elsewhere else None
+    if regional := _REGIONAL.fullmatch(name):
+        return find_language(regional[1])
+    for known in (codes, elsewhere):
+        begun = [code for code in known if code[:3] == name]
+        if begun:
+            return find_language(begun[0]) if len(begun) == 1 else None  # `ace` begins two
+    return None
 
 
 def same_language(one: str, other: str) -> bool:
@@ -77,28 +74,8 @@ def same_language(one: str, other: str) -> bool:
     return one == other or (first is not None and first == second)
 
 
-def _canonical(name: str) -> str | None:
-    elsewhere, names = _table()["elsewhere"], _table()["names"]
-    if name in nllb_codes() or name in elsewhere:
-        return name
-    if name in names:
-        return str(names[name])
-    if written := _WRITTEN.fullmatch(name):
-        base = names.get(written[1], written[1])
-        wanted = f"{base[:3]}_{written[2]}"
-        return wanted if wanted in nllb_codes() or wanted in elsewhere else None
-    if regional := _REGIONAL.fullmatch(name):
-        return _canonical(regional[1])
-    begun = [code for code in _by_beginning().get(name, []) if code in nllb_codes()] or _by_beginning().get(name, [])
-    return begun[0] if len(begun) == 1 else None
-
-
 def languages_of(name: str) -> dict[str, LanguageCodes]:
-    """The languages of a data set of `dudi stack prepare`, by the set's own codes.
-
-    Args:
-        name: `sib200`, `belebele`, `xnli`, `americasnli`, `kardesnlu` or `nusax`.
-    """
+    """The languages of a data set of `dudi stack prepare` (`sib200`, `nusax` ...), by the set's own codes."""
     listed = _table()["sets"][name]
     if not isinstance(listed, str):
         kept = set(_table()[listed["like"]].split()) - set(listed["without"].split())
@@ -133,14 +110,10 @@ def names_of(code: str) -> list[str]:
 
 
 def nearest_code(name: str, known: Iterable[str]) -> str | None:
-    """The code that somebody who wrote `name` most likely means.
+    """The code of a tokenizer, which has at least one, that somebody who wrote `name` most likely means.
 
     The same language as the table knows it; else the same language in another script; else the nearest spelling.
     None for a language of the table that the tokenizer has in no script: what is spelled alike is another one.
-
-    Args:
-        name: What no tokenizer of ours knows.
-        known: The tokenizer's codes, at least one.
     """
     codes = list(known)
     named, meant = by_language(codes), find_language(name)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from dudi.errors import ConfigError, did_you_mean
 
-Attention = Literal["bidirectional", "causal"]
-Stage = Literal["untrained", "aligned", "teacher", "distilled", "finetuned"]
-Parts = Literal["stack", "llm", "encoder"]
-ATTENTIONS: tuple[str, ...] = get_args(Attention)
-STAGES: tuple[str, ...] = get_args(Stage)
+ATTENTIONS = ("bidirectional", "causal")
+STAGES = ("untrained", "aligned", "teacher", "distilled", "finetuned")
 # huggingface_hub checks dataclass fields at runtime and does not know names imported for types alone.
 
 
@@ -63,21 +60,20 @@ class MTLLMConfig(PreTrainedConfig):
     prompt: str = ""
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if isinstance(self.encoder_config, dict):  # as `config.json` holds it
-            self.encoder_config = AutoConfig.for_model(**self.encoder_config)
-        if isinstance(self.llm_config, dict):
-            self.llm_config = AutoConfig.for_model(**self.llm_config)
+        for name in self.sub_configs:
+            if isinstance(held := getattr(self, name), dict):  # as `config.json` holds it
+                setattr(self, name, AutoConfig.for_model(**held))
         for name, value, allowed in (("attention", self.attention, ATTENTIONS), ("stage", self.stage, STAGES)):
             if value not in allowed:
                 hint = did_you_mean(value, allowed)
                 raise ConfigError(f"{name}: '{value}' is not one of {', '.join(allowed)}{hint}")
-        if self.llm_config is not None:
+        if isinstance(self.llm_config, PreTrainedConfig):
             self.llm_config.is_causal = self.attention == "causal"
             self.llm_config.use_cache = False  # whoever writes asks for it
         super().__post_init__(**kwargs)
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> Literal["stack", "llm", "encoder"]:
         """Which parts there are."""
         if self.encoder_config is None:
             return "llm"
@@ -95,11 +91,7 @@ class MTLLMConfig(PreTrainedConfig):
 
 
 def part(config: Any) -> PreTrainedConfig:
-    """The config of a part that has to be there.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """The config of a part that has to be there, or `ConfigError`."""
     if not isinstance(config, PreTrainedConfig):
         raise ConfigError("MTLLMConfig: give encoder_config, llm_config, or both")
     return config

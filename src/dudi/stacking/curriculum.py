@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, cast
+
+from torch.utils.data import ConcatDataset
 
 from dudi.errors import ConfigError, DataError
 from dudi.stacking.arguments import StackArguments
@@ -13,19 +15,11 @@ from dudi.stacking.sampling import InTurn, LikeLength
 from dudi.stacking.store import TextRows
 
 
-class Curriculum(Sequence[StackRow]):
+class Curriculum(ConcatDataset[StackRow]):
     """The rows of Stage 1, bitext in front, and the order in which they come.
 
     The first `bitext_share` of the optimizer steps are bitext alone, the others texts alone. Each of the two comes by
-    as often as its steps take, in a new order each time, drawn from the seed.
-
-    Args:
-        bitext: Rows with `english`.
-        texts: Rows in one language.
-        args: Steps, batch, seed and `bitext_share`.
-
-    Attributes:
-        digest: SHA-256 over all of them.
+    as often as its steps take, in a new order each time, drawn from the seed. `digest` is SHA-256 over all rows.
 
     Raises:
         ConfigError: `max_steps` does not say how many steps there are.
@@ -40,31 +34,15 @@ class Curriculum(Sequence[StackRow]):
         for row in bitext:
             if row.english is None:
                 raise DataError(f"{row.name}: bitext needs the row's English")
+        super().__init__(cast(Any, [bitext, texts]))
         self.bitext, self.texts, self.args = bitext, texts, args
         of_texts = texts.digest if isinstance(texts, TextRows) else fingerprint(texts)
         self.digest = hashlib.sha256(f"{fingerprint(bitext)} {of_texts}".encode()).hexdigest()
 
-    def __len__(self) -> int:
-        return len(self.bitext) + len(self.texts)
-
-    @overload
-    def __getitem__(self, index: int) -> StackRow: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[StackRow]: ...
-    def __getitem__(self, index: int | slice) -> StackRow | list[StackRow]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        place = index % len(self)
-        return self.bitext[place] if place < len(self.bitext) else self.texts[place - len(self.bitext)]
-
     def order(self, rows_a_step: int, seed: int) -> InTurn:
         """The places of the rows, for the whole of Stage 1: an epoch of the trainer is all of it.
 
-        Args:
-            rows_a_step: Rows of one optimizer step, over all processes.
-            seed: Of the order.
+        `rows_a_step` are those of one optimizer step, over all processes.
         """
         steps = self.args.max_steps
         first = round(self.args.bitext_share * steps)

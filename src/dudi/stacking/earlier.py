@@ -28,20 +28,28 @@ _READ_WITH = ("revision", "adapters", "attn_implementation", "gguf_file", "keep_
 def check_earlier(config: StackConfig, task: Task | None) -> None:
     """Hold the earlier stages that a stage goes on from against the stage, and against what its recipe says of them.
 
-    Args:
-        config: The recipe, which names the stage.
-        task: What is asked about a row; None in a stage without a task.
-
     Raises:
         ConfigError: `start` lacks a part that the stage needs, or is another than the recipe says of it; `teacher` has
             no head, or was tuned on another task.
     """
-    if "start" in config.earlier:
-        _check_start(config)
+    made = started_from(config)
+    if made is not None:
+        name = config.earlier["start"]
+        if made.parts == "llm":
+            raise ConfigError(
+                f"start: {name} is an LLM alone, and {config.stage} needs an encoder: name a run of dudi stack align, "
+                "or set start=null"
+            )
+        if config.stage == "align" and made.parts == "encoder":
+            raise ConfigError(f"start: {name} is an encoder alone, and align needs an LLM on top of it; set start=null")
+        for key, said, held in _contradictions(config, made, stored.model_folder(name)):
+            raise ConfigError(
+                f"{config.place(key)}: {key}: {said}, and {name} has {held}, with which {config.stage} goes on: take "
+                "the key out, or set start=null for a new stack"
+            )
     if "teacher" in config.earlier and task is not None:
         name = config.earlier["teacher"]
-        kind, made = read_config(stored.model_folder(name))
-        tasks.check_teacher(kind, made, task, name)
+        tasks.check_teacher(*read_config(stored.model_folder(name)), task, name)
 
 
 def started_from(config: StackConfig) -> MTLLMConfig | None:
@@ -93,28 +101,10 @@ def parents_of(config: StackConfig) -> dict[str, str]:
     return {key: str(name) for key, name in found.items() if name}
 
 
-def _check_start(config: StackConfig) -> None:
-    name, made = config.earlier["start"], started_from(config)
-    assert made is not None
-    if made.parts == "llm":
-        raise ConfigError(
-            f"start: {name} is an LLM alone, and {config.stage} needs an encoder: name a run of dudi stack align, or "
-            "set start=null"
-        )
-    if config.stage == "align" and made.parts == "encoder":
-        raise ConfigError(f"start: {name} is an encoder alone, and align needs an LLM on top of it; set start=null")
-    for key, said, held in _contradictions(config, made, stored.model_folder(name)):
-        raise ConfigError(
-            f"{config.place(key)}: {key}: {said}, and {name} has {held}, with which {config.stage} goes on: take the "
-            "key out, or set start=null for a new stack"
-        )
-
-
 def _contradictions(config: StackConfig, made: MTLLMConfig, folder: Path) -> Iterator[tuple[str, str, str]]:
     """(key, what the recipe says, what `start` has instead) of each key that was given and is otherwise there."""
-    parts_of_it = (("encoder", config.encoder, made.encoder_config), ("llm", config.llm, made.llm_config))
-    for role, section, own in parts_of_it:
-        what = "encoder" if role == "encoder" else "LLM"
+    for role, what in (("encoder", "encoder"), ("llm", "LLM")):
+        section, own, parent = getattr(config, role), getattr(made, f"{role}_config"), (made.parents or {}).get(role)
         if own is None:
             if section.model is not None:
                 yield f"{role}.model", section.model, f"no {what}"
@@ -125,7 +115,6 @@ def _contradictions(config: StackConfig, made: MTLLMConfig, folder: Path) -> Ite
                 yield key, "null", name or f"an {what}"
         elif not (_like(section, own) if name is None else _same_places([section.model], [name])):
             yield f"{role}.model", section.model, name or f"another {what}"
-        parent = (made.parents or {}).get(role)
         for field, held in {} if parent is None else assembly.from_here(parent, role, str(folder)).items():
             if field in _READ_WITH and field in type(section).model_fields and config.says(f"{role}.{field}"):
                 said = getattr(section, field)
@@ -147,10 +136,6 @@ def _named(folder: Path, role: str) -> str | None:
     """What a part of a stack was read from, as it is called from here; None where neither model nor run tell.
 
     A part that was trained whole has no parent any more: the recipe of its run, or of an earlier one, names it.
-
-    Args:
-        folder: The stack's.
-        role: `encoder` or `llm`.
     """
     parent = (read_config(folder)[1].parents or {}).get(role)
     if parent is not None:
@@ -173,14 +158,12 @@ def _named(folder: Path, role: str) -> str | None:
 
 def _like(section: EncoderSection | LlmSection, own: Any) -> bool:
     """Whether a part could be the model that a recipe names: of its kind, width and vocabulary. Not known: it could."""
+    name = str(section.model)
     try:
-        if isinstance(section, LlmSection):
-            place = locate(llm2vec.base_and_adapters(str(section.model))[0])
-        else:
-            place = locate(str(section.model))
+        place = locate(llm2vec.base_and_adapters(name)[0] if isinstance(section, LlmSection) else name)
         if not Path(place).is_dir():
             return True
-        told: Any = parts.config_of("start", str(section.model), place, None)
+        told: Any = parts.config_of("start", place, None)
     except DudiError:
         return True
     told = told.get_text_config() if isinstance(section, LlmSection) else told
@@ -192,5 +175,6 @@ def _like(section: EncoderSection | LlmSection, own: Any) -> bool:
 
 def _same_places(said: list[str], held: list[str]) -> bool:
     """Whether two lists name the same models, however their paths are spelled."""
-    first, second = ([Path(locate(name)).expanduser().resolve() for name in names] for names in (said, held))
+    first = [Path(locate(name)).expanduser().resolve() for name in said]
+    second = [Path(locate(name)).expanduser().resolve() for name in held]
     return first == second

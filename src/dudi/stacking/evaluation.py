@@ -46,17 +46,10 @@ def evaluate(
     max_length: int = 256,
     done: Callable[[int], None] = lambda count: None,
 ) -> Evaluation:
-    """Ask a model about rows, each read as its own language.
+    """Ask a model with a head, on its device, about rows, each read as its own language and cut at `max_length` tokens.
 
-    Rows of similar length are read together; the answers come in the order of the rows.
-
-    Args:
-        model: With a head, on its device.
-        source: That it reads from.
-        rows: The rows.
-        batch_size: Rows at a time.
-        max_length: Tokens of a row that are read.
-        done: Told how many more rows are through.
+    Rows of similar length are read together; the answers come in the order of the rows. `done` is told how many more
+    rows are through.
 
     Raises:
         DataError: a language code is unknown.
@@ -79,22 +72,16 @@ def evaluate(
 
 def judged(rows: Sequence[StackRow], predictions: list[int], seconds_per_row: float) -> Evaluation:
     """Answers against the rows' labels."""
+    every: list[tuple[int, int]] = []
+    by_language: dict[str, list[tuple[int, int]]] = {row.language: [] for row in rows}
+    for row, answer in zip(rows, predictions, strict=True):
+        if row.label is not None:
+            every.append((row.label, answer))
+            by_language[row.language].append((row.label, answer))
     per_language = {}
-    for code in dict.fromkeys(row.language for row in rows):
-        pairs = _pairs([row for row in rows if row.language == code], rows, predictions)
+    for code, pairs in by_language.items():
         per_language[code] = {"n": float(len(pairs)), "accuracy": accuracy(pairs), "macro_f1": macro_f1(pairs)}
-    pairs = _pairs(rows, rows, predictions)
-    return Evaluation(predictions, accuracy(pairs), macro_f1(pairs), per_language, seconds_per_row)
-
-
-def _pairs(chosen: Sequence[StackRow], rows: Sequence[StackRow], predictions: Sequence[int]) -> list[tuple[int, int]]:
-    """(label, answer) of the chosen rows that have a label."""
-    wanted = {id(row) for row in chosen}
-    return [
-        (row.label, answer)
-        for row, answer in zip(rows, predictions, strict=True)
-        if id(row) in wanted and row.label is not None
-    ]
+    return Evaluation(predictions, accuracy(every), macro_f1(every), per_language, seconds_per_row)
 
 
 def accuracy(pairs: Sequence[tuple[int, int]]) -> float:
@@ -107,10 +94,7 @@ def macro_f1(pairs: Sequence[tuple[int, int]]) -> float:
     classes = {value for pair in pairs for value in pair}
     if not classes:
         return float("nan")
-    scores = []
-    for one in classes:
-        both = sum(label == answer == one for label, answer in pairs)
-        labels = sum(label == one for label, _ in pairs)
-        answers = sum(answer == one for _, answer in pairs)
-        scores.append(2 * both / (labels + answers))
+    labels, answers = map(Counter, zip(*pairs, strict=True))
+    right = Counter(label for label, answer in pairs if label == answer)
+    scores = [2 * right[one] / (labels[one] + answers[one]) for one in classes]
     return sum(scores) / len(scores)

@@ -17,10 +17,7 @@ Encode = Callable[[Sequence[str], Sequence[int]], list[Ids]]
 def fit(rows: Sequence[StackRow], encode: Encode, max_length: int) -> Iterator[tuple[Ids, list[Span], bool]]:
     """Encode rows with their choices behind them, each in at most `max_length` tokens.
 
-    Args:
-        rows: Rows with choices.
-        encode: Texts, and the places of their rows, to token ids with `offset_mapping`, nothing cut.
-        max_length: Tokens that are read.
+    `encode` makes texts, and the places of their rows, to token ids with `offset_mapping`, and cuts nothing.
 
     Yields:
         Of each row its ids, the place of each choice in characters, and whether anything was left out.
@@ -31,18 +28,15 @@ def fit(rows: Sequence[StackRow], encode: Encode, max_length: int) -> Iterator[t
     written = [with_choices(row) for row in rows]
     encoded = encode([text for text, _ in written], range(len(rows)))
     for place, (row, ids, (_, spans)) in enumerate(zip(rows, encoded, written, strict=True)):
-        excess = len(ids["input_ids"]) - max_length
-        shortened = excess > 0
         kept = row
-        while excess > 0:
+        while (excess := len(ids["input_ids"]) - max_length) > 0:
             smaller = _less(kept, ids["offset_mapping"], spans, excess)
             if smaller is None:
                 raise ConfigError(f"{row.name}: max_length {max_length} has no place for {len(row.choices)} choices")
             kept = smaller
             text, spans = with_choices(kept)
             ids = encode([text], [place])[0]
-            excess = len(ids["input_ids"]) - max_length
-        yield ids, spans, shortened
+        yield ids, spans, kept is not row
 
 
 def with_choices(row: StackRow) -> tuple[str, list[Span]]:
@@ -57,11 +51,7 @@ def with_choices(row: StackRow) -> tuple[str, list[Span]]:
 
 
 def _less(row: StackRow, offsets: Sequence[Span], spans: Sequence[Span], excess: int) -> StackRow | None:
-    """A row without as many tokens as are too many: of its passage, else its question, else its longest choice.
-
-    Returns:
-        None where nothing is left but the numbers of the choices.
-    """
+    """A row with fewer tokens in its passage, else its question, else its longest choice; None: there are no more."""
     if row.text:
         return dataclasses.replace(row, text=_without(row.text, 0, offsets, excess))
     if row.pair:

@@ -9,21 +9,25 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import ModelOutput
 
 from dudi.errors import ConfigError
+from dudi.models.load import load_model
 from dudi.objective.heads import head_on
 from dudi.stacking import assembly
 from dudi.stacking.configuration import MTLLMConfig, part
-from dudi.stacking.head import BIASED, LINEAR, TIED, causal_class, head_in, head_of_parent, whole_llm
-from dudi.stacking.joining import pack
+from dudi.stacking.llm2vec import base_and_adapters
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
+from dudi.stacking.sequences import pack
 
 NO_LABEL = -100
 TO_WRITE = Task("generation")
 """To write, with nothing asked."""
+TIED, LINEAR, BIASED = "tied", "linear", "biased"
+"""What `config.head` calls a head."""
 
 
 @dataclasses.dataclass
@@ -63,12 +67,7 @@ class MTLLMForCausalLM(MTLLMPreTrainedModel):
         self.post_init()
 
     def fill_head(self, saved: Mapping[str, Tensor], place: str) -> None:
-        """Give a head without weights its parent's; or, of an LLM that was trained whole, those that were saved.
-
-        Raises:
-            ConfigError: the parent cannot be had.
-            DataError: a weight is missing.
-        """
+        """Give a head without weights its parent's; or, of an LLM that was trained whole, those that were saved."""
         if self.lm_head is None:
             return
         parent, llm = (self.config.parents or {}).get("llm"), cast(PreTrainedModel, self.stack.llm)
@@ -124,9 +123,8 @@ class MTLLMForCausalLM(MTLLMPreTrainedModel):
         """
         if labels is None or prompt_ids is None:
             raise ValueError("labels: the forward of a stack that writes is for answers that are there; see generate()")
-        parts, masks = self.embed(
-            input_ids, attention_mask, prompt_ids, prompt_attention_mask, llm_input_ids, llm_attention_mask
-        )
+        own = llm_input_ids, llm_attention_mask
+        parts, masks = self.embed(input_ids, attention_mask, prompt_ids, prompt_attention_mask, *own)
         packed = pack(parts, masks)
         llm = cast(PreTrainedModel, self.stack.llm)
         states = llm(inputs_embeds=packed.embeds, attention_mask=packed.mask).last_hidden_state
@@ -150,14 +148,8 @@ class MTLLMForCausalLM(MTLLMPreTrainedModel):
     ) -> Tensor:
         """Write, greedily unless `options` say otherwise.
 
-        Args:
-            input_ids: As in `forward`.
-            attention_mask: As in `forward`.
-            prompt_ids: (B, P) the prompt alone.
-            prompt_attention_mask: (B, P).
-            llm_input_ids: As in `forward`.
-            llm_attention_mask: As in `forward`.
-            options: As transformers' `generate` takes them: max_new_tokens, eos_token_id, pad_token_id, num_beams ...
+        Tensors are as in `forward`, but the prompt stands alone. Options are those of transformers' `generate`:
+        max_new_tokens, eos_token_id, pad_token_id, num_beams ...
 
         Returns:
             (B, N) ids of the LLM's tokenizer, what was written alone; padded behind.
@@ -165,9 +157,8 @@ class MTLLMForCausalLM(MTLLMPreTrainedModel):
         Raises:
             ConfigError: `transformers` has no causal language model for this LLM.
         """
-        parts, masks = self.embed(
-            input_ids, attention_mask, prompt_ids, prompt_attention_mask, llm_input_ids, llm_attention_mask
-        )
+        own = llm_input_ids, llm_attention_mask
+        parts, masks = self.embed(input_ids, attention_mask, prompt_ids, prompt_attention_mask, *own)
         packed = pack(parts, masks, left=True)
         whole = whole_llm(cast(PreTrainedModel, self.stack.llm), self.lm_head)
         given = {"do_sample": False, "use_cache": True, **options}
@@ -192,10 +183,10 @@ def check_writes(config: MTLLMConfig) -> None:
 
 
 def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Task = TO_WRITE) -> MTLLMForCausalLM:
-    """A stack that writes, around a reader (no copy).
+    """A stack that writes, around a reader of an encoder and a causal LLM (no copy).
 
     Args:
-        model: Encoder and causal LLM.
+        model: The reader.
         llm: The whole causal language model that the LLM comes from, for its head; None: the head is the LLM's
             embeddings, or is read from the LLM's parent.
         task: What it will be asked.
@@ -226,6 +217,70 @@ def with_lm_head(model: MTLLMModel, llm: PreTrainedModel | None = None, task: Ta
         writer = MTLLMForCausalLM(config)
     writer.stack, writer.lm_head, model.config = model, head, config
     return on_device(writer, model.device).train(model.training)
+
+
+# ---- the head of the LLM, which reading has no use for
+
+
+def head_in(model: PreTrainedModel) -> nn.Linear | None:
+    """The head of a whole causal language model; None where it is the model's embeddings.
+
+    Raises:
+        ConfigError: it is no linear layer.
+    """
+    layer: Any = model.get_output_embeddings()
+    words: Any = model.get_input_embeddings()
+    if not isinstance(layer, nn.Linear):
+        raise ConfigError(f"generation: the head of this {type(model).__name__} is no linear layer")
+    return None if layer.weight is words.weight and layer.bias is None else layer
+
+
+def head_of_parent(parent: dict[str, Any], dtype: torch.dtype) -> nn.Linear | None:
+    """The head of the LLM that a stack was built on; the whole model is in memory for the length of the call.
+
+    Raises:
+        ConfigError, EnvironmentFault: the parent, of `config.parents`, cannot be had.
+        DataError: a weight of it is missing.
+    """
+    base, _ = base_and_adapters(parent["name"])
+    revision = parent.get("revision") if base == parent["name"] else None
+    whole = load_model(base, dtype=dtype, revision=revision, gguf_file=parent.get("gguf_file"))
+    return head_in(whole)
+
+
+def causal_class(config: PreTrainedConfig) -> Any:
+    """The class of `transformers` that writes with a decoder, by the decoder's config.
+
+    Raises:
+        ConfigError: there is none: the decoder is a part of a larger model (Qwen2.5-VL's).
+    """
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if kind is None:
+        named = f"of the kind '{config.model_type}'"
+        raise ConfigError(f"generation: transformers has no model {named} that writes; take another LLM")
+    return kind
+
+
+def whole_llm(llm: PreTrainedModel, head: nn.Linear | None) -> Any:
+    """The causal language model of `transformers` that a decoder and a head make (no copy): it can `generate`.
+
+    A head that is None is the decoder's embeddings.
+
+    Raises:
+        ConfigError: `transformers` has no such model, or it has more parts than these.
+    """
+    kind = causal_class(llm.config)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        whole = kind._from_config(llm.config)
+        layer = nn.Linear(1, 1, bias=False) if head is None else head
+    if head is None:
+        embed: Any = llm.get_input_embeddings()
+        layer.weight = embed.weight
+    setattr(whole, whole.base_model_prefix, llm)
+    whole.set_output_embeddings(layer)
+    if any(parameter.is_meta for parameter in whole.parameters()):
+        raise ConfigError(f"generation: a {kind.__name__} has more parts than its decoder and its head")
+    return whole.train(llm.training)
 
 
 AutoModelForCausalLM.register(MTLLMConfig, MTLLMForCausalLM)

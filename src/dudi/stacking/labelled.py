@@ -6,7 +6,9 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from dudi.errors import ConfigError
 from dudi.evaluation.entry import Outcome
@@ -18,9 +20,6 @@ from dudi.stacking.rows import StackRow, Task, fingerprint
 from dudi.stacking.scores import by_split, scores_of, transferred
 from dudi.stacking.tokens import Source
 from dudi.stacking.translation import Translated
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 LENGTH = 256
 """Tokens of a row that are read where the model does not say what it was trained with."""
@@ -69,11 +68,7 @@ class LabelledRows:
         return len(self.rows)
 
     def check_seeds(self, seeds: Sequence[int]) -> None:
-        """Refuse all but one seed, that of the model's training: nothing is drawn for an answer.
-
-        Raises:
-            ConfigError: there are several, or none.
-        """
+        """Refuse all but one seed, that of the model's training: nothing is drawn for an answer."""
         if len(seeds) != 1:
             raise ConfigError(f"a model with a head answers the same whatever the seed: give one, got {len(seeds)}")
 
@@ -81,7 +76,9 @@ class LabelledRows:
         """Ask about every row once; answers to translations are judged in the rows' own languages."""
         assert isinstance(model, MTLLMPreTrainedModel)
         (seed,) = seeds
-        read = self.rows if self.translated is None else self.translated.rows
+        read, translating = self.rows, 0.0
+        if self.translated is not None:
+            read, translating = self.translated.rows, self.translated.seconds
         length = self.max_length or model.config.max_row_length or LENGTH
         found = evaluate(model, reads, read, batch_size=self.batch_size, max_length=length, done=done)
         scores = scores_of(judged(self.rows, found.predictions, 0.0).per_language, self.source_language)
@@ -93,20 +90,12 @@ class LabelledRows:
             "mean_of": transferred((row.language for row in self.rows), self.source_language),
             "shortened": found.shortened,
             "stand_ins": dict(reads.stand_ins),
-            "seconds_per_row": {
-                "reading": found.seconds_per_row,
-                "translating": 0.0 if self.translated is None else self.translated.seconds,
-            },
+            "seconds_per_row": {"reading": found.seconds_per_row, "translating": translating},
         }
         return Outcome((SeedScores(seed, scores),), self.lines(seed, found.predictions), about)
 
     def lines(self, seed: int, predictions: Sequence[int]) -> list[dict[str, Any]]:
-        """A line of `answers.jsonl` for each row: what was asked, right and answered, and what was read instead.
-
-        Args:
-            seed: Of the model's training.
-            predictions: Its answers.
-        """
+        """A line of `answers.jsonl` for each row: what was asked, right and answered, and what was read instead."""
         names = self.task.labels or range(max((len(row.choices) for row in self.rows), default=0))
         others = transferred([row.language for row in self.rows], self.source_language)
         read = self.rows if self.translated is None else self.translated.rows
@@ -118,7 +107,7 @@ class LabelledRows:
                 "item": item,
                 "language": row.language,
                 "task": self.task.kind,
-                "question": "\n".join(_texts(row)),
+                "question": "\n".join(row.texts),
                 "label": None if row.label is None else names[row.label],
                 "answer": names[answer],
                 "right": row.label == answer,
@@ -129,14 +118,9 @@ class LabelledRows:
             if row.language not in others:
                 line["overall"] = False
             if seen is not row:
-                line["read"] = _texts(seen)
+                line["read"] = seen.texts
             lines.append(line)
         return lines
-
-
-def _texts(row: StackRow) -> list[str]:
-    """What a row asks: its text, the second of a pair, its choices."""
-    return [text for text in (row.text, row.pair, *row.choices) if text is not None]
 
 
 def items_of(rows: Sequence[StackRow]) -> list[str]:

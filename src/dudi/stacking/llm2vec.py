@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
@@ -24,25 +23,11 @@ WHOLE = ("model.safetensors", "model.safetensors.index.json")
 
 
 def load_adapted_llm(
-    name: str,
-    adapters: Sequence[str] = (),
-    *,
-    dtype: torch.dtype,
-    revision: str | None = None,
-    attn_implementation: str | None = None,
-    gguf_file: str | None = None,
-    keep_layers: int | Sequence[int] | None = None,
+    name: str, adapters: Sequence[str] = (), *, revision: str | None = None, **options: Any
 ) -> parts.Part:
-    """A decoder without its head, adapters merged into it.
+    """A decoder without its head, adapters merged into it in their order.
 
-    Args:
-        name: A model, or a folder of an adapter alone, which names its base.
-        adapters: More adapters, merged in this order.
-        dtype: Precision of the weights.
-        revision: Of `name` on the hub.
-        attn_implementation: As in `from_pretrained`.
-        gguf_file: As in `parts.load_llm`.
-        keep_layers: As there.
+    `name` is a model, or a folder of an adapter alone, which names its base. Options are those of `parts.load_llm`.
 
     Raises:
         ConfigError: something cannot be read, or is an adapter of another kind.
@@ -50,15 +35,7 @@ def load_adapted_llm(
     """
     base, first = base_and_adapters(name)
     chain = [*first, *adapters]
-    own_revision = revision if base == name else None
-    part = parts.load_llm(
-        base,
-        dtype=dtype,
-        revision=own_revision,
-        attn_implementation=attn_implementation,
-        gguf_file=gguf_file,
-        keep_layers=keep_layers,
-    )
+    part = parts.load_llm(base, revision=revision if base == name else None, **options)
     merge_adapters(part.model, chain)
     return dataclasses.replace(part, adapters=digest_of_adapters(chain))
 
@@ -70,13 +47,13 @@ def base_and_adapters(name: str) -> tuple[str, list[str]]:
         ConfigError: its config cannot be read.
     """
     place = locate(name)
-    if any(_file(place, file, required=False) is not None for file in WHOLE):
+    if any(find_file(place, file) is not None for file in WHOLE):
         return name, []
-    found = _file(place, CONFIG, required=False)
+    found = find_file(place, CONFIG)
     return (name, []) if found is None else (str(_read(found)["base_model_name_or_path"]), [name])
 
 
-def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> PreTrainedModel:
+def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> None:
     """Merge LoRA adapters into a model, in place, one after the other.
 
     Raises:
@@ -84,55 +61,23 @@ def merge_adapters(model: PreTrainedModel, adapters: Sequence[str]) -> PreTraine
         DataError: a weight of the adapter has no place in the model, or one is missing.
     """
     for name in adapters:
-        _add(model, name)
-        lora.merge_lora(model)
-    return model
-
-
-def digest_of_adapters(names: Sequence[str]) -> str:
-    """A hash of adapters, wherever their base lies: of their weights and their settings; empty without any."""
-    if not names:
-        return ""
-    settings = [check_adapter(name) for name in names]
-    weights = [sha256_of(_need(locate(name), WEIGHTS, name)) for name in names]
-    return sha256_of_json([weights, [{**own, "base_model_name_or_path": None} for own in settings]])
-
-
-def check_adapter(name: str) -> dict[str, Any]:
-    """What an adapter says of itself, without its weights.
-
-    Raises:
-        ConfigError: it has no config, or is of a kind that cannot be merged.
-        EnvironmentFault: it cannot be had.
-    """
-    described = _read(_need(locate(name), CONFIG, name))
-    if described.get("peft_type") != "LORA":
-        raise ConfigError(f"{name}: an adapter of the kind {described.get('peft_type')}; only LORA can be merged")
-    if described.get("modules_to_save"):
-        raise ConfigError(f"{name}: it replaces whole layers ({described['modules_to_save']}); only LORA can be merged")
-    return described
-
-
-def _add(model: PreTrainedModel, name: str) -> None:
-    place, described = locate(name), check_adapter(name)
-    from safetensors.torch import load_file
-
-    given = load_file(_need(place, WEIGHTS, name))
-    # Every key of it counts: with rsLoRA the scale is another, a rank may differ from layer to layer.
-    lora.inject(model, described | {"lora_dropout": 0.0})
-    own = {key: tensor for key, tensor in model.state_dict().items() if ".lora_" in key}
-    named = {_plain(key): tensor for key, tensor in given.items()}
-    wanted = {key.replace(".default.", "."): tensor for key, tensor in own.items()}
-    _check_same(name, set(named), set(wanted))
-    with torch.no_grad():
+        described = check_adapter(name)
+        given = {_plain(key): tensor for key, tensor in load_file(_need(name, WEIGHTS)).items()}
+        # Every key of it counts: with rsLoRA the scale is another, a rank may differ from layer to layer.
+        lora.inject(model, described | {"lora_dropout": 0.0})
+        held = model.state_dict()
+        wanted = {key.replace(".default.", "."): tensor for key, tensor in held.items() if ".lora_" in key}
+        # An adapter whose weights go nowhere would leave the base as it is, and say nothing.
+        lost, missing = given.keys() - wanted.keys(), wanted.keys() - given.keys()
+        for odd, what in ((lost, "has no place in the model"), (missing, "is missing in the adapter")):
+            if odd:
+                raise DataError(f"{name}: {min(odd)} {what} ({len(odd)} of {len(wanted)})")
         for key, tensor in wanted.items():
-            _fill(tensor, named[key], f"{name}: {key}")
-
-
-def _fill(tensor: Tensor, value: Tensor, where: str) -> None:
-    if tensor.shape != value.shape:
-        raise DataError(f"{where}: shape {tuple(value.shape)} where the model has {tuple(tensor.shape)}")
-    tensor.copy_(value)
+            if tensor.shape != given[key].shape:
+                shapes = f"shape {tuple(given[key].shape)} where the model has {tuple(tensor.shape)}"
+                raise DataError(f"{name}: {key}: {shapes}")
+            tensor.copy_(given[key])
+        lora.merge_lora(model)
 
 
 def _plain(key: str) -> str:
@@ -143,19 +88,41 @@ def _plain(key: str) -> str:
     return key.removeprefix("model.").removeprefix("transformer.")
 
 
-def _check_same(name: str, given: set[str], wanted: set[str]) -> None:
-    """An adapter whose weights go nowhere would leave the base as it is, and say nothing."""
-    for odd, what in ((given - wanted, "has no place in the model"), (wanted - given, "is missing in the adapter")):
-        if odd:
-            raise DataError(f"{name}: {sorted(odd)[0]} {what} ({len(odd)} of {len(wanted)})")
+def digest_of_adapters(names: Sequence[str]) -> str:
+    """A hash of adapters, wherever their base lies: of their weights and their settings; empty without any."""
+    if not names:
+        return ""
+    settings = [check_adapter(name) for name in names]
+    weights = [sha256_of(_need(name, WEIGHTS)) for name in names]
+    return sha256_of_json([weights, [{**own, "base_model_name_or_path": None} for own in settings]])
 
 
-def _file(place: str, file: str, *, required: bool) -> Path | None:
+def check_adapter(name: str) -> dict[str, Any]:
+    """What an adapter says of itself, without its weights.
+
+    Raises:
+        ConfigError: it has no config, or is of a kind that cannot be merged.
+        EnvironmentFault: it cannot be had.
+    """
+    described = _read(_need(name, CONFIG))
+    if described.get("peft_type") != "LORA":
+        raise ConfigError(f"{name}: an adapter of the kind {described.get('peft_type')}; only LORA can be merged")
+    if described.get("modules_to_save"):
+        raise ConfigError(f"{name}: it replaces whole layers ({described['modules_to_save']}); only LORA can be merged")
+    return described
+
+
+def find_file(place: str, file: str, revision: str | None = None, *, required: bool = False) -> Path | None:
+    """A file of a folder or of a repository on the hub; None where it has none, or cannot be had.
+
+    Raises:
+        EnvironmentFault: it cannot be had, and is `required`.
+    """
     if Path(place).is_dir():
         path = Path(place) / file
         return path if path.is_file() else None
     try:
-        found = cached_file(place, file, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(place, file, revision=revision, _raise_exceptions_for_missing_entries=False)
     except OSError as error:
         if not required:
             return None
@@ -163,8 +130,8 @@ def _file(place: str, file: str, *, required: bool) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _need(place: str, file: str, name: str) -> Path:
-    path = _file(place, file, required=True)
+def _need(name: str, file: str) -> Path:
+    path = find_file(locate(name), file, required=True)
     if path is None:
         raise ConfigError(f"llm.adapters: {name} has no {file}")
     return path

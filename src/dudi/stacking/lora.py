@@ -15,14 +15,7 @@ from dudi.models.adapters import drawn_from
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """An adapter: r 16 and alpha 32 on all linear layers are the authors' values.
-
-    Attributes:
-        r: Rank.
-        alpha: Scale: alpha / r.
-        dropout: In front of the adapter.
-        target_modules: `all-linear`, or names of layers.
-    """
+    """An adapter of rank r, scaled by alpha / r: 16 and 32 on all linear layers (or those named) are the authors'."""
 
     r: int = 16
     alpha: int = 32
@@ -31,18 +24,13 @@ class LoraSettings:
 
 
 AUTHORS = LoraSettings()
-"""The authors' adapter: r 16 and alpha 32 on all linear layers."""
 
 
 def check_goes_on(settings: LoraSettings | None, held: Mapping[str, Any] | None) -> None:
-    """Refuse settings of a new adapter for a model that brings one along, with which it goes on.
-
-    Args:
-        settings: What was asked for; the authors' is also what nobody asked for.
-        held: `config.lora` of the model.
+    """Refuse settings of a new adapter for a model that brings one along (`held`), with which it goes on.
 
     Raises:
-        ConfigError: the two differ.
+        ConfigError: the two differ, and the settings are not the authors', which nobody has to ask for.
     """
     if held is not None and settings not in (None, AUTHORS) and dataclasses.asdict(settings) != dict(held):
         raise ConfigError(
@@ -54,32 +42,20 @@ def check_goes_on(settings: LoraSettings | None, held: Mapping[str, Any] | None)
 def add_lora(module: nn.Module, settings: LoraSettings, seed: int = 0) -> None:
     """Put an adapter into the linear layers of a module, in place; only the adapter is left trainable.
 
-    The module keeps its class, and its weights get names with `base_layer` and `lora_A.default` in them.
-
-    Args:
-        module: Whose layers.
-        settings: The adapter.
-        seed: Of the adapter's start, which depends on nothing else.
+    The module keeps its class, and its weights get names with `base_layer` and `lora_A.default` in them. The adapter's
+    start depends on the seed alone.
 
     Raises:
         ConfigError: peft is not installed, or no layer is called so.
     """
-    keys = {
-        "r": settings.r,
-        "lora_alpha": settings.alpha,
-        "lora_dropout": settings.dropout,
-        "target_modules": settings.target_modules,
-    }
-    inject(module, keys, seed)
+    keys = {"r": settings.r, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout}
+    inject(module, {**keys, "target_modules": settings.target_modules}, seed)
 
 
 def inject(module: nn.Module, keys: Mapping[str, Any], seed: int = 0) -> None:
     """Put an adapter into the linear layers of a module, in place, as peft's `LoraConfig` describes it.
 
-    Args:
-        module: Whose layers.
-        keys: Of a `LoraConfig`, as `adapter_config.json` holds them; what peft does not know is left out.
-        seed: Of the adapter's start.
+    The keys are those of `adapter_config.json`; what peft does not know is left out.
 
     Raises:
         ConfigError: peft is not installed, or no layer is called so.
@@ -102,8 +78,8 @@ def inject(module: nn.Module, keys: Mapping[str, Any], seed: int = 0) -> None:
 
 def lora_weights(module: nn.Module) -> dict[str, Tensor]:
     """The weights of the adapters inside a module, on the CPU, by their names."""
-    found = {name: tensor for name, tensor in module.state_dict().items() if ".lora_" in name}
-    return {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
+    held = module.state_dict()
+    return {name: tensor.detach().cpu().clone() for name, tensor in held.items() if ".lora_" in name}
 
 
 @contextlib.contextmanager

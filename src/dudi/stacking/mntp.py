@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from dudi.objective.forward import inside, open_forward
 from dudi.objective.heads import head_of
@@ -28,21 +28,18 @@ IGNORED = -100
 
 
 class MaskedNextToken(Objective):
-    """Cross-entropy at the masked places, in nats.
-
-    Args:
-        source: The LLM's tokenizer.
-        args: The keys.
-    """
+    """Cross-entropy at the masked places, in nats."""
 
     stage = "adapt"
 
     def __init__(self, source: Source, args: StackArguments) -> None:
-        self.source, self.args = source, args
-        self.source_tokenizer = source.tokenizer
-        self.llm_tokenizer: PreTrainedTokenizerBase | None = None
-        self.mask = mask_token(source)
-        self.special = torch.tensor(sorted(set(source.tokenizer.all_special_ids)))
+        super().__init__(source, args)
+        tokenizer = source.tokenizer
+        # A masked token is the tokenizer's own, else `_`, as LLM2Vec does, else the unknown one.
+        blank = tokenizer.encode("_", add_special_tokens=False)
+        other = blank[-1] if blank else tokenizer.unk_token_id or tokenizer.eos_token_id
+        self.mask = int(other if tokenizer.mask_token_id is None else tokenizer.mask_token_id)
+        self.special = torch.tensor(sorted(set(tokenizer.all_special_ids)))
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """The texts as the LLM's tokenizer writes them."""
@@ -76,15 +73,6 @@ class MaskedNextToken(Objective):
         return total, {"loss": total, "right": (logits.argmax(dim=-1) == targets).sum()}
 
 
-def mask_token(source: Source) -> int:
-    """The id that stands for a masked token: the tokenizer's own, else `_`, as LLM2Vec does, else the unknown one."""
-    tokenizer = source.tokenizer
-    if tokenizer.mask_token_id is not None:
-        return int(tokenizer.mask_token_id)
-    blank = tokenizer.encode("_", add_special_tokens=False)
-    return int(blank[-1] if blank else tokenizer.unk_token_id or tokenizer.eos_token_id)
-
-
 def adapt(
     model: PreTrainedModel,
     source: Source,
@@ -95,16 +83,10 @@ def adapt(
     resume: str | Path | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """Make a causal language model bidirectional, in place, by MNTP on plain text.
+    """Make a causal language model, with its head, bidirectional, in place, by MNTP on the rows' texts.
 
-    Args:
-        model: With its head.
-        source: Its tokenizer.
-        rows: Texts.
-        args: The keys; `output_dir` gets `metrics.jsonl` and `checkpoints/`.
-        lora_settings: Of the adapter, which is merged at the end.
-        resume: A checkpoint of the same run.
-        about: More of what identifies the run.
+    `args.output_dir` gets `metrics.jsonl` and `checkpoints/`; `resume` is one of these, of the same run, and `about` is
+    more of what identifies it.
 
     Returns:
         The model, its adapter merged, `config.is_causal` false.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Self, TypeVar, cast
 
 import torch
@@ -22,9 +21,9 @@ from transformers.utils import ModelOutput
 from dudi.stacking import assembly, lora
 from dudi.stacking.checks import check_attention, check_encoder
 from dudi.stacking.configuration import MTLLMConfig, part
-from dudi.stacking.disturbing import Disturbance
-from dudi.stacking.joining import pack
+from dudi.stacking.llm2vec import find_file
 from dudi.stacking.parts import check_loaded, empty_encoder, empty_llm
+from dudi.stacking.sequences import Disturbance, pack
 
 AnyModel = TypeVar("AnyModel", bound=PreTrainedModel)
 
@@ -87,7 +86,7 @@ class MTLLMPreTrainedModel(PreTrainedModel):
     config: MTLLMConfig
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in `transformers`; a part with a random weight, or with another attention than the config says, fails.
 
         A folder that holds only what was trained is put together with the parents that its config names.
@@ -98,36 +97,24 @@ class MTLLMPreTrainedModel(PreTrainedModel):
                 not what the config says.
         """
         wanted = kwargs.pop("output_loading_info", False)
-        named = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
-        trained = assembly.trained_file(named, kwargs.get("revision"))
-        if trained is not None:
-            model = cls._assembled(trained, *args, **kwargs)
-            return (model, {"missing_keys": set()}) if wanted else model
-        model, info = cast(Any, super()).from_pretrained(*args, output_loading_info=True, **kwargs)
-        name = str(args[0] if args else kwargs.get("pretrained_model_name_or_path"))
-        check_loaded(name, [key for key in info["missing_keys"] if not key.startswith("score.")])
+        place, name = pretrained_model_name_or_path, str(pretrained_model_name_or_path)
+        trained = find_file(name, assembly.TRAINED, kwargs.get("revision"))
+        if trained is None:
+            model, info = cast(Any, super()).from_pretrained(place, *args, output_loading_info=True, **kwargs)
+            check_loaded(name, [key for key in info["missing_keys"] if not key.startswith("score.")])
+            model.config.parents = model.config.merged = None  # all their weights are here
+        else:
+            dtype, config = kwargs.pop("dtype", "auto"), kwargs.pop("config", None)
+            config = AutoConfig.from_pretrained(name, **kwargs) if config is None else config
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                model = cls(config)
+            assembly.fill(model, trained, dtype)
+            model, info = model.eval(), {"missing_keys": set()}
         model.check_attention()
-        for config in (model.config, model.reader.config):
-            config.parents = config.merged = None  # all their weights are here
         return (model, info) if wanted else model
 
-    @classmethod
-    def _assembled(cls, trained: Path, name: str, *, dtype: Any = "auto", config: Any = None, **keys: Any) -> Any:
-        """The model of a folder that holds what was trained."""
-        config = AutoConfig.from_pretrained(name, **keys) if config is None else config
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = cls(config)
-        assembly.fill(model, trained, dtype)
-        model.check_attention()
-        return model.eval()
-
     def check_attention(self) -> None:
-        """Hold the parts, with their weights in memory, against what they are: an encoder, and `config.attention`.
-
-        Raises:
-            ConfigError: the encoder is a decoder, or padding changes what it reads.
-            DataError: the LLM's attention is another, or padding changes the result.
-        """
+        """Hold the parts, with their weights in memory, against what they are; raises as the functions in `checks`."""
         if any(parameter.is_meta for parameter in self.parameters()):
             return
         if self.reader.encoder is not None:
@@ -144,25 +131,20 @@ class MTLLMPreTrainedModel(PreTrainedModel):
 
     @property
     def reader(self) -> MTLLMModel:
-        """The model without a head; of one that has none, itself."""
+        """The model without a head; of one that has none, itself. Both have one config."""
         return cast(MTLLMModel, self.base_model)
 
     def get_input_embeddings(self) -> nn.Module:
         """Those that the input ids go to."""
         return self.reader.reads.get_input_embeddings()
 
-    @contextmanager
-    def without_lora(self) -> Iterator[None]:
+    def without_lora(self) -> AbstractContextManager[None]:
         """The LLM as it was before its adapter, for the length of a block."""
-        with lora.without_lora(self.reader.adapted):
-            yield
+        return lora.without_lora(self.reader.adapted)
 
 
 class MTLLMModel(MTLLMPreTrainedModel):
     """Reads sentences and gives a vector for each, or for spans of it.
-
-    Args:
-        config: Its parts and how they are joined.
 
     Attributes:
         merged: Of each adapter of `config.merged`, its weights.
@@ -234,31 +216,28 @@ class MTLLMModel(MTLLMPreTrainedModel):
         Raises:
             ValueError: the LLM's tokens are missing, or are none that this stack reads.
         """
+        self._check_own_tokens(llm_input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        if self.llm is None or self.encoder is None:
-            self._check_own_tokens(llm_input_ids)
         if self.encoder is None:
             return self.read_tokens(input_ids, mask, choice_spans)
+        inside = None if choice_spans is None else span_masks(choice_spans, mask.shape[1])
         if self.llm is None:
-            return pooled_output(self.encode(input_ids, mask), mask, choice_spans)
+            return pooled_output(self.encode(input_ids, mask), mask, inside)
         disturbed = self.training and choice_spans is None
         parts, masks = self.embed(input_ids, mask, llm_input_ids, llm_attention_mask, disturbed=disturbed)
         if self.boundary is None:
             states = self.llm(inputs_embeds=parts[0], attention_mask=masks[0]).last_hidden_state
-            return pooled_output(states, masks[0], choice_spans)
+            return pooled_output(states, masks[0], inside)
         packed = pack(parts, masks)
         states = self.llm(inputs_embeds=packed.embeds, attention_mask=packed.mask).last_hidden_state
         states = packed.spread(states, sum(part.shape[1] for part in parts))
         counted = torch.cat([masks[0], torch.zeros_like(masks[1]), masks[2]], dim=1)
-        pooled = masked_mean(states, counted[:, None, :])[:, 0]
-        choices = None
-        if choice_spans is not None:
+        if inside is not None:
             if llm_choice_spans is None:
                 raise ValueError("llm_choice_spans: the place of each choice in the LLM's own tokens is missing")
-            inside = [span_masks(choice_spans, parts[0].shape[1]), span_masks(llm_choice_spans, parts[2].shape[1])]
-            between = torch.zeros_like(inside[0][..., :1])
-            choices = masked_mean(states, torch.cat([inside[0], between, inside[1]], dim=2) * counted[:, None, :])
-        return StackOutput(last_hidden_state=states, pooled=pooled, choices=choices)
+            own = span_masks(llm_choice_spans, parts[2].shape[1])
+            inside = torch.cat([inside, torch.zeros_like(inside[..., :1]), own], dim=2)
+        return pooled_output(states, counted, inside)
 
     def embed(
         self,
@@ -269,14 +248,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
         *,
         disturbed: bool = False,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """What the LLM of a stack reads of a batch of texts; arguments as in `forward`.
-
-        Args:
-            input_ids: (B, T).
-            mask: (B, T).
-            llm_input_ids: (B, V).
-            llm_attention_mask: (B, V).
-            disturbed: Do to the encoder's states what Stage 1 does.
+        """What the LLM of a stack reads of a batch of texts, `disturbed` as in Stage 1; arguments as in `forward`.
 
         Returns:
             Parts (B, T_i, D) in the LLM's precision, and their masks (B, T_i): the connected states and, with
@@ -306,11 +278,7 @@ class MTLLMModel(MTLLMPreTrainedModel):
             raise ValueError("llm_input_ids: this model reads no tokens of an LLM beside its own input (llm_tokens)")
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, T, E) states of the encoder, which has no gradient under an LLM.
-
-        Raises:
-            ValueError: there is no encoder.
-        """
+        """(B, T, E) states of the encoder, which has no gradient under an LLM; without one a `ValueError`."""
         if self.encoder is None:
             raise ValueError("this reader has no encoder")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.llm is None):
@@ -319,22 +287,18 @@ class MTLLMModel(MTLLMPreTrainedModel):
     def read_tokens(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, choice_spans: Tensor | None = None
     ) -> StackOutput:
-        """Read a batch as the LLM alone does, from its own tokens; arguments as in `forward`.
-
-        Raises:
-            ValueError: there is no LLM.
-        """
+        """Read a batch as the LLM alone does, from its own tokens, as in `forward`; without one a `ValueError`."""
         if self.llm is None:
             raise ValueError("this reader has no LLM")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states = self.llm(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        return pooled_output(states, mask, choice_spans)
+        return pooled_output(states, mask, None if choice_spans is None else span_masks(choice_spans, mask.shape[1]))
 
 
-def pooled_output(states: Tensor, mask: Tensor, spans: Tensor | None) -> StackOutput:
-    """States (B, T, D) with their means over the attended tokens, and over spans."""
+def pooled_output(states: Tensor, mask: Tensor, inside: Tensor | None) -> StackOutput:
+    """States (B, T, D), their means over the attended tokens (B, T), and over those inside each choice (B, C, T)."""
     pooled = masked_mean(states, mask[:, None, :])[:, 0]
-    choices = None if spans is None else masked_mean(states, span_masks(spans, states.shape[1]) * mask[:, None, :])
+    choices = None if inside is None else masked_mean(states, inside * mask[:, None, :])
     return StackOutput(last_hidden_state=states, pooled=pooled, choices=choices)
 
 
@@ -357,7 +321,7 @@ def span_masks(spans: Tensor, length: int) -> Tensor:
 class _WithHead(MTLLMPreTrainedModel):
     """A reader with a linear head without bias, as the authors use."""
 
-    def __init__(self, config: MTLLMConfig, outputs: int) -> None:
+    def __init__(self, config: MTLLMConfig, outputs: int = 1) -> None:
         super().__init__(config)
         self.stack = MTLLMModel(config)
         self.score = nn.Linear(config.hidden_size, outputs, bias=False)
@@ -387,8 +351,7 @@ class MTLLMForSequenceClassification(_WithHead):
         **kwargs: Any,
     ) -> TaskOutput:
         """Arguments as in `MTLLMModel.forward`, and `labels` (B,)."""
-        own = {"llm_input_ids": llm_input_ids, "llm_attention_mask": llm_attention_mask}
-        read = self.stack(input_ids, attention_mask, **own)
+        read = self.stack(input_ids, attention_mask, None, llm_input_ids, llm_attention_mask)
         logits = self.score(read.pooled.to(self.score.weight.dtype)).float()
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return TaskOutput(loss=loss, logits=logits, pooled=read.pooled)
@@ -396,9 +359,6 @@ class MTLLMForSequenceClassification(_WithHead):
 
 class MTLLMForMultipleChoice(_WithHead):
     """One of several answers that stand in the same sequence; each one's vector is the mean over its tokens."""
-
-    def __init__(self, config: MTLLMConfig) -> None:
-        super().__init__(config, 1)
 
     def forward(
         self,
@@ -431,12 +391,7 @@ def on_device(model: AnyModel, device: torch.device | str) -> AnyModel:
     return model
 
 
-def register() -> None:
-    """Make the auto classes of `transformers` know the stack."""
-    AutoConfig.register(MTLLMConfig.model_type, MTLLMConfig)
-    AutoModel.register(MTLLMConfig, MTLLMModel)
-    AutoModelForSequenceClassification.register(MTLLMConfig, MTLLMForSequenceClassification)
-    AutoModelForMultipleChoice.register(MTLLMConfig, MTLLMForMultipleChoice)
-
-
-register()
+AutoConfig.register(MTLLMConfig.model_type, MTLLMConfig)
+AutoModel.register(MTLLMConfig, MTLLMModel)
+AutoModelForSequenceClassification.register(MTLLMConfig, MTLLMForSequenceClassification)
+AutoModelForMultipleChoice.register(MTLLMConfig, MTLLMForMultipleChoice)

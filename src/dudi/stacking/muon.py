@@ -20,11 +20,8 @@ class Muon(torch.optim.Optimizer):
     to 1024 x 1024), so that a run on a GPU would be another one than on a CPU; a CPU without bf16 arithmetic pays for
     it with 10 times the time. It takes matrices alone, too. Here the parameters with two dimensions get Muon, scaled so
     that one learning rate serves both (an update's root mean square is about 0.2, as Adam's), and all others get Adam.
-
-    Args:
-        params: Parameters, or groups; a group with `muon: False` gets Adam whatever its shape (embeddings).
-        lr: Learning rate.
-        weight_decay: Decoupled, of the matrices.
+    A group of parameters with `muon: False` gets Adam whatever their shape (embeddings). The weight decay is decoupled,
+    and of the matrices alone.
     """
 
     def __init__(

@@ -24,15 +24,13 @@ from transformers.utils import logging
 from dudi.errors import ConfigError, DataError, EnvironmentFault, first_of
 from dudi.models.load import load_model, locate
 
-# Keys of a translation model, as the encoder alone calls them. `M2M100Encoder.from_pretrained` without them leaves
-# every weight random and only prints a report.
+# Keys of a translation model, as the encoder alone calls them; without them `from_pretrained` leaves weights random.
 M2M100_KEYS = {
     r"^model\.encoder\.": "",
     r"^encoder\.": "",
     r"^model\.shared\.": "embed_tokens.",
     r"^shared\.": "embed_tokens.",
 }
-_IGNORED = ("position_ids",)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,11 +53,11 @@ class Part:
 # ---- the classes
 
 
-def _class_of(role: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The class that holds a part: without a decoder where there is one like that (T5), else the model without a head.
+def _class_of(role: str, config: PreTrainedConfig) -> tuple[Any, dict[str, bool]]:
+    """The class that holds a part, and what it is made with.
 
-    Raises:
-        ConfigError: `transformers` has none.
+    It is the one without a decoder where there is one (T5), else that of the model without a head. A layer for the
+    first token's vector (BERT) is left out: it is not read here, and often not saved.
     """
     kinds: Any = MODEL_MAPPING
     if role == "encoder" and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
@@ -70,20 +68,13 @@ def _class_of(role: str, config: PreTrainedConfig) -> type[PreTrainedModel]:
     if type(config) not in kinds:
         raise ConfigError(f"{role}: transformers has no model of the kind '{config.model_type}' that reads text")
     found = kinds[type(config)]
-    return found[0] if isinstance(found, tuple) else found
-
-
-def _without_pooler(kind: type[PreTrainedModel]) -> dict[str, Any]:
-    """BERT's and its like have a layer for the first token's vector, which is not read here, and often not saved."""
-    return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
+    kind = found[0] if isinstance(found, tuple) else found
+    pools = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    return kind, {"add_pooling_layer": False} if pools else {}
 
 
 def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
-    """The encoder of a model with an encoder and a decoder, or a model that is one.
-
-    Raises:
-        ConfigError: a model without an encoder that reads text.
-    """
+    """The encoder of a model with an encoder and a decoder, or a model that is one."""
     reader = model
     if model.config.is_encoder_decoder or type(model).__name__.endswith("EncoderModel"):
         reader = cast(PreTrainedModel, model.get_encoder())
@@ -97,10 +88,8 @@ def _encoder_in(model: PreTrainedModel) -> PreTrainedModel:
 def check_encoder_config(config: PreTrainedConfig) -> None:
     """Refuse a decoder in the place of the encoder by what its config says, before its weights are read.
 
-    What stays in doubt is let pass: `checks.check_encoder` looks at the states.
-
-    Raises:
-        ConfigError: it was saved as a causal language model, and its kind has no masked one.
+    It was saved as a causal language model, and its kind has no masked one. What stays in doubt is let pass:
+    `checks.check_encoder` looks at the states.
     """
     causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.architectures or ())
     sees_all = getattr(config, "use_bidirectional_attention", False) or getattr(config, "is_causal", True) is False
@@ -113,21 +102,17 @@ def check_encoder_config(config: PreTrainedConfig) -> None:
 
 
 def empty_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """An encoder with random weights.
-
-    Raises:
-        ConfigError: `transformers` has no encoder for this kind of model.
-    """
+    """An encoder with random weights; a ConfigError where `transformers` has none for this kind of model."""
     if config.model_type == "m2m_100":
         return M2M100Encoder(cast(M2M100Config, config))
-    kind: Any = _class_of("encoder", config)
-    return _encoder_in(kind._from_config(config, **_without_pooler(kind)))
+    kind, options = _class_of("encoder", config)
+    return _encoder_in(kind._from_config(config, **options))
 
 
 def empty_llm(config: PreTrainedConfig) -> PreTrainedModel:
     """A decoder without its head, with random weights."""
-    kind: Any = _class_of("llm", config)
-    return cast(PreTrainedModel, kind._from_config(config, **_without_pooler(kind)))
+    kind, options = _class_of("llm", config)
+    return cast(PreTrainedModel, kind._from_config(config, **options))
 
 
 # ---- from a checkpoint
@@ -142,18 +127,13 @@ def load_encoder(name: str, *, dtype: torch.dtype, revision: str | None = None) 
         ConfigError: no such model, or it has no encoder.
         DataError: a weight of the encoder is not in the checkpoint.
     """
-    place = locate(name)
-    config = config_of("encoder", name, place, revision)
-    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "output_loading_info": True}
+    config = config_of("encoder", name, revision)
+    options: dict[str, Any] = {"dtype": dtype, "revision": revision}
     if config.model_type == "m2m_100":
-        model, missing = _loaded("encoder", name, M2M100Encoder, place, options | {"key_mapping": M2M100_KEYS})
-        check_loaded(name, missing)
-        return Part(model, config, digest_of(model))
-    kind = _class_of("encoder", config)
-    whole, missing = _loaded("encoder", name, kind, place, options | _without_pooler(kind))
-    encoder = _encoder_in(whole)
-    inside = next(path for path, module in whole.named_modules() if module is encoder)
-    check_loaded(name, missing, inside)
+        encoder = _loaded("encoder", name, M2M100Encoder, lambda model: model, key_mapping=M2M100_KEYS, **options)
+    else:
+        kind, own = _class_of("encoder", config)
+        encoder = _loaded("encoder", name, kind, _encoder_in, **own, **options)
     return Part(encoder, config, digest_of(encoder))
 
 
@@ -168,33 +148,24 @@ def load_llm(
 ) -> Part:
     """A decoder without its head; of a model that reads images too, the part that reads text.
 
-    Args:
-        name: A hub name, a folder, or `package:NAME`.
-        dtype: Precision of the weights.
-        revision: On the hub.
-        attn_implementation: As in `transformers`.
-        gguf_file: A GGUF file in the folder; its weights are de-quantised.
-        keep_layers: Cut it down to these layers; a number means that many, evenly spaced.
+    Arguments as of `building.build_stack`.
 
     Raises:
         ConfigError: no such model.
         DataError: a weight is not in the checkpoint.
     """
-    place = locate(name)
     if gguf_file is not None or keep_layers is not None:
         whole = load_model(
             name, dtype=dtype, revision=revision, attn_implementation=attn_implementation,
             gguf_file=gguf_file, keep_layers=keep_layers,
         )  # fmt: skip
         decoder = _decoder_in(whole)
-        return Part(decoder, decoder.config, digest_of(decoder))
-    config = config_of("llm", name, place, revision)
-    kind = _class_of("llm", config)
-    options: dict[str, Any] = {"dtype": dtype, "revision": revision, "attn_implementation": attn_implementation}
-    model, missing = _loaded("llm", name, kind, place, options | _without_pooler(kind) | {"output_loading_info": True})
-    decoder = _decoder_in(model)
-    inside = next(path for path, module in model.named_modules() if module is decoder)
-    check_loaded(name, missing, inside)
+    else:
+        kind, options = _class_of("llm", config_of("llm", name, revision))
+        decoder = _loaded(
+            "llm", name, kind, _decoder_in,
+            dtype=dtype, revision=revision, attn_implementation=attn_implementation, **options,
+        )  # fmt: skip
     return Part(decoder, decoder.config, digest_of(decoder))
 
 
@@ -204,46 +175,37 @@ def _decoder_in(model: PreTrainedModel) -> PreTrainedModel:
     return inner if inner.config.get_text_config() is inner.config else inner.get_decoder()
 
 
-def config_of(role: str, name: str, place: str, revision: str | None) -> PreTrainedConfig:
-    """The config of a checkpoint.
-
-    Args:
-        role: `encoder` or `llm`, for messages.
-        name: As it was named.
-        place: Where that is.
-        revision: On the hub.
-
-    Raises:
-        ConfigError: a folder that holds none.
-        EnvironmentFault: it cannot be had.
-    """
+def config_of(role: str, name: str, revision: str | None) -> PreTrainedConfig:
+    """The config of a checkpoint, which messages call the `encoder` or the `llm`."""
     try:
-        return AutoConfig.from_pretrained(place, revision=revision)
+        return AutoConfig.from_pretrained(locate(name), revision=revision)
     except (OSError, ValueError) as error:
         raise _unreachable(role, name, error) from error
 
 
-def _loaded(role: str, name: str, kind: Any, place: str, options: dict[str, Any]) -> tuple[PreTrainedModel, list[str]]:
-    """A model, and the names of weights that were not in its checkpoint."""
+def _loaded(
+    role: str, name: str, kind: Any, cut: Callable[[PreTrainedModel], PreTrainedModel], **options: Any
+) -> PreTrainedModel:
+    """The part that `cut` takes of a model; none of its weights is missing in the checkpoint."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # it reports each weight of a decoder that is left out; what is missing we say
     try:
-        model, info = kind.from_pretrained(place, **options)
+        model, info = kind.from_pretrained(locate(name), output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise _unreachable(role, name, error) from error
     finally:
         logging.set_verbosity(before)
-    missing = [key for key in info["missing_keys"] if not key.endswith(_IGNORED)]
-    return model, [key for key in missing if not _is_computed(model, key)]
-
-
-def _is_computed(model: PreTrainedModel, key: str) -> bool:
-    """Whether a weight is positions that its layer computes and has: `save_pretrained` leaves them out.
-
-    Marian's, Pegasus' and RoFormer's are parameters all the same; M2M100's, NLLB's and XGLM's are not saved either way.
-    """
-    layer: Any = model.get_submodule(key.rpartition(".")[0])
-    return hasattr(layer, "create_weight") and torch.equal(layer.weight, layer.create_weight())
+    part = cut(model)
+    inside = next(path for path, module in model.named_modules() if module is part)
+    missing = []
+    for key in info["missing_keys"]:
+        layer: Any = model.get_submodule(key.rpartition(".")[0])
+        # Positions that a layer computes are not saved; Marian's, Pegasus' and RoFormer's are parameters all the same.
+        computed = hasattr(layer, "create_weight") and torch.equal(layer.weight, layer.create_weight())
+        if key.startswith(inside) and not key.endswith("position_ids") and not computed:
+            missing.append(key)
+    check_loaded(name, missing)
+    return part
 
 
 def _unreachable(role: str, name: str, error: Exception) -> ConfigError | EnvironmentFault:
@@ -270,20 +232,10 @@ def digest_of(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_loaded(name: str, missing: Sequence[str], inside: str = "") -> None:
-    """Refuse a model of which weights stayed random.
-
-    Args:
-        name: As it was named.
-        missing: The weights.
-        inside: What they begin with in the part that is kept of the model; others do not matter.
-
-    Raises:
-        DataError: naming the first ones.
-    """
-    own = [key for key in missing if key.startswith(inside)]
-    if own:
-        raise DataError(f"{name}: weights are missing in the checkpoint and would be random: {first_of(own, 3)}")
+def check_loaded(name: str, missing: Sequence[str]) -> None:
+    """Refuse a model some of whose weights are missing and stayed random: a DataError names the first ones."""
+    if missing:
+        raise DataError(f"{name}: weights are missing in the checkpoint and would be random: {first_of(missing, 3)}")
 
 
 # ---- from a model in memory

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from dudi.environment import device_type
 from dudi.errors import EnvironmentFault
@@ -24,19 +24,12 @@ from dudi.stacking.recipe import StackConfig
 from dudi.stacking.unloaded import configs_of, empty_part
 from dudi.tables import DASH, grid_of, terminal
 
-_OPTIMIZER = 2 * FP32
-"""Bytes of AdamW's two states, for each weight that is trained."""
+_SHOWN = {"encoder": "encoder", "llm": "LLM"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pass:
-    """One thing that is done in every step.
-
-    Attributes:
-        name: What it is.
-        flops: Of one optimizer step, on one device.
-        bytes: What it holds at its widest moment, beside what is there throughout.
-    """
+    """One thing that is done in every step: its FLOPs on one device, and the bytes it holds at most beside `held`."""
 
     name: str
     flops: float
@@ -132,28 +125,31 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
     dtype, device = precision_for(config.dtype, gpu), None if gpu is None else find_gpu(gpu)
     # The recipe's precision is the planned GPU's affair: this computer may be a laptop without one.
     args = config.model_copy(update={"dtype": "float32"}).stack_arguments("plan")
-    below, above = (None if one is None else _EmptyPart(one) for one in configs_of(config))
-    on_top = above or below
-    if on_top is None:
+    shapes: dict[str, Shape] = {}
+    for role, (name, own) in configs_of(config).items():
+        model = empty_part(role, own)
+        shapes[role] = shape_of_part(model, name)
+    if not shapes:
         raise EnvironmentFault("no part of this stage has a config that can be read from here")
+    *under, on_top = shapes.values()
     cpu, element = device is None and device_type(bool(args.use_cpu)) == "cpu", FP32 if dtype == "float32" else 2
-    adapter = None if config.lora is None else _adapter(on_top, lora.LoraSettings(**config.lora.model_dump()))
-    joined = below is not None and above is not None
-    connector = (below.shape.hidden + 1) * above.shape.hidden if below is not None and above is not None else 0
-    learns = connector if config.stage != "distill" or args.train_connector else 0
-    unread = on_top.shape.vocabulary * on_top.shape.hidden if joined and not args.llm_tokens else 0
-    trained = learns + (on_top.shape.parameters - unread if adapter is None else adapter)
-    roles = [("encoder", below), ("LLM", above)]
-    named = [(role, part) for role, part in roles if part is not None]
-    frozen = sum(element * part.shape.parameters for _, part in named if part is not on_top or adapter is not None)
-    copied = element * on_top.shape.parameters if config.stage == "align" and adapter is None else 0
-    learned = connector + (on_top.shape.parameters if adapter is None else adapter)
+    connector = sum((shape.hidden + 1) * on_top.hidden for shape in under)
+    frozen, copied = sum(element * shape.parameters for shape in under), 0
+    if config.lora is not None:
+        learned = trained = _adapter(model, lora.LoraSettings(**config.lora.model_dump()))
+        frozen += element * on_top.parameters
+    else:
+        learned = on_top.parameters
+        trained = learned - (on_top.vocabulary * on_top.hidden if under and not args.llm_tokens else 0)
+        copied = element * learned if config.stage == "align" else 0
+    if config.stage != "distill" or args.train_connector:
+        trained += connector
     held = [
         ("frozen weights", frozen),
         ("the LLM as it was, which teaches", copied),
-        ("weights of what is trained, in fp32", FP32 * learned),
+        ("weights of what is trained, in fp32", FP32 * (connector + learned)),
         ("gradients", FP32 * trained * (2 if gpus > 1 else 1)),
-        ("optimizer's states", _OPTIMIZER * trained),
+        ("optimizer's states", 2 * FP32 * trained),  # AdamW has two for each weight
         ("Python and its libraries" if cpu else "context and allocator", LIBRARIES if cpu else CONTEXT),
     ]
     notes = [
@@ -162,32 +158,18 @@ def plan_stage(config: StackConfig, *, rows: int | None = None, gpu: str | None 
     ]
     if config.stage == "distill":
         notes.append("the teacher's vectors are those that dudi stack teach has stored")
-    known = [(role, part.shape.name, part.shape.parameters) for role, part in named]
     return StagePlan(
         title=f"{config.stage} on {gpus} x {'CPU' if cpu else 'device' if device is None else device.name}, {dtype}",
-        parts=tuple(known),
+        parts=tuple((_SHOWN[role], shape.name, shape.parameters) for role, shape in shapes.items()),
         trained=trained,
         rows=(args.per_device_train_batch_size * args.gradient_accumulation_steps, args.max_length),
         held=tuple((name, size) for name, size in held if size),
-        passes=tuple(_passes(config, args, below, on_top, element, joined)),
+        passes=tuple(_passes(config, args, shapes, element)),
         steps=steps_of(args, rows, gpus),
         gpu=device,
         rate=UTILISATION * (0.0 if device is None else device.single if dtype == "float32" else device.half),
         notes=tuple(notes),
     )
-
-
-class _EmptyPart:
-    """A part without storage.
-
-    Args:
-        named: Its role, its name, and its config.
-    """
-
-    def __init__(self, named: tuple[str, str, PreTrainedConfig]) -> None:
-        role, name, config = named
-        self.model = empty_part(role, config)
-        self.shape = shape_of_part(self.model, name)
 
 
 def shape_of_part(model: PreTrainedModel, name: str) -> Shape:
@@ -214,33 +196,31 @@ def shape_of_part(model: PreTrainedModel, name: str) -> Shape:
     )
 
 
-def _adapter(part: _EmptyPart, settings: lora.LoraSettings) -> int:
+def _adapter(model: PreTrainedModel, settings: lora.LoraSettings) -> int:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        lora.add_lora(part.model, settings)
-    return sum(weight.numel() for weight in part.model.parameters() if weight.requires_grad)
+        lora.add_lora(model, settings)
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def _passes(
-    config: StackConfig, args: StackArguments, below: _EmptyPart | None, on_top: _EmptyPart, element: int, joined: bool
-) -> Iterator[Pass]:
+def _passes(config: StackConfig, args: StackArguments, shapes: Mapping[str, Shape], element: int) -> Iterator[Pass]:
     """The encoder, the teacher of Stage 1, what is trained forward, and what is trained backward."""
+    *under, on_top = shapes.values()
     rows, tokens = args.per_device_train_batch_size, args.max_length
     batches = args.gradient_accumulation_steps
 
     def forward(shape: Shape, length: int, head_rows: float = 0.0) -> float:
         return batches * forward_flops(shape, rows * length, rows * length**2, head_rows)
 
-    if below is not None and joined:
-        yield Pass("encoder", forward(below.shape, tokens), inference_bytes(below.shape, rows * tokens, element))
+    for encoder in under:
+        yield Pass("encoder", forward(encoder, tokens), inference_bytes(encoder, rows * tokens, element))
     if config.stage == "align":
-        read = inference_bytes(on_top.shape, rows * tokens, element)
-        yield Pass("teacher: the LLM on its own tokens", forward(on_top.shape, tokens), read)
-    length = 2 * tokens + 1 if joined and args.llm_tokens else tokens
+        read = inference_bytes(on_top, rows * tokens, element)
+        yield Pass("teacher: the LLM on its own tokens", forward(on_top, tokens), read)
+    length = 2 * tokens + 1 if under and args.llm_tokens else tokens
     predicted = args.mask_share * rows * tokens if config.stage == "adapt" else 0.0
-    own, checkpointing = forward(on_top.shape, length, predicted), bool(args.gradient_checkpointing)
-    mixed = element != FP32
-    kept = activation_bytes(on_top.shape, rows * length, mixed=mixed, checkpointing=checkpointing)
-    logits = int(2 * FP32 * predicted * on_top.shape.vocabulary)
+    own, checkpointing = forward(on_top, length, predicted), bool(args.gradient_checkpointing)
+    kept = activation_bytes(on_top, rows * length, mixed=element != FP32, checkpointing=checkpointing)
+    logits = int(2 * FP32 * predicted * on_top.vocabulary)
     yield Pass("what is trained, forward", own, 0)
     times = (1 if config.lora is not None else 2) + checkpointing  # of frozen weights there is no gradient
     yield Pass("what is trained, backward", times * own, kept + logits)

@@ -24,6 +24,7 @@ from dudi.stacking.task_sets import SOURCE_LANGUAGE, TaskSet, find_set
 OURS = {CARD, RECIPE, REJECTED, "README.md", "train", "dev", "test"}
 MAX_REJECTED = 0.02
 """Largest share of records that may give no row."""
+_UNREAD = "{0}: NLLB cannot read it (--languages {0} takes it all the same)"
 
 
 def prepare(
@@ -46,9 +47,6 @@ def prepare(
         languages: Only these, in the set's codes or any other; empty: all that NLLB can read; `all`: all.
         max_train: At most so many training rows, the first ones.
         revision: Of the set on the hub.
-
-    Returns:
-        What was written.
 
     Raises:
         ConfigError: no such set, language, file or dataset, or the folder holds something else.
@@ -119,28 +117,23 @@ def _hub_evaluation(done: PreparedSet, wanted: Mapping[str, LanguageCodes], revi
     of = done.of
     if of.hub is None:
         raise ConfigError(f"{of.name}: is not on the hub; clone github.com/{of.github} and name its folder with --from")
-    known = languages_of(of.name)
-    for code in known.keys() - wanted.keys():
-        if known[code].nllb is None:
-            done.left_out[_unread(code)] = 0
+    for code, language in languages_of(of.name).items():
+        if code not in wanted and language.nllb is None:
+            done.left_out[_UNREAD.format(code)] = 0
     for code, language in wanted.items():
         for split in of.hub.splits:
             # English rows for validation come with those for training.
             if split == "test" or (split == "dev" and language.code != SOURCE_LANGUAGE):
-                yield from hub_rows(of, of.hub, code, language, split, revision)
+                yield from hub_rows(of.hub, code, language, split, revision)
 
 
 def _readable(done: PreparedSet, found: Iterator[Found]) -> Iterator[Found]:
     """Rows of files without those in languages that NLLB cannot read, which are counted."""
     for one in found:
         if one.language is not None and one.language.nllb is None:
-            done.left_out[_unread(one.language.code)] += 1
+            done.left_out[_UNREAD.format(one.language.code)] += 1
         else:
             yield one
-
-
-def _unread(code: str) -> str:
-    return f"{code}: NLLB cannot read it (--languages {code} takes it all the same)"
 
 
 def _hub_training(of: TaskSet, revision: str | None) -> Iterator[Found]:
@@ -152,7 +145,7 @@ def _hub_training(of: TaskSet, revision: str | None) -> Iterator[Found]:
     english = next((code for code, language in known if language.code == SOURCE_LANGUAGE), SOURCE_LANGUAGE)
     for split in ("train", "dev"):
         if split in of.train.splits:
-            yield from hub_rows(of, of.train, english, source, split, own)
+            yield from hub_rows(of.train, english, source, split, own)
 
 
 def _english(done: PreparedSet, found: Iterator[Found]) -> Iterator[Found]:
@@ -199,11 +192,11 @@ def _write(done: PreparedSet, found: Iterator[Found], only: set[str] | None, max
             done.rejections.check_share(total, MAX_REJECTED)
         if not any(split == "test" for split, _ in done.counts):
             out = "".join(f"; {count:,} {why}" for why, count in done.left_out.items() if count)
-            there = f"; its test is in {', '.join(sorted(others))}: name some of them with --languages"
-            raise DataError(
-                f"{done.of.name}: no row of a test in it ({total:,} records, {len(done.rejections):,} refused{out})"
-                f"{there if others else ''}"
+            told = f"{total:,} records, {len(done.rejections):,} refused{out}"
+            there = (
+                f"; its test is in {', '.join(sorted(others))}: name some of them with --languages" if others else ""
             )
+            raise DataError(f"{done.of.name}: no row of a test in it ({told}){there}")
     _settle(done)
 
 
@@ -211,9 +204,8 @@ def _settle(done: PreparedSet) -> None:
     """Hash the new files, and remove those of an earlier call that are no part of this one."""
     new = {done.folder / split / f"{language}.jsonl" for split, language in done.counts}
     for split in ("train", "dev", "test"):
-        for file in (done.folder / split).glob("*.jsonl"):
-            if file not in new:
-                file.unlink()
+        for file in set((done.folder / split).glob("*.jsonl")) - new:
+            file.unlink()
     if not done.rejections:
         (done.folder / REJECTED).unlink(missing_ok=True)
     done.files = {file.relative_to(done.folder).as_posix(): sha256_of(file) for file in sorted(new)}

@@ -7,14 +7,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from dudi.data.files import Located
-from dudi.data.locate import held_out, note_of, own_split, records_of
+from dudi.data.locate import held_out, note_of, own_split
+from dudi.data.records import Located, records_of
 from dudi.errors import DataError
 from dudi.stacking.codes import find_language
 from dudi.stacking.recipe import StackConfig, StackDataSection
-from dudi.stacking.rows import NamedColumns, Names, Problem, StackRow, Task, check_taught, parse
+from dudi.stacking.rows import RowReader, StackRow, Task, check_taught
 from dudi.stacking.store import write_texts
 from dudi.stacking.task_sets import SOURCE_LANGUAGE
 
@@ -22,23 +22,9 @@ LOOKED_AT = 1000
 """Texts that are read at most where nothing is trained: there may be millions."""
 
 
-def read_rows(
-    source: str,
-    task: Task | None = None,
-    *,
-    split: str = "train",
-    language: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    key: str = "data.columns",
-    max_rows: int | None = None,
-) -> list[StackRow]:
-    """Read the rows of a source; arguments as in `iterate_rows`.
-
-    Raises:
-        ConfigError: no such source, a column of ours that does not exist, or one of theirs that no row has.
-        DataError: a record is no row, with file and line; or there is none.
-    """
-    rows = list(iterate_rows(source, task, split=split, language=language, columns=columns, key=key, max_rows=max_rows))
+def read_rows(source: str, task: Task | None = None, **options: Any) -> list[StackRow]:
+    """Read the rows of a source; options and errors as of `iterate_rows`, and a DataError where there is no row."""
+    rows = list(iterate_rows(source, task, **options))
     if not rows:
         raise DataError(f"{source}: no row")
     return rows
@@ -59,56 +45,35 @@ def iterate_rows(
 
     Args:
         source: A JSONL or Parquet file, a folder, a glob, or a hub name.
-        task: What is asked; None where the text is all that is read.
+        task: What is asked; None where the text is all that is read: then rows without one, which a corpus of lines
+            has, are left out.
         split: On the hub, and in a folder whose files are named by split.
         language: Of rows that do not name theirs.
         columns: Our columns to the rows' own.
         key: Where these were named, for messages.
-        left_out: Counts rows without text, which a corpus of lines has; only where the text is all that is read.
+        left_out: Counts what is left out.
         max_rows: Read at most this many; of a dataset on the hub no more is fetched than they take.
 
     Raises:
         ConfigError: no such source, a column of ours that does not exist, or one of theirs that no row has.
         DataError: a record is no row; with file and line.
     """
-    named = NamedColumns(columns, task, key)
-    records = records_of(source, split, streaming=max_rows is not None)
-    found = _parsed(records, task, language, named, left_out)
-    count = 0
-    for row in itertools.islice(found, max_rows):
-        count += 1
+    reader = RowReader(columns, task, language, key)
+    records = _placed(records_of(source, split, streaming=max_rows is not None))
+    blank = None if task is not None else Counter[str]() if left_out is None else left_out
+    row = None
+    for row in itertools.islice(reader.rows(records, blank), max_rows):
         yield row
-    if count:
-        named.check(source)
+    if row is not None:
+        reader.check(source)
 
 
-def _parsed(
-    records: Iterable[Located],
-    task: Task | None,
-    language: str | None,
-    named: NamedColumns,
-    left_out: Counter[str] | None,
-) -> Iterator[StackRow]:
+def _placed(records: Iterable[Located]) -> Iterator[tuple[str, Any]]:
     for located in records:
         place = f"{located.file}:{located.line}"
         if located.problem is not None:
-            raise DataError(f"{place}: {': '.join(located.problem)}")
-        try:
-            named.look(located.value, place)
-            if task is None and _blank(located.value, named.names):
-                if left_out is not None:
-                    left_out["blank"] += 1
-                continue
-            row = parse(located.value, task, named.names, language, place)
-        except Problem as error:
-            raise DataError(f"{place}: {error}{named.hint(str(error))}") from None
-        yield row
-
-
-def _blank(record: Any, names: Names) -> bool:
-    texts = [record.get(name) for name in names["text"]] if isinstance(record, Mapping) else []
-    given = [text for text in texts if text is not None]
-    return len(given) == 1 and isinstance(given[0], str) and not given[0].strip()
+            raise DataError(f"{place}: {', '.join(located.problem)}")
+        yield place, located.value
 
 
 def first_of_each(rows: Iterable[StackRow], most: int | None) -> list[StackRow]:
@@ -161,15 +126,7 @@ def notes_of(config: StackConfig) -> list[str]:
 
 
 def store_texts(config: StackConfig, folder: Path) -> dict[str, int]:
-    """Write the texts to train on to a folder, for `TextRows`.
-
-    Returns:
-        How many rows were left out, by reason.
-
-    Raises:
-        ConfigError, DataError: as in `iterate_rows`.
-        EnvironmentFault: the disk refuses.
-    """
+    """Write the texts to train on to a folder, for `TextRows`; returns how many rows were left out, by reason."""
     data, left_out = config.data, Counter[str]()
     found = iterate_rows(
         str(data.train), split=data.split, language=data.language, columns=data.columns,
@@ -187,24 +144,19 @@ def first_texts(config: StackConfig) -> tuple[list[StackRow], str]:
     return texts, f"{len(texts):,}" + (" and more" if len(texts) == LOOKED_AT else "")
 
 
-def parallel_rows(config: StackConfig) -> list[StackRow]:
-    """The texts with English that Stage 1 is measured on.
+def rows_with_english(config: StackConfig, name: Literal["parallel", "bitext"]) -> list[StackRow]:
+    """The texts with English that Stage 1 is measured on (`data.parallel`), or learns from first (`data.bitext`).
 
     A row names its English in `english`, or another row of the same id is it: what parallel sets look like that have a
-    row a language.
-
-    Raises:
-        ConfigError: no such source.
-        DataError: a row is none, or has no English anywhere.
+    row a language. Other stages read none.
     """
-    data = config.data
-    if data.parallel is None:
+    data, key = config.data, f"data.{name}_columns"
+    source = getattr(data, name)
+    if config.stage != "align" or source is None:
         return []
-    rows = read_rows(
-        data.parallel, split=_parallel_split(data), language=data.parallel_language, columns=data.parallel_columns,
-        key="data.parallel_columns",
-    )  # fmt: skip
-    return with_english(rows, data.parallel)
+    split = _parallel_split(data) if name == "parallel" else data.bitext_split
+    language, columns = getattr(data, f"{name}_language"), getattr(data, f"{name}_columns")
+    return with_english(read_rows(source, split=split, language=language, columns=columns, key=key), source, key)
 
 
 def _parallel_split(data: StackDataSection) -> str:
@@ -213,33 +165,10 @@ def _parallel_split(data: StackDataSection) -> str:
     return own or data.parallel_split
 
 
-def bitext_rows(config: StackConfig) -> list[StackRow]:
-    """The texts with English that Stage 1 learns from first; read as `parallel_rows` are.
-
-    Raises:
-        ConfigError: no such source.
-        DataError: a row is none, or has no English anywhere.
-    """
-    data = config.data
-    if data.bitext is None:
-        return []
-    rows = read_rows(
-        data.bitext, split=data.bitext_split, language=data.bitext_language, columns=data.bitext_columns,
-        key="data.bitext_columns",
-    )  # fmt: skip
-    return with_english(rows, data.bitext, "data.bitext_columns")
-
-
 def with_english(rows: list[StackRow], source: str, key: str = "data.parallel_columns") -> list[StackRow]:
-    """Rows with their English: their own, else the text of the English row of the same id.
+    """Rows with their English: their own, else the text of the English row of the same id; a DataError without either.
 
-    Args:
-        rows: The rows.
-        source: How messages name them.
-        key: The key that says what the column is called.
-
-    Raises:
-        DataError: a row has neither.
+    Messages name the `source`, and the `key` that says what the column is called.
     """
     languages = dict.fromkeys(row.language for row in rows)
     meanings = {code: find_language(code) for code in languages}

@@ -23,150 +23,111 @@ if TYPE_CHECKING:
 ALONE = ("adapt", "teach")
 """Stages that have no encoder."""
 
-# For a key of a section that not every stage reads.
-_ALIGN: dict[str, Any] = {"read_by": ("align",)}
-_TASKS: dict[str, Any] = {"read_by": ("teach", "distill", "finetune")}
+WITH_TASK = ("teach", "distill", "finetune")
+"""Stages that learn a task."""
+_ALIGN = ("align",)
+
+
+def _key(description: str, default: Any = None, *, read_by: tuple[str, ...] = (), **rules: Any) -> Any:
+    """A key of a section, and the stages that read it where not all do."""
+    extra: Any = {"read_by": read_by} if read_by else None
+    return Field(default=default, description=description, json_schema_extra=extra, **rules)
 
 
 class EncoderSection(Section):
     """The MT encoder; null: an LLM that reads its own tokens."""
 
-    model: Place | None = Field(
-        default=None, description="A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5, XLM-R, E5 ..."
-    )
-    revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
-    codes: dict[str, str] = Field(
-        default_factory=dict, description="The tokenizer's code for each code in the rows: {id: ind_Latn}."
-    )
+    model: Place | None = _key("A hub name, a folder, or `package:NAME`: NLLB, M2M100, MT5, XLM-R, E5 ...")
+    revision: str | None = _key("Commit, tag or branch on the hub.")
+    codes: dict[str, str] = _key("The tokenizer's code for each code in the rows: {id: ind_Latn}.", {})
 
 
 class LlmSection(Section):
     """The decoder on top; null: the encoder alone."""
 
-    model: Place | None = Field(
-        default=None, description="A hub name, a folder or `package:NAME`; a folder of adapters brings its base along."
-    )
-    revision: str | None = Field(default=None, description="Commit, tag or branch on the hub.")
-    adapters: list[Place] = Field(
-        default_factory=list, description="LoRA adapters merged into it, in this order (LLM2Vec: MNTP, SimCSE)."
-    )
-    attention: Literal["bidirectional", "causal"] = Field(
-        default="bidirectional", description="Which tokens each token sees."
-    )
-    attn_implementation: str | None = Field(
-        default=None, description="sdpa, flash_attention_2, eager; null: transformers'."
-    )
-    gguf_file: str | None = Field(
-        default=None, description="A GGUF file inside the folder; it is read as full weights."
-    )
-    keep_layers: int | list[int] | None = Field(
-        default=None,
-        description="Cut the LLM down to these layers; a number means that many, evenly spaced, both ends included.",
+    model: Place | None = _key("A hub name, a folder or `package:NAME`; a folder of adapters brings its base along.")
+    revision: str | None = _key("Commit, tag or branch on the hub.")
+    adapters: list[Place] = _key("LoRA adapters merged into it, in this order (LLM2Vec: MNTP, SimCSE).", [])
+    attention: Literal["bidirectional", "causal"] = _key("Which tokens each token sees.", "bidirectional")
+    attn_implementation: str | None = _key("sdpa, flash_attention_2, eager; null: transformers'.")
+    gguf_file: str | None = _key("A GGUF file inside the folder; it is read as full weights.")
+    keep_layers: int | list[int] | None = _key(
+        "Cut the LLM down to these layers; a number means that many, evenly spaced, both ends included."
     )
 
 
 class StartSection(Section):
     """An earlier stage to go on from, in the place of encoder and llm."""
 
-    model: Place | None = Field(default=None, description="The folder of its run, or of its model.")
+    model: Place | None = _key("The folder of its run, or of its model.")
 
 
 class TunedSection(Section):
     """The LLM that `dudi stack teach` has tuned."""
 
-    model: Place | None = Field(default=None, description="The folder of its run.")
+    model: Place | None = _key("The folder of its run.")
 
 
 class StackDataSection(Section):
     """The rows."""
 
-    train: Place | None = Field(default=None, description="A JSONL or Parquet file, a folder, or a hub name.")
-    split: str = Field(default="train", description="Its split on the hub.")
-    eval: Place | None = Field(
-        default=None, description="Rows for evaluation during training.", json_schema_extra=_TASKS
+    train: Place | None = _key("A JSONL or Parquet file, a folder, or a hub name.")
+    split: str = _key("Its split on the hub.", "train")
+    eval: Place | None = _key("Rows for evaluation during training.", read_by=WITH_TASK)
+    eval_split: str | None = _key("Their split; alone, it names a split of `data.train`.", read_by=WITH_TASK)
+    parallel: Place | None = _key(
+        "Texts with `english`, on which FVU and cosine of each language are measured.", read_by=_ALIGN
     )
-    eval_split: str | None = Field(
-        default=None, description="Their split; alone, it names a split of `data.train`.", json_schema_extra=_TASKS
+    parallel_split: str = _key("Their split.", "train", read_by=_ALIGN)
+    parallel_language: str | None = _key("The language of those that do not name theirs.", read_by=_ALIGN)
+    parallel_columns: dict[str, str] = _key(
+        "Our columns to theirs: {english: en}; without it rows of one id are matched.", {}, read_by=_ALIGN
     )
-    parallel: Place | None = Field(
-        default=None,
-        description="Texts with `english`, on which FVU and cosine of each language are measured.",
-        json_schema_extra=_ALIGN,
+    bitext: Place | None = _key(
+        "Texts with `english` that Stage 1 learns from first: the LLM's side is the English.", read_by=_ALIGN
     )
-    parallel_split: str = Field(default="train", description="Their split.", json_schema_extra=_ALIGN)
-    parallel_language: str | None = Field(
-        default=None, description="The language of those that do not name theirs.", json_schema_extra=_ALIGN
-    )
-    parallel_columns: dict[str, str] = Field(
-        default_factory=dict,
-        description="Our columns to theirs: {english: en}; without it rows of one id are matched.",
-        json_schema_extra=_ALIGN,
-    )
-    bitext: Place | None = Field(
-        default=None,
-        description="Texts with `english` that Stage 1 learns from first: the LLM's side is the English.",
-        json_schema_extra=_ALIGN,
-    )
-    bitext_split: str = Field(default="train", description="Their split.", json_schema_extra=_ALIGN)
-    bitext_language: str | None = Field(
-        default=None, description="The language of those that do not name theirs.", json_schema_extra=_ALIGN
-    )
-    bitext_columns: dict[str, str] = Field(
-        default_factory=dict, description="Our columns to theirs, as for `parallel_columns`.", json_schema_extra=_ALIGN
-    )
-    language: str | None = Field(default=None, description="The source language of rows that do not name theirs.")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Our columns to the rows' own: {text: premise, pair: hypothesis}."
-    )
-    max_rows: int | None = Field(default=None, ge=1, description="Read at most this many training rows.")
+    bitext_split: str = _key("Their split.", "train", read_by=_ALIGN)
+    bitext_language: str | None = _key("The language of those that do not name theirs.", read_by=_ALIGN)
+    bitext_columns: dict[str, str] = _key("Our columns to theirs, as for `parallel_columns`.", {}, read_by=_ALIGN)
+    language: str | None = _key("The source language of rows that do not name theirs.")
+    columns: dict[str, str] = _key("Our columns to the rows' own: {text: premise, pair: hypothesis}.", {})
+    max_rows: int | None = _key("Read at most this many training rows.", ge=1)
 
 
 class TaskSection(Section):
     """What is asked about a row."""
 
-    kind: Literal["classification", "choice", "generation"] = Field(
-        default="classification",
-        description="A class of a text or a pair, one of the row's `choices`, or a written `answer` (finetune).",
+    kind: Literal["classification", "choice", "generation"] = _key(
+        "A class of a text or a pair, one of the row's `choices`, or a written `answer` (finetune).", "classification"
     )
-    labels: list[str] = Field(default_factory=list, description="Names of the classes, in the order of their numbers.")
-    separator: str = Field(
-        default="\n",
-        description="Between the texts of a pair, where the tokenizer sets nothing (GPT-2, Qwen); the authors: ''.",
+    labels: list[str] = _key("Names of the classes, in the order of their numbers.", [])
+    separator: str = _key(
+        "Between the texts of a pair, where the tokenizer sets nothing (GPT-2, Qwen); the authors: ''.", "\n"
     )
-    prompt: str = Field(
-        default="", description="generation: what the LLM is asked, in its own tokens, behind the text."
-    )
-
-
-STACK_SECTIONS: dict[str, type[Section]] = {
-    "encoder": EncoderSection,
-    "llm": LlmSection,
-    "start": StartSection,
-    "teacher": TunedSection,
-    "task": TaskSection,
-    "data": StackDataSection,
-    "lora": LoraSection,
-}
-
-
-STACK_SHORTHAND: dict[str, str] = {
-    "encoder": "model",
-    "llm": "model",
-    "start": "model",
-    "teacher": "model",
-    "data": "train",
-}
+    prompt: str = _key("generation: what the LLM is asked, in its own tokens, behind the text.", "")
 
 
 @functools.cache
 def stack_keys() -> Mapping[str, TrainingKey]:
-    """All keys of `dudi stack`, likewise."""
+    """The training keys of `dudi stack`; asking for them imports torch."""
     from dudi.stacking.arguments import StackArguments
 
     return keys_of(StackArguments)
 
 
-STACK = Schema(STACK_SECTIONS, STACK_SHORTHAND, stack_keys)
+STACK = Schema(
+    sections={
+        "encoder": EncoderSection,
+        "llm": LlmSection,
+        "start": StartSection,
+        "teacher": TunedSection,
+        "task": TaskSection,
+        "data": StackDataSection,
+        "lora": LoraSection,
+    },
+    shorthand={"encoder": "model", "llm": "model", "start": "model", "teacher": "model", "data": "train"},
+    training=stack_keys,
+)
 
 
 def readers_of(key: str) -> tuple[str, ...]:
@@ -186,17 +147,7 @@ def read_words(stage: str, words: Sequence[str]) -> list[str]:
 
 
 class StackConfig(Recipe):
-    """Everything that a stage of `dudi stack` needs to know.
-
-    Attributes:
-        encoder: The MT encoder; without a model: an LLM alone.
-        llm: The decoder; without a model: the encoder alone.
-        start: The earlier stage to go on from, in the place of the two.
-        teacher: The tuned LLM of Stage 2.
-        task: What is asked about a row.
-        data: The rows.
-        lora: The adapter, the authors' where nothing is said; None trains the whole LLM.
-    """
+    """Everything that a stage of `dudi stack` needs to know; `lora` None trains the whole LLM."""
 
     schema_: ClassVar[Schema] = STACK
     command: ClassVar[str] = "stack STAGE"
@@ -217,37 +168,29 @@ class StackConfig(Recipe):
         """
         if not self.stage:
             return super().hold_together()
-        self._refuse_evaluation()
+        for key, off in (("eval_strategy", "no"), ("eval_on_start", False)):  # `transformers` wants rows for it
+            if self.stage not in WITH_TASK and self.settings[key] != off:
+                refused = f"{key}: {self.stage} evaluates nothing during training; set {key}={str(off).lower()}"
+                raise ConfigError(self.placed(refused))
         super().hold_together()
         words = [key for key, setting in self._sources.items() if setting.origin == COMMAND_LINE]
         for key in unread_of({key: readers_of(key) for key in words}, self.stage.__eq__):
-            if self._differs(key):
+            value, default = self._value_and_default(key)
+            if value != default:
                 raise ConfigError(f"{self.place(key)}: {unread_message(key, self.stage, readers_of(key))}")
 
-    def _refuse_evaluation(self) -> None:
-        """Stages without a task have no rows for it, and `transformers` wants some."""
-        tasks = readers_of("data.eval")
-        for key, off in (("eval_strategy", "no"), ("eval_on_start", False)):
-            if self.stage not in tasks and self.settings[key] != off:
-                raise ConfigError(
-                    self.placed(f"{key}: {self.stage} evaluates nothing during training; set {key}={str(off).lower()}")
-                )
-
-    def _differs(self, key: str) -> bool:
-        """Whether a key has another value than its default."""
+    def _value_and_default(self, key: str) -> tuple[Any, Any]:
         section, name = STACK.section_of(key)
         if section is None:
-            return bool(self.value(stack_keys()[key]) != stack_keys()[key].default)
+            return self.value(stack_keys()[key]), stack_keys()[key].default
         given = getattr(self, key.partition(".")[0])
-        return bool(getattr(given, name) != section.model_fields[name].get_default(call_default_factory=True))
+        return getattr(given, name), section.model_fields[name].get_default(call_default_factory=True)
 
     def says(self, key: str) -> bool:
         """Whether somebody gave a key a value; null and an empty list in a file say nothing, as words they do."""
         if self.origin(key) == "default":
             return False
-        section, name = STACK.section_of(key)
-        own = key.partition(".")[0]
-        value = self.value(stack_keys()[key]) if section is None else getattr(getattr(self, own), name)
+        value, _ = self._value_and_default(key)
         return self.origin(key) == COMMAND_LINE or value not in (None, [])
 
     def emptied(self, section: str) -> str | None:
@@ -283,16 +226,11 @@ class StackConfig(Recipe):
         return {key: name for key, name in named.items() if read[key] and name is not None}
 
     def check_models(self) -> None:
-        """Refuse a stage to which a model is missing: before rows are read, and by a dry run.
-
-        Raises:
-            ConfigError: naming the key.
-        """
+        """Refuse a stage to which a model is missing: a ConfigError names the key."""
         alone, earlier = self.stage in ALONE, self.start.model is not None
         if self.llm.model is None and (alone or (self.stage == "align" and not earlier)):
-            raise ConfigError(
-                "llm.model: name the language model" + ("" if alone else ", or an earlier stage with start")
-            )
+            other = "" if alone else ", or an earlier stage with start"
+            raise ConfigError(f"llm.model: name the language model{other}")
         if self.encoder.model is None and not alone and not earlier:
             raise ConfigError("encoder.model: name the encoder, or an earlier stage with start=FOLDER")
         if self.teacher.model is None and self.stage == "distill":
@@ -309,14 +247,5 @@ class StackConfig(Recipe):
 
 
 def load_stack_config(path: Path | str, stage: str, overrides: Sequence[str] = ()) -> StackConfig:
-    """Read a recipe for one stage.
-
-    Args:
-        path: A YAML file, or the name of a shipped recipe (`stack/nllb-llm2vec/align`).
-        stage: The verb.
-        overrides: `key=value` words.
-
-    Raises:
-        ConfigError: as in `Recipe.load`; or the stage does not read a word.
-    """
+    """Read a recipe for one stage, as `Recipe.load` does; a ConfigError too where the stage does not read a word."""
     return StackConfig.load(path, [*overrides, f"stage={stage}"])

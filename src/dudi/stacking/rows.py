@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from dudi.errors import ConfigError, DataError, did_you_mean
@@ -31,9 +33,9 @@ _ASKED: Mapping[str, tuple[str, ...]] = {
     "generation": ("pair", "answer"),
 }
 """The columns that are read for a kind of task, beside those that every row has."""
+_COMMON = ("id", "language", "text", "english")
 LATER = frozenset({"answer", "split", "item"})
 """Columns that rows did not have at first."""
-Names = Mapping[str, tuple[str, ...]]
 Kind = Literal["classification", "choice", "generation"]
 
 
@@ -93,17 +95,22 @@ class StackRow:
         return self.place or self.id or f"the row {_shown(self.text)}"
 
     @property
+    def texts(self) -> list[str]:
+        """All that is read of it: its text, the second of a pair, its choices."""
+        return [text for text in (self.text, self.pair, *self.choices) if text is not None]
+
+    @property
     def has_id(self) -> bool:
         """Whether it has an id of its own, and not its place in the stead of one."""
         return self.id not in ("", self.place)
 
 
-class Problem(ValueError):
+class _Problem(ValueError):
     """Why a record is no row."""
 
 
-class NamedColumns:
-    """The columns of rows, held against records as they pass.
+class RowReader:
+    """Makes rows of records, and holds the columns that somebody named against the records as they pass.
 
     One that somebody named and that none of them has is a slip. Only what the task reads counts: a recipe may name
     columns for another stage. A second text that some records have and others do not is a slip, too.
@@ -111,16 +118,16 @@ class NamedColumns:
     Args:
         columns: Ours to theirs; ours by any of the names that rows may have for it.
         task: What is asked; None where the text is all that is read.
-        key: Where they were named, for messages.
-
-    Attributes:
-        names: Where each of our columns is looked for: under the name that is given, else under any of its own.
+        language: Of rows that do not name theirs.
+        key: Where the columns were named, for messages.
 
     Raises:
         ConfigError: a column of ours that does not exist, or that is named twice.
     """
 
-    def __init__(self, columns: Mapping[str, str] | None, task: Task | None, key: str = "data.columns") -> None:
+    def __init__(
+        self, columns: Mapping[str, str] | None, task: Task | None, language: str | None, key: str = "data.columns"
+    ) -> None:
         named: dict[str, str] = {}
         for name, theirs in (columns or {}).items():
             ours = COLUMNS.get(name)
@@ -129,50 +136,93 @@ class NamedColumns:
             if ours in named:
                 raise ConfigError(f"{key}: '{name}' is another name of '{ours}', which is named, too: keep one")
             named[ours] = theirs
-        read = columns_of(task)
-        self.key = key
-        self.names: Names = {**ALIASES, **{ours: (theirs,) for ours, theirs in named.items()}}
-        self.missing = {ours: theirs for ours, theirs in named.items() if ours in read}
+        self._key, self._task, self._language = key, task, language
+        self._read = _COMMON if task is None else (*_COMMON, *_ASKED[task.kind], "split", "item")
+        self._names = {**ALIASES, **{ours: (theirs,) for ours, theirs in named.items()}}
+        self._missing = {ours: theirs for ours, theirs in named.items() if ours in self._read}
         self._there: dict[str, None] = {}
-        self._pairs = "pair" in read
         self._first: tuple[str, str | None] | None = None
 
-    def look(self, record: Any, place: str) -> None:
-        """Note what a record has.
+    def rows(self, records: Iterable[tuple[str, Any]], left_out: Counter[str] | None = None) -> Iterator[StackRow]:
+        """The rows of records, each of which comes with its place; a DataError names the place of one that is no row.
 
-        Raises:
-            Problem: it has no second text where the first record has one, or the other way round.
+        Those without text are passed over where `left_out` counts them.
         """
-        if not isinstance(record, Mapping):
-            return
-        if self.missing:
+        for place, record in records:
+            try:
+                if isinstance(record, Mapping):
+                    self._look(record, place)
+                    if left_out is not None and self._is_blank(record):
+                        left_out["blank"] += 1
+                        continue
+                row = self._parsed(record, place)
+            except _Problem as error:
+                named = (theirs for theirs in self._missing.values() if f"'{theirs}'" in str(error))
+                hint = next((did_you_mean(theirs, self._there) for theirs in named), "")
+                raise DataError(f"{place}: {error}{hint}") from None
+            yield row
+
+    def check(self, source: str) -> None:
+        """Refuse a column that was named and that no record has: a ConfigError says the nearest that there is."""
+        for ours, theirs in self._missing.items():
+            raise ConfigError(
+                f"{self._key}: {source}: no row has a column '{theirs}', which was named for '{ours}'"
+                f"{did_you_mean(theirs, self._there)}; rows have {', '.join(self._there)}"
+            )
+
+    def _look(self, record: Mapping[str, Any], place: str) -> None:
+        """Note which columns a record has; it has a second text where the first record has one, and only there."""
+        if self._missing:
             self._there |= dict.fromkeys(map(str, record))
-            self.missing = {ours: theirs for ours, theirs in self.missing.items() if theirs not in record}
-        if self._pairs:
-            pair = next((name for name in self.names["pair"] if name in record), None)
+            self._missing = {ours: theirs for ours, theirs in self._missing.items() if theirs not in record}
+        if "pair" in self._read:
+            pair = next((name for name in self._names["pair"] if name in record), None)
             if self._first is None:
                 self._first = (place, pair)
             first, other = self._first
             if pair is None and other is not None:
-                raise Problem(f"no '{other}', which {first} has; where there is none, write null")
+                raise _Problem(f"no '{other}', which {first} has; where there is none, write null")
             if pair is not None and other is None:
-                raise Problem(f"has a '{pair}', which {first} has not; where there is none, write null")
+                raise _Problem(f"has a '{pair}', which {first} has not; where there is none, write null")
 
-    def check(self, source: str) -> None:
-        """Say which column was in no record.
+    def _is_blank(self, record: Mapping[str, Any]) -> bool:
+        texts = [record.get(name) for name in self._names["text"]]
+        given = [text for text in texts if text is not None]
+        return len(given) == 1 and isinstance(given[0], str) and not given[0].strip()
 
-        Raises:
-            ConfigError: there is one; the message names the nearest that there is.
-        """
-        for ours, theirs in self.missing.items():
-            raise ConfigError(
-                f"{self.key}: {source}: no row has a column '{theirs}', which was named for '{ours}'"
-                f"{did_you_mean(theirs, self._there)}; rows have {', '.join(self._there)}"
-            )
-
-    def hint(self, problem: str) -> str:
-        """What is meant, where a record is no row for want of a column that was named."""
-        return next((did_you_mean(name, self._there) for name in self.missing.values() if f"'{name}'" in problem), "")
+    def _parsed(self, record: Any, place: str) -> StackRow:
+        if not isinstance(record, Mapping):
+            raise _Problem("is no mapping of names to values")
+        task, names = self._task, self._names
+        called: dict[str, str] = {}
+        values: dict[str, Any] = dict.fromkeys(names)
+        for name in self._read:
+            called[name], values[name] = _value(record, names[name])
+        code = values["language"] or self._language
+        if not isinstance(code, str) or not code:
+            raise _Problem(f"no language: name the source language in '{called['language']}', or set data.language")
+        if task is not None and task.kind != "choice":
+            numbered = isinstance(values["label"], int) or isinstance(values["answer"], int)
+            if numbered and _value(record, names["choices"])[1] is not None:
+                raise _Problem(
+                    f"has '{names['choices'][0]}', and a number may be that of a choice: set task.kind=choice, or give "
+                    "the class by its name"
+                )
+        choices = _choices(values["choices"], called["choices"]) if "choices" in called else ()
+        pair, english, split, item = (values[name] for name in ("pair", "english", "split", "item"))
+        return StackRow(
+            text=_text(values["text"], called["text"]),
+            language=code,
+            label=None if task is None or values["label"] is None else _label(values["label"], task, choices),
+            answer=None if task is None or values["answer"] is None else _answer(values["answer"], task),
+            pair=None if pair is None else _text(pair, called["pair"]),
+            choices=choices,
+            english=None if english is None else _text(english, called["english"]),
+            id=str(values["id"] if values["id"] is not None else place),
+            split=None if split is None else str(split),
+            item=None if item is None else str(item),
+            place=place,
+        )
 
 
 def rows_from_records(
@@ -198,89 +248,32 @@ def rows_from_records(
         ConfigError: a column of ours that does not exist, or one of theirs that no record has.
         DataError: naming the record and what is wrong with it.
     """
-    named = NamedColumns(columns, task, "columns")
-    rows: list[StackRow] = []
-    for number, record in enumerate(records, start=1):
-        if max_rows is not None and len(rows) >= max_rows:
-            break
-        try:
-            named.look(record, f"{source}:{number}")
-            rows.append(parse(record, task, named.names, language, f"{source}:{number}"))
-        except Problem as error:
-            raise DataError(f"{source}:{number}: {error}{named.hint(str(error))}") from None
+    reader = RowReader(columns, task, language, "columns")
+    numbered = ((f"{source}:{number}", record) for number, record in enumerate(records, start=1))
+    rows = list(itertools.islice(reader.rows(numbered), max_rows))
     if not rows:
         raise DataError(f"{source}: no row")
-    named.check(source)
+    reader.check(source)
     return rows
-
-
-def columns_of(task: Task | None) -> tuple[str, ...]:
-    """Our columns that are read for a task; None: where the text is all that is read."""
-    return ("id", "language", "text", "english", *(() if task is None else (*_ASKED[task.kind], "split", "item")))
-
-
-def parse(
-    record: Mapping[str, Any],
-    task: Task | None,
-    names: Names,
-    language: str | None,
-    place: str,
-) -> StackRow:
-    """One record as a row.
-
-    Raises:
-        Problem: what is wrong with it.
-    """
-    if not isinstance(record, Mapping):
-        raise Problem("is no mapping of names to values")
-    asked, called = columns_of(task), {}
-    values: dict[str, Any] = dict.fromkeys(names)
-    for name in asked:
-        called[name], values[name] = _value(record, names[name])
-    code = values["language"] or language
-    if not isinstance(code, str) or not code:
-        raise Problem(f"no language: name the source language in '{called['language']}', or set data.language")
-    if task is not None and task.kind != "choice":
-        numbered = isinstance(values["label"], int) or isinstance(values["answer"], int)
-        if numbered and _value(record, names["choices"])[1] is not None:
-            raise Problem(
-                f"has '{names['choices'][0]}', and a number may be that of a choice: set task.kind=choice, or give the "
-                "class by its name"
-            )
-    choices = _choices(values["choices"], called["choices"]) if "choices" in asked else ()
-    english = values["english"]
-    return StackRow(
-        text=_text(values["text"], called["text"]),
-        language=code,
-        label=None if task is None or values["label"] is None else _label(values["label"], task, choices),
-        answer=None if task is None or values["answer"] is None else _answer(values["answer"], task),
-        pair=None if values["pair"] is None else _text(values["pair"], called["pair"]),
-        choices=choices,
-        english=_text(english, called["english"]) if english is not None else None,
-        id=str(values["id"] if values["id"] is not None else place),
-        split=None if values["split"] is None else str(values["split"]),
-        item=None if values["item"] is None else str(values["item"]),
-        place=place,
-    )
 
 
 def _value(record: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
     """What the record calls a column, and what it has there."""
     found = [name for name in names if record.get(name) is not None]
     if len(found) > 1:
-        raise Problem(f"has both '{found[0]}' and '{found[1]}': name the one to read in data.columns")
+        raise _Problem(f"has both '{found[0]}' and '{found[1]}': name the one to read in data.columns")
     return (found[0], record[found[0]]) if found else (names[0], None)
 
 
 def _text(value: Any, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise Problem(f"'{column}' has to be text that is not empty, got {_shown(value)}")
+        raise _Problem(f"'{column}' has to be text that is not empty, got {_shown(value)}")
     return value
 
 
 def _choices(value: Any, column: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or len(value) < 2:
-        raise Problem(f"'{column}' has to be a list of at least two answers, got {_shown(value)}")
+        raise _Problem(f"'{column}' has to be a list of at least two answers, got {_shown(value)}")
     return tuple(_text(choice, column) for choice in value)
 
 
@@ -291,8 +284,8 @@ def _label(value: Any, task: Task, choices: Sequence[str]) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count:
         return value
     if isinstance(value, str) and task.labels:
-        raise Problem(f"label '{value}' is not one of {', '.join(task.labels)}{did_you_mean(value, task.labels)}")
-    raise Problem(f"label {_shown(value)} is not a number from 0 to {count - 1}")
+        raise _Problem(f"label '{value}' is not one of {', '.join(task.labels)}{did_you_mean(value, task.labels)}")
+    raise _Problem(f"label {_shown(value)} is not a number from 0 to {count - 1}")
 
 
 def _answer(value: Any, task: Task) -> str:
@@ -308,15 +301,9 @@ def _shown(value: Any) -> str:
 
 
 def check_taught(rows: Sequence[StackRow], task: Task, classes: int | None = None) -> None:
-    """Refuse rows that cannot be learned from.
+    """Refuse rows that cannot be learned from: without label or answer, or whose label is no class and no choice.
 
-    Args:
-        rows: The rows.
-        task: What is asked.
-        classes: How many a head tells apart; None: as many as the task names. Choices bring their number along.
-
-    Raises:
-        DataError: a row has no label or no answer, or a label that stands for no class or choice; naming the first one.
+    There are as many classes as the task names, or as a head tells apart; choices bring their number along.
     """
     for row in rows:
         if task.kind == "generation":

@@ -16,13 +16,8 @@ POOL = 50
 class LikeLength(torch.utils.data.Sampler[int]):
     """`train_sampling_strategy: group_by_length`, drawn from the seed and the epoch: a resumed run draws the same.
 
-    The batches of a pool come in a random order, while `transformers` sends the long ones first.
-
-    Attributes:
-        lengths: Of each row, in any unit.
-        batch: Rows of one optimizer step.
-        seed: Of the draw.
-        epoch: Of the draw.
+    The batches of a pool come in a random order, while `transformers` sends the long ones first. A batch is the rows of
+    one optimizer step; lengths may have any unit.
     """
 
     lengths: Sequence[int]
@@ -54,8 +49,7 @@ class LikeLength(torch.utils.data.Sampler[int]):
 class InTurn(torch.utils.data.Sampler[int]):
     """One set of rows after another, each passed over until it has given as many rows as it is to.
 
-    Attributes:
-        parts: Of each set, which has rows, its order, the place of its first row, and how many rows it gives.
+    Of each set, which has rows, `parts` are its order, the place of its first row, and how many rows it gives.
     """
 
     parts: Sequence[tuple[LikeLength, int, int]]
@@ -65,10 +59,6 @@ class InTurn(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         for order, begin, count in self.parts:
-            left = count
-            for epoch in itertools.count():
-                if left <= 0:
-                    break
+            for epoch, done in enumerate(range(0, count, len(order))):
                 order.set_epoch(epoch)
-                yield from (begin + place for place in itertools.islice(order, left))
-                left -= len(order)
+                yield from (begin + place for place in itertools.islice(order, count - done))

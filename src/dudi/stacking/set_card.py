@@ -58,22 +58,15 @@ def recipe_part(done: PreparedSet) -> str:
             data[key] = (done.folder / place[0] / f"{place[1]}.jsonl").as_posix()
     lines = [f"# {done.of.title}. Made by `dudi stack prepare {done.of.name}`."]
     for name, section in (("task", done.of.task), ("data", data)):
-        lines += [
-            f"{name}:" if section else f"{name}: {{}}",
-            *(f"  {key}: {render(value)}" for key, value in section.items()),
-        ]
+        lines.append(f"{name}:" if section else f"{name}: {{}}")
+        lines += [f"  {key}: {render(value)}" for key, value in section.items()]
     return "\n".join(lines) + "\n"
 
 
 def task_words(folder: Path, given: Sequence[str] = ()) -> list[str]:
     """A prepared set's part of a recipe as words of the command line: its task, its rows, and nothing of another set's.
 
-    Args:
-        folder: Of the set.
-        given: More words, which win over these: they may name rows to train on.
-
-    Raises:
-        ConfigError: the folder holds no prepared set, or one without rows to train on, and no word names some.
+    A set without rows to train on is refused, unless a word that is `given` beside these names some.
     """
     file = folder / RECIPE
     try:
@@ -90,18 +83,16 @@ def task_words(folder: Path, given: Sequence[str] = ()) -> list[str]:
     others: dict[str, Any] = {"eval": None, "eval_split": None, "split": "train", "columns": {}, "language": None}
     # Where the folder has been moved, its rows have moved with it.
     rows = {key: str(folder / Path(place).parent.name / Path(place).name) for key, place in data.items()}
-    words = [f"task.{key}={json.dumps(value)}" for key, value in task.items()]
-    return [*words, *(f"data.{key}={json.dumps(value)}" for key, value in (others | rows).items())]
+    sections = {"task": task, "data": others | rows}
+    return [f"{name}.{key}={json.dumps(value)}" for name, own in sections.items() for key, value in own.items()]
 
 
 def card(done: PreparedSet, origin: Mapping[str, Any]) -> dict[str, Any]:
     """What `data_card.json` holds."""
-    rows: dict[str, dict[str, int]] = {}
-    for (split, language), count in sorted(done.counts.items()):
-        rows.setdefault(split, {})[language] = count
-    labels: dict[str, dict[str, int]] = {}
-    for (split, label), count in sorted(done.labels.items()):
-        labels.setdefault(split, {})[label] = count
+    by_split: dict[str, dict[str, dict[str, int]]] = {"rows": {}, "labels": {}}
+    for what, counts in (("rows", done.counts), ("labels", done.labels)):
+        for (split, name), count in sorted(counts.items()):
+            by_split[what].setdefault(split, {})[name] = count
     return {
         "name": done.of.name,
         "title": done.of.title,
@@ -109,8 +100,7 @@ def card(done: PreparedSet, origin: Mapping[str, Any]) -> dict[str, Any]:
         "paper": done.of.paper,
         **origin,
         "task": done.of.task,
-        "rows": rows,
-        "labels": labels,
+        **by_split,
         "read_as": {code: one.nllb for code, one in done.languages.items() if one.stand_in},
         "left_out": dict(done.left_out),
         "rejected": dict(done.rejections.counts),
@@ -172,8 +162,6 @@ def said(done: PreparedSet) -> str:
             lines.append(f"note: {code} is no code of NLLB and is read as {one.nllb} ({one.stand_in})")
     lines += [f"left out: {why}{f' ({count:,} rows)' if count else ''}" for why, count in done.left_out.items()]
     if done.rejections:
-        lines += [
-            f"{len(done.rejections):,} records give no row, each in {done.rejections.path}:",
-            *done.rejections.summary(),
-        ]
+        lines.append(f"{len(done.rejections):,} records give no row, each in {done.rejections.path}:")
+        lines += done.rejections.summary()
     return "\n".join(lines)

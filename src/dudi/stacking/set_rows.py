@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dudi.data.csv_files import CSV_SUFFIXES, open_csv
-from dudi.data.files import DATA_SUFFIXES, Located, read_records
-from dudi.data.locate import dataset_records, open_dataset
+from dudi.data.locate import DATA_SUFFIXES
+from dudi.data.records import Located, dataset_records, open_dataset, read_records
 from dudi.data.rows import RowError
 from dudi.errors import ConfigError, did_you_mean, first_of
 from dudi.stacking.codes import LanguageCodes, find_language, languages_of
@@ -42,22 +42,10 @@ class Found:
     problem: tuple[str, str] | None = None
 
 
-def hub_rows(
-    of: TaskSet, hub: Hub, code: str, language: LanguageCodes, split: str, revision: str | None
-) -> Iterator[Found]:
-    """The rows of one language and split on the hub.
+def hub_rows(hub: Hub, code: str, language: LanguageCodes, split: str, revision: str | None) -> Iterator[Found]:
+    """The rows of one language, which the set calls `code`, and of one of our splits on the hub.
 
-    Args:
-        of: The data set.
-        hub: Where.
-        code: The language, as the set calls it.
-        language: What it is.
-        split: Ours.
-        revision: Commit, tag or branch, over the one that is known to work.
-
-    Raises:
-        ConfigError: the hub has no such data.
-        EnvironmentFault: it cannot be reached.
+    A `revision` wins over the one that is known to work.
     """
     config = None if hub.config is None else hub.config.format(code=code)
     options = {key: value.format(code=code) for key, value in hub.options.items()}
@@ -82,9 +70,6 @@ def file_rows(of: TaskSet, place: Path) -> Iterator[Found]:
     Language and split of a row are what its columns say, else what the names of its file and folders say:
     `data/annotated/eng_Latn/test.tsv`, `xnli.dev.az.csv`, `javanese/valid.csv`. The names do not speak for a row whose
     columns say what nobody knows: that is its `problem`.
-
-    Raises:
-        ConfigError: nothing is there.
     """
     suffixes = (*DATA_SUFFIXES, *CSV_SUFFIXES)
     if not place.exists():
@@ -159,15 +144,7 @@ def _either(word: str, words: Collection[str]) -> str:
 
 
 def row_of(of: TaskSet, record: Any) -> dict[str, Any]:
-    """A record as a row: the task's fields under their own names, the label, and what identifies it in its split.
-
-    Args:
-        of: The data set.
-        record: As it was read.
-
-    Raises:
-        RowError: a field is missing or empty, or the label is none.
-    """
+    """A record as a row: the task's fields under their own names, and the label; a RowError where it is none."""
     if not isinstance(record, Mapping):
         raise RowError("not_an_object", "is no mapping of names to values")
     row: dict[str, Any] = {field: _text(record, columns) for field, columns in of.fields.items()}

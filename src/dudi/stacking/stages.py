@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError
@@ -24,19 +25,9 @@ from dudi.training.arguments import training_dtype
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StageJob:
-    """One stage, ready to run.
+    """One stage, ready to run, anew or from the checkpoint `start`.
 
-    Attributes:
-        config: The recipe.
-        args: Its training keys.
-        rows: What it is trained on.
-        eval_rows: For evaluation during training.
-        parallel: Texts with English, for Stage 1.
-        start: The checkpoint to go on from.
-        bitext: Texts with English that Stage 1 learns from first.
-
-    Raises:
-        ConfigError: the recipe lacks a model that the stage needs.
+    `parallel` and `bitext` are texts with English: Stage 1 is measured on the ones, and learns from the others first.
     """
 
     config: StackConfig
@@ -46,9 +37,6 @@ class StageJob:
     parallel: list[StackRow]
     start: Path | None
     bitext: Sequence[StackRow] = ()
-
-    def __post_init__(self) -> None:
-        self.config.check_models()
 
     @property
     def lora(self) -> LoraSettings | None:
@@ -63,33 +51,15 @@ class StageJob:
     @property
     def about(self) -> dict[str, Any]:
         """The parents: what a checkpoint belongs to, beside its keys and rows."""
-        names = ("encoder", "llm", "start", "teacher", "lora")
-        return {"parents": {name: self.config.model_dump(include={name})[name] for name in names}}
+        return {"parents": self.config.model_dump(include={"encoder", "llm", "start", "teacher", "lora"})}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Made:
-    """What a stage leaves: a model and the tokenizers that are saved with it.
-
-    Attributes:
-        model: The model.
-        tokenizer: That it reads with.
-        llm_tokenizer: Of its LLM.
-        stand_ins: Languages of the rows that were read as others: {"hin_Latn": "hin_Deva, since ..."}.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    llm_tokenizer: PreTrainedTokenizerBase | None = None
-    stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+Made = tuple[PreTrainedModel, Source, PreTrainedTokenizerBase | None]
+"""What a stage leaves: a model, what it reads with, and its LLM's own tokenizer where an encoder reads."""
 
 
 def task_of(config: StackConfig) -> Task:
-    """The task of a recipe.
-
-    Raises:
-        ConfigError: classes without names, or a stage that cannot learn the task.
-    """
+    """The task of a recipe; a ConfigError where its classes have no names, or the stage cannot learn it."""
     section = config.task
     if section.kind == "generation" and config.stage != "finetune":
         raise ConfigError(f"task.kind: generation is learned by dudi stack finetune, not by {config.stage}")
@@ -100,12 +70,10 @@ def task_of(config: StackConfig) -> Task:
 
 def adapt(job: StageJob) -> Made:
     """MNTP on a causal language model."""
-    name = str(job.config.llm.model)
-    dtype = getattr(torch, training_dtype(job.args))
     llm = job.config.llm
     model = load_model(
-        name, dtype=dtype, revision=llm.revision, attn_implementation=llm.attn_implementation,
-        gguf_file=llm.gguf_file, keep_layers=llm.keep_layers,
+        str(llm.model), dtype=getattr(torch, training_dtype(job.args)), revision=llm.revision,
+        attn_implementation=llm.attn_implementation, gguf_file=llm.gguf_file, keep_layers=llm.keep_layers,
     )  # fmt: skip
     source = _llm_source(job.config)
     if job.lora is None:
@@ -113,7 +81,7 @@ def adapt(job: StageJob) -> Made:
             "lora: null: adapt trains an adapter and merges it; leave `lora` out, or give its r and alpha"
         )
     mntp.adapt(model, source, job.rows, job.args, job.lora, resume=job.start, about=job.about)
-    return Made(model, source.tokenizer)
+    return model, source, None
 
 
 def align(job: StageJob) -> Made:
@@ -125,23 +93,17 @@ def align(job: StageJob) -> Made:
         model, source, llm_source, job.rows, job.args, job.adapter_of(model), job.parallel,
         bitext=job.bitext, resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(model, source.tokenizer, llm_source.tokenizer, source.stand_ins)
+    return model, source, llm_source.tokenizer
 
 
 def teach(job: StageJob) -> Made:
     """Tune the LLM alone on the English task, and store its vectors of the training rows."""
-    reader, source = _built(job, None, job.config.llm.model), _llm_source(job.config)
-    task = task_of(job.config)
-    model = building.with_head(reader, task, seed=job.args.seed)
-    tasks.finetune(
-        model, source, job.rows, task, job.args, job.lora,
-        eval_rows=job.eval_rows, resume=job.start, about=job.about,
-    )  # fmt: skip
+    reader, source = _built(job, None), _llm_source(job.config)
+    model = _tuned(job, reader, source)
     if job.args.process_index == 0:
-        options = {"batch_size": job.args.per_device_eval_batch_size, "max_length": job.args.max_length}
-        found = tasks.vectors(model, source, job.rows, **options)
+        found = _vectors(job, model, source)
         stored.save_vectors(job.args.folder / stored.VECTORS, found, fingerprint(job.rows))
-    return Made(model, source.tokenizer)
+    return model, source, None
 
 
 def distill(job: StageJob) -> Made:
@@ -149,9 +111,8 @@ def distill(job: StageJob) -> Made:
     name = str(job.config.teacher.model)
     found = stored.load_vectors(Path(name).expanduser(), fingerprint(job.rows))
     if found is None:
-        options = {"batch_size": job.args.per_device_eval_batch_size, "max_length": job.args.max_length}
         teacher, own_source, _ = stored.open_model(name)
-        found = tasks.vectors(on_device(teacher, job.args.device), own_source, job.rows, **options)
+        found = _vectors(job, on_device(teacher, job.args.device), own_source)
         del teacher
     model, source, llm_source = open_stack(job)
     llm_tokenizer = None if llm_source is None else llm_source.tokenizer
@@ -160,20 +121,31 @@ def distill(job: StageJob) -> Made:
         model, source, job.rows, task_of(job.config), found, stored.head_of(name), job.args, job.adapter_of(model),
         head_labels=taught, eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(headed, source.tokenizer, llm_tokenizer, source.stand_ins)
+    return headed, source, llm_tokenizer
 
 
 def finetune(job: StageJob) -> Made:
     """The direct route: labels."""
     reader, source, llm_source = open_stack(job)
     llm_tokenizer = None if llm_source is None else llm_source.tokenizer
+    return _tuned(job, reader, source, llm_tokenizer), source, llm_tokenizer
+
+
+def _tuned(
+    job: StageJob, reader: MTLLMModel, source: Source, llm_tokenizer: PreTrainedTokenizerBase | None = None
+) -> MTLLMPreTrainedModel:
+    """A reader with a head that has learned the task."""
     task = task_of(job.config)
     model = building.with_head(reader, task, seed=job.args.seed)
-    tasks.finetune(
+    return tasks.finetune(
         model, source, job.rows, task, job.args, job.adapter_of(model),
         eval_rows=job.eval_rows, llm_tokenizer=llm_tokenizer, resume=job.start, about=job.about,
     )  # fmt: skip
-    return Made(model, source.tokenizer, llm_tokenizer, source.stand_ins)
+
+
+def _vectors(job: StageJob, teacher: MTLLMPreTrainedModel, source: Source) -> list[Tensor]:
+    size, longest = job.args.per_device_eval_batch_size, job.args.max_length
+    return tasks.vectors(teacher, source, job.rows, batch_size=size, max_length=longest)
 
 
 def open_stack(job: StageJob) -> tuple[MTLLMModel, Source, Source | None]:
@@ -186,25 +158,22 @@ def open_stack(job: StageJob) -> tuple[MTLLMModel, Source, Source | None]:
         model.reader.config.codes = source.codes or None
         return model.reader, source, llm_source
     encoder = str(config.encoder.model)
-    reader = _built(job, encoder, config.llm.model)
+    reader = _built(job, encoder)
     reader.config.codes = dict(config.encoder.codes) or None
     source = Source(load_tokenizer(encoder, revision=config.encoder.revision), config.encoder.codes)
     return reader, source, None if config.llm.model is None else _llm_source(config)
 
 
-def _built(job: StageJob, encoder: str | None, llm: str | None) -> MTLLMModel:
+def _built(job: StageJob, encoder: str | None) -> MTLLMModel:
     config = job.config
+    options = config.llm.model_dump(exclude={"model", "revision"})
     return building.build_stack(
         encoder,
-        llm,
-        adapters=config.llm.adapters,
-        attention=config.llm.attention,
+        config.llm.model,
         dtype=training_dtype(job.args),
         seed=job.args.seed,
         revisions=(config.encoder.revision, config.llm.revision),
-        attn_implementation=config.llm.attn_implementation,
-        gguf_file=config.llm.gguf_file,
-        keep_layers=config.llm.keep_layers,
+        **options,
     )
 
 
@@ -220,4 +189,3 @@ STAGES: dict[str, Callable[[StageJob], Made]] = {
     "distill": distill,
     "finetune": finetune,
 }
-WITH_TASK = frozenset({"teach", "distill", "finetune"})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -70,25 +71,20 @@ class TextRows(Sequence[StackRow]):
 
 
 def write_texts(folder: Path, rows: Iterable[StackRow], source: str) -> dict[str, int]:
-    """Write rows of text for `TextRows`, as they come.
-
-    Args:
-        folder: Gets the two files; what was there is replaced.
-        rows: The rows; of each the text, the language and the id are kept.
-        source: How messages name them.
+    """Write text, language and id of rows for `TextRows`, as they come, in the place of what was there.
 
     Returns:
         Rows of each language.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none; it names the source.
         EnvironmentFault: the disk refuses.
     """
     digest, counts, first = hashlib.sha256(), dict[str, int](), dict[str, int]()
-    total = 0
+    total, left = 0, iter(rows)
     with atomic_file(folder / FILE) as partial, pa.OSFile(str(partial), "wb") as sink:
         with pa.ipc.new_file(sink, _SCHEMA) as out:
-            for batch in _batches(rows):
+            while batch := list(itertools.islice(left, _BATCH)):
                 for row in batch:
                     for value in (row.id, row.language, row.text):
                         digest.update(value.encode("utf-8", "surrogatepass") + b"\0")
@@ -103,14 +99,3 @@ def write_texts(folder: Path, rows: Iterable[StackRow], source: str) -> dict[str
             raise DataError(f"{source}: no row")
     write_text(folder / ABOUT, json.dumps({"digest": digest.hexdigest(), "counts": counts, "first": first}))
     return counts
-
-
-def _batches(rows: Iterable[StackRow]) -> Iterator[list[StackRow]]:
-    batch: list[StackRow] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from dudi.files import sha256_of_files
 from dudi.models.load import load_tokenizer, locate
 from dudi.stacking import assembly
 from dudi.stacking.building import load_stack
+from dudi.stacking.configuration import MTLLMConfig
 from dudi.stacking.modeling import MTLLMPreTrainedModel
 from dudi.stacking.tokens import Source
 from dudi.stacking.trainer import LLM_TOKENIZER
@@ -28,11 +28,7 @@ _OF_A_MODEL = (".safetensors", ".gguf", ".json", ".model", ".txt", ".jinja")
 
 
 def model_folder(name: str) -> Path:
-    """The model's folder of a run's folder, or the folder itself.
-
-    Raises:
-        ConfigError: no such folder.
-    """
+    """The model's folder of a run's folder, or the folder itself; a ConfigError where it holds no model."""
     place = Path(locate(name)).expanduser()
     if (place / MODEL / "config.json").is_file():
         return place / MODEL
@@ -44,21 +40,13 @@ def model_folder(name: str) -> Path:
 
 
 def digest_of(name: str) -> str:
-    """SHA-256 over the files of a run's model, which tell all its weights: those of its parents are in its config.
-
-    Raises:
-        ConfigError: no such folder.
-    """
+    """SHA-256 over the files of a run's model, which tell all its weights: those of its parents are in its config."""
     files = (file for file in model_folder(name).rglob("*") if file.is_file())
     return sha256_of_files(sorted(file for file in files if file.name != "README.md"))  # a card gets scores later
 
 
 def digest_of_parent(name: str) -> str | None:
-    """SHA-256 over the weights, the config and the tokenizer of a model, whoever made it; None where it lies elsewhere.
-
-    Args:
-        name: As a recipe names it: a folder, `package:NAME`, or a name on the hub.
-    """
+    """SHA-256 over weights, config and tokenizer of a model, whoever made it; None where it is no folder here."""
     place = Path(locate(name)).expanduser()
     files = sorted(file for file in place.glob("*") if file.suffix in _OF_A_MODEL and file.is_file())
     return sha256_of_files(files) if files else None
@@ -73,15 +61,9 @@ def save_model(
     *,
     whole: bool = False,
 ) -> None:
-    """Save what people use, as a folder that appears whole or not at all.
+    """Save what people use, as a folder that appears whole or not at all; `about` is what its manifest says.
 
-    Args:
-        folder: Of the model.
-        model: A stack, of which only what was trained is saved, or any other model.
-        tokenizer: That it reads with.
-        llm_tokenizer: Of its LLM.
-        about: What its manifest says.
-        whole: Save the parents' weights with it.
+    Of a stack only what was trained is saved, unless it is to be `whole`: with the parents' weights.
     """
 
     def fill(partial: Path) -> None:
@@ -112,11 +94,7 @@ def open_model(
     """
     folder = model_folder(name)
     model = load_stack(folder, dtype=dtype)
-    source = Source(
-        load_tokenizer(str(folder)), (model.config.codes or {}) | dict(codes or {}), separator=model.config.separator
-    )
-    inside = folder / LLM_TOKENIZER
-    llm_source = Source(load_tokenizer(str(inside))) if inside.is_dir() else None
+    source, llm_source = sources_of(folder, model.config, codes)
     if model.config.llm_tokens:
         if llm_source is None:
             raise ConfigError(f"{name}: its LLM reads its own tokens too, and the folder holds no {LLM_TOKENIZER}/")
@@ -125,13 +103,24 @@ def open_model(
     return model, source, llm_source
 
 
+def sources_of(
+    folder: Path, config: MTLLMConfig, codes: Mapping[str, str] | None = None
+) -> tuple[Source, Source | None]:
+    """What a saved model reads from and, with an encoder and an LLM, the LLM's own; codes as of `open_model`."""
+    own = (config.codes or {}) | dict(codes or {})
+    inside = folder / LLM_TOKENIZER
+    llm_source = Source(load_tokenizer(str(inside))) if inside.is_dir() else None
+    return Source(load_tokenizer(str(folder)), own, separator=config.separator), llm_source
+
+
 def save_vectors(folder: Path, vectors: Sequence[Tensor], rows: str) -> None:
     """Store a teacher's vectors, and the fingerprint of the rows that they are of."""
     counts = torch.tensor([1 if vector.dim() == 1 else len(vector) for vector in vectors])
     stacked = torch.cat([vector.reshape(-1, vector.shape[-1]) for vector in vectors])
     single = torch.tensor([vector.dim() == 1 for vector in vectors])
-    save = functools.partial(checkpoints.save_file, {"vectors": stacked, "counts": counts, "single": single})
-    checkpoints.seal(folder, lambda partial: save(partial / VECTORS_FILE), {"rows": rows, "count": len(vectors)})
+    kept = {"vectors": stacked, "counts": counts, "single": single}
+    about = {"rows": rows, "count": len(vectors)}
+    checkpoints.seal(folder, lambda partial: checkpoints.save_file(kept, partial / VECTORS_FILE), about)
 
 
 def load_vectors(run: Path, rows: str) -> list[Tensor] | None:
@@ -145,11 +134,7 @@ def load_vectors(run: Path, rows: str) -> list[Tensor] | None:
 
 
 def head_of(name: str) -> Tensor:
-    """(labels, D) the head of a tuned teacher, read without the rest of it.
-
-    Raises:
-        ConfigError: the folder's model has none.
-    """
+    """(labels, D) the head of a tuned teacher, read without the rest of it; a ConfigError where it has none."""
     folder = model_folder(name)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:

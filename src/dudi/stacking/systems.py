@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
-from dudi.comparison.bootstrap import Lead, lead
-from dudi.comparison.items import answers_by_run
 from dudi.config.yaml_tree import read_yaml
 from dudi.errors import ConfigError
 from dudi.evaluation.evaluate import Subject, evaluate
-from dudi.evaluation.metrics import ACCURACY
-from dudi.evaluation.records import (
-    ANSWERS,
-    FILE,
-    STUDENT,
-    Evaluation,
-    joined,
-    keep_evaluations,
-    read_evaluations,
-)
+from dudi.evaluation.records import ANSWERS, FILE, STUDENT, Evaluation, joined, keep_evaluations, read_evaluations
 from dudi.models.load import locate
 from dudi.stacking import stored
 from dudi.stacking.building import read_config
@@ -33,7 +22,7 @@ from dudi.stacking.generating import MTLLMForCausalLM
 from dudi.stacking.labelled import LabelledRows
 from dudi.stacking.modeling import MTLLMModel, MTLLMPreTrainedModel, on_device
 from dudi.stacking.rows import Task
-from dudi.stacking.scores import seconds_per_row
+from dudi.stacking.tasks import labels_of
 from dudi.stacking.tokens import Source
 from dudi.training.runlog import read_jsonl
 from dudi.training.values import fit
@@ -43,22 +32,13 @@ RECIPE = "resolved.yaml"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class System:
-    """What is compared: a way to answer, learned once or with several seeds.
-
-    Attributes:
-        name: What tables call it.
-        runs: The folders of its runs.
-    """
+    """What is compared: a way to answer, learned once or with several seeds, each a run with a folder."""
 
     name: str
     runs: tuple[str, ...]
 
     def by_seed(self) -> dict[int, str]:
-        """Its runs by the seeds that they were trained with.
-
-        Raises:
-            ConfigError: two have one seed, or a recipe cannot be read.
-        """
+        """Its runs by the seeds that they were trained with; a ConfigError where two have one."""
         found: dict[int, str] = {}
         for run in self.runs:
             seed = seed_of(run)
@@ -68,29 +48,19 @@ class System:
         return found
 
     def task(self) -> Task:
-        """What its runs were tuned on, from their configs alone.
-
-        Raises:
-            ConfigError: there is no such model, it has no head or writes its answers, or two runs have two tasks.
-        """
-        tasks = {run: _tuned_on(run) for run in self.runs}
-        first, *others = tasks
+        """What its runs were tuned on, from their configs alone; a ConfigError where that is not one task."""
+        first, *others = self.runs
+        task = _tuned_on(first)
         for other in others:
-            if tasks[other] != tasks[first]:
-                raise ConfigError(
-                    f"{self.name}: {first} and {other} were tuned on different tasks, and are no seeds of one"
-                )
-        return tasks[first]
+            if _tuned_on(other) != task:
+                tuned = f"{first} and {other} were tuned on different tasks"
+                raise ConfigError(f"{self.name}: {tuned}, and are no seeds of one")
+        return task
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Measured:
-    """A system's scores, and its answers by seed.
-
-    Attributes:
-        evaluation: As `evaluation.json` holds it.
-        answers: Lines of `answers.jsonl`.
-    """
+    """A system's scores as `evaluation.json` holds them, and its answers over all seeds, lines of `answers.jsonl`."""
 
     evaluation: Evaluation
     answers: list[dict[str, Any]]
@@ -102,18 +72,9 @@ class Measured:
 def ask(
     system: System, asked: LabelledRows, device: torch.device, codes: Mapping[str, str], about: Mapping[str, Any]
 ) -> Measured:
-    """A system's scores over the seeds of its runs, and all its answers.
+    """A system's scores over the seeds of its runs, each of which is loaded when its turn comes, and all its answers.
 
-    Args:
-        system: Whom; each run is loaded when its turn comes.
-        asked: What.
-        device: Where.
-        codes: The tokenizer's code for each code in the rows, over those that a model was trained with.
-        about: What is known of the system before.
-
-    Raises:
-        ConfigError: as in `stored.open_model`.
-        DataError: a language code is unknown.
+    Language codes are as of `stored.open_model`; `about` is what is known of the system before.
     """
     found: list[Evaluation] = []
     lines: list[dict[str, Any]] = []
@@ -145,20 +106,13 @@ def task_of(config: MTLLMConfig) -> Task:
     """The task that a model was tuned on."""
     if config.task == "choice":
         return Task("choice", separator=config.separator)
-    labels = {int(number): str(label) for number, label in (config.id2label or {}).items()}
-    names = tuple(labels[number] for number in sorted(labels))
     if config.task == "generation":
-        unnamed = all(name.startswith("LABEL_") for name in names)  # transformers' own, where a task names none
-        return Task("generation", () if unnamed else names, config.separator, config.prompt)
-    return Task("classification", names, config.separator)
+        return Task("generation", labels_of(config), config.separator, config.prompt)
+    return Task("classification", labels_of(config, unnamed=True), config.separator)
 
 
 def open_translator(name: str) -> PreTrainedModel:
-    """A whole MT model.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """A whole MT model."""
     try:
         model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(locate(name))
     except (OSError, ValueError) as error:
@@ -168,11 +122,7 @@ def open_translator(name: str) -> PreTrainedModel:
 
 
 def seed_of(run: str) -> int:
-    """The seed that a run was trained with; 0 where its folder does not say.
-
-    Raises:
-        ConfigError: its recipe cannot be read, or the seed is no whole number; with file and line.
-    """
+    """The seed that a run was trained with; 0 where its folder does not say. A ConfigError where it is no number."""
     folder = stored.model_folder(run)
     recipe = (folder.parent if folder.name == stored.MODEL else folder) / RECIPE
     if not recipe.is_file():
@@ -198,36 +148,14 @@ def read_measured(output: Path, benchmark: Mapping[str, Any]) -> list[Measured]:
 
 
 def keep_in_runs(system: System, measured: Measured) -> list[Path]:
-    """Put each seed's scores and answers into the folder of its run, as a student's are; returns these folders.
-
-    Raises:
-        EnvironmentFault: a file cannot be written.
-    """
+    """Put each seed's scores and answers into the folder of its run, as a student's are; returns these folders."""
     folders = {seed: Path(run) for seed, run in system.by_seed().items()}
     whole = measured.evaluation
     shared = {key: value for key, value in whole.about.items() if key not in ("runs", "subject", "seconds")}
-    spent = dict(zip(folders, seconds_per_row(whole), strict=True))
+    spent = dict(zip(folders, whole.about["seconds_per_row"], strict=True))
     for run in whole.runs:
         folder, about = folders[run.seed], shared | {"seconds_per_row": [spent[run.seed]]}
         own = Evaluation(folder.resolve().name, str(folder), whole.benchmark, (run,), about, STUDENT)
         lines = [line | {"subject": STUDENT} for line in measured.answers if line["seed"] == run.seed]
         keep_evaluations([own], lines, folder)
     return list(folders.values())
-
-
-# ---- leads
-
-
-def leads(measured: Sequence[Measured], best: str) -> dict[str, Lead]:
-    """How far one system is ahead of each other, in accuracy, without the language that was learned in.
-
-    Args:
-        measured: All systems on the same rows.
-        best: The one whose leads are asked for.
-
-    Returns:
-        By system, without `best`; the intervals hold together at 95 %.
-    """
-    sides = {one.evaluation.name: list(answers_by_run(one.answers, ACCURACY).values()) for one in measured}
-    others = [name for name in sides if name != best]
-    return {name: lead(sides[best], sides[name], comparisons=len(others)) for name in others}

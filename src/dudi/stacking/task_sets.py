@@ -80,6 +80,11 @@ _NLI_FIELDS = {
 }
 _NLI_LABEL = {"gold_label": 0, "label": 0}
 _MNLI = Hub("facebook/xnli", {"train": "train", "dev": "validation"}, "en")
+_FOUR_ANSWERS = tuple((f"mc_answer{number}", f"answer{number}") for number in range(1, 5))
+_SIB = Hub("Davlan/sib200", _HUB_SPLITS)
+# The set came with a script, which `datasets` runs no more; this branch is the hub's own conversion of it.
+_CONVERTED = {"revision": "refs/convert/parquet", "data_dir": "{code}"}
+_NUSAX = Hub("indonlp/NusaX-senti", _HUB_SPLITS, None, _CONVERTED)
 
 TASK_SETS: Mapping[str, TaskSet] = {
     each.name: each
@@ -91,8 +96,8 @@ TASK_SETS: Mapping[str, TaskSet] = {
             fields={"text": ("text",)},
             label={"category": 0, "label": 0},
             ids=("index_id", "row"),
-            hub=Hub("Davlan/sib200", _HUB_SPLITS),
-            train=Hub("Davlan/sib200", _HUB_SPLITS),
+            hub=_SIB,
+            train=_SIB,
             github="dadelani/sib-200",
             licence="CC-BY-SA-4.0 (the sentences are those of FLORES-200)",
             paper="arXiv 2309.07445",
@@ -104,13 +109,8 @@ TASK_SETS: Mapping[str, TaskSet] = {
             fields={"text": ("text",)},
             label={"label": 0},
             ids=("id", "row"),
-            # The set came with a script, which `datasets` runs no more; this branch is the hub's own conversion of it.
-            hub=Hub(
-                "indonlp/NusaX-senti", _HUB_SPLITS, None, {"revision": "refs/convert/parquet", "data_dir": "{code}"}
-            ),
-            train=Hub(
-                "indonlp/NusaX-senti", _HUB_SPLITS, None, {"revision": "refs/convert/parquet", "data_dir": "{code}"}
-            ),
+            hub=_NUSAX,
+            train=_NUSAX,
             github="IndoNLP/nusax",
             licence="CC-BY-SA-4.0",
             paper="arXiv 2205.15960",
@@ -174,12 +174,7 @@ TASK_SETS: Mapping[str, TaskSet] = {
             title="Belebele: which of four answers does a passage give?",
             labels=(),
             fields={"passage": ("flores_passage", "passage"), "question": ("question",)},
-            choices=(
-                ("mc_answer1", "answer1"),
-                ("mc_answer2", "answer2"),
-                ("mc_answer3", "answer3"),
-                ("mc_answer4", "answer4"),
-            ),
+            choices=_FOUR_ANSWERS,
             label={"correct_answer_num": 1, "answer": 0},
             ids=("link", "question_number", "dataset", "passage_id", "question_id", "row"),
             hub=Hub("facebook/belebele", {"test": "test"}),
@@ -193,11 +188,7 @@ TASK_SETS: Mapping[str, TaskSet] = {
 
 
 def find_set(name: str) -> TaskSet:
-    """A data set by its name.
-
-    Raises:
-        ConfigError: there is none; the message names the nearest.
-    """
+    """A data set by its name; a ConfigError names the nearest where there is none."""
     if name not in TASK_SETS:
         raise ConfigError(f"'{name}' is not one of {', '.join(TASK_SETS)}{did_you_mean(name, TASK_SETS)}")
     return TASK_SETS[name]

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError
@@ -31,26 +32,13 @@ from dudi.stacking.writing import WritingLoss
 
 
 class Labels(Objective):
-    """Cross-entropy with the rows' labels.
-
-    Args:
-        stage: `teach` or `finetune`.
-        source: The tokenizer that the model reads with.
-        task: What is asked.
-        args: The keys.
-        llm_tokenizer: Saved beside the model, where it has an encoder and an LLM.
-    """
+    """Cross-entropy with the rows' labels, for `teach` and `finetune`."""
 
     def __init__(
-        self,
-        stage: str,
-        source: Source,
-        task: Task,
-        args: StackArguments,
-        llm_tokenizer: PreTrainedTokenizerBase | None = None,
+        self, stage: str, source: Source, args: StackArguments, llm_tokenizer: PreTrainedTokenizerBase | None
     ) -> None:
-        self.stage, self.source, self.task, self.args = stage, source, task, args
-        self.source_tokenizer, self.llm_tokenizer = source.tokenizer, llm_tokenizer
+        super().__init__(source, args, llm_tokenizer)
+        self.stage = stage
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
         """Ids, spans of choices, labels."""
@@ -58,32 +46,30 @@ class Labels(Objective):
         return batch | {"labels": torch.tensor([NO_LABEL if row.label is None else row.label for row in rows])}
 
     def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
-        """Summed over rows, in nats."""
+        """Summed over rows."""
         out = model(**read_inputs(batch))
-        total = nn.functional.cross_entropy(out.logits, batch["labels"], reduction="sum")
+        total = self.total(out, batch)
         return total, {"loss": total, "right": (out.logits.argmax(dim=-1) == batch["labels"]).sum()}
+
+    def total(self, out: Any, batch: Batch) -> Tensor:
+        """In nats."""
+        return nn.functional.cross_entropy(out.logits, batch["labels"], reduction="sum")
 
 
 class Vectors(Labels):
-    """Mean squared error to stored vectors; no label is learned from, so the copied head stays as it is.
+    """Mean squared error to stored vectors, one of each training row: (D,), or (C, D) for choices.
 
-    Args:
-        source: The encoder's tokenizer.
-        task: What is asked.
-        args: The keys.
-        stored: One tensor a training row: (D,), or (C, D) for choices.
-        llm_tokenizer: Saved beside the model.
+    No label is learned from, so that the copied head stays as it is.
     """
 
     def __init__(
         self,
         source: Source,
-        task: Task,
         args: StackArguments,
         stored: Sequence[Tensor],
-        llm_tokenizer: PreTrainedTokenizerBase | None = None,
+        llm_tokenizer: PreTrainedTokenizerBase | None,
     ) -> None:
-        super().__init__("distill", source, task, args, llm_tokenizer)
+        super().__init__("distill", source, args, llm_tokenizer)
         self.stored = stored
 
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
@@ -91,21 +77,18 @@ class Vectors(Labels):
         batch = super().collate(rows, places)
         if min(places) < 0:
             return batch  # rows for evaluation are judged by their labels
-        return batch | {
-            "vectors": nn.utils.rnn.pad_sequence([self.stored[p].float() for p in places], batch_first=True)
-        }
+        stored = [self.stored[place].float() for place in places]
+        return batch | {"vectors": pad_sequence(stored, batch_first=True)}
 
-    def loss(self, model: nn.Module, inner: Any, batch: Batch) -> tuple[Tensor, Sums]:
-        """Summed over rows; a mean over the width of a vector and over the choices of a row."""
+    def total(self, out: Any, batch: Batch) -> Tensor:
+        """A mean over the width of a vector and over the choices of a row."""
         if "vectors" not in batch:
-            return super().loss(model, inner, batch)
-        out = model(**read_inputs(batch))
+            return super().total(out, batch)
         per_vector = (out.vectors - batch["vectors"]).square().mean(dim=-1)
         if per_vector.dim() == 2:
             there = (batch["choice_spans"][..., 1] > batch["choice_spans"][..., 0]).float()
             per_vector = (per_vector * there).sum(dim=-1) / there.sum(dim=-1)
-        total = per_vector.sum()
-        return total, {"loss": total, "right": (out.logits.argmax(dim=-1) == batch["labels"]).sum()}
+        return per_vector.sum()
 
 
 def finetune(
@@ -145,24 +128,24 @@ def finetune(
         DataError: there are no rows; a row has no label or no answer, or a label that is none of the task's; or a
             language code is unknown.
     """
-    written, alone = task.kind == "generation", model.config.parts == "llm"
+    alone = model.config.parts == "llm"
     stage = "teach" if alone else "finetune"
     args.begin(stage)
-    check_own_head(model, task)
+    _check_own_head(model, task)
     check_there(stage, rows)
-    classes = None if written else cast(nn.Linear, model.get_submodule("score")).out_features
-    check_taught([*rows, *eval_rows], task, classes)
+    head = None if task.kind == "generation" else cast(nn.Linear, model.get_submodule("score"))
+    check_taught([*rows, *eval_rows], task, None if head is None else head.out_features)
     source.check_rows([*rows, *eval_rows])
-    prepare_reading(model, source, task, args, llm_tokenizer)
-    _prepare(model, args, lora_settings, None if written else model.get_submodule("score"))
+    _prepare_reading(model, source, task, args, llm_tokenizer)
+    _prepare_training(model, args, lora_settings, head)
     objective: WritingLoss | Labels
-    if written:
-        if llm_tokenizer is None:
-            raise ConfigError("generation: the LLM's tokenizer is missing; give llm_tokenizer")
+    if head is not None:
+        objective = Labels(stage, source, args, llm_tokenizer)
+    elif llm_tokenizer is not None:
         objective = WritingLoss(source, task, args, llm_tokenizer)
         check_reader(cast(PreTrainedModel, model.reader.llm), Source(llm_tokenizer), objective.longest)
     else:
-        objective = Labels(stage, source, task, args, llm_tokenizer)
+        raise ConfigError("generation: the LLM's tokenizer is missing; give llm_tokenizer")
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
     model.config.stage = model.reader.config.stage = "teacher" if alone else "finetuned"
     return model
@@ -234,62 +217,48 @@ def distill(
         raise ConfigError("distill: a written answer has no vector; learn to write with finetune")
     if stack.config.parts == "llm":
         raise ConfigError("distill: an LLM alone has no encoder; Stage 2 needs one under it")
-    check_labels(head_labels, task, "the teacher's head")
+    _check_labels(head_labels, task, "the teacher's head")
     check_there("distill", rows)
     check_taught([row for row in (*rows, *eval_rows) if row.label is not None], task, len(head))
     if len(stored) != len(rows):
         raise DataError(f"distill: {len(stored)} vectors for {len(rows)} rows; they were made from other rows")
     source.check_rows([*rows, *eval_rows])
-    prepare_reading(stack, source, task, args, llm_tokenizer)
+    _prepare_reading(stack, source, task, args, llm_tokenizer)
     model = building.with_head(stack, task)
     if model.score.weight.shape != head.shape:
         raise ConfigError(f"the teacher's head is {tuple(head.shape)}, this one {tuple(model.score.weight.shape)}")
     with torch.no_grad():
         model.score.weight.copy_(head)
-    _prepare(model, args, lora_settings, None)
-    objective = Vectors(source, task, args, stored, llm_tokenizer)
+    _prepare_training(model, args, lora_settings, None)
+    objective = Vectors(source, args, stored, llm_tokenizer)
     run(StackTrainer(model, args, objective, rows, eval_rows, about), resume)
     model.config.stage = model.reader.config.stage = "distilled"
     return model
 
 
 def check_teacher(kind: Any, config: MTLLMConfig, task: Task, name: str) -> None:
-    """Refuse a teacher whose head is not one for this task; its config says all of it.
-
-    Args:
-        kind: Its class.
-        config: Its config.
-        task: What is asked.
-        name: How messages call it.
+    """Refuse a teacher, by its class and config: one without a head, of another task, or of other classes.
 
     Raises:
-        ConfigError: it has no head, writes, or tells other classes apart, or the same in another order.
+        ConfigError: which calls it by its `name`.
     """
     if kind is MTLLMModel:
         raise ConfigError(f"teacher.model: {name} has no head; name the run of `dudi stack teach`")
     if config.task not in (None, task.kind):
         raise ConfigError(f"task.kind: {task.kind}, and the teacher {name} was tuned on {config.task}")
-    check_labels(labels_of(config), task, f"the teacher {name}")
+    _check_labels(labels_of(config), task, f"the teacher {name}")
 
 
-def labels_of(config: PreTrainedConfig) -> tuple[str, ...]:
-    """The names of the classes that a head tells apart, in its order; none where nobody named them."""
+def labels_of(config: PreTrainedConfig, *, unnamed: bool = False) -> tuple[str, ...]:
+    """The classes that a head tells apart, in its order; where nobody named them none, or what `unnamed` ones go by."""
     named = {int(number): str(label) for number, label in (config.id2label or {}).items()}
     names = tuple(named[number] for number in sorted(named))
-    return () if all(name.startswith("LABEL_") for name in names) else names  # transformers' own names
+    nobody = all(name.startswith("LABEL_") for name in names)  # these are transformers' own
+    return () if nobody and not unnamed else names
 
 
-def check_labels(head: Sequence[str], task: Task, who: str) -> None:
-    """Refuse a head that is taken over where its classes are not the task's, in the task's order.
-
-    Args:
-        head: The names of its classes; none where they are not known.
-        task: What is asked.
-        who: Whose it is, for the message.
-
-    Raises:
-        ConfigError: with both lists.
-    """
+def _check_labels(head: Sequence[str], task: Task, who: str) -> None:
+    """Refuse a head that is taken over where its classes, if they are known, are not the task's in the task's order."""
     if task.kind != "choice" and head and task.labels and tuple(head) != task.labels:
         order = "the same classes in another order" if sorted(head) == sorted(task.labels) else "other classes"
         raise ConfigError(
@@ -298,12 +267,8 @@ def check_labels(head: Sequence[str], task: Task, who: str) -> None:
         )
 
 
-def check_own_head(model: MTLLMPreTrainedModel, task: Task) -> None:
-    """Refuse a model whose head is not one for this task.
-
-    Raises:
-        ConfigError: it has none, or one of another kind, or for other classes.
-    """
+def _check_own_head(model: MTLLMPreTrainedModel, task: Task) -> None:
+    """Refuse a model without a head for this task: it has none, or one of another kind or for other classes."""
     wanted = {
         "classification": MTLLMForSequenceClassification,
         "choice": MTLLMForMultipleChoice,
@@ -315,31 +280,20 @@ def check_own_head(model: MTLLMPreTrainedModel, task: Task) -> None:
             "on with dudi.stacking.with_head(model, task)"
         )
     if task.kind == "classification":
-        check_labels(labels_of(model.config), task, "the model's head")
+        _check_labels(labels_of(model.config), task, "the model's head")
         classes = cast(nn.Linear, model.get_submodule("score")).out_features
         if task.labels and classes != len(task.labels):
             raise ConfigError(f"task.labels: {len(task.labels)} classes, and the model's head has {classes}")
 
 
-def prepare_reading(
+def _prepare_reading(
     model: MTLLMPreTrainedModel,
     source: Source,
     task: Task,
     args: StackArguments,
     llm_tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
-    """Let model and source read rows of a task: with the LLM's own tokens where they are asked for, or already there.
-
-    Args:
-        model: With a head or without.
-        source: Of the part that reads; gets its `beside`, and the task's separator.
-        task: What is asked.
-        args: The keys.
-        llm_tokenizer: Of the LLM on top.
-
-    Raises:
-        ConfigError: a part or a tokenizer is missing, or has ids or positions that are not the model's.
-    """
+    """Let model and source read rows of a task: with the LLM's own tokens where they are asked for or already there."""
     reader = model.reader
     if args.llm_tokens and reader.config.parts != "llm":  # alone, it reads nothing else
         building.read_own_tokens(model, args.seed)
@@ -351,7 +305,7 @@ def prepare_reading(
     source.separate(task.separator)
 
 
-def _prepare(
+def _prepare_training(
     model: MTLLMPreTrainedModel, args: StackArguments, settings: lora.LoraSettings | None, head: nn.Module | None
 ) -> None:
     """Choose what is trained: an adapter where there is one, else the whole LLM; the connector; the head."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from dudi.errors import ConfigError, DataError, first_of
@@ -105,17 +106,17 @@ class Source:
         first: dict[str, StackRow] = {}
         for row in rows:
             first.setdefault(row.language, row)
-        unknown: dict[str, ConfigError] = {}
-        for language in first:
+        unknown = []
+        for row in first.values():
             try:
-                self.check(language)
+                self.check(row.language)
             except ConfigError as error:
-                unknown[language] = error
+                unknown.append((row, error))
         if unknown:
-            one, *others = unknown
-            places = [f"'{language}' ({first[language].name})" for language in others]
+            (row, reason), *others = unknown
+            places = [f"'{other.language}' ({other.name})" for other, _ in others]
             more = f"\nneither is {first_of(places, 8)}" if others else ""
-            raise DataError(f"{first[one].name}: {unknown[one]}{more}")
+            raise DataError(f"{row.name}: {reason}{more}")
 
     @functools.cached_property
     def glues(self) -> bool:
@@ -132,9 +133,9 @@ class Source:
     ) -> dict[str, Tensor]:
         """Tensors of a batch: `input_ids` and `attention_mask`, (B, T), padding right; of both tokenizers."""
         batch = self.pad(self.encode(texts, languages, pairs, max_length=max_length))
-        if self.beside is None:
-            return batch
-        return batch | _own(self.beside.batch(texts, languages, pairs, max_length=max_length))
+        if self.beside is not None:
+            batch |= _own(self.beside.batch(texts, languages, pairs, max_length=max_length))
+        return batch
 
     def encode(
         self,
@@ -197,13 +198,11 @@ class Source:
 
     def pad(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         """Rows of ids as tensors, padding right."""
-        width, filler = max(len(row["input_ids"]) for row in rows), self.tokenizer.pad_token_id
-        ids = torch.full((len(rows), width), int(filler or 0), dtype=torch.long)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids[place, : len(row["input_ids"])] = torch.tensor(row["input_ids"])
-            mask[place, : len(row["input_ids"])] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+        ids = [torch.tensor(row["input_ids"], dtype=torch.long) for row in rows]
+        mask = [torch.ones_like(own) for own in ids]
+        filler = int(self.tokenizer.pad_token_id or 0)
+        padded = pad_sequence(ids, batch_first=True, padding_value=filler)
+        return {"input_ids": padded, "attention_mask": pad_sequence(mask, batch_first=True)}
 
     def encode_rows(self, rows: Sequence[StackRow], *, max_length: int = 256) -> list[Ids]:
         """Rows of a task: their ids, whether they were shortened, and `choice_spans` of rows that have choices.
@@ -214,26 +213,24 @@ class Source:
         Raises:
             ConfigError: choices need a fast tokenizer, or `max_length` has no place for a row's choices at all.
         """
-        encoded = self._encode_rows(rows, max_length)
-        if self.beside is None:
-            return encoded
-        own = self.beside.encode_rows(rows, max_length=max_length)
-        for ids, its in zip(encoded, own, strict=True):
-            ids |= _own(its) | ({SHORTENED: [True]} if SHORTENED in its else {})
+        if any(row.choices for row in rows):
+            encoded = self._encode_choices(rows, max_length)
+        else:
+            texts, pairs = [row.text for row in rows], [row.pair for row in rows]
+            encoded = self.encode(texts, [row.language for row in rows], pairs, max_length=max_length)
+        if self.beside is not None:
+            own = self.beside.encode_rows(rows, max_length=max_length)
+            for ids, its in zip(encoded, own, strict=True):
+                ids |= _own(its) | ({SHORTENED: [True]} if SHORTENED in its else {})
         return encoded
 
-    def _encode_rows(self, rows: Sequence[StackRow], max_length: int) -> list[Ids]:
-        if not any(row.choices for row in rows):
-            texts = [row.text for row in rows]
-            languages = [row.language for row in rows]
-            return self.encode(texts, languages, [row.pair for row in rows], max_length=max_length)
+    def _encode_choices(self, rows: Sequence[StackRow], max_length: int) -> list[Ids]:
         if not self.tokenizer.is_fast:
             raise ConfigError(f"choices need a fast tokenizer, and this {type(self.tokenizer).__name__} is none")
-        languages = [row.language for row in rows]
 
         def encode(texts: Sequence[str], places: Sequence[int]) -> list[Ids]:
-            own = [languages[place] for place in places]
-            return self.encode(texts, own, max_length=2**31 - 1, offsets=True)
+            languages = [rows[place].language for place in places]
+            return self.encode(texts, languages, max_length=2**31 - 1, offsets=True)
 
         encoded = []
         for ids, spans, shortened in fit(rows, encode, max_length):
@@ -247,23 +244,19 @@ class Source:
 
         `shortened` (B,) is 1 where a row was; `choice_spans` (B, C, 2) are (0, 0) where a row has fewer choices.
         """
-        batch = self._collate(rows)
-        if self.beside is None:
-            return batch
-        read = []
-        for row in rows:
-            read.append({key.removeprefix(OWN): values for key, values in row.items() if key.startswith(OWN)})
-        own = self.beside.collate(read)
-        del own[SHORTENED]  # a row that either shortens is shortened
-        return batch | _own(own)
-
-    def _collate(self, rows: Sequence[Ids]) -> dict[str, Tensor]:
         batch = self.pad(rows)
         batch[SHORTENED] = torch.tensor([int(SHORTENED in row) for row in rows])
         if any("choice_spans" in row for row in rows):
             most = max(len(row["choice_spans"]) for row in rows)
             spans = [row["choice_spans"] + [[0, 0]] * (most - len(row["choice_spans"])) for row in rows]
             batch["choice_spans"] = torch.tensor(spans)
+        if self.beside is not None:
+            read = []
+            for row in rows:
+                read.append({key.removeprefix(OWN): values for key, values in row.items() if key.startswith(OWN)})
+            own = self.beside.collate(read)
+            del own[SHORTENED]  # a row that either shortens is shortened
+            batch |= _own(own)
         return batch
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from dudi.stacking.muon import Muon
 from dudi.stacking.rows import StackRow, fingerprint
 from dudi.stacking.sampling import LikeLength
 from dudi.stacking.store import TextRows
-from dudi.stacking.tokens import SHORTENED
+from dudi.stacking.tokens import SHORTENED, Source
 from dudi.training import checkpoints
 from dudi.training.interrupts import current
 from dudi.training.logged import LoggedTrainer
@@ -37,8 +38,11 @@ class Objective(abc.ABC):
     """What a stage learns. Losses are sums: the trainer divides by the count of the whole optimizer step."""
 
     stage: str
-    source_tokenizer: PreTrainedTokenizerBase
-    llm_tokenizer: PreTrainedTokenizerBase | None
+
+    def __init__(
+        self, source: Source, args: StackArguments, llm_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> None:
+        self.source, self.args, self.llm_tokenizer = source, args, llm_tokenizer
 
     @abc.abstractmethod
     def collate(self, rows: Sequence[StackRow], places: Sequence[int]) -> Batch:
@@ -80,15 +84,9 @@ class StackStep:
 
 
 class StackTrainer(LoggedTrainer):
-    """Trains what of a model wants a gradient, and keeps only that in its checkpoints: the rest is the parents'.
+    """Trains what of a model requires a gradient, and keeps only that in its checkpoints: the rest is the parents'.
 
-    Args:
-        model: Its trained parameters are those that require a gradient.
-        args: The keys.
-        objective: What it learns.
-        rows: The training rows.
-        eval_rows: Rows for evaluation during training.
-        about: More of what identifies the run: the parents' names.
+    What is said `about` them identifies the run too.
     """
 
     args: StackArguments
@@ -114,7 +112,7 @@ class StackTrainer(LoggedTrainer):
             # Numbers of rows, which the collator looks up; negative ones are rows for evaluation: one serves both.
             train_dataset=cast(Any, range(len(self.rows))),
             eval_dataset=cast(Any, range(-len(self.eval_rows), 0)) if self.eval_rows else None,
-            processing_class=objective.source_tokenizer,
+            processing_class=objective.source.tokenizer,
         )
         self.open_log(objective.stage, args.folder)
         self.interrupts = current()
@@ -165,16 +163,10 @@ class StackTrainer(LoggedTrainer):
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], Tensor | int | None]:
         """All micro-batches of one optimizer step, counted before any loss."""
-        batches = []
-        for _ in range(num_batches):
-            batch = next(epoch_iterator, None)
-            if batch is None:
-                break
-            batches.append(self.objective.prepare(batch))
+        batches = [self.objective.prepare(batch) for batch in itertools.islice(epoch_iterator, num_batches)]
         if not batches:
             return [], None
-        own = torch.tensor([float(sum(map(self.objective.count, batches)))], dtype=torch.float64)
-        count = float(self.accelerator.reduce(own.to(self.args.device), "sum"))
+        (count,) = self._over_ranks(sum(map(self.objective.count, batches)))
         tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
         shortened = sum(int(batch.pop(SHORTENED).sum()) for batch in batches)
         places = [int(place) for batch in batches for place in batch["place"]]
@@ -223,13 +215,12 @@ class StackTrainer(LoggedTrainer):
         if step is None or step.number != self.state.global_step:
             return None
         self.step = None
-        sums = {name: self.accelerator.reduce(value.double(), "sum") for name, value in step.sums.items()}
+        metrics = self._metrics(step.sums, step.count)
         seconds = time.perf_counter() - step.started
         last = step.number >= self.state.max_steps
-        rows = torch.tensor([len(step.places), step.shortened], dtype=torch.float64, device=self.args.device)
-        read, shortened = self.accelerator.reduce(rows, "sum").tolist()
+        read, shortened = self._over_ranks(len(step.places), step.shortened)
         return {
-            **self.objective.metrics(sums, step.count),
+            **metrics,
             **self.objective.probe(self.inner_model(), step.number, last),
             "rows/read": int(read),
             "rows/shortened": int(shortened),
@@ -237,6 +228,16 @@ class StackTrainer(LoggedTrainer):
             "tokens_per_second": step.tokens * self.args.world_size / seconds,
             "memory/peak": peak_memory(),
         }
+
+    def _over_ranks(self, *values: float) -> list[float]:
+        """Numbers summed over all ranks."""
+        own = torch.tensor(values, dtype=torch.float64, device=self.args.device)
+        return self.accelerator.reduce(own, "sum").tolist()
+
+    def _metrics(self, sums: Sums, count: float) -> dict[str, float]:
+        """The objective's metrics of this rank's sums and of the count of all ranks."""
+        total = {name: self.accelerator.reduce(value.double(), "sum") for name, value in sums.items()}
+        return self.objective.metrics(total, count)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: a frozen part costs less than a trained one, and a number that hides it would mislead."""
@@ -266,10 +267,8 @@ class StackTrainer(LoggedTrainer):
                 count += self.objective.count(ready)
         model.train(training)
         checkpoints.restore_random_states(states)
-        own = torch.tensor([count], dtype=torch.float64, device=self.args.device)
-        whole = float(self.accelerator.reduce(own, "sum"))
-        total = {name: self.accelerator.reduce(value.double(), "sum") for name, value in sums.items()}
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in self.objective.metrics(total, whole).items()}
+        (whole,) = self._over_ranks(count)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in self._metrics(sums, whole).items()}
         return EvalLoopOutput(predictions=[], label_ids=None, metrics=metrics, num_samples=int(whole))  # type: ignore[arg-type]
 
     # ---- saving
@@ -304,12 +303,7 @@ class StackTrainer(LoggedTrainer):
 
 
 def check_there(stage: str, rows: Sequence[StackRow]) -> None:
-    """Refuse to train on nothing.
-
-    Raises:
-        ConfigError: something else is given than rows.
-        DataError: there are no rows.
-    """
+    """Refuse to train on nothing, or on something else than rows."""
     if not len(rows):
         raise DataError(f"{stage}: there are no rows to train on")
     if not isinstance(rows[0], StackRow):

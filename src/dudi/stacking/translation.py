@@ -89,11 +89,7 @@ def translate(
         padded = source.pad([encoded[place] for place in places])
         batch = {key: value.to(model.device) for key, value in padded.items()}
         written = writer.generate(
-            **batch,
-            forced_bos_token_id=begin_with,
-            num_beams=num_beams,
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
+            **batch, forced_bos_token_id=begin_with, num_beams=num_beams, do_sample=False, max_new_tokens=max_new_tokens
         )
         for place, text in zip(places, source.tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
             found[place] = text.strip()
@@ -117,9 +113,6 @@ def _asked_for(source: Source, target: str) -> tuple[int | None, str]:
 
     NLLB, M2M100 and mBART begin with the language; MADLAD reads `<2en>`, a Marian model of several targets `>>eng<<`;
     one of a single target needs nothing.
-
-    Raises:
-        ConfigError: the language is unknown, or there is no way to ask for it.
     """
     if source.languages:
         found = _token(source.tokenizer, (code := source.check(target)), f"__{code}__")
@@ -166,16 +159,18 @@ def translate_rows(
     """
     source.check_rows(rows)
     foreign = [row for row in rows if not _same(source, row.language, target)]
-    pieces = [(row.text, *([row.pair] if row.pair is not None else []), *row.choices) for row in foreign]
-    texts = [text for piece in pieces for text in piece]
-    languages = [row.language for row, piece in zip(foreign, pieces, strict=True) for _ in piece]
+    texts = [text for row in foreign for text in row.texts]
+    languages = [row.language for row in foreign for _ in row.texts]
     started, cut, unfinished = time.perf_counter(), Counter[str](), Counter[str]()
     found = translate(model, source, texts, languages, target, cut=cut, unfinished=unfinished, **options)
-    english = iter(found)
     seconds = (time.perf_counter() - started) / max(len(foreign), 1)
+    english = (text or "-" for text in found)  # an empty translation is no text; what stands for it must be one
     done = {}
-    for row, piece in zip(foreign, pieces, strict=True):
-        done[id(row)] = _replaced(row, list(itertools.islice(english, len(piece))), target)
+    for row in foreign:
+        text = next(english)
+        pair = None if row.pair is None else next(english)
+        choices = tuple(itertools.islice(english, len(row.choices)))
+        done[id(row)] = dataclasses.replace(row, text=text, pair=pair, choices=choices, language=target)
     return Translated([done.get(id(row), row) for row in rows], seconds, dict(cut), dict(unfinished))
 
 
@@ -183,12 +178,3 @@ def _same(source: Source, language: str, target: str) -> bool:
     if source.languages:
         return source.check(language) == source.check(target)
     return same_language(language, target)
-
-
-def _replaced(row: StackRow, texts: list[str], target: str) -> StackRow:
-    rest = iter(texts)
-    # An empty translation is no text; what stands for it must be one.
-    text = next(rest) or "-"
-    pair = None if row.pair is None else next(rest) or "-"
-    choices = tuple(choice or "-" for choice in rest)
-    return dataclasses.replace(row, text=text, pair=pair, choices=choices, language=target)

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -16,13 +15,12 @@ from dudi.models.load import load_tokenizer, locate
 from dudi.stacking import llm2vec, parts, stored
 from dudi.stacking.arguments import StackArguments
 from dudi.stacking.checks import check_reader
-from dudi.stacking.configuration import MTLLMConfig
+from dudi.stacking.configuration import MTLLMConfig, part
 from dudi.stacking.earlier import started_from
 from dudi.stacking.generating import check_writes
-from dudi.stacking.recipe import StackConfig
+from dudi.stacking.recipe import ALONE, StackConfig
 from dudi.stacking.rows import StackRow
 from dudi.stacking.tokens import Source
-from dudi.stacking.trainer import LLM_TOKENIZER
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,43 +37,38 @@ class _Unloaded:
 
 
 def check_unloaded(config: StackConfig, args: StackArguments, rows: Sequence[StackRow]) -> None:
-    """Hold a stage's models against its keys and rows, as far as that needs no weights.
+    """Hold a stage's models, which are there, against its keys and rows, or the first of these, without any weights.
 
-    Args:
-        config: The recipe; the models that it names are there.
-        args: Its training keys.
-        rows: What it would read, or the beginning of it.
-
-    Raises:
-        ConfigError: a decoder is named as the encoder, an adapter is none, a model has fewer positions than
-            `max_length` or fewer embeddings than its tokenizer has tokens; or answers are to be written by what cannot.
-        DataError: a row's language is none of the tokenizer's.
-        EnvironmentFault: a config or a tokenizer cannot be had.
+    Refused are a decoder as the encoder, an adapter that is none, fewer positions than `max_length`, fewer embeddings
+    than a tokenizer has tokens, a row's language that the tokenizer does not know, and answers of what cannot write.
     """
-    alone = config.stage in ("adapt", "teach")
-    if config.start.model is not None and not alone:
-        below, above, both = _earlier(config.start.model, config)
-    else:
-        below, above, both = *_named(config), False
+    made = started_from(config)
+    below, above = _named(config) if made is None else _earlier(config, made)
+    own = below is not None and (args.llm_tokens or (made is not None and made.llm_tokens))
     if config.stage == "finetune" and config.task.kind == "generation":
-        _check_writing(config, below, above)
+        if made is None and all(one is None or one.config is not None for one in (below, above)):
+            encoder, llm = (None if one is None else copy.deepcopy(one.config) for one in (below, above))
+            made = MTLLMConfig(encoder_config=encoder, llm_config=llm, attention=config.llm.attention)
+        if made is not None:
+            check_writes(made)
     reader = above if below is None else below
     if reader is None:
         return  # what is missing is said where the parts are built
     reader.source.check_rows(rows)
-    if below is not None:
-        _check("encoder", below, args.max_length)
-    own = below is not None and (both or args.llm_tokens)
+    read = [] if below is None else [("encoder", below, args.max_length)]
     if above is not None and (below is None or own or config.stage == "align"):
-        _check("llm", above, 2 * args.max_length + 1 if own else args.max_length)
+        read.append(("llm", above, 2 * args.max_length + 1 if own else args.max_length))
+    for role, one, longest in read:
+        if one.config is not None:
+            check_reader(empty_part(role, one.config), one.source, longest)
 
 
 def _named(config: StackConfig) -> tuple[_Unloaded | None, _Unloaded | None]:
     """The encoder and the LLM that a recipe names."""
     below, llm = None, config.llm
-    if config.encoder.model is not None and config.stage not in ("adapt", "teach"):
+    if config.encoder.model is not None and config.stage not in ALONE:
         name, revision = config.encoder.model, config.encoder.revision
-        own = parts.config_of("encoder", name, locate(name), revision)
+        own = parts.config_of("encoder", name, revision)
         parts.check_encoder_config(own)
         below = _Unloaded(own, Source(load_tokenizer(name, revision=revision), config.encoder.codes))
     if llm.model is None:
@@ -94,67 +87,44 @@ def _llm_config(config: StackConfig) -> PreTrainedConfig | None:
     base, first = llm2vec.base_and_adapters(name)
     if first and not Path(locate(base)).is_dir():
         return None
-    return parts.config_of("llm", base, locate(base), None).get_text_config()
+    return parts.config_of("llm", base, None).get_text_config()
 
 
-def _earlier(start: str, config: StackConfig) -> tuple[_Unloaded | None, _Unloaded | None, bool]:
-    """The parts of an earlier stage, and whether its LLM reads its own tokens too."""
-    folder = stored.model_folder(start)
-    made: Any = AutoConfig.from_pretrained(folder)
-    source = Source(load_tokenizer(str(folder)), (getattr(made, "codes", None) or {}) | config.encoder.codes)
-    below, above = getattr(made, "encoder_config", None), getattr(made, "llm_config", None)
-    inside = folder / LLM_TOKENIZER
-    if below is None:
-        return None, None if above is None else _Unloaded(above, source), False
-    llm = _Unloaded(above, Source(load_tokenizer(str(inside)))) if above is not None and inside.is_dir() else None
-    return _Unloaded(below, source), llm, bool(made.llm_tokens)
+def _earlier(config: StackConfig, made: MTLLMConfig) -> tuple[_Unloaded, _Unloaded | None]:
+    """The parts of an earlier stage, which `check_earlier` has found to have an encoder."""
+    source, llm_source = stored.sources_of(stored.model_folder(config.earlier["start"]), made, config.encoder.codes)
+    above = None if llm_source is None else _Unloaded(part(made.llm_config), llm_source)
+    return _Unloaded(part(made.encoder_config), source), above
 
 
-def _check_writing(config: StackConfig, below: _Unloaded | None, above: _Unloaded | None) -> None:
-    """Refuse to learn to write with what cannot, where the configs of the parts are at hand."""
-    made, there = started_from(config), [part for part in (below, above) if part is not None]
-    if made is None and all(part.config is not None for part in there):
-        encoder, llm = (None if part is None else copy.deepcopy(part.config) for part in (below, above))
-        made = MTLLMConfig(encoder_config=encoder, llm_config=llm, attention=config.llm.attention)
-    if made is not None:
-        check_writes(made)
-
-
-def _check(role: str, part: _Unloaded, max_length: int) -> None:
-    if part.config is not None:
-        check_reader(empty_part(role, part.config), part.source, max_length)
-
-
-def configs_of(config: StackConfig) -> tuple[tuple[str, str, PreTrainedConfig] | None, ...]:
-    """(role, name, config) of the encoder and of the LLM that a stage reads, from the hub too; no tokenizer is read.
-
-    Raises:
-        ConfigError: no such folder.
-        EnvironmentFault: a config cannot be had.
-    """
-    alone = config.stage in ("adapt", "teach")
-    if config.start.model is not None and not alone:
-        made: Any = AutoConfig.from_pretrained(stored.model_folder(config.start.model))
-        named = {"encoder": getattr(made, "encoder_config", None), "llm": getattr(made, "llm_config", None)}
-        return tuple(None if one is None else (role, config.start.model, one) for role, one in named.items())
-    found: list[tuple[str, str, PreTrainedConfig] | None] = [None, None]
-    if config.encoder.model is not None and not alone:
-        name, revision = config.encoder.model, config.encoder.revision
-        found[0] = ("encoder", name, parts.config_of("encoder", name, locate(name), revision))
+def configs_of(config: StackConfig) -> dict[str, tuple[str, PreTrainedConfig]]:
+    """Name and config of the `encoder` and of the `llm` that a stage reads, from the hub too; no tokenizer is read."""
+    found: dict[str, tuple[str, PreTrainedConfig]] = {}
+    start = config.earlier.get("start")
+    if start is not None:
+        made = AutoConfig.from_pretrained(stored.model_folder(start))
+        for role in ("encoder", "llm"):
+            if (own := getattr(made, f"{role}_config", None)) is not None:
+                found[role] = (start, own)
+        return found
+    if config.encoder.model is not None and config.stage not in ALONE:
+        name = config.encoder.model
+        found["encoder"] = (name, parts.config_of("encoder", name, config.encoder.revision))
     if config.llm.model is not None:
         name, keep = config.llm.model, config.llm.keep_layers
         if config.llm.gguf_file is not None:
             raise EnvironmentFault(f"{name}: the shapes of {config.llm.gguf_file} are known from its weights alone")
         base, _ = llm2vec.base_and_adapters(name)
         revision = config.llm.revision if base == name else None
-        own = parts.config_of("llm", base, locate(base), revision).get_text_config()
+        own = parts.config_of("llm", base, revision).get_text_config()
         if keep is not None:
             own.num_hidden_layers = keep if isinstance(keep, int) else len(keep)
-        found[1] = ("llm", name, own)
-    return tuple(found)
+        found["llm"] = (name, own)
+    return found
 
 
 def empty_part(role: str, config: PreTrainedConfig) -> PreTrainedModel:
     """A part without weights: its shapes say how many positions and embeddings it has."""
+    make = parts.empty_encoder if role == "encoder" else parts.empty_llm
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return (parts.empty_encoder if role == "encoder" else parts.empty_llm)(copy.deepcopy(config))
+        return make(copy.deepcopy(config))

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dudi.data.chat import chat_format, plain_format
@@ -29,9 +30,6 @@ PROMPT = ("prompt_ids", "prompt_attention_mask", "labels")
 class AnswerWording:
     """How an LLM is asked, and where its answers end: in its chat template where it has one, else as plain text.
 
-    Args:
-        tokenizer: The LLM's.
-
     Raises:
         ConfigError: its chat template cannot be used, or it has neither a template nor an end-of-text token.
         DataError: its chat template fails.
@@ -42,11 +40,7 @@ class AnswerWording:
         self.format = chat_format(tokenizer, {}, "llm") if self.templated else plain_format(tokenizer)
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Ids of a prompt up to where the answer begins; of plain text as it stands, with no special token.
-
-        Raises:
-            ConfigError: the chat template refuses it.
-        """
+        """Ids of a prompt up to where the answer begins; of plain text as it stands, with no special token."""
         if not self.templated:
             return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
         try:
@@ -72,13 +66,11 @@ class AnswerWording:
         """
         asked = self.prompt_ids(prompt)
         ends = [[] if answer is None else self.answer_ids(prompt, answer) for answer in answers]
-        width = len(asked) + max(min(len(end), max_length) for end in ends)
-        ids = torch.full((len(ends), width), int(self.tokenizer.pad_token_id or 0))
-        labels, mask = torch.full_like(ids, NO_LABEL), torch.zeros_like(ids)
-        for place, end in enumerate(ends):
-            row = torch.tensor([*asked, *end[:max_length]], dtype=torch.long)
-            ids[place, : len(row)], mask[place, : len(row)] = row, 1
-            labels[place, len(asked) : len(row)] = row[len(asked) :]
+        rows = [torch.tensor([*asked, *end[:max_length]], dtype=torch.long) for end in ends]
+        ids = pad_sequence(rows, batch_first=True, padding_value=int(self.tokenizer.pad_token_id or 0))
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        labels = pad_sequence(rows, batch_first=True, padding_value=NO_LABEL)
+        labels[:, : len(asked)] = NO_LABEL
         return dict(zip(PROMPT, (ids, mask, labels), strict=True)), [len(end) > max_length for end in ends]
 
     def text(self, ids: Sequence[int]) -> str:
@@ -88,24 +80,15 @@ class AnswerWording:
 
 
 class WritingLoss(Objective):
-    """Cross-entropy of written answers, each token of which counts alike.
-
-    Args:
-        source: The encoder's tokenizer.
-        task: Its prompt stands between text and answer.
-        args: The keys.
-        llm_tokenizer: The LLM's.
-    """
+    """Cross-entropy of written answers, each token of which counts alike; the task's prompt stands in front of them."""
 
     stage = "finetune"
 
     def __init__(
         self, source: Source, task: Task, args: StackArguments, llm_tokenizer: PreTrainedTokenizerBase
     ) -> None:
-        self.source, self.task, self.args = source, task, args
-        self.source_tokenizer = source.tokenizer
-        self.llm_tokenizer: PreTrainedTokenizerBase | None = llm_tokenizer
-        self.wording = AnswerWording(llm_tokenizer)
+        super().__init__(source, args, llm_tokenizer)
+        self.task, self.wording = task, AnswerWording(llm_tokenizer)
 
     @property
     def longest(self) -> int:

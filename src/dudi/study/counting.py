@@ -8,7 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from dudi.distill.loading import Loaded, read_rows
+from dudi.distill.loading import Loaded
+from dudi.distill.run import make_trainer, read_rows
 from dudi.objective.methods import METHODS
 
 STEPS = 8
@@ -27,11 +28,11 @@ def counted_flops(loaded: Loaded, *, cold_start: bool) -> dict[str, float]:
         reference's pass over the ground truth, the teacher's answers).
     """
     args = loaded.args
-    rows, evaluation = read_rows(loaded.config, args, args.folder)
+    rows, evaluation = read_rows(loaded.config, args)
     counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
     if cold_start:
         args = args.for_cold_start(str(args.folder / "counted"))
-    trainer = loaded.make_trainer(rows, evaluation, args=args)
+    trainer = make_trainer(loaded, rows, evaluation, args=args)
     marks = Marks(counter)
     trainer.add_callback(marks)
     with counter:

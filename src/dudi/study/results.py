@@ -14,7 +14,6 @@ from dudi.distill.stages.cold_start import COLD_START
 from dudi.evaluation.metrics import ACCURACY, METRICS, OVERALL, metric_of
 from dudi.evaluation.records import ANSWERS, STUDENT, Evaluation, SeedScores, read_evaluations, write_evaluations
 from dudi.evaluation.records import FILE as SCORES
-from dudi.stacking.scores import seconds_per_row
 from dudi.study.grid import Study, StudyRow
 from dudi.study.jobs import FLOPS, AnyJob, Job, cost_job, every_job, job_of
 from dudi.study.stacks import StackJob
@@ -113,7 +112,7 @@ def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
         return {}
     one = next(one for one in read_evaluations(folder / SCORES) if one.name == STUDENT)
     clocks = [clock for stage in job.stages if (clock := _clocks(runs / stage.id))]
-    (spent,) = seconds_per_row(one)
+    (spent,) = one.about["seconds_per_row"]
     about = {
         "job": job.id,
         "recipe": Path(job.recipe).name,

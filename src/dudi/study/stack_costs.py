@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dudi.errors import EnvironmentFault
 from dudi.stacking.planning import plan_stage
 from dudi.stacking.reading import first_texts, training_rows
-from dudi.stacking.recipe import StackConfig, StartSection
-from dudi.stacking.stages import WITH_TASK, task_of
+from dudi.stacking.recipe import WITH_TASK, StackConfig, StartSection
+from dudi.stacking.stages import task_of
 from dudi.study.stacks import StackJob, Stage
 from dudi.tables import DASH, Grid, grid_of
 

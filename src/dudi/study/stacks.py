@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from dudi.config.layers import COMMAND_LINE, PlacedWord
-from dudi.data.locate import asked_split, records_of
+from dudi.data.locate import asked_split
+from dudi.data.records import records_of
 from dudi.errors import ConfigError, DudiError, EnvironmentFault
 from dudi.evaluation.records import STUDENT
 from dudi.models.load import find_model, locate

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dudi.distill.loading import Loaded, read_rows
-from dudi.distill.run import train
+from dudi.distill.loading import Loaded
+from dudi.distill.run import make_trainer, read_rows, train
 from dudi.distill.stages.cold_start import COLD_START
 from dudi.environment import package_version, quiet_libraries
 from dudi.evaluation.of_run import evaluate_run
@@ -73,7 +73,7 @@ def _train(job: Job, loaded: Loaded) -> list[Evaluation]:
 
 def _start(loaded: Loaded) -> None:
     """Train the cold start, or take it from another run that has."""
-    loaded.make_trainer(*read_rows(loaded.config, loaded.args, loaded.args.folder)).run_cold_start()
+    make_trainer(loaded, *read_rows(loaded.config, loaded.args)).run_cold_start()
 
 
 def _count(job: Job, loaded: Loaded) -> list[Evaluation]:

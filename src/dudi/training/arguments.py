@@ -36,7 +36,7 @@ class RunArguments(RunKeys, TrainingArguments):
     """
 
     def __post_init__(self) -> None:
-        check_keys(self)
+        self._check_keys()
         if self.max_steps == 0:
             raise ConfigError("max_steps: 0 steps train nothing; take it out for num_train_epochs, or set at least 1")
         self.disable_tqdm = bool(self.disable_tqdm)  # left open, transformers hides the bar with its own warnings
@@ -60,6 +60,19 @@ class RunArguments(RunKeys, TrainingArguments):
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise ConfigError(f"ACCELERATE_MIXED_PRECISION: {self.mixed_precision} is not one of no, bf16, fp16")
         self._try_out()
+
+    def _check_keys(self) -> None:
+        """Hold each value against its key: types of our own keys, every range, and what has no effect."""
+        kind: Any = type(self)
+        rules, hints = rules_of(kind), hints_of(kind)
+        for field in dataclasses.fields(self):
+            if field.name not in rules:
+                continue
+            rule, name, value = rules[field.name], YAML_NAMES.get(field.name, field.name), getattr(self, field.name)
+            if declared_rule(field) is not None:
+                value = fit(value, hints[field.name], name)
+                setattr(self, field.name, value)
+            rule.check(value, default_of(field), name)
 
     def _try_out(self) -> None:
         """Make what `Trainer` will make once models are loaded, to find out now what is missing or contradictory."""
@@ -89,35 +102,11 @@ class RunArguments(RunKeys, TrainingArguments):
         return Path(self.output_dir or "trainer_output")
 
 
-def check_keys(args: RunArguments) -> None:
-    """Hold each value against its key: types of our own keys, every range, and what has no effect.
-
-    Raises:
-        ConfigError: naming the key.
-    """
-    kind: Any = type(args)
-    rules, hints = rules_of(kind), hints_of(kind)
-    for field in dataclasses.fields(args):
-        if field.name not in rules:
-            continue
-        rule, name, value = rules[field.name], YAML_NAMES.get(field.name, field.name), getattr(args, field.name)
-        if declared_rule(field) is not None:
-            value = fit(value, hints[field.name], name)
-            setattr(args, field.name, value)
-        rule.check(value, default_of(field), name)
-
-
 def binding_keys(args: RunArguments) -> dict[str, Any]:
     """The keys that decide a run's numbers, as JSON values: a resumed run has the same."""
     values = args.to_dict()
     names = [name for name, rule in rules_of(type(args)).items() if rule.resume == "binding" and not rule.refused]
     return {name: values[name] for name in sorted(names)}
-
-
-def default_keys(args: RunArguments) -> dict[str, Any]:
-    """What `binding_keys` says where nothing was set."""
-    fields = {field.name: field for field in dataclasses.fields(args)}
-    return {name: default_of(fields[name]) for name in binding_keys(args)}
 
 
 def training_dtype(args: RunArguments) -> str:

@@ -151,18 +151,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{folder}: not a whole checkpoint ({MANIFEST}: {type(error).__name__})") from None
     # The manifest says at which step, and of which run, the folder is: a flipped bit in it must not pass either.
-    content = {name: value for name, value in manifest.items() if name != "sha256"}
-    if own != _digest_of(content) or text != json_text(manifest):
+    if own != _digest_of(manifest) or text != json_text(manifest):
         raise ConfigError(f"{path}: its content is not what was written; the checkpoint is damaged")
     return manifest
 
 
-def verify_checkpoint(folder: Path, run: Path | None = None) -> dict[str, Any]:
+def verify_checkpoint(folder: Path, run: Path) -> dict[str, Any]:
     """`verify`, and the same for the sealed folders of the run that the checkpoint cannot do without (`needs`).
-
-    Args:
-        folder: The checkpoint.
-        run: The folder of the run; the one that the checkpoint lies in when None.
 
     Raises:
         ConfigError: naming the file, in the checkpoint or in what it needs, or a file that is not in the manifest.
@@ -173,9 +168,8 @@ def verify_checkpoint(folder: Path, run: Path | None = None) -> dict[str, Any]:
         if path.is_file() and name != MANIFEST and name not in manifest["files"]:
             raise ConfigError(f"{path}: not in {MANIFEST}; a checkpoint holds what was saved and nothing else")
     for name, seal_of_it in manifest.get("needs", {}).items():
-        needed = (folder.parents[1] if run is None else run) / name
-        if verify(needed)["sha256"] != seal_of_it:
-            raise ConfigError(f"{needed}: not the one that {folder} was saved with")
+        if verify(run / name)["sha256"] != seal_of_it:
+            raise ConfigError(f"{run / name}: not the one that {folder} was saved with")
     return manifest
 
 
@@ -187,23 +181,19 @@ def newest_valid(parent: Path) -> tuple[Path | None, list[str]]:
     skipped: list[str] = []
     for _, folder in _by_step(parent):
         try:
-            verify_checkpoint(folder)
+            verify_checkpoint(folder, parent.parent)
+            return folder, skipped
         except ConfigError as error:
             skipped.append(str(error))
-            continue
-        return folder, skipped
     return None, skipped
 
 
 def rotate(parent: Path, keep: int | None, safe: Collection[int] = ()) -> None:
-    """Delete the oldest `step-N` folders, so that `keep` are left.
+    """Delete the oldest `step-N` folders, so that `keep` are left (None: all).
 
-    Args:
-        parent: The folder of checkpoints.
-        keep: How many stay; None keeps all.
-        safe: Steps whose folders stay in any case: the one just saved, which is the only one known to be whole (a torn
-            one can have a higher number, after a resume from the one before it), and the best. A step and no path: a
-            folder has many spellings, and may have moved.
+    The folders of `safe` steps stay in any case: the one just saved, which is the only one known to be whole (a torn
+    one can have a higher number, after a resume from the one before it), and the best. They are steps and no paths: a
+    folder has many spellings, and may have moved.
     """
     for gone in parent.glob(".step-*.gone"):
         if _OWN.fullmatch(gone.name[1 : -len(".gone")]):
@@ -219,12 +209,8 @@ def rotate(parent: Path, keep: int | None, safe: Collection[int] = ()) -> None:
 
 def set_aside_after(parent: Path, step: int) -> list[Path]:
     """Rename the checkpoints after `step`, which somebody has decided to go back to; returns their new places."""
-    moved = []
-    for number, folder in _by_step(parent):
-        if number > step:
-            moved.append(free_name(folder.with_name(f"old-{folder.name}")))
-            os.replace(folder, moved[-1])
-    return moved
+    later = [folder for number, folder in _by_step(parent) if number > step]
+    return [folder.rename(free_name(folder.with_name(f"old-{folder.name}"))) for folder in later]
 
 
 def free_name(path: Path) -> Path:
@@ -253,8 +239,9 @@ def _by_step(parent: Path) -> list[tuple[int, Path]]:
 
 
 def _digest_of(manifest: Mapping[str, Any]) -> str:
-    """Hash of a manifest's content as it reads back from JSON, whatever the order of its keys."""
-    return sha256_of_json(json.loads(json.dumps(manifest, default=str)))
+    """Hash of a manifest's content, whatever the order of its keys: without its own hash, and as it reads back."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return sha256_of_json(json.loads(json.dumps(content, default=str)))
 
 
 def read_json(path: Path) -> Any:
@@ -292,12 +279,11 @@ def load_optimizer(folder: Path) -> dict[str, Any]:
 
 def random_states() -> dict[str, Any]:
     """The state of every global generator of this process, as JSON values."""
-    drawn = np.random.get_state(legacy=False)  # noqa: NPY002 the global one is what others draw from
-    inner = drawn["state"]
     version, internal, gauss = random.getstate()
+    kind, keys, *place = np.random.get_state(legacy=True)  # noqa: NPY002 the global one is what others draw from
     return {
         "python": [version, list(internal), gauss],
-        "numpy": [drawn["bit_generator"], inner["key"].tolist(), inner["pos"], drawn["has_gauss"], drawn["gauss"]],
+        "numpy": [kind, np.asarray(keys).tolist(), *place],
         "torch": torch.get_rng_state().tolist(),
         "cuda": [s.tolist() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
     }
@@ -317,9 +303,7 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
 def hash_parameters(model: torch.nn.Module, leave_out: Callable[[str], bool] | None = None) -> str:
     """SHA-256 over the names and bytes of a model's state: the identity of its weights.
 
-    Args:
-        model: The model.
-        leave_out: Whether the tensor of a name does not count.
+    A tensor does not count where `leave_out` says so of its name.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -30,12 +30,7 @@ def hash_of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def hash_of_model(model: nn.Module, name: str, leave_out: Callable[[str], bool] | None = None) -> str:
-    """Hash of a model's weights, which are looked at on the way.
-
-    Args:
-        model: The model.
-        name: What to call it.
-        leave_out: Whether the tensor of a name does not count.
+    """Hash of a model's weights (`hash_parameters`), which are looked at on the way.
 
     Raises:
         NumericError: a weight is NaN or infinite.
@@ -55,17 +50,10 @@ def check_identity(
     *,
     allows: bool = True,
 ) -> None:
-    """Refuse to go on with what belongs to another run.
+    """Refuse to go on with what belongs to another run: `what`, whose identity was `saved`.
 
     A key that `saved` does not know is one that a later version has brought; its default is what was there before.
-
-    Args:
-        saved: The identity that was written.
-        own: This run's.
-        what: The file or folder, for the message.
-        allowed: Names that may differ (`--allow-changed`).
-        defaults: What the keys are where nothing was set.
-        allows: Whether the verb has `--allow-changed`, which the message then offers.
+    Where the verb `allows` it, `--allow-changed` names what may differ.
 
     Raises:
         ConfigError: with each difference, or a name in `allowed` that does not exist.
@@ -80,9 +68,8 @@ def check_identity(
     shown = [f"{name}: {_short(before.get(name))} -> {_short(now[name])}" for name in differing]
     ways = "another --output, or --resume never (in Python another output_dir)"
     if allows:
-        names = ",".join(differing[:SHOWN])
-        ways = f"another --output, --resume never, or --allow-changed {names} (in Python another output_dir, or "
-        ways += "trainer.allow_changed)"
+        told = f"--allow-changed {','.join(differing[:SHOWN])}"
+        ways = f"another --output, --resume never, or {told} (in Python another output_dir, or trainer.allow_changed)"
     raise ConfigError(f"{what} belongs to a run with other settings ({first_of(shown, SHOWN, '; ')}); use {ways}")
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from dudi.errors import INTERRUPTED
@@ -19,8 +19,6 @@ PRESSING: tuple[str, ...] = ("SIGTERM", "SIGINT")
 """Of these a second one leaves at once. After the others SIGTERM is no hurry: it follows them by itself."""
 ONE_PRESS = 1.0
 """Seconds within which a signal counts as the same one: on Ctrl-C both the terminal and torchrun send it."""
-
-
 _current: list[Interrupts] = []
 """Those that are open: signals belong to the process."""
 
@@ -54,7 +52,7 @@ class Interrupts:
         _current.append(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         _current.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -7,6 +7,7 @@ ones a recipe refuses. No torch here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -27,10 +28,6 @@ class Rule:
         stage: `method`: a cold start does not read it, so that runs that differ in it share one; else `any`.
         resume: `binding`: a run goes on with the same value or not at all; `open`: another one is what one resumes for
             (lengths), and another model comes out; `free`: it moves no weight.
-        above: The number is larger.
-        at_least: It is not smaller.
-        below: It is smaller.
-        at_most: It is not larger.
         read_by: Parts of a run (`distill/keys.py`) or stages of a stack (`stacking/recipe.py`), one of which has to be
             there; empty: every run reads it.
         common: For a key whose default is the method's: what holds for a method that does not name it.
@@ -158,51 +155,32 @@ INHERITED: dict[str, Rule] = {name: rule for rule, names in _RULES for name in n
 """What each field of `transformers.TrainingArguments` is that we do not declare ourselves. A test wants all of them."""
 
 
+_free = functools.partial(key, stage="any", resume="free")
+
+
 @dataclasses.dataclass
 class RunKeys:
     """The keys that every trainer of the house declares anew."""
 
-    logging_steps: float = key(
-        1, "Optimizer steps between two reports to the bar and to `report_to`.", stage="any", resume="free", at_least=0
-    )
-    save_total_limit: int | None = key(
-        2, "Checkpoints that are kept; the newest always is.", stage="any", resume="free", at_least=1
-    )
-    dataloader_pin_memory: bool = key(
-        False, "Rows arrive as ids, not as tensors: there is nothing to pin.", stage="any", resume="free"
-    )
-    hub_logs: bool = key(
-        False,
-        "Let `push_to_hub` send metrics.jsonl and eval.jsonl beside model, card and recipe.",
-        stage="any",
-        resume="free",
-    )
+    logging_steps: float = _free(1, "Optimizer steps between two reports to the bar and to `report_to`.", at_least=0)
+    save_total_limit: int | None = _free(2, "Checkpoints that are kept; the newest always is.", at_least=1)
+    dataloader_pin_memory: bool = _free(False, "Rows arrive as ids, not as tensors: there is nothing to pin.")
+    hub_logs: bool = _free(False, "Let `push_to_hub` send metrics.jsonl and eval.jsonl beside model, card and recipe.")
     # HfArgumentParser reads this union only in the order in which TrainingArguments writes it.
-    report_to: None | str | list[str] = key(  # noqa: RUF036
-        "none", "tensorboard, trackio and the other integrations of Trainer.", stage="any", resume="free"
+    report_to: None | str | list[str] = _free(  # noqa: RUF036
+        "none", "tensorboard, trackio and the other integrations of Trainer."
     )
     remove_unused_columns: bool = False
     logging_nan_inf_filter: bool = False
 
 
 def unread_of(read_by: Mapping[str, tuple[str, ...]], there: Callable[[str], bool]) -> list[str]:
-    """Those of some keys that nothing reads which is there.
-
-    Args:
-        read_by: What reads each key; nothing named: every run does.
-        there: Whether a run has a part, or is a stage.
-    """
+    """The keys that nothing reads which is there; one for which no reader is named is read by every run."""
     return [name for name, readers in read_by.items() if readers and not any(map(there, readers))]
 
 
 def unread_message(name: str, who: str, readers: Iterable[str]) -> str:
-    """What to tell a person who gave a key that nothing reads.
-
-    Args:
-        name: The key, as it was given.
-        who: What was asked to read it.
-        readers: What would.
-    """
+    """What to tell a person who gave a key that nothing reads."""
     return f"{name}: {who} does not read it: it belongs to {' or '.join(readers)}; take it out"
 
 

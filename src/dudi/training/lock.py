@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from dudi.errors import ConfigError, plain
@@ -22,10 +21,8 @@ class FolderLock:
     """Holds a run's folder while it is open; of several ranks one holds it (`ranks.on_first`).
 
     The operating system locks the folder itself: no file is written, and the lock ends with the process, however that
-    ends. A process may hold a folder more than once: a run does, and its trainer. Other machines are not kept out.
-
-    Args:
-        folder: The run's folder; made where it is missing, and taken away again where nothing was written into it.
+    ends. A process may hold a folder more than once: a run does, and its trainer. Other machines are not kept out. A
+    folder is made where it is missing, and taken away again where nothing was written into it.
 
     Raises:
         ConfigError: on entering: another process works in it.
@@ -39,7 +36,7 @@ class FolderLock:
         _held[self.place] = descriptor, times + 1
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         descriptor, times = _held.pop(self.place)
         if times > 1:
             _held[self.place] = descriptor, times - 1
@@ -63,27 +60,22 @@ def _locked(place: Path) -> int:
     while True:
         place.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(place, os.O_RDONLY)
+        try:
+            if sys.platform != "win32":
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = _holder(os.fstat(descriptor))
+            os.close(descriptor)
+            raise ConfigError(
+                f"{place}: another process works in this folder{who}; wait for it, end it, or use another --output "
+                "(output_dir in Python)"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
         with contextlib.suppress(OSError):
-            if _locks(descriptor, place) and os.path.samestat(os.fstat(descriptor), place.stat()):
+            if os.path.samestat(os.fstat(descriptor), place.stat()):
                 return descriptor
         os.close(descriptor)  # another process has just let it go, and taken it away
-
-
-def _locks(descriptor: int, place: Path) -> bool:
-    if sys.platform == "win32":
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = _holder(os.fstat(descriptor))
-        os.close(descriptor)
-        raise ConfigError(
-            f"{place}: another process works in this folder{who}; wait for it, end it, or use another --output "
-            "(output_dir in Python)"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
-    return True
 
 
 def _holder(folder: os.stat_result) -> str:

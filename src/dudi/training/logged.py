@@ -26,6 +26,9 @@ from dudi.training.ranks import from_first, on_first
 from dudi.training.runlog import RunLog, read_jsonl
 from dudi.training.sealed import SealedTrainer
 
+SHOWN = 16
+"""Most row ids in the message about a bad number; the file has all."""
+
 
 class LoggedTrainer(SealedTrainer):
     """What trainers of the house share around a step: its record, the bar, the check of its numbers, the end by signal.
@@ -90,52 +93,39 @@ class LoggedTrainer(SealedTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Find the checkpoint to go on from, prepare, take the steps.
+        """Find the checkpoint to go on from, prepare, take the steps; arguments as `Trainer`'s.
 
-        Args:
-            resume_from_checkpoint: True goes on from the newest whole checkpoint, a path from that one; None starts
-                anew, and renames the checkpoints of an earlier run, which would count in `save_total_limit`. They are
-                `checkpoints/step-N` of `output_dir`, which transformers' `get_last_checkpoint` does not find.
-            trial: As in `Trainer`.
-            ignore_keys_for_eval: As in `Trainer`.
+        `resume_from_checkpoint=True` goes on from the newest whole checkpoint, a path from that one; None starts anew,
+        and renames the checkpoints of an earlier run, which would count in `save_total_limit`. They are
+        `checkpoints/step-N` of `output_dir`, which transformers' `get_last_checkpoint` does not find.
 
         Raises:
             ConfigError: the checkpoint is not whole, or belongs to another run; another process works in the folder.
             Interrupted: a signal asked to stop; a checkpoint is saved.
         """
         with on_first(FolderLock(self.args.folder)):
-            return self._train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-
-    def _train(
-        self, resume_from_checkpoint: str | bool | None, trial: Any, ignore_keys_for_eval: list[str] | None
-    ) -> TrainOutput:
-        self._refuse_no_step()
-        self.identity()
-        start = self._find_start(resume_from_checkpoint)
-        self.resumed = None if start is None else self.check_resume(start)
-        step = 0 if self.resumed is None else int(self.resumed["step"])
-        self.prepare()
-        for log in self.logs:
-            log.rewind(self.stage, step)
-        for record in read_jsonl(self.metrics_log.path):  # a warning may look at several steps, and comes once
-            if record.get("stage") == self.stage:
-                self.warnings_of(record)
-        output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
-        if self.interrupts is not None and self.interrupts.received is not None:
+            self._refuse_no_step()
+            self.identity()
+            start = self._find_start(resume_from_checkpoint)
+            self.resumed = None if start is None else self.check_resume(start)
+            step = 0 if self.resumed is None else int(self.resumed["step"])
+            self.prepare()
+            for log in self.logs:
+                log.rewind(self.stage, step)
+            for record in read_jsonl(self.metrics_log.path):  # a warning may look at several steps, and comes once
+                if record.get("stage") == self.stage:
+                    self.warnings_of(record)
+            output = super().train(None if start is None else str(start), trial, ignore_keys_for_eval)
+        asked = None if self.interrupts is None else self.interrupts.received
+        if asked is not None:
             saved = checkpoints.step_folder(self.checkpoint_root, self.state.global_step)
-            raise Interrupted(
-                f"{self.interrupts.received} in {self.stage}; {saved} is saved, the same command goes on from it"
-            )
+            raise Interrupted(f"{asked} in {self.stage}; {saved} is saved, the same command goes on from it")
         if not self.state.global_step:
             raise ConfigError("no step was taken: the rows make no whole batch; nothing was trained")
         return output
 
     def _refuse_no_step(self) -> None:
-        """Refuse rows that make no whole batch where only whole ones are read: before models work for an hour.
-
-        Raises:
-            ConfigError: with the numbers.
-        """
+        """Refuse rows that make no whole batch where only whole ones are read: before models work for an hour."""
         args, dataset = self.args, self.train_dataset
         rows = len(dataset) if isinstance(dataset, Sized) else 0
         split = getattr(args.accelerator_config, "split_batches", False)  # then a batch is that of all processes
@@ -154,22 +144,21 @@ class LoggedTrainer(SealedTrainer):
 
     def _find_start(self, wanted: str | bool | None) -> Path | None:
         """The checkpoint to go on from; True is the newest whole one."""
-        if not wanted:
-            newest, _ = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
-            if newest is not None:
-                moved = from_first(lambda: checkpoints.set_aside_after(self.checkpoint_root, 0))
-                warnings.warn(
-                    f"a run has left checkpoints, and this one starts anew: they are now {moved[0]} and the like; "
-                    "train(resume_from_checkpoint=True) would have gone on",
-                    stacklevel=4,
-                )
-            return None
-        if wanted is not True:
+        if wanted and wanted is not True:
             return Path(wanted)
-        newest, skipped = from_first(lambda: checkpoints.newest_valid(self.checkpoint_root))
-        if newest is None:
-            raise ConfigError(f"{self.checkpoint_root}: no whole checkpoint {'; '.join(skipped)}".rstrip())
-        return newest
+        root = self.checkpoint_root
+        newest, skipped = from_first(lambda: checkpoints.newest_valid(root))
+        if wanted and newest is None:
+            raise ConfigError(f"{root}: no whole checkpoint {'; '.join(skipped)}".rstrip())
+        if wanted or newest is None:
+            return newest
+        moved = from_first(lambda: checkpoints.set_aside_after(root, 0))
+        warnings.warn(
+            f"a run has left checkpoints, and this one starts anew: they are now {moved[0]} and the like; "
+            "train(resume_from_checkpoint=True) would have gone on",
+            stacklevel=3,
+        )
+        return None
 
     @contextlib.contextmanager
     def keeping_what_was_trained(self) -> Iterator[None]:
@@ -202,7 +191,7 @@ class LoggedTrainer(SealedTrainer):
             scaled = self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
             if norm is not None and not scaled and not torch.isfinite(torch.as_tensor(norm)):
                 bad.setdefault("the gradient", []).extend(self.rows_of_step())
-            stop_on_bad_numbers(self, bad)
+            self._stop_on_bad_numbers(bad)
         return norm
 
     def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *args: Any, **kwargs: Any) -> None:
@@ -232,6 +221,26 @@ class LoggedTrainer(SealedTrainer):
             self.eval_log.append({"stage": self.stage, "step": self.state.global_step, **logs})
         super().log({**self._pending, **logs} if "loss" in logs else logs, start_time)
 
+    def _stop_on_bad_numbers(self, own: Mapping[str, list[str]]) -> None:
+        """Stop if any rank has noted a bad number in this step; ranks that found none would wait for it for ever.
+
+        `own` is what was not finite on this rank, with the ids of the rows that it came from. The ids of all ranks are
+        written to `bad_numbers.json`.
+        """
+        found = torch.tensor([float(len(own))], device=self.args.device)
+        if not float(self.accelerator.reduce(found, "sum")):
+            return
+        noted: list[tuple[str, list[str]]] = gather_object(list(own.items()))
+        kinds = dict.fromkeys(what for what, _ in noted)
+        causes = [name for name in kinds if name != "the gradient"] or ["the gradient"]
+        rows = list(dict.fromkeys(row for what, ids in noted if what in causes for row in ids))
+        step, what = self.state.global_step + 1, " and ".join(causes)
+        report = self.metrics_log.path.with_name("bad_numbers.json")
+        if self.args.process_index == 0:
+            write_json(report, {"stage": self.stage, "step": step, "what": what, "rows": rows})
+        shown = first_of(rows, SHOWN) + (f" in {report}" if len(rows) > SHOWN else "")
+        raise NumericError(f"step {step}: {what} is not finite; no update was made. Rows: {shown}")
+
 
 @dataclasses.dataclass(eq=False)
 class SignalHooks(TrainerCallback):
@@ -240,12 +249,10 @@ class SignalHooks(TrainerCallback):
     trainer: LoggedTrainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """From here on there are step boundaries at which a signal can be obeyed."""
         if self.trainer.interrupts is not None:
             self.trainer.interrupts.armed = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """There are none any more."""
         if self.trainer.interrupts is not None:
             self.trainer.interrupts.armed = False
 
@@ -262,36 +269,3 @@ class SignalHooks(TrainerCallback):
         if float(self.trainer.accelerator.reduce(asked, "sum")):
             interrupts.received = interrupts.received or "a signal to another process"
             control.should_save = control.should_training_stop = True
-
-
-REPORT = "bad_numbers.json"
-
-
-SHOWN = 16
-"""Most row ids in the message; the file has all."""
-
-
-def stop_on_bad_numbers(trainer: LoggedTrainer, own: Mapping[str, list[str]]) -> None:
-    """Stop if any rank has noted a bad number in this step; ranks that found none would wait for it for ever.
-
-    Args:
-        trainer: Its ranks.
-        own: What was not finite on this rank, and the ids of the rows that it came from.
-
-    Raises:
-        NumericError: on every rank, after the rows' ids were written to `bad_numbers.json`.
-    """
-    found = torch.tensor([float(len(own))], device=trainer.args.device)
-    if not float(trainer.accelerator.reduce(found, "sum")):
-        return
-    noted: list[tuple[str, list[str]]] = gather_object(list(own.items()))
-    kinds = dict.fromkeys(what for what, _ in noted)
-    causes = [name for name in kinds if name != "the gradient"] or ["the gradient"]
-    rows = list(dict.fromkeys(row for what, ids in noted if what in causes for row in ids))
-    what = " and ".join(causes)
-    number = trainer.state.global_step + 1
-    report = trainer.metrics_log.path.with_name(REPORT)
-    if trainer.args.process_index == 0:
-        write_json(report, {"stage": trainer.stage, "step": number, "what": what, "rows": rows})
-    where = f" in {report}" if len(rows) > SHOWN else ""
-    raise NumericError(f"step {number}: {what} is not finite; no update was made. Rows: {first_of(rows, SHOWN)}{where}")

@@ -17,14 +17,9 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class RunProgress(TrainerCallback):
-    """Loss, tokens per second and time left.
+    """Loss, tokens per second and time left, or nothing where it is to be quiet."""
 
-    Args:
-        stage: What is being trained.
-        quiet: Show nothing.
-    """
-
-    def __init__(self, stage: str, quiet: bool = False) -> None:
+    def __init__(self, stage: str, quiet: bool) -> None:
         self.stage, self.quiet = stage, quiet
         self.bar: Progress | None = None
         self.task: Any = None
@@ -51,7 +46,6 @@ class RunProgress(TrainerCallback):
             self.bar.update(self.task, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Show the numbers: on the bar, or as a line when there is no terminal."""
         if not logs or "loss" not in logs or self.quiet or not state.is_world_process_zero:
             return
         note = f"loss {logs['loss']:.4g}"
@@ -68,8 +62,7 @@ class RunProgress(TrainerCallback):
         self.printed = now
         done = max(1, state.global_step - self.first_step)
         left = (now - self.started) / done * (state.max_steps - state.global_step)
-        sys.stderr.write(f"{self.stage} {state.global_step}/{state.max_steps}  {note}  {_clock(left)} left\n")
-        sys.stderr.flush()
+        self.say(f"{self.stage} {state.global_step}/{state.max_steps}  {note}  {_clock(left)} left")
 
     def say(self, text: str, style: str | None = None) -> None:
         """Tell a person something, above the bar."""

@@ -26,9 +26,7 @@ def stop_at(model: PreTrainedModel, stop_ids: Sequence[int]) -> None:
 
     A base model stops at the end of a text, and was trained to end a turn. The ids that its configs name already stay.
 
-    Args:
-        model: Its `config` and `generation_config` are changed.
-        stop_ids: The tokens at which training ended a turn, the end of turn in front.
+    Of the tokens at which training ended a turn the end of turn stands in front.
 
     Raises:
         ConfigError: the model's generation config contradicts itself, and could not be saved.
@@ -47,10 +45,8 @@ def stop_at(model: PreTrainedModel, stop_ids: Sequence[int]) -> None:
     try:
         generation.validate(strict=True)
     except ValueError as error:
-        why = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"{model.config.name_or_path or 'the student'}: its generation_config is wrong: {why}"
-        ) from None
+        name, why = model.config.name_or_path or "the student", str(error).partition("\n")[0]
+        raise ConfigError(f"{name}: its generation_config is wrong: {why}") from None
 
 
 def _joined(stop_ids: Sequence[int], others: int | Sequence[int] | None) -> int | list[int]:
@@ -85,12 +81,11 @@ def _as_trained(chat: ChatFormat, template: str) -> str:
         read = find_undeclared_variables(ENVIRONMENT.parse(template))
     except TemplateError:  # a tag of transformers' own
         read = {name for name in chat.kwargs if name in template}
-    told = sorted((name, value) for name, value in chat.kwargs.items() if name in read)
-    defaults = "".join(
-        f"{{% if {name} is not defined %}}{{% set {name} = {json.dumps(value, ensure_ascii=False)} %}}{{% endif %}}"
-        for name, value in told
-        if isinstance(value, bool | int | float | str)
-    )
+    defaults = ""
+    for name, value in sorted(chat.kwargs.items()):
+        if name in read and isinstance(value, bool | int | float | str):
+            given = json.dumps(value, ensure_ascii=False)
+            defaults += f"{{% if {name} is not defined %}}{{% set {name} = {given} %}}{{% endif %}}"
     if chat.cut:
         whole = f"{{% set dudi_asked %}}{template.removesuffix(NEWLINE)}{{% endset %}}"
         shown = f"dudi_asked[:-{len(chat.cut)}] if add_generation_prompt else dudi_asked"

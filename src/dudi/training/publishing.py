@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,12 @@ class PublishingTrainer(Trainer):
 
     def __init__(self, model: PreTrainedModel | nn.Module, **options: Any) -> None:
         check_adapter(model)
-        refuse_checkpoints_on_the_hub(options["args"])
+        args: RunArguments = options["args"]
+        if args.push_to_hub and args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            raise ConfigError(
+                f"hub_strategy: {HubStrategy(args.hub_strategy).value} would upload the optimizer's states; use end or "
+                "every_save, which upload the model"
+            )
         config = innermost(model).config
         before = {name: value for name, value in vars(config).items() if name == "use_cache"}
         super().__init__(model=model, **options)
@@ -71,12 +77,10 @@ class PublishingTrainer(Trainer):
 
         An adapter whose base this run has changed is merged into it. No pickle of the arguments is written.
         """
-        if not self.args.should_save:
-            return
         folder = Path(output_dir or self.args.folder)
-        if self.lost_base():
+        if self.args.should_save and self.lost_base():
             self._save_merged(folder)
-        else:
+        elif self.args.should_save:
             self._save_trained(folder, state_dict)
 
     def _save_trained(self, folder: Path, state_dict: dict[str, Any] | None) -> None:
@@ -112,7 +116,8 @@ class PublishingTrainer(Trainer):
             return
         folder = (self.args.folder / "stages" / "base").resolve()
         model: Any = self._stopping_model()
-        weights, inner = innermost(model).state_dict(), innermost(model)
+        inner = innermost(model)
+        weights = inner.state_dict()
         plain = {name: weights[inside] for name, inside in base_weights(model).items()}
 
         def fill(partial: Path) -> None:
@@ -132,43 +137,19 @@ class PublishingTrainer(Trainer):
             tokenizer.save_pretrained(folder)
         copy_processor(self.inner_model(), folder)
 
-    def create_model_card(
-        self,
-        language: str | None = None,
-        license: str | None = None,
-        tags: str | list[str] | None = None,
-        model_name: str | None = None,
-        finetuned_from: str | None = None,
-        tasks: str | list[str] | None = None,
-        dataset_tags: str | list[str] | None = None,
-        dataset: str | list[str] | None = None,
-        dataset_args: str | list[str] | None = None,
-        *,
-        dataset_name: str | None = None,
-    ) -> None:
+    def create_model_card(self, *given: Any, dataset_name: str | None = None, **about: Any) -> None:
         """Write `README.md` of a run in Python: arguments as `Trainer`'s, and `dataset_name` as in TRL's trainers.
 
         `dudi train` and `dudi report` write a fuller one, from the recipe.
         """
+        about = inspect.signature(super().create_model_card).bind(*given, **about).arguments
         if self.is_world_process_zero():
-            text = self._card(
-                dataset_name,
-                tags,
-                language=language,
-                license=license,
-                model_name=model_name,
-                finetuned_from=finetuned_from,
-                tasks=tasks,
-                dataset_tags=dataset_tags,
-                dataset=dataset,
-                dataset_args=dataset_args,
-            )
-            write_text(self.args.folder / CARD, text)
+            write_text(self.args.folder / CARD, self._card(dataset_name, **about))
 
     def _card(self, dataset_name: str | None = None, tags: str | list[str] | None = None, **about: Any) -> str:
         """`Trainer`'s card, which knows of no method and takes a student from a folder for one made from scratch."""
-        given = [tags] if isinstance(tags, str) else list(tags or [])
-        about |= {"tags": [*dict.fromkeys((*given, *self._tag_names))]}
+        given = [tags] if isinstance(tags, str) else tags or []
+        about["tags"] = list(dict.fromkeys([*given, *self._tag_names]))
         about["dataset"] = about.get("dataset") or dataset_name
         base = Path(self.inner_model().config.name_or_path or "")
         summary = TrainingSummary.from_trainer(self, **about)
@@ -198,7 +179,7 @@ class PublishingTrainer(Trainer):
             token: In place of `hub_token` and of the one that `hf auth login` keeps.
             revision: The branch; `hub_revision` when None.
             private: Whether a repository that is made anew is private; `hub_private_repo` when None.
-            kwargs: What `Trainer.create_model_card` takes, for a run that has no card yet.
+            kwargs: What `create_model_card` takes, for a run that has no card yet.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -207,7 +188,8 @@ class PublishingTrainer(Trainer):
         folder = self._staged(kwargs)
         if not self.is_world_process_zero():
             return None
-        done = upload(folder, self.args, self.hub_model_id, commit_message, blocking, token, revision)
+        where = {"token": token, "revision": revision}
+        done = upload(folder, self.args, self.hub_model_id, commit_message, run_as_future=not blocking, **where)
         if blocking:
             shutil.rmtree(folder)
         else:
@@ -216,9 +198,8 @@ class PublishingTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """The same at each save, while training goes on; a checkpoint itself is never uploaded."""
-        busy = (
-            self.is_world_process_zero() and self.push_in_progress is not None and not self.push_in_progress.is_done()
-        )
+        pushing = self.push_in_progress if self.is_world_process_zero() else None
+        busy = pushing is not None and not pushing.is_done()
         if self.args.hub_strategy == HubStrategy.END or (any(gather_object([busy])) and not self.args.hub_always_push):
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
@@ -226,7 +207,7 @@ class PublishingTrainer(Trainer):
         folder = self._staged({})
         if self.is_world_process_zero():
             message = f"Training in progress, step {self.state.global_step}"
-            self.push_in_progress = upload(folder, self.args, self.hub_model_id, message, blocking=False)
+            self.push_in_progress = upload(folder, self.args, self.hub_model_id, message, run_as_future=True)
 
     def _finish_current_push(self) -> None:
         """Wait for an upload, and drop what was put together for it."""
@@ -237,7 +218,7 @@ class PublishingTrainer(Trainer):
     def _staged(self, about: dict[str, Any]) -> Path:
         """A folder of what is uploaded, made anew; every rank has to call it."""
         folder = self.args.folder / STAGED
-        weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
+        weights = whole_weights(self.model_wrapped, self.accelerator)
 
         def fill() -> None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -250,19 +231,6 @@ class PublishingTrainer(Trainer):
         return folder
 
 
-def refuse_checkpoints_on_the_hub(args: RunArguments) -> None:
-    """Refuse to upload what a run is gone on with: the optimizer's state, and what belongs to the rows.
-
-    Raises:
-        ConfigError: `hub_strategy` asks for it.
-    """
-    if args.push_to_hub and args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-        raise ConfigError(
-            f"hub_strategy: {HubStrategy(args.hub_strategy).value} would upload the optimizer's states; use end or "
-            "every_save, which upload the model"
-        )
-
-
 def stage_beside(run: Path, folder: Path, logs: bool) -> None:
     """Put beside a model what may be read of its run: its card, its recipe and, where it is asked for, its metrics."""
     for name in (CARD, RECIPE, *(LOGS if logs else ())):
@@ -270,33 +238,22 @@ def stage_beside(run: Path, folder: Path, logs: bool) -> None:
             shutil.copyfile(run / name, folder / name)
 
 
-def upload(
-    folder: Path,
-    args: RunArguments,
-    repository: str | None,
-    message: str | None,
-    blocking: bool = True,
-    token: str | None = None,
-    revision: str | None = None,
-) -> Any:
-    """Send a staged folder to the hub; what comes back is a future where nobody waits for it."""
-    options: dict[str, Any] = {"token": token or args.hub_token, "revision": revision or args.hub_revision}
-    options |= {"repo_id": repository, "commit_message": message, "run_as_future": not blocking}
+def upload(folder: Path, args: RunArguments, repository: str | None, message: str | None, **options: Any) -> Any:
+    """Send a staged folder to the hub; with `run_as_future` nobody waits for it."""
+    options["token"] = options.get("token") or args.hub_token
+    options["revision"] = options.get("revision") or args.hub_revision
+    options |= {"repo_id": repository, "commit_message": message}
     return hf_api().upload_folder(folder_path=folder, **options)
 
 
 def push_run(run: Path, args: RunArguments) -> str:
-    """Upload the final model of a finished run, as `PublishingTrainer.push_to_hub` does.
-
-    Returns:
-        The repository's name.
-    """
+    """Upload the final model of a finished run, as `PublishingTrainer.push_to_hub` does; returns the repository."""
     folder = run / STAGED
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(run / "model", folder, ignore=shutil.ignore_patterns(checkpoints.MANIFEST))
     stage_beside(run, folder, logs=args.hub_logs)
     name = args.hub_model_id or run.resolve().name
     made = hf_api().create_repo(name, token=args.hub_token, private=args.hub_private_repo, exist_ok=True)
-    upload(folder, args, made.repo_id, "End of training")
+    upload(folder, args, made.repo_id, "End of training", run_as_future=False)
     shutil.rmtree(folder, ignore_errors=True)
     return str(made.repo_id)

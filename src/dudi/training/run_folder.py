@@ -16,30 +16,17 @@ from dudi.training import checkpoints
 from dudi.training.lock import hold_anew
 from dudi.training.runlog import read_jsonl
 
-REPLACED = (
-    *(
-        "model",
-        "checkpoints",
-        "stages",
-        "texts",
-        "vectors",
-        "metrics.jsonl",
-        "samples.jsonl",
-        "eval.jsonl",
-        "bad_numbers.json",
-    ),
-    *("resolved.yaml", "env.json", "data.json", "README.md", "report.html", "evaluation.json", "answers.jsonl"),
-)
+_FOLDERS = ("model", "checkpoints", "stages", "texts", "vectors")
+_LOGS = ("metrics.jsonl", "samples.jsonl", "eval.jsonl", "bad_numbers.json")
+_RECORDS = ("resolved.yaml", "env.json", "data.json", "README.md", "report.html", "evaluation.json", "answers.jsonl")
+REPLACED = (*_FOLDERS, *_LOGS, *_RECORDS)
 """What a run writes into its folder, in place of what is there."""
 
 
 def check_output(folder: Path, resume: str, named: Mapping[str, str | None]) -> None:
     """Refuse a folder in which a run would replace what no run has written, or what it reads itself.
 
-    Args:
-        folder: The run's folder.
-        resume: As in `starting_point`; `never` moves the whole folder aside.
-        named: What the recipe names, by its keys: models and rows; a name that is no path here is passed over.
+    What it reads is `named` in the recipe, by its keys: models and rows; a name that is no path here is passed over.
 
     Raises:
         ConfigError: with what lies there, and what to do.
@@ -78,7 +65,7 @@ def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | No
 
     Args:
         folder: The run's folder.
-        resume: `auto`, `never` or a checkpoint.
+        resume: `auto`, `never` (the whole folder is moved aside) or a checkpoint.
         own: The stages that the run may have.
 
     Raises:
@@ -102,11 +89,9 @@ def starting_point(folder: Path, resume: str, own: Collection[str]) -> Path | No
     if skipped and newest is None:
         say("no whole checkpoint is left: the method starts at its first step")
     stages = {record.get("stage") for record in read_jsonl(folder / "metrics.jsonl")}
-    foreign = stages - set(own)
+    foreign = sorted(map(str, stages - set(own)))
     if foreign:
-        raise ConfigError(
-            f"{folder} holds a run of {', '.join(sorted(map(str, foreign)))}; use another --output, or --resume never"
-        )
+        raise ConfigError(f"{folder} holds a run of {', '.join(foreign)}; use another --output, or --resume never")
     return newest
 
 
@@ -161,12 +146,7 @@ def go_on(folder: Path, start: Path | None, resume: str) -> None:
 def write_records(folder: Path, resolved: str, data: dict[str, Any], *, dtype: str, use_cpu: bool) -> None:
     """Write down what a run is before it begins: `resolved.yaml` (its text), `env.json` and `data.json`.
 
-    Args:
-        folder: The run's.
-        resolved: The recipe with its overrides.
-        data: What it is trained on.
-        dtype: The precision that the recipe asks for, as in `choose_precision`.
-        use_cpu: Whether it leaves the accelerator alone.
+    The precision that the recipe asks for and whether it leaves the accelerator alone are as in `choose_precision`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "resolved.yaml", resolved)

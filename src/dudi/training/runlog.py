@@ -14,12 +14,7 @@ from dudi.files import write_json_lines
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunLog:
-    """A JSONL file that a run appends to.
-
-    Attributes:
-        path: The file.
-        writes: Whether this process writes (rank 0).
-    """
+    """A JSONL file that a run appends to, if this is the process that `writes` (rank 0)."""
 
     path: Path
     writes: bool

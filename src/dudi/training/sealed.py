@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from dudi.files import write_json, write_json_inside
 from dudi.models.adapters import is_adapted
 from dudi.models.sharding import load_whole_weights, spread_optimizer_state, whole_optimizer_state, whole_weights
 from dudi.training import checkpoints
-from dudi.training.arguments import binding_keys, default_keys
+from dudi.training.arguments import binding_keys
 from dudi.training.identity import check_identity
+from dudi.training.keys import default_of
 from dudi.training.publishing import PublishingTrainer
 from dudi.training.ranks import from_first
 
@@ -70,7 +72,6 @@ class SealedTrainer(PublishingTrainer):
 
     @property
     def checkpoint_root(self) -> Path:
-        """The folder of all checkpoints."""
         return self.args.folder / "checkpoints"
 
     def built_optimizer(self) -> tuple[Optimizer, LRScheduler]:
@@ -85,7 +86,7 @@ class SealedTrainer(PublishingTrainer):
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
         states = gather_object([checkpoints.random_states()])
-        weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
+        weights = whole_weights(self.model_wrapped, self.accelerator)
         optimizer, schedule = self.built_optimizer()
         moments = optimizer.state_dict()
         if self.is_fsdp_enabled:
@@ -102,7 +103,10 @@ class SealedTrainer(PublishingTrainer):
             if self.has_extra_tensors:
                 extra = {name: tensor.cpu().contiguous() for name, tensor in self.extra_tensors().items()}
                 checkpoints.save_file(extra, partial / "extra.safetensors")
-            self._export_callbacks()
+            callbacks: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`
+            for callback in [*self.callback_handler.callbacks, self.control]:
+                if isinstance(callback, ExportableState):
+                    callbacks[type(callback).__name__] = callback.state()
             self.state.save_to_json(str(partial / "trainer_state.json"))
 
         self.write_once(lambda: self._seal_checkpoint(folder, fill))
@@ -110,24 +114,17 @@ class SealedTrainer(PublishingTrainer):
             self._push_from_checkpoint(str(folder))
 
     def _seal_checkpoint(self, folder: Path, fill: Callable[[Path], None]) -> None:
-        run = self.args.folder
+        run, step, best = self.args.folder, self.state.global_step, self.state.best_global_step
         try:
             self.checkpoint_root.mkdir(exist_ok=True)  # never the run's folder: one that is gone is not made anew
         except FileNotFoundError:
-            raise EnvironmentFault(
-                f"{run}: the run's folder is gone; step {self.state.global_step} was not saved"
-            ) from None
+            raise EnvironmentFault(f"{run}: the run's folder is gone; step {step} was not saved") from None
         needs = {path.relative_to(run).as_posix(): checkpoints.read_manifest(path)["sha256"] for path in self.needs()}
-        about = {
-            "step": self.state.global_step,
-            "identity": self.identity(),
-            "needs": needs,
-            "began_from": self.began_from,
-        }
+        about = {"step": step, "identity": self.identity(), "needs": needs, "began_from": self.began_from}
         checkpoints.seal(folder, fill, about, parents=False)
-        best = self.state.best_global_step
-        kept = best is not None and checkpoints.step_folder(self.checkpoint_root, best).is_dir()
-        safe = {self.state.global_step, best} if best is not None and kept else {self.state.global_step}
+        safe = {step}
+        if best is not None and checkpoints.step_folder(self.checkpoint_root, best).is_dir():
+            safe.add(best)
         checkpoints.rotate(self.checkpoint_root, self.args.save_total_limit, safe)
 
     def refuse_bad_weights(self) -> None:
@@ -146,15 +143,9 @@ class SealedTrainer(PublishingTrainer):
         """What a checkpoint holds of the model: all of it, or its adapter and where its base lies."""
         self._save_trained(folder, weights)
 
-    def _export_callbacks(self) -> None:
-        states: Any = self.state.stateful_callbacks  # declared as a list, and made a dict by `TrainerState`
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                states[type(callback).__name__] = callback.state()
-
     def save_sealed(self, folder: Path, about: Mapping[str, Any]) -> None:
         """Save the student, or its adapter, and its tokenizer as a folder that appears whole or not at all."""
-        weights = whole_weights(self.model_wrapped, self.accelerator) if self.is_fsdp_enabled else None
+        weights = whole_weights(self.model_wrapped, self.accelerator)
         self.refuse_bad_weights()
         self.write_once(lambda: checkpoints.seal(folder, lambda partial: self._save_trained(partial, weights), about))
 
@@ -170,32 +161,27 @@ class SealedTrainer(PublishingTrainer):
         self.write_once(lambda: checkpoints.seal(folder, self._save_merged, about))
 
     def check_resume(self, folder: Path) -> dict[str, Any]:
-        """Refuse a checkpoint that is damaged, lacks a part of the state, or belongs to another run.
-
-        Returns:
-            Its manifest.
+        """The manifest of a checkpoint; one that is damaged, lacks a part of the state, or is another run's is refused.
 
         Raises:
             ConfigError: naming the file, or each difference.
         """
         manifest = checkpoints.verify_checkpoint(folder, self.args.folder)
-        missing = [name for name in self._state_files() if name not in manifest["files"]]
+        wanted = ["optimizer.json", "optimizer.safetensors", "scheduler.json", "random.json", "trainer_state.json"]
+        wanted += ["scaler.json"] if self.accelerator.scaler is not None else []
+        wanted += ["extra.safetensors"] if self.has_extra_tensors else []
+        missing = [name for name in wanted if name not in manifest["files"]]
         if not any(name.endswith(self.weight_files) for name in manifest["files"]):
             missing.append(self.weight_files[0])
         if missing:
             raise ConfigError(f"{folder}: lacks {', '.join(missing)}; a run cannot be resumed from a part of its state")
-        self._check_identity(manifest["identity"], self.identity(), folder)
+        self._check_identity(manifest["identity"], folder)
         return manifest
 
-    def _check_identity(self, saved: Mapping[str, Any], own: Mapping[str, Any], folder: Path) -> None:
-        defaults = default_keys(self.args)
+    def _check_identity(self, saved: Mapping[str, Any], folder: Path) -> None:
+        own, keys = self.identity(), binding_keys(self.args)
+        defaults = {field.name: default_of(field) for field in dataclasses.fields(self.args) if field.name in keys}
         check_identity(saved, own, str(folder), self.allow_changed, defaults, allows=self.allows_changes)
-
-    def _state_files(self) -> list[str]:
-        """The files of a checkpoint, beside the student's weights."""
-        names = ["optimizer.json", "optimizer.safetensors", "scheduler.json", "random.json", "trainer_state.json"]
-        names += ["scaler.json"] if self.accelerator.scaler is not None else []
-        return names + (["extra.safetensors"] if self.has_extra_tensors else [])
 
     def claim(self, folder: Path) -> None:
         """Make a folder this run's: refuse it to another run, also where there is no checkpoint yet.
@@ -213,13 +199,18 @@ class SealedTrainer(PublishingTrainer):
         Raises:
             ConfigError: with each difference.
         """
-        own, file = self.identity(), folder / IDENTITY
+        self.identity()  # of all ranks together, before one of them looks
+        from_first(lambda: self._look_at_claim(folder))
 
-        def look() -> None:
-            if file.is_file():
-                self._check_identity(_read_identity(file), own, folder)
-
-        from_first(look)
+    def _look_at_claim(self, folder: Path) -> None:
+        file = folder / IDENTITY
+        if not file.is_file():
+            return
+        try:
+            saved = dict(checkpoints.read_json(file))
+        except (ValueError, TypeError):
+            raise ConfigError(f"{file}: damaged; use another --output, or --resume never") from None
+        self._check_identity(saved, folder)
 
     def _init_training_state(
         self, max_steps: int, per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
@@ -282,12 +273,7 @@ def follow_schedule(optimizer: Optimizer, schedule: LRScheduler, bases: Sequence
     """Let the next step have the rate of this run's schedule.
 
     A checkpoint carries the rate of the schedule that it was saved under, which may have ended there, or begun with
-    another rate.
-
-    Args:
-        optimizer: As it was loaded.
-        schedule: As it was loaded; its functions are this run's.
-        bases: The rates that this run's schedule multiplies, by parameter group.
+    another rate. The functions of a loaded schedule are this run's; they multiply `bases`, by parameter group.
     """
     inner: Any = getattr(schedule, "scheduler", schedule)  # accelerate wraps it
     if not isinstance(inner, LambdaLR) or len(bases) != len(inner.base_lrs):
@@ -297,10 +283,3 @@ def follow_schedule(optimizer: Optimizer, schedule: LRScheduler, bases: Sequence
     for group, base, rate in zip(optimizer.param_groups, bases, rates, strict=True):
         group["initial_lr"], group["lr"] = base, rate
     inner._last_lr = list(rates)
-
-
-def _read_identity(file: Path) -> dict[str, Any]:
-    try:
-        return dict(checkpoints.read_json(file))
-    except (ValueError, TypeError):
-        raise ConfigError(f"{file}: damaged; use another --output, or --resume never") from None

@@ -27,11 +27,7 @@ def times_of(names: Iterable[str | None], run: Path) -> Times:
 
 
 def touched(names: Iterable[str | None], run: Path) -> Times | None:
-    """What the files at these names are now, where it is not what a run wrote down of them (`SOURCES`).
-
-    Returns:
-        `times_of`; None where no file was touched since, and for a run of a version that wrote nothing down.
-    """
+    """`times_of` the files, where it is not what a run wrote down of them (`SOURCES`); else, and without that, None."""
     file = run / SOURCES
     now = times_of(names, run)
     return now if file.is_file() and file.read_text(encoding="utf-8") != json_text(now) else None

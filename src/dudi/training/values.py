@@ -10,7 +10,6 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
@@ -66,22 +65,17 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def fit(value: Any, hint: Any, key: str) -> Any:
-    """Hold a value against a type, and convert what YAML could not know.
+    """Hold a plain value against a type, and convert what YAML could not know; `key` is its full name.
 
     A whole-valued number fits an int (`1e3`), an int fits a float; `yes` and `off` are booleans where a boolean is
     wanted, or where anything is, and text where text is.
 
-    Args:
-        value: None, booleans, numbers, text, and lists and mappings of them.
-        hint: The type.
-        key: The key's full name, for the message.
-
     Raises:
         ConfigError: it does not fit: the key, what was expected and what was given.
     """
-    for convert in (_truth, _text, _whole):
+    for wanted in ("truth", "text", "whole"):
         with contextlib.suppress(ValidationError):
-            return _adapter(hint).validate_python(_converted(value, convert))
+            return _adapter(hint).validate_python(_converted(value, wanted))
     allowed, listed = choices(hint), takes_list(hint)
     words = value if isinstance(value, list) and listed else [value]
     for word in words if allowed else []:
@@ -94,24 +88,17 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     raise ConfigError(f"{key}: expected {describe(hint)}, got {given} ({kind}){advice}")
 
 
-def _converted(value: Any, scalar: Callable[[Any], Any]) -> Any:
+def _converted(value: Any, wanted: Literal["truth", "text", "whole"]) -> Any:
+    """A value whose words are booleans or text, and whose paths are text; `whole`: and whose whole floats are ints."""
     if isinstance(value, dict):
-        return {str(key): _converted(child, scalar) for key, child in value.items()}
+        return {str(key): _converted(child, wanted) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_converted(child, scalar) for child in value]
-    return scalar(value)
-
-
-def _truth(value: Any) -> Any:
-    return WORDS[value.lower()] if isinstance(value, Word) else value
-
-
-def _text(value: Any) -> Any:
-    return str(value) if isinstance(value, Word) else os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _whole(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else _text(value)
+        return [_converted(child, wanted) for child in value]
+    if isinstance(value, Word):
+        return WORDS[value.lower()] if wanted == "truth" else str(value)
+    if isinstance(value, os.PathLike) and wanted != "truth":
+        return os.fspath(value)
+    return int(value) if wanted == "whole" and type(value) is float and value.is_integer() else value
 
 
 def choices(hint: Any) -> tuple[str, ...]:
@@ -149,11 +136,7 @@ def describe(hint: Any) -> str:
 
 
 def render(value: Any) -> str:
-    """One line of YAML that our reader and readers of YAML 1.1 both read back as `value`.
-
-    Args:
-        value: None, bool, int, float, text, or lists and text-keyed dicts of them.
-    """
+    """One line of YAML that our reader and readers of YAML 1.1 both read back as `value`, which is of plain values."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int):

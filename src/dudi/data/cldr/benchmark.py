@@ -58,14 +58,7 @@ _MOST_STEPS = {"weekday_after": 14, "weekday_before": 14, "month_after": 12, "mo
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """One question of the benchmark.
-
-    Attributes:
-        row: The question as a prompt, its reference as the completion.
-        fact: What it asks for.
-        task: A key of `TASKS`.
-        split: How the student can know it.
-    """
+    """One question of the benchmark: as a prompt with its reference as the completion; `task` is a key of `TASKS`."""
 
     row: Row
     fact: Fact
@@ -86,10 +79,9 @@ def knowledge(fact: Fact) -> str:
         return f"{kind.partition('_')[0]}_after/{result}/{key[1]}"
     if kind == "country_from_name":
         return "/".join(("country_name", *map(str, key)))
-    if kind.startswith(("currency_yes", "currency_choice")):
-        return f"currency/{key[0]}"
-    if kind.startswith("official_language"):
-        return f"official_language/{key[0]}"
+    for open_kind in ("currency", "official_language"):
+        if kind in (f"{open_kind}_yes_no", f"{open_kind}_choice", f"{open_kind}s"):
+            return f"{open_kind}/{key[0]}"
     return str(fact)
 
 
@@ -98,9 +90,6 @@ def trained_languages(piece: str) -> frozenset[str]:
     """The languages in which a student reads a piece of knowledge; none for about 15 % of all pieces.
 
     Names are read in every language: the base student of `dudi-mini` was pretrained on them.
-
-    Args:
-        piece: What `knowledge` returns.
     """
     if piece.partition("/")[0] in TASKS["names"]:
         return frozenset(LANGUAGES)
@@ -111,12 +100,7 @@ def trained_languages(piece: str) -> frozenset[str]:
 
 
 def split_of(fact: Fact, language: str, languages: Sequence[str] = LANGUAGES) -> Split:
-    """How a student trained on `training_rows(languages)` can know a fact in a language.
-
-    Args:
-        fact: Any fact of the benchmark.
-        language: The language of the question.
-        languages: The languages that the student is trained in.
+    """How a student trained on `training_rows(languages)` can know a fact that it is asked in a language.
 
     Returns:
         `seen`: trained in this language, in other words. `transfer`: trained in other languages only.
@@ -176,12 +160,8 @@ def training_rows(
 ) -> list[Row]:
     """What a student may read: each piece of knowledge in its languages, in every wording but the one of the test.
 
-    Languages alternate row by row; every fact comes once before any comes again in other words.
-
-    Args:
-        languages: Codes of built-in languages.
-        tasks: Keys of `TASKS`.
-        rows_per_language: This many rows of each language; all when None.
+    Languages alternate row by row; every fact comes once before any comes again in other words. Without
+    `rows_per_language` there are as many as can be made.
 
     Raises:
         ConfigError: an unknown language or task.
@@ -197,9 +177,8 @@ def training_rows(
             f"{NAME}: rows_per_language must lie between {fewest} (each fact once) and {most} for these tasks and "
             f"languages, got {rows_per_language}"
         )
-    streams = [rows[:rows_per_language] for _, rows in drawn]
-    longest = max(map(len, streams))  # the longer ones go on alone
-    return [stream[turn] for turn in range(longest) for stream in streams if turn < len(stream)]
+    turns = itertools.zip_longest(*(rows[:rows_per_language] for _, rows in drawn))  # the longer ones go on alone
+    return [row for turn in turns for row in turn if row is not None]
 
 
 def source(
@@ -220,7 +199,7 @@ def questions(
     """What a student is asked.
 
     Args:
-        languages: Codes of built-in languages: those of the questions.
+        languages: Those of the questions.
         tasks: Keys of `TASKS`.
         part: `test`, or `validation` for choosing hyperparameters.
         per_split: At most this many questions of each language and split, kinds in turn; all when None.
@@ -294,24 +273,18 @@ def _other_wordings(fact: Fact, language: str) -> list[Row]:
 def _questions(
     language: str, tasks: Sequence[str], part: Part, split: Split, trained: Sequence[str]
 ) -> Iterator[Question]:
-    streams = [_asked(kind, task, language, part, split, trained) for task in tasks for kind in TASKS[task]]
-    while streams:
-        for stream in list(streams):
-            question = next(stream, None)
-            if question is None:
-                streams.remove(stream)
-            else:
-                yield question
+    """Kinds in turn."""
 
+    def asked(kind: str, task: str) -> Iterator[Question]:
+        for fact in sorted(benchmark_facts(kind), key=lambda fact: _share("order", str(fact))):
+            if part_of(fact) == part and split_of(fact, language, trained) == split:
+                row = row_of(fact, language, test_wording(fact, language))
+                if row is not None:
+                    yield Question(row, fact, task, split)
 
-def _asked(kind: str, task: str, language: str, part: Part, split: Split, trained: Sequence[str]) -> Iterator[Question]:
-    in_order = sorted(benchmark_facts(kind), key=lambda fact: _share("order", str(fact)))
-    for fact in in_order:
-        if part_of(fact) != part or split_of(fact, language, trained) != split:
-            continue
-        row = row_of(fact, language, test_wording(fact, language))
-        if row is not None:
-            yield Question(row, fact, task, split)
+    streams = [asked(kind, task) for task in tasks for kind in TASKS[task]]
+    for turn in itertools.zip_longest(*streams):
+        yield from filter(None, turn)
 
 
 def _share(what: str, name: str) -> float:

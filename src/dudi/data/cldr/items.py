@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 
@@ -47,21 +48,27 @@ def source(
 
 def cldr_items(languages: Sequence[str], rows_per_language: int, seed: int = 0) -> list[Item]:
     """The rows of `cldr_rows`, each beside the fact that it words."""
-    _check(languages, rows_per_language)
+    for language in languages:
+        if language not in LANGUAGES:
+            hint = did_you_mean(language, LANGUAGES)
+            raise ConfigError(f"cldr: no wording for language '{language}'{hint}; there are {', '.join(LANGUAGES)}")
+        if list(languages).count(language) > 1:
+            raise ConfigError(f"cldr: language '{language}' is named twice")
+    if not languages:
+        raise ConfigError(f"cldr: name at least one language of {', '.join(LANGUAGES)}")
+    if rows_per_language < 1:
+        raise ConfigError(f"cldr: rows per language must be at least 1, got {rows_per_language}")
     drawn = [_take(language, rows_per_language, seed) for language in languages]
     return [item for turn in zip(*drawn, strict=True) for item in turn]
 
 
 def word(fact: Fact, language: str, paraphrase: int) -> tuple[str, str] | None:
-    """One fact as a question and an answer.
+    """One fact as a question and an answer; None where CLDR lacks a name in that language.
 
     Args:
         fact: Any fact of a known kind, also one that `facts` does not list (another number, another day).
         language: A built-in language.
         paraphrase: Index of the paraphrase, taken modulo their number.
-
-    Returns:
-        Question and answer, or None where CLDR lacks a name in that language.
     """
     own = speaker(language)
     fields = KINDS[fact.kind].fields(own, *fact.key)
@@ -82,12 +89,7 @@ def answer_value(fact: Fact, language: str) -> str | None:
 
 
 def row_of(fact: Fact, language: str, paraphrase: int) -> Row | None:
-    """One fact as a row, with the id that `fact_of` reads.
-
-    Args:
-        fact: A member of `facts(fact.kind)`.
-        language: A built-in language.
-        paraphrase: Index of the paraphrase, taken modulo their number.
+    """One fact as a row, with the id that `fact_of` reads; arguments as of `word`.
 
     Returns:
         The row, or None where CLDR lacks a name in that language. Its id ends in the fact's place among the facts of
@@ -129,27 +131,10 @@ def _places(kind: str) -> dict[Fact, int]:
     return {fact: place for place, fact in enumerate(facts(kind))}
 
 
-def _check(languages: Sequence[str], rows_per_language: int) -> None:
-    for language in languages:
-        if language not in LANGUAGES:
-            raise ConfigError(
-                f"cldr: no wording for language '{language}'{did_you_mean(language, LANGUAGES)}; "
-                f"there are {', '.join(LANGUAGES)}"
-            )
-        if list(languages).count(language) > 1:
-            raise ConfigError(f"cldr: language '{language}' is named twice")
-    if not languages:
-        raise ConfigError(f"cldr: name at least one language of {', '.join(LANGUAGES)}")
-    if rows_per_language < 1:
-        raise ConfigError(f"cldr: rows per language must be at least 1, got {rows_per_language}")
-
-
 def _take(language: str, count: int, seed: int) -> list[Item]:
-    taken: list[Item] = []
-    for item in _mixed(language, seed):
-        taken.append(item)
-        if len(taken) == count:
-            return taken
+    taken = list(itertools.islice(_mixed(language, seed), count))
+    if len(taken) == count:
+        return taken
     raise DataError(f"cldr: {count} rows asked for '{language}', {len(taken)} can be made; ask for at most that many")
 
 
@@ -164,20 +149,13 @@ def _mixed(language: str, seed: int) -> Iterator[Item]:
         kinds = list(streams)
         order.shuffle(kinds)
         for kind in kinds:
-            item = _next_new(streams[kind], seen)
+            new = (item for item in streams[kind] if item[1].prompt[-1]["content"] not in seen)
+            item = next(new, None)
             if item is None:
                 del streams[kind]
-            else:
-                yield item
-
-
-def _next_new(stream: Iterator[Item], seen: set[str]) -> Item | None:
-    for fact, row in stream:
-        question = row.prompt[-1]["content"]
-        if question not in seen:
-            seen.add(question)
-            return fact, row
-    return None
+                continue
+            seen.add(item[1].prompt[-1]["content"])
+            yield item
 
 
 def _worded(kind: str, language: str, seed: int) -> Iterator[Item]:

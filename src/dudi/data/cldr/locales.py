@@ -1,14 +1,11 @@
-"""What CLDR says, through `babel`: names, formats and the records of countries. No wording of ours, no clock."""
+"""CLDR's records of countries, currencies and languages, through `babel`. No wording of ours, no clock."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import functools
-import re
-from collections.abc import Mapping
 
-from babel import Locale, dates, languages, lists, numbers, units
+from babel import Locale, languages, numbers
 from babel.core import get_global
 
 AS_OF = datetime.date(2025, 6, 1)
@@ -24,10 +21,6 @@ _STALE_OFFICIAL_LANGUAGES = "BF BO BW DZ EC ER ET IL IQ KM ME MG MK ML MW NE NG 
 _STALE_CURRENCY = frozenset({"BG"})
 _NOT_LANGUAGES = frozenset({"no", "sh", "tl"})
 """Macrolanguages and codes that CLDR keeps for old data only."""
-
-_DIGITS = {"mymr": str.maketrans("0123456789", "၀၁၂၃၄၅၆၇၈၉")}
-_LATIN = re.compile(r"[A-Za-z]")
-_UNSURE = re.compile(r"[\[\](0-9]")
 
 
 @functools.cache
@@ -76,95 +69,3 @@ def language_codes() -> tuple[str, ...]:
     aliases = get_global("language_aliases")
     names = Locale.parse("en").languages
     return tuple(sorted(c for c in names if len(c) == 2 and c not in aliases and c not in _NOT_LANGUAGES))
-
-
-@dataclasses.dataclass(frozen=True)
-class CldrLocale:
-    """What CLDR holds for one locale. A name that it lacks is None: never a code, never an English stand-in.
-
-    Attributes:
-        locale: babel's, by CLDR's own identifier (`fil`, where this package says `tl`).
-    """
-
-    locale: Locale
-    _currencies: dict[str, str | None] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
-
-    @functools.cached_property
-    def _latin(self) -> bool:
-        return bool(_LATIN.search(self.locale.get_language_name() or ""))
-
-    def _name(self, names: Mapping[str, str], code: str) -> str | None:
-        # babel inherits names from CLDR's root, which has none, and never from English: what is missing is missing.
-        name = names.get(code)
-        if name is None or name == code:
-            return None
-        return name if self._latin or not _LATIN.search(name) else None
-
-    def country(self, code: str) -> str | None:
-        return self._name(self.locale.territories, code)
-
-    def language(self, code: str) -> str | None:
-        name = self._name(self.locale.languages, code)
-        return None if name is None or _UNSURE.search(name) else name
-
-    def currency(self, code: str) -> str | None:
-        """Name of a currency, as it stands inside a sentence (`Thai baht`, `đô la Mỹ`)."""
-        if code not in self._currencies:  # multiple choice asks for all names again and again
-            self._currencies[code] = self._currency(code)
-        return self._currencies[code]
-
-    def _currency(self, code: str) -> str | None:
-        name = self._name(self.locale.currencies, code)
-        if name is None:
-            return None
-        inside: str = numbers.get_currency_name(code, count=1, locale=self.locale)
-        if _UNSURE.search(inside) or (not self._latin and _LATIN.search(inside)):
-            return None
-        return inside
-
-    def date(self, day: datetime.date) -> str:
-        """The day in the locale's long form."""
-        return self.shape(dates.format_date(day, "long", locale=self.locale))
-
-    def number(self, value: int | float) -> str:
-        """A number with the locale's separators and digits."""
-        return self.shape(numbers.format_decimal(value, locale=self.locale, numbering_system="default"))
-
-    def percent(self, permille: int) -> str:
-        """Thousandths as a percentage, with at most one decimal."""
-        share = permille / 1000
-        text = numbers.format_percent(share, locale=self.locale, decimal_quantization=False, numbering_system="default")
-        return self.shape(text)
-
-    def compact(self, value: int) -> str:
-        """A number with a number word, such as `1.2 million`; `value` has at most two significant digits."""
-        text = numbers.format_compact_decimal(
-            value, format_type="long", locale=self.locale, fraction_digits=1, numbering_system="default"
-        )
-        return self.shape(text)
-
-    def money(self, amount: int, code: str) -> str | None:
-        """A whole amount with the currency's name, or None where CLDR has no name."""
-        if self.currency(code) is None:
-            return None
-        text = numbers.format_currency(
-            amount, code, locale=self.locale, format_type="name", currency_digits=False, numbering_system="default"
-        )
-        return self.shape(text)
-
-    def unit(self, amount: int, unit: str, length: str) -> str | None:
-        """An amount of a unit, `short` or `long`, or None where CLDR has no pattern of that length."""
-        text = units.format_unit(amount, unit, length, locale=self.locale, numbering_system="default")
-        # babel falls back to the unit's identifier.
-        return None if unit in text else self.shape(text)
-
-    def join(self, items: list[str]) -> str:
-        """The items as one phrase with the locale's commas and 'and'."""
-        return str(lists.format_list(items, style="standard", locale=self.locale))
-
-    def shape(self, text: str) -> str:
-        """`text` in the digits of the locale's default numbering system.
-
-        babel takes the separators from that system and leaves the digits ASCII; CLDR's default for Burmese is `mymr`.
-        """
-        return text.translate(_DIGITS.get(self.locale.default_numbering_system, {}))

@@ -8,6 +8,7 @@ import functools
 import random
 from collections.abc import Callable, Iterable
 from itertools import product
+from typing import Any
 
 from babel import languages
 
@@ -86,40 +87,35 @@ def _known(**fields: str | None) -> Fields | None:
     return known if len(known) == len(fields) else None
 
 
-def _translated(own: str | None, other: str | None) -> bool:
-    """Whether both names are there and differ: a name that stays the same makes an empty question."""
-    return own is not None and other is not None and own.casefold() != other.casefold()
+def _other_name(own: Speaker, code: str, other: str, listed: Callable[[Speaker, str], str | None]) -> str | None:
+    """How another language lists something; None where it is no other name: that would make an empty question."""
+    name, here = listed(speaker(other), code), listed(own, code)
+    if other == own.code or name is None or here is None or name.casefold() == here.casefold():
+        return None
+    return name
 
 
 @_kind("country target", "name", lambda: product(locales.countries(), LANGUAGES))
 def _country_name(own: Speaker, code: str, target: str) -> Fields | None:
-    name = speaker(target).bare_country(code)
-    if target == own.code or not _translated(own.bare_country(code), name):
-        return None
+    name = _other_name(own, code, target, Speaker.bare_country)
     return _known(country=own.country(code), target=own.language(target), name=name)
 
 
 @_kind("name source", "country", lambda: product(locales.countries(), LANGUAGES))
 def _country_from_name(own: Speaker, code: str, source: str) -> Fields | None:
-    name = speaker(source).bare_country(code)
-    if source == own.code or not _translated(own.bare_country(code), name):
-        return None
+    name = _other_name(own, code, source, Speaker.bare_country)
     return _known(country=own.country(code), source=own.language(source), name=name)
 
 
 @_kind("language target", "name", lambda: product((*locales.language_codes(), "fil"), LANGUAGES))
 def _language_name(own: Speaker, code: str, target: str) -> Fields | None:
-    other = speaker(target)
-    if target == own.code or not _translated(own.bare_language(code), other.bare_language(code)):
-        return None
-    return _known(language=own.language(code), target=own.language(target), name=other.language(code))
+    name = _other_name(own, code, target, Speaker.bare_language) and speaker(target).language(code)
+    return _known(language=own.language(code), target=own.language(target), name=name)
 
 
 @_kind("currency target", "name", lambda: product(locales.currencies(), LANGUAGES))
 def _currency_name(own: Speaker, code: str, target: str) -> Fields | None:
-    name = speaker(target).currency(code)
-    if target == own.code or not _translated(own.currency(code), name):
-        return None
+    name = _other_name(own, code, target, Speaker.currency)
     return _known(currency=own.currency(code), target=own.language(target), name=name)
 
 
@@ -156,33 +152,27 @@ def _official_languages(own: Speaker, code: str) -> Fields | None:
     return _known(country=own.country(code), languages=own.phrase(names))
 
 
-def _weekday(own: Speaker, day: int, steps: int, sign: int) -> Fields:
-    return {"day": own.weekday(day), "n": own.count(steps), "result": own.weekday((day + sign * steps) % 7)}
+def _later(own: Speaker, start: int, steps: int, given: str, sign: int) -> Fields:
+    """So many days or months after one, or before it."""
+    name, first, size = (own.weekday, 0, 7) if given == "day" else (own.month, 1, 12)
+    return {given: name(start), "n": own.count(steps), "result": name((start - first + sign * steps) % size + first)}
 
 
-for _way, _sign in (("after", 1), ("before", -1)):
-    _days = _kind("day n", "result", lambda: product(range(7), range(2, 61)), f"weekday_{_way}")
-    _days(functools.partial(_weekday, sign=_sign))
-
-
-def _month(own: Speaker, month: int, steps: int, sign: int) -> Fields:
-    return {"month": own.month(month), "n": own.count(steps), "result": own.month((month - 1 + sign * steps) % 12 + 1)}
-
-
-for _way, _sign in (("after", 1), ("before", -1)):
-    _months = _kind("month n", "result", lambda: product(range(1, 13), range(2, 37)), f"month_{_way}")
-    _months(functools.partial(_month, sign=_sign))
+for _what, _given, _starts, _steps in (("weekday", "day", range(7), 61), ("month", "month", range(1, 13), 37)):
+    for _way, _sign in (("after", 1), ("before", -1)):
+        _step = _kind(f"{_given} n", "result", functools.partial(product, _starts, range(2, _steps)), f"{_what}_{_way}")
+        _step(functools.partial(_later, given=_given, sign=_sign))
 
 
 @_kind("date", "result", lambda: _dates("weekday_of_date"))
 def _weekday_of_date(own: Speaker, iso: str) -> Fields | None:
     day = datetime.date.fromisoformat(iso)
-    return {"date": own.cldr.date(day), "result": own.weekday(day.weekday())}
+    return {"date": own.date(day), "result": own.weekday(day.weekday())}
 
 
 @_kind("iso", "date", lambda: _dates("date"))
 def _date(own: Speaker, iso: str) -> Fields | None:
-    return {"iso": iso, "date": own.cldr.date(datetime.date.fromisoformat(iso))}
+    return {"iso": iso, "date": own.date(datetime.date.fromisoformat(iso))}
 
 
 def _dates(name: str) -> Iterable[str]:
@@ -198,17 +188,17 @@ def _whole_numbers() -> Iterable[int]:
 
 @_kind("raw", "number", _whole_numbers)
 def _number(own: Speaker, value: int) -> Fields | None:
-    return {"raw": own.cldr.shape(str(value)), "number": own.cldr.number(value)}
+    return {"raw": own.shape(str(value)), "number": own.number(value)}
 
 
 @_kind("ratio", "percent", lambda: range(1, 1000))
 def _percent(own: Speaker, permille: int) -> Fields | None:
-    return {"ratio": own.cldr.number(permille / 1000), "percent": own.cldr.percent(permille)}
+    return {"ratio": own.number(permille / 1000), "percent": own.percent(permille)}
 
 
 @_kind("number", "words", lambda: (tenths * 10**power for power in range(3, 9) for tenths in range(11, 100)))
 def _compact(own: Speaker, value: int) -> Fields | None:
-    return {"number": own.cldr.number(value), "words": own.cldr.compact(value)}
+    return {"number": own.number(value), "words": own.compact(value)}
 
 
 def _amounts() -> Iterable[Key]:
@@ -218,9 +208,7 @@ def _amounts() -> Iterable[Key]:
 
 @_kind("number code", "amount", _amounts)
 def _money(own: Speaker, code: str, amount: int) -> Fields | None:
-    if own.currency(code) is None:
-        return None
-    return _known(number=own.cldr.number(amount), code=code, amount=own.cldr.money(amount, code))
+    return _known(number=own.number(amount), code=code, amount=own.money(amount, code))
 
 
 @_kind(
@@ -240,26 +228,17 @@ def _country_lists() -> Iterable[Key]:
 @_kind("items", "phrase", _country_lists)
 def _list(own: Speaker, *codes: str) -> Fields | None:
     names = [own.bare_country(code) for code in codes]
-    phrase = own.phrase(names)
-    if phrase is None:
-        return None
-    return {"items": "; ".join(name for name in names if name), "phrase": phrase}
+    return _known(items="; ".join(name for name in names if name), phrase=own.phrase(names))
 
 
-def _others(codes: Iterable[str], name: Callable[[str], str | None], right: str, source: random.Random) -> list[str]:
-    """The names of `codes` in an order that `source` draws, each once and none like `right`."""
+def _others(own: Speaker, what: str, country: str, right: str, source: random.Random) -> list[str]:
+    """Wrong answers in an order that `source` draws, each once and none like `right`."""
+    by_language = what == "language"
+    codes, name = (_languages_elsewhere(country), own.language) if by_language else (locales.currencies(), own.currency)
     shuffled = list(codes)
     source.shuffle(shuffled)
     names = {known.casefold(): known for known in map(name, shuffled) if known is not None}
     return [known for folded, known in names.items() if folded != right.casefold()]
-
-
-def _options(right: str, others: list[str], source: random.Random) -> Fields:
-    """Four names as one line, the right one at a place that `source` draws."""
-    place = source.randrange(len(OPTION_LETTERS))
-    names = [*others[:place], right, *others[place:3]]
-    options = [f"{letter}) {name}" for letter, name in zip(OPTION_LETTERS, names, strict=True)]
-    return {"options": " ".join(options), "choice": options[place]}
 
 
 @functools.cache
@@ -271,44 +250,39 @@ def _languages_elsewhere(country: str) -> tuple[str, ...]:
     return tuple(sorted(known - barred))
 
 
-@_kind("country claimed", "verdict currency", lambda: product(locales.country_currencies(), (1, 0)))
-def _currency_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
-    known = _currency(own, code)
+def _claims(kind: str) -> Iterable[Any]:
+    return product(KINDS[kind].all_keys(), (1, 0))
+
+
+def _yes_no(own: Speaker, code: str, true: int, kind: str, what: str) -> Fields | None:
+    known = KINDS[kind].fields(own, code)
     if known is None:
         return None
-    right, source = known["currency"], random.Random(f"currency_yes_no/{code}")
-    claimed = right if true else _others(locales.currencies(), own.currency, right, source)[0]
+    right, source = known[what], random.Random(f"{kind}_yes_no/{code}")
+    claimed = right if true else _others(own, what, code, right, source)[0]
     return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
 
 
-@_kind("country claimed", "verdict language", lambda: product(_official(many=False), (1, 0)))
-def _official_language_yes_no(own: Speaker, code: str, true: int) -> Fields | None:
-    known = _official_language(own, code)
+def _choice(own: Speaker, code: str, kind: str, what: str) -> Fields | None:
+    """Four names as one line, the right one at a place that is drawn."""
+    known = KINDS[kind].fields(own, code)
     if known is None:
         return None
-    right, source = known["language"], random.Random(f"official_language_yes_no/{code}")
-    claimed = right if true else _others(_languages_elsewhere(code), own.language, right, source)[0]
-    return {**known, "claimed": claimed, "verdict": own.verdict(bool(true))}
+    right, source = known[what], random.Random(f"{kind}_choice/{code}")
+    others = _others(own, what, code, right, source)
+    place = source.randrange(len(OPTION_LETTERS))
+    names = [*others[:place], right, *others[place:3]]
+    options = [f"{letter}) {name}" for letter, name in zip(OPTION_LETTERS, names, strict=True)]
+    return {"country": known["country"], "options": " ".join(options), "choice": options[place]}
 
 
-@_kind("country options", "choice", locales.country_currencies)
-def _currency_choice(own: Speaker, code: str) -> Fields | None:
-    known = _currency(own, code)
-    if known is None:
-        return None
-    right, source = known["currency"], random.Random(f"currency_choice/{code}")
-    others = _others(locales.currencies(), own.currency, right, source)
-    return {"country": known["country"], **_options(right, others, source)}
-
-
-@_kind("country options", "choice", lambda: _official(many=False))
-def _official_language_choice(own: Speaker, code: str) -> Fields | None:
-    known = _official_language(own, code)
-    if known is None:
-        return None
-    right, source = known["language"], random.Random(f"official_language_choice/{code}")
-    others = _others(_languages_elsewhere(code), own.language, right, source)
-    return {"country": known["country"], **_options(right, others, source)}
+_OF_COUNTRIES = {"currency": "currency", "official_language": "language"}
+for _open, _what in _OF_COUNTRIES.items():
+    _claimed = _kind("country claimed", f"verdict {_what}", functools.partial(_claims, _open), f"{_open}_yes_no")
+    _claimed(functools.partial(_yes_no, kind=_open, what=_what))
+for _open, _what in _OF_COUNTRIES.items():
+    _offered = _kind("country options", "choice", KINDS[_open].all_keys, f"{_open}_choice")
+    _offered(functools.partial(_choice, kind=_open, what=_what))
 
 
 @functools.cache

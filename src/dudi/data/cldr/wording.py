@@ -70,23 +70,26 @@ def load_wording(path: Path) -> WordingFile:
         raise ConfigError(f"{path}: cannot read this wording file: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file in UTF-8: {error}") from error
-    forms, counts = _texts(path, tree, "forms"), _texts(path, tree, "count_forms")
-    skip, verdicts = _get(path, tree, "skip", dict), _texts(path, tree, "verdicts")
-    questions = _get(path, tree, "questions", dict)
-    _same_keys(path, "forms", forms, FORMS)
+    forms, counts = _texts(path, tree, "forms", FORMS), _texts(path, tree, "count_forms")
+    skip = _get(path, tree, "skip", dict)
     _same_keys(path, "skip", skip, SKIPS)
-    _same_keys(path, "verdicts", verdicts, VERDICTS)
-    _check_forms(path, "forms", forms)
-    _check_forms(path, "count_forms", counts)
+    for prefix, table in (("forms", forms), ("count_forms", counts)):
+        for key, form in table.items():
+            if placeholders(path, f"{prefix}.{key}", form) not in ({"name"}, {"lower"}):
+                raise ConfigError(f"{path}: {prefix}.{key}: must hold {{name}}, or {{lower}} for a small first letter")
+    sizes = _get(path, tree, "list_sizes", list)
+    if not sizes or not all(isinstance(size, int) and size > 1 for size in sizes):
+        raise ConfigError(f"{path}: list_sizes: must be a list of whole numbers above 1, got {sizes!r}")
+    questions = _get(path, tree, "questions", dict)
     paraphrases = {kind: _paraphrases(path, f"questions.{kind}", lines) for kind, lines in questions.items()}
     return WordingFile(
         locale=_get(path, tree, "locale", str),
-        list_sizes=_sizes(path, _get(path, tree, "list_sizes", list)),
+        list_sizes=frozenset(sizes),
         forms=forms,
         country_forms=_texts(path, tree, "country_forms"),
         count_forms=counts,
         skip={key: frozenset(_get(path, skip, key, list, "skip.")) for key in SKIPS},
-        verdicts=verdicts,
+        verdicts=_texts(path, tree, "verdicts", VERDICTS),
         questions=paraphrases,
     )
 
@@ -108,12 +111,8 @@ def check_questions(
 ) -> None:
     """Hold the paraphrases of one kind to the placeholders of that kind.
 
-    Args:
-        path: The wording file, for the message.
-        kind: The kind of question.
-        pairs: Its paraphrases.
-        given: What every question must hold, and answers may.
-        answer: What every answer must hold, then what it may hold; no question may hold either.
+    Every question must hold those in `given`, and answers may; every answer must hold the first in `answer`, and may
+    hold the others, which no question may.
 
     Raises:
         ConfigError: a template lacks a placeholder or has an unknown one.
@@ -143,8 +142,10 @@ def _get(path: Path, table: Mapping[str, Any], key: str, kind: type, prefix: str
     return table[key]
 
 
-def _texts(path: Path, tree: Mapping[str, Any], key: str) -> dict[str, str]:
+def _texts(path: Path, tree: Mapping[str, Any], key: str, wanted: tuple[str, ...] | None = None) -> dict[str, str]:
     table = _get(path, tree, key, dict)
+    if wanted is not None:
+        _same_keys(path, key, table, wanted)
     return {name: _get(path, table, name, str, f"{key}.") for name in table}
 
 
@@ -155,19 +156,6 @@ def _same_keys(path: Path, prefix: str, table: Mapping[str, Any], wanted: tuple[
     for key in wanted:
         if key not in table:
             raise ConfigError(f"{path}: {prefix}.{key}: missing from this wording file")
-
-
-def _sizes(path: Path, value: list[Any]) -> frozenset[int]:
-    if not value or not all(isinstance(size, int) and size > 1 for size in value):
-        raise ConfigError(f"{path}: list_sizes: must be a list of whole numbers above 1, got {value!r}")
-    return frozenset(value)
-
-
-def _check_forms(path: Path, prefix: str, forms: Mapping[str, str]) -> None:
-    for key, form in forms.items():
-        held = placeholders(path, f"{prefix}.{key}", form)
-        if len(held) != 1 or held - {"name", "lower"}:
-            raise ConfigError(f"{path}: {prefix}.{key}: must hold {{name}}, or {{lower}} for a small first letter")
 
 
 def _paraphrases(path: Path, key: str, value: Any) -> tuple[Paraphrase, ...]:

@@ -10,15 +10,11 @@ from typing import Any
 
 from dudi.data.rejections import Rejections
 from dudi.data.sea.filter import MIX_COLUMNS
-from dudi.data.sea.inputs import HUB_NAME, SeaFile
+from dudi.data.sea.inputs import SeaFile
 from dudi.data.sea.sampling import Cell, LanguageSample, total_variation
 from dudi.errors import first_of
 from dudi.files import sha256_of
 
-LICENCE = (
-    "ODC-By 1.0 (aisingapore/SEA-Instruct-2602): name the source where you share the sample or work made from it. "
-    "The contents carry the rights of their own sources, named row by row in the column `source`."
-)
 SHOWN_VALUES = 6
 """Values of each column that the text shows; the card has them all."""
 _UNKNOWN_LANGUAGE = "by text"
@@ -31,54 +27,31 @@ class Tally:
     per_file: Counter[str] = dataclasses.field(default_factory=Counter)
     left_out: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)
     missing_columns: Counter[str] = dataclasses.field(default_factory=Counter)
+    rejections: Rejections = dataclasses.field(default_factory=Rejections)
 
     def leave_out(self, language: str | None, reason: str) -> None:
         """Count a sound row that is not wanted, under the language that its folder names."""
         self.left_out.setdefault(language or _UNKNOWN_LANGUAGE, Counter())[reason] += 1
 
-    def reasons(self) -> str:
-        """How many rows were left out for which reason, over all languages."""
-        total = sum(self.left_out.values(), Counter[str]())
-        return "left out: " + (", ".join(f"{reason} {count:,}" for reason, count in total.most_common()) or "nothing")
 
-
-def build_card(
-    target: Path,
-    files: Sequence[SeaFile],
-    tally: Tally,
-    samples: Mapping[str, LanguageSample],
-    rejections: Rejections,
-    per_language: int,
-    seed: int,
-    excluded: Sequence[str],
-    revision: str | None,
+def card_of_sample(
+    target: Path, files: Sequence[SeaFile], tally: Tally, samples: Mapping[str, LanguageSample], per_language: int
 ) -> dict[str, Any]:
-    """The data card of a written sample: nothing in it depends on the time or on the folders of this machine."""
+    """What a card says of a written sample: nothing in it depends on the time or on the folders of this machine."""
     inputs = []
     for file in files:
         size, read = file.path.stat().st_size, tally.per_file[file.label]
         inputs.append({"file": file.label, "bytes": size, "rows": read, "sha256": sha256_of(file.path)})
     rows = sum(len(sample.places) for sample in samples.values())
     left_out = {code: dict(counts) for code, counts in sorted(tally.left_out.items())}
-    languages = {code: _language_card(sample, per_language) for code, sample in samples.items()}
     return {
-        "dataset": HUB_NAME,
-        "licence": LICENCE,
-        "revision": revision or next((file.revision for file in files if file.revision), None),
-        "seed": seed,
-        "per_language": per_language,
-        "filters": {
-            "quality": "Excellent, coherent and natural, by the columns that are there",
-            "language": "the text is in its folder's language (Indonesian and Malay are not told apart here)",
-            "excluded_sources": list(excluded),
-        },
         "inputs": inputs,
         "output": {"file": target.name, "sha256": sha256_of(target), "rows": rows},
         "rows_read": tally.per_file.total(),
         "missing_columns": dict(tally.missing_columns),
         "left_out": left_out,
-        "rejected": dict(rejections.counts),
-        "languages": languages,
+        "rejected": dict(tally.rejections.counts),
+        "languages": {code: _language_card(sample, per_language) for code, sample in samples.items()},
     }
 
 
@@ -101,13 +74,8 @@ def _marginal(before: Counter[Cell], after: Counter[Cell], position: int) -> dic
     return dict(sorted(sums.items(), key=lambda item: (-item[1][0], item[0])))
 
 
-def mix_text(card: dict[str, Any], rejections: Rejections | None = None) -> str:
-    """The mix of each language before and after, for people.
-
-    Args:
-        card: A data card.
-        rejections: To list the bad rows beside it.
-    """
+def mix_text(card: dict[str, Any], rejections: Rejections) -> str:
+    """The mix of each language before and after, and the bad rows, for people."""
     lines = [f"{card['output']['rows']:,} of {card['rows_read']:,} rows"]
     for code, language in card["languages"].items():
         moved = f"joint mix moved by {language['joint_mix_moved']:.2%}"

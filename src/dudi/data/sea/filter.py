@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dudi.data.files import Located
+from dudi.data.records import Located
 from dudi.data.rows import MAX_CHARACTERS, Row, RowError, parse_row, refuse_zawgyi
 
 ID = "conversations_id"
@@ -36,32 +36,19 @@ LANGUAGE_NAMES = {
 """How the dataset's configs and folders call the languages, in lower case."""
 
 DEFAULT_EXCLUDED_SOURCES: tuple[str, ...] = (
-    "SEASafeguardMix",
-    "SEA-Safeguard",
-    "SEA-HELM",
-    "Belebele",
-    "MMLU",
-    "Thai_Exam",
-    "M3Exam",
-    "SeaExam",
-    "Kalahi",
-    "LINDSEA",
-    "Batayan",
-    "IFEval",
-    "MT-Bench",
-    "FLORES",
-    "XLSum",
-    "XNLI",
-    "IndoNLI",
-    "XCOPA",
-    "XQuAD",
-    "TyDiQA",
+    *("SEASafeguardMix", "SEA-Safeguard", "SEA-HELM", "Belebele", "MMLU", "Thai_Exam", "M3Exam", "SeaExam", "Kalahi"),
+    *("LINDSEA", "Batayan", "IFEval", "MT-Bench", "FLORES", "XLSum", "XNLI", "IndoNLI", "XCOPA", "XQuAD", "TyDiQA"),
     "NusaX",
 )
 """Sources that sit near the benchmarks of SEA-HELM; compared without case, hyphens and underscores."""
 
-_GOOD_QUALITY = frozenset({"excellent"})
-_YES = frozenset({"true", "yes", "1"})
+_YES = ("true", "yes", "1")
+_WANTED = {
+    QUALITY: (("excellent",), "quality_not_excellent"),
+    COHERENT: (_YES, "not_coherent"),
+    NATURAL: (_YES, "not_natural"),
+}
+"""Columns, what they say of a row that is wanted, and why another one is not."""
 _CONFUSABLE = frozenset({"id", "ms"})
 _SEEN_OF_QUESTION = 200
 _SEEN_OF_ANSWER = 300
@@ -82,12 +69,7 @@ class Candidate:
 
 
 class SeaFilter:
-    """Judges the records of SEA-Instruct.
-
-    Args:
-        languages: The codes that are wanted.
-        exclude_sources: Rows whose `source` holds one of these are left out.
-    """
+    """Judges the records of SEA-Instruct: wanted are some languages, and no `source` that holds an excluded name."""
 
     def __init__(self, languages: Sequence[str], exclude_sources: Collection[str]) -> None:
         from dudi.languages.detect import detect
@@ -100,9 +82,7 @@ class SeaFilter:
     def __call__(self, located: Located, expected: str | None) -> Candidate:
         """The candidate that a record makes.
 
-        Args:
-            located: The record; keys that its file has no column for are absent.
-            expected: The language that its folder names, or None: then its text decides.
+        `expected` is the language that its folder names; where there is none its text decides.
 
         Raises:
             LeftOut: the record is sound, but not wanted.
@@ -120,10 +100,8 @@ class SeaFilter:
         return Candidate(row, (domain, task, complexity), _category(record.get(SOURCE)))
 
     def _refuse_unwanted(self, record: Mapping[str, Any]) -> None:
-        if QUALITY in record and str(record[QUALITY]).strip().lower() not in _GOOD_QUALITY:
-            raise LeftOut("quality_not_excellent")
-        for column, reason in ((COHERENT, "not_coherent"), (NATURAL, "not_natural")):
-            if column in record and str(record[column]).strip().lower() not in _YES:
+        for column, (good, reason) in _WANTED.items():
+            if column in record and str(record[column]).strip().lower() not in good:
                 raise LeftOut(reason)
         source = _folded(_category(record.get(SOURCE)))
         if any(name in source for name in self._excluded):
@@ -157,16 +135,14 @@ def parse_conversations(value: Any) -> Any:
         raise RowError("too_many_characters", f"`{CONVERSATIONS}` has {len(value):,} characters")
     with contextlib.suppress(ValueError, RecursionError):
         return json.loads(value)
-    text = value.strip()
+    text, broken = value.strip(), f"`{CONVERSATIONS}` is neither JSON nor a Python list"
     # Hostile nesting is refused before the parser: turns begin with two brackets, a bomb with thousands.
     if not text.startswith("[") or len(text) - len(text.lstrip("[{(-+~ \t\n")) > _DEEPEST:
-        raise RowError("broken_conversations", f"`{CONVERSATIONS}` is neither JSON nor a Python list of turns")
+        raise RowError("broken_conversations", f"{broken} of turns")
     try:
         return ast.literal_eval(text)  # it builds literals and runs nothing
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
-        raise RowError(
-            "broken_conversations", f"`{CONVERSATIONS}` is neither JSON nor a Python list ({type(error).__name__})"
-        ) from error
+        raise RowError("broken_conversations", f"{broken} ({type(error).__name__})") from error
 
 
 def _category(value: Any) -> str:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from dudi.data.files import BATCH_ROWS, Located, damaged, open_parquet, table_records
 from dudi.data.locate import find_files
+from dudi.data.records import BATCH_ROWS, Located, damaged, first_line, open_parquet, table_records
 from dudi.data.sea.filter import CONVERSATIONS, LANGUAGE_NAMES, METADATA
 from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
@@ -25,7 +25,6 @@ class SeaFile:
 
     Attributes:
         label: Its name as cards and rejections show it: the folder of its language and its own name.
-        path: Where it lies.
         language: The code that its folder or its name tells, or None.
         revision: The dataset's commit, where the hub's cache tells it.
     """
@@ -39,9 +38,7 @@ class SeaFile:
 def find_sea_files(sources: Sequence[str], languages: Collection[str]) -> list[SeaFile]:
     """The Parquet files of all sources that may hold rows of the wanted languages, in the order of their labels.
 
-    Args:
-        sources: Files, folders, globs, or the dataset's name on the hub; none means the hub.
-        languages: The wanted codes; files of another language are left alone.
+    No source means the dataset on the hub; files of another language are left alone.
 
     Raises:
         ConfigError: a source does not exist, or nothing in it is of a wanted language.
@@ -51,23 +48,18 @@ def find_sea_files(sources: Sequence[str], languages: Collection[str]) -> list[S
     for source in sources or [HUB_NAME]:
         here = str(_download(languages)) if source == HUB_NAME and not Path(source).exists() else source
         root = Path(here).expanduser()
-        for path, _ in find_files(here, suffixes=_PARQUET).files:
-            file = _sea_file(path, root if root.is_dir() else None)
-            if file.language is None or file.language in languages:
-                found[path.resolve()] = file
+        for path in find_files(here, suffixes=_PARQUET).files:
+            if path.suffix.lower() not in _PARQUET:
+                raise ConfigError(f"{path}: SEA-Instruct is read from Parquet files")
+            label = path.relative_to(root) if root.is_dir() else Path(path.name)
+            if path.parent.name.lower() in LANGUAGE_NAMES:
+                label = Path(path.parent.name, path.name)
+            language, revision = _language_of(label), _REVISION.search(path.absolute().as_posix())
+            if language is None or language in languages:
+                found[path.resolve()] = SeaFile(label.as_posix(), path, language, revision[1] if revision else None)
     if not found:
         raise ConfigError(f"{', '.join(sources)}: no Parquet file of {', '.join(languages)} in it")
     return sorted(found.values())
-
-
-def _sea_file(path: Path, root: Path | None) -> SeaFile:
-    if path.suffix.lower() not in _PARQUET:
-        raise ConfigError(f"{path}: SEA-Instruct is read from Parquet files")
-    label = Path(path.name) if root is None else path.relative_to(root)
-    if path.parent.name.lower() in LANGUAGE_NAMES:
-        label = Path(path.parent.name, path.name)
-    revision = _REVISION.search(path.absolute().as_posix())
-    return SeaFile(label.as_posix(), path, _language_of(label), revision.group(1) if revision else None)
 
 
 def _language_of(label: Path) -> str | None:
@@ -92,10 +84,8 @@ def _download(languages: Collection[str]) -> Path:
     try:
         return Path(snapshot_download(HUB_NAME, repo_type="dataset", allow_patterns=[f"{name}/*" for name in names]))
     except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise explain_hub_error(HUB_NAME, "dataset", error) or EnvironmentFault(
-            f"{HUB_NAME}: the hub cannot give it ({reason}); check the network, or name local Parquet files"
-        ) from error
+        why = f"the hub cannot give it ({first_line(error)}); check the network, or name local Parquet files"
+        raise explain_hub_error(HUB_NAME, "dataset", error) or EnvironmentFault(f"{HUB_NAME}: {why}") from error
 
 
 def columns_of(file: SeaFile) -> list[str]:
@@ -115,10 +105,7 @@ def columns_of(file: SeaFile) -> list[str]:
 def read_file(file: SeaFile, columns: Sequence[str], lines: Sequence[int] | None = None) -> Iterator[Located]:
     """The records of a file, streamed.
 
-    Args:
-        file: Which.
-        columns: Which columns of it.
-        lines: The rows wanted, counted from 1 and ascending; None reads all. Row groups without one are skipped.
+    Where `lines` are given, counted from 1 and ascending, only these rows; row groups without one are skipped.
 
     Raises:
         DataError: the file is damaged.

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dudi.data.rejections import Rejections
-from dudi.data.rows import RowError
-from dudi.data.sea.card import Tally, build_card, mix_text
+from dudi.data.rows import Row, RowError
+from dudi.data.sea.card import Tally, card_of_sample, mix_text
 from dudi.data.sea.filter import DEFAULT_EXCLUDED_SOURCES, METADATA, MIX_COLUMNS, Candidate, LeftOut, SeaFilter
 from dudi.data.sea.inputs import HUB_NAME, SeaFile, columns_of, find_sea_files, read_file
-from dudi.data.sea.sampling import Candidates, LanguageSample, hash_rank
+from dudi.data.sea.sampling import Candidates, Cell, LanguageSample, hash_rank
 from dudi.data.sources import RowIds, content_digest, reject
 from dudi.data.writers import card_beside, row_writer
 from dudi.errors import ConfigError, DataError
 from dudi.files import write_json
 from dudi.languages.registry import check_codes, load_languages
 
-__all__ = ["DEFAULT_EXCLUDED_SOURCES", "HUB_NAME", "SEA_LANGUAGES", "mix_text", "prepare_sea_instruct"]
-
 SEA_LANGUAGES = ("id", "vi", "th", "ta", "tl", "ms", "my")
 EXTRA_COLUMNS = (*MIX_COLUMNS, "source")
+LICENCE = (
+    "ODC-By 1.0 (aisingapore/SEA-Instruct-2602): name the source where you share the sample or work made from it. "
+    "The contents carry the rights of their own sources, named row by row in the column `source`."
+)
 
 
 def prepare_sea_instruct(
@@ -75,29 +77,42 @@ def prepare_sea_instruct(
     target = output if output.suffix else output / "train.parquet"
     named = [sources] if isinstance(sources, str) else list(sources)
     files = [file for file in find_sea_files(named, wanted) if file.path.resolve() != target.resolve()]
-    judge, rejections, tally = SeaFilter(wanted, excluded), Rejections(), Tally()
+    judge, tally, candidates = SeaFilter(wanted, excluded), Tally(), Candidates()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # literal_eval warns of "\d" in a row's text
-        candidates = Candidates()
         for index, file in enumerate(files):
-            _note(file, index, judge, seed, candidates, tally, rejections)
-        rejections.settle(target.with_suffix(".rejected.jsonl"))
-        rejections.check_share(tally.per_file.total(), max_rejected_share)
+            for row, cell, line in _good_rows(file, judge, tally):
+                rank = hash_rank(seed, row.id, content_digest(row))
+                candidates.add(row.language, rank, cell, index, line)
+        tally.rejections.settle(target.with_suffix(".rejected.jsonl"))
+        tally.rejections.check_share(tally.per_file.total(), max_rejected_share)
         samples = {code: candidates.choose(code, per_language) for code in wanted}
         for index in (index for sample in samples.values() for index in sample.duplicates.elements()):
             tally.leave_out(files[index].language, "duplicate")
         if not any(sample.places for sample in samples.values()):
-            raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; {tally.reasons()}")
+            reasons = sum(tally.left_out.values(), Counter[str]()).most_common()
+            why = ", ".join(f"{reason} {count:,}" for reason, count in reasons) or "nothing"
+            raise DataError(f"no good row of {', '.join(wanted)} in {len(files)} files; left out: {why}")
         _write(target, files, judge, samples)
-    card = build_card(target, files, tally, samples, rejections, per_language, seed, excluded, revision)
+    card = {
+        "dataset": HUB_NAME,
+        "licence": LICENCE,
+        "revision": revision or next((file.revision for file in files if file.revision), None),
+        "seed": seed,
+        "per_language": per_language,
+        "filters": {
+            "quality": "Excellent, coherent and natural, by the columns that are there",
+            "language": "the text is in its folder's language (Indonesian and Malay are not told apart here)",
+            "excluded_sources": list(excluded),
+        },
+        **card_of_sample(target, files, tally, samples, per_language),
+    }
     write_json(card_beside(target), card)
-    return card | {"text": mix_text(card, rejections)}
+    return card | {"text": mix_text(card, tally.rejections)}
 
 
-def _note(
-    file: SeaFile, index: int, judge: SeaFilter, seed: int, candidates: Candidates, tally: Tally, rejections: Rejections
-) -> None:
-    """Judge every row of a file, and note the good ones."""
+def _good_rows(file: SeaFile, judge: SeaFilter, tally: Tally) -> Iterator[tuple[Row, Cell, int]]:
+    """The good rows of a file, each with its cell and its line; the others are counted."""
     columns = columns_of(file)
     tally.missing_columns.update(name for name in METADATA if name not in columns)
     for located in read_file(file, columns):
@@ -107,11 +122,9 @@ def _note(
         except LeftOut as verdict:
             tally.leave_out(file.language, str(verdict))
         except RowError as error:
-            reject(rejections, located, error)
+            reject(tally.rejections, located, error)
         else:
-            row = candidate.row
-            rank = hash_rank(seed, row.id, content_digest(row))
-            candidates.add(row.language, rank, candidate.cell, index, located.line)
+            yield candidate.row, candidate.cell, located.line
 
 
 def _write(target: Path, files: Sequence[SeaFile], judge: SeaFilter, samples: dict[str, LanguageSample]) -> None:

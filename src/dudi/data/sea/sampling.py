@@ -49,12 +49,7 @@ class Candidates:
             column.append(value)
 
     def choose(self, language: str, total: int) -> LanguageSample:
-        """A sample that keeps the mix of cells: quotas by largest remainder, the smallest ranks within a cell.
-
-        Args:
-            language: Whose rows.
-            total: How many to take; where there are fewer, all are taken.
-        """
+        """A sample that keeps the mix of cells: quotas by largest remainder, the smallest ranks within a cell."""
         columns = [np.frombuffer(column, dtype=column.typecode) for column in self._columns[language]]
         ranks, cells, files, lines = columns
         order = np.argsort(ranks, kind="stable")  # of equal ranks the earliest stays in front
@@ -82,13 +77,8 @@ def largest_remainder(counts: Mapping[Name, int], total: int) -> dict[Name, int]
     remainders. Ties go to the larger cell, then to the one whose name sorts lower. The arithmetic is in whole numbers,
     so that the result is the same everywhere.
 
-    Args:
-        counts: How many there are of each cell, at least 0.
-        total: How many to take; where there are fewer, all are taken.
-
     Returns:
-        A quota for each cell, never above its count, in the order of `counts`; they sum to
-        `min(total, sum of counts)`.
+        A quota for each cell, never above its count, in the order of `counts`; they sum to `min(total, sum of counts)`.
 
     Raises:
         ValueError: a count or `total` is negative.
@@ -109,11 +99,7 @@ def largest_remainder(counts: Mapping[Name, int], total: int) -> dict[Name, int]
 
 
 def hash_rank(seed: int, *parts: str | bytes) -> int:
-    """A place in a random order that depends on nothing but the seed and what is ranked.
-
-    Args:
-        seed: Another seed gives another order.
-        parts: What is ranked: an id, or an id and its content.
+    """A place in a random order that depends on nothing but the seed and what is ranked: an id, or id and content.
 
     Returns:
         A signed 64-bit number; the smallest are taken.

@@ -18,11 +18,7 @@ from dudi.rollouts import Engine, NoiseKey, Request, Rollout
 
 
 def write_targets(run: Run) -> ExampleSet:
-    """SeqKD: let the teacher answer every row once.
-
-    Returns:
-        The same rows with the teacher's answers as their targets.
-    """
+    """SeqKD: the same rows with the teacher's answers as their targets, each written once."""
     examples, teachers = run.rows, run.setup.teachers
     key = hash_of(
         {
@@ -65,19 +61,26 @@ def _in_students_tokens(setup: Setup, writer: ChatFormat, answer: Rollout) -> Ro
 def write_answers(
     run: Run, engines: Sequence[Engine], prompts: Sequence[Tokens], kind: str, epoch: int, folder: Path, key: str
 ) -> None:
-    """Answer every training row with its engine, each rank its share, and seal the answers in row order."""
-    args, examples = run.args, run.rows.examples
-    ranks = range(args.process_index, len(examples), args.world_size)
-    written = []
-    for engine in dict.fromkeys(engines):
-        own = [i for i in ranks if engines[i] is engine]
-        requests = [Request(prompts[i], NoiseKey(args.seed, examples[i].row.id, epoch, kind)) for i in own]
-        written += [(i, r.ids, r.ended) for i, r in zip(own, engine.generate(requests), strict=True)]
-    lines: list[str] = []
-    for i, ids, ended in sorted(gather_object(written)):
-        lines.append(json.dumps({"id": examples[i].row.id, "ids": ids, "ended": ended}, ensure_ascii=False))
+    """Let every training row's engine answer it, and seal the answers in row order."""
+    examples, lines = run.rows.examples, []
+    for example, one in zip(examples, answers_of(run, engines, prompts, examples, kind, epoch), strict=True):
+        line = {"id": example.row.id, "ids": one.ids, "ended": one.ended}
+        lines.append(json.dumps(line, ensure_ascii=False))
     content = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
     seal_stage(run, folder, key, lambda partial: (partial / "answers.jsonl").write_bytes(content))
+
+
+def answers_of(
+    run: Run, engines: Sequence[Engine], prompts: Sequence[Tokens], rows: Sequence[Example], kind: str, epoch: int
+) -> list[Rollout]:
+    """Each row's answer by its engine; each rank writes its share, and all have the whole."""
+    args, written = run.args, []
+    ranks = range(args.process_index, len(rows), args.world_size)
+    for engine in dict.fromkeys(engines):
+        own = [i for i in ranks if engines[i] is engine]
+        requests = [Request(prompts[i], NoiseKey(args.seed, rows[i].row.id, epoch, kind)) for i in own]
+        written += [(i, r.ids, r.ended) for i, r in zip(own, engine.generate(requests), strict=True)]
+    return [Rollout(ids, ended) for _, ids, ended in sorted(gather_object(written))]
 
 
 def read_answers(folder: Path) -> dict[str, Rollout]:

@@ -24,11 +24,7 @@ UNSHARED = ("checkpoints*", "runs", ".*")
 
 
 def teacher_hash(run: Run) -> str:
-    """The identity of the second model; of several, of all of them, their templates, and who of them judges what.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The identity of the second model; of several, of all of them, their templates, and who of them judges what."""
     teachers = run.setup.teachers
     if teachers.main is None:
         raise ConfigError(f"method {run.args.method}: teacher-written answers need a teacher")
@@ -110,13 +106,7 @@ def alone(run: Run, kind: str, key: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(run: Run, file: str | Path, what: str) -> Iterator[None]:
-    """Hold a file's lock while something is looked for and made, unless this is one of several processes.
-
-    Args:
-        run: The run.
-        file: The lock.
-        what: What is made, for whoever waits.
-    """
+    """Hold a lock while something (`what`) is looked for and made, unless this is one of several processes."""
     lock = FileLock(file)
     try:
         if run.args.world_size == 1:

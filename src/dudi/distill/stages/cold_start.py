@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from transformers import set_seed
@@ -40,13 +40,13 @@ class Started:
 
     Attributes:
         model: The student, with its adapters.
-        adapter: `merge`: a new adapter on a merged cold start; `continue`: the adapter of before; `none`: no adapter.
+        same_adapter: Whether it has an adapter, and it is the one of before.
         base_changed: Whether the weights under the adapter are others than before.
         key: Of the cold start that was trained, here or in another run (`cold_start_key`); None where none was.
     """
 
     model: nn.Module
-    adapter: Literal["merge", "continue", "none"]
+    same_adapter: bool
     base_changed: bool = False
     key: str | None = None
 
@@ -56,19 +56,16 @@ def cold_start(
 ) -> Started:
     """Bring the student to where stage 2 starts.
 
-    Args:
-        run: The run; the cold start is taken from its folder or from the cache, where it stands there.
-        peft_config: The adapter that the student was given, or None.
-        make_trainer: Makes the trainer of a cold start that has to be trained.
-        resumed: The manifest of the checkpoint that the method goes on from: its cold start is taken, whatever this run
-            would train, since the student and its reference have begun there.
+    It is taken from the run's folder or from the cache, where it stands there, and else trained. With the manifest of
+    the checkpoint that the method goes on from (`resumed`), its cold start is taken, whatever this run would train:
+    the student and its reference have begun there.
 
     Raises:
         ConfigError: the cold start that the method began from is gone, and this run would train another.
     """
     wanted, model = run.args.cold_start, run.model()
     if wanted == "none":
-        return Started(model, "continue" if peft_config is None and is_adapted(model) else "none")
+        return Started(model, peft_config is None and is_adapted(model))
     if wanted not in COLD_STARTS:
         return _from_folder(run, peft_config, _existing(Path(wanted)))
     folder = run.args.folder / "stages" / COLD_START
@@ -108,31 +105,27 @@ def _began_from(resumed: Mapping[str, Any], folder: Path, own: str) -> str:
 def cold_start_key(run: Run) -> str:
     """Hash of all that a cold start depends on: data, student, adapter, templates, world size, and its own keys."""
     args = run.args
-    sampling = {"temperature", "max_new_tokens"} if args.cold_start == "teacher_sft" else set()
-    unread = METHOD_STAGE_KEYS - sampling
+    written = args.cold_start == "teacher_sft"
+    unread = METHOD_STAGE_KEYS - ({"temperature", "max_new_tokens"} if written else set())
     stage = args.for_cold_start("-")
     keys = {k: v for k, v in binding_keys(stage).items() if k not in unread}
     own = {
         "keys": keys | {"max_steps": args.max_steps, "epochs": stage.num_train_epochs},
         "data": run.setup.train.digest if run.setup.train else "",
         "student": checkpoints.hash_parameters(run.model()),
-        "teacher": teacher_hash(run) if args.cold_start == "teacher_sft" else "",
+        "teacher": teacher_hash(run) if written else "",
         "template": run.setup.student_format.digest,
         "world_size": args.world_size,
     }
     if is_adapted(run.model()):
         own["adapter"] = adapter_settings(run.model())
-    if args.cold_start == "teacher_sft":
+    if written:
         own["teacher_template"] = run.setup.teacher_format.digest
     return hash_of(own)
 
 
 def start_folder_hash(args: DudiConfig) -> str | None:
-    """Hash of the weights in the folder that `cold_start` names; None where it names none.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
+    """Hash of the weights in the folder that `cold_start` names; None where it names none."""
     if args.cold_start in COLD_STARTS:
         return None
     files = sorted(_existing(Path(args.cold_start)).glob("*.safetensors"))
@@ -190,11 +183,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _from_folder(run: Run, peft_config: Any, folder: Path) -> Started:
-    """Start from somebody's model, or from an adapter on the student.
-
-    Raises:
-        ConfigError: the folder's model is not shaped as the student is, or nothing says which adapter it shall get.
-    """
+    """Start from somebody's model, or from an adapter on the student."""
     model: Any = run.model()
     if not is_adapted(model) or (folder / CONFIG).is_file():
         _load_student(model, folder)
@@ -207,8 +196,7 @@ def _from_folder(run: Run, peft_config: Any, folder: Path) -> Started:
     base = model.unload()  # some adapters hold copies of the base's weights
     _load_student(base, folder)
     renewed = with_adapter(base, peft_config, run.args.seed)
-    how: Literal["merge", "continue"] = "continue" if run.args.cold_start_adapter == "continue" else "merge"
-    return Started(renewed.to(run.args.device), how, base_changed=True)
+    return Started(renewed.to(run.args.device), run.args.cold_start_adapter == "continue", base_changed=True)
 
 
 def _load_student(model: nn.Module, folder: Path) -> None:
@@ -229,10 +217,8 @@ def _load_student(model: nn.Module, folder: Path) -> None:
 def _settle_adapter(run: Run, peft_config: Any) -> Started:
     """After a cold start with LoRA: merge its adapter and put on a new one, or go on with it."""
     model = run.model()
-    if not is_adapted(model):
-        return Started(model, "none")
-    if run.args.cold_start_adapter == "continue" or peft_config is None:
-        return Started(model, "continue")
+    if not is_adapted(model) or run.args.cold_start_adapter == "continue" or peft_config is None:
+        return Started(model, is_adapted(model))
     set_seed(run.args.seed)  # nothing after it must depend on whether the cold start was cached
     renewed = with_adapter(model.merge_and_unload(), peft_config, run.args.seed)
-    return Started(renewed.to(run.args.device), "merge", base_changed=True)
+    return Started(renewed.to(run.args.device), False, base_changed=True)

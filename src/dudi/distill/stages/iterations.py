@@ -19,19 +19,13 @@ from dudi.rollouts import Rollout
 
 
 def begin_iteration(run: Run, iteration: int, identity: Mapping[str, Any], *, resumed: bool) -> dict[str, Rollout]:
-    """Make the student the new opponent, and let it answer every row.
+    """Make the student the new opponent, and let it answer every row; its answers by row id.
 
     Each row is trained once per iteration, against its answer from this iteration or the one before: a coin, the same
     for the same seed, row and iteration (the original trains on both iterations' data).
 
-    Args:
-        run: The run; its reference becomes the opponent.
-        iteration: Counted from 0.
-        identity: What the run is; the iteration's folder belongs to it.
-        resumed: Whether the iteration goes on from a checkpoint inside it: its opponent is read, then.
-
-    Returns:
-        The opponent's answers by row id.
+    The reference becomes the opponent, and the folder of the iteration (counted from 0) belongs to the run's identity.
+    Where the iteration goes on from a checkpoint inside it (`resumed`), its opponent is read.
     """
     key = hash_of({"identity": identity, "iteration": iteration})
     here = _pools(run, iteration)[-1]
@@ -65,13 +59,9 @@ def opponents(run: Run, iteration: int) -> list[Path]:
 
 
 def repeated(one: LambdaLR, steps: int, rates: Sequence[float], base: float) -> LambdaLR:
-    """A schedule that runs anew in each iteration, with the iteration's own rate.
+    """A schedule of one iteration that runs anew after so many steps, with the iteration's own rate for its base.
 
-    Args:
-        one: The schedule of one iteration.
-        steps: Optimizer steps of an iteration.
-        rates: A learning rate for each iteration; iterations beyond them have the last one's.
-        base: The learning rate that `one` multiplies.
+    Iterations beyond the rates have the last one's.
     """
 
     def factor(shape: Callable[[int], float], step: int) -> float:

@@ -15,18 +15,18 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accelerate.utils import gather_object
 from sacrebleu.metrics import CHRF
 
 from dudi.data.chat import ChatFormat, Tokens
 from dudi.data.examples import Example, ExampleSet
 from dudi.data.rows import Message
 from dudi.distill.engines import student_engine, teacher_engine
+from dudi.distill.stages.answers import answers_of
 from dudi.distill.stages.cache import hash_of, seal_stage, stands, teacher_hash
 from dudi.distill.state import Run
-from dudi.distill.trust import NOT_ASKED
+from dudi.distill.teachers import NOT_ASKED
 from dudi.files import write_json_inside
-from dudi.rollouts import Engine, NoiseKey, Request
+from dudi.rollouts import Engine
 from dudi.training import checkpoints
 
 PROBE = "probe"
@@ -34,11 +34,7 @@ FILE = "probe.json"
 
 
 def probe_teacher(run: Run, held_out: ExampleSet) -> dict[str, dict[str, Any]]:
-    """What the probe found, by language; read from the run's folder where it stands there.
-
-    Args:
-        run: The run, its student where stage 2 starts.
-        held_out: Rows that are not trained on.
+    """What the probe found on held-out rows, by language; read from the run's folder where it stands there.
 
     Returns:
         For each language of the rows: `rows`, `teacher` and `student` (mean scores between 0 and 1), `error` (the
@@ -68,8 +64,7 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
     """Ask everybody, and weigh: each language against the teacher that it is given to, or against the best of them."""
     teachers, setup, examples = run.setup.teachers, run.setup, run.args.probe_examples
     languages = [row.row.language for row in rows]
-    written = _answers(run, student_engine(run, 0.0), setup.student_format, [row.prompt for row in rows], rows)
-    student = [score(answer, row.row.completion) for answer, row in zip(written, rows, strict=True)]
+    student = _scores(run, student_engine(run, 0.0), setup.student_format, [row.prompt for row in rows], rows)
     given = [teachers.of(row.row, row.row.language) for row in rows]
     scores: dict[str, dict[int, float]] = {}
     for name, one in teachers.members.items():
@@ -79,11 +74,10 @@ def _probe(run: Run, rows: Sequence[Example]) -> dict[str, dict[str, Any]]:
             one.chat.prompt_ids(_with_examples(row, rows, examples)) if examples else teachers.prompt(one, row)
             for row in asked
         ]
-        written = _answers(run, teacher_engine(run, one, 0.0), one.chat, prompts, asked)
-        answers = zip(own, asked, written, strict=True)
-        scores[name] = {place: score(answer, row.row.completion) for place, row, answer in answers}
+        found = _scores(run, teacher_engine(run, one, 0.0), one.chat, prompts, asked)
+        scores[name] = dict(zip(own, found, strict=True))
     if run.args.teacher_route != "auto":
-        joined = {place: found for of_one in scores.values() for place, found in of_one.items()}
+        joined = {place: own for of_one in scores.values() for place, own in of_one.items()}
         weighed = weigh(languages, [joined[place] for place in range(len(rows))], student)
         for language, result in weighed.items() if teachers.several else ():
             judges = {one.name for one, code in zip(given, languages, strict=True) if one and code == language}
@@ -108,16 +102,10 @@ def _with_examples(asked: Example, rows: Sequence[Example], count: int) -> list[
 def best_of(
     languages: Sequence[str], teachers: Mapping[str, Sequence[float]], student: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
-    """The best teacher of each language, by its mean score, and its share; the first of several that are alike.
-
-    Args:
-        languages: The language of each row.
-        teachers: Each teacher's scores of the rows, by its name.
-        student: The student's.
+    """The best teacher of each language, by its mean score; the first of several that are alike.
 
     Returns:
-        As `weigh`, and of each language `teacher_name`; and the mean score and the share of each, `teachers` and
-        `weights`.
+        As `weigh`, with the `teacher_name` of each language, and all mean scores and shares (`teachers`, `weights`).
     """
     weighed = {name: weigh(languages, scores, student) for name, scores in teachers.items()}
     found = {}
@@ -129,14 +117,11 @@ def best_of(
     return found
 
 
-def _answers(
+def _scores(
     run: Run, engine: Engine, chat: ChatFormat, prompts: Sequence[Tokens], rows: Sequence[Example]
-) -> list[str]:
-    """Each row's answer as text; each rank writes its share."""
-    own = range(run.args.process_index, len(rows), run.args.world_size)
-    requests = [Request(prompts[i], NoiseKey(run.args.seed, rows[i].row.id, 0, PROBE)) for i in own]
-    written = [(i, chat.text(rollout.ids)) for i, rollout in zip(own, engine.generate(requests), strict=True)]
-    return [text for _, text in sorted(gather_object(written))]
+) -> list[float]:
+    answers = answers_of(run, [engine] * len(rows), prompts, rows, PROBE, 0)
+    return [score(chat.text(answer.ids), row.row.completion) for answer, row in zip(answers, rows, strict=True)]
 
 
 def score(answer: str, gold: str) -> float:
@@ -147,26 +132,20 @@ def score(answer: str, gold: str) -> float:
 
 
 def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[float]) -> dict[str, dict[str, Any]]:
-    """Shares of the teacher from the scores of single rows.
-
-    Args:
-        languages: The language of each row.
-        teacher: The teacher's score of each row, between 0 and 1.
-        student: The student's.
-    """
+    """Shares of the teacher from the scores of single rows, each between 0 and 1, and the rows' languages."""
     found: dict[str, dict[str, Any]] = {}
     for language in sorted(set(languages)):
-        rows = [place for place, own in enumerate(languages) if own == language]
-        theirs = [teacher[place] for place in rows]
-        own = [student[place] for place in rows]
-        gaps = [one - other for one, other in zip(theirs, own, strict=True)]
+        scores = zip(languages, teacher, student, strict=True)
+        pairs = [(one, other) for code, one, other in scores if code == language]
+        theirs, own = zip(*pairs, strict=True)
+        gaps = [one - other for one, other in pairs]
         spread = statistics.stdev(gaps) if len(gaps) > 1 else 1.0
         # Rows that all differ alike do not make the error zero: it is at least that of one row.
         error = max(spread, 1 / len(gaps)) / math.sqrt(len(gaps))
         ratio = statistics.fmean(gaps) / error
         power = math.exp(-abs(ratio))
         found[language] = {
-            "rows": len(rows),
+            "rows": len(pairs),
             "teacher": statistics.fmean(theirs),
             "student": statistics.fmean(own),
             "error": error,
@@ -176,12 +155,7 @@ def weigh(languages: Sequence[str], teacher: Sequence[float], student: Sequence[
 
 
 def describe_probe(found: Mapping[str, Mapping[str, Any]], not_asked: Sequence[str]) -> str:
-    """The probe as lines for a person.
-
-    Args:
-        found: As of `probe_teacher`.
-        not_asked: Languages of the run in which it had no row.
-    """
+    """What `probe_teacher` found as lines for a person, and the languages of the run in which it had no row."""
     lines = ["teacher_weight: auto, from held-out rows (exact match and chrF, their mean):"]
     lines += [
         f"  {language}: {_named(one)}, student {one['student']:.3f} (error of the difference "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,7 @@ from dudi.training.arguments import training_dtype
 
 
 def check_reference(args: DudiConfig, model: nn.Module) -> None:
-    """Refuse a precision for a copy that is not made.
-
-    Raises:
-        ConfigError: the reference is the student without its adapter, or with another one.
-    """
+    """Raise a `ConfigError` for the precision of a copy that is not made: an adapter's reference is no copy."""
     if args.reference_dtype != "float32" and lies_in_adapter(model):
         raise ConfigError(
             f"reference_dtype: {args.reference_dtype} has no effect on an adapter, whose reference is the student's "
@@ -65,10 +60,11 @@ def make_reference(run: Run, on_new_adapter: bool) -> FrozenModel | AdapterOff |
 def make_moving_average(run: Run) -> MovingAverage:
     """The teacher of SDFT, equal to the student at first."""
     model = run.model()
+    twin: FrozenModel | OtherAdapter
     if lies_in_adapter(model):
-        adapter = OtherAdapter(run.wrapped, lambda: run.peft_model, copy_adapter(model, TEACHER_ADAPTER))
-        return MovingAverage(adapter, run.args.ema_rate, lambda: _pairs_with(run, adapter))
-    twin = frozen_copy(model if is_adapted(model) else innermost(model))
+        twin = OtherAdapter(run.wrapped, lambda: run.peft_model, copy_adapter(model, TEACHER_ADAPTER))
+    else:
+        twin = frozen_copy(model if is_adapted(model) else innermost(model))
     return MovingAverage(twin, run.args.ema_rate, lambda: _pairs_with(run, twin))
 
 
@@ -93,11 +89,7 @@ def reads_rows_once(args: DudiConfig, rows: int) -> bool:
 
 
 def store_gold_reference(run: Run) -> dict[str, float]:
-    """Store log pi_ref(y | x) of every training row, in row order: constants of the run, computed once and kept.
-
-    Returns:
-        The log-probabilities by row id.
-    """
+    """By row id, log pi_ref(y | x) of every training row: constants of the run, computed once and kept."""
     examples = run.rows
     # A copy's own weights, or the whole state of the student whose adapter it is.
     reference = run.reference.module if isinstance(run.reference, FrozenModel) else run.peft_model
@@ -120,8 +112,8 @@ def store_gold_reference(run: Run) -> dict[str, float]:
             pairs = [(one.prompt, one.completion) for one in examples.examples[start : start + batch]]
             own.append((start, run.reference_log_probs(pairs).tolist()))
         values = torch.tensor([value for _, part in sorted(gather_object(own)) for value in part])
-        save = functools.partial(checkpoints.save_file, {"gold": values})
-        seal_stage(run, folder, key, lambda partial: save(partial / "log_probs.safetensors"))
+        file = "log_probs.safetensors"
+        seal_stage(run, folder, key, lambda partial: checkpoints.save_file({"gold": values}, partial / file))
     stored = checkpoints.load_file(folder / "log_probs.safetensors")["gold"].tolist()
     return {e.row.id: value for e, value in zip(examples.examples, stored, strict=True)}
 
@@ -143,8 +135,7 @@ def copy_into_reference(run: Run) -> None:
 def save_reference(run: Run, folder: Path, key: str) -> None:
     """Seal the reference's weights, numbered in the student's order."""
     tensors = {f"{i:05d}": reference.cpu().contiguous() for i, (_, reference) in enumerate(reference_pairs(run))}
-    save = functools.partial(checkpoints.save_file, tensors)
-    seal_stage(run, folder, key, lambda partial: save(partial / "opponent.safetensors"))
+    seal_stage(run, folder, key, lambda partial: checkpoints.save_file(tensors, partial / "opponent.safetensors"))
 
 
 @torch.no_grad()

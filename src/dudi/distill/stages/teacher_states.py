@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from dudi.command import say
-from dudi.data.examples import Example
 from dudi.distill.batch import MicroBatch, Scored
 from dudi.distill.passes import judge_all
 from dudi.distill.stages.cache import hash_of, locked, seal_stage, stands
@@ -35,32 +34,11 @@ AT_ONCE = 16
 """Micro-batches for which a teacher is opened once."""
 
 
-class KeptStates:
-    """Reads the states of training rows from a sealed folder.
+def keep_states(run: Run) -> Callable[[Scored], Tensor | None] | None:
+    """The states (T, H_t) of all targets, read where they are kept, else made; None for a run that keeps none.
 
-    Args:
-        folder: The folder, found whole.
-        examples: The training rows, in order.
+    Of anything but a target, a rollout or a row of evaluation, they are None.
     """
-
-    def __init__(self, folder: Path, examples: Sequence[Example]) -> None:
-        self._rows = {example.row.id: (place, example) for place, example in enumerate(examples)}
-        self._files: dict[str, Any] = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            opened = safe_open(file, framework="pt")
-            self._files |= dict.fromkeys(opened.keys(), opened)
-
-    def of(self, scored: Scored) -> Tensor | None:
-        """(T, H_t) of a target; None of anything else: a rollout, a row of evaluation."""
-        place, example = self._rows.get(scored.example.row.id, (0, None))
-        if scored.kind != "gold" or example is not scored.example:
-            return None
-        states: Tensor = self._files[_name(place)].get_tensor(_name(place))
-        return states
-
-
-def keep_states(run: Run) -> KeptStates | None:
-    """The states of all targets, read where they are kept, else made; None for a run that keeps none."""
     place = run.args.teacher_cache
     signal = run.signals.get("off_policy")
     if place is None or run.setup.teachers.main is None or signal is None or not signal.teacher_reads:
@@ -72,7 +50,20 @@ def keep_states(run: Run) -> KeptStates | None:
     with locked(run, folder.with_name(f".{folder.name}.lock"), "teacher's states"):
         if not stands(folder, key):
             _make(run, sequences, folder, key)
-    return KeptStates(folder, examples)
+    rows = {example.row.id: (_name(place), example) for place, example in enumerate(examples)}
+    files: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        opened = safe_open(file, framework="pt")
+        files |= dict.fromkeys(opened.keys(), opened)
+
+    def states_of(scored: Scored) -> Tensor | None:
+        name, example = rows.get(scored.example.row.id, ("", None))
+        if scored.kind != "gold" or example is not scored.example:
+            return None
+        states: Tensor = files[name].get_tensor(name)
+        return states
+
+    return states_of
 
 
 def _key(run: Run, sequences: Sequence[Scored]) -> str:
@@ -143,7 +134,7 @@ def _states(run: Run, sequences: Sequence[Scored], starts: Sequence[int]) -> Ite
         batches = [MicroBatch({"gold": list(sequences[own.start : own.stop])}) for own in places]
         judge_all(run, batches, signals, Step(0, signals, {}))
         for own, batch in zip(places, batches, strict=True):
-            for name, judged in (batch.judged or {}).items():
+            for name, judged in batch.judged.items():
                 whole = judged.states["gold"]
                 if not isinstance(whole, Tensor):
                     raise RuntimeError("a served teacher gives no states")

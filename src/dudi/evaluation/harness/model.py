@@ -32,16 +32,17 @@ def rendered(
 
     A template that takes no system turn is given the conversation without it.
     """
-    how: dict[str, Any] = {
-        "add_generation_prompt": add_generation_prompt,
-        "continue_final_message": not add_generation_prompt,
-    }
+    apply = functools.partial(
+        tokenizer.apply_chat_template,
+        tokenize=False,
+        add_generation_prompt=add_generation_prompt,
+        continue_final_message=not add_generation_prompt,
+        **kwargs,
+    )
     try:
-        text = tokenizer.apply_chat_template(chat_history, tokenize=False, **how, **kwargs)
+        return str(apply(conversation=chat_history))
     except TemplateError:
-        turns = [turn for turn in chat_history if turn["role"] != "system"]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, **how, **kwargs)
-    return str(text)
+        return str(apply(conversation=[turn for turn in chat_history if turn["role"] != "system"]))
 
 
 class LoadedModel(HFLM):
@@ -53,14 +54,12 @@ class LoadedModel(HFLM):
       no space there, is full of this.
     - The bits of a whole text do not hold those of a beginning-of-sequence token behind the first one, which some
       tokenizers (Gemma, Llama) add.
-
     - Where memory runs out, what is answered together is halved, and halved again. Scores differ by rounding alone.
 
     What `generation_config.json` says of sampling and of penalties has no say; the ids that end an answer have.
 
     Args:
         model: Any causal language model, on its device.
-        tokenizer: Its tokenizer.
         stop_ids: The tokens that end an answer.
         batch_size: Requests that are answered together, as long as memory lasts.
         template_kwargs: What the chat template is rendered with.
@@ -89,11 +88,9 @@ class LoadedModel(HFLM):
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
         """Eval mode, no gradients, and a plain generation config; all as it was afterwards."""
-        model = self.model
+        model, begin = self.model, self.tokenizer.bos_token_id
         own = model.generation_config
-        model.generation_config = GenerationConfig(
-            eos_token_id=self._stop_ids or None, bos_token_id=self.tokenizer.bos_token_id
-        )
+        model.generation_config = GenerationConfig(eos_token_id=self._stop_ids or None, bos_token_id=begin)
         try:
             with evaluating(model):
                 yield
@@ -101,7 +98,6 @@ class LoadedModel(HFLM):
             model.generation_config = own
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """`rendered` with the model's tokenizer."""
         return rendered(self.tokenizer, self.chat_template_args, chat_history, add_generation_prompt)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -114,7 +110,6 @@ class LoadedModel(HFLM):
         return before, self.tok_encode(moved, add_special_tokens=False)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """The log-likelihood of each continuation, and whether it is the greedy one."""
         found: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         return found
 
@@ -139,36 +134,28 @@ class LoadedModel(HFLM):
         windows: list[tuple[list[int], list[int]]] = []
         counts = []
         for request in requests:
-            own = get_rolling_token_windows(
-                token_list=self.tok_encode(request.args[0], add_special_tokens=False),
-                prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length,
-                context_len=1,
-            )
-            before = len(windows)
-            windows += [make_disjoint_window(window) for window in own]
-            counts.append(len(windows) - before)
+            ids = self.tok_encode(request.args[0], add_special_tokens=False)
+            cut = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
+            own = [make_disjoint_window(window) for window in cut]
+            windows += own
+            counts.append(len(own))
         found: list[float] = []
         while len(found) < len(windows):
-            part = self._fitting(lambda size: text_nats(self.model, windows[len(found) : len(found) + size], size))
+            part = self._fitting(lambda size: text_nats(self.model, windows[len(found) : len(found) + size]))
             found.extend(part)
             self._done(len(part))
         nats = iter(found)
         return [-sum(itertools.islice(nats, count)) for count in counts]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answers, until a stop string or the end of the turn."""
         written: list[str] = []
+        generate = super().generate_until
         size = int(self.batch_size) * 8  # sorted by length within so many, and told of afterwards
         for start in range(0, len(requests), size):
             part = requests[start : start + size]
-            written += self._fitting(functools.partial(self._generated, part))
+            written += self._fitting(lambda size, part=part: generate(part, disable_tqdm=True))  # type: ignore[misc]
             self._done(len(part))
         return written
-
-    def _generated(self, requests: list[Instance], size: int) -> list[str]:  # the size is the model's own
-        found: list[str] = super().generate_until(requests, disable_tqdm=True)
-        return found
 
     def _fitting(self, work: Callable[[int], list[T]]) -> list[T]:
         """What comes of work with the batch size, which is halved as long as memory runs out."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from dudi.data.task_files import TaskFile, find_tasks, of_family, read_config, read_task, shipped_tasks
 from dudi.errors import ConfigError, did_you_mean, first_of
+from dudi.evaluation.records import part_of
 from dudi.languages.flores import FLORES
 
 _WORDS = {
@@ -64,11 +65,7 @@ def suffixes(language: str) -> list[str]:
 
 
 def language_of(name: str) -> tuple[str, str]:
-    """The language that a task's name tells, and the name without it: `belebele_tha_Thai` is Thai, of `belebele`.
-
-    Returns:
-        Code and rest; an empty code where the name tells nothing.
-    """
+    """The code of the language that a name tells, or nothing, and the rest: of `belebele_tha_Thai` `th`, `belebele`."""
     parts = name.split("_")
     said = {suffix: code for code in FLORES for suffix in suffixes(code)}
     for length in (2, 1):
@@ -88,10 +85,7 @@ def named_tasks(
     lm_eval's or of a user's folder; or the beginning of such a name, which each language completes (`xstorycloze`
     with Indonesian and Burmese). A set of dudi's goes before one of lm_eval's under the same name.
 
-    Args:
-        words: The names.
-        languages: Their codes; None takes every language of a set.
-        include: Folders of task files, as lm_eval's `--include_path`.
+    None for languages takes every language of a set; `include` are folders of task files.
 
     Returns:
         The tasks, each once, in the order of the words; and what a person should know: languages that a word has no
@@ -118,15 +112,15 @@ def _of_word(word: str, languages: Sequence[str] | None, include: Sequence[Path]
         return [of_file(shipped[word])]
     if any(word.removeprefix("dudi_") == task.family for task in shipped.values()):
         return [of_file(task) for task in of_family(word, languages)]
-    if path.suffix in (".yaml", ".yml") or path.is_dir():
-        if not path.exists():
-            raise ConfigError(f"{word}: no such task file")
-        own = find_tasks(word) if path.is_dir() else [read_task(path)]
-        return [of_file(task) for task in own if languages is None or task.language in ("", *languages)]
-    return _of_index(word, languages, include, shipped, notes)
+    if path.suffix not in (".yaml", ".yml") and not path.is_dir():
+        return _of_index(word, languages, include, shipped, notes)
+    if not path.exists():
+        raise ConfigError(f"{word}: no such task file")
+    own = find_tasks(word) if path.is_dir() else [read_task(path)]
+    return [of_file(task) for task in own if languages is None or task.language in ("", *languages)]
 
 
-def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], list[Path]]:
+def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str], tuple[Path, ...]]:
     """Words and folders: files in place of their pattern, a group's name in place of its file, its folder added.
 
     Raises:
@@ -142,7 +136,7 @@ def with_groups(words: Sequence[str], include: Sequence[Path]) -> tuple[list[str
             group = read_config(file).get("group") if file.is_file() else None
             found.append(str(file) if group is None else str(group))
             folders += [] if group is None or file.parent in folders else [file.parent]
-    return found, folders
+    return found, tuple(folders)
 
 
 def of_file(task: TaskFile) -> Named:
@@ -173,11 +167,11 @@ def _in_languages(
     word: str, exact: Sequence[str], languages: Sequence[str] | None, index: Mapping[str, Any], notes: list[str]
 ) -> list[Named]:
     """What a pattern, group or tag stands for without the tasks in other languages; a task that is named is asked."""
-    whole = [_of_name(name, index) for name in exact]
+    whole = [named_task(name, part_of(index[name].cfg, "metadata")) for name in exact]
     names = list(dict.fromkeys(task for name in exact for task in _members(name, index)))
     if languages is None or names == [word]:
         return whole
-    named = [_of_name(name, index) for name in names]
+    named = [named_task(name, part_of(index[name].cfg, "metadata")) for name in names]
     stay = []
     for one in named:
         parts = one.name.split("_")
@@ -187,8 +181,7 @@ def _in_languages(
     if len(stay) < len(named):
         left = [one.name for one in named if one not in stay]
         notes.append(f"{word}: not asked, in other languages: {first_of(left, _SHOWN)}")
-        configs = [index[name].cfg or {} for name in exact]
-        if any(config.get("aggregate_metric_list") for config in configs):
+        if any((index[name].cfg or {}).get("aggregate_metric_list") for name in exact):
             notes.append(f"{word}: without its own score, which is one of all its tasks")
     if unknown := [one.name for one in stay if not one.language]:
         notes.append(f"{word}: asked, and nobody knows in which language: {first_of(unknown, _SHOWN)}")
@@ -208,24 +201,19 @@ def _members(name: str, index: Mapping[str, Any]) -> list[str]:
 
 
 def told_apart(named: Iterable[Named]) -> tuple[list[Named], list[str]]:
-    """Tasks of which no two are called the same in one language, and no family is worded by two.
+    """Tasks of which no two are called the same in one language, and a line for each that was renamed.
 
     `xcopa` is dudi's in five languages, `xcopa_id` lm_eval's own: in other words, and so not one task in several
     languages. Where a family would hold both, or two tasks of one language, lm_eval's, or those two, keep their whole
     name as their family.
-
-    Returns:
-        The tasks, in their order, and a line for each that was renamed.
     """
-    all_ = list(named)
-    ours = {one.family for one in all_ if one.file is not None}
-    places = collections.Counter(
-        (one.family, one.language) for one in all_ if one.file is not None or one.family not in ours
-    )
+    tasks = list(named)
+    ours = {one.family for one in tasks if one.file is not None}
+    mixed = [one for one in tasks if one.file is None and one.family in ours]
+    places = collections.Counter((one.family, one.language) for one in tasks if one not in mixed)
     found, notes = [], []
-    for one in all_:
-        mixed = one.family in ours and one.file is None
-        if one.family != one.name and (mixed or places[one.family, one.language] > 1):
+    for one in tasks:
+        if one.family != one.name and (one in mixed or places[one.family, one.language] > 1):
             notes.append(f"{one.name}: a task of its own, since another is called {one.family}")
             found.append(dataclasses.replace(one, family=one.name))
         else:
@@ -236,16 +224,9 @@ def told_apart(named: Iterable[Named]) -> tuple[list[Named], list[str]]:
 def _completed(word: str, languages: Iterable[str], index: Mapping[str, Any]) -> Iterator[Named]:
     by_lower = {name.lower(): name for name in index}
     for code in languages:
-        name = next(
-            (by_lower[key] for suffix in suffixes(code) if (key := f"{word}_{suffix}".lower()) in by_lower), None
-        )
-        if name is not None:
-            yield Named(name, code, word)
-
-
-def _of_name(name: str, index: Mapping[str, Any]) -> Named:
-    config = getattr(index[name], "cfg", None)
-    return named_task(name, config.get("metadata") if isinstance(config, Mapping) else None)
+        names = [by_lower.get(f"{word.lower()}_{suffix}") for suffix in suffixes(code)]
+        if any(names):
+            yield Named(next(filter(None, names)), code, word)
 
 
 def named_task(name: str, metadata: object) -> Named:
@@ -266,18 +247,14 @@ def task_index(include: tuple[Path, ...], defaults: bool) -> Mapping[str, Any]:
     for folder in include:
         if not folder.is_dir():
             raise ConfigError(f"--include-path {folder}: no such folder")
-    found: Mapping[str, Any] = task_manager(include, defaults).task_index
-    return found
+    return task_manager(include, defaults).task_index
 
 
 @functools.lru_cache(maxsize=8)
 def task_manager(include: tuple[Path, ...], defaults: bool, metadata: str = "{}") -> Any:
-    """lm_eval's `TaskManager` over some folders; with its own tasks half a minute of reading.
+    """lm_eval's `TaskManager` over folders, as `task_index` takes them; lm_eval's own tasks take it half a minute.
 
-    Args:
-        include: The folders.
-        defaults: Whether lm_eval's own tasks are among them.
-        metadata: What tasks are told over their own, as JSON.
+    `metadata` is what tasks are told over their own, as JSON.
     """
     from lm_eval.tasks import TaskManager
 

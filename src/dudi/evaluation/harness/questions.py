@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from dudi.errors import ConfigError, DataError, did_you_mean
-from dudi.evaluation.entry import Outcome, Preview, Wanted
+from dudi.evaluation.entry import Outcome, Preview, Wanted, check_once_each
 from dudi.evaluation.harness import NAME
-from dudi.evaluation.harness.names import Named, named_tasks, with_groups
+from dudi.evaluation.harness.names import named_tasks, with_groups
+from dudi.evaluation.harness.options import Options
 from dudi.evaluation.records import SeedScores
 
 if TYPE_CHECKING:
@@ -36,114 +37,24 @@ _STOP = {"stop": "until"}
 """lm_eval's help writes `stop`, which is vLLM's word; of a model that is loaded it is `until`."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How the tasks are asked; names and meanings are those of lm_eval's command line.
-
-    Attributes:
-        num_fewshot: Examples in front of each question; None leaves it to the task.
-        limit: Only so many questions of each task, or this share of them when below 1: of lm_eval's own tasks the
-            first, as there; of shipped ones evenly spaced, since SIB-200 and XNLI are sorted by their labels.
-        apply_chat_template: Whether prompts go through the model's chat template.
-        fewshot_as_multiturn: With it: whether examples are turns of their own.
-        system_instruction: A system turn, or what stands in front without a template.
-        gen_kwargs: Of generation, over the tasks' own: `do_sample=true,temperature=0.7`.
-        include_path: Folders of task files.
-        samples: The numbers of the questions that are asked, by a task's name; a task that is not named is asked whole.
-        metadata: What tasks are told over their own `metadata`: `max_seq_lengths` of lm_eval's RULER.
-        data: A folder of local Parquet files, for tasks that say how they read one.
-        batch_size: Requests that are answered together, as long as memory lasts.
-
-    Raises:
-        ConfigError: a number out of its range, a value of another kind, or two that contradict each other.
-    """
-
-    num_fewshot: int | None = None
-    limit: float | None = None
-    apply_chat_template: bool = False
-    fewshot_as_multiturn: bool = True
-    system_instruction: str | None = None
-    gen_kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    include_path: tuple[Path, ...] = ()
-    data: Path | None = None
-    samples: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
-    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        if self.num_fewshot is not None and self.num_fewshot < 0:
-            raise ConfigError(f"--num-fewshot must not be negative, got {self.num_fewshot}")
-        if self.limit is not None and self.limit <= 0:
-            raise ConfigError(f"--limit must be above 0: a number of questions, or a share below 1; got {self.limit}")
-        if not isinstance(self.apply_chat_template, bool):
-            raise ConfigError("apply_chat_template: is true or false; of several templates the command line names one")
-        if self.samples and self.limit is not None:
-            raise ConfigError("--samples and --limit: give one of them")
-        for name, numbers in self.samples.items():
-            if not isinstance(numbers, list | tuple) or not all(type(number) is int for number in numbers):
-                raise ConfigError(f"--samples: {name}: give the numbers of its questions, as in [0, 3]")
-        if self.data is not None and not self.data.is_dir():
-            raise ConfigError(f"--data {self.data}: no such folder")
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any], batch_size: int) -> Options:
-        """Options as a command line or a recipe writes them, paths as text.
-
-        Raises:
-            ConfigError: an option that there is not, or a value of another kind.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        values: dict[str, Any] = {"batch_size": batch_size}
-        for name, value in given.items():
-            if name not in known:
-                raise ConfigError(f"benchmark.options: unknown option '{name}'{did_you_mean(name, known)}")
-            if name == "include_path":
-                values[name] = tuple(Path(one) for one in ([value] if isinstance(value, str | Path) else value))
-            else:
-                values[name] = Path(value) if name == "data" and value is not None else value
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(f"benchmark.options: {error}") from error
-
-    def described(self) -> dict[str, Any]:
-        """As records keep it: what decides the numbers."""
-        multiturn = self.apply_chat_template and self.fewshot_as_multiturn
-        told = {"metadata": dict(self.metadata)} if self.metadata else {}  # only then: older records know no such key
-        return told | {
-            "num_fewshot": self.num_fewshot,
-            "apply_chat_template": self.apply_chat_template,
-            "fewshot_as_multiturn": multiturn,
-            "system_instruction": self.system_instruction,
-            "gen_kwargs": dict(self.gen_kwargs),
-        }
-
-
 class ChosenTasks:
-    """Chosen tasks with their data.
-
-    Args:
-        built: What is asked, with its data.
-        options: How it is asked.
-        notes: What a person should know of the choice.
-    """
+    """Chosen tasks with their data: `dudi.evaluation.entry.Asked`; `notes`: what a person should know of the choice."""
 
     def __init__(self, built: Built, options: Options, notes: Sequence[str] = ()) -> None:
         self.tasks, self.groups, self.options = built.tasks, built.groups, options
         self.notes, tasks = [*notes, *built.notes], built.tasks
-        if options.gen_kwargs:
-            for _, task in tasks.values():
-                if task.OUTPUT_TYPE == "generate_until":
-                    task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
+        for _, task in tasks.values():
+            if options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
+                task.set_config(key="generation_kwargs", value=dict(options.gen_kwargs), update=True)
         if unknown := next((name for name in options.samples if name not in tasks), None):
             raise ConfigError(f"--samples: no task '{unknown}' is asked{did_you_mean(unknown, tasks)}")
         self.asked = {name: self._chosen(name, task) for name, (_, task) in tasks.items()}
         digest = hashlib.sha256()
         for name, (_, task) in tasks.items():
             documents = task.eval_docs
-            for number, document in ((number, documents[number]) for number in self.asked[name]):
+            for number in self.asked[name]:
                 try:
-                    digest.update(_canonical(name, task, document))
+                    digest.update(_canonical(name, task, documents[number]))
                 except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
                     raise DataError(f"{name}: question {number}: a template fails: {str(error)[:200]}") from error
         self.total = sum(map(len, self.asked.values()))
@@ -165,7 +76,6 @@ class ChosenTasks:
 
     @property
     def benchmark(self) -> dict[str, Any]:
-        """What is asked and how: two evaluations compare where this is the same."""
         languages = dict.fromkeys(one.language for one, _ in self.tasks.values() if one.language)
         samples = {name: self.asked[name] for name in self.options.samples}
         return {
@@ -181,54 +91,39 @@ class ChosenTasks:
         }
 
     def check_seeds(self, seeds: Sequence[int]) -> None:
-        """Refuse seeds that make no sense.
-
-        Raises:
-            ConfigError: none, one twice, or several where nothing is drawn.
-        """
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ConfigError(f"give at least one seed, and each once; got {', '.join(map(str, seeds)) or 'none'}")
-        if len(seeds) > 1 and not any(map(self._draws, self.tasks.values())):
+        check_once_each(seeds)
+        if len(seeds) > 1 and not any(self._draws(task) for _, task in self.tasks.values()):
             raise ConfigError(
                 f"{len(seeds)} seeds would give {len(seeds)} times the same: no example is drawn and nothing is "
                 "sampled; set --num-fewshot or --gen-kwargs do_sample=true, or leave one seed"
             )
 
-    def _draws(self, pair: tuple[Named, Any]) -> bool:
-        task = pair[1]
+    def _draws(self, task: Any) -> bool:
         sampler = task.fewshot_cfg.sampler if hasattr(task, "fewshot_cfg") else "default"
         sampled = (task.get_config("generation_kwargs") or {}).get("do_sample", False)
         return bool(sampled) or (bool(task.get_config("num_fewshot")) and sampler != "first_n")
 
     def settle(self, file: Path, max_share: float) -> list[str]:
-        """Nothing is left out of a task; returns the languages that a name has no task in."""
+        """Nothing is left out of a task; what is told is of the choice."""
         file.unlink(missing_ok=True)
         return self.notes
 
     def prompts(self) -> Iterator[str]:
-        """`doc_to_text` of every question, without examples in front."""
         for name, (_, task) in self.tasks.items():
             documents = task.eval_docs
             yield from (str(task.doc_to_text(documents[number])) for number in self.asked[name])
 
     def previews(self, chat: ChatFormat, seed: int) -> Iterator[Preview]:
-        """The first question of each task as lm_eval makes it, with the examples that the seed draws."""
+        """The first question of each task as lm_eval makes it."""
         from dudi.evaluation.harness.model import rendered
 
         self._check_template(chat)
-        options = self.options
+        template = functools.partial(rendered, chat.tokenizer, chat.kwargs)
+        how = self.options.prompts() | {"chat_template": template if self.options.apply_chat_template else None}
         for name, (_, task) in self.tasks.items():
             task.set_fewshot_seed(seed=seed)
             with quiet():
-                task.build_all_requests(
-                    samples=self.asked[name][:1],
-                    system_instruction=options.system_instruction,
-                    apply_chat_template=options.apply_chat_template,
-                    fewshot_as_multiturn=options.apply_chat_template and options.fewshot_as_multiturn,
-                    chat_template=functools.partial(rendered, chat.tokenizer, chat.kwargs)
-                    if options.apply_chat_template
-                    else None,
-                )
+                task.build_all_requests(samples=self.asked[name][:1], **how)
             request = task.instances[0]
             target = task.doc_to_target(request.doc)
             choices = task.doc_to_choice(request.doc) if task.config.doc_to_choice is not None else []
@@ -244,9 +139,8 @@ class ChosenTasks:
 
     def _check_template(self, chat: ChatFormat) -> None:
         if self.options.apply_chat_template and not chat.tokenizer.chat_template:
-            raise ConfigError(
-                "--apply-chat-template: the tokenizer has no chat template; give one with --chat-template"
-            )
+            what = "the tokenizer has no chat template; give one with --chat-template"
+            raise ConfigError(f"--apply-chat-template: {what}")
 
     def ask(
         self,
@@ -255,18 +149,11 @@ class ChosenTasks:
         seeds: Sequence[int],
         done: Callable[[int], None] = lambda count: None,
     ) -> Outcome:
-        """Put everything to a model, once for each seed, seeds ascending.
-
-        Args:
-            model: Any causal language model, on its device.
-            chat: Its chat format; of a model without a template, `dudi.data.chat.plain_format`.
-            seeds: Of the examples that are drawn and of sampling.
-            done: Told how many more questions are through.
+        """As `Asked` has it; the seeds are those of the examples that are drawn, and of sampling.
 
         Raises:
             ConfigError: a chat template is wanted and not there, or a task that lm_eval refuses.
         """
-        from lm_eval.evaluator import evaluate
         from transformers import set_seed
 
         from dudi.evaluation.harness.model import LoadedModel
@@ -289,7 +176,7 @@ class ChosenTasks:
                 for _, task in self.tasks.values():
                     task.set_fewshot_seed(seed=seed)
                 with lm.opened():
-                    results = self._evaluated(evaluate, lm)
+                    results = self._evaluated(lm)
                 runs.append(SeedScores(seed, summed_up(self.tasks, self.groups, results)))
                 lines += question_lines(self.tasks, results, seed)
                 samples = results["samples"]
@@ -301,22 +188,19 @@ class ChosenTasks:
             # Examples, system turn and chat template are the same in the others; of a text that is read it is the text.
             if arguments := sent[name]:
                 told[name]["first_prompt"] = str(arguments[0][0])
-        about: dict[str, Any] = {"tasks": told}
-        better = directions(task for _, task in self.tasks.values())
-        about |= {"better": better} if better else {}
-        about |= {"notes": self.notes} if self.notes else {}
-        return Outcome(tuple(runs), lines, about)
+        known = {"better": directions(task for _, task in self.tasks.values()), "notes": self.notes}
+        return Outcome(tuple(runs), lines, {"tasks": told} | {key: value for key, value in known.items() if value})
 
-    def _evaluated(self, evaluate: Callable[..., Any], lm: Any) -> Mapping[str, Any]:
+    def _evaluated(self, lm: Any) -> Mapping[str, Any]:
+        from lm_eval.evaluator import evaluate
+
         try:
             found: Mapping[str, Any] = evaluate(
                 lm=lm,
                 task_dict={"tasks": {name: task for name, (_, task) in self.tasks.items()}},
                 samples=self.asked,
                 bootstrap_iters=0,  # standard errors are `results.standard_error`'s
-                system_instruction=self.options.system_instruction,
-                apply_chat_template=self.options.apply_chat_template,
-                fewshot_as_multiturn=self.options.apply_chat_template and self.options.fewshot_as_multiturn,
+                **self.options.prompts(),
             )
         except (ValueError, AssertionError) as error:  # what lm_eval says of tasks that it cannot ask
             raise ConfigError(f"lm_eval: {str(error).partition(chr(10))[0][:300]}") from error
@@ -333,35 +217,27 @@ def choose(name: str, wanted: Wanted) -> ChosenTasks:
         ConfigError: something that tasks do not have; else as `choose_tasks`.
         EnvironmentFault: the hub cannot be reached.
     """
-    refused = {"part": wanted.part, "per_split": wanted.per_split, "language": wanted.language}
-    for option in (name for name, value in refused.items() if value is not None):
-        raise ConfigError(
-            f"--{option.replace('_', '-')}: {NAME} has no use for it; see --limit, --tasks and --languages"
-        )
-    given = dict(wanted.options)
+    for option in ("part", "per_split", "language"):
+        if getattr(wanted, option) is not None:
+            word = f"--{option.replace('_', '-')}"
+            raise ConfigError(f"{word}: {NAME} has no use for it; see --limit, --tasks and --languages")
     written = {"max_gen_toks": wanted.max_new_tokens, "top_p": wanted.top_p, "top_k": wanted.top_k}
     written |= {"do_sample": True, "temperature": wanted.temperature} if wanted.temperature else {}
     kwargs = {name: value for name, value in written.items() if value is not None}
-    own: Mapping[str, Any] = given.get("gen_kwargs") or {}
+    own: Mapping[str, Any] = wanted.options.get("gen_kwargs") or {}
     kwargs |= {_STOP.get(key, key): value for key, value in own.items()}
-    options = Options.of(given | {"gen_kwargs": kwargs}, wanted.batch_size)
-    trained = None if wanted.trained is None else wanted.trained.languages
-    found = choose_tasks(wanted.tasks, wanted.languages, options, trained)
-    if given.get("fewshot_as_multiturn") and not options.apply_chat_template:
+    options = Options.of({**wanted.options, "gen_kwargs": kwargs}, wanted.batch_size)
+    languages = wanted.languages
+    if not languages and wanted.trained is not None:
+        languages = list(dict.fromkeys([*wanted.trained.languages, "en"]))
+    found = choose_tasks(wanted.tasks, languages, options)
+    if wanted.options.get("fewshot_as_multiturn") and not options.apply_chat_template:
         found.notes.append("--fewshot-as-multiturn: has no effect without --apply-chat-template")
     return found
 
 
-def choose_tasks(
-    words: Sequence[str] | None, languages: Sequence[str] | None, options: Options, trained: Sequence[str] | None = None
-) -> ChosenTasks:
-    """The tasks that are wanted, their data loaded.
-
-    Args:
-        words: Names of tasks, as `named_tasks` takes them.
-        languages: Those that are wanted; None: those that the model was trained in.
-        options: How they are asked.
-        trained: The languages that the model was trained in, where that is known; English is asked beside them.
+def choose_tasks(words: Sequence[str] | None, languages: Sequence[str] | None, options: Options) -> ChosenTasks:
+    """The tasks that are wanted, their data loaded; words and languages as of `named_tasks`.
 
     Raises:
         ConfigError: no task, an unknown one, or lm_eval is not installed.
@@ -373,15 +249,14 @@ def choose_tasks(
         raise ConfigError("benchmark lm-eval: the package lm_eval is missing: pip install 'dudi[lm-eval]'") from None
     if not words:
         raise ConfigError("benchmark lm-eval: name what is asked: --tasks sib200,belebele (docs/tasks.md lists them)")
-    wanted = languages or (None if trained is None else list(dict.fromkeys([*trained, "en"])))
     words, include = with_groups(words, options.include_path)
-    named, notes = named_tasks(words, wanted, include)
+    named, notes = named_tasks(words, languages, include)
     if not named:
         raise ConfigError(f"--tasks: {'; '.join(notes)}")
     from dudi.evaluation.harness.tasks import build_tasks
 
     with quiet():
-        built = build_tasks(named, include, options.data, options.num_fewshot, options.metadata)
+        built = build_tasks(named, dataclasses.replace(options, include_path=include))
         return ChosenTasks(built, options, notes)
 
 
@@ -390,8 +265,8 @@ def quiet() -> Iterator[None]:
     """lm_eval's warnings and bars are for its own command line."""
     from lm_eval.api import task
 
-    logger, level = logging.getLogger("lm_eval"), logging.getLogger("lm_eval").level
-    bar = task.tqdm
+    logger, bar = logging.getLogger("lm_eval"), task.tqdm
+    level = logger.level
     logger.setLevel(logging.ERROR)
     task.tqdm = functools.partial(bar, disable=True)  # it has no switch
     try:

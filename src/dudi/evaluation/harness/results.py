@@ -7,7 +7,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.group import Group
@@ -34,35 +34,30 @@ Leaf = dict[str, Any]
 def summed_up(
     tasks: Mapping[str, tuple[Named, Task]], groups: Mapping[str, Group], results: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The scores of one seed.
+    """The scores of one seed, of what `lm_eval.evaluator.evaluate` returned.
 
     A cell is one task in one language, with lm_eval's own numbers. Everything above is the plain mean of its cells, for
     each metric of those that have it; its standard error takes them for independent. A group's own score is what
-    lm_eval makes of its tasks as the group's `aggregate_metric_list` says.
-
-    Args:
-        tasks: What was asked, by name.
-        groups: Groups of these, by name; one without an `aggregate_metric_list` has no score.
-        results: What `lm_eval.evaluator.evaluate` returned.
+    lm_eval makes of its tasks as the group's `aggregate_metric_list` says; without one it has none.
 
     Returns:
-        `overall`, `by_language`, `by_task`, `by_language_and_task` (two keys), as `Run.scores`; `by_group` where there
-        is a group with a score.
+        `overall`, `by_language`, `by_task`, `by_language_and_task` (two keys), as `SeedScores.scores`; `by_group` where
+        there is a group with a score.
     """
     values, samples = results["results"], results["samples"]
-    by_name = {name: _cell(task, values[name], samples[name]) for name, (_, task) in tasks.items()}
-    cells = [(tasks[name][0], leaf) for name, leaf in by_name.items()]
-    languages = dict.fromkeys(one.language for one, _ in cells if one.language)
-    families = dict.fromkeys(one.family for one, _ in cells)
-    scores: dict[str, Any] = {OVERALL: averaged(by_name.values()), "by_language": {}, "by_task": {}}
-    own: dict[str, dict[str, Leaf]] = {}
-    for code in languages:
-        own[code] = {one.family: leaf for one, leaf in cells if one.language == code}
-        scores["by_language"][code] = averaged(leaf for one, leaf in cells if one.language == code)
-    for family in families:
-        scores["by_task"][family] = averaged(leaf for one, leaf in cells if one.family == family)
-    scores["by_language_and_task"] = own
-    by_group = {name: _group_score(group, by_name) for name, group in groups.items() if group.has_aggregation}
+    cells = {name: _cell(task, values[name], samples[name]) for name, (_, task) in tasks.items()}
+    by_language: dict[str, dict[str, Leaf]] = {}
+    by_task: dict[str, list[Leaf]] = {}
+    for name, leaf in cells.items():
+        one, _ = tasks[name]
+        by_task.setdefault(one.family, []).append(leaf)
+        if one.language:
+            by_language.setdefault(one.language, {})[one.family] = leaf
+    scores: dict[str, Any] = {OVERALL: averaged(cells.values())}
+    scores["by_language"] = {code: averaged(own.values()) for code, own in by_language.items()}
+    scores["by_task"] = {family: averaged(own) for family, own in by_task.items()}
+    scores["by_language_and_task"] = by_language
+    by_group = {name: _group_score(group, cells) for name, group in groups.items() if group.has_aggregation}
     return scores | ({"by_group": by_group} if by_group else {})
 
 
@@ -81,14 +76,12 @@ def directions(tasks: Iterable[Task]) -> dict[str, int]:
     return {name: min(ways) for name, ways in said.items() if len(ways) == 1 and not metric_of(name).better}
 
 
-def averaged(leaves: Iterable[Leaf]) -> Leaf:
+def averaged(leaves: Collection[Leaf]) -> Leaf:
     """The plain mean of cells."""
-    own = list(leaves)
-    names = dict.fromkeys(name for leaf in own for name in leaf if name not in ("questions", STDERR))
-    found: Leaf = {"questions": sum(leaf["questions"] for leaf in own)}
+    found: Leaf = {"questions": sum(leaf["questions"] for leaf in leaves)}
     errors = {}
-    for name in names:
-        there = [leaf for leaf in own if name in leaf]
+    for name in dict.fromkeys(name for leaf in leaves for name in leaf if name not in ("questions", STDERR)):
+        there = [leaf for leaf in leaves if name in leaf]
         found[name] = statistics.fmean(leaf[name] for leaf in there)
         parts = [leaf[STDERR].get(name) for leaf in there]
         if all(part is not None for part in parts):
@@ -100,11 +93,11 @@ def _group_score(group: Group, cells: Mapping[str, Leaf]) -> Leaf:
     """What lm_eval makes of a group's tasks, from our numbers of each and our standard errors."""
     measured: dict[str, dict[str, Any]] = {}
     for task, leaf in cells.items():
-        measured[task] = {"sample_len": leaf["questions"]}
+        own = measured[task] = {"sample_len": leaf["questions"]}
         for name in (name for name in leaf if name not in ("questions", STDERR)):
             metric, _, chosen = name.partition(",")
-            measured[task][f"{metric},{chosen or PLAIN}"] = leaf[name]
-            measured[task][f"{metric}_stderr,{chosen or PLAIN}"] = leaf[STDERR].get(name, _UNKNOWN)
+            own[f"{metric},{chosen or PLAIN}"] = leaf[name]
+            own[f"{metric}_stderr,{chosen or PLAIN}"] = leaf[STDERR].get(name, _UNKNOWN)
     found: Leaf = {}
     errors: dict[str, float] = {}
     for key, value in group.aggregate(measured).items():
@@ -237,7 +230,7 @@ def _line(sample: Mapping[str, Any], name: str, one: Named, task: Task, seed: in
 def _scores(sample: Mapping[str, Any], task: Task) -> tuple[dict[str, float], dict[str, float]]:
     """What one question scores by itself, and what it weighs where that is not one."""
     scores: dict[str, float] = {}
-    weights: dict[str, float] = {}
+    texts: dict[str, tuple[float, float]] = {}
     for metric in sample["metrics"]:
         value, aggregation = sample[metric], task.aggregation().get(metric, mean)
         name = metric if sample["filter"] == PLAIN else f"{metric},{sample['filter']}"
@@ -245,13 +238,11 @@ def _scores(sample: Mapping[str, Any], task: Task) -> tuple[dict[str, float], di
             gold, answer = value
             scores[name] = _chrf(metric).sentence_score(_text(answer), [_text(gold)]).score
         elif aggregation is bits_per_byte:
-            scores[name], weights[name] = _bits(*value)
+            texts[name] = value
         elif aggregation is mean and isinstance(value, bool | int | float):
             scores[name] = float(value)
     if task.OUTPUT_TYPE == "loglikelihood":
-        scores[BITS], weights[BITS] = _bits(*_target_bits(sample))
-    return scores, weights
-
-
-def _bits(likelihood: float, size: float) -> tuple[float, float]:
-    return -likelihood / math.log(2) / size, float(size)
+        texts[BITS] = _target_bits(sample)
+    for name, (likelihood, size) in texts.items():
+        scores[name] = -likelihood / math.log(2) / size
+    return scores, {name: float(size) for name, (_, size) in texts.items()}

@@ -2,3 +2,13 @@
 
 NAME = "seahelm"
 """As a benchmark, and of the folder beside its results."""
+COMPETENCIES = {
+    "nlu": "NLU",
+    "nlg": "NLG",
+    "nlr": "NLR",
+    "safety": "Safety",
+    "linguistic-diagnostics": "LD",
+    "instruction-following": "IF",
+    "knowledge": "Knowledge",
+}
+"""The seven of the paper's Table 8: SEA-HELM's name and the paper's."""

@@ -31,7 +31,6 @@ class SeaHelmTask:
         competency: `nlu`, `safety`, `linguistic-diagnostics` ...
         metric: The key of its score in the results, 0 to 100.
         group: Tasks of one group are averaged before the competency is; None: it stands alone.
-        languages: Those that it has.
         judge: How the model that judges the answers is served: `metricx`, `vllm` ...; None: nothing judges.
         logprobs: Whether it needs log-probabilities of the prompt, which no server gives.
     """
@@ -120,10 +119,8 @@ def select(
     if not kept:
         raise ConfigError(f"no task is left of {', '.join(names)}; see --skip-tasks and --judges")
     if refused := sorted({task for own in kept.values() for task in own if catalogue.tasks[task].logprobs}):
-        raise ConfigError(
-            f"{', '.join(refused[:3])}: needs log-probabilities of the prompt, which a server does not give; name the "
-            "task without -logprobs"
-        )
+        why = "needs log-probabilities of the prompt, which a server does not give; name the task without -logprobs"
+        raise ConfigError(f"{', '.join(refused[:3])}: {why}")
     return kept
 
 
@@ -146,10 +143,11 @@ def _by_language(
 
 def fingerprint(checkout: Path) -> str:
     """SHA-256 over SEA-HELM's code, configuration and data in the checkout."""
-    every = (path for folder in ("src", TASKS) for path in sorted((checkout / folder).rglob("*")))
-    files = [path for path in every if path.suffix in (".py", ".yaml", ".json", ".jsonl", ".csv") and path.is_file()]
-    lines = (f"{sha256_of(path)}  {path.relative_to(checkout).as_posix()}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for path in (path for folder in ("src", TASKS) for path in sorted((checkout / folder).rglob("*"))):
+        if path.suffix in (".py", ".yaml", ".json", ".jsonl", ".csv") and path.is_file():
+            digest.update(f"{sha256_of(path)}  {path.relative_to(checkout).as_posix()}\n".encode())
+    return digest.hexdigest()
 
 
 def _task(name: str, configs: Mapping[str, Any]) -> SeaHelmTask:

@@ -13,7 +13,7 @@ from dudi.errors import ConfigError, DataError, EnvironmentFault
 from dudi.evaluation.records import Evaluation, SeedScores, keep_evaluations
 from dudi.evaluation.seahelm import NAME, processes
 from dudi.evaluation.seahelm.catalogue import Catalogue, fingerprint
-from dudi.evaluation.seahelm.results import NEVER, Results, answer_errors, missing, read_run
+from dudi.evaluation.seahelm.results import NEVER, answer_errors, missing, read_run
 from dudi.evaluation.seahelm.server import Server
 from dudi.evaluation.seahelm.totals import COMPETENCIES, scores
 from dudi.files import write_json
@@ -28,7 +28,6 @@ class SeaHelm:
 
     Attributes:
         server: The model's; it is watched, and stopped at the end where it is ours.
-        catalogue: The checkout's.
         chosen: Tasks by language, of `catalogue.select`.
         python: SEA-HELM's interpreter.
         output: Takes `evaluation.json`, and `seahelm/` with SEA-HELM's own files, which a second call takes up again.
@@ -48,15 +47,10 @@ class SeaHelm:
 
     @property
     def folder(self) -> Path:
-        """Ours; SEA-HELM writes below it."""
         return (self.output / NAME).absolute()
 
     def evaluate(self, name: str, seeds: Sequence[int] = (0,)) -> Evaluation:
         """Run it once for each seed that is not complete, and read what it wrote.
-
-        Args:
-            name: What tables call the model.
-            seeds: Sent with each request.
 
         Returns:
             The evaluation, as written. Its metric is `score`, 0 to 100; a missing task is None and listed in `about`.
@@ -70,11 +64,11 @@ class SeaHelm:
         folders = {seed: place / f"run_{numbers[seed]}" for seed in sorted(seeds)}
         try:
             for seed in seeds:
-                if missing(self._results(folders[seed])):
+                if missing(read_run(folders[seed], self.catalogue, self.chosen)):
                     self._drive(numbers[seed], seed, folders[seed])
         finally:
             self.server.stop()
-        by_seed = {seed: self._results(folder) for seed, folder in folders.items()}
+        by_seed = {seed: read_run(folder, self.catalogue, self.chosen) for seed, folder in folders.items()}
         lost = {str(seed): found for seed, results in by_seed.items() if (found := missing(results))}
         wrong = {str(seed): count for seed, folder in folders.items() if (count := answer_errors(folder))}
         competencies = (self.catalogue.tasks[task].competency for own in self.chosen.values() for task in own)
@@ -96,9 +90,6 @@ class SeaHelm:
         keep_evaluations([evaluation], [], self.output)
         return evaluation
 
-    def _results(self, folder: Path) -> Results:
-        return read_run(folder, self.catalogue, self.chosen)
-
     def _numbers(self, seeds: Sequence[int]) -> dict[int, int]:
         """SEA-HELM's number of run for each seed; a new seed gets the next free number, an old one keeps its own.
 
@@ -111,10 +102,8 @@ class SeaHelm:
         known = _read(file) or {"settings": settings, "runs": {}}
         for key, value in settings.items():
             if (old := known["settings"].get(key)) != value:
-                raise ConfigError(
-                    f"{self.folder}: holds results with {key} = {json.dumps(old)}, and this run has "
-                    f"{json.dumps(value)}; name another --output, or delete the folder"
-                )
+                what = f"holds results with {key} = {json.dumps(old)}, and this run has {json.dumps(value)}"
+                raise ConfigError(f"{self.folder}: {what}; name another --output, or delete the folder")
         runs = {int(seed): int(run) for seed, run in known["runs"].items()}
         for seed in seeds:
             runs.setdefault(seed, max(runs.values(), default=-1) + 1)
@@ -142,12 +131,12 @@ class SeaHelm:
         try:
             while process.poll() is None:
                 if (why := self.server.trouble()) is not None:
-                    end = self.server.end()
-                    raise EnvironmentFault(f"the model's server is gone: {why}; SEA-HELM was stopped.{end}")
+                    what = f"the model's server is gone: {why}; SEA-HELM was stopped"
+                    raise EnvironmentFault(f"{what}.{self.server.end()}")
                 time.sleep(POLL)
         finally:
             processes.stop(process)
-        if process.returncode != 0 and NEVER in missing(self._results(folder)).values():
+        if process.returncode != 0 and NEVER in missing(read_run(folder, self.catalogue, self.chosen)).values():
             raise EnvironmentFault(
                 f"SEA-HELM ended with {processes.ending(process.returncode)} before it was through (docs/seahelm.md "
                 f"says what it needs); {log} ends:\n{processes.last_lines(log)}"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dudi.errors import EnvironmentFault
 
@@ -24,12 +25,10 @@ def start(command: Sequence[str], log: Path, *, cwd: Path) -> subprocess.Popen[b
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     local = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", "PYTHONUNBUFFERED": "1"}
-    environment, nothing, err = os.environ | local, subprocess.DEVNULL, subprocess.STDOUT
+    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "start_new_session": True}
     try:
         with log.open("ab") as out:
-            return subprocess.Popen(
-                command, stdin=nothing, stdout=out, stderr=err, cwd=cwd, env=environment, start_new_session=True
-            )
+            return subprocess.Popen(command, stdout=out, cwd=cwd, env=os.environ | local, **how)
     except OSError as error:
         raise EnvironmentFault(f"{command[0]}: cannot be started: {error.strerror}") from error
 

@@ -51,14 +51,18 @@ def read_run(folder: Path, catalogue: Catalogue, chosen: Mapping[str, Sequence[s
 
 def missing(results: Results) -> dict[str, str]:
     """Why each missing task is missing, by `language/task`."""
-    every = [(f"{language}/{name}", one.why) for language, own in results.items() for name, one in own.items()]
-    return {place: why for place, why in every if why is not None}
+    found: dict[str, str] = {}
+    for language, own in results.items():
+        found |= {f"{language}/{name}": one.why for name, one in own.items() if one.why is not None}
+    return found
 
 
 def answer_errors(folder: Path) -> int:
     """Answers of a run that are an error of the server's, and that SEA-HELM has scored as wrong."""
-    files = folder.glob("inferences/*/*/*_batch_response.jsonl")
-    return sum(record.get("errors") is not None for file in files for record in read_jsonl(file))
+    count = 0
+    for file in folder.glob("inferences/*/*/*_batch_response.jsonl"):
+        count += sum(record.get("errors") is not None for record in read_jsonl(file))
+    return count
 
 
 def _result(content: Mapping[str, Any], task: SeaHelmTask, language: str, folder: Path) -> TaskResult:
@@ -70,11 +74,9 @@ def _result(content: Mapping[str, Any], task: SeaHelmTask, language: str, folder
     parts, score = entry.get("subcategories"), entry.get(task.metric)
     if score is None and isinstance(parts, Mapping):
         return TaskResult(None, None, {name: (float(right), float(total)) for name, (right, total) in parts.items()})
-    if not isinstance(score, int | float) or math.isnan(score):
-        return TaskResult(
-            None, NEVER if set(entry) <= {"inference_time_taken", "is_cached"} else f"has no {task.metric}"
-        )
-    return TaskResult(float(score))
+    if isinstance(score, int | float) and not math.isnan(score):
+        return TaskResult(float(score))
+    return TaskResult(None, NEVER if set(entry) <= {"inference_time_taken", "is_cached"} else f"has no {task.metric}")
 
 
 def _reason(folder: Path, task: SeaHelmTask, language: str) -> str | None:

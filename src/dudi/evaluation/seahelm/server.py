@@ -29,12 +29,15 @@ class Server:
 
     def __init__(self, url: str, model: str, patience: float = 60.0) -> None:
         self.url, self.model, self.patience = url.rstrip("/"), model, patience
-        given = {"server": "given", "sampling": "the server's own", "max_tokens": "of each task"}
-        self.decoding: dict[str, Any] = given
+        self.decoding: dict[str, Any] = {
+            "server": "given",
+            "sampling": "the server's own",
+            "max_tokens": "of each task",
+        }
         self._answered, self._next = time.monotonic(), 0.0
 
     def up(self) -> str:
-        """Put one question of the form that SEA-HELM uses; returns the base URL.
+        """`ask`; returns the base URL.
 
         Raises:
             EnvironmentFault: it does not answer as it should.

@@ -12,19 +12,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dudi.evaluation.seahelm import COMPETENCIES
 from dudi.evaluation.seahelm.catalogue import Catalogue
 from dudi.evaluation.seahelm.results import Results, TaskResult
 
-COMPETENCIES: dict[str, str] = {
-    "nlu": "NLU",
-    "nlg": "NLG",
-    "nlr": "NLR",
-    "safety": "Safety",
-    "linguistic-diagnostics": "LD",
-    "instruction-following": "IF",
-    "knowledge": "Knowledge",
-}
-"""The seven of the paper's Table 8: SEA-HELM's name and the paper's."""
 _PRAGMATIC_TASKS = ("pragmatic-single", "pragmatic-pair")
 _PHENOMENA = ("scalar_implicatures", "presuppositions")
 _UNCOUNTED = "syntax-criteria"
@@ -43,10 +34,7 @@ class Total:
 def scores(results: Results, catalogue: Catalogue, counted: Sequence[str] = tuple(COMPETENCIES)) -> dict[str, Any]:
     """One run's scores in the form of `dudi.evaluation.records.SeedScores.scores`.
 
-    Args:
-        results: Of `read_run`.
-        catalogue: The checkout's.
-        counted: The competencies that enter a language's score and the total.
+    `counted` are the competencies that enter a language's score and the total.
 
     Returns:
         `overall`, `by_language`, `by_competency`, `by_language_and_competency`, `by_task` (`language/task`); each leaf
@@ -83,15 +71,13 @@ def pragmatics(results: Mapping[str, TaskResult]) -> Total:
     """
     own = [results[name] for name in _PRAGMATIC_TASKS if name in results]
     counts = [result.counts for result in own if result.counts is not None]
-    sums = []
+    shares = []
     for phenomenon in _PHENOMENA:
-        pairs = [one.get(phenomenon, (0, 0)) for one in counts]
-        right = sum(count for count, _ in pairs)
-        total = sum(count for _, count in pairs)
-        sums.append((right, total))
-    if len(counts) < len(_PRAGMATIC_TASKS) or not all(total for _, total in sums):
+        rights, totals = zip((0, 0), *(one.get(phenomenon, (0, 0)) for one in counts), strict=True)
+        shares += [sum(rights) / sum(totals)] if sum(totals) else []
+    if len(counts) < len(_PRAGMATIC_TASKS) or len(shares) < len(_PHENOMENA):
         return Total(None, 0, len(own))
-    above = 2 * statistics.fmean(right / total for right, total in sums) - 1
+    above = 2 * statistics.fmean(shares) - 1
     return Total(100 * max(above, 0.0), len(own), len(own))
 
 

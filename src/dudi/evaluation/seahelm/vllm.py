@@ -26,7 +26,7 @@ class StartedServer(Server):
     """vLLM on a free port of this machine.
 
     Args:
-        model: A `from_pretrained` folder, a run's folder, `package:NAME`, or a hub name.
+        model: As `source_of` takes it.
         log: Takes its output.
         python: The interpreter that has it; None: ours.
         words: Further words of its command line.
@@ -54,9 +54,8 @@ class StartedServer(Server):
         if python is not None and not python.is_file():
             raise ConfigError(f"--server-python {python}: no such file")
         own = [*words]
-        if temperature is not None:
+        if temperature is not None:  # else the checkpoint's generation config says how it samples
             own += ["--override-generation-config", json.dumps({"temperature": temperature})]
-        # Beside the checkpoint, whose generation config says how it samples.
         self.decoding = {"server": "vllm", "words": own, "max_tokens": "of each task"}
         start = [str(python or sys.executable), "-m", "vllm.entrypoints.openai.api_server"]  # some builds lack `vllm`
         self.words = [*start, "--model", place, "--served-model-name", self.model, "--host", HOST, *own]
@@ -83,22 +82,19 @@ class StartedServer(Server):
         return super().up()
 
     def trouble(self) -> str | None:
-        """As of any server; it may also have ended."""
         code = None if self.process is None else self.process.poll()
         return super().trouble() if code is None else f"it ended with {processes.ending(code)}"
 
     def is_healthy(self) -> bool:
-        """What it says itself."""
         return status(f"{self.url.removesuffix('/v1')}/health") == 200
 
     def stop(self) -> None:
-        """End it and its process group; it may be started again."""
+        """It may be started again."""
         process, self.process = self.process, None
         if process is not None:
             processes.stop(process)
 
     def end(self) -> str:
-        """The last lines of its log."""
         return f"\n{self.log} ends:\n{processes.last_lines(self.log)}"
 
 

@@ -9,7 +9,7 @@ from dudi.data.cldr import Fact, locales, word
 from dudi.data.cldr.speaker import speaker
 from dudi.stacking.miniature.parallel import FRAMES
 from dudi.stacking.miniature.places import countries, region_name, region_of
-from dudi.stacking.miniature.sentences import draw, fields_of, say
+from dudi.stacking.miniature.sentences import drawn, say
 
 _REGION = (
     "{country} lies in {region}.",
@@ -35,11 +35,7 @@ _NAMES, _ABOUT = 0.3, 0.2
 
 
 def texts(seed: int) -> Iterator[str]:
-    """An endless stream of English texts of one to three sentences about one country.
-
-    Args:
-        seed: Of every draw.
-    """
+    """An endless stream of English texts of one to three sentences about one country."""
     source = random.Random(f"english/{seed}")
     everywhere = countries()
     while True:
@@ -54,18 +50,14 @@ def texts(seed: int) -> Iterator[str]:
 
 
 def sentences(seed: int) -> Iterator[str]:
-    """An endless stream of short English texts for Stage 1: names of countries, questions, single facts.
-
-    Args:
-        seed: Of every draw.
-    """
+    """An endless stream of short English texts for Stage 1: names of countries, questions, single facts."""
     source = random.Random(f"sentences/{seed}")
     everywhere = countries()
     while True:
-        drawn = source.random()
-        if drawn < _NAMES:
+        kind = source.random()
+        if kind < _NAMES:
             text = speaker("en").country(source.choice(everywhere))
-        elif drawn < _NAMES + _ABOUT:
+        elif kind < _NAMES + _ABOUT:
             text = _about(source.choice(everywhere), source)
         else:
             text = _plain(source, everywhere)
@@ -75,10 +67,9 @@ def sentences(seed: int) -> Iterator[str]:
 
 def _plain(source: random.Random, everywhere: tuple[str, ...]) -> str | None:
     frame = source.choices(list(FRAMES), list(FRAMES.values()))[0]
-    template = frame.template(speaker("en"))
-    if template is None or frame.kind == "lies" or frame.answer:
+    if frame.kind == "lies" or frame.answer:
         return None
-    return say(frame, {name: draw(name, frame.kind, source, everywhere) for name in sorted(fields_of(template))}, "en")
+    return say(frame, drawn(frame, "en", source, everywhere), "en")
 
 
 def _about(country: str, source: random.Random) -> str | None:

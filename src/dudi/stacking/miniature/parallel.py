@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from dudi.data.cldr.speaker import LANGUAGES, speaker
 from dudi.stacking.miniature.places import OTHERS, countries
-from dudi.stacking.miniature.sentences import Frame, draw, fields_of, say
+from dudi.stacking.miniature.sentences import Frame, drawn, fields_of, say
 
 _DRAWN: tuple[tuple[str, Sequence[int], bool, float], ...] = (
     ("name_country", (0,), False, 4),
@@ -62,17 +62,13 @@ def pairs(seed: int) -> Iterator[Paraphrase]:
 
     What a sentence is filled with is drawn independently (`people in Peru use the Thai baht`), so that a translator
     learns names and grammar from it and nothing about the world. A quarter of the countries never appears.
-
-    Args:
-        seed: Of every draw.
     """
     source = random.Random(f"parallel/{seed}")
     known = countries(parallel=True)
     frames, weights = list(FRAMES), list(FRAMES.values())
     while True:
         frame = source.choices(frames, weights)[0]
-        one, other = _direction(source)
-        pair = _said(frame, one, other, source, known)
+        pair = _said(frame, *_direction(source), source, known)
         if pair is not None:
             yield pair
 
@@ -92,7 +88,7 @@ def _said(frame: Frame, one: str, other: str, source: random.Random, known: tupl
     templates = [frame.template(speaker(language)) for language in (one, other)]
     if None in templates or fields_of(str(templates[0])) != fields_of(str(templates[1])):
         return None
-    fill = {name: draw(name, frame.kind, source, known) for name in sorted(fields_of(str(templates[0])))}
+    fill = drawn(frame, one, source, known)
     texts = [say(frame, fill, language) for language in (one, other)]
     return None if None in texts else Paraphrase(one, other, str(texts[0]), str(texts[1]))
 
@@ -105,10 +101,6 @@ def texts(seed: int, count: int) -> Iterator[str]:
     for turn in range(count):
         language = LANGUAGES[turn % len(LANGUAGES)]
         frame = source.choices(frames, weights)[0]
-        template = frame.template(speaker(language))
-        if template is None:
-            continue
-        fill = {name: draw(name, frame.kind, source, known) for name in sorted(fields_of(template))}
-        text = say(frame, fill, language)
+        text = say(frame, drawn(frame, language, source, known), language)
         if text is not None:
             yield text

@@ -38,7 +38,7 @@ def region_of() -> dict[str, str]:
 def region_name(own: Speaker, region: str) -> str:
     """What a language calls a region, inside a sentence."""
     forms = table()[own.code].get("forms", {})
-    return str(forms.get(region) or own.cldr.country(region))
+    return str(forms.get(region) or own.bare_country(region))
 
 
 def in_parallel(country: str) -> bool:

@@ -58,16 +58,7 @@ def fields_of(template: str) -> set[str]:
 
 
 def say(frame: Frame, fill: Fill, language: str) -> str | None:
-    """A frame as a sentence.
-
-    Args:
-        frame: Which.
-        fill: A code for each placeholder.
-        language: A built-in language.
-
-    Returns:
-        The sentence with a capital letter; None where CLDR lacks a name or the wording file a paraphrase.
-    """
+    """A frame as a sentence with a capital letter; None where CLDR lacks a name or the wording file a paraphrase."""
     own = speaker(language)
     template = frame.template(own)
     if template is None:
@@ -81,7 +72,7 @@ def say(frame: Frame, fill: Fill, language: str) -> str | None:
 
 def _amount(own: Speaker, code: str) -> str | None:
     number, currency = code.split()
-    return own.cldr.money(int(number), currency) if own.currency(currency) else None
+    return own.money(int(number), currency)
 
 
 def _measure(own: Speaker, code: str) -> str | None:
@@ -105,8 +96,8 @@ _SAID: dict[str, Callable[[Speaker, str], str | None]] = {
     "day": lambda own, index: own.weekday(int(index)),
     "month": lambda own, number: own.month(int(number)),
     "n": lambda own, number: own.count(int(number)),
-    "number": lambda own, number: own.cldr.number(int(number)),
-    "date": lambda own, iso: own.cldr.date(datetime.date.fromisoformat(iso)),
+    "number": lambda own, number: own.number(int(number)),
+    "date": lambda own, iso: own.date(datetime.date.fromisoformat(iso)),
     "amount": _amount,
     "measure": _measure,
     **dict.fromkeys("abcd", _option),
@@ -117,45 +108,35 @@ _UNITS = (
 )
 
 
-def draw(name: str, kind: str, source: random.Random, countries: tuple[str, ...]) -> str:
-    """A code for a placeholder, drawn without regard to the other placeholders: no fact can be learned from it.
+_DRAWN: dict[str, Callable[[random.Random, tuple[str, ...]], str]] = {
+    "country": lambda source, countries: source.choice(countries),
+    "language": lambda source, _: source.choice(locales.language_codes()),
+    "currency": lambda source, _: source.choice(locales.currencies()),
+    "region": lambda source, _: source.choice(REGIONS),
+    "languages": lambda source, _: " ".join(source.sample(locales.language_codes(), 2)),
+    "phrase": lambda source, countries: " ".join(source.sample(countries, source.choice((2, 3)))),
+    "day": lambda source, _: str(source.randrange(7)),
+    "month": lambda source, _: str(source.randrange(1, 13)),
+    "n": lambda source, _: str(source.randrange(2, 61)),
+    "number": lambda source, _: str(source.randrange(1000, 1_000_000)),
+    "date": lambda source, _: (datetime.date(1990, 1, 1) + datetime.timedelta(source.randrange(14_000))).isoformat(),
+    "amount": lambda source, _: f"{source.randrange(2, 200) * 5} {source.choice(locales.currencies())}",
+    "measure": lambda source, _: f"{source.randrange(2, 100)} {source.choice(_UNITS.split())}",
+}
+"""How a code is drawn, of the countries that may be named."""
 
-    Args:
-        name: The placeholder.
-        kind: The frame's kind: what is claimed may be a currency or a language.
-        source: Of the draw.
-        countries: The countries that may be named.
-    """
+
+def drawn(frame: Frame, language: str, source: random.Random, countries: tuple[str, ...]) -> Fill:
+    """A code for each placeholder that a frame has in a language; none where the language has no such wording."""
+    names = sorted(fields_of(frame.template(speaker(language)) or ""))
+    return {name: _draw(name, frame.kind, source, countries) for name in names}
+
+
+def _draw(name: str, kind: str, source: random.Random, countries: tuple[str, ...]) -> str:
+    """A code for a placeholder, drawn without regard to the other placeholders: no fact can be learned from it."""
     if name == "claimed":
         name = "currency" if kind.startswith("currency") else "language"
     if name in "abcd":
         listed = kind.removesuffix("_options")
-        return f"{listed} {draw(listed, kind, source, countries)}"
-    match name:
-        case "country":
-            return source.choice(countries)
-        case "language":
-            return source.choice(locales.language_codes())
-        case "currency":
-            return source.choice(locales.currencies())
-        case "region":
-            return source.choice(REGIONS)
-        case "languages":
-            return " ".join(source.sample(locales.language_codes(), 2))
-        case "phrase":
-            return " ".join(source.sample(countries, source.choice((2, 3))))
-        case "day":
-            return str(source.randrange(7))
-        case "month":
-            return str(source.randrange(1, 13))
-        case "n":
-            return str(source.randrange(2, 61))
-        case "number":
-            return str(source.randrange(1000, 1_000_000))
-        case "date":
-            return (datetime.date(1990, 1, 1) + datetime.timedelta(days=source.randrange(14_000))).isoformat()
-        case "amount":
-            return f"{source.randrange(2, 200) * 5} {source.choice(locales.currencies())}"
-        case "measure":
-            return f"{source.randrange(2, 100)} {source.choice(_UNITS.split())}"
-    raise KeyError(name)
+        return f"{listed} {_draw(listed, kind, source, countries)}"
+    return _DRAWN[name](source, countries)

@@ -9,9 +9,7 @@ from dudi.stacking.miniature.places import REGIONS, countries, region_of
 from dudi.stacking.miniature.sentences import Frame, say
 from dudi.stacking.rows import StackRow, Task
 
-TASKS = {
-    "region": Task("classification", ("Africa", "the Americas", "Asia", "Europe", "Oceania")),
-}
+TASKS = {"region": Task("classification", ("Africa", "the Americas", "Asia", "Europe", "Oceania"))}
 """`region`: in which part of the world does the story play?"""
 
 _WORDINGS = {"currency": 4, "official_language": 3, "official_languages": 3}
@@ -32,8 +30,10 @@ def asked_rows(task: str, language: str) -> list[StackRow]:
 
     Those that the parallel text names come first.
     """
-    asked = (countries(training=False, parallel=named) for named in (True, False))
-    return [row for side in asked for row in _rows(task, side, language, per_country=_PER_COUNTRY)]
+    rows: list[StackRow] = []
+    for named in (True, False):
+        rows += _rows(task, countries(training=False, parallel=named), language, per_country=_PER_COUNTRY)
+    return rows
 
 
 def country_of(row: StackRow) -> str:
