@@ -1,8 +1,10 @@
 """What the tests share: a small real tokenizer, tiny models of the recipes' architectures, rows in eight languages."""
 
+import functools
 import gc
 import itertools
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -14,18 +16,14 @@ os.fsync = lambda descriptor: None
 
 # torch is imported where it is needed: the process that hands out the tests waits for it else, before any test begins.
 
-TOGETHER = (
-    "bad_input",
-    "benchmark",
-    "by_hand",
-    "distributed",
-    "eval_command",
-    "report_browser",
-    "smollm2",
-    "stack_recipes",
-    "stack_training",
-)
-"""Files whose tests share what takes seconds to make: one process runs all of them, else each makes its own."""
+REAL = "smollm2"
+"""In the names of tests that read the real checkpoint: its vocabulary alone takes seconds, and is read once."""
+
+
+@functools.cache
+def _shares(file):
+    """Whether tests of a file share what one of them makes: one process runs all of them, else each makes its own."""
+    return 'scope="module"' in (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -38,7 +36,7 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadGroupScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            return file if file.endswith(tuple(f"test_{name}.py" for name in TOGETHER)) else nodeid
+            return REAL if REAL in nodeid else file if _shares(file) else nodeid
 
     return ByFile(config, log)
 

@@ -1,5 +1,6 @@
-"""Two gloo processes train as one: the same gradients in the first step, the same losses after."""
+"""Two gloo processes join unasked, train as one, with the same gradients and losses, and part."""
 
+import atexit
 import json
 import os
 import sys
@@ -8,6 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+
+if __name__ == "__main__":  # the first one is called last
+    atexit.register(lambda: print("open" if dist.is_initialized() else "closed"))
+
 from sharding import ENVIRONMENT, allow_gloo
 from transformers import TrainerCallback
 
@@ -15,6 +21,7 @@ from dudi import DudiTrainer
 from dudi.errors import ConfigError
 from dudi.models.sharding import whole
 from dudi.objective.methods import METHODS
+from dudi.training.arguments import RunArguments
 from helpers import ROWS, make_args, make_model, make_shared_args, make_tokenizer, slow_but
 from ranks import run_ranks
 from tokenizer_kinds import sentence_piece
@@ -22,7 +29,7 @@ from tokenizer_kinds import sentence_piece
 COLD = {"cold_start": "sft", "max_steps": 2}
 SHARDED = ("sdft", "dudi")
 """With FSDP2 in the quick suite: a moving average, a second model, a reference. `test_sharded.py` has all."""
-QUICK = ("sft", "spin", "sdft", "dudi", "gated")
+QUICK = ("sdft", "dudi", "gated")
 """What `make test` takes of the methods; `make test-trust` takes all."""
 STEPS = 4
 """`tests/trust/test_invariance.py` takes 50."""
@@ -86,8 +93,19 @@ def two_processes(tmp_path_factory, request):
     folder = tmp_path_factory.mktemp("two")
     cases = (item.callspec.params for item in request.session.items if item.path == Path(__file__) and "[" in item.name)
     asked = {case["method"] for case in cases if "method" in case}
-    run_ranks(__file__, folder, *(name for name in METHODS if name in asked | {*SHARDED}))
+    names = (name for name in METHODS if name in asked | {*SHARDED})
+    (folder / "said.json").write_text(json.dumps(run_ranks(__file__, folder, *names, CUDA_VISIBLE_DEVICES="")))
     return folder
+
+
+def test_processes_without_an_accelerator_join_unasked(two_processes):
+    """Without `use_cpu`: each would else take itself for the whole run."""
+    assert [(two_processes / f"rank-{rank}.txt").read_text() for rank in (0, 1)] == ["2 cpu", "2 cpu"]
+
+
+def test_the_process_group_is_closed_before_the_interpreter_ends(two_processes):
+    said = json.loads((two_processes / "said.json").read_text())
+    assert [output.split()[-1] for output in said] == ["closed", "closed"]
 
 
 def results(folder: Path) -> tuple[dict, list[float]]:
@@ -174,6 +192,8 @@ def test_what_deepspeed_cannot_do_here_is_refused(stage, strategy, message, tmp_
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    joined = RunArguments(output_dir=sys.argv[1])
+    (Path(sys.argv[1]) / f"rank-{joined.process_index}.txt").write_text(f"{joined.world_size} {joined.device.type}")
     for name in sys.argv[2:]:
         train(Path(sys.argv[1]) / name, name, processes=2)
     kept = str(Path(sys.argv[1]) / "kept")

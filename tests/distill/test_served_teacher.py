@@ -23,7 +23,7 @@ from helpers import ROWS, make_args, make_model, make_tokenizer
 from tokenizer_kinds import sentence_piece
 
 READING = [name for name, method in METHODS.items() if method.teacher == "model"]
-QUICK = {"cold_start": "none", "teacher_max_length": 512}
+QUICK = {"cold_start": "none", "teacher_max_length": 512, "teacher_top_k": 24}
 WHOLE = 448
 """Ids of the tests' models: with all of them named the loss is that of a teacher that is here."""
 
@@ -262,7 +262,7 @@ def test_a_run_is_not_gone_on_with_under_another_model(tmp_path, folder, server)
     server[1].name = "other"
     for other, said in (
         ({}, "served as teacher -> served as other"),
-        ({"teacher_top_k": 32}, "teacher_top_k: 64 -> 32"),
+        ({"teacher_top_k": 32}, "teacher_top_k: 24 -> 32"),
     ):
         with pytest.raises(ConfigError, match=said):
             make_trainer(tmp_path, of(server[0], folder), **keys, **other).check_resume(

