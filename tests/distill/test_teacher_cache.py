@@ -207,13 +207,18 @@ def test_the_plan_says_what_it_takes_and_saves(tmp_path):
     student, teacher = make_model(seed=1).config, first_teacher().config
     made = {
         name: estimate(
-            student, teacher, make_args(tmp_path, "gkd", mixing="sum", max_steps=-1, **keys), rows=800, dtype="bfloat16"
+            student,
+            teacher,
+            make_args(tmp_path, "gkd", mixing="sum", max_steps=-1, **keys),
+            gpu="T4",
+            rows=800,
+            dtype="bfloat16",
         )
         for name, keys in (("without", {}), ("with", {"teacher_cache": "x"}))
     }
     assert made["with"].flops["teacher"] < made["without"].flops["teacher"]
     assert made["with"].flops["student"] == made["without"].flops["student"]
-    assert any("states" in stage.name and stage.flops > 0 for stage in made["with"].stages)
+    assert any("states" in stage.name and stage.hours > 0 for stage in made["with"].stages)
     (note,) = [note for note in made["with"].notes if note.startswith("teacher_cache")]
     tokens = 800 * made["with"].work.lengths.completion
     assert f"{tokens * 48 * 2 / 1e9:,.2f} GB on the disk for {tokens:,} tokens" in note

@@ -151,7 +151,7 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -172,7 +172,8 @@ class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  
     """Plain YAML, and the names of functions as names."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: Function(node.value if node.id == "scalar" else ""))
+_LOADER = _Loader
+_LOADER.add_constructor("!function", lambda loader, node: Function(node.value if node.id == "scalar" else ""))
 
 
 # --- templates
