@@ -74,14 +74,19 @@ def _digits(numbers: Sequence[float]) -> str | list[float] | list[int]:
     return "".join(_DIGITS[count] for count in counts) if max(counts) < len(_DIGITS) else counts
 
 
+def _numbers(packed: str | list[float]) -> list[float]:
+    """What `_digits` was given."""
+    if isinstance(packed, str):
+        return [int(digit, len(_DIGITS)) for digit in packed]
+    return packed
+
+
 def unpacked(packed: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lines that read as those of `answers.jsonl`, one for all rows of an item in a cell; what `pack` returned."""
     metric = packed["metric"]
     for language, split, counts, *columns in packed["cells"]:
         task, first = columns[2:] or (None, 0)
-        scored, weights = (
-            [int(digit, len(_DIGITS)) for digit in one] if isinstance(one, str) else one for one in columns[:2]
-        )
+        scored, weights = map(_numbers, columns[:2])
         several = weights * (len(scored) if len(weights) == 1 else 1)
         for place, (own, weight) in enumerate(zip(scored, several, strict=True), first):
             if weight:

@@ -7,6 +7,7 @@ import dataclasses
 import glob
 import json
 import shlex
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -285,7 +286,8 @@ def _cells(evaluations: Sequence[Evaluation], metric: str, *keys: str) -> list[s
 
 def _spent(evaluation: Evaluation) -> str:
     seconds = evaluation.about["seconds_per_row"]
-    reading, translating = (sum(one[key] for one in seconds) / len(seconds) for key in ("reading", "translating"))
+    reading = statistics.fmean(one["reading"] for one in seconds)
+    translating = statistics.fmean(one["translating"] for one in seconds)
     return f"{1000 * reading:.1f}" + (f" + {1000 * translating:.1f}" if translating else "")
 
 

@@ -244,7 +244,8 @@ def finish(folder: Path, config: StackConfig) -> None:
     write_report([folder])
     write_model_card(folder)
     records = read_jsonl(folder / "metrics.jsonl")
-    read, shortened = (sum(line.get(f"rows/{what}", 0) for line in records) for what in ("read", "shortened"))
+    read = sum(line.get("rows/read", 0) for line in records)
+    shortened = sum(line.get("rows/shortened", 0) for line in records)
     if shortened:
         say(f"note: {shortened:,} of {read:,} rows were longer than max_length and were shortened")
     if probed := max((line.get("parallel/shortened", 0) for line in records), default=0):

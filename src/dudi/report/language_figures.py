@@ -22,10 +22,10 @@ def language_charts(run: RunFolder) -> list[Chart]:
     if len(codes) < 2:
         return []
     overlap = overlap_key(records) or "overlap@"
-    metrics = [
-        ("Sequence signal by language", "loss/sequence", "nats a pair"),
-        *((f"{title} by language", f"loss/{name}", "nats a token") for name, title in _SIGNALS),
-        *((f"Share of the {title.lower()} by language", f"share/{name}", "%") for name, title in _SIGNALS),
+    metrics = [("Sequence signal by language", "loss/sequence", "nats a pair")]
+    metrics += [(f"{title} by language", f"loss/{name}", "nats a token") for name, title in _SIGNALS]
+    metrics += [(f"Share of the {title.lower()} by language", f"share/{name}", "%") for name, title in _SIGNALS]
+    metrics += [
         ("Overlap ratio by language", overlap, "share"),
         ("Entropy of the student by language", "student_entropy", "nats"),
         ("Entropy of the teacher by language", "teacher_entropy", "nats"),

@@ -25,7 +25,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "item": ("item",),
 }
 """Our columns, and the names that rows may have for them; of several in one row none is guessed."""
-COLUMNS = {name: ours for ours, names in ALIASES.items() for name in names} | {ours: ours for ours in ALIASES}
+COLUMNS = {name: ours for ours, names in ALIASES.items() for name in names} | dict(zip(ALIASES, ALIASES, strict=True))
 """What each name stands for that rows may have; `answer` for a column of its own."""
 _ASKED: Mapping[str, tuple[str, ...]] = {
     "classification": ("pair", "label"),

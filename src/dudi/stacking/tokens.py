@@ -216,8 +216,9 @@ class Source:
         if any(row.choices for row in rows):
             encoded = self._encode_choices(rows, max_length)
         else:
-            texts, pairs = [row.text for row in rows], [row.pair for row in rows]
-            encoded = self.encode(texts, [row.language for row in rows], pairs, max_length=max_length)
+            pairs = [row.pair for row in rows]
+            languages = [row.language for row in rows]
+            encoded = self.encode([row.text for row in rows], languages, pairs, max_length=max_length)
         if self.beside is not None:
             own = self.beside.encode_rows(rows, max_length=max_length)
             for ids, its in zip(encoded, own, strict=True):

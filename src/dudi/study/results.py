@@ -107,6 +107,7 @@ def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
     one = next(one for one in read_evaluations(folder / SCORES) if one.name == STUDENT)
     clocks = [clock for stage in job.stages if (clock := _clocks(runs / stage.id))]
     (spent,) = one.about["seconds_per_row"]
+    training = {kind: round(sum(clock[kind] for clock in clocks), 2) for kind in clocks[0]} if clocks else None
     about = {
         "job": job.id,
         "recipe": Path(job.recipe).name,
@@ -115,7 +116,7 @@ def of_stack(job: StackJob, runs: Path) -> dict[str, Evaluation]:
         "seconds": round(one.benchmark["questions"] * sum(spent.values()), 2),
         "a_row": {part: round(seconds, 6) for part, seconds in spent.items()},
         "alignment": _alignment(job, runs),
-        "training": {kind: round(sum(clock[kind] for clock in clocks), 2) for kind in clocks[0]} if clocks else None,
+        "training": training,
         "answers": pack(read_jsonl(folder / ANSWERS), ACCURACY),
     }
     kept = tuple(SeedScores(run.seed, _kept(run.scores, ACCURACY)) for run in one.runs)
@@ -127,10 +128,11 @@ def _alignment(job: StackJob, runs: Path) -> dict[str, dict[str, float]]:
     """FVU and cosine of each language at the end of Stage 1; nothing without parallel rows, or without that stage."""
     for stage in job.stages:
         for record in reversed(read_jsonl(runs / stage.id / "metrics.jsonl") if stage.verb == "align" else []):
-            if measured := [key.partition("/")[2] for key in record if key.startswith("fvu/")]:
-                return {
-                    code: {name: round(record[f"{name}/{code}"], 3) for name in ("fvu", "cosine")} for code in measured
-                }
+            found: dict[str, dict[str, float]] = {}
+            for code in (key.partition("/")[2] for key in record if key.startswith("fvu/")):
+                found[code] = {name: round(record[f"{name}/{code}"], 3) for name in ("fvu", "cosine")}
+            if found:
+                return found
     return {}
 
 

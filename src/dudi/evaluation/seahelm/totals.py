@@ -103,4 +103,5 @@ def _mean(totals: Iterable[Total]) -> Total:
     own = list(totals)
     found = [total.score for total in own if total.score is not None]
     score = statistics.fmean(found) if found else None
-    return Total(score, sum(total.tasks for total in own), sum(total.asked for total in own))
+    tasks = sum(total.tasks for total in own)
+    return Total(score, tasks, sum(total.asked for total in own))
