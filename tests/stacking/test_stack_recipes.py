@@ -348,6 +348,19 @@ def test_a_dry_run_looks_for_what_is_named(stage, name, wrong, said, place, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_finds_an_llm_of_which_there_is_a_gguf_file_alone(place, tmp_path, capsys):
+    """It asked for safetensors, and refused what the stage itself reads."""
+    file = tmp_path / "llm" / "Little.gguf"
+    file.parent.mkdir()
+    assert main(["export", "package:dudi/mini/llama", "--gguf", "F32", "--output", str(file)]) == 0
+    command = words("align", "stack/nllb-llm2vec/align", place, tmp_path / "run", "--dry-run")
+    given = [*command, "start=null", f"llm.model={file.parent}"]
+    assert main([*given, "llm.gguf_file=Little.gguf"]) == 0
+    assert f"llm      {file.parent}" in capsys.readouterr().out
+    assert main([*given, "llm.gguf_file=Other.gguf"]) == 2
+    check_error(capsys, "holds no weights (Other.gguf)")
+
+
 @pytest.mark.parametrize(
     ("stage", "extra", "code", "said"),
     [

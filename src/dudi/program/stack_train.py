@@ -23,7 +23,7 @@ from dudi.stacking.arguments import StackArguments
 from dudi.stacking.earlier import check_earlier, held_by_start, parents_of
 from dudi.stacking.planning import plan_stage
 from dudi.stacking.reading import first_texts, notes_of, rows_with_english, store_texts, training_rows
-from dudi.stacking.recipe import ALONE, WITH_TASK, StackConfig
+from dudi.stacking.recipe import ALONE, WITH_TASK, LlmSection, StackConfig
 from dudi.stacking.rows import StackRow, fingerprint
 from dudi.stacking.stages import STAGES, StageJob, task_of
 from dudi.stacking.store import TextRows
@@ -218,7 +218,8 @@ def _found(config: StackConfig, args: StackArguments) -> list[str]:
     lines = [f"{role:<9}{stored.model_folder(name)}" for role, name in earlier.items()]
     for role, part in parts.items() if "start" not in earlier else ():
         if part is not None and part.model is not None:
-            find_model(part.model, revision=part.revision)
+            file = part.gguf_file if isinstance(part, LlmSection) else None
+            find_model(part.model, revision=part.revision, gguf_file=file)
             lines.append(f"{role:<9}{part.model}")
     known = None
     if task is not None:
