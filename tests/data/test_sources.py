@@ -264,6 +264,24 @@ def test_rows_for_evaluation_are_no_rows_to_train_on(tmp_path):
         held_out(file, folder, None)
     with pytest.raises(ConfigError, match=r"data.eval_split: .*a.jsonl is one file, and has no split 'validation'"):
         held_out(file, None, "validation")
+    assert held_out("org/name", "org/other", None) == ("org/other", "train")
+    with pytest.raises(ConfigError, match=r"data.eval: org/name is what is trained on; name another split"):
+        held_out("org/name", "org/name", None)
+
+
+def test_a_saved_dataset_that_is_evaluated_on_says_its_split(tmp_path):
+    """Without `data.eval_split` the split `train` of a `DatasetDict` was read, whatever else it held."""
+    rows = datasets.Dataset.from_list([record(1)])
+    for name, splits in (("both", ("train", "validation")), ("one", ("validation",))):
+        datasets.DatasetDict(dict.fromkeys(splits, rows)).save_to_disk(tmp_path / name)
+    rows.save_to_disk(tmp_path / "alone")
+    assert held_out("x.jsonl", str(tmp_path / "one"), None) == (str(tmp_path / "one"), "validation")
+    assert held_out("x.jsonl", str(tmp_path / "alone"), None) == (str(tmp_path / "alone"), "train")
+    with pytest.raises(ConfigError, match=r"both holds the splits train, validation; name one with data.eval_split"):
+        held_out("x.jsonl", str(tmp_path / "both"), None)
+    (tmp_path / "one" / "dataset_dict.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="one: cannot be read as a saved dataset"):
+        held_out("x.jsonl", str(tmp_path / "one"), None)
 
 
 def test_rows_in_other_languages_are_left_out_and_counted(tmp_path):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import glob
 import itertools
+import json
 import os
 import re
 from collections import Counter
 from pathlib import Path
 
-from dudi.errors import ConfigError, did_you_mean, first_of
+from dudi.errors import ConfigError, DataError, did_you_mean, first_of
 
 JSON_LINES = (".jsonl", ".ndjson")
 DATA_SUFFIXES = (*JSON_LINES, ".json", ".parquet")
@@ -129,11 +130,12 @@ def held_out(train: str, rows: str | None, split: str | None) -> tuple[str, str]
     """Source and split of the rows for evaluation, as `data.train`, `data.eval` and `data.eval_split` name them.
 
     Returns:
-        None where they name none. Without a split that of the folder's own name, or the only one that its files are of;
-        `train` of all other sources.
+        None where they name none. Without a split that of the folder's own name, or the only one that it holds; `train`
+        of all other sources.
 
     Raises:
         ConfigError: a folder holds several splits and none is named, or they are the rows that are trained on.
+        DataError: a saved dataset is damaged.
     """
     if rows is None and split is None:
         return None
@@ -144,10 +146,17 @@ def held_out(train: str, rows: str | None, split: str | None) -> tuple[str, str]
             f"data.eval_split: {train} is one file, and has no split '{split}' beside those rows that are trained on; "
             "name a file with data.eval, or take it out with data.eval_split=null"
         )
-    if split is not None or is_saved_dataset(path) or not path.is_dir():
-        return source, split or "train"
-    found = [file for file in _likely_files(path) if file.suffix.lower() in FOLDER_SUFFIXES]
-    splits = sorted({_SPLIT_OF[word] for word in _words_inside(path, found).values()})
+    if split is not None:
+        return source, split
+    if is_saved_dataset(path):
+        splits = saved_splits(path)
+    elif path.is_dir():
+        found = [file for file in _likely_files(path) if file.suffix.lower() in FOLDER_SUFFIXES]
+        splits = sorted({_SPLIT_OF[word] for word in _words_inside(path, found).values()})
+    elif source == train and not path.exists() and hub_name(source):
+        raise ConfigError(f"data.eval: {source} is what is trained on; name another split of it with data.eval_split")
+    else:
+        splits = []
     if len(splits) > 1:
         raise ConfigError(f"data.eval: {source} holds the splits {', '.join(splits)}; name one with data.eval_split")
     return source, splits[0] if splits else "train"
@@ -156,6 +165,21 @@ def held_out(train: str, rows: str | None, split: str | None) -> tuple[str, str]
 def is_saved_dataset(path: Path) -> bool:
     """Whether a folder was made by `save_to_disk` of `datasets`."""
     return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def saved_splits(folder: Path) -> list[str]:
+    """The splits of a saved `DatasetDict`; none where one dataset was saved.
+
+    Raises:
+        DataError: its list of them cannot be read.
+    """
+    listed = folder / "dataset_dict.json"
+    if not listed.is_file():
+        return []
+    try:
+        return [str(name) for name in json.loads(listed.read_text(encoding="utf-8"))["splits"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: cannot be read as a saved dataset: dataset_dict.json: {error}") from error
 
 
 def hub_name(source: str) -> tuple[str, str | None] | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dudi.data.locate import DATA_SUFFIXES, find_files, hub_name, is_saved_dataset
+from dudi.data.locate import DATA_SUFFIXES, find_files, hub_name, is_saved_dataset, saved_splits
 from dudi.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
 
 MAX_LINE_BYTES = 64 << 20
@@ -241,10 +241,9 @@ def _saved_dataset(path: Path, split: str) -> Iterator[Located]:
 
 def _split_folder(path: Path, split: str) -> Path:
     """The folder of a split of a saved `DatasetDict`; the folder itself where one dataset was saved."""
-    listed = path / "dataset_dict.json"
-    if not listed.is_file():
+    splits = saved_splits(path)
+    if not splits:
         return path
-    splits = [str(name) for name in json.loads(listed.read_text(encoding="utf-8"))["splits"]]
     if split not in splits:
         raise ConfigError(f"{path}: no split '{split}'{did_you_mean(split, splits)}; it has {', '.join(splits)}")
     return path / _inside(split)
