@@ -146,21 +146,21 @@ def poison(value):
 
 def watch_counts(path):
     """Write what each step would be divided by on this rank alone: a line a step, per signal."""
-    from dudi.distill import step
+    from dudi.distill import trainer
 
-    honest = step.count
+    honest = trainer.begin_step
 
-    def count(run, signals, batches):
-        total = honest(run, signals, batches)
+    def begin_step(run, micro_batches, epoch):
+        step = honest(run, micro_batches, epoch)
         own = {
-            name: sum(signal.count(batch.summed_weights(), batch.pairs) for batch in batches)
-            for name, signal in signals.items()
+            name: sum(signal.count(batch.summed_weights(), batch.pairs) for batch in step.collected.batches)
+            for name, signal in step.signals.items()
         }
         with open(f"{path}.{run.args.process_index}", "a") as file:
             file.write(json.dumps(own) + "\n")
-        return total
+        return step
 
-    step.count = count
+    trainer.begin_step = begin_step
 
 
 def threads(number):

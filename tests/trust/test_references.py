@@ -31,8 +31,17 @@ def build():
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
+        "processor": processor(),
         "system": platform.system(),
     }
+
+
+def processor():
+    """Its maker and kind: libraries choose their kernels by them, too."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    known = dict(map(str.strip, line.split(":", 1)) for line in reversed(lines) if ":" in line)
+    return " ".join(known.get(key, "") for key in ("vendor_id", "cpu family", "model")).strip() or platform.processor()
 
 
 def losses(lab, method):
