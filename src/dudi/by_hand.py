@@ -162,9 +162,8 @@ def optimizer_step(run: Run, batches: list[list[Sample]]) -> dict[str, float]:
     samples = [sample for batch in batches for sample in batch]
     # Counted over the whole step, after the rollouts, for each signal by itself. A mean of the micro-batches' means
     # would favour the tokens of short answers, and depend on how the rows are split into micro-batches.
-    gold = sum(len(sample.gold[1]) for sample in samples)
-    crossed = sum(len(sample.crossed[1]) for sample in samples)
-    counts = {"sequence": len(samples), "off_policy": gold, "on_policy": crossed}
+    counts = {"sequence": len(samples), "off_policy": sum(len(sample.gold[1]) for sample in samples)}
+    counts["on_policy"] = sum(len(sample.crossed[1]) for sample in samples)
     losses = dict.fromkeys(weights, 0.0)
     for batch in batches:
         means = {name: total / counts[name] for name, total in loss_sums(run, batch).items()}
