@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConf
 from dudi.data.chat import chat_format
 from dudi.models.load import load_model, load_tokenizer
 from dudi.program.cli import main
-from helpers import TEXT, make_model, make_tokenizer
+from helpers import TEXT, make_model, make_tokenizer, slow_but
 from llama_cpp import LlamaCpp
 from tokenizer_kinds import sentence_piece, word_piece
 
@@ -73,10 +73,9 @@ def read(file):
     return load_model(str(file.parent), gguf_file=file.name), load_tokenizer(str(file.parent), gguf_file=file.name)
 
 
-KINDS = [
-    *(pytest.param(kind, marks=pytest.mark.slow) if kind in ("llama", "qwen2") else kind for kind in MODELS),
-    *("mini-llama", pytest.param("mini-qwen3", marks=pytest.mark.slow)),
-]
+SLOW = ("llama", "qwen2", "mini-qwen3")
+EVERY = (*MODELS, "mini-llama", "mini-qwen3")
+KINDS = slow_but({*EVERY} - {*SLOW}, EVERY)
 
 
 @pytest.mark.parametrize("kind", KINDS)

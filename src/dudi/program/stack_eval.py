@@ -24,7 +24,7 @@ from dudi.data.sources import by_language
 from dudi.environment import quiet_libraries
 from dudi.errors import ConfigError, DataError, did_you_mean
 from dudi.evaluation.metrics import ACCURACY, MACRO_F1, METRICS, OVERALL
-from dudi.evaluation.records import FILE, Evaluation, keep_evaluations, read_evaluations
+from dudi.evaluation.records import FILE, Evaluation, evaluations_in, keep_evaluations, read_evaluations
 from dudi.evaluation.source import weights_of
 from dudi.models.load import load_tokenizer
 from dudi.program.stack import TRANSLATION
@@ -160,8 +160,7 @@ class _Asking:
 
     def _is_kept(self, name: str, seeds: list[int], about: Mapping[str, Any]) -> bool:
         """Whether the folder holds what would be asked, of the very same models."""
-        there = read_evaluations(self.output / FILE) if (self.output / FILE).is_file() else []
-        own = (one for one in there if one.name == name and one.benchmark == self.benchmark)
+        own = (one for one in evaluations_in(self.output) if one.name == name and one.benchmark == self.benchmark)
         return any(one.seeds == seeds and one.about.get("subject") == about["subject"] for one in own)
 
     def labelled(self, task: Task) -> LabelledRows:

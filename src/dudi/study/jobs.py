@@ -12,7 +12,7 @@ from typing import Literal
 from dudi.distill.keys import METHOD_KEYS, method_default
 from dudi.distill.recipe import RunConfig, load_run_config
 from dudi.errors import ConfigError
-from dudi.evaluation.records import FILE, read_evaluations
+from dudi.evaluation.records import evaluations_in
 from dudi.files import sha256_of_json
 from dudi.study.grid import Study, StudyRow
 from dudi.study.identity import files_of, own_settings, weights
@@ -158,8 +158,7 @@ def missing(jobs: Sequence[AnyJob], runs: Path, known: Collection[tuple[str, str
     """
     left: list[AnyJob] = []
     for job in jobs:
-        file = runs / job.id / FILE
-        there = {one.subject or one.name for one in read_evaluations(file)} if file.is_file() else set()
+        there = {one.subject or one.name for one in evaluations_in(runs / job.id)}
         subjects = tuple(one for one in job.subjects if one not in there and (job.id, one) not in known)
         left += [dataclasses.replace(job, subjects=subjects)] if subjects else []
     return left
